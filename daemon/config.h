@@ -1,0 +1,67 @@
+/* Settings: droverd's own and the pools', from unit-style files (libinih) or from the bus. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ipc/wire.h"
+
+enum { POOL_NAME_MAX = 64 }; /* [A-Za-z0-9_.-]{1,64} */
+
+enum pool_guarantee { GUARANTEE_AT_LEAST_ONCE, GUARANTEE_AT_MOST_ONCE };
+
+struct pool_config {
+        char name[POOL_NAME_MAX + 1];
+        char plugin[WIRE_NAME];
+        char where_plugin[256]; /* "FILE:LINE" of Plugin=, or "" when set over the bus: for messages */
+        enum start_method start_method;
+        uint32_t n_workers; /* resolved: auto = CPUs in the affinity mask */
+        uint32_t n_slots, slot_bytes;
+        uint32_t max_attempts;
+        enum pool_guarantee guarantee;
+        uint64_t queue_timeout_ns, soft_timeout_ns, hard_timeout_ns; /* 0 = none */
+        uint64_t result_ttl_ns;
+        uint64_t restart_ns, restart_max_ns, start_limit_interval_ns;
+        uint32_t start_limit_burst;
+        uint64_t timeout_stop_ns, kill_grace_ns;
+        char environment[WIRE_ENVIRONMENT]; /* NAME=value, 0-separated, ended by an empty one */
+};
+
+void pool_config_defaults(struct pool_config *c);
+/* One setting: `section` may be NULL (from the bus: key names are unique). 0; -ENOENT unknown key (a warning; `error` names the
+ * nearest known one); -EINVAL bad value; -EOPNOTSUPP a key or value that is known but not built yet: `error` says so by name. */
+int pool_config_set(struct pool_config *c, const char *section, const char *key, const char *value, char *error, size_t error_bytes);
+/* What only the whole shows (Plugin= missing, SoftTimeout= over HardTimeout= …). -EINVAL with `error`. */
+int pool_config_check(const struct pool_config *c, char *error, size_t error_bytes);
+bool pool_name_is_valid(const char *name);
+/* "" when equal, else the names of the settings that differ, comma-separated. */
+void pool_config_differences(const struct pool_config *a, const struct pool_config *b, char *text, size_t text_bytes);
+
+/* ---- files ---- */
+
+struct pool_file {
+        struct pool_config config;
+        char path[256];
+        bool is_bad;      /* refused: `error` starts with FILE:LINE */
+        char error[512];
+};
+
+struct config_paths {
+        char *config_dirs[8]; /* lowest priority first; each may hold drover.conf, drover.conf.d/, pools.d/ */
+        unsigned n_config_dirs;
+};
+
+/* --config-dir replaces the search path. */
+int config_paths_init(struct config_paths *p, bool is_user, const char *config_dir);
+void config_paths_deinit(struct config_paths *p);
+
+struct daemon_config {
+        struct pool_config pool_defaults; /* drover.conf may set any pool key as the default */
+        int log_level;                    /* [Daemon] LogLevel=, -1 = not set */
+};
+
+/* drover.conf and its drop-ins. -EINVAL with error "FILE:LINE: …". Unknown keys are warned about through log.h. */
+int config_load_daemon(const struct config_paths *p, struct daemon_config *ret, char *error, size_t error_bytes);
+/* Every pool, sorted by name, masked ones (link to /dev/null) left out; a bad file is an entry with is_bad. */
+int config_load_pools(const struct config_paths *p, const struct daemon_config *d, struct pool_file **ret, size_t *ret_n);

@@ -1,0 +1,203 @@
+/* All pools, the spawner and the identities of workers and jobs. Knows no D-Bus: the bus face reads the structs below,
+ * calls these functions, and hears of changes through the hooks. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "daemon/config.h"
+#include "daemon/loop.h"
+#include "daemon/supervise/fault.h"
+#include "ipc/layout.h"
+#include "ipc/schema.h"
+
+enum pool_state { POOL_STARTING, POOL_RUNNING, POOL_DRAINING, POOL_PAUSED, POOL_STOPPED, POOL_DEGRADED, POOL_REFUSED, POOL_N_STATES };
+enum worker_state { WORKER_STARTING, WORKER_IDLE, WORKER_RUNNING, WORKER_STOPPING, WORKER_QUARANTINED, WORKER_N_STATES };
+
+const char *pool_state_word(enum pool_state s);
+const char *worker_state_word(enum worker_state s);
+const char *start_method_word(enum start_method m);
+
+struct supervisor;
+struct pool;
+struct worker;
+struct job;
+
+struct pool_counters {
+        uint64_t submitted, completed, failed, cancelled, expired, timed_out, poisoned, lost, retried, worker_deaths;
+};
+
+/* A snapshot for the bus: cheap to take, strings belong to the pool. */
+struct pool_info {
+        const char *name, *plugin, *plugin_version, *problem;
+        enum start_method start_method;
+        enum pool_state state;
+        uint32_t n_workers, min_workers, max_workers, n_queued, n_running;
+        struct pool_counters counters;
+        const struct schema *schema; /* NULL until a worker of it was ready once */
+};
+
+struct worker_info {
+        uint64_t id;
+        pid_t pid; /* 0 while it is being started */
+        const struct pool *pool;
+        enum worker_state state;
+        enum start_method start_method;
+        const char *sandbox;   /* layers that are on; "" before READY */
+        char status[120];      /* drover_progress note, made valid UTF-8 */
+        uint64_t jobs_done, current_job; /* 0 = none */
+        uint64_t started_realtime_us;
+};
+
+struct death {
+        uint64_t worker_id, job_id; /* job 0 = it was idle or starting */
+        char pool[POOL_NAME_MAX + 1];
+        pid_t pid;
+        enum death_reason reason;
+        int32_t status;  /* exit code or signal number */
+        uint32_t syscall; /* number + 1 */
+        uint32_t attempt; /* of the job */
+        uint64_t realtime_us;
+        char text[160];  /* "worker 12 (pid 345) of pool primes died: signal SIGSEGV while running job 7 (attempt 1)" */
+};
+
+struct supervisor_hooks {
+        void *user;
+        void (*on_pool_added)(void *user, struct pool *p);
+        void (*on_pool_removed)(void *user, struct pool *p); /* still readable */
+        void (*on_pool_state)(void *user, struct pool *p);
+        void (*on_worker_added)(void *user, struct worker *w);
+        void (*on_worker_removed)(void *user, struct worker *w, const struct death *d); /* still readable */
+        void (*on_worker_state)(void *user, struct worker *w);
+        void (*on_job_finished)(void *user, struct job *j); /* bus-submitted jobs; still readable */
+        void (*on_job_forgotten)(void *user, struct job *j); /* ResultTTL= passed */
+};
+
+struct supervisor_config {
+        struct loop *loop;
+        const char *libexec_dir, *plugin_dir; /* drover-spawn, drover-worker; plugins */
+        int spawner_fd;                       /* connected spawner socket (systemd), or -1: start our own */
+        struct supervisor_hooks hooks;
+};
+
+int supervisor_new(struct supervisor **ret, const struct supervisor_config *c);
+struct supervisor *supervisor_free(struct supervisor *s);
+
+/* ---- pools ---- */
+
+struct pool *supervisor_find_pool(struct supervisor *s, const char *name);
+struct pool *supervisor_next_pool(struct supervisor *s, const struct pool *after); /* by name; NULL starts and ends */
+/* Makes a pool; is_runtime = from CreatePool (Reload leaves it alone). A pool whose file is bad is made REFUSED with its
+ * error as problem (`refused_because` non-NULL). */
+int supervisor_add_pool(struct supervisor *s, const struct pool_config *c, bool is_runtime, const char *refused_because,
+                        struct pool **ret, struct fault *f);
+/* Verdicts for its queued jobs (CANCELLED), workers ended, then on_pool_removed. Returns at once. */
+void supervisor_remove_pool(struct supervisor *s, struct pool *p);
+/* New settings for a pool from files: workers are replaced where a setting needs it. */
+int supervisor_update_pool(struct supervisor *s, struct pool *p, const struct pool_config *c, const char *refused_because, struct fault *f);
+bool pool_is_runtime(const struct pool *p);
+const struct pool_config *pool_get_config(const struct pool *p);
+
+void pool_get_info(const struct pool *p, struct pool_info *ret);
+int pool_start(struct pool *p, struct fault *f);
+int pool_stop(struct pool *p, struct fault *f);
+int pool_pause(struct pool *p, struct fault *f);
+int pool_resume(struct pool *p, struct fault *f);
+int pool_drain(struct pool *p, struct fault *f);   /* refuse new jobs, finish the accepted ones, then STOPPED */
+int pool_restart(struct pool *p, struct fault *f); /* every worker is replaced once its job is done */
+int pool_resize(struct pool *p, uint32_t n_workers, struct fault *f);
+int pool_reset_failed(struct pool *p, struct fault *f);
+/* The bus face keeps what it wants per pool here. */
+void pool_set_user(struct pool *p, void *user);
+void *pool_get_user(const struct pool *p);
+
+/* The newest deaths first, at most n; pool NULL = of all. Returns how many were written. */
+size_t supervisor_list_deaths(struct supervisor *s, const struct pool *p, struct death *ret, size_t n);
+
+/* ---- workers ---- */
+
+struct worker *supervisor_find_worker(struct supervisor *s, uint64_t id);
+struct worker *supervisor_find_worker_by_pid(struct supervisor *s, pid_t pid);
+struct worker *supervisor_next_worker(struct supervisor *s, const struct worker *after); /* by id */
+void worker_get_info(const struct worker *w, struct worker_info *ret);
+int worker_kill(struct worker *w, int signal, struct fault *f); /* charged as REASON_OPERATOR for SIGKILL and SIGTERM? no: as the signal */
+int worker_get_pidfd(const struct worker *w); /* borrowed; -1 while starting */
+
+/* ---- jobs submitted over the bus ---- */
+
+struct job_request {
+        struct pool *pool;
+        const char *name;  /* job type */
+        uid_t uid;
+        const void *payload; /* checked MessagePack map, or raw bytes */
+        size_t bytes;
+        uint32_t priority, max_attempts; /* LAYOUT_PRIORITY_DEFAULT; 0 = the pool's */
+        uint64_t queue_timeout_ns, soft_ns, hard_ns; /* relative; 0 = the pool's */
+};
+
+/* The job type's schema for building args: NULL with a fault (pool refused, still starting without a known schema, unknown type).
+ * A pool that is STARTING for the first time has no schema yet: -> *ret_wait = true, ask again at on_pool_state. */
+const struct schema_job *pool_find_job_type(struct pool *p, const char *job, bool *ret_wait, struct fault *f);
+int job_submit(const struct job_request *r, struct job **ret, struct fault *f);
+
+struct job_info {
+        uint64_t id;
+        const struct pool *pool; /* NULL if the pool is gone */
+        const char *pool_name, *name;
+        uid_t uid;
+        enum slot_state state; /* SLOT_QUEUED, SLOT_RUNNING or a verdict */
+        uint32_t attempt;
+        pid_t worker_pid;
+        uint64_t progress_done, progress_total;
+        char progress_note[120];
+        uint64_t submitted_us, started_us, finished_us; /* CLOCK_REALTIME; 0 = not yet */
+        /* with a verdict: */
+        const struct schema_fields *result_fields; /* of the job type; NULL if unknown */
+        const void *result;                        /* DONE: checked map or raw bytes */
+        size_t result_bytes;
+        const char *error;                         /* "" for DONE: one sentence that names job and attempt */
+        int error_number;                          /* FAILED */
+        enum death_reason reason;
+        int signal, status;
+        uint32_t syscall; /* number + 1 */
+        uint64_t queue_us, run_us, cpu_us;
+};
+
+struct job *supervisor_find_job(struct supervisor *s, uint64_t id);
+void job_get_info(const struct job *j, struct job_info *ret);
+/* The fault a caller of Run gets for this verdict; FAULT_NONE for DONE. */
+void job_get_fault(const struct job *j, struct fault *f);
+/* Returns the word for what happened: "cancelled", "running" (asked to stop / too late for queued), "finished". mode: queued, ask, kill. */
+const char *job_cancel(struct job *j, const char *mode, struct fault *f);
+/* Called once when the job has its verdict (at once if it has); a waiter is embedded in the caller's struct. */
+struct job_waiter {
+        void (*fn)(struct job_waiter *w, struct job *j);
+        struct job_waiter *next;
+        struct job *job;
+};
+void job_wait(struct job *j, struct job_waiter *w, void (*fn)(struct job_waiter *, struct job *));
+void job_wait_stop(struct job_waiter *w);
+/* Nobody asks for its result any more (a Run that was answered or left): drop it as soon as it has a verdict. */
+void job_release(struct job *j);
+void job_set_user(struct job *j, void *user);
+void *job_get_user(const struct job *j);
+
+/* ---- sessions ---- */
+
+struct session_offer {
+        int channel_fd, bell_fd, doorbell_fd, done_fd, socket_fd; /* the caller sends and closes socket_fd; the rest is borrowed */
+        uint32_t channel, n_slots, slot_bytes;
+        uint64_t id_base; /* job ids of this channel: id_base + n */
+        const char *schema_text;
+        size_t schema_bytes;
+};
+/* *ret_wait as in pool_find_job_type. */
+int supervisor_open_session(struct supervisor *s, struct pool *p, uid_t uid, struct session_offer *ret, bool *ret_wait, struct fault *f);
+uint32_t supervisor_n_sessions(const struct supervisor *s);
+uint32_t supervisor_n_workers(const struct supervisor *s);
+
+/* SIGTERM: refuses new jobs, drains every pool for at most TimeoutStopSec=, then `done` is called once. */
+void supervisor_shut_down(struct supervisor *s, void (*done)(void *user), void *user);
+bool supervisor_is_shutting_down(const struct supervisor *s);

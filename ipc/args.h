@@ -1,0 +1,57 @@
+/* Typed arguments and results as one MessagePack map (libmsgpack), checked against a schema. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ipc/schema.h"
+
+struct args_value {
+        enum schema_type type;
+        union {
+                uint64_t u64;
+                int64_t i64;
+                double f64;
+                bool boolean;
+                struct {
+                        const char *data; /* str (not 0-terminated) and bytes */
+                        size_t bytes;
+                };
+        };
+};
+
+/* Writes a map field by field into a caller's buffer. */
+struct args_writer {
+        uint8_t *buffer;
+        size_t capacity, bytes;
+        uint32_t n_fields;
+        int error; /* first error sticks: -EMSGSIZE … */
+};
+
+void args_writer_init(struct args_writer *w, void *buffer, size_t capacity);
+int args_put(struct args_writer *w, const char *name, const struct args_value *v);
+int args_put_array(struct args_writer *w, const char *name, const struct args_value *v, size_t n);
+/* Completes the map. -EMSGSIZE if it did not fit. */
+int args_finish(struct args_writer *w, size_t *ret_bytes);
+
+/* Is `map` exactly one map that has every field of `f` once, with the right type and range, valid UTF-8 in strings,
+ * and nothing else? -EINVAL with `error` naming the field and what is wrong. Numbers may come in any MessagePack
+ * integer width; an integer that fits is taken for f64 too. Bounded nesting, no allocation that the input sizes. */
+int args_check(const struct schema_fields *f, const void *map, size_t bytes, char *error, size_t error_bytes);
+
+/* Reads one field of a checked map. -ENOENT, -EINVAL (another type), -ERANGE. Strings point into `map`. */
+int args_get(const void *map, size_t bytes, const char *name, enum schema_type type, struct args_value *ret);
+/* Element i of an array field; args_array_length first. */
+int args_array_length(const void *map, size_t bytes, const char *name, uint32_t *ret);
+int args_get_element(const void *map, size_t bytes, const char *name, uint32_t i, enum schema_type type, struct args_value *ret);
+
+/* "n=97" by the schema: decimal, 0x…, true|false, text; arrays 1,2,3. For command lines. -EINVAL names the word. */
+int args_put_text(struct args_writer *w, const struct schema_fields *f, const char *name, const char *text, char *error,
+                  size_t error_bytes);
+/* prime=true, one field a space-separated word; strings quoted only when they hold blanks or quotes; bytes as hex. */
+int args_to_text(const struct schema_fields *f, const void *map, size_t bytes, char **ret);
+/* {"prime":true}; bytes as base64. */
+int args_to_json(const struct schema_fields *f, const void *map, size_t bytes, char **ret);
+
+bool args_is_utf8(const char *s, size_t bytes);

@@ -1,0 +1,36 @@
+/* The bell: how a client wakes a worker of its pool, and how a worker waits on many channels at once.
+ * An eventcount: waiter = set bit, fence, read seq, re-check, sleep; waker = publish, fence, if sleepers and
+ * no spinner: seq++, wake one. PROTOCOL.md has the argument for each lost-wake case. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ipc/layout.h"
+
+/* Makes the one-page memfd and maps it. */
+int bell_create(const char *name, struct layout_bell **ret, int *ret_fd);
+int bell_map(int fd, struct layout_bell **ret);
+struct layout_bell *bell_unmap(struct layout_bell *b); /* NULL is fine; returns NULL */
+
+/* A job was published in channel `channel`: wake one worker, or the broker by `broker_fd` (its doorbell eventfd). */
+void bell_ring(struct layout_bell *b, uint32_t channel, int broker_fd);
+/* The baton: after a claim, if work and a sleeper remain, wake one more. */
+void bell_pass_on(struct layout_bell *b);
+void bell_broadcast(struct layout_bell *b);
+void bell_set_mode(struct layout_bell *b, enum bell_mode mode); /* and broadcast */
+
+/* Worker side. bell_sleep_begin returns the seq to wait on; the caller re-checks its channels before sleeping. */
+uint32_t bell_sleep_begin(struct layout_bell *b, uint32_t worker);
+void bell_sleep_end(struct layout_bell *b, uint32_t worker);
+void bell_spin_begin(struct layout_bell *b, uint32_t worker);
+void bell_spin_end(struct layout_bell *b, uint32_t worker); /* the caller re-checks once more */
+/* Broker, for a dead worker: clears both bits. The caller broadcasts. */
+void bell_forget(struct layout_bell *b, uint32_t worker);
+
+bool bell_channel_has_work(const struct layout_bell *b, uint32_t channel);
+/* Clears the channel's work bit, then the caller must look into the channel once more and call bell_mark_work if it
+ * was wrong (clear, fence, re-check). */
+void bell_clear_work(struct layout_bell *b, uint32_t channel);
+void bell_mark_work(struct layout_bell *b, uint32_t channel);
+bool bell_has_work(const struct layout_bell *b);

@@ -1,0 +1,115 @@
+/* One channel seen by one process: the memory mapped with that process's rights, sizes kept privately,
+ * and the slot transitions every party uses. Each transition is one CAS (PROTOCOL.md names owner and order). */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ipc/layout.h"
+#include "ipc/ring.h"
+
+struct channel_geometry {
+        uint32_t n_slots, slot_bytes, n_cells;
+        size_t cells, slots, done, jobs, results, verdicts; /* offsets, page-aligned */
+        size_t job_stride, result_stride;                   /* header line + slot_bytes */
+        size_t total;
+};
+
+/* -EINVAL unless n_slots is a power of two in [LAYOUT_MIN_SLOTS, LAYOUT_MAX_SLOTS] and slot_bytes a multiple of 64 in range. */
+int channel_geometry_init(struct channel_geometry *g, uint32_t n_slots, uint32_t slot_bytes);
+
+enum channel_role { CHANNEL_CLIENT, CHANNEL_WORKER, CHANNEL_BROKER };
+
+struct channel {
+        struct channel_geometry geometry;
+        enum channel_role role;
+        struct layout_channel *head; /* RW */
+        struct ring ring[LAYOUT_PRIORITIES];
+        struct layout_slot *slots;
+        _Atomic uint64_t *done;
+        uint8_t *jobs;     /* RO for workers */
+        uint8_t *results;  /* RO for clients */
+        uint8_t *verdicts; /* RW for the broker only */
+        void *maps[3];
+        size_t map_bytes[3];
+};
+
+/* Makes the memfd and maps it as the broker. */
+int channel_create(struct channel *c, const struct channel_geometry *g, const char *name, int *ret_fd);
+/* Checks size and seals of `fd`, maps it for `role`. The fd stays the caller's. */
+int channel_map(struct channel *c, const struct channel_geometry *g, int fd, enum channel_role role);
+void channel_unmap(struct channel *c);
+
+/* ---- slot word ---- */
+
+static inline unsigned slot_state(uint64_t word) { return word & 0xf; }
+static inline unsigned slot_flags(uint64_t word) { return word >> 4 & 0x3f; }
+static inline unsigned slot_attempt(uint64_t word) { return word >> 10 & 0x3f; }
+static inline unsigned slot_owner(uint64_t word) { return word >> 16 & 0xffff; }
+static inline uint32_t slot_generation(uint64_t word) { return (uint32_t)(word >> 32); }
+static inline bool slot_is_verdict(uint64_t word) { return slot_state(word) >= SLOT_DONE && slot_state(word) < SLOT_N_STATES; }
+
+uint64_t channel_word(const struct channel *c, uint32_t slot); /* acquire load */
+/* One CAS, acq_rel. true if `expected` stood there. */
+bool channel_cas(const struct channel *c, uint32_t slot, uint64_t expected, uint64_t desired);
+
+static inline struct layout_job *channel_job(const struct channel *c, uint32_t slot) {
+        return (struct layout_job *)(c->jobs + (size_t)slot * c->geometry.job_stride);
+}
+static inline void *channel_payload(const struct channel *c, uint32_t slot) { return channel_job(c, slot) + 1; }
+static inline struct layout_result *channel_result(const struct channel *c, uint32_t slot) {
+        return (struct layout_result *)(c->results + (size_t)slot * c->geometry.result_stride);
+}
+static inline void *channel_result_data(const struct channel *c, uint32_t slot) { return channel_result(c, slot) + 1; }
+static inline struct layout_verdict *channel_verdict(const struct channel *c, uint32_t slot) {
+        return (struct layout_verdict *)(c->verdicts + (size_t)slot * sizeof(struct layout_verdict));
+}
+
+/* ---- client (and the broker for its own channel): FREE → FILLING → QUEUED, verdict → FREE ---- */
+
+/* FREE → FILLING with the next generation. -EBUSY if not FREE (or still in quarantine). */
+int channel_begin(const struct channel *c, uint32_t slot);
+/* FILLING → QUEUED (attempt 1) and the push. The job line and payload are complete. -EAGAIN ring full (slot back to FREE), -EPROTO. */
+int channel_commit(const struct channel *c, uint32_t slot, uint32_t priority);
+/* verdict → FREE. -EBUSY while QUARANTINE is set, -EINVAL if there is no verdict. */
+int channel_free(const struct channel *c, uint32_t slot);
+/* QUEUED → CANCELLED; or sets CANCEL on RUNNING. Returns the state it met: SLOT_QUEUED = cancelled now,
+ * SLOT_RUNNING = asked, a verdict state = too late; -EINVAL otherwise. */
+int channel_cancel(const struct channel *c, uint32_t slot);
+
+/* Takes the done bits of one 64-slot word (exchange with 0). */
+uint64_t channel_take_done(const struct channel *c, uint32_t word_index);
+
+/* ---- worker: QUEUED → RUNNING(me) → DONE | FAILED | CANCELLED | TIMED_OUT ---- */
+
+enum { CHANNEL_EMPTY = 0, CHANNEL_CLAIMED = 1 };
+
+/* Tries the rings from the most urgent down (from the lowest up if `lowest_first`). Writes *record before each claim.
+ * An overdue job is EXPIRED on the way. CHANNEL_CLAIMED with *ret_slot and *ret_word (as it stands now), CHANNEL_EMPTY,
+ * or -EPROTO if the channel makes no sense. Bounded work. `done_fd`: see channel_announce. */
+int channel_claim(const struct channel *c, uint32_t channel_index, uint32_t worker, bool lowest_first, uint64_t now_ns,
+                  _Atomic uint64_t *record, int done_fd, uint32_t *ret_slot, uint64_t *ret_word);
+bool channel_has_work(const struct channel *c);
+
+/* RUNNING(worker, generation) → verdict; then the done bit and the client's wake-up (channel_announce).
+ * -ESTALE if the job was judged already: the worker must exit and claim nothing more. */
+int channel_finish(const struct channel *c, uint32_t slot, uint64_t claimed_word, enum slot_state verdict, int done_fd);
+
+/* Done bit, fence, and wake the client if it waits: by futex, or by a write to `done_fd` (the channel's eventfd; -1 = none). */
+void channel_announce(const struct channel *c, uint32_t slot, int done_fd);
+
+/* ---- broker: recovery and supervision, each one CAS, each repeatable ---- */
+
+/* RUNNING(worker) → QUEUED with attempt + 1, and pushed. true if it was that worker's and is queued now. */
+bool channel_requeue(const struct channel *c, uint32_t slot, uint32_t worker);
+/* RUNNING(worker) with exactly this generation → verdict (flags added), the verdict line written before. false: it was judged already. */
+bool channel_judge(const struct channel *c, uint32_t slot, uint32_t worker, uint32_t generation, enum slot_state verdict,
+                   unsigned flags, const struct layout_verdict *line);
+/* QUEUED → verdict (CANCELLED at stop, EXPIRED, …). */
+bool channel_judge_queued(const struct channel *c, uint32_t slot, uint32_t generation, enum slot_state verdict);
+void channel_end_quarantine(const struct channel *c, uint32_t slot);
+/* Sets CANCEL on RUNNING(generation). */
+bool channel_ask_cancel(const struct channel *c, uint32_t slot, uint32_t generation);
+/* QUEUED but perhaps not in a ring: push again (a doubled hint is harmless). */
+int channel_push_again(const struct channel *c, uint32_t slot);

@@ -1,0 +1,68 @@
+/* A client's side of one channel: submit, wait, collect. Internal for now; libdrover will stand on it.
+ * One thread at a time. Deadlines are absolute CLOCK_MONOTONIC ns, EVENT_FOREVER = none, 0 = try. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ipc/args.h"
+#include "ipc/layout.h"
+#include "ipc/schema.h"
+
+typedef struct sd_bus sd_bus;
+
+struct session;
+
+/* Calls Manager.OpenChannel(pool, {}) on `bus` (blocking, 25 s at most) and maps what comes back. On failure `error`
+ * holds the bus error's "name: message". */
+int session_open(struct session **ret, sd_bus *bus, const char *pool, char *error, size_t error_bytes);
+struct session *session_free(struct session *s); /* drops queued jobs, asks running ones to stop */
+
+const struct schema *session_schema(const struct session *s);
+uint32_t session_slots(const struct session *s);
+uint32_t session_slot_bytes(const struct session *s);
+int session_fd(const struct session *s); /* the session socket: readable at end of file = the daemon is gone */
+
+struct session_job {
+        uint32_t type;             /* index in the schema */
+        uint32_t priority;         /* LAYOUT_PRIORITY_DEFAULT */
+        uint32_t max_attempts;     /* 0 = the pool's */
+        uint64_t queue_deadline_ns, soft_ns, hard_ns; /* 0 = none / the pool's */
+        const void *payload;
+        size_t bytes;
+        uint64_t user; /* comes back with the result */
+};
+
+/* 0 and *ret_slot; -EAGAIN no free slot, -EMSGSIZE payload over slot_bytes, -ESHUTDOWN pool stopped or draining,
+ * -EPIPE the daemon is gone. Never blocks. */
+int session_submit(struct session *s, const struct session_job *job, uint32_t *ret_slot);
+
+struct session_result {
+        uint32_t slot;
+        uint64_t user, id;
+        enum slot_state state;
+        uint32_t attempt;
+        uint32_t worker_pid;
+        /* DONE: the result; FAILED: the message. Points into shared memory that the pool can still write:
+         * session_next copies it into the session's own buffer first, valid until the next session_next. */
+        const void *data;
+        size_t bytes;
+        int error;                     /* FAILED: positive errno */
+        struct layout_verdict verdict; /* the others: why */
+        uint64_t queued_ns, started_ns, finished_ns;
+};
+
+/* The next job with a verdict, in order of discovery; its slot is freed. 1, or 0 at the deadline, -EPIPE. */
+int session_next(struct session *s, struct session_result *ret, uint64_t deadline_ns);
+/* Waits for one particular job, whatever else is done meanwhile (that stays for session_next). 1, 0 at the deadline. */
+int session_wait(struct session *s, uint32_t slot, struct session_result *ret, uint64_t deadline_ns);
+/* Spinning before sleeping, in pause rounds; 0 = sleep at once. Default: a short fixed spin. */
+void session_set_spin(struct session *s, uint32_t rounds);
+
+/* As channel_cancel. */
+int session_cancel(struct session *s, uint32_t slot);
+uint32_t session_in_flight(const struct session *s);
+
+/* "poisoned after 3 attempts: signal SIGSEGV" and the like, for people. */
+void session_describe(const struct session_result *r, char *text, size_t text_bytes);

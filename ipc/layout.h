@@ -1,0 +1,250 @@
+/* Every struct that two processes share, and nothing else.
+ *
+ * Three kinds of memory, all memfds that the broker makes, sizes and seals (SHRINK|GROW|SEAL):
+ *
+ *   channel      one client session and one pool: slots, rings, job and result areas. Mapped by
+ *                the client, the pool's workers and the broker.
+ *   bell         one page, one pool and uid: who sleeps, who spins, which channels may have work.
+ *   pool memory  one pool: a line group per worker. Mapped by the broker and the workers.
+ *
+ * Rules: u32 and u64 only; no pointer; all zero is a safe state; a word is loaded once into a
+ * local and checked against sizes the reader holds privately. The sizes in the header are for
+ * people with a hex dump: nobody computes an address from them. ipc/PROTOCOL.md is normative. */
+#pragma once
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+static_assert(sizeof(void *) == 8, "Drover needs a 64-bit machine: shared words are 64 bits wide");
+static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free to survive a SIGKILL");
+
+#define LAYOUT_MAGIC_CHANNEL UINT32_C(0x43485244) /* "DRHC" */
+#define LAYOUT_MAGIC_BELL UINT32_C(0x42485244)
+#define LAYOUT_MAGIC_POOL UINT32_C(0x50485244)
+#define LAYOUT_VERSION 1u
+
+enum {
+        LAYOUT_PAGE = 4096,
+        LAYOUT_LINE = 64,
+        LAYOUT_PRIORITIES = 4,        /* ring 3 is the most urgent; 1 is the default */
+        LAYOUT_PRIORITY_DEFAULT = 1,
+        LAYOUT_MIN_SLOTS = 2,
+        LAYOUT_MAX_SLOTS = 65536,     /* a channel; always a power of two */
+        LAYOUT_MIN_SLOT_BYTES = 64,   /* a job or result area; always a multiple of 64 */
+        LAYOUT_MAX_SLOT_BYTES = 1 << 20,
+        LAYOUT_MAX_WORKERS = 256,     /* a pool: one bit each in a bell */
+        LAYOUT_MAX_CHANNELS = 256,    /* a pool: one bit each in a bell */
+        LAYOUT_MAX_ATTEMPTS = 63,     /* six bits in the slot word */
+        LAYOUT_BELL_WORDS = LAYOUT_MAX_WORKERS / 64,
+        LAYOUT_BELLS_PER_WORKER = 16, /* more uids than this are served by way of the broker */
+};
+
+struct layout_header {
+        uint32_t magic, version;
+        uint32_t n_slots, slot_bytes; /* channel only */
+};
+
+/* ---- slot word: the truth about one job. Low half is the futex half. ---- */
+
+enum slot_state {
+        SLOT_FREE = 0, /* nobody's */
+        SLOT_FILLING,  /* the client's */
+        SLOT_QUEUED,   /* whoever claims it first */
+        SLOT_DELAYED,  /* the broker's timer's */
+        SLOT_RUNNING,  /* the worker's whose index stands in owner */
+        SLOT_DONE,     /* a verdict from here on: the client's to read and to free */
+        SLOT_FAILED,
+        SLOT_CANCELLED,
+        SLOT_EXPIRED,
+        SLOT_TIMED_OUT,
+        SLOT_POISONED,
+        SLOT_LOST,
+        SLOT_N_STATES,
+};
+
+enum slot_flag {
+        SLOT_CANCEL = 1u << 0,     /* somebody asked for an early end: checkpoints return an error */
+        SLOT_QUARANTINE = 1u << 1, /* the worker may still write here: not to be freed yet */
+        SLOT_SUSPECT = 1u << 2,
+        SLOT_HAS_FDS = 1u << 3,
+};
+
+/* state 4 | flags 6 | attempt 6 | owner 16 | generation 32, from bit 0 up */
+#define SLOT_WORD(state, flags, attempt, owner, generation)                                        \
+        ((uint64_t)(state) | (uint64_t)(flags) << 4 | (uint64_t)(attempt) << 10 |                  \
+         (uint64_t)(owner) << 16 | (uint64_t)(generation) << 32)
+
+enum {
+        SLOT_OWNER_NONE = 0,
+        SLOT_OWNER_WORKER0 = 1, /* worker index i owns as i + 1 */
+        SLOT_OWNER_CLIENT = 0xfffe,
+        SLOT_OWNER_BROKER = 0xffff,
+};
+
+struct layout_slot {
+        _Atomic uint64_t word;
+        uint64_t reserved[7];
+};
+
+/* ---- ready ring: bounded, one per priority; cell = cycle 32 | generation 16 | slot 16, from bit 63 down ---- */
+
+struct layout_ring {
+        _Atomic uint64_t head;
+        uint64_t pad0[7];
+        _Atomic uint64_t tail;
+        uint64_t pad1[7];
+};
+
+/* ---- what the client waits on ---- */
+
+enum done_wait {
+        DONE_NOBODY = 0,
+        DONE_FUTEX = 1,    /* FUTEX_WAKE on done_seq */
+        DONE_DOORBELL = 2, /* write the channel's done eventfd */
+};
+
+struct layout_channel {
+        struct layout_header header;
+        uint64_t pad0[6];
+        _Atomic uint32_t done_seq;  /* futex word, bumped by whoever sets a verdict while the client waits */
+        _Atomic uint32_t done_wait; /* enum done_wait, set by the client */
+        uint64_t pad1[7];
+        _Atomic uint32_t closed; /* broker: 1 = no new jobs (-ESHUTDOWN), 2 = this channel is dead (-EPIPE) */
+        uint32_t pad2;
+        uint64_t pad3[7];
+        struct layout_ring ring[LAYOUT_PRIORITIES];
+        /* then, each at a page (struct channel_geometry): ring cells, slots, done bitmap,
+         * job areas, result areas, verdicts */
+};
+
+enum { CHANNEL_OPEN = 0, CHANNEL_CLOSED = 1, CHANNEL_DEAD = 2 };
+
+/* What the client writes before QUEUED; workers map it read-only. The payload follows it. */
+struct layout_job {
+        uint32_t type;     /* index into the plugin's job types */
+        uint32_t bytes;    /* payload length, <= slot_bytes */
+        uint32_t priority; /* the ring it stands in */
+        uint32_t max_attempts; /* 0 = the pool's; the broker takes the smaller */
+        uint64_t id;
+        uint64_t queued_ns;         /* CLOCK_MONOTONIC */
+        uint64_t queue_deadline_ns; /* absolute, 0 = none */
+        uint64_t soft_ns, hard_ns;  /* relative limits, 0 = the pool's; the broker takes the smaller */
+        uint64_t not_before_ns;
+};
+
+/* What the worker writes before the verdict. The result, or for FAILED the message, follows it. */
+struct layout_result {
+        uint32_t bytes;
+        int32_t error; /* errno of a FAILED job, positive */
+        uint32_t pid;
+        uint32_t generation; /* low word of the slot's generation, so a stale area is seen as stale */
+        uint64_t started_ns, finished_ns;
+        uint64_t cpu_ns;
+        uint64_t reserved[3];
+};
+
+/* What the broker alone writes, before a verdict of its own. */
+struct layout_verdict {
+        uint32_t reason; /* enum death_reason */
+        uint32_t signal;
+        uint32_t status; /* exit code, when reason is REASON_EXIT */
+        uint32_t syscall; /* number + 1, 0 = none */
+        uint32_t pid;
+        uint32_t attempts;
+        uint64_t when_ns;
+        uint64_t reserved[4];
+};
+
+/* ---- bell ---- */
+
+enum bell_mode {
+        BELL_BROKER = 0, /* write the broker's doorbell */
+        BELL_FUTEX = 1,  /* wake a worker */
+};
+
+struct layout_bell {
+        struct layout_header header;
+        uint64_t pad0[6];
+        _Atomic uint32_t seq;  /* the futex word workers sleep on */
+        _Atomic uint32_t mode; /* enum bell_mode, written by the broker */
+        uint64_t pad1[7];
+        _Atomic uint64_t sleepers[LAYOUT_BELL_WORDS]; /* bit = worker index */
+        _Atomic uint64_t spinners[LAYOUT_BELL_WORDS];
+        _Atomic uint64_t work[LAYOUT_BELL_WORDS]; /* bit = channel index */
+};
+
+/* ---- pool memory ---- */
+
+enum worker_command {
+        WORKER_WAIT = 0, /* claim nothing (also: paused pool) */
+        WORKER_RUN = 1,
+        WORKER_RETIRE = 2, /* finish the job in hand, then exit 0 */
+};
+
+/* Why a checkpoint should give up, beside the slot's CANCEL flag. */
+enum { CANCEL_ASKED = 0, CANCEL_SOFT_LIMIT = 1 };
+
+struct layout_worker {
+        /* the broker writes */
+        _Atomic uint32_t control; /* futex word: bumped, and woken, whenever anything below or a message is new */
+        _Atomic uint32_t command; /* enum worker_command */
+        _Atomic uint64_t soft_hit; /* generation << 32 | slot + 1 of the job whose soft limit passed */
+        uint64_t pad0[6];
+        /* the worker writes */
+        _Atomic uint64_t record; /* generation 32 | channel 16 | slot 16: written before the claim */
+        _Atomic uint64_t claims; /* one more per claim: a change tells the broker that a new job runs */
+        _Atomic uint64_t finished;
+        _Atomic uint32_t fault_signal;
+        _Atomic uint32_t fault_syscall; /* number + 1 of the call that broke the filter */
+        _Atomic uint64_t fault_address;
+        _Atomic uint64_t progress_done, progress_total;
+        uint64_t pad1[1];
+        _Atomic uint32_t status_seq; /* odd while `status` is being written */
+        uint32_t pad2;
+        char status[120]; /* drover_progress note; read as untrusted bytes */
+};
+
+struct layout_pool {
+        struct layout_header header;
+        uint64_t pad0[6];
+        _Atomic uint32_t armed; /* 0: the next claimer sets it and rings the broker's doorbell */
+        uint32_t pad1;
+        uint64_t pad2[7];
+        struct layout_worker worker[LAYOUT_MAX_WORKERS];
+};
+
+/* Why a worker died or a job was judged: the words of the D-Bus API, in this order. */
+enum death_reason {
+        REASON_NONE = 0,
+        REASON_EXIT,
+        REASON_SIGNAL,
+        REASON_OOM,
+        REASON_MEMORY_LIMIT,
+        REASON_TIME_LIMIT,
+        REASON_WATCHDOG,
+        REASON_SYSCALL,
+        REASON_STACK_OVERFLOW,
+        REASON_PRELOAD,
+        REASON_INIT,
+        REASON_OPERATOR,
+        REASON_RECYCLED,
+        REASON_SPAWNER_LOST,
+        REASON_N,
+};
+
+static_assert(sizeof(struct layout_slot) == LAYOUT_LINE);
+static_assert(sizeof(struct layout_job) == LAYOUT_LINE);
+static_assert(sizeof(struct layout_result) == LAYOUT_LINE);
+static_assert(sizeof(struct layout_verdict) == LAYOUT_LINE);
+static_assert(sizeof(struct layout_worker) == 256);
+static_assert(offsetof(struct layout_worker, record) == 64);
+static_assert(offsetof(struct layout_channel, done_seq) == 64);
+static_assert(offsetof(struct layout_channel, closed) == 128);
+static_assert(offsetof(struct layout_channel, ring) == 192);
+static_assert(sizeof(struct layout_channel) <= LAYOUT_PAGE);
+static_assert(offsetof(struct layout_bell, seq) == 64);
+static_assert(offsetof(struct layout_bell, sleepers) == 128);
+static_assert(offsetof(struct layout_bell, work) == 192);
+static_assert(sizeof(struct layout_bell) <= LAYOUT_PAGE);

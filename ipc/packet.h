@@ -1,0 +1,13 @@
+/* One message on a SEQPACKET socket, with descriptors: the only user of SCM_RIGHTS. */
+#pragma once
+
+#include <stddef.h>
+
+enum { PACKET_MAX_FDS = 8 };
+
+/* 0, -EAGAIN (never blocks), -EPIPE … */
+int packet_send(int fd, const void *data, size_t bytes, const int *fds, unsigned n_fds);
+/* Receives one packet. *ret_bytes = 0 at end of file. -EAGAIN; -EPROTO if truncated (data or descriptors; all are closed then).
+ * Descriptors come CLOEXEC; *n_fds holds the room on entry and the number on return; more than the room is -EPROTO. */
+int packet_receive(int fd, void *data, size_t capacity, size_t *ret_bytes, int *fds, unsigned *n_fds);
+int packet_pair(int fds[2]); /* socketpair SEQPACKET, CLOEXEC, NONBLOCK on fds[0] only */

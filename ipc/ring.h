@@ -1,0 +1,38 @@
+/* The ready ring: a bounded hint queue of (slot, generation) that no SIGKILL can wedge.
+ *
+ * The slot table is the truth, a ring entry only says where to look: it may be lost, doubled or stale
+ * without harm. Consumers claim the slot first (a CAS on its word) and advance the head afterwards
+ * ("claim-then-advance"), so a death between the two leaves a stale hint, never a lost job. */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ipc/layout.h"
+
+struct ring {
+        struct layout_ring *shared;
+        _Atomic uint64_t *cells;
+        uint32_t n_cells; /* private, power of two */
+};
+
+struct ring_hint {
+        uint64_t position; /* for ring_advance */
+        uint32_t slot;
+        uint16_t generation;
+};
+
+/* Appends a hint. `is_live` is asked about the hint at the head when the ring looks full: stale ones are dropped.
+ * 0, or -EAGAIN when full of live hints; -EPROTO when the words make no sense (a hostile peer): bounded work always. */
+int ring_push(const struct ring *r, uint32_t slot, uint32_t generation,
+              bool (*is_live)(const void *user, uint32_t slot, uint16_t generation), const void *user);
+
+/* The hint at the head, without taking it. true if there is one. Bounded: false also when the words make no sense. */
+bool ring_peek(const struct ring *r, struct ring_hint *ret);
+
+/* Moves the head past a hint that was claimed or found stale. Anybody may. */
+void ring_advance(const struct ring *r, const struct ring_hint *hint);
+
+/* May lie by a hint in flight; never says empty while a completed push stands. */
+bool ring_is_empty(const struct ring *r);

@@ -1,0 +1,125 @@
+/* The messages on the three private sockets (all SEQPACKET, one struct a packet, host byte order: same machine).
+ *
+ *   broker  ↔ spawner     struct spawn_request → struct spawn_event
+ *   spawner ↔ template    struct template_request → struct template_event
+ *   broker  ↔ worker      struct worker_order → struct worker_report, some with text behind the struct
+ *
+ * Each starts with a type; a receiver checks length and type and drops the peer otherwise. Text is bounded,
+ * 0-terminated by the receiver, and untrusted when it comes from a worker or a template. */
+#pragma once
+
+#include <stdint.h>
+
+#include "ipc/layout.h"
+
+enum {
+        WIRE_VERSION = 1,
+        WIRE_NAME = 128,
+        WIRE_TEXT = 384,
+        WIRE_ENVIRONMENT = 1024,
+        WIRE_MAX_REPORT = 40 * 1024, /* struct worker_report and the schema text */
+};
+
+enum start_method { START_FORKSERVER = 0, START_SPAWN, START_FORK, START_N };
+
+/* ---- broker → spawner ---- */
+
+enum spawn_request_type {
+        SPAWN_LOAD = 1, /* seal a copy of plugin `name` as generation `generation` → SPAWN_LOADED */
+        SPAWN_START,    /* a worker of that generation → SPAWN_STARTED or SPAWN_FAILED, later SPAWN_EXITED */
+        SPAWN_KILL,     /* `signal` to worker `worker`'s process group (SIGKILL) or to it alone (others) */
+        SPAWN_RETIRE,   /* the generation's template ends, its sealed copy is dropped; its workers go on */
+};
+
+struct spawn_request {
+        uint32_t type, version;
+        uint32_t generation; /* given by the broker, rising, one per pool and load */
+        uint32_t worker;     /* START, KILL: the broker's id of the worker, rising, never reused */
+        uint32_t method;     /* LOAD and START: enum start_method */
+        uint32_t signal;
+        char pool[72];               /* LOAD: for process names and messages */
+        char plugin[WIRE_NAME];      /* LOAD: file name inside the plugin directory, with or without ".so" */
+        char environment[WIRE_ENVIRONMENT]; /* LOAD: NAME=value, 0-separated, ended by an empty one */
+};
+
+enum spawn_event_type {
+        SPAWN_HELLO = 1,    /* first packet: pid of the spawner, version */
+        SPAWN_LOADED,       /* error 0 or an errno with text */
+        SPAWN_STARTED,      /* pid; two descriptors: pidfd, control socket */
+        SPAWN_FAILED,       /* START came to nothing: error, reason, text (the template's words if it was the template) */
+        SPAWN_EXITED,       /* pid, code, status, usage; its process group is gone */
+        SPAWN_TEMPLATE,     /* a template ended unasked: generation, pid, reason, signal, syscall, text; later STARTs make a new one */
+        SPAWN_ESCAPED,      /* pid of a process nobody started: killed */
+};
+
+struct spawn_event {
+        uint32_t type, version;
+        uint32_t generation, worker;
+        int32_t pid;
+        int32_t error;  /* errno, positive; 0 = fine */
+        uint32_t reason; /* enum death_reason */
+        int32_t code;   /* CLD_EXITED, CLD_KILLED, CLD_DUMPED */
+        int32_t status; /* exit code or signal */
+        uint32_t syscall; /* number + 1 */
+        uint64_t cpu_us, max_rss_kib;
+        uint32_t is_permanent; /* FAILED, LOADED: trying again cannot help (bad file, threads after preload…): the pool is refused */
+        uint32_t reserved;
+        char text[WIRE_TEXT];
+};
+
+/* ---- spawner ↔ template (descriptor 3 of the template) ---- */
+
+struct template_request { /* one descriptor: the worker's end of its control socket */
+        uint32_t version, worker;
+};
+
+enum template_event_type { TEMPLATE_READY = 1, TEMPLATE_FAILED, TEMPLATE_FORKED };
+
+struct template_event {
+        uint32_t type, version;
+        uint32_t worker;
+        int32_t pid;   /* FORKED */
+        int32_t error; /* FORKED, FAILED: errno, positive */
+        uint32_t reason, syscall, is_permanent;
+        char text[WIRE_TEXT];
+};
+
+/* ---- broker ↔ worker (descriptor 3 of the worker) ---- */
+
+enum worker_order_type {
+        ORDER_SETUP = 1, /* descriptors: pool memory, the broker's doorbell, stdout+stderr pipe (write end) */
+        ORDER_BELL,      /* descriptor: bell memory; bell number `bell` */
+        ORDER_CHANNEL,   /* descriptors: channel memory, its done eventfd; channel `channel` of bell `bell` */
+        ORDER_DROP,      /* unmap channel `channel` → REPORT_DROPPED */
+        ORDER_DROP_BELL,
+};
+
+struct worker_order {
+        uint32_t type, version;
+        uint32_t index;            /* SETUP: the worker's line in pool memory */
+        uint32_t channel, bell;    /* channel < LAYOUT_MAX_CHANNELS, bell < LAYOUT_BELLS_PER_WORKER */
+        uint32_t n_slots, slot_bytes; /* CHANNEL */
+        uint32_t model;            /* SETUP: 1 = process */
+        uint64_t id;               /* SETUP: D-Bus id of the worker */
+        char pool[72];
+};
+
+enum worker_report_type {
+        REPORT_READY = 1, /* schema text behind the struct */
+        REPORT_FAILED,    /* init failed: reason, error, text; the worker exits next */
+        REPORT_DROPPED,   /* channel */
+};
+
+struct worker_report {
+        uint32_t type, version;
+        uint32_t channel;
+        int32_t error;
+        uint32_t reason, is_permanent;
+        uint32_t text_bytes; /* of the schema text behind the struct */
+        uint32_t reserved;
+        char sandbox[64]; /* READY: layers that are on, e.g. "seccomp,landlock:7,no-new-privs,rlimits" */
+        char text[WIRE_TEXT];
+};
+
+/* Descriptors of an exec'd drover-worker, whatever its role. */
+enum { WIRE_CONTROL_FD = 3, WIRE_PLUGIN_FD = 4 };
