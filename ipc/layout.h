@@ -110,7 +110,8 @@ struct layout_channel {
         uint64_t pad0[6];
         _Atomic uint32_t done_seq;  /* futex word, bumped by whoever sets a verdict while the client waits */
         _Atomic uint32_t done_wait; /* enum done_wait, set by the client */
-        uint64_t pad1[7];
+        _Atomic uint64_t submitted; /* jobs QUEUED so far: only the client writes it, only people read it */
+        uint64_t pad1[6];
         _Atomic uint32_t closed; /* broker: 1 = no new jobs (-ESHUTDOWN), 2 = this channel is dead (-EPIPE) */
         uint32_t pad2;
         uint64_t pad3[7];
@@ -195,15 +196,16 @@ struct layout_worker {
         /* the worker writes */
         _Atomic uint64_t record; /* generation 32 | channel 16 | slot 16: written before the claim */
         _Atomic uint64_t claims; /* one more per claim: a change tells the broker that a new job runs */
-        _Atomic uint64_t finished;
         _Atomic uint32_t fault_signal;
         _Atomic uint32_t fault_syscall; /* number + 1 of the call that broke the filter */
         _Atomic uint64_t fault_address;
+        uint64_t pad1[4];
+        _Atomic uint64_t counts[SLOT_N_STATES]; /* verdicts this worker gave, by state; only it writes them */
         _Atomic uint64_t progress_done, progress_total;
-        uint64_t pad1[1];
         _Atomic uint32_t status_seq; /* odd while `status` is being written */
         uint32_t pad2;
-        char status[120]; /* drover_progress note; read as untrusted bytes */
+        uint64_t pad3;
+        char status[128]; /* drover_progress note; read as untrusted bytes */
 };
 
 struct layout_pool {
@@ -238,7 +240,8 @@ static_assert(sizeof(struct layout_slot) == LAYOUT_LINE);
 static_assert(sizeof(struct layout_job) == LAYOUT_LINE);
 static_assert(sizeof(struct layout_result) == LAYOUT_LINE);
 static_assert(sizeof(struct layout_verdict) == LAYOUT_LINE);
-static_assert(sizeof(struct layout_worker) == 256);
+static_assert(sizeof(struct layout_worker) == 384);
+static_assert(offsetof(struct layout_worker, counts) == 128);
 static_assert(offsetof(struct layout_worker, record) == 64);
 static_assert(offsetof(struct layout_channel, done_seq) == 64);
 static_assert(offsetof(struct layout_channel, closed) == 128);
