@@ -1,0 +1,262 @@
+/* Owns drover-spawn as seen from the broker.
+ *
+ * Started by us (no systemd) it is a child with a socket at descriptor 3; its pidfd tells of its death, after which all
+ * its workers die by PDEATHSIG and a new one is started, with a growing pause if it dies young. Handed over by systemd
+ * it is only a socket. Requests are fixed-size packets; when the socket is full they wait in order. An event of the wrong
+ * size or version is the spawner's fault: the connection ends. What events mean is not decided here. */
+#include "daemon/supervise/spawner.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "daemon/log.h"
+#include "ipc/event.h"
+#include "ipc/packet.h"
+
+enum {
+        SPAWNER_MAX_BACKLOG = 4096,
+        SPAWNER_EVENTS_A_WAKE = 64,
+};
+#define SPAWNER_RESTART_NS UINT64_C(50000000)
+#define SPAWNER_RESTART_MAX_NS UINT64_C(5000000000)
+#define SPAWNER_YOUNG_NS UINT64_C(2000000000)
+
+struct spawner {
+        struct loop *loop;
+        char *libexec_dir, *plugin_dir;
+        struct spawner_hooks hooks;
+        bool is_ours, is_up;
+        int fd, pidfd;
+        pid_t pid;
+        uint64_t started_ns, pause_ns;
+        struct loop_poll socket_poll, pid_poll;
+        struct loop_timer restart_timer;
+        struct spawn_request *backlog;
+        size_t n_backlog;
+};
+
+static void spawner_on_timer(struct loop_timer *t);
+
+static void spawner_disconnect(struct spawner *s) {
+        loop_poll_stop(&s->socket_poll);
+        if (s->fd >= 0)
+                close(s->fd);
+        s->fd = -1;
+        free(s->backlog);
+        s->backlog = NULL;
+        s->n_backlog = 0;
+        bool was_up = s->is_up;
+        s->is_up = false;
+        if (was_up)
+                s->hooks.on_lost(s->hooks.user);
+}
+
+static void spawner_reap(struct spawner *s) {
+        siginfo_t si = {0};
+        loop_poll_stop(&s->pid_poll);
+        if (waitid(P_PIDFD, s->pidfd, &si, WEXITED) == 0)
+                log_warning("the spawner (pid %d) died: %s %d", (int)s->pid, si.si_code == CLD_EXITED ? "exit" : "signal",
+                            si.si_status);
+        close(s->pidfd);
+        s->pidfd = -1;
+        s->pid = 0;
+        spawner_disconnect(s);
+        uint64_t now = event_now_ns();
+        if (now - s->started_ns > SPAWNER_YOUNG_NS)
+                s->pause_ns = SPAWNER_RESTART_NS;
+        loop_timer_set(s->loop, &s->restart_timer, now + s->pause_ns, spawner_on_timer, s);
+        s->pause_ns = s->pause_ns * 2 < SPAWNER_RESTART_MAX_NS ? s->pause_ns * 2 : SPAWNER_RESTART_MAX_NS;
+}
+
+static void spawner_on_pid(struct loop_poll *p, uint32_t revents) { spawner_reap(p->user); }
+
+static void spawner_flush(struct spawner *s) {
+        size_t n = 0;
+        while (n < s->n_backlog && packet_send(s->fd, &s->backlog[n], sizeof(s->backlog[n]), NULL, 0) == 0)
+                n++;
+        s->n_backlog -= n;
+        memmove(s->backlog, s->backlog + n, s->n_backlog * sizeof(*s->backlog));
+        loop_poll_change(&s->socket_poll, POLLIN | (s->n_backlog ? POLLOUT : 0));
+}
+
+/* Our own spawner is killed by its closed socket and reaped through its pidfd; systemd's is gone for good. */
+static void spawner_drop(struct spawner *s, const char *why) {
+        log_error("spawner: %s", why);
+        spawner_disconnect(s);
+        if (s->is_ours && s->pidfd >= 0)
+                syscall(SYS_pidfd_send_signal, s->pidfd, SIGKILL, NULL, 0);
+        else if (!s->is_ours)
+                s->hooks.on_unreachable(s->hooks.user, why);
+}
+
+/* One event. -EAGAIN when there is none; another error ended the connection. */
+static int spawner_receive(struct spawner *s) {
+        struct spawn_event event;
+        int fds[PACKET_MAX_FDS];
+        unsigned n_fds = PACKET_MAX_FDS;
+        size_t bytes;
+        int r = packet_receive(s->fd, &event, sizeof(event), &bytes, fds, &n_fds);
+        if (r == -EAGAIN)
+                return r;
+        if (r < 0 || bytes != sizeof(event) || event.version != WIRE_VERSION) {
+                if (r >= 0)
+                        for (unsigned i = 0; i < n_fds; i++)
+                                close(fds[i]);
+                if (r >= 0 && bytes == 0)
+                        spawner_drop(s, "the connection ended");
+                else
+                        spawner_drop(s, r < 0 ? strerror(-r) : "an event of another version (mixed installation?)");
+                return -EPIPE;
+        }
+        event.text[sizeof(event.text) - 1] = 0;
+        if (event.type == SPAWN_HELLO) {
+                s->is_up = true;
+                s->pid = event.pid;
+                s->hooks.on_up(s->hooks.user);
+                return 0;
+        }
+        s->hooks.on_event(s->hooks.user, &event, fds, n_fds);
+        return 0;
+}
+
+static void spawner_on_socket(struct loop_poll *p, uint32_t revents) {
+        struct spawner *s = p->user;
+        for (unsigned i = 0; i < SPAWNER_EVENTS_A_WAKE; i++) {
+                int r = spawner_receive(s);
+                if (r == -EPIPE)
+                        return;
+                if (r == -EAGAIN)
+                        break;
+        }
+        if (s->n_backlog)
+                spawner_flush(s);
+}
+
+static int spawner_exec(struct spawner *s, int child_fd) {
+        char program[512], plugin_dir[512], worker[512];
+        snprintf(program, sizeof(program), "%s/drover-spawn", s->libexec_dir);
+        snprintf(plugin_dir, sizeof(plugin_dir), "--plugin-dir=%s", s->plugin_dir);
+        snprintf(worker, sizeof(worker), "--worker=%s/drover-worker", s->libexec_dir);
+        char *argv[] = {(char[]){"drover-spawn"}, (char[]){"--fd=3"}, plugin_dir, worker, NULL};
+        posix_spawn_file_actions_t actions;
+        posix_spawnattr_t attributes;
+        sigset_t none, all;
+        sigemptyset(&none);
+        sigfillset(&all);
+        posix_spawn_file_actions_init(&actions);
+        posix_spawnattr_init(&attributes);
+        posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+        posix_spawnattr_setsigmask(&attributes, &none);
+        posix_spawnattr_setsigdefault(&attributes, &all);
+        posix_spawnattr_setpgroup(&attributes, 0); /* a terminal's Ctrl-C is for the broker to answer */
+        posix_spawn_file_actions_adddup2(&actions, child_fd, 3);
+        int r = -posix_spawn(&s->pid, program, &actions, &attributes, argv, environ);
+        posix_spawn_file_actions_destroy(&actions);
+        posix_spawnattr_destroy(&attributes);
+        if (r < 0)
+                log_error("cannot start %s: %s", program, strerror(-r));
+        return r;
+}
+
+static int spawner_start(struct spawner *s) {
+        int fds[2];
+        int r = packet_pair(fds);
+        if (r < 0)
+                return r;
+        if (fds[1] == 3) { /* dup2 onto itself would keep CLOEXEC */
+                int other = fcntl(fds[1], F_DUPFD_CLOEXEC, 10);
+                close(fds[1]);
+                fds[1] = other;
+        }
+        r = spawner_exec(s, fds[1]);
+        close(fds[1]);
+        if (r < 0) {
+                close(fds[0]);
+                return r;
+        }
+        s->fd = fds[0];
+        s->started_ns = event_now_ns();
+        s->pidfd = (int)syscall(SYS_pidfd_open, s->pid, 0);
+        assert(s->pidfd >= 0); /* our own unreaped child */
+        r = loop_poll_start(s->loop, &s->pid_poll, s->pidfd, POLLIN, spawner_on_pid, s);
+        return r < 0 ? r : loop_poll_start(s->loop, &s->socket_poll, s->fd, POLLIN, spawner_on_socket, s);
+}
+
+static void spawner_on_timer(struct loop_timer *t) {
+        struct spawner *s = t->user;
+        int r = spawner_start(s);
+        if (r < 0)
+                loop_timer_set(s->loop, &s->restart_timer, event_now_ns() + SPAWNER_RESTART_MAX_NS, spawner_on_timer, s);
+}
+
+int spawner_new(struct spawner **ret, const struct spawner_config *c) {
+        struct spawner *s = calloc(1, sizeof(*s));
+        if (!s)
+                return -ENOMEM;
+        s->loop = c->loop;
+        s->hooks = c->hooks;
+        s->fd = c->fd;
+        s->pidfd = -1;
+        s->is_ours = c->fd < 0;
+        s->pause_ns = SPAWNER_RESTART_NS;
+        s->libexec_dir = strdup(c->libexec_dir);
+        s->plugin_dir = strdup(c->plugin_dir);
+        int r = !s->libexec_dir || !s->plugin_dir ? -ENOMEM
+                : s->is_ours                      ? spawner_start(s)
+                                                  : loop_poll_start(s->loop, &s->socket_poll, s->fd, POLLIN, spawner_on_socket, s);
+        if (r < 0) {
+                spawner_free(s);
+                return r;
+        }
+        *ret = s;
+        return 0;
+}
+
+struct spawner *spawner_free(struct spawner *s) {
+        if (!s)
+                return NULL;
+        s->is_up = false; /* nobody wants to hear on_lost any more */
+        loop_timer_stop(&s->restart_timer);
+        loop_poll_stop(&s->pid_poll);
+        spawner_disconnect(s);
+        if (s->pidfd >= 0) { /* it kills its workers at end of file, then exits; nothing of it may outlive us */
+                siginfo_t si;
+                waitid(P_PIDFD, s->pidfd, &si, WEXITED);
+                close(s->pidfd);
+        }
+        free(s->libexec_dir);
+        free(s->plugin_dir);
+        free(s);
+        return NULL;
+}
+
+int spawner_send(struct spawner *s, const struct spawn_request *request) {
+        if (!s->is_up)
+                return -ENOTCONN;
+        if (s->n_backlog == 0) {
+                int r = packet_send(s->fd, request, sizeof(*request), NULL, 0);
+                if (r != -EAGAIN && r != -ENOBUFS)
+                        return r < 0 ? -ENOTCONN : 0; /* a broken socket is told through its end of file */
+        }
+        if (s->n_backlog == SPAWNER_MAX_BACKLOG)
+                return -ENOTCONN;
+        struct spawn_request *backlog = reallocarray(s->backlog, s->n_backlog + 1, sizeof(*backlog));
+        if (!backlog)
+                return -ENOMEM;
+        s->backlog = backlog;
+        s->backlog[s->n_backlog++] = *request;
+        loop_poll_change(&s->socket_poll, POLLIN | POLLOUT);
+        return 0;
+}
+
+pid_t spawner_pid(const struct spawner *s) { return s->is_up ? s->pid : 0; }

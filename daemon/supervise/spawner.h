@@ -1,0 +1,33 @@
+/* The broker's end of the spawner: its process (when it is ours), its socket, its events. */
+#pragma once
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "daemon/loop.h"
+#include "ipc/wire.h"
+
+struct spawner;
+
+struct spawner_hooks {
+        void *user;
+        void (*on_up)(void *user);
+        void (*on_lost)(void *user); /* every worker dies with it; a new one comes up by itself */
+        /* Descriptors (STARTED: pidfd, control socket) are the callee's. */
+        void (*on_event)(void *user, const struct spawn_event *event, const int *fds, unsigned n_fds);
+        void (*on_unreachable)(void *user, const char *why); /* systemd's spawner went away, or ours cannot be started */
+};
+
+struct spawner_config {
+        struct loop *loop;
+        const char *libexec_dir, *plugin_dir;
+        int fd; /* a connected socket whose spawner is somebody else's to restart, or -1 */
+        struct spawner_hooks hooks;
+};
+
+int spawner_new(struct spawner **ret, const struct spawner_config *c);
+struct spawner *spawner_free(struct spawner *s); /* closes the socket: the spawner kills everything */
+
+/* Queues when the socket is full. -ENOTCONN while there is no spawner: the caller starts over at on_up. */
+int spawner_send(struct spawner *s, const struct spawn_request *request);
+pid_t spawner_pid(const struct spawner *s); /* 0 = not up */
