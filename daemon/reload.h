@@ -1,0 +1,30 @@
+/* From configuration files to pools: at start, and again at every Reload. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "daemon/config.h"
+#include "daemon/supervise/supervisor.h"
+
+struct reload_change {
+        char kind[16];           /* "pool", "daemon" */
+        char name[POOL_NAME_MAX + 1];
+        char what[600];          /* "added", "removed", "changed: Workers", "refused: FILE:LINE: …" */
+};
+
+struct reload_report {
+        struct reload_change *changes;
+        size_t n_changes;
+        struct daemon_config daemon; /* as the files have it now: the log level is the caller's to apply */
+};
+
+/* Reads and validates every file before it touches a pool. A bad pool file refuses that pool (kept as it runs if it
+ * does, with the reason as its Problem) and is told in the report. -1 with a fault when drover.conf itself is bad
+ * (FILE:LINE) or memory is short: nothing was changed then. `ret` is filled on success; reload_report_deinit it. */
+int reload_run(struct supervisor *s, const struct config_paths *p, struct reload_report *ret, struct fault *f);
+void reload_report_deinit(struct reload_report *r);
+
+/* What --check prints: the errors of drover.conf and of every pool file, one a line on stderr through log.h.
+ * Returns how many there were. */
+size_t reload_check(const struct config_paths *p);
