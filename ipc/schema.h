@@ -63,5 +63,6 @@ const struct schema_job *schema_find(const struct schema *s, const char *job, ui
 const struct schema_field *schema_find_field(const struct schema_fields *f, const char *name);
 /* "u64", "str[]" … */
 const char *schema_type_name(enum schema_type type, bool is_array);
-/* The whole schema as JSON, malloc'd. */
+/* The whole schema as JSON, malloc'd: {"plugin":"primes","version":"1.0","jobs":[{"name":"is_prime","args":{"n":"u64"},
+ * "result":{"prime":"bool"},"once":false,"help":"…"}]}; fields in their order, a raw side is the string "raw". */
 int schema_to_json(const struct schema *s, char **ret);
