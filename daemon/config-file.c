@@ -1,0 +1,227 @@
+/* One configuration file through libinih, and the search for files.
+ *
+ * Debian's libinih tells no line numbers and silently cuts lines at 200 bytes, so it reads through a reader of ours
+ * that counts lines and ends the parse at the first line that would be cut. The same reader keeps out what could not be
+ * repeated in a message on the bus: bytes that are not UTF-8. Only regular files are opened, never waited for. */
+#include "daemon/config-file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ini.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "ipc/args.h"
+
+enum { MAX_LINE = 197, MAX_FILE = 1 << 20, MAX_FILES = 4096 };
+
+struct reading {
+        FILE *file;
+        const char *path;
+        unsigned line;
+        const char *bad_line; /* what is wrong with the line at which the reader gave up */
+        config_setting_fn fn;
+        void *user;
+        int result;
+};
+
+/* libinih's reader: one line with its newline, as fgets gives it. */
+static char *read_line(char *line, int bytes, void *user) {
+        struct reading *r = user;
+        int c, n = 0;
+
+        if (r->bad_line || r->result < 0)
+                return NULL;
+        while ((c = getc_unlocked(r->file)) != EOF) {
+                if (n >= MAX_LINE || n + 2 >= bytes) {
+                        if (c == '\n')
+                                break;
+                        r->line++;
+                        r->bad_line = "a line of more than 197 bytes";
+                        return NULL;
+                }
+                line[n++] = (char)c;
+                if (c == '\n')
+                        break;
+        }
+        if (n == 0 && c == EOF)
+                return NULL;
+        line[n] = '\0';
+        r->line++;
+        if (strlen(line) != (size_t)n)
+                r->bad_line = "a line with a zero byte in it";
+        else if (!args_is_utf8(line, (size_t)n))
+                r->bad_line = "a line that is not UTF-8";
+        return r->bad_line ? NULL : line;
+}
+
+static int on_setting(void *user, const char *section, const char *name, const char *value) {
+        struct reading *r = user;
+
+        if (r->result < 0)
+                return 0;
+        r->result = r->fn(r->user, r->path, r->line, section, name, value);
+        return r->result >= 0;
+}
+
+static int open_regular(const char *path, FILE **ret) {
+        struct stat st;
+        int fd, r = 0;
+
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+        if (fd < 0)
+                return -errno;
+        if (fstat(fd, &st) < 0)
+                r = -errno;
+        else if (!S_ISREG(st.st_mode))
+                r = S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+        else if (st.st_size > MAX_FILE)
+                r = -EFBIG;
+        else if (!(*ret = fdopen(fd, "re")))
+                r = -errno;
+        if (r < 0)
+                close(fd);
+        return r;
+}
+
+int config_file_read(const char *path, config_setting_fn fn, void *user, char *error, size_t error_bytes) {
+        struct reading reading = { .path = path, .fn = fn, .user = user };
+        int r;
+
+        r = open_regular(path, &reading.file);
+        if (r < 0) {
+                snprintf(error, error_bytes, "%s: %s", path, strerror(-r));
+                return r;
+        }
+        r = ini_parse_stream(read_line, &reading, on_setting, &reading);
+        fclose(reading.file);
+        if (reading.result < 0)
+                return reading.result;
+        if (r > 0)
+                snprintf(error, error_bytes, "%s:%d: neither a [section], a KEY=VALUE nor a comment", path, r);
+        else if (reading.bad_line)
+                snprintf(error, error_bytes, "%s:%u: %s", path, reading.line, reading.bad_line);
+        return r > 0 || reading.bad_line ? -EINVAL : 0;
+}
+
+/* ---- search ---- */
+
+const char *config_base_name(const char *path) {
+        const char *slash = strrchr(path, '/');
+
+        return slash ? slash + 1 : path;
+}
+
+void config_list_free(struct config_list *l) {
+        for (size_t i = 0; i < l->n; i++)
+                free(l->paths[i]);
+        free(l->paths);
+        *l = (struct config_list){};
+}
+
+/* Takes `path`; an entry of the same base name gives way. */
+static int list_put(struct config_list *l, char *path) {
+        char **paths;
+
+        for (size_t i = 0; i < l->n; i++)
+                if (strcmp(config_base_name(l->paths[i]), config_base_name(path)) == 0) {
+                        free(l->paths[i]);
+                        l->paths[i] = path;
+                        return 0;
+                }
+        paths = l->n < MAX_FILES ? reallocarray(l->paths, l->n + 1, sizeof(*paths)) : NULL;
+        if (!paths) {
+                free(path);
+                return -ENOMEM;
+        }
+        l->paths = paths;
+        l->paths[l->n++] = path;
+        return 0;
+}
+
+static int list_directory(const char *dir, const char *suffix, struct config_list *l) {
+        struct dirent *entry;
+        size_t length, suffix_length = strlen(suffix);
+        char *path;
+        DIR *d;
+        int r = 0;
+
+        d = opendir(dir);
+        if (!d)
+                return 0;
+        while (r >= 0 && (entry = readdir(d))) {
+                length = strlen(entry->d_name);
+                if (entry->d_name[0] == '.' || length <= suffix_length ||
+                    strcmp(entry->d_name + length - suffix_length, suffix) != 0)
+                        continue;
+                r = asprintf(&path, "%s/%s", dir, entry->d_name) < 0 ? -ENOMEM : list_put(l, path);
+        }
+        closedir(d);
+        return r;
+}
+
+static bool is_dev_null(const char *path) {
+        struct stat st;
+
+        return stat(path, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3);
+}
+
+int config_find_last(char *const *dirs, unsigned n_dirs, const char *name, char **ret) {
+        char *path;
+
+        *ret = NULL;
+        for (unsigned i = n_dirs; i-- > 0;) {
+                if (asprintf(&path, "%s/%s", dirs[i], name) < 0)
+                        return -ENOMEM;
+                if (access(path, F_OK) == 0) {
+                        if (is_dev_null(path))
+                                free(path);
+                        else
+                                *ret = path;
+                        return 0;
+                }
+                free(path);
+        }
+        return 0;
+}
+
+static int compare_base_names(const void *a, const void *b) {
+        return strcmp(config_base_name(*(char *const *)a), config_base_name(*(char *const *)b));
+}
+
+int config_list_find(char *const *dirs, unsigned n_dirs, const char *subdir, const char *suffix, struct config_list *ret) {
+        struct config_list l = {};
+        size_t n = 0;
+        char *dir;
+        int r = 0;
+
+        for (unsigned i = 0; i < n_dirs && r >= 0; i++) {
+                if (asprintf(&dir, "%s/%s", dirs[i], subdir) < 0) {
+                        r = -ENOMEM;
+                        break;
+                }
+                r = list_directory(dir, suffix, &l);
+                free(dir);
+        }
+        if (r < 0) {
+                config_list_free(&l);
+                return r;
+        }
+        for (size_t i = 0; i < l.n; i++) {
+                if (is_dev_null(l.paths[i]))
+                        free(l.paths[i]);
+                else
+                        l.paths[n++] = l.paths[i];
+        }
+        l.n = n;
+        if (n)
+                qsort(l.paths, n, sizeof(*l.paths), compare_base_names);
+        *ret = l;
+        return 0;
+}

@@ -1,0 +1,248 @@
+/* Which files make up the settings, and in which order they count.
+ *
+ *   drover.conf          the last directory that has one; then drover.conf.d/NAME.conf of all, by name
+ *   pools.d/NAME.pool    one pool each; then pools.d/NAME.pool.d/NAME.conf of all, by name
+ *
+ * Every file is read to its end whatever it holds: the first error of a pool is kept in its entry and the pool is
+ * refused by it; unknown keys are only warned about, so that an older droverd reads a newer file. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/config-file.h"
+#include "daemon/config-keys.h"
+#include "daemon/config.h"
+#include "daemon/log.h"
+
+/* ---- where ---- */
+
+static int paths_add(struct config_paths *p, const char *dir, size_t length, const char *suffix) {
+        if (p->n_config_dirs == sizeof(p->config_dirs) / sizeof(*p->config_dirs))
+                return 0;
+        if (asprintf(&p->config_dirs[p->n_config_dirs], "%.*s%s", (int)length, dir, suffix) < 0)
+                return -ENOMEM;
+        p->n_config_dirs++;
+        return 0;
+}
+
+/* $XDG_CONFIG_DIRS lists the most important first. */
+static int paths_add_xdg(struct config_paths *p, const char *list) {
+        const char *start, *end = list + strlen(list);
+        int r = 0;
+
+        for (unsigned n = 0; end > list && n < 6 && r >= 0; n++) {
+                start = memrchr(list, ':', (size_t)(end - list));
+                start = start ? start + 1 : list;
+                if (*start == '/')
+                        r = paths_add(p, start, (size_t)(end - start), "/drover");
+                end = start > list ? start - 1 : list;
+        }
+        return r;
+}
+
+static int paths_init_user(struct config_paths *p) {
+        const char *dirs = getenv("XDG_CONFIG_DIRS"), *runtime = getenv("XDG_RUNTIME_DIR"), *own = getenv("XDG_CONFIG_HOME"),
+                   *home = getenv("HOME");
+        int r;
+
+        r = paths_add_xdg(p, dirs && *dirs ? dirs : "/etc/xdg");
+        if (r >= 0 && runtime && *runtime == '/')
+                r = paths_add(p, runtime, strlen(runtime), "/drover");
+        if (r >= 0 && own && *own == '/')
+                r = paths_add(p, own, strlen(own), "/drover");
+        else if (r >= 0 && home && *home == '/')
+                r = paths_add(p, home, strlen(home), "/.config/drover");
+        return r;
+}
+
+int config_paths_init(struct config_paths *p, bool is_user, const char *config_dir) {
+        static const char *const system_dirs[] = { "/usr/lib/drover", "/run/drover", "/etc/drover" };
+        int r = 0;
+
+        *p = (struct config_paths){};
+        if (config_dir)
+                r = paths_add(p, config_dir, strlen(config_dir), "");
+        else if (is_user)
+                r = paths_init_user(p);
+        else
+                for (unsigned i = 0; i < 3 && r >= 0; i++)
+                        r = paths_add(p, system_dirs[i], strlen(system_dirs[i]), "");
+        if (r < 0)
+                config_paths_deinit(p);
+        return r;
+}
+
+void config_paths_deinit(struct config_paths *p) {
+        for (unsigned i = 0; i < p->n_config_dirs; i++)
+                free(p->config_dirs[i]);
+        *p = (struct config_paths){};
+}
+
+/* ---- drover.conf ---- */
+
+struct loading_daemon {
+        struct daemon_config *daemon;
+        struct pool_config builtin;
+        char *error;
+        size_t error_bytes;
+};
+
+static int set_daemon_key(struct loading_daemon *l, const char *key, const char *value, char *why, size_t why_bytes) {
+        enum log_level level;
+
+        if (strcmp(key, "LogLevel") != 0) {
+                snprintf(why, why_bytes, "unknown key %s= in [Daemon], the only known one is LogLevel=", key);
+                return -ENOENT;
+        }
+        if (value[0] == '\0') {
+                l->daemon->log_level = -1;
+                return 0;
+        }
+        if (log_level_from_string(value, &level) < 0) {
+                snprintf(why, why_bytes, "LogLevel=%s: not one of error, warning, notice, info, debug", value);
+                return -EINVAL;
+        }
+        l->daemon->log_level = (int)level;
+        return 0;
+}
+
+static int on_daemon_setting(void *user, const char *path, unsigned line, const char *section, const char *key,
+                             const char *value) {
+        struct loading_daemon *l = user;
+        char why[400];
+        int r;
+
+        if (strcmp(section, "Daemon") == 0)
+                r = set_daemon_key(l, key, value, why, sizeof(why));
+        else if (strcmp(key, "Plugin") == 0) {
+                snprintf(why, sizeof(why), "Plugin=%s: a plugin belongs in a pool's file", value);
+                r = -EINVAL;
+        } else
+                r = config_key_set(&l->daemon->pool_defaults, &l->builtin, section, key, value, why, sizeof(why));
+        if (r == -ENOENT) {
+                log_warning("%s:%u: %s; ignored", path, line, why);
+                return 0;
+        }
+        if (r < 0) {
+                snprintf(l->error, l->error_bytes, "%s:%u: %s", path, line, why);
+                return -EINVAL;
+        }
+        return 0;
+}
+
+int config_load_daemon(const struct config_paths *p, struct daemon_config *ret, char *error, size_t error_bytes) {
+        struct loading_daemon l = { .daemon = ret, .error = error, .error_bytes = error_bytes };
+        struct config_list drop_ins = {};
+        char *file = NULL;
+        int r;
+
+        pool_config_defaults(&l.builtin);
+        *ret = (struct daemon_config){ .pool_defaults = l.builtin, .log_level = -1 };
+        r = config_find_last(p->config_dirs, p->n_config_dirs, "drover.conf", &file);
+        if (r >= 0)
+                r = config_list_find(p->config_dirs, p->n_config_dirs, "drover.conf.d", ".conf", &drop_ins);
+        if (r < 0)
+                snprintf(error, error_bytes, "out of memory");
+        if (file && r >= 0)
+                r = config_file_read(file, on_daemon_setting, &l, error, error_bytes);
+        for (size_t i = 0; i < drop_ins.n && r >= 0; i++)
+                r = config_file_read(drop_ins.paths[i], on_daemon_setting, &l, error, error_bytes);
+        free(file);
+        config_list_free(&drop_ins);
+        return r;
+}
+
+/* ---- pools ---- */
+
+struct loading_pool {
+        struct pool_file *file;
+        const struct pool_config *defaults;
+};
+
+__attribute__((format(printf, 2, 3))) static void refuse(struct pool_file *f, const char *format, ...) {
+        va_list ap;
+
+        if (f->is_bad)
+                return;
+        va_start(ap, format);
+        vsnprintf(f->error, sizeof(f->error), format, ap);
+        va_end(ap);
+        f->is_bad = true;
+}
+
+static int on_pool_setting(void *user, const char *path, unsigned line, const char *section, const char *key,
+                           const char *value) {
+        struct loading_pool *l = user;
+        char why[400];
+        int r;
+
+        r = config_key_set(&l->file->config, l->defaults, section, key, value, why, sizeof(why));
+        if (r == -ENOENT)
+                log_warning("%s:%u: %s; ignored", path, line, why);
+        else if (r < 0)
+                refuse(l->file, "%s:%u: %s", path, line, why);
+        else if (strcmp(key, "Plugin") == 0)
+                snprintf(l->file->config.where_plugin, sizeof(l->file->config.where_plugin), "%s:%u", path, line);
+        return 0;
+}
+
+static void read_pool_file(struct loading_pool *l, const char *path) {
+        char error[512];
+
+        if (config_file_read(path, on_pool_setting, l, error, sizeof(error)) < 0)
+                refuse(l->file, "%s", error);
+}
+
+static int load_pool(const struct config_paths *p, const struct pool_config *defaults, const char *path, struct pool_file *f) {
+        struct loading_pool l = { .file = f, .defaults = defaults };
+        struct config_list drop_ins = {};
+        char name[128], subdir[160], why[300];
+        int r;
+
+        snprintf(name, sizeof(name), "%s", config_base_name(path));
+        name[strlen(name) - strlen(".pool")] = '\0';
+        *f = (struct pool_file){ .config = *defaults };
+        snprintf(f->path, sizeof(f->path), "%s", path);
+        if (!pool_name_is_valid(name)) {
+                refuse(f, "%s: \"%s\" is not a pool name: 1 to %d of A-Z a-z 0-9 _ . -", path, name, POOL_NAME_MAX);
+                return 0;
+        }
+        strcpy(f->config.name, name);
+        snprintf(subdir, sizeof(subdir), "pools.d/%s.pool.d", name);
+        r = config_list_find(p->config_dirs, p->n_config_dirs, subdir, ".conf", &drop_ins);
+        if (r < 0)
+                return r;
+        read_pool_file(&l, path);
+        for (size_t i = 0; i < drop_ins.n; i++)
+                read_pool_file(&l, drop_ins.paths[i]);
+        config_list_free(&drop_ins);
+        if (pool_config_check(&f->config, why, sizeof(why)) < 0)
+                refuse(f, "%s:1: %s", path, why);
+        return 0;
+}
+
+int config_load_pools(const struct config_paths *p, const struct daemon_config *d, struct pool_file **ret, size_t *ret_n) {
+        struct config_list list = {};
+        struct pool_file *files;
+        size_t n = 0;
+        int r;
+
+        r = config_list_find(p->config_dirs, p->n_config_dirs, "pools.d", ".pool", &list);
+        if (r < 0)
+                return r;
+        files = calloc(list.n ? list.n : 1, sizeof(*files));
+        if (!files)
+                r = -ENOMEM;
+        for (; n < list.n && r >= 0; n++)
+                r = load_pool(p, &d->pool_defaults, list.paths[n], &files[n]);
+        config_list_free(&list);
+        if (r < 0) {
+                free(files);
+                return r;
+        }
+        *ret = files;
+        *ret_n = n;
+        return 0;
+}

@@ -1,0 +1,171 @@
+/* Brings the pools in line with the files.
+ *
+ * Two phases: everything is read and checked first, then pools are added, changed and removed one by one. A pool made by
+ * CreatePool is nobody's file: it is left alone, and a file that claims its name is refused. A file that went bad leaves
+ * its running pool as it is. What the supervisor refuses in the second phase costs that pool only. */
+#include "daemon/reload.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/log.h"
+
+struct reloading {
+        struct supervisor *supervisor;
+        struct pool_file *files;
+        size_t n_files;
+        struct reload_report report;
+        size_t capacity;
+};
+
+/* Room was made for two lines a pool beforehand, so that nothing fails half way. */
+__attribute__((format(printf, 3, 4))) static void tell(struct reloading *r, const char *name, const char *format, ...) {
+        struct reload_change *c;
+        va_list ap;
+
+        if (r->report.n_changes == r->capacity)
+                return;
+        c = &r->report.changes[r->report.n_changes++];
+        *c = (struct reload_change){ .kind = "pool" };
+        snprintf(c->name, sizeof(c->name), "%s", name);
+        va_start(ap, format);
+        vsnprintf(c->what, sizeof(c->what), format, ap);
+        va_end(ap);
+        if (strncmp(c->what, "refused", 7) == 0)
+                log_error("pool %s %s", c->name, c->what);
+        else
+                log_info("pool %s %s", c->name, c->what);
+}
+
+static void add_pool(struct reloading *r, const struct pool_file *f) {
+        struct pool *pool;
+        struct fault fault = {};
+
+        if (supervisor_add_pool(r->supervisor, &f->config, false, f->is_bad ? f->error : NULL, &pool, &fault) < 0)
+                tell(r, f->config.name, "refused: %s", fault.text);
+        else if (f->is_bad)
+                tell(r, f->config.name, "refused: %s", f->error);
+        else
+                tell(r, f->config.name, "added");
+}
+
+static void update_pool(struct reloading *r, struct pool *pool, const struct pool_file *f) {
+        struct fault fault = {};
+        struct pool_info info;
+        char differences[400];
+
+        if (pool_is_runtime(pool)) {
+                tell(r, f->config.name, "refused: %s: a pool of that name was made over the bus", f->path);
+                return;
+        }
+        pool_get_info(pool, &info);
+        pool_config_differences(pool_get_config(pool), &f->config, differences, sizeof(differences));
+        if (!f->is_bad && differences[0] == '\0' && info.problem[0] == '\0')
+                return;
+        if (supervisor_update_pool(r->supervisor, pool, &f->config, f->is_bad ? f->error : NULL, &fault) < 0)
+                tell(r, f->config.name, "refused: %s", fault.text);
+        else if (f->is_bad)
+                tell(r, f->config.name, "refused: %s", f->error);
+        else if (differences[0])
+                tell(r, f->config.name, "changed: %s", differences);
+        else
+                tell(r, f->config.name, "tried again");
+}
+
+static bool has_file(const struct reloading *r, const char *name) {
+        for (size_t i = 0; i < r->n_files; i++)
+                if (strcmp(r->files[i].config.name, name) == 0)
+                        return true;
+        return false;
+}
+
+/* Only the name is kept over the removal: what follows is found anew each time. */
+static void remove_pools(struct reloading *r) {
+        struct pool *pool, *next;
+        struct pool_info info;
+
+        for (pool = supervisor_next_pool(r->supervisor, NULL); pool; pool = next) {
+                next = supervisor_next_pool(r->supervisor, pool);
+                pool_get_info(pool, &info);
+                if (pool_is_runtime(pool) || has_file(r, info.name))
+                        continue;
+                tell(r, info.name, "removed");
+                supervisor_remove_pool(r->supervisor, pool);
+        }
+}
+
+static int read_files(struct reloading *r, const struct config_paths *p, struct fault *f) {
+        size_t n_pools = 0;
+        char error[400];
+
+        if (config_load_daemon(p, &r->report.daemon, error, sizeof(error)) < 0)
+                return fault_set(f, FAULT_INVALID_ARGS, "%s", error);
+        if (config_load_pools(p, &r->report.daemon, &r->files, &r->n_files) < 0)
+                return fault_set(f, FAULT_INTERNAL, "out of memory");
+        for (struct pool *pool = supervisor_next_pool(r->supervisor, NULL); pool;
+             pool = supervisor_next_pool(r->supervisor, pool))
+                n_pools++;
+        r->capacity = 2 * (n_pools + r->n_files) + 1;
+        r->report.changes = calloc(r->capacity, sizeof(*r->report.changes));
+        if (!r->report.changes)
+                return fault_set(f, FAULT_INTERNAL, "out of memory");
+        return 0;
+}
+
+int reload_run(struct supervisor *s, const struct config_paths *p, struct reload_report *ret, struct fault *f) {
+        struct reloading r = { .supervisor = s };
+        const struct pool_file *file;
+        struct pool *pool;
+
+        if (read_files(&r, p, f) < 0) {
+                free(r.files);
+                return -1;
+        }
+        remove_pools(&r);
+        for (size_t i = 0; i < r.n_files; i++) {
+                file = &r.files[i];
+                if (file->config.name[0] == '\0') {
+                        tell(&r, "", "refused: %s", file->error); /* no name a pool could have */
+                        continue;
+                }
+                pool = supervisor_find_pool(s, file->config.name);
+                if (pool)
+                        update_pool(&r, pool, file);
+                else
+                        add_pool(&r, file);
+        }
+        free(r.files);
+        *ret = r.report;
+        return 0;
+}
+
+void reload_report_deinit(struct reload_report *r) {
+        free(r->changes);
+        *r = (struct reload_report){};
+}
+
+size_t reload_check(const struct config_paths *p) {
+        struct pool_file *files = NULL;
+        struct daemon_config daemon;
+        size_t n_files = 0, n_errors = 0;
+        char error[512];
+
+        if (config_load_daemon(p, &daemon, error, sizeof(error)) < 0) {
+                log_error("%s", error);
+                return 1;
+        }
+        if (config_load_pools(p, &daemon, &files, &n_files) < 0) {
+                log_error("out of memory");
+                return 1;
+        }
+        for (size_t i = 0; i < n_files; i++)
+                if (files[i].is_bad) {
+                        log_error("%s", files[i].error);
+                        n_errors++;
+                }
+        free(files);
+        return n_errors;
+}
