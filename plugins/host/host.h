@@ -1,0 +1,71 @@
+/* drover-worker: one process, one plugin, its jobs. The spawner links this library for StartMethod=fork.
+ *
+ * A worker's life, in chapters (host.c):
+ *
+ *   become    signals, session, environment, descriptors 0-4 and nothing else, death with the parent
+ *   set up    ORDER_SETUP: pool memory, doorbell, output            (a template's workers: after the fork)
+ *   enclose   limits, system libraries of the plugin, Landlock, seccomp stage 1
+ *   load      dlopen (constructors run confined), ABI, preload      (a template stops here and forks)
+ *   open      worker_open, worker_init, thread_init, seccomp stage 2, READY
+ *   serve     claim, run, finish; until RETIRE or the broker is gone
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "ipc/layout.h"
+#include "ipc/wire.h"
+#include "plugins/host/load.h"
+#include "plugins/host/sandbox.h"
+
+enum host_role { HOST_WORKER, HOST_TEMPLATE };
+
+/* Exit codes of a worker or template that was not killed. */
+enum host_exit {
+        HOST_EXIT_DONE = 0,   /* retired, or the broker is gone */
+        HOST_EXIT_FAILED = 1, /* told why in REPORT_FAILED or TEMPLATE_FAILED */
+        HOST_EXIT_USAGE = 2,
+        HOST_EXIT_STALE = 3, /* its job was judged meanwhile (or the broker spoke nonsense): it must not claim again */
+};
+
+struct host_config {
+        enum host_role role;
+        pid_t parent;     /* must be getppid(): who else could have started us? */
+        int control_fd;   /* any number; both are moved to WIRE_CONTROL_FD and WIRE_PLUGIN_FD, all others are closed */
+        int plugin_fd;    /* sealed memfd */
+        const char *name; /* the pool, for the process name */
+        char *const *environment; /* replaces environ (NULL-terminated); NULL = keep it */
+};
+
+/* Optional, once, before forking children that call host_main: compiles the filters so that each child need not.
+ * Uses no descriptor and no thread afterwards. 0 or -errno. */
+int host_prepare(void);
+
+/* Turns the calling process into a worker or a template. The caller is single-threaded; whatever it had open is closed.
+ */
+_Noreturn void host_main(const struct host_config *c);
+
+/* ---- for the other files of this library ---- */
+
+struct host {
+        struct host_config config;
+        struct sandbox sandbox;
+        struct plugin plugin;
+        struct layout_pool *pool; /* NULL until ORDER_SETUP */
+        struct layout_worker *line;
+        uint32_t index;
+        uint64_t id;
+        int doorbell_fd;
+        char name[72];
+};
+
+/* Chapters "set up", "open" and "serve", in this order: what a worker does once its plugin is loaded (a fork of the
+ * template does all three; others did the first before). */
+int host_set_up(struct host *h);
+_Noreturn void host_serve(struct host *h);
+
+/* The end: tells the broker (or, in a template, the spawner) and exits. `error` is positive. */
+_Noreturn void host_fail(struct host *h, enum death_reason reason, int error, bool is_permanent, const char *format,
+                         ...) __attribute__((format(printf, 5, 6)));

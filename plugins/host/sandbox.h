@@ -1,0 +1,50 @@
+/* What keeps plugin code in: limits, no new privileges, Landlock, two seccomp filters (filter.h), and the handler that
+ * answers or names the calls that the filters stop. One per process. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "plugins/host/filter.h"
+
+enum sandbox_layer {
+        SANDBOX_SECCOMP = 1u << 0,
+        SANDBOX_LANDLOCK = 1u << 1,
+        SANDBOX_NO_NEW_PRIVS = 1u << 2,
+        SANDBOX_RLIMITS = 1u << 3,
+};
+
+struct sandbox {
+        unsigned layers; /* that are on */
+        int landlock_abi;
+        uint64_t cookie; /* template: what tells the host's fork from any other */
+        const struct filter *stage1, *stage2;
+};
+
+/* Compiles the filters (once a process and its children), reads what cannot be read later. */
+int sandbox_prepare(struct sandbox *s, bool is_template);
+
+/* Resource limits, no_new_privs, not dumpable. Fails closed. */
+int sandbox_limit(struct sandbox *s);
+
+/* Landlock (if the kernel has it) and seccomp stage 1. From here on nothing can be opened, no process made. Fails
+ * closed but for Landlock. `is_alone`: no other thread runs yet; else Landlock cannot cover all and is not called on.
+ */
+int sandbox_enter(struct sandbox *s, bool is_alone);
+
+/* Stage 2, on all threads: nothing executable can be mapped any more, no session made. */
+int sandbox_close(struct sandbox *s);
+
+/* Lets the next open of WIRE_PLUGIN_FD's path through, once: that is how dlopen gets at the plugin. */
+void sandbox_admit_plugin(void);
+
+/* Called from the signal handler, before the process dies of system call `number`. */
+void sandbox_on_breach(void (*fn)(void *user, int number), void *user);
+
+/* Called from the signal handler on a crash (SIGSEGV, SIGBUS, SIGILL, SIGFPE), before the process dies of it. */
+void sandbox_on_crash(void (*fn)(void *user, int signal, uintptr_t address), void *user);
+
+/* "seccomp,landlock:7,no-new-privs,rlimits": the layers that are on, and "sanitizer" if the filters are wider for one.
+ */
+void sandbox_describe(const struct sandbox *s, char *text, size_t text_bytes);
