@@ -15,17 +15,24 @@ struct layout_bell *bell_unmap(struct layout_bell *b); /* NULL is fine; returns 
 
 /* A job was published in channel `channel`: wake one worker, or the broker by `broker_fd` (its doorbell eventfd). */
 void bell_ring(struct layout_bell *b, uint32_t channel, int broker_fd);
-/* The baton: after a claim, if work and a sleeper remain, wake one more. */
+/* Is anybody asleep? Cheap: one cache line. */
+bool bell_has_sleepers(const struct layout_bell *b);
+/* The baton: after a claim (and after bell_spin_end), if work and a sleeper remain, wake one more. Work bits may be set
+ * for nothing, so with a sleeper about, make the claimed channel's bit true first:
+ *   if (bell_has_sleepers(b)) { if (!channel_has_work(c)) { bell_clear_work(b, i); if (channel_has_work(c))
+ *   bell_mark_work(b, i); } bell_pass_on(b); } */
 void bell_pass_on(struct layout_bell *b);
 void bell_broadcast(struct layout_bell *b);
-void bell_set_mode(struct layout_bell *b, enum bell_mode mode); /* and broadcast */
+/* Sets the mode and broadcasts. To BELL_BROKER: look into every channel once afterwards, a ring may have met the old mode. */
+void bell_set_mode(struct layout_bell *b, enum bell_mode mode);
 
 /* Worker side. bell_sleep_begin returns the seq to wait on; the caller re-checks its channels before sleeping. */
 uint32_t bell_sleep_begin(struct layout_bell *b, uint32_t worker);
 void bell_sleep_end(struct layout_bell *b, uint32_t worker);
 void bell_spin_begin(struct layout_bell *b, uint32_t worker);
 void bell_spin_end(struct layout_bell *b, uint32_t worker); /* the caller re-checks once more */
-/* Broker, for a dead worker: clears both bits. The caller broadcasts. */
+/* Broker, for a dead worker: clears both bits. Then, because it may have died between bell_clear_work and its second
+ * look: bell_mark_work for each channel that channel_has_work, and bell_broadcast. */
 void bell_forget(struct layout_bell *b, uint32_t worker);
 
 bool bell_channel_has_work(const struct layout_bell *b, uint32_t channel);

@@ -30,7 +30,7 @@ struct channel {
         _Atomic uint64_t *done;
         uint8_t *jobs;     /* RO for workers */
         uint8_t *results;  /* RO for clients */
-        uint8_t *verdicts; /* RW for the broker only */
+        uint8_t *verdicts; /* RW for the broker, RO for clients, not mapped (NULL) by workers */
         void *maps[3];
         size_t map_bytes[3];
 };
@@ -54,6 +54,9 @@ uint64_t channel_word(const struct channel *c, uint32_t slot); /* acquire load *
 /* One CAS, acq_rel. true if `expected` stood there. */
 bool channel_cas(const struct channel *c, uint32_t slot, uint64_t expected, uint64_t desired);
 
+/* A hint for a QUEUED slot, in the ring of its priority (the default's if out of range). 0, -EAGAIN, -EPROTO as ring_push. */
+int channel_push(struct channel *c, uint32_t slot, uint32_t generation, uint32_t priority);
+
 static inline struct layout_job *channel_job(const struct channel *c, uint32_t slot) {
         return (struct layout_job *)(c->jobs + (size_t)slot * c->geometry.job_stride);
 }
@@ -71,15 +74,20 @@ static inline struct layout_verdict *channel_verdict(const struct channel *c, ui
 /* FREE → FILLING with the next generation. -EBUSY if not FREE (or still in quarantine). */
 int channel_begin(const struct channel *c, uint32_t slot);
 /* FILLING → QUEUED (attempt 1) and the push. The job line and payload are complete. -EAGAIN ring full (slot back to FREE), -EPROTO. */
-int channel_commit(const struct channel *c, uint32_t slot, uint32_t priority);
+int channel_commit(struct channel *c, uint32_t slot, uint32_t priority);
 /* verdict → FREE. -EBUSY while QUARANTINE is set, -EINVAL if there is no verdict. */
 int channel_free(const struct channel *c, uint32_t slot);
-/* QUEUED → CANCELLED; or sets CANCEL on RUNNING. Returns the state it met: SLOT_QUEUED = cancelled now,
+/* QUEUED → CANCELLED (and the done bit, so that it is found like any verdict); or sets CANCEL on RUNNING. Returns the state it met: SLOT_QUEUED = cancelled now,
  * SLOT_RUNNING = asked, a verdict state = too late; -EINVAL otherwise. */
 int channel_cancel(const struct channel *c, uint32_t slot);
 
-/* Takes the done bits of one 64-slot word (exchange with 0). */
+/* Takes the done bits of one 64-slot word (exchange with 0). A bit may be set for nothing: look at the slot word. */
 uint64_t channel_take_done(const struct channel *c, uint32_t word_index);
+
+/* Says how the client wants to be woken by the next verdict, once: the waker sets it back. Returns done_seq, the word to
+ * wait on (DONE_FUTEX). Take the done bits once more before sleeping. channel_wait_end: no longer interested. */
+uint32_t channel_wait_begin(const struct channel *c, enum done_wait how);
+void channel_wait_end(const struct channel *c);
 
 /* ---- worker: QUEUED → RUNNING(me) → DONE | FAILED | CANCELLED | TIMED_OUT ---- */
 
@@ -99,10 +107,15 @@ int channel_finish(const struct channel *c, uint32_t slot, uint64_t claimed_word
 /* Done bit, fence, and wake the client if it waits: by futex, or by a write to `done_fd` (the channel's eventfd; -1 = none). */
 void channel_announce(const struct channel *c, uint32_t slot, int done_fd);
 
-/* ---- broker: recovery and supervision, each one CAS, each repeatable ---- */
+/* Death rule: done_seq up, every sleeper woken, the done eventfd written, whatever done_wait says. After the death of
+ * a worker, for every channel it had: it may have died between taking done_wait and waking. */
+void channel_broadcast(const struct channel *c, int done_fd);
+
+/* ---- broker: recovery and supervision, each one CAS, each repeatable. None of these wakes anybody: after a verdict
+ * the caller calls channel_announce, after a push bell_ring (and after a death the broadcasts). ---- */
 
 /* RUNNING(worker) → QUEUED with attempt + 1, and pushed. true if it was that worker's and is queued now. */
-bool channel_requeue(const struct channel *c, uint32_t slot, uint32_t worker);
+bool channel_requeue(struct channel *c, uint32_t slot, uint32_t worker);
 /* RUNNING(worker) with exactly this generation → verdict (flags added), the verdict line written before. false: it was judged already. */
 bool channel_judge(const struct channel *c, uint32_t slot, uint32_t worker, uint32_t generation, enum slot_state verdict,
                    unsigned flags, const struct layout_verdict *line);
@@ -112,4 +125,4 @@ void channel_end_quarantine(const struct channel *c, uint32_t slot);
 /* Sets CANCEL on RUNNING(generation). */
 bool channel_ask_cancel(const struct channel *c, uint32_t slot, uint32_t generation);
 /* QUEUED but perhaps not in a ring: push again (a doubled hint is harmless). */
-int channel_push_again(const struct channel *c, uint32_t slot);
+int channel_push_again(struct channel *c, uint32_t slot);

@@ -5,9 +5,9 @@
 
 enum { PACKET_MAX_FDS = 8 };
 
-/* 0, -EAGAIN (never blocks), -EPIPE … */
+/* 0, -EAGAIN (never blocks), -EPIPE; -EINVAL for an empty packet or more than PACKET_MAX_FDS. */
 int packet_send(int fd, const void *data, size_t bytes, const int *fds, unsigned n_fds);
-/* Receives one packet. *ret_bytes = 0 at end of file. -EAGAIN; -EPROTO if truncated (data or descriptors; all are closed then).
+/* Receives one packet; blocks if the descriptor does. *ret_bytes = 0 at end of file. -EAGAIN; -EPROTO if truncated (data or descriptors; all are closed then).
  * Descriptors come CLOEXEC; *n_fds holds the room on entry and the number on return; more than the room is -EPROTO. */
 int packet_receive(int fd, void *data, size_t capacity, size_t *ret_bytes, int *fds, unsigned *n_fds);
 int packet_pair(int fds[2]); /* socketpair SEQPACKET, CLOEXEC, NONBLOCK on fds[0] only */

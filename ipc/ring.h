@@ -14,7 +14,8 @@
 struct ring {
         struct layout_ring *shared;
         _Atomic uint64_t *cells;
-        uint32_t n_cells; /* private, power of two */
+        uint32_t n_cells;   /* private, power of two */
+        uint64_t head_seen; /* private, a head seen earlier: spares the pusher the consumers' cache line */
 };
 
 struct ring_hint {
@@ -25,7 +26,7 @@ struct ring_hint {
 
 /* Appends a hint. `is_live` is asked about the hint at the head when the ring looks full: stale ones are dropped.
  * 0, or -EAGAIN when full of live hints; -EPROTO when the words make no sense (a hostile peer): bounded work always. */
-int ring_push(const struct ring *r, uint32_t slot, uint32_t generation,
+int ring_push(struct ring *r, uint32_t slot, uint32_t generation,
               bool (*is_live)(const void *user, uint32_t slot, uint16_t generation), const void *user);
 
 /* The hint at the head, without taking it. true if there is one. Bounded: false also when the words make no sense. */

@@ -1,0 +1,149 @@
+/* The bell: an eventcount shared by the channels of one uid in one pool, with one bit per sleeper, spinner and channel.
+ *
+ * Each wake-up rests on two parties that both write and then read what the other wrote; all four accesses are seq_cst,
+ * so at least one of them sees the other. A locked instruction is the fence here: on x86 the loads cost nothing, a
+ * separate fence would. The pairs (PROTOCOL.md, "Wake-ups", goes through the cases):
+ *
+ *   S1 bell_ring        hint published      | work bit read              ~ S5
+ *   S2 bell_ring        work bit set        | mode, spinners, sleepers   ~ S3, S4
+ *   S3 bell_sleep_begin sleeper bit set     | seq, work bits read
+ *   S4 bell_spin_end    spinner bit cleared | the caller's second look
+ *   S5 bell_clear_work  work bit cleared    | the caller's second look into the channel
+ *   S6 bell_pass_on     claim               | sleepers                   ~ S3
+ *   S7 bell_set_mode    mode set            | the caller's look into the channels ~ S1
+ *
+ * Bits outlive their owners: the broker clears those of the dead (bell_forget) and broadcasts. Nothing here is trusted:
+ * indices come from the caller, words are loaded once, and the worst a hostile client does to this page is to wake or
+ * not to wake the workers for the channels of its own uid. */
+#include <unistd.h>
+
+#include "ipc/bell.h"
+#include "ipc/doorbell.h"
+#include "ipc/event.h"
+#include "ipc/segment.h"
+
+static inline uint64_t bell_bit(uint32_t i) { return UINT64_C(1) << (i & 63); }
+
+static inline uint32_t bell_word(uint32_t i) { return i / 64 & (LAYOUT_BELL_WORDS - 1); }
+
+static inline bool bell_any(const _Atomic uint64_t words[LAYOUT_BELL_WORDS]) {
+        uint64_t all = 0;
+        for (unsigned i = 0; i < LAYOUT_BELL_WORDS; i++)
+                all |= atomic_load_explicit(&words[i], memory_order_seq_cst);
+        return all != 0;
+}
+
+static inline void bell_set(_Atomic uint64_t *words, uint32_t i) {
+        atomic_fetch_or_explicit(&words[bell_word(i)], bell_bit(i), memory_order_seq_cst);
+}
+
+static inline void bell_clear(_Atomic uint64_t *words, uint32_t i) {
+        atomic_fetch_and_explicit(&words[bell_word(i)], ~bell_bit(i), memory_order_seq_cst);
+}
+
+static inline void bell_wake_one(struct layout_bell *b) {
+        if (bell_any(b->spinners) || !bell_any(b->sleepers))
+                return;
+        /* Partner: the load in bell_sleep_begin. */
+        atomic_fetch_add_explicit(&b->seq, 1, memory_order_seq_cst);
+        event_wake(&b->seq, 1);
+}
+
+int bell_create(const char *name, struct layout_bell **ret, int *ret_fd) {
+        int fd;
+        int r = segment_create(name, LAYOUT_PAGE, &fd);
+        if (r < 0)
+                return r;
+        void *p;
+        r = segment_map(fd, 0, LAYOUT_PAGE, true, &p);
+        if (r < 0) {
+                close(fd);
+                return r;
+        }
+        struct layout_bell *b = p;
+        b->header = (struct layout_header){.magic = LAYOUT_MAGIC_BELL, .version = LAYOUT_VERSION};
+        *ret = b;
+        *ret_fd = fd;
+        return 0;
+}
+
+int bell_map(int fd, struct layout_bell **ret) {
+        int r = segment_check(fd, LAYOUT_PAGE);
+        if (r < 0)
+                return r;
+        void *p;
+        r = segment_map(fd, 0, LAYOUT_PAGE, true, &p);
+        if (r < 0)
+                return r;
+        *ret = p;
+        return 0;
+}
+
+struct layout_bell *bell_unmap(struct layout_bell *b) {
+        segment_unmap(b, LAYOUT_PAGE);
+        return NULL;
+}
+
+void bell_ring(struct layout_bell *b, uint32_t channel, int broker_fd) {
+        /* S1 ~ S5: either the clearer's second look finds our hint, or we find the bit cleared and set it. */
+        if (!bell_channel_has_work(b, channel)) {
+                /* S2 ~ S3, S4: either the sleeper sees the bit, or we see the sleeper. If the bit stood already, S1
+                 * does this: whoever clears it later looks again, and our hint was there before. */
+                bell_set(b->work, channel);
+        }
+        if (atomic_load_explicit(&b->mode, memory_order_seq_cst) != BELL_FUTEX) {
+                doorbell_ring(broker_fd);
+                return;
+        }
+        bell_wake_one(b);
+}
+
+bool bell_has_sleepers(const struct layout_bell *b) { return bell_any(b->sleepers); }
+
+void bell_pass_on(struct layout_bell *b) {
+        /* S6 ~ S3: either the one that goes to sleep sees the work that remains, or we see its bit. */
+        if (bell_has_sleepers(b) && bell_has_work(b))
+                bell_wake_one(b);
+}
+
+void bell_broadcast(struct layout_bell *b) { event_broadcast(&b->seq); }
+
+void bell_set_mode(struct layout_bell *b, enum bell_mode mode) {
+        /* S7 ~ S1: a client that still sees the old mode has published before the caller looks into the channels. */
+        atomic_store_explicit(&b->mode, mode, memory_order_seq_cst);
+        bell_broadcast(b);
+}
+
+uint32_t bell_sleep_begin(struct layout_bell *b, uint32_t worker) {
+        /* S3 ~ S2, S6. The seq is read after it: a ring that misses our bit was published before our second look, a
+         * ring that sees it changes the seq we are about to compare. */
+        bell_set(b->sleepers, worker);
+        return atomic_load_explicit(&b->seq, memory_order_seq_cst);
+}
+
+void bell_sleep_end(struct layout_bell *b, uint32_t worker) { bell_clear(b->sleepers, worker); }
+
+void bell_spin_begin(struct layout_bell *b, uint32_t worker) { bell_set(b->spinners, worker); }
+
+void bell_spin_end(struct layout_bell *b, uint32_t worker) {
+        /* S4 ~ S2: a waker that still saw the bit, and so woke nobody, published before the caller's second look. */
+        bell_clear(b->spinners, worker);
+}
+
+void bell_forget(struct layout_bell *b, uint32_t worker) {
+        bell_clear(b->sleepers, worker);
+        bell_clear(b->spinners, worker); /* S4 on behalf of the dead */
+}
+
+bool bell_channel_has_work(const struct layout_bell *b, uint32_t channel) {
+        return atomic_load_explicit(&b->work[bell_word(channel)], memory_order_seq_cst) & bell_bit(channel);
+}
+
+void bell_clear_work(struct layout_bell *b, uint32_t channel) {
+        /* S5 ~ S1: a ring that still saw the bit published before the caller's second look. */
+        bell_clear(b->work, channel);
+}
+
+void bell_mark_work(struct layout_bell *b, uint32_t channel) { bell_set(b->work, channel); }
+
+bool bell_has_work(const struct layout_bell *b) { return bell_any(b->work); }

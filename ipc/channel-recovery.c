@@ -1,0 +1,91 @@
+/* The broker's side of a channel: verdicts of its own and what it does for the dead.
+ *
+ * Every step is one CAS that names exactly what it expects, so each may be repeated, also by a restarted broker, and
+ * none can hit a job that went on meanwhile: the worker that finishes first wins, and then the step does nothing. The
+ * words belong to a client that may rewrite them at will, so no loop waits for them to settle.
+ *
+ * Nothing here wakes anybody, decides whether a job gets another attempt, or believes an attempt number. */
+#include <errno.h>
+
+#include "ipc/channel.h"
+
+enum { CHANNEL_MAX_TRIES = 64 };
+
+static bool channel_is_run_by(uint64_t word, uint32_t worker) {
+        return slot_state(word) == SLOT_RUNNING && slot_owner(word) == worker + SLOT_OWNER_WORKER0;
+}
+
+static uint32_t channel_priority(const struct channel *c, uint32_t slot) {
+        return *(const volatile uint32_t *)&channel_job(c, slot)->priority;
+}
+
+bool channel_requeue(struct channel *c, uint32_t slot, uint32_t worker) {
+        for (unsigned i = 0; i < CHANNEL_MAX_TRIES; i++) {
+                uint64_t word = channel_word(c, slot);
+                if (!channel_is_run_by(word, worker))
+                        return false;
+                unsigned attempt =
+                        slot_attempt(word) < LAYOUT_MAX_ATTEMPTS ? slot_attempt(word) + 1 : LAYOUT_MAX_ATTEMPTS;
+                uint64_t queued = SLOT_WORD(SLOT_QUEUED, slot_flags(word) & ~SLOT_QUARANTINE, attempt, SLOT_OWNER_NONE,
+                                            slot_generation(word));
+                if (!channel_cas(c, slot, word, queued))
+                        continue;
+                channel_push(c, slot, slot_generation(word), channel_priority(c, slot));
+                return true;
+        }
+        return false;
+}
+
+bool channel_judge(const struct channel *c, uint32_t slot, uint32_t worker, uint32_t generation,
+                   enum slot_state verdict, unsigned flags, const struct layout_verdict *line) {
+        for (unsigned i = 0; i < CHANNEL_MAX_TRIES; i++) {
+                uint64_t word = channel_word(c, slot);
+                if (!channel_is_run_by(word, worker) || slot_generation(word) != generation)
+                        return false;
+                /* Before the CAS, whose release publishes it. If the CAS fails for good, the line is nobody's: it is
+                 * read only behind a verdict of the broker's. */
+                *channel_verdict(c, slot) = *line;
+                if (channel_cas(c, slot, word,
+                                SLOT_WORD(verdict, slot_flags(word) | flags, slot_attempt(word), slot_owner(word),
+                                          generation)))
+                        return true;
+        }
+        return false;
+}
+
+bool channel_judge_queued(const struct channel *c, uint32_t slot, uint32_t generation, enum slot_state verdict) {
+        uint64_t word = channel_word(c, slot);
+        if ((slot_state(word) != SLOT_QUEUED && slot_state(word) != SLOT_DELAYED) ||
+            slot_generation(word) != generation)
+                return false;
+        return channel_cas(c, slot, word,
+                           SLOT_WORD(verdict, slot_flags(word), slot_attempt(word), SLOT_OWNER_NONE, generation));
+}
+
+void channel_end_quarantine(const struct channel *c, uint32_t slot) {
+        for (unsigned i = 0; i < CHANNEL_MAX_TRIES; i++) {
+                uint64_t word = channel_word(c, slot);
+                if (!slot_is_verdict(word) || !(slot_flags(word) & SLOT_QUARANTINE))
+                        return;
+                if (channel_cas(c, slot, word, word & ~((uint64_t)SLOT_QUARANTINE << 4)))
+                        return;
+        }
+}
+
+bool channel_ask_cancel(const struct channel *c, uint32_t slot, uint32_t generation) {
+        for (unsigned i = 0; i < CHANNEL_MAX_TRIES; i++) {
+                uint64_t word = channel_word(c, slot);
+                if (slot_state(word) != SLOT_RUNNING || slot_generation(word) != generation)
+                        return false;
+                if (slot_flags(word) & SLOT_CANCEL || channel_cas(c, slot, word, word | (uint64_t)SLOT_CANCEL << 4))
+                        return true;
+        }
+        return false;
+}
+
+int channel_push_again(struct channel *c, uint32_t slot) {
+        uint64_t word = channel_word(c, slot);
+        if (slot_state(word) != SLOT_QUEUED)
+                return 0;
+        return channel_push(c, slot, slot_generation(word), channel_priority(c, slot));
+}

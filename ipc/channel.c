@@ -1,0 +1,379 @@
+/* One channel in one process: where its parts lie, how it is mapped, and what client and worker do with a slot word.
+ * The broker's transitions stand in channel-recovery.c.
+ *
+ * Invariants: a slot changes state by one CAS whose owner PROTOCOL.md names. An address is computed from the private
+ * geometry and a checked index, never from shared memory. A word is loaded once; a loop over words that a peer can
+ * rewrite has a bound.
+ *
+ * The order of the parts lets one mapping serve neighbours with the same rights:
+ *
+ *              header rings cells slots done | jobs | results | verdicts
+ *   client     rw                              rw     ro        ro
+ *   worker     rw                              ro     rw        not mapped
+ *   broker     rw                              rw     rw        rw
+ *
+ * Wake-ups of the client are two pairs of seq_cst accesses, as in bell.c:
+ *
+ *   D1 channel_announce   done bit set  | done_wait read  ~ D2
+ *   D2 channel_wait_begin done_wait set | done_seq and the done bits read */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ipc/channel.h"
+#include "ipc/doorbell.h"
+#include "ipc/event.h"
+#include "ipc/segment.h"
+
+enum {
+        CHANNEL_MIN_CELLS = 128, /* a few slots, but up to 63 doubled hints of one slot */
+        CHANNEL_MAX_TRIES = 64,  /* of a CAS that only a change of flags makes fail */
+        CHANNEL_SPARE_HINTS = 1024,
+};
+
+static size_t channel_align(size_t bytes, size_t to) { return (bytes + to - 1) & ~(to - 1); }
+
+int channel_geometry_init(struct channel_geometry *g, uint32_t n_slots, uint32_t slot_bytes) {
+        if (n_slots < LAYOUT_MIN_SLOTS || n_slots > LAYOUT_MAX_SLOTS || (n_slots & (n_slots - 1)) != 0)
+                return -EINVAL;
+        if (slot_bytes < LAYOUT_MIN_SLOT_BYTES || slot_bytes > LAYOUT_MAX_SLOT_BYTES || slot_bytes % LAYOUT_LINE != 0)
+                return -EINVAL;
+
+        uint32_t n_cells = 2 * n_slots < CHANNEL_MIN_CELLS ? CHANNEL_MIN_CELLS : 2 * n_slots;
+        *g = (struct channel_geometry){
+                .n_slots = n_slots,
+                .slot_bytes = slot_bytes,
+                .n_cells = n_cells,
+                .job_stride = sizeof(struct layout_job) + slot_bytes,
+                .result_stride = sizeof(struct layout_result) + slot_bytes,
+        };
+        size_t at = LAYOUT_PAGE;
+        g->cells = at;
+        at = channel_align(at + (size_t)LAYOUT_PRIORITIES * n_cells * sizeof(uint64_t), LAYOUT_PAGE);
+        g->slots = at;
+        at = channel_align(at + n_slots * sizeof(struct layout_slot), LAYOUT_PAGE);
+        g->done = at;
+        at = channel_align(at + (n_slots + 63) / 64 * sizeof(uint64_t), LAYOUT_PAGE);
+        g->jobs = at;
+        at = channel_align(at + n_slots * g->job_stride, LAYOUT_PAGE);
+        g->results = at;
+        at = channel_align(at + n_slots * g->result_stride, LAYOUT_PAGE);
+        g->verdicts = at;
+        g->total = channel_align(at + n_slots * sizeof(struct layout_verdict), LAYOUT_PAGE);
+        return 0;
+}
+
+/* Maps the parts of a channel with the rights of a role: [from, to) each, contiguous, from 0 on. */
+static int channel_map_parts(struct channel *c, int fd) {
+        const struct channel_geometry *g = &c->geometry;
+        const struct {
+                size_t end;
+                bool writable;
+        } parts[][3] = {
+                [CHANNEL_CLIENT] = {{g->results, true}, {g->total, false}},
+                [CHANNEL_WORKER] = {{g->jobs, true}, {g->results, false}, {g->verdicts, true}},
+                [CHANNEL_BROKER] = {{g->total, true}},
+        };
+        size_t from = 0;
+        for (unsigned i = 0; i < 3 && parts[c->role][i].end > 0; i++) {
+                size_t bytes = parts[c->role][i].end - from;
+                int r = segment_map(fd, from, bytes, parts[c->role][i].writable, &c->maps[i]);
+                if (r < 0)
+                        return r;
+                c->map_bytes[i] = bytes;
+                from += bytes;
+        }
+        return 0;
+}
+
+/* Where the byte at `offset` is in this process; NULL if not mapped. */
+static void *channel_at(const struct channel *c, size_t offset) {
+        for (unsigned i = 0; i < 3; i++) {
+                if (offset < c->map_bytes[i])
+                        return (uint8_t *)c->maps[i] + offset;
+                offset -= c->map_bytes[i];
+        }
+        return NULL;
+}
+
+int channel_map(struct channel *c, const struct channel_geometry *g, int fd, enum channel_role role) {
+        int r = segment_check(fd, g->total);
+        if (r < 0)
+                return r;
+        *c = (struct channel){.geometry = *g, .role = role};
+        r = channel_map_parts(c, fd);
+        if (r < 0) {
+                channel_unmap(c);
+                return r;
+        }
+
+        c->head = channel_at(c, 0);
+        c->slots = channel_at(c, g->slots);
+        c->done = channel_at(c, g->done);
+        c->jobs = channel_at(c, g->jobs);
+        c->results = channel_at(c, g->results);
+        c->verdicts = channel_at(c, g->verdicts);
+        _Atomic uint64_t *cells = channel_at(c, g->cells);
+        for (unsigned i = 0; i < LAYOUT_PRIORITIES; i++)
+                c->ring[i] = (struct ring){
+                        .shared = &c->head->ring[i],
+                        .cells = cells + (size_t)i * g->n_cells,
+                        .n_cells = g->n_cells,
+                };
+        return 0;
+}
+
+int channel_create(struct channel *c, const struct channel_geometry *g, const char *name, int *ret_fd) {
+        int fd;
+        int r = segment_create(name, g->total, &fd);
+        if (r < 0)
+                return r;
+        r = channel_map(c, g, fd, CHANNEL_BROKER);
+        if (r < 0) {
+                close(fd);
+                return r;
+        }
+        c->head->header = (struct layout_header){
+                .magic = LAYOUT_MAGIC_CHANNEL,
+                .version = LAYOUT_VERSION,
+                .n_slots = g->n_slots,
+                .slot_bytes = g->slot_bytes,
+        };
+        *ret_fd = fd;
+        return 0;
+}
+
+void channel_unmap(struct channel *c) {
+        for (unsigned i = 0; i < 3; i++)
+                segment_unmap(c->maps[i], c->map_bytes[i]);
+        *c = (struct channel){.role = c->role};
+}
+
+/* ---- slot word ---- */
+
+uint64_t channel_word(const struct channel *c, uint32_t slot) {
+        return atomic_load_explicit(&c->slots[slot].word, memory_order_acquire);
+}
+
+bool channel_cas(const struct channel *c, uint32_t slot, uint64_t expected, uint64_t desired) {
+        return atomic_compare_exchange_strong_explicit(&c->slots[slot].word, &expected, desired, memory_order_acq_rel,
+                                                       memory_order_acquire);
+}
+
+static bool channel_is_live(const void *user, uint32_t slot, uint16_t generation) {
+        const struct channel *c = user;
+        if (slot >= c->geometry.n_slots)
+                return false;
+        uint64_t word = channel_word(c, slot);
+        return slot_state(word) == SLOT_QUEUED && (uint16_t)slot_generation(word) == generation;
+}
+
+int channel_push(struct channel *c, uint32_t slot, uint32_t generation, uint32_t priority) {
+        uint32_t first = priority < LAYOUT_PRIORITIES ? priority : LAYOUT_PRIORITY_DEFAULT;
+        int r = ring_push(&c->ring[first], slot, generation, channel_is_live, c);
+        /* Full of doubled hints: any other ring will do, a claimer goes by the slot word. */
+        for (uint32_t i = 0; r == -EAGAIN && i < LAYOUT_PRIORITIES; i++)
+                if (i != first)
+                        r = ring_push(&c->ring[i], slot, generation, channel_is_live, c);
+        return r;
+}
+
+/* ---- client ---- */
+
+int channel_begin(const struct channel *c, uint32_t slot) {
+        uint64_t word = channel_word(c, slot);
+        if (slot_state(word) != SLOT_FREE)
+                return -EBUSY;
+        unsigned owner = c->role == CHANNEL_BROKER ? SLOT_OWNER_BROKER : SLOT_OWNER_CLIENT;
+        uint64_t next = SLOT_WORD(SLOT_FILLING, 0, 0, owner, slot_generation(word) + 1);
+        return channel_cas(c, slot, word, next) ? 0 : -EBUSY;
+}
+
+int channel_commit(struct channel *c, uint32_t slot, uint32_t priority) {
+        uint64_t word = channel_word(c, slot);
+        if (slot_state(word) != SLOT_FILLING)
+                return -EPROTO;
+        uint32_t generation = slot_generation(word);
+        uint64_t queued = SLOT_WORD(SLOT_QUEUED, 0, 1, SLOT_OWNER_NONE, generation);
+        /* release: partner is the claimer's CAS; job line and payload stand before QUEUED. */
+        if (!channel_cas(c, slot, word, queued))
+                return -EPROTO;
+
+        int r = channel_push(c, slot, generation, priority);
+        if (r == 0)
+                return 0;
+        /* No hint, so normally nobody saw it. If somebody did all the same, it is accepted. */
+        return channel_cas(c, slot, queued, SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, generation)) ? r : 0;
+}
+
+int channel_free(const struct channel *c, uint32_t slot) {
+        uint64_t word = channel_word(c, slot);
+        if (!slot_is_verdict(word))
+                return -EINVAL;
+        if (slot_flags(word) & SLOT_QUARANTINE)
+                return -EBUSY;
+        uint64_t free_word = SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, slot_generation(word));
+        return channel_cas(c, slot, word, free_word) ? 0 : -EBUSY;
+}
+
+static void channel_set_done(const struct channel *c, uint32_t slot) {
+        atomic_fetch_or_explicit(&c->done[slot / 64], UINT64_C(1) << (slot & 63), memory_order_seq_cst);
+}
+
+int channel_cancel(const struct channel *c, uint32_t slot) {
+        for (unsigned i = 0; i < CHANNEL_MAX_TRIES; i++) {
+                uint64_t word = channel_word(c, slot);
+                switch (slot_state(word)) {
+                case SLOT_QUEUED:
+                case SLOT_DELAYED:
+                        if (!channel_cas(c, slot, word,
+                                         SLOT_WORD(SLOT_CANCELLED, slot_flags(word), slot_attempt(word),
+                                                   SLOT_OWNER_NONE, slot_generation(word))))
+                                break;
+                        channel_set_done(c, slot);
+                        return SLOT_QUEUED;
+                case SLOT_RUNNING:
+                        if (slot_flags(word) & SLOT_CANCEL || channel_cas(c, slot, word, word | SLOT_CANCEL << 4))
+                                return SLOT_RUNNING;
+                        break;
+                default:
+                        return slot_is_verdict(word) ? (int)slot_state(word) : -EINVAL;
+                }
+        }
+        return -EINVAL;
+}
+
+uint64_t channel_take_done(const struct channel *c, uint32_t word_index) {
+        _Atomic uint64_t *word = &c->done[word_index];
+        /* The load spares the workers' cache line an exchange for nothing; it is also D2's second look. */
+        if (atomic_load_explicit(word, memory_order_seq_cst) == 0)
+                return 0;
+        uint64_t bits = atomic_exchange_explicit(word, 0, memory_order_seq_cst);
+        return c->geometry.n_slots < 64 ? bits & ((UINT64_C(1) << c->geometry.n_slots) - 1) : bits;
+}
+
+uint32_t channel_wait_begin(const struct channel *c, enum done_wait how) {
+        atomic_store_explicit(&c->head->done_wait, how, memory_order_seq_cst); /* D2 ~ D1 */
+        return atomic_load_explicit(&c->head->done_seq, memory_order_seq_cst);
+}
+
+void channel_wait_end(const struct channel *c) {
+        /* No order needed: who still sees the old value wakes for nothing. */
+        if (atomic_load_explicit(&c->head->done_wait, memory_order_relaxed) != DONE_NOBODY)
+                atomic_store_explicit(&c->head->done_wait, DONE_NOBODY, memory_order_relaxed);
+}
+
+/* ---- worker ---- */
+
+struct channel_claimer {
+        uint32_t channel_index, worker;
+        uint64_t now_ns;
+        _Atomic uint64_t *record;
+        int done_fd;
+};
+
+/* Tries the slot a hint names. CHANNEL_CLAIMED, CHANNEL_EMPTY (stale, overdue or somebody else's), -EPROTO. */
+static int channel_claim_hint(const struct channel *c, const struct channel_claimer *w, const struct ring *ring,
+                              const struct ring_hint *hint, uint64_t *ret_word) {
+        uint32_t slot = hint->slot;
+        if (slot >= c->geometry.n_slots) /* never written by an honest peer */
+                return -EPROTO;
+
+        uint64_t word = channel_word(c, slot);
+        if (slot_state(word) != SLOT_QUEUED || (uint16_t)slot_generation(word) != hint->generation) {
+                ring_advance(ring, hint);
+                return CHANNEL_EMPTY;
+        }
+
+        /* Before the CAS, also for EXPIRED: the broker must find what a dead worker was about to announce. release of
+         * the CAS keeps the order; a record whose CAS failed does no harm, the slot names another owner. */
+        atomic_store_explicit(
+                w->record, (uint64_t)slot_generation(word) << 32 | (uint64_t)(w->channel_index & 0xffff) << 16 | slot,
+                memory_order_relaxed);
+
+        uint64_t deadline_ns = *(const volatile uint64_t *)&channel_job(c, slot)->queue_deadline_ns;
+        bool is_overdue = deadline_ns != 0 && w->now_ns >= deadline_ns;
+        unsigned state = is_overdue ? SLOT_EXPIRED : SLOT_RUNNING;
+        uint64_t next = SLOT_WORD(state, slot_flags(word), slot_attempt(word), w->worker + SLOT_OWNER_WORKER0,
+                                  slot_generation(word));
+        bool won = channel_cas(c, slot, word, next); /* the linearization point */
+        ring_advance(ring, hint);
+        if (!won)
+                return CHANNEL_EMPTY;
+        if (is_overdue) {
+                channel_announce(c, slot, w->done_fd);
+                return CHANNEL_EMPTY;
+        }
+        *ret_word = next;
+        return CHANNEL_CLAIMED;
+}
+
+int channel_claim(const struct channel *c, uint32_t channel_index, uint32_t worker, bool lowest_first, uint64_t now_ns,
+                  _Atomic uint64_t *record, int done_fd, uint32_t *ret_slot, uint64_t *ret_word) {
+        const struct channel_claimer w = {
+                .channel_index = channel_index,
+                .worker = worker,
+                .now_ns = now_ns,
+                .record = record,
+                .done_fd = done_fd,
+        };
+        for (unsigned i = 0; i < LAYOUT_PRIORITIES; i++) {
+                const struct ring *ring = &c->ring[lowest_first ? i : LAYOUT_PRIORITIES - 1 - i];
+                /* Each hint but the last was stale or went to somebody else; more than this is nobody's honest ring. */
+                uint32_t n_left = 2 * c->geometry.n_cells + CHANNEL_SPARE_HINTS;
+                struct ring_hint hint;
+                while (ring_peek(ring, &hint)) {
+                        if (n_left-- == 0)
+                                return -EPROTO;
+                        int r = channel_claim_hint(c, &w, ring, &hint, ret_word);
+                        if (r == CHANNEL_CLAIMED)
+                                *ret_slot = hint.slot;
+                        if (r != CHANNEL_EMPTY)
+                                return r;
+                }
+        }
+        return CHANNEL_EMPTY;
+}
+
+bool channel_has_work(const struct channel *c) {
+        for (unsigned i = LAYOUT_PRIORITIES; i-- > 0;)
+                if (!ring_is_empty(&c->ring[i]))
+                        return true;
+        return false;
+}
+
+int channel_finish(const struct channel *c, uint32_t slot, uint64_t claimed_word, enum slot_state verdict,
+                   int done_fd) {
+        uint64_t word = claimed_word;
+        for (unsigned i = 0; i < CHANNEL_MAX_TRIES; i++) {
+                uint64_t next = (word & ~UINT64_C(0xf)) | verdict;
+                /* release: partner is the client's load of the word; the result stands before its verdict. */
+                if (atomic_compare_exchange_strong_explicit(&c->slots[slot].word, &word, next, memory_order_acq_rel,
+                                                            memory_order_acquire)) {
+                        channel_announce(c, slot, done_fd);
+                        return 0;
+                }
+                /* CANCEL may have been added meanwhile; anything else is a verdict that was not ours. */
+                if (slot_state(word) != SLOT_RUNNING || slot_owner(word) != slot_owner(claimed_word) ||
+                    slot_generation(word) != slot_generation(claimed_word))
+                        return -ESTALE;
+        }
+        return -ESTALE;
+}
+
+void channel_announce(const struct channel *c, uint32_t slot, int done_fd) {
+        channel_set_done(c, slot); /* D1 ~ D2: either the client's second look finds the bit, or we see it wait */
+        if (atomic_load_explicit(&c->head->done_wait, memory_order_seq_cst) == DONE_NOBODY)
+                return;
+        uint32_t wait = atomic_exchange_explicit(&c->head->done_wait, DONE_NOBODY, memory_order_seq_cst);
+        if (wait == DONE_FUTEX) {
+                atomic_fetch_add_explicit(&c->head->done_seq, 1, memory_order_seq_cst);
+                event_wake(&c->head->done_seq, 1);
+        } else if (wait == DONE_DOORBELL)
+                doorbell_ring(done_fd);
+}
+
+void channel_broadcast(const struct channel *c, int done_fd) {
+        event_broadcast(&c->head->done_seq);
+        doorbell_ring(done_fd);
+}

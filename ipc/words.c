@@ -1,0 +1,60 @@
+/* Tables from numbers to the words of the D-Bus API. The numbers come from shared memory: any value is legal input. */
+#include <signal.h>
+#include <stddef.h>
+
+#include "ipc/words.h"
+
+#define WORDS_COUNT(a) (sizeof(a) / sizeof *(a))
+
+static const char *words_pick(const char *const *table, size_t n, unsigned i) {
+        return i < n && table[i] ? table[i] : "?";
+}
+
+const char *words_slot_state(unsigned state) {
+        static const char *const table[] = {
+                /* FREE and FILLING are no states of a job; DELAYED is a queued one to those who ask. */
+                [SLOT_QUEUED] = "queued",   [SLOT_DELAYED] = "queued",      [SLOT_RUNNING] = "running",
+                [SLOT_DONE] = "done",       [SLOT_FAILED] = "failed",       [SLOT_CANCELLED] = "cancelled",
+                [SLOT_EXPIRED] = "expired", [SLOT_TIMED_OUT] = "timed-out", [SLOT_POISONED] = "poisoned",
+                [SLOT_LOST] = "lost",
+        };
+        static_assert(WORDS_COUNT(table) == SLOT_N_STATES);
+        return words_pick(table, WORDS_COUNT(table), state);
+}
+
+const char *words_reason(unsigned reason) {
+        static const char *const table[] = {
+                [REASON_NONE] = "",
+                [REASON_EXIT] = "exit",
+                [REASON_SIGNAL] = "signal",
+                [REASON_OOM] = "oom",
+                [REASON_MEMORY_LIMIT] = "memory-limit",
+                [REASON_TIME_LIMIT] = "time-limit",
+                [REASON_WATCHDOG] = "watchdog",
+                [REASON_SYSCALL] = "syscall",
+                [REASON_STACK_OVERFLOW] = "stack-overflow",
+                [REASON_PRELOAD] = "preload",
+                [REASON_INIT] = "init",
+                [REASON_OPERATOR] = "operator",
+                [REASON_RECYCLED] = "recycled",
+                [REASON_SPAWNER_LOST] = "spawner-lost",
+        };
+        static_assert(WORDS_COUNT(table) == REASON_N);
+        return words_pick(table, WORDS_COUNT(table), reason);
+}
+
+#define WORDS_SIGNAL(name) [name] = #name
+
+const char *words_signal(int signal) {
+        static const char *const table[] = {
+                WORDS_SIGNAL(SIGHUP),    WORDS_SIGNAL(SIGINT),  WORDS_SIGNAL(SIGQUIT),  WORDS_SIGNAL(SIGILL),
+                WORDS_SIGNAL(SIGTRAP),   WORDS_SIGNAL(SIGABRT), WORDS_SIGNAL(SIGBUS),   WORDS_SIGNAL(SIGFPE),
+                WORDS_SIGNAL(SIGKILL),   WORDS_SIGNAL(SIGUSR1), WORDS_SIGNAL(SIGSEGV),  WORDS_SIGNAL(SIGUSR2),
+                WORDS_SIGNAL(SIGPIPE),   WORDS_SIGNAL(SIGALRM), WORDS_SIGNAL(SIGTERM),  WORDS_SIGNAL(SIGSTKFLT),
+                WORDS_SIGNAL(SIGCHLD),   WORDS_SIGNAL(SIGCONT), WORDS_SIGNAL(SIGSTOP),  WORDS_SIGNAL(SIGTSTP),
+                WORDS_SIGNAL(SIGTTIN),   WORDS_SIGNAL(SIGTTOU), WORDS_SIGNAL(SIGURG),   WORDS_SIGNAL(SIGXCPU),
+                WORDS_SIGNAL(SIGXFSZ),   WORDS_SIGNAL(SIGPROF), WORDS_SIGNAL(SIGIO),    WORDS_SIGNAL(SIGPWR),
+                WORDS_SIGNAL(SIGVTALRM), WORDS_SIGNAL(SIGSYS),  WORDS_SIGNAL(SIGWINCH),
+        };
+        return signal <= 0 ? "?" : words_pick(table, WORDS_COUNT(table), (unsigned)signal);
+}
