@@ -110,11 +110,12 @@ struct layout_channel {
         uint64_t pad0[6];
         _Atomic uint32_t done_seq;  /* futex word, bumped by whoever sets a verdict while the client waits */
         _Atomic uint32_t done_wait; /* enum done_wait, set by the client */
-        _Atomic uint64_t submitted; /* jobs QUEUED so far: only the client writes it, only people read it */
-        uint64_t pad1[6];
+        uint64_t pad1[7];
         _Atomic uint32_t closed; /* broker: 1 = no new jobs (-ESHUTDOWN), 2 = this channel is dead (-EPIPE) */
         uint32_t pad2;
-        uint64_t pad3[7];
+        /* jobs QUEUED so far: only the client writes it, only people read it; not on a line that workers read */
+        _Atomic uint64_t submitted;
+        uint64_t pad3[6];
         struct layout_ring ring[LAYOUT_PRIORITIES];
         /* then, each at a page (struct channel_geometry): ring cells, slots, done bitmap,
          * job areas, result areas, verdicts */
