@@ -1,0 +1,16 @@
+/* KEY=VALUE words and input lines as the arguments of a job. */
+#pragma once
+
+#include <stddef.h>
+
+#include "ipc/schema.h"
+
+enum { ARGUMENTS_MAX_ERROR = 256 };
+
+/* `words` by `f` into `buffer`, a complete map. -EINVAL with `error`, -EMSGSIZE. Missing fields are errors too. */
+int arguments_from_words(const struct schema_fields *f, char *const *words, int n_words, void *buffer, size_t capacity,
+                         size_t *ret_bytes, char *error);
+/* One line: the value of the one field `name`; with NULL the line is KEY=VALUE words (blanks between, "…" with \ around
+ * a value with blanks), or the value of the only field there is. Raw: the line itself. */
+int arguments_from_line(const struct schema_fields *f, const char *name, char *line, size_t line_bytes, void *buffer,
+                        size_t capacity, size_t *ret_bytes, char *error);

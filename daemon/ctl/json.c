@@ -1,0 +1,231 @@
+/* D-Bus values as json-c objects.
+ *
+ * Every reply of the daemon becomes one tree, from which --json prints and the tables read: one path for both, so they
+ * cannot disagree. Numbers keep their 64 bits, text is what the bus delivered (UTF-8 by its rules). Nesting is bounded
+ * by D-Bus itself (64 levels). Does not build messages: remote.c does. */
+#include <errno.h>
+#include <string.h>
+#include <systemd/sd-bus.h>
+
+#include "daemon/ctl/json.h"
+
+static int value_from_message(sd_bus_message *m, enum json_bytes bytes, struct json_object **ret);
+
+static struct json_object *base64(const uint8_t *p, size_t n) {
+        static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        ctl_cleanup(ctl_freep) char *text = malloc((n + 2) / 3 * 4 + 1);
+        char *t = text;
+
+        if (!text)
+                return NULL;
+        for (size_t i = 0; i < n; i += 3) {
+                uint32_t three = (uint32_t)p[i] << 16 | (i + 1 < n ? p[i + 1] : 0u) << 8 | (i + 2 < n ? p[i + 2] : 0u);
+
+                *t++ = digits[three >> 18];
+                *t++ = digits[three >> 12 & 63];
+                *t++ = i + 1 < n ? digits[three >> 6 & 63] : '=';
+                *t++ = i + 2 < n ? digits[three & 63] : '=';
+        }
+        return json_object_new_string_len(text, (int)(t - text));
+}
+
+static struct json_object *hex(const uint8_t *p, size_t n) {
+        ctl_cleanup(ctl_freep) char *text = malloc(2 * n + 1);
+
+        if (!text)
+                return NULL;
+        for (size_t i = 0; i < n; i++)
+                snprintf(text + 2 * i, 3, "%02x", p[i]);
+        return json_object_new_string_len(text, (int)(2 * n));
+}
+
+static int basic_from_message(sd_bus_message *m, char type, struct json_object **ret) {
+        union {
+                uint8_t y;
+                int b, fd;
+                int16_t n;
+                uint16_t q;
+                int32_t i;
+                uint32_t u;
+                int64_t x;
+                uint64_t t;
+                double d;
+                const char *s;
+        } v;
+        int r = sd_bus_message_read_basic(m, type, &v);
+
+        if (r < 0)
+                return r;
+        switch (type) {
+        case 'y':
+                *ret = json_object_new_int(v.y);
+                break;
+        case 'b':
+                *ret = json_object_new_boolean(v.b);
+                break;
+        case 'n':
+                *ret = json_object_new_int(v.n);
+                break;
+        case 'q':
+                *ret = json_object_new_int(v.q);
+                break;
+        case 'i':
+                *ret = json_object_new_int(v.i);
+                break;
+        case 'u':
+                *ret = json_object_new_int64(v.u);
+                break;
+        case 'x':
+                *ret = json_object_new_int64(v.x);
+                break;
+        case 't':
+                *ret = json_object_new_uint64(v.t);
+                break;
+        case 'd':
+                *ret = json_object_new_double(v.d);
+                break;
+        case 'h':
+                *ret = json_object_new_string("fd");
+                break;
+        default: /* s o g */
+                *ret = json_object_new_string(v.s);
+        }
+        return *ret ? 0 : -ENOMEM;
+}
+
+/* The elements of an opened container, into an array, or into an object by their first, a string. */
+static int elements_from_message(sd_bus_message *m, enum json_bytes bytes, bool is_dict, struct json_object *into) {
+        int r;
+
+        while ((r = sd_bus_message_at_end(m, false)) == 0) {
+                struct json_object *o = NULL;
+                const char *key = NULL;
+
+                if (is_dict) {
+                        r = sd_bus_message_enter_container(m, SD_BUS_TYPE_DICT_ENTRY, NULL);
+                        if (r >= 0)
+                                r = sd_bus_message_read_basic(m, 's', &key);
+                        if (r < 0)
+                                return r;
+                }
+                r = value_from_message(m, bytes, &o);
+                if (r < 0)
+                        return r;
+                r = is_dict ? json_object_object_add(into, key, o) : json_object_array_add(into, o);
+                if (r < 0) {
+                        json_object_put(o);
+                        return -ENOMEM;
+                }
+                if (is_dict && (r = sd_bus_message_exit_container(m)) < 0)
+                        return r;
+        }
+        return r < 0 ? r : 0;
+}
+
+static int container_from_message(sd_bus_message *m, enum json_bytes bytes, char type, const char *contents,
+                                  struct json_object **ret) {
+        bool is_dict = type == 'a' && strncmp(contents, "{s", 2) == 0;
+        ctl_cleanup(json_putp) struct json_object *o = NULL;
+        int r;
+
+        if (type == 'a' && strcmp(contents, "y") == 0) {
+                const void *p;
+                size_t n;
+
+                r = sd_bus_message_read_array(m, 'y', &p, &n);
+                if (r < 0)
+                        return r;
+                *ret = bytes == JSON_BYTES_HEX ? hex(p, n) : base64(p, n);
+                return *ret ? 0 : -ENOMEM;
+        }
+        r = sd_bus_message_enter_container(m, type, contents);
+        if (r < 0)
+                return r;
+        if (type == 'v')
+                r = value_from_message(m, bytes, &o);
+        else if (!(o = is_dict ? json_object_new_object() : json_object_new_array()))
+                r = -ENOMEM;
+        else
+                r = elements_from_message(m, bytes, is_dict, o);
+        if (r < 0)
+                return r;
+        r = sd_bus_message_exit_container(m);
+        if (r < 0)
+                return r;
+        *ret = json_object_get(o);
+        return 0;
+}
+
+static int value_from_message(sd_bus_message *m, enum json_bytes bytes, struct json_object **ret) {
+        const char *contents;
+        char type;
+        int r = sd_bus_message_peek_type(m, &type, &contents);
+
+        if (r < 0)
+                return r;
+        if (r == 0)
+                return -ENODATA;
+        return contents ? container_from_message(m, bytes, type, contents, ret) : basic_from_message(m, type, ret);
+}
+
+int json_from_message(sd_bus_message *m, enum json_bytes bytes, struct json_object **ret) {
+        ctl_cleanup(json_putp) struct json_object *all = json_object_new_array();
+        int r;
+
+        if (!all)
+                return -ENOMEM;
+        r = elements_from_message(m, bytes, false, all);
+        if (r < 0)
+                return r;
+        *ret = json_object_array_length(all) == 0   ? NULL
+               : json_object_array_length(all) == 1 ? json_object_get(json_object_array_get_idx(all, 0))
+                                                    : json_object_get(all);
+        return 0;
+}
+
+void json_print(FILE *f, struct json_object *o, enum ctl_json mode) {
+        int flags =
+                mode == CTL_JSON_PRETTY ? JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED : JSON_C_TO_STRING_PLAIN;
+
+        fprintf(f, "%s\n", json_object_to_json_string_ext(o, flags | JSON_C_TO_STRING_NOSLASHESCAPE));
+}
+
+static void print_word(FILE *f, struct json_object *o) {
+        if (json_object_is_type(o, json_type_array)) {
+                for (size_t i = 0; i < json_object_array_length(o); i++) {
+                        if (i > 0)
+                                fputc(',', f);
+                        print_word(f, json_object_array_get_idx(o, i));
+                }
+                return;
+        }
+        const char *text = json_object_get_string(o);
+        bool is_plain = !json_object_is_type(o, json_type_string) || (*text && !strpbrk(text, " \t\r\n\"'\\"));
+
+        fputs(is_plain ? text
+                       : json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE),
+              f);
+}
+
+void json_print_words(FILE *f, struct json_object *o) {
+        const char *between = "";
+
+        json_object_object_foreach(o, key, value) {
+                fprintf(f, "%s%s=", between, key);
+                print_word(f, value);
+                between = " ";
+        }
+        fputc('\n', f);
+}
+
+const char *json_text(struct json_object *o, const char *key, const char *otherwise) {
+        struct json_object *v;
+
+        return json_object_object_get_ex(o, key, &v) && v ? json_object_get_string(v) : otherwise;
+}
+
+uint64_t json_number(struct json_object *o, const char *key) {
+        struct json_object *v;
+
+        return json_object_object_get_ex(o, key, &v) ? json_object_get_uint64(v) : 0;
+}

@@ -1,0 +1,28 @@
+/* D-Bus values as json-c objects, and json-c objects for people. */
+#pragma once
+
+#include <json-c/json.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "daemon/ctl/ctl.h"
+
+typedef struct sd_bus_message sd_bus_message;
+
+enum json_bytes { JSON_BYTES_BASE64, JSON_BYTES_HEX };
+
+/* Everything from the message's read position to its end: one value is itself, several are an array, none is NULL.
+ * A variant is its content, a{s…} an object, other arrays and structs an array; a descriptor is the text "fd". */
+int json_from_message(sd_bus_message *m, enum json_bytes bytes, struct json_object **ret);
+
+/* One line (short, off) or indented (pretty), with a line break. */
+void json_print(FILE *f, struct json_object *o, enum ctl_json mode);
+/* prime=true who="a b": fields as words. */
+void json_print_words(FILE *f, struct json_object *o);
+
+/* Fields of an object, with a default for missing ones. The text lives as long as the object. */
+const char *json_text(struct json_object *o, const char *key, const char *otherwise);
+uint64_t json_number(struct json_object *o, const char *key);
+
+static inline void json_putp(struct json_object **o) { json_object_put(*o); }

@@ -1,0 +1,99 @@
+/* Input lines for map.
+ *
+ * Owns one buffer of LINES_MAX bytes, whatever the input's size: map's memory does not grow with it. Reads only when
+ * poll says so, because a blocked read would hold back results that are ready; standard input stays in blocking mode,
+ * since that mode belongs to the open file and so to other programs too. A last line without its end counts. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/ctl/lines.h"
+
+int lines_open(struct lines *l, const char *path) {
+        struct stat st;
+
+        *l = (struct lines){.fd = STDIN_FILENO};
+        if (path && strcmp(path, "-") != 0)
+                l->fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (l->fd < 0)
+                return -errno;
+        l->buffer = malloc(LINES_MAX + 1);
+        if (!l->buffer) {
+                lines_close(l);
+                return -ENOMEM;
+        }
+        if (fstat(l->fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0)
+                l->total_bytes = (uint64_t)st.st_size;
+        return 0;
+}
+
+void lines_close(struct lines *l) {
+        free(l->buffer);
+        l->buffer = NULL;
+        if (l->fd > STDIN_FILENO)
+                close(l->fd);
+        l->fd = -1;
+}
+
+/* Reads what is there behind the unread bytes. 1, 0 = nothing now or the end, -errno. */
+static int fill(struct lines *l) {
+        struct pollfd p = {.fd = l->fd, .events = POLLIN};
+        ssize_t n;
+
+        if (l->start > 0) {
+                memmove(l->buffer, l->buffer + l->start, l->end - l->start);
+                l->end -= l->start;
+                l->start = 0;
+        }
+        if (l->end == LINES_MAX)
+                return -EMSGSIZE;
+        if (poll(&p, 1, 0) <= 0)
+                return 0;
+        n = read(l->fd, l->buffer + l->end, LINES_MAX - l->end);
+        if (n < 0)
+                return errno == EINTR || errno == EAGAIN ? 0 : -errno;
+        if (n == 0) {
+                l->at_end = true;
+                return 0;
+        }
+        l->end += (size_t)n;
+        return 1;
+}
+
+static int hand_out(struct lines *l, size_t bytes, size_t skip, char **ret, size_t *ret_bytes) {
+        *ret = l->buffer + l->start;
+        *ret_bytes = bytes;
+        (*ret)[bytes] = 0;
+        l->start += bytes + skip;
+        l->n_bytes += bytes + skip;
+        l->n_lines++;
+        return 1;
+}
+
+int lines_next(struct lines *l, char **ret, size_t *ret_bytes) {
+        size_t searched = 0;
+
+        for (;;) {
+                char *from = l->buffer + l->start, *end = memchr(from + searched, '\n', l->end - l->start - searched);
+                int r;
+
+                if (end)
+                        return hand_out(l, (size_t)(end - from), 1, ret, ret_bytes);
+                if (l->at_end)
+                        return l->end > l->start ? hand_out(l, l->end - l->start, 0, ret, ret_bytes) : -ENODATA;
+                searched = l->end - l->start;
+                r = fill(l);
+                if (r < 0 || (r == 0 && !l->at_end))
+                        return r;
+        }
+}
+
+void lines_wait(const struct lines *l, int timeout_ms) {
+        struct pollfd p = {.fd = l->fd, .events = POLLIN};
+
+        poll(&p, 1, timeout_ms);
+}

@@ -1,0 +1,244 @@
+/* The command line of droverctl.
+ *
+ * Options stand before or after the verb (getopt_long permutes); `--` ends them, and what follows belongs to the verb
+ * (run's COMMAND). One table says for each option its letter, its argument, the verbs that know it and how it is
+ * stored, so that an option given to the wrong verb is an error that names both, and --help cannot forget one. run's
+ * pool settings are rows as well: option, section and key of the pool file. Their values are judged by droverd. */
+#include <errno.h>
+#include <getopt.h>
+#include <string.h>
+
+#include "daemon/ctl/ctl.h"
+#include "daemon/ctl/options.h"
+
+enum option_kind {
+        OPTION_HELP,
+        OPTION_VERSION,
+        OPTION_USER,
+        OPTION_SYSTEM,
+        OPTION_ADDRESS,
+        OPTION_JSON,
+        OPTION_QUIET,
+        OPTION_INPUT,
+        OPTION_ARG,
+        OPTION_PLUGIN,
+        OPTION_SETTING,
+};
+
+struct option_row {
+        const char *name, *value, *verbs, *help; /* verbs: space-separated, NULL = all */
+        enum option_kind kind;
+        char letter;
+        const char *section, *key; /* OPTION_SETTING */
+};
+
+static const struct option_row rows[] = {
+        {"help", NULL, NULL, "this text", OPTION_HELP, 'h', NULL, NULL},
+        {"version", NULL, NULL, "the version", OPTION_VERSION, 0, NULL, NULL},
+        {"user", NULL, NULL, "use the user bus", OPTION_USER, 0, NULL, NULL},
+        {"system", NULL, NULL, "use the system bus (neither: the user bus if a droverd is there)", OPTION_SYSTEM, 0,
+         NULL, NULL},
+        {"address", "ADDRESS", NULL, "use the bus at this D-Bus address", OPTION_ADDRESS, 0, NULL, NULL},
+        {"json", "MODE", NULL, "pretty, short (one object a line) or off", OPTION_JSON, 0, NULL, NULL},
+        {"quiet", NULL, NULL, "no progress bar, no table headings", OPTION_QUIET, 'q', NULL, NULL},
+        {"input", "FILE", "map call",
+         "read lines (map) or the payload of a raw job (call) from FILE, - = standard input", OPTION_INPUT, 'i', NULL,
+         NULL},
+        {"arg", "NAME", "map", "the line is the value of this argument", OPTION_ARG, 'a', NULL, NULL},
+        {"plugin", "FILE", "run", "a pool for this plugin, named after the file; may be repeated", OPTION_PLUGIN, 'p',
+         NULL, NULL},
+        {"start-method", "METHOD", "run", "fork, spawn or forkserver", OPTION_SETTING, 'm', "Pool", "StartMethod"},
+        {"workers", "N", "run", "workers of each pool, or auto", OPTION_SETTING, 'w', "Pool", "Workers"},
+        {"slots", "N", "run", "jobs a channel holds", OPTION_SETTING, 0, "Pool", "Slots"},
+        {"slot-size", "BYTES", "run", "largest payload and result", OPTION_SETTING, 0, "Pool", "SlotSize"},
+        {"max-attempts", "N", "run", "attempts before a job is poisoned", OPTION_SETTING, 0, "Job", "MaxAttempts"},
+        {"queue-timeout", "TIME", "run", "longest wait in the queue", OPTION_SETTING, 0, "Job", "QueueTimeout"},
+        {"soft-timeout", "TIME", "run", "when a job is asked to stop", OPTION_SETTING, 0, "Job", "SoftTimeout"},
+        {"hard-timeout", "TIME", "run", "when its worker is killed", OPTION_SETTING, 0, "Job", "HardTimeout"},
+        {"restart-sec", "TIME", "run", "first pause before a worker that failed to start is replaced", OPTION_SETTING,
+         0, "Worker", "RestartSec"},
+        {"environment", "NAME=VALUE", "run", "environment of the workers", OPTION_SETTING, 'e', "Worker",
+         "Environment"},
+};
+
+enum { N_ROWS = sizeof rows / sizeof *rows, LONG_BASE = 256 };
+
+void options_print_help(FILE *f) {
+        fputs("\nOptions, before or after the verb:\n", f);
+        for (size_t i = 0; i < N_ROWS; i++) {
+                const struct option_row *row = &rows[i];
+                char letter[5] = "    ";
+
+                if (row->letter)
+                        snprintf(letter, sizeof letter, "-%c, ", row->letter);
+                int n = fprintf(f, "  %s--%s%s%s", letter, row->name, row->value ? "=" : "",
+                                row->value ? row->value : "");
+                fprintf(f, "%*s", n < 30 ? 30 - n : 1, "");
+                if (row->verbs)
+                        fprintf(f, "(%s) ", row->verbs);
+                fprintf(f, "%s\n", row->help);
+        }
+}
+
+/* Is `verb` one of the words of `list`? */
+static bool verb_is_in(const char *verb, const char *list) {
+        size_t n = strlen(verb);
+
+        for (const char *p = list; (p = strstr(p, verb)); p += n)
+                if ((p == list || p[-1] == ' ') && (p[n] == 0 || p[n] == ' '))
+                        return true;
+        return false;
+}
+
+static int store_json(struct ctl *c, const char *value) {
+        static const char *const words[] = {
+                [CTL_JSON_OFF] = "off", [CTL_JSON_SHORT] = "short", [CTL_JSON_PRETTY] = "pretty"};
+
+        for (unsigned i = 0; i < sizeof words / sizeof *words; i++)
+                if (strcmp(value, words[i]) == 0) {
+                        c->json = (enum ctl_json)i;
+                        return -1;
+                }
+        ctl_error("--json=%s: it is pretty, short or off", value);
+        return CTL_USAGE;
+}
+
+static int store_plugin(struct ctl *c, const char *value) {
+        if (c->n_plugins == CTL_MAX_PLUGINS) {
+                ctl_error("--plugin=%s: at most %d plugins", value, CTL_MAX_PLUGINS);
+                return CTL_USAGE;
+        }
+        c->plugins[c->n_plugins++] = value;
+        return -1;
+}
+
+static int store_setting(struct ctl *c, const struct option_row *row, const char *value) {
+        if (c->n_settings == CTL_MAX_SETTINGS) {
+                ctl_error("--%s=%s: at most %d settings", row->name, value, CTL_MAX_SETTINGS);
+                return CTL_USAGE;
+        }
+        if (strpbrk(value, "\r\n")) {
+                ctl_error("--%s: a line break in its value", row->name);
+                return CTL_USAGE;
+        }
+        c->settings[c->n_settings++] = (struct ctl_setting){row->section, row->key, value};
+        return -1;
+}
+
+static int store(struct ctl *c, const struct option_row *row, const char *value) {
+        switch (row->kind) {
+        case OPTION_HELP:
+                ctl_print_help(stdout);
+                return CTL_OK;
+        case OPTION_VERSION:
+                puts("droverctl " DROVER_VERSION);
+                return CTL_OK;
+        case OPTION_USER:
+                c->scope = CTL_SCOPE_USER;
+                return -1;
+        case OPTION_SYSTEM:
+                c->scope = CTL_SCOPE_SYSTEM;
+                return -1;
+        case OPTION_ADDRESS:
+                c->scope = CTL_SCOPE_ADDRESS;
+                c->address = value;
+                return -1;
+        case OPTION_JSON:
+                return store_json(c, value);
+        case OPTION_QUIET:
+                c->quiet = true;
+                return -1;
+        case OPTION_INPUT:
+                c->input = value;
+                return -1;
+        case OPTION_ARG:
+                c->arg = value;
+                return -1;
+        case OPTION_PLUGIN:
+                return store_plugin(c, value);
+        case OPTION_SETTING:
+                return store_setting(c, row, value);
+        }
+        return CTL_USAGE;
+}
+
+/* Builds getopt's own forms of the table. */
+static void getopt_tables(struct option longs[N_ROWS + 1], char shorts[2 * N_ROWS + 2]) {
+        char *s = shorts;
+
+        *s++ = ':'; /* a missing argument is told apart from an unknown option */
+        for (size_t i = 0; i < N_ROWS; i++) {
+                longs[i] = (struct option){rows[i].name, rows[i].value ? required_argument : no_argument, NULL,
+                                           LONG_BASE + (int)i};
+                if (!rows[i].letter)
+                        continue;
+                *s++ = rows[i].letter;
+                if (rows[i].value)
+                        *s++ = ':';
+        }
+        *s = 0;
+        longs[N_ROWS] = (struct option){0};
+}
+
+static int row_of(int code) {
+        if (code >= LONG_BASE)
+                return code - LONG_BASE;
+        for (size_t i = 0; i < N_ROWS; i++)
+                if (rows[i].letter == code)
+                        return (int)i;
+        return -1;
+}
+
+static int check_verb(struct ctl *c, const bool seen[N_ROWS]) {
+        const struct ctl_verb *v = c->verb;
+
+        if (c->n_operands < v->min_operands) {
+                ctl_error("%s needs %s", v->name, v->operands);
+                return CTL_USAGE;
+        }
+        if (v->max_operands >= 0 && c->n_operands > v->max_operands) {
+                ctl_error("%s: one word too many: '%s'", v->name, c->operands[v->max_operands]);
+                return CTL_USAGE;
+        }
+        for (size_t i = 0; i < N_ROWS; i++)
+                if (seen[i] && rows[i].verbs && !verb_is_in(v->name, rows[i].verbs)) {
+                        ctl_error("--%s is no option of %s, but of: %s", rows[i].name, v->name, rows[i].verbs);
+                        return CTL_USAGE;
+                }
+        return -1;
+}
+
+int options_parse(struct ctl *c, int argc, char *argv[]) {
+        struct option longs[N_ROWS + 1];
+        char shorts[2 * N_ROWS + 2];
+        bool seen[N_ROWS] = {0};
+        int code, r;
+
+        getopt_tables(longs, shorts);
+        opterr = 0;
+        while ((code = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
+                int row = code == '?' || code == ':' ? -1 : row_of(code);
+
+                if (row < 0) {
+                        ctl_error("%s '%s'; droverctl --help lists the options",
+                                  code == ':' ? "a value is missing after" : "unknown option", argv[optind - 1]);
+                        return CTL_USAGE;
+                }
+                seen[row] = true;
+                r = store(c, &rows[row], optarg);
+                if (r >= 0)
+                        return r;
+        }
+        if (optind >= argc) {
+                ctl_error("which verb? droverctl --help lists them");
+                return CTL_USAGE;
+        }
+        c->verb = ctl_find_verb(argv[optind]);
+        if (!c->verb) {
+                ctl_error("unknown verb '%s'; droverctl --help lists them", argv[optind]);
+                return CTL_USAGE;
+        }
+        c->operands = argv + optind + 1;
+        c->n_operands = argc - optind - 1;
+        return check_verb(c, seen);
+}

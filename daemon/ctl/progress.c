@@ -1,0 +1,93 @@
+/* The progress bar of map.
+ *
+ * One line on stderr, redrawn in place and taken away before anything else is printed, so it never mixes with results
+ * when both go to one terminal. Off unless stderr is a terminal. The rate is smoothed over about two seconds; the time
+ * left comes from the whole run, which jumps less. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/ctl/progress.h"
+
+enum { EVERY_NS = 100 * 1000 * 1000, SMOOTH_NS = 2000 * 1000 * 1000, MAX_BAR = 40 };
+
+static uint64_t now_ns(void) {
+        struct timespec t;
+
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+void progress_init(struct progress *p, bool is_wanted) {
+        *p = (struct progress){.is_on = is_wanted && isatty(STDERR_FILENO)};
+        if (p->is_on)
+                p->started_ns = p->drawn_ns = now_ns();
+}
+
+static unsigned terminal_columns(void) {
+        struct winsize w;
+
+        return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
+}
+
+/* "[#####.....]  45%  " or nothing when the total is not known or the terminal is narrow. */
+static void draw_bar(double fraction) {
+        unsigned columns = terminal_columns(), width = columns > 56 ? columns - 56 : 0;
+        char bar[MAX_BAR + 1];
+
+        if (width > MAX_BAR)
+                width = MAX_BAR;
+        for (unsigned i = 0; i < width; i++)
+                bar[i] = i < (unsigned)(fraction * width + 0.5) ? '#' : '.';
+        bar[width] = 0;
+        if (width > 0)
+                fprintf(stderr, "[%s] ", bar);
+        fprintf(stderr, "%3.0f%%  ", fraction * 100);
+}
+
+static void draw(struct progress *p, uint64_t done, uint64_t failed, double fraction, uint64_t elapsed_ns) {
+        fputs("\r\033[K", stderr);
+        if (fraction >= 0)
+                draw_bar(fraction > 1 ? 1 : fraction);
+        fprintf(stderr, "%" PRIu64 " jobs", done);
+        if (failed > 0)
+                fprintf(stderr, ", %" PRIu64 " failed", failed);
+        fprintf(stderr, "  %.0f/s", p->rate);
+        if (fraction > 0.001) {
+                unsigned left = (unsigned)((double)elapsed_ns / 1e9 * (1 - fraction) / fraction + 0.5);
+
+                if (left >= 3600)
+                        fprintf(stderr, "  %u:%02u:%02u left", left / 3600, left / 60 % 60, left % 60);
+                else
+                        fprintf(stderr, "  %02u:%02u left", left / 60, left % 60);
+        }
+        fflush(stderr);
+        p->is_drawn = true;
+}
+
+void progress_update(struct progress *p, uint64_t done, uint64_t failed, double fraction) {
+        uint64_t now, passed;
+
+        if (!p->is_on)
+                return;
+        now = now_ns();
+        passed = now - p->drawn_ns;
+        if (passed < EVERY_NS)
+                return;
+        double rate = (double)(done - p->drawn_done) * 1e9 / (double)passed;
+        double weight = (double)passed / ((double)passed + SMOOTH_NS);
+        p->rate += (rate - p->rate) * (p->rate > 0 ? weight : 1);
+        p->drawn_ns = now;
+        p->drawn_done = done;
+        draw(p, done, failed, fraction, now - p->started_ns);
+}
+
+void progress_clear(struct progress *p) {
+        if (!p->is_drawn)
+                return;
+        fputs("\r\033[K", stderr);
+        fflush(stderr);
+        p->is_drawn = false;
+}

@@ -1,0 +1,377 @@
+/* droverctl's only way to the bus.
+ *
+ * Owns the connection and the last error. A call is sent and its reply awaited in a loop around ppoll that SIGINT and
+ * SIGTERM can end at any point: they are blocked but inside ppoll, so none is lost between the question and the sleep.
+ * Without --user or --system the user bus is asked first whether a droverd is there: one binary serves the person who
+ * tries it and the operator, and neither is surprised. Never starts a daemon by itself; bus activation may. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <systemd/sd-bus.h>
+#include <time.h>
+
+#include "daemon/ctl/remote.h"
+#include "ipc/args.h"
+
+#define REMOTE_NAME "org.drover1"
+
+struct remote {
+        sd_bus *bus;
+        sd_bus_error error;
+};
+
+struct remote *remote_free(struct remote *r) {
+        if (!r)
+                return NULL;
+        sd_bus_error_free(&r->error);
+        sd_bus_flush_close_unref(r->bus);
+        free(r);
+        return NULL;
+}
+
+sd_bus *remote_bus(struct remote *r) { return r->bus; }
+
+static int open_address(sd_bus **ret, const char *address) {
+        sd_bus *bus = NULL;
+        int r = sd_bus_new(&bus);
+
+        if (r >= 0)
+                r = sd_bus_set_address(bus, address);
+        if (r >= 0)
+                r = sd_bus_set_bus_client(bus, true);
+        if (r >= 0)
+                r = sd_bus_start(bus);
+        if (r < 0) {
+                sd_bus_unref(bus);
+                return r;
+        }
+        *ret = bus;
+        return 0;
+}
+
+static int open_scope(struct remote *r, enum ctl_scope scope, const char *address) {
+        r->bus = sd_bus_flush_close_unref(r->bus);
+        switch (scope) {
+        case CTL_SCOPE_USER:
+                return sd_bus_open_user(&r->bus);
+        case CTL_SCOPE_SYSTEM:
+                return sd_bus_open_system(&r->bus);
+        case CTL_SCOPE_ADDRESS:
+                return open_address(&r->bus, address);
+        case CTL_SCOPE_AUTO:
+                break;
+        }
+        if (sd_bus_open_user(&r->bus) >= 0 && remote_has_daemon(r) == 1)
+                return 0;
+        r->bus = sd_bus_flush_close_unref(r->bus);
+        return sd_bus_open_system(&r->bus);
+}
+
+int remote_open(struct remote **ret, enum ctl_scope scope, const char *address) {
+        static const char *const names[] = {"no droverd on the user bus, and the system bus", "the user bus",
+                                            "the system bus", "the bus"};
+        struct remote *r = calloc(1, sizeof *r);
+        int error;
+
+        if (!r)
+                return -ENOMEM;
+        error = open_scope(r, scope, address);
+        /* The socket answers before the bus does: a first call shows whether there is one at all. */
+        if (error >= 0)
+                error = remote_has_daemon(r);
+        if (error < 0) {
+                ctl_error("%s%s%s cannot be reached: %s", names[scope], address ? " at " : "", address ? address : "",
+                          error == -ENOMEDIUM ? "its address is not set" : strerror(-error));
+                remote_free(r);
+                return error;
+        }
+        *ret = r;
+        return 0;
+}
+
+/* ---- one call ---- */
+
+struct pending {
+        sd_bus_message *reply;
+};
+
+static int on_reply(sd_bus_message *m, void *user, sd_bus_error *error) {
+        struct pending *p = user;
+
+        p->reply = sd_bus_message_ref(m);
+        return 1;
+}
+
+/* Sleeps until the bus has something to do, or a signal came. */
+static int wait_bus(sd_bus *bus, const sigset_t *open_mask) {
+        struct pollfd p = {.fd = sd_bus_get_fd(bus), .events = (short)sd_bus_get_events(bus)};
+        struct timespec now, timeout;
+        uint64_t until, now_us;
+
+        if (p.fd < 0)
+                return p.fd;
+        if (sd_bus_get_timeout(bus, &until) < 0)
+                until = UINT64_MAX;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        now_us = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+        until = until <= now_us ? 0 : until - now_us;
+        timeout = (struct timespec){.tv_sec = (time_t)(until / 1000000), .tv_nsec = (long)(until % 1000000 * 1000)};
+        if (ppoll(&p, 1, until > UINT64_C(1000000000000) ? NULL : &timeout, open_mask) < 0 && errno != EINTR)
+                return -errno;
+        return 0;
+}
+
+static int wait_reply(struct remote *r, struct pending *pending, bool is_final) {
+        sigset_t blocked, before;
+        int error = 0;
+
+        sigemptyset(&blocked);
+        sigaddset(&blocked, SIGINT);
+        sigaddset(&blocked, SIGTERM);
+        sigprocmask(SIG_BLOCK, &blocked, &before);
+        while (!pending->reply && error >= 0) {
+                error = sd_bus_process(r->bus, NULL);
+                if (error == 0)
+                        error = ctl_is_interrupted() && !is_final ? -EINTR
+                                                                  : wait_bus(r->bus, is_final ? NULL : &before);
+        }
+        sigprocmask(SIG_SETMASK, &before, NULL);
+        return pending->reply ? 0 : error;
+}
+
+static const struct remote_call plain_call;
+
+/* Sends `m` as `call` says, leaves the reply's values in *ret. */
+static int exchange(struct remote *r, sd_bus_message *m, const struct remote_call *call, struct json_object **ret) {
+        struct pending pending = {0};
+        sd_bus_slot *slot = NULL;
+        struct json_object *o = NULL;
+        int error;
+
+        sd_bus_error_free(&r->error);
+        error = sd_bus_call_async(r->bus, &slot, m, on_reply, &pending, call->timeout_us);
+        if (error >= 0)
+                error = wait_reply(r, &pending, call->is_final);
+        sd_bus_slot_unref(slot);
+        if (error >= 0 && sd_bus_message_is_method_error(pending.reply, NULL)) {
+                sd_bus_error_copy(&r->error, sd_bus_message_get_error(pending.reply));
+                error = -sd_bus_message_get_errno(pending.reply);
+        } else if (error >= 0)
+                error = json_from_message(pending.reply, call->bytes, &o);
+        sd_bus_message_unref(pending.reply);
+        if (error < 0) {
+                json_object_put(o);
+                return error;
+        }
+        if (ret)
+                *ret = o;
+        else
+                json_object_put(o);
+        return 0;
+}
+
+static void message_unrefp(sd_bus_message **m) { sd_bus_message_unref(*m); }
+
+int remote_call(struct remote *r, const struct remote_call *call, struct json_object **ret, const char *types, ...) {
+        ctl_cleanup(message_unrefp) sd_bus_message *m = NULL;
+        char interface[64];
+        va_list ap;
+        int error;
+
+        snprintf(interface, sizeof interface, REMOTE_NAME ".%s", call->interface);
+        error = sd_bus_message_new_method_call(r->bus, &m, REMOTE_NAME, call->path, interface, call->member);
+        if (error >= 0 && types) {
+                va_start(ap, types);
+                error = sd_bus_message_appendv(m, types, ap);
+                va_end(ap);
+        }
+        return error < 0 ? error : exchange(r, m, call, ret);
+}
+
+int remote_get_all(struct remote *r, const char *path, const char *interface, struct json_object **ret) {
+        ctl_cleanup(message_unrefp) sd_bus_message *m = NULL;
+        char name[64];
+        int error;
+
+        snprintf(name, sizeof name, REMOTE_NAME ".%s", interface);
+        error = sd_bus_message_new_method_call(r->bus, &m, REMOTE_NAME, path, "org.freedesktop.DBus.Properties",
+                                               "GetAll");
+        if (error >= 0)
+                error = sd_bus_message_append(m, "s", name);
+        return error < 0 ? error : exchange(r, m, &plain_call, ret);
+}
+
+int remote_get_schema(struct remote *r, const char *pool_path, struct json_object **ret) {
+        const struct remote_call call = {.path = pool_path, .interface = "Pool", .member = "Schema"};
+        ctl_cleanup(json_putp) struct json_object *text = NULL;
+        struct json_object *schema;
+        int error = remote_call(r, &call, &text, NULL);
+
+        if (error < 0)
+                return error;
+        schema = json_tokener_parse(json_object_get_string(text));
+        if (!json_object_is_type(schema, json_type_object)) {
+                json_object_put(schema);
+                return -EBADMSG;
+        }
+        *ret = schema;
+        return 0;
+}
+
+int remote_has_daemon(struct remote *r) {
+        ctl_cleanup(message_unrefp) sd_bus_message *m = NULL;
+        ctl_cleanup(json_putp) struct json_object *o = NULL;
+        int error;
+
+        error = sd_bus_message_new_method_call(r->bus, &m, "org.freedesktop.DBus", "/org/freedesktop/DBus",
+                                               "org.freedesktop.DBus", "NameHasOwner");
+        if (error >= 0)
+                error = sd_bus_message_append(m, "s", REMOTE_NAME);
+        if (error >= 0)
+                error = exchange(r, m, &plain_call, &o);
+        return error < 0 ? error : json_object_get_boolean(o);
+}
+
+/* ---- Submit: the typed map as a{sv} ---- */
+
+static int append_value(sd_bus_message *m, const struct args_value *v) {
+        ctl_cleanup(ctl_freep) char *text = NULL;
+
+        switch (v->type) {
+        case SCHEMA_U64:
+                return sd_bus_message_append_basic(m, 't', &v->u64);
+        case SCHEMA_I64:
+                return sd_bus_message_append_basic(m, 'x', &v->i64);
+        case SCHEMA_F64:
+                return sd_bus_message_append_basic(m, 'd', &v->f64);
+        case SCHEMA_BOOL:
+                return sd_bus_message_append_basic(m, 'b', &(int){v->boolean});
+        case SCHEMA_STR:
+                text = strndup(v->data, v->bytes);
+                return text ? sd_bus_message_append_basic(m, 's', text) : -ENOMEM;
+        case SCHEMA_BYTES:
+                return sd_bus_message_append_array(m, 'y', v->data, v->bytes);
+        case SCHEMA_FD:
+                break;
+        }
+        return -EINVAL;
+}
+
+static const char *bus_type(const struct schema_field *f) {
+        static const char *const one[] = {"", "t", "x", "d", "b", "s", "ay", "h"};
+        static const char *const array[] = {"", "at", "ax", "ad", "ab", "as", "aay", "ah"};
+
+        return f->is_array ? array[f->type] : one[f->type];
+}
+
+static int append_field(sd_bus_message *m, const struct schema_field *f, const void *args, size_t bytes) {
+        struct args_value v;
+        uint32_t n;
+        int r;
+
+        r = sd_bus_message_open_container(m, SD_BUS_TYPE_VARIANT, bus_type(f));
+        if (r < 0)
+                return r;
+        if (!f->is_array) {
+                r = args_get(args, bytes, f->name, f->type, &v);
+                if (r >= 0)
+                        r = append_value(m, &v);
+                return r < 0 ? r : sd_bus_message_close_container(m);
+        }
+        r = args_array_length(args, bytes, f->name, &n);
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, SD_BUS_TYPE_ARRAY, bus_type(f) + 1);
+        for (uint32_t i = 0; r >= 0 && i < n; i++) {
+                r = args_get_element(args, bytes, f->name, i, f->type, &v);
+                if (r >= 0)
+                        r = append_value(m, &v);
+        }
+        if (r >= 0)
+                r = sd_bus_message_close_container(m);
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+static int append_args(sd_bus_message *m, const struct schema_fields *fields, const void *args, size_t bytes) {
+        int r = sd_bus_message_open_container(m, SD_BUS_TYPE_ARRAY, "{sv}");
+
+        for (uint32_t i = 0; r >= 0 && i < fields->n_fields; i++) {
+                r = sd_bus_message_open_container(m, SD_BUS_TYPE_DICT_ENTRY, "sv");
+                if (r >= 0)
+                        r = sd_bus_message_append_basic(m, 's', fields->field[i].name);
+                if (r >= 0)
+                        r = append_field(m, &fields->field[i], args, bytes);
+                if (r >= 0)
+                        r = sd_bus_message_close_container(m);
+        }
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+static int append_payload(sd_bus_message *m, const void *payload, size_t bytes) {
+        int r = sd_bus_message_open_container(m, SD_BUS_TYPE_ARRAY, "{sv}");
+
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, SD_BUS_TYPE_DICT_ENTRY, "sv");
+        if (r >= 0)
+                r = sd_bus_message_append_basic(m, 's', "payload");
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, SD_BUS_TYPE_VARIANT, "ay");
+        if (r >= 0)
+                r = sd_bus_message_append_array(m, 'y', payload, bytes);
+        for (int level = 0; r >= 0 && level < 3; level++)
+                r = sd_bus_message_close_container(m);
+        return r;
+}
+
+int remote_submit(struct remote *r, const char *pool, const char *job, const struct schema_fields *fields,
+                  const void *args, size_t bytes, struct json_object **ret) {
+        ctl_cleanup(message_unrefp) sd_bus_message *m = NULL;
+        int error;
+
+        error = sd_bus_message_new_method_call(r->bus, &m, REMOTE_NAME, REMOTE_MANAGER, REMOTE_NAME ".Manager",
+                                               "Submit");
+        if (error >= 0)
+                error = sd_bus_message_append(m, "ss", pool, job);
+        if (error >= 0)
+                error = fields->is_raw ? append_payload(m, args, bytes) : append_args(m, fields, args, bytes);
+        if (error >= 0)
+                error = sd_bus_message_append(m, "a{sv}", 0);
+        return error < 0 ? error : exchange(r, m, &plain_call, ret);
+}
+
+/* ---- failures ---- */
+
+const char *remote_error_name(const struct remote *r) {
+        static const char prefix[] = REMOTE_NAME ".Error.";
+        const char *name = r->error.name ? r->error.name : "";
+
+        return strncmp(name, prefix, sizeof prefix - 1) == 0 ? name + sizeof prefix - 1 : name;
+}
+
+const char *remote_error_text(const struct remote *r) { return r->error.message ? r->error.message : ""; }
+
+static bool is_unreachable(const struct remote *r, int error) {
+        static const char *const names[] = {SD_BUS_ERROR_SERVICE_UNKNOWN, SD_BUS_ERROR_NAME_HAS_NO_OWNER,
+                                            SD_BUS_ERROR_NO_REPLY,        SD_BUS_ERROR_NO_SERVER,
+                                            SD_BUS_ERROR_DISCONNECTED,    SD_BUS_ERROR_TIMEOUT};
+
+        for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+                if (sd_bus_error_has_name(&r->error, names[i]))
+                        return true;
+        return error == -ECONNRESET || error == -ENOTCONN || error == -EPIPE || error == -ETIMEDOUT;
+}
+
+int remote_report(struct remote *r, int error) {
+        if (error == -EINTR)
+                return CTL_INTERRUPTED;
+        if (sd_bus_error_has_name(&r->error, SD_BUS_ERROR_SERVICE_UNKNOWN)) {
+                ctl_error("droverd is not running on this bus (nobody owns " REMOTE_NAME ")");
+                return CTL_UNREACHABLE;
+        }
+        if (r->error.name)
+                ctl_error("%s (%s)", r->error.message ? r->error.message : "no message", r->error.name);
+        else
+                ctl_error("the call to droverd failed: %s", strerror(-error));
+        return is_unreachable(r, error) ? CTL_UNREACHABLE : CTL_REFUSED;
+}

@@ -1,0 +1,46 @@
+/* droverctl's only way to the bus: calls whose replies are json-c objects. */
+#pragma once
+
+#include <stdint.h>
+
+#include "daemon/ctl/ctl.h"
+#include "daemon/ctl/json.h"
+#include "ipc/schema.h"
+
+#define REMOTE_MANAGER "/org/drover1"
+
+typedef struct sd_bus sd_bus;
+
+/* Prints why not. 0 or -errno. */
+int remote_open(struct remote **ret, enum ctl_scope scope, const char *address);
+struct remote *remote_free(struct remote *r);
+sd_bus *remote_bus(struct remote *r);
+
+/* Method `member` of org.drover1.INTERFACE with the arguments of `types` (basic types only); the reply's values: one
+ * argument is itself, several are an array. Bytes become what `bytes` says. -EINTR once ctl_is_interrupted. After a
+ * failure remote_report tells it. */
+struct remote_call {
+        const char *path, *interface, *member;
+        uint64_t timeout_us; /* 0 = 25 s */
+        enum json_bytes bytes;
+        bool is_final; /* goes out even when interrupted: to tidy up */
+};
+int remote_call(struct remote *r, const struct remote_call *call, struct json_object **ret, const char *types, ...);
+/* All properties of one object. */
+int remote_get_all(struct remote *r, const char *path, const char *interface, struct json_object **ret);
+
+/* Pool.Schema() as an object. */
+int remote_get_schema(struct remote *r, const char *pool_path, struct json_object **ret);
+
+/* Manager.Submit: the typed map `args` (checked against `fields`), or the bytes of a raw job. */
+int remote_submit(struct remote *r, const char *pool, const char *job, const struct schema_fields *fields,
+                  const void *args, size_t bytes, struct json_object **ret);
+
+/* Does somebody own org.drover1? 1, 0, -errno. */
+int remote_has_daemon(struct remote *r);
+
+/* Prints the last failure ("MESSAGE (NAME)") and returns the exit code that it means. */
+int remote_report(struct remote *r, int error);
+/* The name of the last failure without its prefix ("NoSuchPool"), "" if it has none. */
+const char *remote_error_name(const struct remote *r);
+const char *remote_error_text(const struct remote *r);

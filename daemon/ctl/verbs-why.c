@@ -1,0 +1,147 @@
+/* why: what happened to a job, in sentences.
+ *
+ * Puts together what three calls know: the job's properties (where it is), its result (how it ended) and the deaths of
+ * workers that held it (each attempt that was lost). Deaths come from the manager's bounded list, so of a job that died
+ * long ago the last sentence stands alone; it says the reason all the same. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+#include "daemon/ctl/ctl.h"
+#include "daemon/ctl/remote.h"
+
+enum { MAX_DEATHS = 1000 };
+
+/* Deaths of workers that ran this job, oldest first, in *ret. 0 or -errno. */
+static int find_deaths(struct ctl *c, struct json_object *job, struct json_object **ret) {
+        const struct remote_call call = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListDeaths"};
+        ctl_cleanup(json_putp) struct json_object *all = NULL;
+        struct json_object *found = json_object_new_array();
+        int r = remote_call(c->remote, &call, &all, "su", json_text(job, "Pool", ""), (uint32_t)MAX_DEATHS);
+
+        for (size_t i = r < 0 ? 0 : json_object_array_length(all); i > 0; i--) {
+                struct json_object *death = json_object_array_get_idx(all, i - 1);
+
+                if (json_number(death, "job") == json_number(job, "Id"))
+                        json_object_array_add(found, json_object_get(death));
+        }
+        *ret = found;
+        return r;
+}
+
+static const char *duration(uint64_t us, char text[32]) {
+        if (us < 1000)
+                snprintf(text, 32, "%" PRIu64 " µs", us);
+        else if (us < 1000 * 1000)
+                snprintf(text, 32, "%.1f ms", (double)us / 1e3);
+        else
+                snprintf(text, 32, "%.1f s", (double)us / 1e6);
+        return text;
+}
+
+static uint64_t now_us(void) {
+        struct timespec t;
+
+        clock_gettime(CLOCK_REALTIME, &t);
+        return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static uint64_t since(uint64_t us) {
+        uint64_t now = now_us();
+
+        return us < now ? now - us : 0;
+}
+
+static void say_waiting(struct json_object *job) {
+        char text[32];
+
+        if (strcmp(json_text(job, "State", ""), "queued") == 0)
+                printf("It waits in the queue, for %s so far; attempt %" PRIu64 " comes next.\n",
+                       duration(since(json_number(job, "SubmittedUSec")), text), json_number(job, "Attempt"));
+        else
+                printf("Attempt %" PRIu64 " is running, for %s so far, in the worker with pid %" PRIu64 ".\n",
+                       json_number(job, "Attempt"), duration(since(json_number(job, "StartedUSec")), text),
+                       json_number(job, "WorkerPid"));
+}
+
+static void say_deaths(struct json_object *deaths) {
+        for (size_t i = 0; i < json_object_array_length(deaths); i++) {
+                struct json_object *death = json_object_array_get_idx(deaths, i);
+
+                printf("Attempt %" PRIu64 ": %s.\n", json_number(death, "attempt"),
+                       json_text(death, "text", "its worker died"));
+        }
+}
+
+/* The verdict, and what was measured. */
+static void say_verdict(struct json_object *job, struct json_object *result) {
+        const char *state = json_text(job, "State", "?"), *error = json_text(result, "error", "");
+        uint64_t attempts = json_number(result, "attempts");
+        struct json_object *values;
+        char waited[32], ran[32];
+
+        if (strcmp(state, "done") == 0 && json_object_object_get_ex(result, "result", &values)) {
+                printf("Attempt %" PRIu64 " gave its answer: ", attempts);
+                json_print_words(stdout, values);
+        } else if (*error) {
+                printf("It is %s: %s\n", state, error);
+        } else {
+                printf("It is %s after %" PRIu64 " attempts.\n", state, attempts);
+        }
+        printf("It waited %s and ran %s.\n", duration(json_number(result, "queue-usec"), waited),
+               duration(json_number(result, "run-usec"), ran));
+}
+
+static void say_all(struct json_object *job, struct json_object *result, struct json_object *deaths) {
+        printf("Job %" PRIu64 " (%s of pool %s) is %s.\n", json_number(job, "Id"), json_text(job, "Name", "?"),
+               json_text(job, "Pool", "?"), json_text(job, "State", "?"));
+        say_deaths(deaths);
+        if (result)
+                say_verdict(job, result);
+        else
+                say_waiting(job);
+}
+
+/* "7" or the job's object path. */
+static int parse_job(const char *word, uint64_t *ret) {
+        const char *digits = strrchr(word, '/') ? strrchr(word, '/') + 1 : word;
+        char *end;
+
+        errno = 0;
+        *ret = strtoull(digits, &end, 10);
+        return *digits < '0' || *digits > '9' || *end || errno ? -EINVAL : 0;
+}
+
+int verb_why(struct ctl *c) {
+        const struct remote_call find = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "GetJob"};
+        ctl_cleanup(json_putp) struct json_object *path = NULL, *job = NULL, *result = NULL, *deaths = NULL;
+        uint64_t id;
+        int r;
+
+        if (parse_job(c->operands[0], &id) < 0) {
+                ctl_error("why %s: a job is a number, as Submit and map give it", c->operands[0]);
+                return CTL_USAGE;
+        }
+        r = remote_call(c->remote, &find, &path, "t", id);
+        if (r >= 0)
+                r = remote_get_all(c->remote, json_object_get_string(path), "Job", &job);
+        if (r < 0)
+                return remote_report(c->remote, r);
+        const struct remote_call get = {
+                .path = json_object_get_string(path), .interface = "Job", .member = "GetResult"};
+        r = remote_call(c->remote, &get, &result, NULL);
+        if (r < 0 && strcmp(remote_error_name(c->remote), "NotFinished") != 0)
+                return remote_report(c->remote, r);
+        r = find_deaths(c, job, &deaths);
+        if (r < 0)
+                return remote_report(c->remote, r);
+        if (c->json == CTL_JSON_OFF) {
+                say_all(job, result, deaths);
+        } else {
+                json_object_object_add(job, "Result", json_object_get(result));
+                json_object_object_add(job, "Deaths", json_object_get(deaths));
+                json_print(stdout, job, c->json);
+        }
+        return CTL_OK;
+}
