@@ -1,0 +1,15 @@
+/* Jobs that came over the bus: the broker is their client, on channel 0 of each pool. */
+#pragma once
+
+#include "daemon/supervise/pool.h"
+
+int jobs_pool_init(struct pool *p);   /* after channel 0 exists */
+void jobs_pool_deinit(struct pool *p); /* unfinished ones become LOST */
+void jobs_collect(struct pool *p);     /* done bits → verdicts */
+void jobs_slot_released(struct pool *p, uint32_t slot); /* its quarantine ended */
+
+struct jobs; /* all of them, by id */
+int jobs_new(struct jobs **ret, struct supervisor *s);
+struct jobs *jobs_free(struct jobs *js);
+void jobs_pool_gone(struct jobs *js, struct pool *p); /* records outlive their pool */
+struct job *jobs_find(const struct jobs *js, uint64_t id);

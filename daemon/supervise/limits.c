@@ -1,0 +1,97 @@
+/* Time limits of running jobs.
+ *
+ * The broker is not told of claims. The first claim after a quiet spell finds `armed` = 0, sets it and rings; from then
+ * on this tick looks at every worker's run record a few times per smallest limit (1–100 ms), stamps a start when it
+ * changed, and acts when a limit passed: soft = CANCEL flag, hard = verdict first, then the kill. After a second without
+ * work it disarms, so an idle pool costs nothing. Precision: limit + one tick.
+ *
+ * Disarming: armed = 0, then look at the claims once more. A worker writes claims, then reads armed; one of the two sees
+ * the other (both seq_cst), so no job runs unwatched. */
+#include "daemon/supervise/limits.h"
+
+#include "daemon/supervise/supervisor-internal.h"
+#include "daemon/supervise/worker.h"
+#include "ipc/event.h"
+
+#define LIMITS_MIN_TICK_NS UINT64_C(1000000)
+#define LIMITS_MAX_TICK_NS UINT64_C(100000000)
+#define LIMITS_QUIET_NS UINT64_C(1000000000)
+
+static uint64_t limits_smaller(uint64_t a, uint64_t b) { return a == 0 ? b : b == 0 || a < b ? a : b; }
+
+static uint64_t limits_identity(const struct worker_job *job) {
+        return (uint64_t)job->generation << 32 | job->channel->index << 16 | job->slot;
+}
+
+static void limits_stamp(struct worker *w, const struct worker_job *job, uint64_t now) {
+        const struct layout_job *line = channel_job(&job->channel->channel, job->slot);
+        w->stamp_job = limits_identity(job);
+        w->stamp_ns = now;
+        w->soft_told = false;
+        w->soft_ns = limits_smaller(w->pool->config.soft_timeout_ns, line->soft_ns);
+        w->hard_ns = limits_smaller(w->pool->config.hard_timeout_ns, line->hard_ns);
+}
+
+/* Returns the worker's smallest limit that is still ahead, 0 for none. */
+static uint64_t limits_check(struct worker *w, uint64_t now, bool *is_busy) {
+        struct worker_job job;
+        uint64_t claims = atomic_load(&worker_line(w)->claims);
+        *is_busy |= claims != w->seen_claims;
+        w->seen_claims = claims;
+        if (!worker_get_job(w, &job)) {
+                w->stamp_job = 0;
+                return 0;
+        }
+        *is_busy = true;
+        if (limits_identity(&job) != w->stamp_job) /* not by `claims`: it may lag behind the record */
+                limits_stamp(w, &job, now);
+        uint64_t ran = now - w->stamp_ns;
+        if (w->hard_ns && ran >= w->hard_ns) {
+                worker_judge(w, SLOT_TIMED_OUT, REASON_TIME_LIMIT);
+                return 0;
+        }
+        if (w->soft_ns && ran >= w->soft_ns && !w->soft_told) {
+                w->soft_told = true;
+                atomic_store(&worker_line(w)->soft_hit, (uint64_t)job.generation << 32 | (job.slot + 1));
+                channel_ask_cancel(&job.channel->channel, job.slot, job.generation);
+        }
+        return limits_smaller(w->soft_told ? 0 : w->soft_ns, w->hard_ns);
+}
+
+static bool limits_disarm(struct pool *p) {
+        atomic_store(&p->memory->armed, 0);
+        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
+                if (p->workers[i] && atomic_load(&worker_line(p->workers[i])->claims) != p->workers[i]->seen_claims)
+                        return false;
+        return true;
+}
+
+static void limits_on_tick(struct loop_timer *t) {
+        struct pool *p = t->user;
+        uint64_t now = event_now_ns(), smallest = 0;
+        bool is_busy = false;
+        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
+                if (p->workers[i] && p->workers[i]->phase >= PHASE_READY)
+                        smallest = limits_smaller(smallest, limits_check(p->workers[i], now, &is_busy));
+        if (is_busy)
+                p->busy_ns = now;
+        if (now - p->busy_ns > LIMITS_QUIET_NS) {
+                if (limits_disarm(p))
+                        return;
+                atomic_store(&p->memory->armed, 1);
+                p->busy_ns = now;
+        }
+        smallest = limits_smaller(smallest, limits_smaller(p->config.soft_timeout_ns, p->config.hard_timeout_ns));
+        uint64_t tick = smallest ? smallest / 4 : LIMITS_MAX_TICK_NS;
+        tick = tick < LIMITS_MIN_TICK_NS ? LIMITS_MIN_TICK_NS : tick > LIMITS_MAX_TICK_NS ? LIMITS_MAX_TICK_NS : tick;
+        loop_timer_set(p->supervisor->loop, &p->tick_timer, now + tick, limits_on_tick, p);
+}
+
+void limits_wake(struct pool *p) {
+        if (p->tick_timer.heap_index)
+                return;
+        p->busy_ns = event_now_ns();
+        limits_on_tick((struct loop_timer[]){{.user = p}});
+}
+
+void limits_stop(struct pool *p) { loop_timer_stop(&p->tick_timer); }

@@ -1,0 +1,220 @@
+/* Owns a pool's shared memory: pool memory, bells (one a uid) and channels (one a session, index 0 the broker's own).
+ *
+ * Invariants: an index is given out again only after every worker that mapped the channel said so or is gone; a bell
+ * stands in mode FUTEX only while a ready worker may claim, so whoever rings otherwise reaches the broker and nothing
+ * is lost (bell_set_mode broadcasts). Bells live as long as the pool: a client of the uid may still hold the page. */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "daemon/supervise/jobs.h"
+#include "daemon/supervise/limits.h"
+#include "daemon/supervise/supervisor-internal.h"
+#include "ipc/bell.h"
+#include "ipc/doorbell.h"
+#include "ipc/segment.h"
+
+/* Somebody asks for the broker: the first claim after a quiet spell, or a client of a pool that nobody serves. */
+static void pool_on_doorbell(struct loop_poll *poll, uint32_t revents) {
+        struct pool *p = poll->user;
+        doorbell_clear(p->doorbell_fd);
+        if (atomic_load(&p->memory->armed))
+                limits_wake(p);
+        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
+                if (p->bells[i].memory && atomic_load(&p->bells[i].memory->mode) == BELL_FUTEX)
+                        bell_pass_on(p->bells[i].memory); /* rung in the old mode: pass it on */
+        if (!pool_accepts(p) && pool_count_workers(p) == 0)
+                pool_cancel_queued(p); /* pushed while we closed */
+}
+
+int pool_memory_new(struct pool *p) {
+        size_t bytes = (sizeof(struct layout_pool) + LAYOUT_PAGE - 1) / LAYOUT_PAGE * LAYOUT_PAGE;
+        void *memory;
+        int r = segment_create("drover-pool", bytes, &p->memory_fd);
+        if (r < 0)
+                return r;
+        r = segment_map(p->memory_fd, 0, bytes, true, &memory);
+        if (r < 0)
+                return r;
+        p->memory = memory;
+        p->memory->header = (struct layout_header){.magic = LAYOUT_MAGIC_POOL, .version = LAYOUT_VERSION};
+        r = doorbell_create(&p->doorbell_fd);
+        if (r < 0)
+                return r;
+        return loop_poll_start(p->supervisor->loop, &p->doorbell_poll, p->doorbell_fd, POLLIN, pool_on_doorbell, p);
+}
+
+static void pool_channel_free(struct pool_channel *c) {
+        c->pool->channels[c->index] = NULL;
+        channel_unmap(&c->channel);
+        if (c->fd >= 0)
+                close(c->fd);
+        if (c->done_fd >= 0)
+                close(c->done_fd);
+        free(c);
+}
+
+void pool_memory_free(struct pool *p) {
+        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
+                if (p->channels[i])
+                        pool_channel_free(p->channels[i]);
+        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
+                if (p->bells[i].memory) {
+                        p->bells[i].memory = bell_unmap(p->bells[i].memory);
+                        close(p->bells[i].fd);
+                }
+        loop_poll_stop(&p->doorbell_poll);
+        if (p->doorbell_fd >= 0)
+                close(p->doorbell_fd);
+        if (p->memory)
+                segment_unmap(p->memory, (sizeof(struct layout_pool) + LAYOUT_PAGE - 1) / LAYOUT_PAGE * LAYOUT_PAGE);
+        if (p->memory_fd >= 0)
+                close(p->memory_fd);
+}
+
+int pool_bell_for(struct pool *p, uid_t uid, uint32_t *ret_bell) {
+        uint32_t unused = LAYOUT_BELLS_PER_WORKER;
+        for (uint32_t i = 0; i < LAYOUT_BELLS_PER_WORKER; i++) {
+                if (p->bells[i].memory && p->bells[i].uid == uid) {
+                        *ret_bell = i;
+                        return 0;
+                }
+                if (!p->bells[i].memory && unused == LAYOUT_BELLS_PER_WORKER)
+                        unused = i;
+        }
+        if (unused == LAYOUT_BELLS_PER_WORKER)
+                return -ENOSPC;
+        int r = bell_create("drover-bell", &p->bells[unused].memory, &p->bells[unused].fd);
+        if (r < 0)
+                return r;
+        p->bells[unused].uid = uid;
+        *ret_bell = unused;
+        return 0;
+}
+
+int pool_channel_new(struct pool *p, uid_t uid, struct pool_channel **ret) {
+        uint32_t index = 0, bell;
+        while (index < LAYOUT_MAX_CHANNELS && p->channels[index])
+                index++;
+        if (index == LAYOUT_MAX_CHANNELS)
+                return -ENOSPC;
+        int r = pool_bell_for(p, uid, &bell);
+        if (r < 0)
+                return r;
+        struct channel_geometry g;
+        r = channel_geometry_init(&g, p->config.n_slots, p->config.slot_bytes);
+        if (r < 0)
+                return r;
+        struct pool_channel *c = calloc(1, sizeof(*c));
+        if (!c)
+                return -ENOMEM;
+        *c = (struct pool_channel){.pool = p, .fd = -1, .done_fd = -1, .index = index, .bell = bell};
+        r = doorbell_create(&c->done_fd);
+        if (r >= 0)
+                r = channel_create(&c->channel, &g, "drover-channel", &c->fd);
+        if (r < 0) {
+                if (c->done_fd >= 0)
+                        close(c->done_fd);
+                free(c);
+                return r;
+        }
+        p->channels[index] = c;
+        if (!pool_accepts(p))
+                atomic_store(&c->channel.head->closed, CHANNEL_CLOSED);
+        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
+                if (p->workers[i])
+                        worker_sync(p->workers[i]);
+        pool_update_bells(p);
+        *ret = c;
+        return 0;
+}
+
+struct pool_channel *pool_channel_at(const struct pool *p, uint32_t index) {
+        return index < LAYOUT_MAX_CHANNELS ? p->channels[index] : NULL;
+}
+
+/* Queued jobs of a client that is gone are nobody's; running ones are asked to stop and end as they like. */
+void pool_channel_drop(struct pool_channel *c) {
+        struct pool *p = c->pool;
+        c->session = NULL;
+        c->is_dead = true;
+        atomic_store(&c->channel.head->closed, CHANNEL_DEAD);
+        for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
+                uint64_t word = channel_word(&c->channel, slot);
+                if (slot_state(word) == SLOT_QUEUED)
+                        channel_judge_queued(&c->channel, slot, slot_generation(word), SLOT_CANCELLED);
+                else if (slot_state(word) == SLOT_RUNNING)
+                        channel_ask_cancel(&c->channel, slot, slot_generation(word));
+        }
+        p->counters.submitted += atomic_load(&c->channel.head->submitted);
+        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
+                if (p->workers[i])
+                        worker_sync(p->workers[i]);
+        pool_channel_collect(c);
+}
+
+void pool_channel_collect(struct pool_channel *c) {
+        if (!c->is_dead)
+                return;
+        for (unsigned i = 0; i < LAYOUT_BELL_WORDS; i++)
+                if (c->attached[i])
+                        return;
+        bell_clear_work(c->pool->bells[c->bell].memory, c->index);
+        pool_channel_free(c);
+}
+
+static bool pool_serves(const struct pool *p) { return !p->is_paused && pool_count_ready(p) > 0; }
+
+void pool_update_bells(struct pool *p) {
+        enum bell_mode mode = pool_serves(p) ? BELL_FUTEX : BELL_BROKER;
+        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++) {
+                struct layout_bell *b = p->bells[i].memory;
+                if (b && atomic_load(&b->mode) != mode)
+                        bell_set_mode(b, mode);
+        }
+}
+
+void pool_broadcast(struct pool *p) {
+        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
+                if (p->bells[i].memory)
+                        bell_broadcast(p->bells[i].memory);
+}
+
+void pool_close_channels(struct pool *p, bool is_closed) {
+        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
+                if (p->channels[i] && !p->channels[i]->is_dead)
+                        atomic_store(&p->channels[i]->channel.head->closed, is_closed ? CHANNEL_CLOSED : CHANNEL_OPEN);
+}
+
+void pool_cancel_queued(struct pool *p) {
+        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++) {
+                struct pool_channel *c = p->channels[i];
+                if (!c)
+                        continue;
+                for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
+                        uint64_t word = channel_word(&c->channel, slot);
+                        if (slot_state(word) != SLOT_QUEUED ||
+                            !channel_judge_queued(&c->channel, slot, slot_generation(word), SLOT_CANCELLED))
+                                continue;
+                        channel_announce(&c->channel, slot, c->done_fd);
+                        pool_count_verdict(p, SLOT_CANCELLED);
+                }
+        }
+}
+
+void pool_count_jobs(const struct pool *p, uint32_t *ret_queued, uint32_t *ret_running) {
+        uint32_t queued = 0, running = 0;
+        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++) {
+                const struct pool_channel *c = p->channels[i];
+                if (!c || c->is_dead)
+                        continue;
+                for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
+                        unsigned state = slot_state(channel_word(&c->channel, slot));
+                        queued += state == SLOT_QUEUED;
+                        running += state == SLOT_RUNNING;
+                }
+        }
+        *ret_queued = queued;
+        *ret_running = running;
+}

@@ -1,0 +1,114 @@
+/* One pool: its settings, its memory, its workers and what it wants of them. Read and changed by supervise/ only;
+ * everybody else uses supervisor.h. */
+#pragma once
+
+#include <sys/queue.h>
+
+#include "daemon/supervise/restart.h"
+#include "daemon/supervise/supervisor.h"
+#include "ipc/channel.h"
+
+enum { POOL_DEATHS = 64 };
+
+/* What one uid's clients ring. */
+struct pool_bell {
+        struct layout_bell *memory; /* NULL = not in use */
+        int fd;
+        uid_t uid;
+};
+
+/* One channel of the pool: index 0 is the broker's own, for jobs that come over the bus. */
+struct pool_channel {
+        struct pool *pool;
+        struct channel channel;
+        int fd, done_fd;
+        uint32_t index, bell;
+        uint64_t id_base;
+        bool is_dead; /* its client is gone: unmapped by the workers first, then freed */
+        uint64_t attached[LAYOUT_BELL_WORDS], drop_sent[LAYOUT_BELL_WORDS]; /* bit = worker index */
+        struct session *session; /* NULL: the broker's own, or dead */
+};
+
+struct pool {
+        struct supervisor *supervisor;
+        struct pool_config config;
+        void *user;
+        bool is_runtime;
+
+        /* what is wanted */
+        bool is_wanted, is_paused, is_draining, is_removed;
+        bool is_refused; /* until ResetFailed, Start or Reload */
+
+        /* what is */
+        enum pool_state state;
+        char problem[512];        /* of the workers */
+        char config_problem[512]; /* of the file, at reload: the old settings go on */
+        uint32_t generation, loading, old_generation; /* sealed plugin files: current, asked for, to go back to; 0 = none */
+        bool has_been_ready;
+        struct schema *schema;
+        char *schema_text;
+        size_t schema_bytes;
+
+        struct layout_pool *memory;
+        int memory_fd, doorbell_fd;
+        struct loop_poll doorbell_poll;
+        struct pool_bell bells[LAYOUT_BELLS_PER_WORKER];
+        struct pool_channel *channels[LAYOUT_MAX_CHANNELS];
+        struct worker *workers[LAYOUT_MAX_WORKERS]; /* by index; NULL = free */
+        struct restart restart;
+        struct loop_timer restart_timer, drain_timer;
+        uint64_t drain_deadline_ns; /* 0 = none; past it what is left is cancelled */
+        struct loop_timer tick_timer; /* limits.c */
+        uint64_t busy_ns;             /* limits.c: when work was last seen */
+
+        /* bus jobs: jobs.c */
+        struct job **slot_job; /* by slot of channel 0 */
+        uint32_t *free_slots, n_free_slots;
+        struct loop_poll done_poll;
+
+        struct pool_counters counters; /* the broker's own verdicts and those of workers and channels that are gone */
+        struct death deaths[POOL_DEATHS];
+        uint64_t n_deaths;
+        TAILQ_ENTRY(pool) link;
+};
+
+int pool_new(struct pool **ret, struct supervisor *s, const struct pool_config *c);
+struct pool *pool_free(struct pool *p); /* no worker may be left */
+
+void pool_set_problem(struct pool *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void pool_refuse(struct pool *p, const char *text); /* permanent failure: workers end, state REFUSED */
+void pool_end(struct pool *p, uint64_t deadline_ns); /* drains until the deadline, then ends what is left (shutdown) */
+void pool_remove(struct pool *p);
+/* Brings what is towards what is wanted: loads, starts, retires; then tells the state. Call after any change. */
+void pool_settle(struct pool *p);
+
+/* The spawner's answers and the workers' lives. */
+void pool_on_spawner_up(struct pool *p);
+void pool_on_spawner_lost(struct pool *p);
+void pool_on_loaded(struct pool *p, const struct spawn_event *e);
+void pool_on_worker_ready(struct pool *p, struct worker *w);
+void pool_on_worker_gone(struct pool *p, struct worker *w, enum death_reason reason, bool had_job);
+void pool_on_template(struct pool *p, const struct spawn_event *e);
+void pool_note_failure(struct pool *p); /* the next start waits: restart.h */
+
+bool pool_accepts(const struct pool *p);
+uint32_t pool_count_ready(const struct pool *p);
+uint32_t pool_count_workers(const struct pool *p);
+void pool_count_jobs(const struct pool *p, uint32_t *ret_queued, uint32_t *ret_running);
+uint32_t pool_max_attempts(const struct pool *p, const struct layout_job *line, bool *ret_is_once);
+void pool_add_verdicts(struct pool *p, enum slot_state verdict, uint64_t n);
+static inline void pool_count_verdict(struct pool *p, enum slot_state verdict) { pool_add_verdicts(p, verdict, 1); }
+
+/* ---- channels and bells: pool-channels.c ---- */
+
+int pool_memory_new(struct pool *p);
+void pool_memory_free(struct pool *p);
+int pool_bell_for(struct pool *p, uid_t uid, uint32_t *ret_bell); /* -ENOSPC: too many users */
+int pool_channel_new(struct pool *p, uid_t uid, struct pool_channel **ret);
+void pool_channel_drop(struct pool_channel *c);        /* its client is gone */
+void pool_channel_collect(struct pool_channel *c);     /* frees it once no worker maps it */
+struct pool_channel *pool_channel_at(const struct pool *p, uint32_t index);
+void pool_update_bells(struct pool *p);                /* mode by state: FUTEX only while somebody can serve */
+void pool_broadcast(struct pool *p);
+void pool_close_channels(struct pool *p, bool is_closed);
+void pool_cancel_queued(struct pool *p);

@@ -1,0 +1,112 @@
+/* What a dead worker held, given back or judged.
+ *
+ * The run record says where to look first; then the pool's other slots are looked through for the same owner, because
+ * the record is the worker's to write and a lie must not strand a job. Every step is one CAS that can be repeated, and
+ * the worker's index is given out again only when all are done. Afterwards every bell of the pool is broadcast: the dead
+ * one may have been about to wake somebody (the death rule).
+ *
+ * Charged deaths add to the job's attempt; past MaxAttempts= it is POISONED, or LOST where a second run is not allowed. */
+#include "daemon/supervise/recovery.h"
+
+#include "daemon/supervise/jobs.h"
+#include "ipc/bell.h"
+
+static void recovery_end_quarantine(struct worker *w) {
+        struct pool_channel *c = w->quarantine_channel;
+        if (!c)
+                return;
+        channel_end_quarantine(&c->channel, w->quarantine_slot);
+        w->quarantine_channel = NULL;
+        if (c->index == 0)
+                jobs_slot_released(w->pool, w->quarantine_slot);
+        else
+                channel_announce(&c->channel, w->quarantine_slot, c->done_fd);
+}
+
+static enum slot_state recovery_final(const struct pool *p, const struct pool_channel *c, uint32_t slot, unsigned attempt,
+                                      bool is_charged) {
+        bool is_once;
+        uint32_t max = pool_max_attempts(p, channel_job(&c->channel, slot), &is_once);
+        if (c->is_dead)
+                return SLOT_LOST; /* nobody is left to want it */
+        if (is_once || p->config.guarantee == GUARANTEE_AT_MOST_ONCE)
+                return SLOT_LOST;
+        return is_charged && attempt >= max ? SLOT_POISONED : SLOT_FREE; /* FREE: none, it runs again */
+}
+
+/* RUNNING(w) → QUEUED or a verdict. */
+static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slot, uint64_t word,
+                          const struct layout_verdict *line, bool is_charged) {
+        struct pool *p = w->pool;
+        struct layout_verdict verdict = *line;
+        verdict.attempts = slot_attempt(word);
+        enum slot_state final = recovery_final(p, c, slot, slot_attempt(word), is_charged);
+        if (final == SLOT_FREE && (slot_flags(word) & SLOT_CANCEL))
+                final = SLOT_CANCELLED; /* it was asked to end, and it ended */
+        if (final != SLOT_FREE) {
+                if (channel_judge(&c->channel, slot, w->index, slot_generation(word), final, 0, &verdict)) {
+                        pool_count_verdict(p, final);
+                        channel_announce(&c->channel, slot, c->done_fd);
+                }
+                return;
+        }
+        if (is_charged) {
+                if (!channel_requeue(&c->channel, slot, w->index))
+                        return;
+        } else {
+                uint64_t queued = SLOT_WORD(SLOT_QUEUED, slot_flags(word), slot_attempt(word), SLOT_OWNER_NONE,
+                                            slot_generation(word));
+                if (!channel_cas(&c->channel, slot, word, queued))
+                        return;
+                channel_push_again(&c->channel, slot);
+        }
+        p->counters.retried++;
+        bell_mark_work(p->bells[c->bell].memory, c->index);
+}
+
+/* Every slot that still says RUNNING by this worker. */
+static void recovery_sweep(struct worker *w, struct pool_channel *c, const struct layout_verdict *line, bool is_charged) {
+        for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
+                uint64_t word = channel_word(&c->channel, slot);
+                if (slot_state(word) == SLOT_RUNNING && slot_owner(word) == w->index + SLOT_OWNER_WORKER0)
+                        recovery_slot(w, c, slot, word, line, is_charged);
+        }
+}
+
+/* It may have died between its verdict and the client's wake-up: tell again, which harms nobody. */
+static void recovery_announce_last(struct worker *w) {
+        uint64_t record = atomic_load(&worker_line(w)->record);
+        struct pool_channel *c = pool_channel_at(w->pool, record >> 16 & 0xffff);
+        uint32_t slot = record & 0xffff;
+        if (!c || slot >= c->channel.geometry.n_slots)
+                return;
+        uint64_t word = channel_word(&c->channel, slot);
+        if (slot_is_verdict(word) && slot_generation(word) == record >> 32)
+                channel_announce(&c->channel, slot, c->done_fd);
+}
+
+void recovery_run(struct worker *w, const struct layout_verdict *line, bool is_charged, struct recovery *ret) {
+        struct pool *p = w->pool;
+        struct worker_job job;
+        *ret = (struct recovery){0};
+        if (worker_get_job(w, &job)) {
+                *ret = (struct recovery){.had_job = true, .job_id = worker_job_id(&job), .attempt = slot_attempt(job.word)};
+                recovery_slot(w, job.channel, job.slot, job.word, line, is_charged);
+        } else {
+                recovery_announce_last(w);
+        }
+        recovery_end_quarantine(w);
+        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
+                if (p->bells[i].memory)
+                        bell_forget(p->bells[i].memory, w->index);
+        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++) {
+                struct pool_channel *c = p->channels[i];
+                if (!c)
+                        continue;
+                recovery_sweep(w, c, line, is_charged);
+                c->attached[w->index / 64] &= ~(UINT64_C(1) << w->index % 64);
+                c->drop_sent[w->index / 64] &= ~(UINT64_C(1) << w->index % 64);
+                pool_channel_collect(c);
+        }
+        pool_broadcast(p);
+}

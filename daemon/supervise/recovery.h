@@ -1,0 +1,13 @@
+/* What a dead worker held, given back or judged; each step one CAS, repeatable. */
+#pragma once
+
+#include "daemon/supervise/worker.h"
+
+struct recovery {
+        bool had_job;
+        uint64_t job_id;
+        uint32_t attempt; /* the one that ended */
+};
+
+/* The worker's process is gone for sure. `line` says why, for verdicts. `is_charged`: the death counts as an attempt. */
+void recovery_run(struct worker *w, const struct layout_verdict *line, bool is_charged, struct recovery *ret);

@@ -1,0 +1,34 @@
+/* The supervisor's own fields, for supervise/ only. */
+#pragma once
+
+#include <sys/queue.h>
+
+#include "daemon/supervise/pool.h"
+#include "daemon/supervise/spawner.h"
+#include "daemon/supervise/worker.h"
+
+struct supervisor {
+        struct loop *loop;
+        struct supervisor_hooks hooks;
+        struct spawner *spawner;
+        struct jobs *jobs;
+        TAILQ_HEAD(, pool) pools;     /* by name */
+        TAILQ_HEAD(, worker) workers; /* by id */
+        void *workers_by_id;          /* tsearch tree */
+        uint64_t last_worker, last_job, last_session;
+        uint32_t last_generation, n_workers, n_sessions;
+        bool is_shutting_down;
+        void (*on_down)(void *user);
+        void *on_down_user;
+};
+
+void supervisor_add_worker(struct supervisor *s, struct worker *w);
+void supervisor_forget_worker(struct supervisor *s, struct worker *w);
+struct pool *supervisor_find_generation(struct supervisor *s, uint32_t generation);
+void supervisor_pool_is_empty(struct supervisor *s, struct pool *p); /* its last worker is gone */
+
+#define SUPERVISOR_TELL(s, hook, ...)                                                                                  \
+        do {                                                                                                           \
+                if ((s)->hooks.hook)                                                                                   \
+                        (s)->hooks.hook((s)->hooks.user, __VA_ARGS__);                                                 \
+        } while (0)

@@ -1,0 +1,96 @@
+/* What a worker prints: read from a pipe, cut into lines, logged at a bounded rate.
+ *
+ * The worker's end never blocks (a flood is lost there), and ours is read a little at a time: past the budget of a
+ * second the pipe is left alone until the second is over, so a plugin that floods its output costs the broker nothing. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/log.h"
+#include "daemon/supervise/supervisor-internal.h"
+#include "daemon/supervise/worker.h"
+#include "ipc/event.h"
+
+enum {
+        OUTPUT_BUDGET = 16384, /* bytes a second */
+        OUTPUT_CHUNK = 4096,
+};
+#define OUTPUT_WINDOW_NS UINT64_C(1000000000)
+
+static void output_flush_line(struct worker *w) {
+        if (w->output_line_bytes == 0)
+                return;
+        for (size_t i = 0; i < w->output_line_bytes; i++)
+                if ((unsigned char)w->output_line[i] < 0x20 && w->output_line[i] != '\t')
+                        w->output_line[i] = '?'; /* no escape sequences of a plugin reach a terminal */
+        w->output_line[w->output_line_bytes] = 0;
+        log_info("pool %s, worker %llu (pid %d) printed: %s", w->pool->config.name, (unsigned long long)w->id, (int)w->pid,
+                 w->output_line);
+        w->output_line_bytes = 0;
+}
+
+static void output_add(struct worker *w, const char *data, size_t bytes) {
+        for (size_t i = 0; i < bytes; i++) {
+                if (data[i] == '\n' || w->output_line_bytes == sizeof(w->output_line) - 1)
+                        output_flush_line(w);
+                if (data[i] != '\n')
+                        w->output_line[w->output_line_bytes++] = data[i];
+        }
+}
+
+static void output_on_timer(struct loop_timer *t) {
+        struct worker *w = t->user;
+        loop_poll_change(&w->output_poll, POLLIN);
+}
+
+static void output_on_pipe(struct loop_poll *p, uint32_t revents) {
+        struct worker *w = p->user;
+        char chunk[OUTPUT_CHUNK];
+        ssize_t n = read(w->output_fd, chunk, sizeof(chunk));
+        if (n <= 0) {
+                if (n == 0 || (errno != EAGAIN && errno != EINTR))
+                        loop_poll_change(p, 0);
+                return;
+        }
+        uint64_t now = event_now_ns();
+        if (now - w->output_window_ns > OUTPUT_WINDOW_NS) {
+                w->output_window_ns = now;
+                w->output_bytes = 0;
+        }
+        output_add(w, chunk, n);
+        w->output_bytes += n;
+        if (w->output_bytes >= OUTPUT_BUDGET) {
+                log_warning("pool %s, worker %llu (pid %d) prints too much: the rest of this second is lost",
+                            w->pool->config.name, (unsigned long long)w->id, (int)w->pid);
+                loop_poll_change(p, 0);
+                loop_timer_set(p->loop, &w->output_timer, w->output_window_ns + OUTPUT_WINDOW_NS, output_on_timer, w);
+        }
+}
+
+int worker_output_start(struct worker *w, int *ret_write_fd) {
+        int fds[2];
+        if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
+                return -errno;
+        w->output_fd = fds[0];
+        *ret_write_fd = fds[1];
+        return loop_poll_start(w->pool->supervisor->loop, &w->output_poll, w->output_fd, POLLIN, output_on_pipe, w);
+}
+
+void worker_output_stop(struct worker *w) {
+        if (w->output_fd < 0)
+                return;
+        char chunk[OUTPUT_CHUNK]; /* its last words: at most what the pipe holds */
+        for (unsigned i = 0; i < OUTPUT_BUDGET / OUTPUT_CHUNK; i++) {
+                ssize_t n = read(w->output_fd, chunk, sizeof(chunk));
+                if (n <= 0)
+                        break;
+                output_add(w, chunk, n);
+        }
+        output_flush_line(w);
+        loop_timer_stop(&w->output_timer);
+        loop_poll_stop(&w->output_poll);
+        close(w->output_fd);
+        w->output_fd = -1;
+}

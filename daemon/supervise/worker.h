@@ -1,0 +1,82 @@
+/* One worker process: from the START request to the last descriptor. */
+#pragma once
+
+#include <sys/queue.h>
+
+#include "daemon/supervise/pool.h"
+
+enum worker_phase {
+        PHASE_STARTING, /* START was sent, nothing came back */
+        PHASE_INIT,     /* the process exists and prepares itself */
+        PHASE_READY,    /* claims jobs */
+        PHASE_STOPPING, /* was told to end after its job, or is being killed */
+        PHASE_N,
+};
+
+enum worker_event {
+        WORKER_EVENT_STARTED,
+        WORKER_EVENT_READY,
+        WORKER_EVENT_RETIRE,
+        WORKER_EVENT_KILL,
+        WORKER_EVENT_N,
+};
+
+struct worker_job {
+        struct pool_channel *channel;
+        uint32_t slot, generation;
+        uint64_t word;
+};
+
+struct worker {
+        struct pool *pool;
+        uint64_t id;
+        uint32_t index, generation;
+        enum start_method method;
+        enum worker_phase phase;
+        pid_t pid;
+        int pidfd, control_fd, output_fd;
+        struct loop_poll control_poll, output_poll, pid_poll;
+        struct loop_timer kill_timer;
+        bool is_outdated;          /* another generation or other settings are wanted now */
+        enum death_reason doom;    /* why we are ending it; REASON_NONE = we are not */
+        enum death_reason said;    /* REPORT_FAILED, SPAWN_FAILED: its own reason */
+        bool is_permanent;
+        uint64_t started_us, ready_ns;
+        char sandbox[64], text[WIRE_TEXT];
+        uint32_t bells_sent; /* bit = bell number */
+        /* limits.c */
+        uint64_t seen_claims, stamp_job, stamp_ns, soft_ns, hard_ns;
+        bool soft_told;
+        /* a verdict was given while it may still write: which slot waits for its death */
+        struct pool_channel *quarantine_channel;
+        uint32_t quarantine_slot;
+        /* output rate */
+        uint64_t output_window_ns;
+        uint32_t output_bytes, output_dropped;
+        char output_line[512];
+        size_t output_line_bytes;
+        struct loop_timer output_timer;
+        TAILQ_ENTRY(worker) link;
+};
+
+int worker_start(struct pool *p, uint32_t index, struct worker **ret); /* -ENOTCONN: no spawner */
+void worker_retire(struct worker *w, enum death_reason why);           /* after the job in hand */
+void worker_kill_now(struct worker *w, enum death_reason why);         /* verdicts were given before */
+/* Verdict first: RUNNING → verdict with QUARANTINE, then SIGKILL. false: it had no job to judge or was faster. */
+bool worker_judge(struct worker *w, enum slot_state verdict, enum death_reason why);
+void worker_kill_after(struct worker *w, uint64_t grace_ns);           /* judges and kills if it is still there then */
+void worker_sync(struct worker *w); /* sends the bells and channels it does not know yet, takes back dead ones */
+void worker_command(struct worker *w); /* tells it the pool's wish: RUN, WAIT or RETIRE */
+bool worker_get_job(const struct worker *w, struct worker_job *ret);
+uint64_t worker_job_id(const struct worker_job *j);
+static inline struct layout_worker *worker_line(const struct worker *w) { return &w->pool->memory->worker[w->index]; }
+
+void worker_on_started(struct worker *w, const struct spawn_event *e, const int fds[2]);
+/* It is gone, for this reason: recovery, the death's record, hooks; frees it. */
+void worker_on_gone(struct worker *w, const struct spawn_event *e);
+void worker_on_spawner_lost(struct worker *w);
+void worker_free(struct worker *w); /* no recovery: the broker itself ends */
+
+/* ---- worker-output.c: what it prints becomes log lines, at a bounded rate ---- */
+int worker_output_start(struct worker *w, int *ret_write_fd);
+void worker_output_stop(struct worker *w);
