@@ -37,19 +37,30 @@ int args_finish(struct args_writer *w, size_t *ret_bytes);
 
 /* Is `map` exactly one map that has every field of `f` once, with the right type and range, valid UTF-8 in strings,
  * and nothing else? -EINVAL with `error` naming the field and what is wrong. Numbers may come in any MessagePack
- * integer width; an integer that fits is taken for f64 too. Bounded nesting, no allocation that the input sizes. */
+ * integer width; an integer that fits is taken for f64 too. No nesting but arrays, no allocation at all. Zero bytes are
+ * an empty map; anything passes for a raw job. */
 int args_check(const struct schema_fields *f, const void *map, size_t bytes, char *error, size_t error_bytes);
+
+/* unknown argument "x" (known: n, who) → `error`; always -EINVAL. */
+int args_unknown_name(const struct schema_fields *f, const char *name, char *error, size_t error_bytes);
 
 /* Reads one field of a checked map. -ENOENT, -EINVAL (another type), -ERANGE. Strings point into `map`. */
 int args_get(const void *map, size_t bytes, const char *name, enum schema_type type, struct args_value *ret);
-/* Element i of an array field; args_array_length first. */
+/* An array field, element by element: open, then args_next until -ENOENT. Or by index, which walks from the start. */
+struct args_list {
+        const uint8_t *p, *end;
+        uint32_t n; /* elements left */
+};
+int args_open_array(const void *map, size_t bytes, const char *name, struct args_list *ret);
+int args_next(struct args_list *list, enum schema_type type, struct args_value *ret);
 int args_array_length(const void *map, size_t bytes, const char *name, uint32_t *ret);
 int args_get_element(const void *map, size_t bytes, const char *name, uint32_t i, enum schema_type type, struct args_value *ret);
 
-/* "n=97" by the schema: decimal, 0x…, true|false, text; arrays 1,2,3. For command lines. -EINVAL names the word. */
+/* "n=97" by the schema: decimal, 0x…, true|false, text; bytes as hex; arrays 1,2,3. For command lines. -EINVAL names the word. */
 int args_put_text(struct args_writer *w, const struct schema_fields *f, const char *name, const char *text, char *error,
                   size_t error_bytes);
-/* prime=true, one field a space-separated word; strings quoted only when they hold blanks or quotes; bytes as hex. */
+/* prime=true, one field a space-separated word; strings quoted only when they hold blanks or quotes; bytes as hex. A
+ * raw payload reads as one field `payload` of bytes. */
 int args_to_text(const struct schema_fields *f, const void *map, size_t bytes, char **ret);
 /* {"prime":true}; bytes as base64. */
 int args_to_json(const struct schema_fields *f, const void *map, size_t bytes, char **ret);

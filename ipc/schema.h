@@ -32,6 +32,7 @@ struct schema_field {
 
 struct schema_fields {
         bool is_raw;
+        bool is_result; /* only for the noun in error texts; schema_parse sets it */
         uint32_t n_fields;
         struct schema_field field[SCHEMA_MAX_FIELDS];
 };
@@ -50,7 +51,7 @@ struct schema {
         struct schema_job *jobs; /* index = layout_job.type */
 };
 
-/* Parses one signature. -EINVAL with `error` naming the offending word. */
+/* Parses one signature; sets all of *ret. -EINVAL with `error` naming the offending word. */
 int schema_parse_fields(const char *signature, struct schema_fields *ret, char *error, size_t error_bytes);
 
 /* One text for the wire: first line "plugin\tversion", then "name\targs\tresult\tmodels\tonce\thelp" per job type.

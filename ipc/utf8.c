@@ -1,0 +1,31 @@
+/* UTF-8 by the table of well-formed byte sequences (Unicode, table 3-7): the first byte decides how many follow and
+ * which range the second may have; that range excludes overlong forms, surrogates and what lies past U+10FFFF. */
+#include <stdint.h>
+
+#include "ipc/utf8.h"
+
+size_t utf8_length(const char *s, size_t bytes) {
+        static const struct {
+                uint8_t first, last, low, high, length;
+        } rows[] = {
+                {0x00, 0x7f, 0, 0, 1},       {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
+                {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
+                {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
+        };
+        if (bytes == 0)
+                return 0;
+        const uint8_t *p = (const uint8_t *)s;
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+                if (p[0] < rows[i].first || p[0] > rows[i].last)
+                        continue;
+                if (rows[i].length > bytes)
+                        return 0;
+                if (rows[i].length > 1 && (p[1] < rows[i].low || p[1] > rows[i].high))
+                        return 0;
+                for (size_t k = 2; k < rows[i].length; k++)
+                        if ((p[k] & 0xc0) != 0x80)
+                                return 0;
+                return rows[i].length;
+        }
+        return 0;
+}
