@@ -534,6 +534,7 @@ void pool_get_info(const struct pool *p, struct pool_info *ret) {
                         live->submitted += atomic_load(&p->channels[i]->channel.head->submitted);
 }
 
+enum pool_state pool_get_state(const struct pool *p) { return p->state; }
 bool pool_is_runtime(const struct pool *p) { return p->is_runtime; }
 const struct pool_config *pool_get_config(const struct pool *p) { return &p->config; }
 void pool_set_user(struct pool *p, void *user) { p->user = user; }

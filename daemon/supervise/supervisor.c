@@ -152,6 +152,8 @@ struct supervisor *supervisor_free(struct supervisor *s) {
                 return NULL;
         struct pool *p;
         struct worker *w;
+        s->hooks = (struct supervisor_hooks){0}; /* the bus face went before us */
+        s->on_down = NULL;
         s->spawner = spawner_free(s->spawner);
         while ((w = TAILQ_FIRST(&s->workers))) {
                 w->pool->workers[w->index] = NULL;

@@ -101,6 +101,7 @@ bool pool_is_runtime(const struct pool *p);
 const struct pool_config *pool_get_config(const struct pool *p);
 
 void pool_get_info(const struct pool *p, struct pool_info *ret);
+enum pool_state pool_get_state(const struct pool *p);
 int pool_start(struct pool *p, struct fault *f);
 int pool_stop(struct pool *p, struct fault *f);
 int pool_pause(struct pool *p, struct fault *f);

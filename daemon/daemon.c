@@ -1,0 +1,284 @@
+/* Wires droverd together and owns its beginning and end.
+ *
+ * Begin: ring, bus connection, supervisor (with its spawner), pools from files, bus name, READY. End: SIGTERM or SIGINT
+ * drains the pools for at most TimeoutStopSec=, a second one ends at once; SIGHUP is Reload. What breaks at the start is
+ * told in one line and ends the process with status 1; nothing is decided in here about jobs or workers. */
+#include "daemon/daemon.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "daemon/bus/bus.h"
+#include "daemon/reload.h"
+#include "ipc/event.h"
+
+struct daemon {
+        const struct daemon_options *options;
+        struct loop *loop;
+        struct bus *bus;
+        struct supervisor *supervisor;
+        struct config_paths paths;
+        bool has_paths;
+        int signal_fd;
+        struct loop_poll signal_poll;
+        struct loop_timer watchdog_timer;
+        uint64_t watchdog_ns;
+        bool is_stopping;
+        char status[128];
+};
+
+/* ---- the service manager ---- */
+
+static void daemon_tell_status(void *user) {
+        struct daemon *d = user;
+        char status[sizeof(d->status)];
+        uint32_t n_pools = 0, n_well = 0;
+        struct pool *p = NULL;
+        while ((p = supervisor_next_pool(d->supervisor, p))) {
+                enum pool_state state = pool_get_state(p);
+                n_pools++;
+                n_well += state == POOL_RUNNING || state == POOL_PAUSED || state == POOL_STOPPED;
+        }
+        snprintf(status, sizeof(status), "STATUS=%s%u of %u pools well, %u workers, %u sessions",
+                 d->is_stopping ? "Draining: " : "", n_well, n_pools, supervisor_n_workers(d->supervisor),
+                 supervisor_n_sessions(d->supervisor));
+        if (strcmp(status, d->status) == 0)
+                return;
+        memcpy(d->status, status, sizeof(status));
+        sd_notify(0, status);
+}
+
+static void daemon_on_watchdog(struct loop_timer *t) {
+        struct daemon *d = t->user;
+        sd_notify(0, "WATCHDOG=1");
+        loop_timer_set(d->loop, t, event_now_ns() + d->watchdog_ns, daemon_on_watchdog, d);
+}
+
+static void daemon_start_watchdog(struct daemon *d) {
+        uint64_t usec;
+        if (sd_watchdog_enabled(0, &usec) <= 0)
+                return;
+        d->watchdog_ns = usec * 1000 / 2;
+        loop_timer_set(d->loop, &d->watchdog_timer, event_now_ns() + d->watchdog_ns, daemon_on_watchdog, d);
+}
+
+/* ---- reload ---- */
+
+static int daemon_reload(void *user, struct reload_report *ret, struct fault *f) {
+        struct daemon *d = user;
+        if (reload_run(d->supervisor, &d->paths, ret, f) < 0)
+                return -1;
+        if (!d->options->has_log_level && ret->daemon.log_level >= 0)
+                log_open("droverd", ret->daemon.log_level);
+        return 0;
+}
+
+static void daemon_reload_by_signal(struct daemon *d) {
+        struct reload_report report;
+        struct fault f;
+        sd_notify(0, "RELOADING=1");
+        if (daemon_reload(d, &report, &f) < 0) {
+                log_error("reload: %s", f.text);
+        } else {
+                for (size_t i = 0; i < report.n_changes; i++)
+                        log_notice("reload: %s %s: %s", report.changes[i].kind, report.changes[i].name, report.changes[i].what);
+                reload_report_deinit(&report);
+        }
+        sd_notify(0, "READY=1");
+}
+
+/* ---- signals and the end ---- */
+
+static void daemon_on_down(void *user) {
+        struct daemon *d = user;
+        loop_exit(d->loop, 0);
+}
+
+static void daemon_stop(struct daemon *d, int signal) {
+        if (d->is_stopping) {
+                log_notice("signal %d again: ending at once", signal);
+                loop_exit(d->loop, 1);
+                return;
+        }
+        d->is_stopping = true;
+        log_notice("signal %d: draining", signal);
+        sd_notify(0, "STOPPING=1");
+        supervisor_shut_down(d->supervisor, daemon_on_down, d);
+}
+
+static void daemon_on_signal(struct loop_poll *p, uint32_t revents) {
+        struct daemon *d = p->user;
+        struct signalfd_siginfo si;
+        if (read(d->signal_fd, &si, sizeof(si)) != sizeof(si))
+                return;
+        if (si.ssi_signo == SIGHUP)
+                daemon_reload_by_signal(d);
+        else
+                daemon_stop(d, (int)si.ssi_signo);
+}
+
+static int daemon_catch_signals(struct daemon *d) {
+        sigset_t set;
+        sigemptyset(&set);
+        sigaddset(&set, SIGTERM);
+        sigaddset(&set, SIGINT);
+        sigaddset(&set, SIGHUP);
+        signal(SIGPIPE, SIG_IGN);
+        sigprocmask(SIG_BLOCK, &set, NULL);
+        d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+        if (d->signal_fd < 0)
+                return -errno;
+        return loop_poll_start(d->loop, &d->signal_poll, d->signal_fd, POLLIN, daemon_on_signal, d);
+}
+
+static void daemon_on_bus_lost(void *user, int error) {
+        struct daemon *d = user;
+        log_error("the bus is gone (%s): ending", strerror(error < 0 ? -error : error));
+        loop_exit(d->loop, d->is_stopping ? 0 : 1);
+}
+
+/* ---- the beginning ---- */
+
+/* The system's spawner has its own unit and stands behind a socket; a user's broker starts its own. */
+static int daemon_connect_spawner(const struct daemon_options *o, int *ret_fd) {
+        struct sockaddr_un address = {.sun_family = AF_UNIX};
+        *ret_fd = -1;
+        if (o->is_user)
+                return 0;
+        int n = snprintf(address.sun_path, sizeof(address.sun_path), "%s/spawn", o->runtime_dir);
+        if (n >= (int)sizeof(address.sun_path)) {
+                log_error("--runtime-dir=%s: too long for a socket", o->runtime_dir);
+                return -ENAMETOOLONG;
+        }
+        int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+                return -errno;
+        if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+                int r = -errno;
+                log_error("no spawner at %s: %s (systemctl start drover-spawn.socket)", address.sun_path, strerror(-r));
+                close(fd);
+                return r;
+        }
+        *ret_fd = fd;
+        return 0;
+}
+
+static int daemon_start_supervisor(struct daemon *d) {
+        const struct daemon_options *o = d->options;
+        struct supervisor_config config = {
+                .loop = d->loop,
+                .libexec_dir = o->libexec_dir,
+                .plugin_dir = o->plugin_dir,
+        };
+        bus_fill_hooks(d->bus, &config.hooks);
+        int r = daemon_connect_spawner(o, &config.spawner_fd);
+        if (r < 0)
+                return r;
+        r = supervisor_new(&d->supervisor, &config);
+        if (r < 0)
+                log_error("cannot start the spawner of %s: %s", o->libexec_dir, strerror(-r));
+        return r;
+}
+
+static int daemon_load_pools(struct daemon *d) {
+        struct reload_report report;
+        struct fault f;
+        if (daemon_reload(d, &report, &f) < 0) {
+                log_error("%s", f.text);
+                return -EINVAL;
+        }
+        reload_report_deinit(&report);
+        return 0;
+}
+
+static int daemon_start(struct daemon *d) {
+        const struct daemon_options *o = d->options;
+        char error[400];
+        const char *why;
+        int r = loop_new(&d->loop, &why);
+        if (r < 0) {
+                log_error("io_uring cannot be used: %s", why);
+                return r;
+        }
+        struct bus_config bus = {
+                .loop = d->loop,
+                .is_user = o->is_user,
+                .address = o->address,
+                .user = d,
+                .on_lost = daemon_on_bus_lost,
+                .on_reload = daemon_reload,
+        };
+        r = bus_new(&d->bus, &bus, error, sizeof(error));
+        if (r < 0) {
+                log_error("%s", error);
+                return r;
+        }
+        r = config_paths_init(&d->paths, o->is_user, o->config_dir);
+        d->has_paths = r >= 0;
+        if (r >= 0)
+                r = daemon_catch_signals(d);
+        if (r < 0) {
+                log_error("cannot start: %s", strerror(-r));
+                return r;
+        }
+        r = daemon_start_supervisor(d);
+        if (r >= 0)
+                r = daemon_load_pools(d);
+        if (r < 0)
+                return r;
+        r = bus_start(d->bus, d->supervisor, error, sizeof(error));
+        if (r < 0)
+                log_error("%s", error);
+        return r;
+}
+
+static void daemon_end(struct daemon *d) {
+        d->bus = bus_free(d->bus);
+        d->supervisor = supervisor_free(d->supervisor);
+        loop_timer_stop(&d->watchdog_timer);
+        loop_poll_stop(&d->signal_poll);
+        if (d->signal_fd >= 0)
+                close(d->signal_fd);
+        d->loop = loop_free(d->loop);
+        if (d->has_paths)
+                config_paths_deinit(&d->paths);
+}
+
+int daemon_run(const struct daemon_options *o) {
+        struct daemon d = {.options = o, .signal_fd = -1};
+        int status = 1;
+        if (daemon_start(&d) >= 0) {
+                daemon_start_watchdog(&d);
+                if (sd_notify(0, "READY=1") > 0)
+                        loop_add_hook(d.loop, daemon_tell_status, &d);
+                log_notice("ready: Drover %s", DROVER_VERSION);
+                status = loop_run(d.loop);
+                if (status < 0) {
+                        log_error("the event loop broke: %s", strerror(-status));
+                        status = 1;
+                }
+        }
+        daemon_end(&d);
+        return status;
+}
+
+int daemon_check(const struct daemon_options *o) {
+        struct config_paths paths;
+        int r = config_paths_init(&paths, o->is_user, o->config_dir);
+        if (r < 0) {
+                log_error("cannot read the configuration: %s", strerror(-r));
+                return 1;
+        }
+        size_t n_errors = reload_check(&paths);
+        config_paths_deinit(&paths);
+        return n_errors > 0;
+}

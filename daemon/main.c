@@ -1,0 +1,98 @@
+/* droverd's command line. Everything else: daemon.c. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/daemon.h"
+
+enum { OPT_USER = 256, OPT_SYSTEM, OPT_ADDRESS, OPT_CONFIG, OPT_PLUGIN, OPT_RUNTIME, OPT_STATE, OPT_LIBEXEC, OPT_LOG, OPT_CHECK };
+
+static const struct option main_options[] = {
+        {"address", required_argument, NULL, OPT_ADDRESS},
+        {"check", no_argument, NULL, OPT_CHECK},
+        {"config-dir", required_argument, NULL, OPT_CONFIG},
+        {"help", no_argument, NULL, 'h'},
+        {"libexec-dir", required_argument, NULL, OPT_LIBEXEC},
+        {"log-level", required_argument, NULL, OPT_LOG},
+        {"plugin-dir", required_argument, NULL, OPT_PLUGIN},
+        {"runtime-dir", required_argument, NULL, OPT_RUNTIME},
+        {"state-dir", required_argument, NULL, OPT_STATE},
+        {"system", no_argument, NULL, OPT_SYSTEM},
+        {"user", no_argument, NULL, OPT_USER},
+        {"version", no_argument, NULL, 'V'},
+        {0},
+};
+
+static void main_help(void) {
+        puts("droverd - runs native plugins as supervised, sandboxed worker processes\n"
+             "\n"
+             "  --user, --system    whose bus and files (default: --system for root, else --user)\n"
+             "  --address=BUS       a D-Bus address instead\n"
+             "  --config-dir=DIR    drover.conf and pools.d/ from here instead of the search path\n"
+             "  --plugin-dir=DIR    plugins (default " DROVER_PLUGIN_DIR ")\n"
+             "  --runtime-dir=DIR   sockets (default /run/drover)\n"
+             "  --state-dir=DIR     what outlives a restart (default /var/lib/drover)\n"
+             "  --libexec-dir=DIR   drover-spawn and drover-worker (default " DROVER_LIBEXEC_DIR ")\n"
+             "  --log-level=LEVEL   error, warning, notice, info or debug\n"
+             "  --check             read all files, tell every error, exit 1 if there was one\n"
+             "  --help, --version\n"
+             "\n"
+             "Exit status: 0 after SIGTERM and a drain, 1 when it cannot run, 2 for a bad command line.");
+}
+
+/* 0 go on, 1 leave with *ret_status */
+static int main_parse(int argc, char **argv, struct daemon_options *o, bool *ret_check, int *ret_status) {
+        for (int c; (c = getopt_long(argc, argv, "hV", main_options, NULL)) >= 0;) {
+                const char **const directory[] = {
+                        [OPT_ADDRESS - OPT_USER] = &o->address,   [OPT_CONFIG - OPT_USER] = &o->config_dir,
+                        [OPT_PLUGIN - OPT_USER] = &o->plugin_dir, [OPT_RUNTIME - OPT_USER] = &o->runtime_dir,
+                        [OPT_STATE - OPT_USER] = &o->state_dir,   [OPT_LIBEXEC - OPT_USER] = &o->libexec_dir,
+                };
+                *ret_status = 0;
+                if (c == 'h') {
+                        main_help();
+                        return 1;
+                } else if (c == 'V') {
+                        puts("droverd " DROVER_VERSION);
+                        return 1;
+                } else if (c == OPT_USER || c == OPT_SYSTEM) {
+                        o->is_user = c == OPT_USER;
+                } else if (c == OPT_CHECK) {
+                        *ret_check = true;
+                } else if (c == OPT_LOG && log_level_from_string(optarg, &o->log_level) == 0) {
+                        o->has_log_level = true;
+                } else if (c >= OPT_ADDRESS && c <= OPT_LIBEXEC) {
+                        *directory[c - OPT_USER] = optarg;
+                } else {
+                        *ret_status = 2;
+                        if (c == OPT_LOG)
+                                fprintf(stderr, "droverd: --log-level=%s: use error, warning, notice, info or debug\n", optarg);
+                        return 1;
+                }
+        }
+        if (optind < argc) {
+                fprintf(stderr, "droverd: unexpected argument \"%s\" (see --help)\n", argv[optind]);
+                *ret_status = 2;
+                return 1;
+        }
+        return 0;
+}
+
+int main(int argc, char **argv) {
+        struct daemon_options o = {
+                .is_user = geteuid() != 0,
+                .plugin_dir = DROVER_PLUGIN_DIR,
+                .runtime_dir = "/run/drover",
+                .state_dir = "/var/lib/drover",
+                .libexec_dir = DROVER_LIBEXEC_DIR,
+                .log_level = LOG_LEVEL_INFO,
+        };
+        bool check = false;
+        int status;
+        if (main_parse(argc, argv, &o, &check, &status))
+                return status;
+        log_open("droverd", o.log_level);
+        return check ? daemon_check(&o) : daemon_run(&o);
+}
