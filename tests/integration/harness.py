@@ -1,0 +1,560 @@
+"""A private bus, a droverd and pools from the build tree, for integration tests.
+
+    with Drover({"primes": {"Plugin": "primes", "Workers": 2}}) as d:
+        d.run("primes", "is_prime", n=97)            -> {"prime": True}
+
+Everything runs below the test process, which is a subreaper: whatever is left behind becomes its child, so the checks at
+the end (no process, no socket, no memfd) miss nothing. Nothing here sleeps for a fixed time: wait_for polls a condition
+until a deadline. Needs DROVER_BUILD (meson test sets it) and Debian's busctl and dbus-daemon. stdlib only.
+"""
+
+import ctypes
+import glob
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+BUILD = os.environ.get("DROVER_BUILD", os.path.join(os.path.dirname(__file__), "..", "..", "build"))
+BUILD = os.path.abspath(BUILD)
+SOURCE = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+
+DROVERD = f"{BUILD}/daemon/droverd"
+DROVERCTL = f"{BUILD}/daemon/ctl/droverctl"
+SPAWN = f"{BUILD}/daemon/spawn/drover-spawn"
+WORKER = f"{BUILD}/plugins/host/drover-worker"
+
+# Sanitizers and a loaded machine stretch every deadline.
+PATIENCE = float(os.environ.get("DROVER_TEST_PATIENCE", "1"))
+IS_SANITIZED = os.environ.get("DROVER_TEST_SANITIZED") == "1"
+
+MANAGER = ("/org/drover1", "org.drover1.Manager")
+
+SECTIONS = {
+    "Pool": "Plugin StartMethod Model Workers Slots SlotSize Overflow Threads Fibers Hooks MinWorkers MaxWorkers "
+            "PluginSHA256 RateLimit Capsules Durable AutoReload",
+    "Job": "MaxAttempts Guarantee QueueTimeout SoftTimeout HardTimeout RetryDelay RetryBackoff RetryMaxDelay ResultTTL",
+    "Worker": "MaxJobs RecycleMemory MaxAge RestartSec RestartMaxDelaySec StartLimitBurst StartLimitIntervalSec WatchdogSec "
+              "TimeoutStopSec KillGraceSec Environment Host Nice CPUAffinity MemoryMax MemoryHigh TasksMax CPUWeight "
+              "CPUQuota IOWeight",
+    "Sandbox": "Profile SystemCallFilter MemoryDenyWriteExecute ReadOnlyPaths ReadWritePaths Require",
+}
+SECTION_OF = {key: section for section, keys in SECTIONS.items() for key in keys.split()}
+
+BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>session</type>
+  <listen>unix:path={path}</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+    <allow own="*"/>
+  </policy>
+  <limit name="max_replies_per_connection">50000</limit>
+  <limit name="max_match_rules_per_connection">50000</limit>
+</busconfig>
+"""
+
+PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+
+
+class BusError(Exception):
+    """A call was answered by an error: .name is the D-Bus name, .text the message."""
+
+    def __init__(self, name, text):
+        super().__init__(f"{name}: {text}")
+        self.name, self.text = name, text
+
+
+# ---- time and processes ----
+
+
+def wait_for(condition, seconds=10, what="", step=0.01):
+    """The first true value of condition(); AssertionError after `seconds`."""
+    deadline = time.monotonic() + seconds * PATIENCE
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"after {seconds * PATIENCE:.0f} s still not so: {what or condition}")
+        time.sleep(step)
+
+
+def pause(seconds):
+    """Lets time pass where passing time is what is measured (an idle process, a limit that must not strike early)."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(left)
+
+
+def stat_of(pid):
+    """(name, state, ppid) or None when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+            text = f.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    name = text[text.index("(") + 1:text.rindex(")")]
+    rest = text[text.rindex(")") + 2:].split()
+    return name, rest[0], int(rest[1])
+
+
+def is_alive(pid):
+    """Runs or could run: a zombie does not."""
+    stat = stat_of(pid)
+    return stat is not None and stat[1] not in "ZX"
+
+
+def descendants(root=None):
+    """pid -> name of everything below `root` (this process), zombies left out."""
+    parent, names = {}, {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        stat = stat_of(entry)
+        if stat and stat[1] not in "ZX":
+            names[int(entry)], parent[int(entry)] = stat[0], stat[2]
+    root = root or os.getpid()
+    found = {}
+    for pid in parent:
+        at, seen = pid, set()
+        while at in parent and at not in seen and at != root:
+            seen.add(at)
+            at = parent[at]
+        if at == root and pid != root:
+            found[pid] = names[pid]
+    return found
+
+
+def reap_orphans(known=()):
+    """Collects zombies that became ours, without taking those that a Popen waits for."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) not in known:
+            stat = stat_of(entry)
+            if stat and stat[1] == "Z" and stat[2] == os.getpid():
+                try:
+                    os.waitpid(int(entry), os.WNOHANG)
+                except ChildProcessError:
+                    pass
+
+
+def fds_of(pid):
+    """fd -> what it is, sorted names without numbers."""
+    found = {}
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                found[int(fd)] = os.readlink(f"/proc/{pid}/fd/{fd}")
+            except FileNotFoundError:
+                pass
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return found
+
+
+def memfds_of(pid):
+    """Names of the memfds that a process holds or maps."""
+    held = [name for name in fds_of(pid).values() if name.startswith("/memfd:")]
+    try:
+        with open(f"/proc/{pid}/maps", encoding="utf-8") as f:
+            held += sorted({line.split(None, 5)[5].strip() for line in f if "/memfd:" in line})
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return held
+
+
+def rss_kib(pid, field="VmHWM"):
+    with open(f"/proc/{pid}/status", encoding="utf-8") as f:
+        for line in f:
+            if line.startswith(field + ":"):
+                return int(line.split()[1])
+    return 0
+
+
+def kill(pid, number=signal.SIGKILL):
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+# ---- values of busctl --json=short ----
+
+
+def unwrap(value):
+    """{"type": "t", "data": 3} -> 3, all the way down."""
+    if isinstance(value, dict):
+        if set(value) == {"type", "data"}:
+            return unwrap(value["data"])
+        return {key: unwrap(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [unwrap(v) for v in value]
+    return value
+
+
+def busctl_words(value):
+    """A Python value as busctl's words of an a{sv} entry."""
+    if isinstance(value, bool):
+        return ["b", "true" if value else "false"]
+    if isinstance(value, int):
+        return ["t", str(value)] if value >= 0 else ["x", str(value)]
+    if isinstance(value, float):
+        return ["d", repr(value)]
+    if isinstance(value, bytes):
+        return ["ay", str(len(value))] + [str(b) for b in value]
+    if isinstance(value, tuple):  # ("i", 5): exactly this type
+        return [value[0], str(value[1])]
+    if isinstance(value, list):
+        kind = busctl_words(value[0])[0] if value else "s"
+        return ["a" + kind, str(len(value))] + [w for v in value for w in busctl_words(v)[1:]]
+    return ["s", str(value)]
+
+
+def dict_words(values):
+    words = [str(len(values))]
+    for key, value in values.items():
+        words += [key] + busctl_words(value)
+    return words
+
+
+# ---- the bus and the daemon ----
+
+
+class Bus:
+    """A private dbus-daemon."""
+
+    def __init__(self, directory):
+        self.path = os.path.join(directory, "bus")
+        self.address = "unix:path=" + self.path
+        config = os.path.join(directory, "bus.conf")
+        with open(config, "w", encoding="utf-8") as f:
+            f.write(BUS_CONFIG.format(path=self.path))
+        reader, writer = os.pipe()
+        self.process = subprocess.Popen(
+            ["dbus-daemon", "--nofork", "--nopidfile", "--nosyslog", "--config-file=" + config, f"--print-address={writer}"],
+            stdin=subprocess.DEVNULL, pass_fds=[writer], start_new_session=True)
+        os.close(writer)
+        with os.fdopen(reader) as f:
+            if not f.readline():
+                raise AssertionError("dbus-daemon did not start")
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(10)
+
+
+def plugin_files():
+    return sorted(glob.glob(f"{BUILD}/plugins/*/*.so") + glob.glob(f"{BUILD}/tests/plugins/*.so"))
+
+
+class Drover:
+    """droverd --user on a private bus. Pools are written before the start; write_pool and reload() later."""
+
+    def __init__(self, pools=None, args=(), env=None, launcher=(), wait=True, config=None):
+        self.dir = tempfile.mkdtemp(prefix="drover-test-")
+        self.log_path = os.path.join(self.dir, "log")
+        self.config_dir = os.path.join(self.dir, "config")
+        self.plugin_dir = os.path.join(self.dir, "plugins")
+        for name in ("config/pools.d", "plugins", "libexec", "bin", "runtime", "state"):
+            os.makedirs(os.path.join(self.dir, name), mode=0o700)
+        for program in (SPAWN, WORKER):
+            os.symlink(program, os.path.join(self.dir, "libexec", os.path.basename(program)))
+        for program in (DROVERD, DROVERCTL):
+            os.symlink(program, os.path.join(self.dir, "bin", os.path.basename(program)))
+        for plugin in plugin_files():
+            target = os.path.join(self.plugin_dir, os.path.basename(plugin))
+            shutil.copy(plugin, target)
+            os.chmod(target, 0o755)
+        self.args, self.launcher = list(args), list(launcher)
+        self.bus = None
+        self.process = None
+        self.extra_env = dict(env or {})
+        self.pools = dict(pools or {})
+        if config:
+            with open(os.path.join(self.config_dir, "drover.conf"), "w", encoding="utf-8") as f:
+                f.write(config)
+        for name, keys in self.pools.items():
+            self.write_pool(name, **keys)
+        self.wait = wait
+
+    def __enter__(self):
+        try:
+            self.bus = Bus(self.dir)
+            self.start()
+            if self.wait:
+                for name in self.pools:
+                    self.wait_state(name, "running")
+        except BaseException:
+            self.print_log()
+            self.tear_down()
+            raise
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        if kind:
+            self.print_log()
+        self.tear_down(check=kind is None)
+
+    # ---- processes ----
+
+    def env(self):
+        e = dict(os.environ, DBUS_SESSION_BUS_ADDRESS=self.bus.address if self.bus else "unix:path=/nonexistent")
+        e.pop("DBUS_STARTER_ADDRESS", None)
+        e["PATH"] = os.path.join(self.dir, "bin") + ":" + e["PATH"]
+        e.update(self.extra_env)
+        return e
+
+    def command(self):
+        d = self.dir
+        return self.launcher + [DROVERD, "--user", f"--config-dir={self.config_dir}", f"--plugin-dir={self.plugin_dir}",
+                                f"--libexec-dir={d}/libexec", f"--runtime-dir={d}/runtime", f"--state-dir={d}/state"] + self.args
+
+    def start(self, wait=True):
+        with open(self.log_path, "a", encoding="utf-8") as log:
+            self.process = subprocess.Popen(self.command(), env=self.env(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            start_new_session=True)
+        if wait:
+            wait_for(lambda: self.process.poll() is not None or self.has_name(), 20, "droverd owns org.drover1")
+            if self.process.poll() is not None:
+                raise AssertionError(f"droverd ended with {self.process.returncode}:\n{self.log()}")
+
+    def has_name(self):
+        r = subprocess.run(["busctl", "--user", "--json=short", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus",
+                            "org.freedesktop.DBus", "NameHasOwner", "s", "org.drover1"],
+                           env=self.env(), capture_output=True, text=True, check=False)
+        return r.returncode == 0 and unwrap(json.loads(r.stdout))[0]
+
+    def stop(self, seconds=40):
+        """SIGTERM; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds * PATIENCE)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def spawner(self):
+        """The spawner's pid: droverd's only child."""
+        pids = [pid for pid, name in descendants(self.pid).items() if name.startswith("drover-spawn")
+                and stat_of(pid) and stat_of(pid)[2] == self.pid]
+        return pids[0] if pids else 0
+
+    def pids(self):
+        """Everything that belongs to this daemon, by name."""
+        return descendants(self.pid)
+
+    def templates(self):
+        """Pids of the templates: children of the spawner that are no worker of the bus."""
+        spawner, workers = self.spawner(), {w["Pid"] for w in self.workers()}
+        return sorted(pid for pid in descendants(spawner) if pid not in workers) if spawner else []
+
+    def log(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def print_log(self):
+        if os.path.exists(self.log_path):
+            sys.stderr.write("---- droverd's log ----\n" + "".join(self.log().splitlines(keepends=True)[-80:]) + "----\n")
+
+    def tear_down(self, check=True):
+        known = [p.pid for p in (self.process, self.bus and self.bus.process) if p]
+        code = 0
+        try:
+            if self.process and self.process.poll() is None:
+                code = self.stop()
+            if self.bus:
+                self.bus.stop()
+            if check:
+                self.check_nothing_left(known)
+                assert code == 0, f"droverd exited {code} on SIGTERM:\n{self.log()}"
+                assert_log_is_clean(self.log())
+        finally:
+            for pid in descendants():
+                kill(pid)
+            if self.process:
+                self.process.wait()
+            reap_orphans()
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+    def check_nothing_left(self, known=()):
+        """A second after the end: no process below this one, no socket file, no memfd here."""
+        def left():
+            reap_orphans(known)
+            return descendants()
+        wait_for(lambda: not left(), 1, "no process is left of droverd")
+        sockets = [f for f in glob.glob(f"{self.dir}/runtime/**", recursive=True) if not os.path.isdir(f)]
+        assert not sockets, f"files are left in the runtime directory: {sockets}"
+        assert not memfds_of(os.getpid()), memfds_of(os.getpid())
+
+    # ---- configuration ----
+
+    def write_pool(self, name, **keys):
+        self.pools[name] = keys
+        lines = {}
+        for key, value in keys.items():
+            for v in value if isinstance(value, list) else [value]:
+                lines.setdefault(SECTION_OF.get(key, "Pool"), []).append(f"{key}={v}")
+        text = "".join(f"[{section}]\n" + "\n".join(rows) + "\n" for section, rows in lines.items())
+        return self.write_pool_text(name, text)
+
+    def write_pool_text(self, name, text):
+        path = os.path.join(self.config_dir, "pools.d", name + ".pool")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text)
+        return path
+
+    def remove_pool_file(self, name):
+        os.unlink(os.path.join(self.config_dir, "pools.d", name + ".pool"))
+        self.pools.pop(name, None)
+
+    def reload(self):
+        return self.call(*MANAGER, "Reload", "t", 0)
+
+    # ---- the bus ----
+
+    def busctl(self, *words, check=True, timeout=60):
+        r = subprocess.run(["busctl", "--user", *map(str, words)], env=self.env(), capture_output=True, text=True,
+                           timeout=timeout * PATIENCE, check=False)
+        if check and r.returncode != 0:
+            raise AssertionError(f"busctl {' '.join(map(str, words))}: {r.stderr}")
+        return r
+
+    def call(self, path, interface, member, signature="", *words, timeout=30):
+        """The reply's only value, or a list of them. Raises BusError."""
+        command = ["busctl", "--user", "--json=short", f"--timeout={int(timeout * PATIENCE)}", "call", "org.drover1", path,
+                   interface, member]
+        if signature:
+            command += [signature, *map(str, words)]
+        # busctl prints only an error's message; its name stands in the trace of messages.
+        env = dict(self.env(), SYSTEMD_LOG_LEVEL="debug")
+        r = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout * PATIENCE + 10, check=False)
+        if r.returncode != 0:
+            name = re.findall(r" error-name=(\S+) ", r.stderr)
+            text = re.findall(r"^Call failed: (.*)", r.stderr, re.MULTILINE | re.DOTALL)
+            raise BusError(name[-1] if name else "", text[-1].strip() if text else r.stderr[-500:])
+        if not r.stdout.strip():
+            return None
+        values = unwrap(json.loads(r.stdout))
+        return values[0] if isinstance(values, list) and len(values) == 1 else values
+
+    def get(self, path, interface, name):
+        r = self.busctl("--json=short", "get-property", "org.drover1", path, interface, name)
+        return unwrap(json.loads(r.stdout))
+
+    def get_all(self, path, interface):
+        """All properties; {} when the object is gone."""
+        r = self.busctl("--json=short", "call", "org.drover1", path, "org.freedesktop.DBus.Properties", "GetAll", "s", interface,
+                        check=False)
+        return unwrap(json.loads(r.stdout))[0] if r.returncode == 0 else {}
+
+    def run(self, pool, job, options=None, timeout=30, **args):
+        return self.call(*MANAGER, "Run", "ssa{sv}a{sv}", pool, job, *dict_words(args), *dict_words(options or {}), timeout=timeout)
+
+    def submit(self, pool, job, options=None, **args):
+        """(id, path)"""
+        return self.call(*MANAGER, "Submit", "ssa{sv}a{sv}", pool, job, *dict_words(args), *dict_words(options or {}))
+
+    def wait_job(self, path, seconds=20):
+        """The job's state once it has a verdict."""
+        return self.call(path, "org.drover1.Job", "Wait", "t", int(seconds * PATIENCE * 1000000), timeout=seconds + 5)
+
+    def result(self, path):
+        return self.call(path, "org.drover1.Job", "GetResult")
+
+    def job(self, path):
+        return self.get_all(path, "org.drover1.Job")
+
+    def pool_path(self, name):
+        return self.call(*MANAGER, "GetPool", "s", name)
+
+    def pool(self, name):
+        return self.get_all(self.pool_path(name), "org.drover1.Pool")
+
+    def pool_call(self, name, member, signature="", *words):
+        return self.call(self.pool_path(name), "org.drover1.Pool", member, signature, *words)
+
+    def wait_state(self, name, state, seconds=20):
+        def look():
+            properties = self.pool(name)
+            if properties.get("State") == "refused" and state != "refused":
+                raise AssertionError(f"pool {name} is refused: {properties['Problem']}")
+            return properties if properties.get("State") == state else None
+        return wait_for(look, seconds, f"pool {name} is {state}")
+
+    def list_workers(self, pool=None):
+        """[(id, pool, path, pid, state)]"""
+        rows = self.call(*MANAGER, "ListWorkers") or []
+        return [row for row in rows if pool is None or row[1] == pool]
+
+    def workers(self, pool=None):
+        """Properties of all workers; those that go meanwhile are left out."""
+        found = [self.get_all(row[2], "org.drover1.Worker") for row in self.list_workers(pool)]
+        return [w for w in found if w]
+
+    def wait_workers(self, pool, n, states=("idle", "running"), seconds=20):
+        def look():
+            rows = [row for row in self.list_workers(pool) if row[4] in states]
+            return rows if len(rows) == n else None
+        return wait_for(look, seconds, f"pool {pool} has {n} workers")
+
+    def deaths(self, pool="", n=1000):
+        return self.call(*MANAGER, "ListDeaths", "su", pool, n)
+
+    # ---- droverctl ----
+
+    def ctl(self, *words, input=None, timeout=120):
+        return subprocess.run([DROVERCTL, "--user", *map(str, words)], env=self.env(), input=input, capture_output=True, text=True,
+                              timeout=timeout * PATIENCE, check=False)
+
+    def ctl_start(self, *words, **popen):
+        return subprocess.Popen([DROVERCTL, "--user", *map(str, words)], env=self.env(), text=True, **popen)
+
+
+def assert_log_is_clean(log):
+    """No sanitizer said anything, no assertion failed."""
+    for word in ("ERROR: AddressSanitizer", "runtime error:", "ERROR: LeakSanitizer", "WARNING: ThreadSanitizer", "Assertion"):
+        assert word not in log, f"{word} in the log:\n{log}"
+
+
+class Test(unittest.TestCase):
+    """For tests that share nothing: each starts its own Drover."""
+
+    maxDiff = None
+
+    def assert_error(self, name, *words):
+        """Context manager: the block must raise BusError `name` (its last part) whose text holds the words."""
+        return _ErrorCheck(self, name, words)
+
+
+class _ErrorCheck:
+    def __init__(self, test, name, words):
+        self.test, self.name, self.words = test, name, words
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        self.test.assertIsNotNone(kind, f"no error, {self.name} expected")
+        if not issubclass(kind, BusError):
+            return False
+        self.error = value
+        self.test.assertEqual(value.name.rpartition(".")[2], self.name, value)
+        for word in self.words:
+            self.test.assertIn(word, value.text)
+        return True
+
+
+def main():
+    unittest.main(verbosity=2)
