@@ -1,0 +1,250 @@
+/* Owns the ends: waitid, kill of process groups, and the hunt for escapees.
+ *
+ * A worker's end: seen with WNOWAIT, so that its pid, which is its process group's name, cannot be given to anybody
+ * else; then its group is killed, then it is reaped. SPAWN_EXITED says that its group is gone: if a member is still on
+ * its way out, the worker stands in stage CLOSING, and its event waits for the member's own end (it is our child by
+ * then).
+ *
+ * Everything that loses its parent below us becomes our child (subreaper). A child that is neither worker nor template
+ * nor of a closing worker's group is an escapee: killed, counted, told. Escapees that live on are found in
+ * /proc/thread-self/children whenever some child ends, because becoming our child is caused by an end; killing one may
+ * orphan the next, whose end comes with a SIGCHLD again. The one unknown child that is no escapee is a worker whose
+ * template has not reported it yet, so templates are heard first, and while any of them owes an answer unknown children
+ * are left alone until the answer is there.
+ *
+ * Rejected: pidfds of workers in the poll set (a start would cost a descriptor here and each wake-up a walk over all of
+ * them). The pidfd that the broker holds is only to watch. */
+#include "daemon/spawn/reap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/log.h"
+#include "daemon/spawn/events.h"
+#include "daemon/spawn/template.h"
+#include "daemon/spawn/workers.h"
+
+enum {
+        CHILDREN_BYTES = 64 * 1024, /* of the list of pids: more than 8000 of them; the rest is seen next time */
+        END_PATIENCE_MS = 5000,
+};
+
+int reap_init(struct spawner *s) {
+        if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
+                return -errno;
+        s->children_fd = open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
+        return s->children_fd < 0 ? -errno : 0;
+}
+
+void reap_kill(const struct spawn_worker *w, int signal) {
+        if (signal == SIGKILL)
+                kill(-w->pid, SIGKILL); /* fails before the worker made itself a session */
+        kill(w->pid, signal);
+}
+
+/* ---- ends ---- */
+
+/* What ended (not reaped), pid 0 if nothing did. */
+static siginfo_t next_end(idtype_t type, pid_t pid) {
+        siginfo_t si = {0};
+        if (waitid(type, (id_t)pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0)
+                si.si_pid = 0;
+        return si;
+}
+
+static void bury(pid_t pid, struct rusage *ret_usage) {
+        int status;
+        kill(-pid, SIGKILL); /* if it leads a group: nobody else can have that number while it is not reaped */
+        while (wait4(pid, &status, __WALL, ret_usage) < 0 && errno == EINTR)
+                ;
+}
+
+static bool is_group_gone(pid_t group) { return kill(-group, 0) < 0 && errno == ESRCH; }
+
+static void worker_ended(struct spawner *s, struct spawn_worker *w, const siginfo_t *si) {
+        static const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS};
+        bool was_crash = si->si_code == CLD_DUMPED;
+        for (unsigned i = 0; i < sizeof crashes / sizeof *crashes; i++)
+                was_crash |= si->si_code == CLD_KILLED && si->si_status == crashes[i];
+
+        struct rusage usage = {0};
+        bury(w->pid, &usage);
+        w->exited.code = si->si_code;
+        w->exited.status = si->si_status;
+        w->exited.cpu_us = (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000u +
+                           (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+        w->exited.max_rss_kib = (uint64_t)usage.ru_maxrss;
+        uint64_t serial = w->template_serial;
+        if (is_group_gone(w->pid))
+                workers_exited(s, w);
+        else
+                workers_set_stage(s, w, WORKER_CLOSING);
+        if (serial)
+                template_count_end(s, serial, was_crash);
+}
+
+static bool is_of_closing_group(const struct spawner *s, pid_t pid) {
+        pid_t group = getpgid(pid);
+        for (unsigned i = 0; i < s->n_workers; i++)
+                if (s->workers[i].stage == WORKER_CLOSING && s->workers[i].pid == group)
+                        return true;
+        return false;
+}
+
+static void tell_escaped(struct spawner *s, pid_t pid) {
+        struct spawn_event e = {.type = SPAWN_ESCAPED, .pid = pid};
+        events_send(s, &e, NULL, 0);
+}
+
+static void check_closing(struct spawner *s) {
+        for (unsigned i = 0; i < s->n_workers;) {
+                struct spawn_worker *w = &s->workers[i];
+                if (w->stage == WORKER_CLOSING && is_group_gone(w->pid))
+                        workers_exited(s, w); /* the last one takes its place */
+                else
+                        i++;
+        }
+}
+
+/* False: an unknown child that a template may still report. */
+static bool child_ended(struct spawner *s, const siginfo_t *si) {
+        struct rusage usage;
+        struct spawn_worker *w = workers_find_pid(s, si->si_pid);
+        struct template *t = w ? NULL : template_find_pid(s, si->si_pid);
+        if (!w && !t && s->n_asked) {
+                template_receive_all(s);
+                w = workers_find_pid(s, si->si_pid);
+                if (!w && s->n_asked)
+                        return false;
+        }
+        if (w) {
+                worker_ended(s, w, si);
+        } else if (t) {
+                s->n_unreported += template_died(s, t, si->si_code, si->si_status);
+                bury(si->si_pid, &usage);
+        } else {
+                bool is_escapee = !is_of_closing_group(s, si->si_pid);
+                bury(si->si_pid, &usage);
+                if (is_escapee && s->n_unreported)
+                        s->n_unreported--;
+                else if (is_escapee)
+                        tell_escaped(s, si->si_pid);
+        }
+        return true;
+}
+
+/* An unknown child's end is held back and hides those behind it: ask for each of the others by name. */
+static void reap_known(struct spawner *s) {
+        pid_t pids[SPAWNER_MAX_WORKERS + SPAWNER_MAX_TEMPLATES];
+        unsigned n = 0;
+        for (unsigned i = 0; i < s->n_workers; i++)
+                if (s->workers[i].stage == WORKER_STARTED)
+                        pids[n++] = s->workers[i].pid;
+        for (unsigned i = 0; i < s->n_templates; i++)
+                pids[n++] = s->templates[i]->pid;
+        for (unsigned i = 0; i < n; i++) {
+                siginfo_t si = next_end(P_PID, pids[i]);
+                if (si.si_pid)
+                        child_ended(s, &si);
+        }
+}
+
+/* ---- those that live on ---- */
+
+/* Calls `fn` for every child, living or not. */
+static void for_each_child(struct spawner *s, void (*fn)(struct spawner *s, pid_t pid)) {
+        static char list[CHILDREN_BYTES];
+        size_t bytes = 0;
+        ssize_t n;
+        while (bytes < sizeof list - 1 &&
+               (n = pread(s->children_fd, list + bytes, sizeof list - 1 - bytes, (off_t)bytes)) > 0)
+                bytes += (size_t)n;
+        list[bytes] = 0;
+        for (char *c = list, *end; (end = strchr(c, ' ')); c = end + 1) {
+                int pid = atoi(c);
+                if (pid > 1)
+                        fn(s, pid);
+        }
+}
+
+static void kill_unknown(struct spawner *s, pid_t pid) {
+        if (workers_find_pid(s, pid) || template_find_pid(s, pid))
+                return;
+        s->n_unknown++;
+        if (s->n_asked)
+                return;
+        kill(-pid, SIGKILL);
+        kill(pid, SIGKILL);
+}
+
+static void hunt(struct spawner *s) {
+        if (s->n_asked)
+                template_receive_all(s);
+        s->n_unknown = 0;
+        for_each_child(s, kill_unknown);
+        s->is_hunt_held = s->n_unknown && s->n_asked;
+        if (s->n_unknown == 0)
+                s->n_unreported = 0;
+}
+
+void reap_run(struct spawner *s) {
+        bool is_hunting = s->is_hunt_held, is_held = false;
+        siginfo_t si;
+        s->is_reap_due = false;
+        while ((si = next_end(P_ALL, 0)).si_pid) {
+                is_hunting = true;
+                if (!child_ended(s, &si)) {
+                        is_held = true;
+                        reap_known(s);
+                        break;
+                }
+        }
+        if (!is_hunting)
+                return;
+        check_closing(s);
+        hunt(s);
+        s->is_reap_due |= is_held && !s->n_asked;
+}
+
+/* ---- everything ---- */
+
+static void kill_child(struct spawner *s, pid_t pid) {
+        kill(-pid, SIGKILL);
+        kill(pid, SIGKILL);
+}
+
+void reap_everything(struct spawner *s) {
+        struct timespec start, now;
+        clock_gettime(CLOCK_MONOTONIC, &start);
+        for (;;) {
+                for_each_child(s, kill_child);
+                siginfo_t si;
+                struct rusage usage;
+                while ((si = next_end(P_ALL, 0)).si_pid)
+                        bury(si.si_pid, &usage);
+                if (waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 && errno == ECHILD)
+                        return;
+                clock_gettime(CLOCK_MONOTONIC, &now);
+                if ((now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000 > END_PATIENCE_MS) {
+                        log_error("some processes do not die of SIGKILL: they hang in the kernel");
+                        return;
+                }
+                struct pollfd p = {.fd = s->signal_fd, .events = POLLIN};
+                if (poll(&p, 1, 10) > 0) {
+                        struct signalfd_siginfo drained;
+                        while (read(s->signal_fd, &drained, sizeof drained) > 0)
+                                ;
+                }
+        }
+}

@@ -1,0 +1,81 @@
+/* All that the spawner knows: generations, templates, workers and the broker it serves. Bounded tables in one struct.
+ *
+ * Layers: events ← workers ← {start, template} ← reap ← requests ← main; plugin-file stands alone. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "ipc/wire.h"
+
+enum {
+        SPAWNER_MAX_WORKERS = 1024,
+        SPAWNER_MAX_GENERATIONS = 256,
+        SPAWNER_MAX_TEMPLATES = 512, /* current ones and those that were told to end but are not reaped yet */
+};
+
+struct event_node;
+struct template;
+
+/* One sealed copy of a plugin file and how its workers are started. */
+struct generation {
+        uint32_t id;
+        int plugin_fd; /* sealed memfd */
+        char pool[sizeof(((struct spawn_request *)0)->pool)];
+        char plugin[WIRE_NAME];
+        char environment[WIRE_ENVIRONMENT];
+        char **envp;               /* the fixed part and pointers into `environment`; NULL-ended */
+        struct template *template; /* the one that new workers come from; NULL = none yet */
+};
+
+enum worker_stage {
+        WORKER_QUEUED,  /* forkserver: waits for its template to be ready or to have room */
+        WORKER_ASKED,   /* forkserver: the template was told to fork it */
+        WORKER_STARTED, /* has a pid */
+        WORKER_CLOSING, /* dead and reaped, but something of its process group is not gone yet */
+};
+
+struct spawn_worker {
+        uint32_t id, generation;
+        enum worker_stage stage;
+        pid_t pid;
+        int broker_fd;            /* ASKED: the broker's end of its control socket */
+        uint32_t pending_signal;  /* ASKED: to be sent once it has a pid */
+        uint64_t template_serial; /* 0 = not from a template */
+        uint64_t asked_ns;
+        struct { /* CLOSING: to be told once the group is gone */
+                int32_t code, status;
+                uint64_t cpu_us, max_rss_kib;
+        } exited;
+};
+
+struct spawner {
+        const char *plugin_dir, *worker_path;
+        int plugin_dir_fd;
+        char *environment[4]; /* what every worker gets */
+        unsigned n_environment;
+        int null_fd;     /* /dev/null, for 0, 1 and 2 of every child */
+        int children_fd; /* /proc/thread-self/children */
+        int signal_fd, listen_fd;
+        uid_t broker_uid; /* listener: who may connect, beside root */
+
+        int broker_fd;            /* -1 = none */
+        const char *broker_fault; /* set: drop the broker at the next turn; "" = it went away by itself */
+        struct event_node *first_event, **last_event; /* not taken by the broker's socket yet */
+        unsigned n_events;
+
+        struct generation *generations[SPAWNER_MAX_GENERATIONS];
+        unsigned n_generations;
+        struct template *templates[SPAWNER_MAX_TEMPLATES];
+        unsigned n_templates;
+        uint64_t template_serial;
+        struct spawn_worker workers[SPAWNER_MAX_WORKERS]; /* compact: the first n_workers */
+        unsigned n_workers;
+        unsigned n_asked; /* workers in stage ASKED */
+
+        bool is_reap_due;   /* a child may have ended without a SIGCHLD still to come */
+        bool is_hunt_held;  /* an unknown child was left alone: it may be a worker its template has not reported yet */
+        unsigned n_unknown; /* children in the last hunt that nobody started */
+        unsigned n_unreported; /* workers that a template may have made just before it died */
+};
