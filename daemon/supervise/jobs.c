@@ -474,7 +474,6 @@ int job_submit(const struct job_request *r, struct job **ret, struct fault *f) {
                 return fault_set(f, FAULT_INTERNAL, "the channel of pool %s does not take the job: %s", p->config.name,
                                  strerror(-error));
         }
-        p->counters.submitted++;
         if (queue_timeout_ns)
                 loop_timer_set(p->supervisor->loop, &j->deadline_timer, j->submitted_ns + queue_timeout_ns, job_on_deadline, j);
         bell_ring(p->bells[p->channels[0]->bell].memory, 0, p->doorbell_fd);
