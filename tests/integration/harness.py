@@ -442,7 +442,7 @@ class Drover:
         r = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout * PATIENCE + 10, check=False)
         if r.returncode != 0:
             name = re.findall(r" error-name=(\S+) ", r.stderr)
-            text = re.findall(r"^Call failed: (.*)", r.stderr, re.MULTILINE | re.DOTALL)
+            text = re.findall(r"^Call failed: (.*?)(?=\nBus busctl|\Z)", r.stderr, re.MULTILINE | re.DOTALL)
             raise BusError(name[-1] if name else "", text[-1].strip() if text else r.stderr[-500:])
         if not r.stdout.strip():
             return None
