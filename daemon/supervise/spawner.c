@@ -155,10 +155,9 @@ static int spawner_exec(struct spawner *s, int child_fd) {
         sigfillset(&all);
         posix_spawn_file_actions_init(&actions);
         posix_spawnattr_init(&attributes);
-        posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+        posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
         posix_spawnattr_setsigmask(&attributes, &none);
         posix_spawnattr_setsigdefault(&attributes, &all);
-        posix_spawnattr_setpgroup(&attributes, 0); /* a terminal's Ctrl-C is for the broker to answer */
         posix_spawn_file_actions_adddup2(&actions, child_fd, 3);
         int r = -posix_spawn(&s->pid, program, &actions, &attributes, argv, environ);
         posix_spawn_file_actions_destroy(&actions);
