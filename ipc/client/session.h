@@ -53,9 +53,11 @@ struct session_result {
         uint64_t queued_ns, started_ns, finished_ns;
 };
 
-/* The next job with a verdict, in order of discovery; its slot is freed. 1, or 0 at the deadline, -EPIPE. */
+/* The next job with a verdict, in order of discovery; its slot is freed. 1, or 0 at the deadline or with nothing in
+ * flight, -EPIPE, -EINTR. A result that does not fit the schema comes as FAILED with EBADMSG. */
 int session_next(struct session *s, struct session_result *ret, uint64_t deadline_ns);
-/* Waits for one particular job, whatever else is done meanwhile (that stays for session_next). 1, 0 at the deadline. */
+/* Waits for one particular job, whatever else is done meanwhile (that stays for session_next). 1, 0 at the deadline, -EPIPE,
+ * -EINTR, -EINVAL if nothing is in flight there. */
 int session_wait(struct session *s, uint32_t slot, struct session_result *ret, uint64_t deadline_ns);
 /* Spinning before sleeping, in pause rounds; 0 = sleep at once. Default: a short fixed spin. */
 void session_set_spin(struct session *s, uint32_t rounds);

@@ -1,0 +1,46 @@
+/* Shared by session.c, which lives by it, and session-open.c, which makes it. */
+#pragma once
+
+#include "ipc/bell.h"
+#include "ipc/channel.h"
+#include "ipc/client/session.h"
+
+enum { SESSION_NONE = UINT32_MAX };
+
+enum session_slot_state {
+        SESSION_IDLE = 0,
+        SESSION_BUSY,  /* submitted, no verdict seen */
+        SESSION_READY, /* in the list of verdicts that nobody fetched yet */
+        SESSION_HELD,  /* fetched, but a condemned worker may still write there: not free before it is dead */
+};
+
+struct session_slot {
+        enum session_slot_state state;
+        uint32_t generation, type;
+        uint32_t previous, next; /* in the ready list */
+        uint64_t user, id, queued_ns, queue_deadline_ns;
+};
+
+struct session {
+        struct channel channel;
+        struct layout_bell *bell;
+        int doorbell_fd, done_fd, socket_fd;
+        uint32_t index; /* of the channel in the bell */
+        uint64_t id_base, n_submitted;
+        struct schema *schema;
+
+        struct session_slot *slots;
+        uint32_t *free_slots; /* a stack: the slot used last is the one whose lines are in the cache */
+        uint32_t n_free, n_held, n_in_flight;
+        uint32_t *n_busy; /* by word of the done bitmap */
+        uint32_t n_words;
+        uint32_t ready_first, ready_last;
+        uint64_t next_deadline_ns; /* no queue deadline passes before this; EVENT_FOREVER = none */
+
+        uint32_t n_spins;
+        bool is_gone;
+        uint8_t *copy; /* of the newest result */
+};
+
+/* Everything but the descriptors and memories: arrays by the channel's geometry. 0 or -ENOMEM. */
+int session_init_slots(struct session *s);

@@ -1,0 +1,410 @@
+/* A client's jobs in one channel: submit, find verdicts, wait, collect.
+ *
+ * Owns which slot is whose: a private record per slot says what was submitted, and the shared slot word is only ever
+ * compared with it. A verdict is found by its done bit (a hint: the word decides), goes into the ready list, and is
+ * fetched from there; then the slot is freed.
+ *
+ * Waiting: spin a little, then sleep on the channel's futex; after a while without any verdict sleep in poll() on the
+ * done eventfd and the session socket instead, because a futex cannot tell that the daemon is gone. So a short wait
+ * costs what a futex costs, and a long one neither polls nor hangs.
+ *
+ * The pool is not trusted: lengths are checked against private sizes, data is copied before it is looked at, and a
+ * result that does not fit the job's schema is a failure that says so. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ipc/client/session-internal.h"
+#include "ipc/doorbell.h"
+#include "ipc/event.h"
+
+#define SESSION_FUTEX_NS UINT64_C(50000000) /* sleep this long on the futex, then in poll() */
+
+/* ---- making and ending ---- */
+
+int session_init_slots(struct session *s) {
+        uint32_t n = s->channel.geometry.n_slots;
+        s->n_words = (n + 63) / 64;
+        s->slots = calloc(n, sizeof *s->slots);
+        s->free_slots = calloc(n, sizeof *s->free_slots);
+        s->n_busy = calloc(s->n_words, sizeof *s->n_busy);
+        s->copy = malloc(s->channel.geometry.slot_bytes + 1);
+        s->ready_first = s->ready_last = SESSION_NONE;
+        s->next_deadline_ns = EVENT_FOREVER;
+        if (!s->slots || !s->free_slots || !s->n_busy || !s->copy)
+                return -ENOMEM;
+        for (uint32_t i = 0; i < n; i++)
+                s->free_slots[s->n_free++] = n - 1 - i;
+        return 0;
+}
+
+struct session *session_free(struct session *s) {
+        if (!s)
+                return NULL;
+        for (uint32_t i = 0; s->slots && i < s->channel.geometry.n_slots; i++)
+                if (s->slots[i].state == SESSION_BUSY)
+                        channel_cancel(&s->channel, i);
+        if (s->socket_fd >= 0)
+                close(s->socket_fd);
+        if (s->done_fd >= 0)
+                close(s->done_fd);
+        if (s->doorbell_fd >= 0)
+                close(s->doorbell_fd);
+        channel_unmap(&s->channel);
+        bell_unmap(s->bell);
+        schema_free(s->schema);
+        free(s->slots);
+        free(s->free_slots);
+        free(s->n_busy);
+        free(s->copy);
+        free(s);
+        return NULL;
+}
+
+const struct schema *session_schema(const struct session *s) { return s->schema; }
+
+uint32_t session_slots(const struct session *s) { return s->channel.geometry.n_slots; }
+
+uint32_t session_slot_bytes(const struct session *s) { return s->channel.geometry.slot_bytes; }
+
+int session_fd(const struct session *s) { return s->socket_fd; }
+
+void session_set_spin(struct session *s, uint32_t rounds) { s->n_spins = rounds; }
+
+uint32_t session_in_flight(const struct session *s) { return s->n_in_flight; }
+
+/* ---- submitting ---- */
+
+static int session_check_open(struct session *s) {
+        uint32_t closed = atomic_load_explicit(&s->channel.head->closed, memory_order_relaxed);
+        if (closed == CHANNEL_DEAD)
+                s->is_gone = true;
+        if (s->is_gone)
+                return -EPIPE;
+        return closed == CHANNEL_OPEN ? 0 : -ESHUTDOWN;
+}
+
+/* Frees what was held back for a worker that had to die first. */
+static void session_release_held(struct session *s) {
+        for (uint32_t i = 0; s->n_held > 0 && i < s->channel.geometry.n_slots; i++)
+                if (s->slots[i].state == SESSION_HELD && channel_free(&s->channel, i) == 0) {
+                        s->slots[i].state = SESSION_IDLE;
+                        s->free_slots[s->n_free++] = i;
+                        s->n_held--;
+                }
+}
+
+static void session_fill(struct session *s, uint32_t slot, const struct session_job *job) {
+        struct session_slot *own = &s->slots[slot];
+        own->state = SESSION_BUSY;
+        own->generation = slot_generation(channel_word(&s->channel, slot));
+        own->type = job->type;
+        own->user = job->user;
+        own->id = s->id_base + s->n_submitted + 1;
+        own->queued_ns = event_now_ns();
+        own->queue_deadline_ns = job->queue_deadline_ns;
+        *channel_job(&s->channel, slot) = (struct layout_job){
+                .type = job->type,
+                .bytes = (uint32_t)job->bytes,
+                .priority = job->priority,
+                .max_attempts = job->max_attempts,
+                .id = own->id,
+                .queued_ns = own->queued_ns,
+                .queue_deadline_ns = job->queue_deadline_ns,
+                .soft_ns = job->soft_ns,
+                .hard_ns = job->hard_ns,
+        };
+        if (job->bytes > 0)
+                memcpy(channel_payload(&s->channel, slot), job->payload, job->bytes);
+}
+
+int session_submit(struct session *s, const struct session_job *job, uint32_t *ret_slot) {
+        int r = session_check_open(s);
+        if (r < 0)
+                return r;
+        if (job->bytes > s->channel.geometry.slot_bytes)
+                return -EMSGSIZE;
+        if (s->n_free == 0)
+                session_release_held(s);
+        if (s->n_free == 0)
+                return -EAGAIN;
+
+        uint32_t slot = s->free_slots[s->n_free - 1];
+        r = channel_begin(&s->channel, slot);
+        if (r < 0) { /* nobody but a broken peer changes a free slot: never use it again */
+                s->n_free--;
+                return -EPROTO;
+        }
+        session_fill(s, slot, job);
+        r = channel_commit(&s->channel, slot, job->priority);
+        if (r < 0) {
+                s->slots[slot].state = SESSION_IDLE;
+                return r;
+        }
+        s->n_free--;
+        s->n_submitted++;
+        s->n_in_flight++;
+        s->n_busy[slot / 64]++;
+        if (job->queue_deadline_ns && job->queue_deadline_ns < s->next_deadline_ns)
+                s->next_deadline_ns = job->queue_deadline_ns;
+        bell_ring(s->bell, s->index, s->doorbell_fd);
+        *ret_slot = slot;
+        return 0;
+}
+
+int session_cancel(struct session *s, uint32_t slot) {
+        if (slot >= s->channel.geometry.n_slots || s->slots[slot].state == SESSION_IDLE)
+                return -EINVAL;
+        return channel_cancel(&s->channel, slot);
+}
+
+/* ---- finding verdicts ---- */
+
+static void session_list_add(struct session *s, uint32_t slot) {
+        struct session_slot *own = &s->slots[slot];
+        own->state = SESSION_READY;
+        own->next = SESSION_NONE;
+        own->previous = s->ready_last;
+        if (s->ready_last == SESSION_NONE)
+                s->ready_first = slot;
+        else
+                s->slots[s->ready_last].next = slot;
+        s->ready_last = slot;
+        s->n_busy[slot / 64]--;
+}
+
+static void session_list_remove(struct session *s, uint32_t slot) {
+        const struct session_slot *own = &s->slots[slot];
+        if (own->previous == SESSION_NONE)
+                s->ready_first = own->next;
+        else
+                s->slots[own->previous].next = own->next;
+        if (own->next == SESSION_NONE)
+                s->ready_last = own->previous;
+        else
+                s->slots[own->next].previous = own->previous;
+}
+
+static bool session_look(struct session *s, uint32_t slot) {
+        if (slot >= s->channel.geometry.n_slots || s->slots[slot].state != SESSION_BUSY)
+                return false;
+        uint64_t word = channel_word(&s->channel, slot);
+        if (!slot_is_verdict(word) || slot_generation(word) != s->slots[slot].generation)
+                return false;
+        session_list_add(s, slot);
+        return true;
+}
+
+/* Follows the done bits. true if there is a verdict to fetch. */
+static bool session_collect(struct session *s) {
+        for (uint32_t i = 0; i < s->n_words; i++) {
+                if (s->n_busy[i] == 0)
+                        continue;
+                for (uint64_t bits = channel_take_done(&s->channel, i); bits; bits &= bits - 1)
+                        session_look(s, i * 64 + (uint32_t)__builtin_ctzll(bits));
+        }
+        return s->ready_first != SESSION_NONE;
+}
+
+/* The queue deadline is the waiter's business too: with no worker about, nobody else would notice. */
+static void session_expire(struct session *s, uint64_t now_ns) {
+        if (now_ns < s->next_deadline_ns)
+                return;
+        s->next_deadline_ns = EVENT_FOREVER;
+        for (uint32_t i = 0; i < s->channel.geometry.n_slots; i++) {
+                struct session_slot *own = &s->slots[i];
+                if (own->state != SESSION_BUSY || own->queue_deadline_ns == 0)
+                        continue;
+                if (now_ns < own->queue_deadline_ns) {
+                        if (own->queue_deadline_ns < s->next_deadline_ns)
+                                s->next_deadline_ns = own->queue_deadline_ns;
+                } else if (channel_judge_queued(&s->channel, i, own->generation, SLOT_EXPIRED))
+                        session_look(s, i);
+        }
+}
+
+/* ---- waiting ---- */
+
+static uint64_t session_min(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+/* A message would be news from a later version: dropped. End of file is the daemon's end. */
+static void session_read_socket(struct session *s) {
+        char buffer[64];
+        ssize_t n = recv(s->socket_fd, buffer, sizeof buffer, MSG_DONTWAIT);
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+                s->is_gone = true;
+}
+
+static int session_poll(struct session *s, uint64_t deadline_ns) {
+        struct pollfd fds[] = {{.fd = s->done_fd, .events = POLLIN}, {.fd = s->socket_fd, .events = POLLIN}};
+        uint64_t now_ns = event_now_ns();
+        uint64_t left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
+        struct timespec left = {.tv_sec = (time_t)(left_ns / 1000000000u), .tv_nsec = (long)(left_ns % 1000000000u)};
+        int n = ppoll(fds, 2, deadline_ns == EVENT_FOREVER ? NULL : &left, NULL);
+        if (n < 0)
+                return -errno;
+        if (fds[0].revents)
+                doorbell_clear(s->done_fd);
+        if (fds[1].revents)
+                session_read_socket(s);
+        return n == 0 ? -ETIMEDOUT : 0;
+}
+
+/* Sleeps until something may have changed. 0, -ETIMEDOUT at the deadline, -EINTR. */
+static int session_sleep(struct session *s, uint64_t deadline_ns, bool *is_long) {
+        deadline_ns = session_min(deadline_ns, s->next_deadline_ns);
+        uint32_t seen = channel_wait_begin(&s->channel, *is_long ? DONE_DOORBELL : DONE_FUTEX);
+        int r = 0;
+        if (!session_collect(s)) {
+                if (*is_long)
+                        r = session_poll(s, deadline_ns);
+                else {
+                        uint64_t futex_ns = event_now_ns() + SESSION_FUTEX_NS;
+                        r = event_wait(&s->channel.head->done_seq, seen, session_min(deadline_ns, futex_ns));
+                        if (r == -ETIMEDOUT && futex_ns < deadline_ns) {
+                                *is_long = true;
+                                r = 0;
+                        }
+                }
+        }
+        channel_wait_end(&s->channel);
+        return r;
+}
+
+static bool session_spin(struct session *s) {
+        for (uint32_t i = 0; i < s->n_spins; i++) {
+                if (session_collect(s))
+                        return true;
+                event_pause();
+        }
+        return false;
+}
+
+/* Until `is_done` holds or the deadline. 1, 0, -EPIPE, -EINTR. */
+static int session_wait_until(struct session *s, bool (*is_done)(const struct session *s, uint32_t slot), uint32_t slot,
+                              uint64_t deadline_ns) {
+        bool is_long = false;
+        session_collect(s);
+        for (bool has_spun = false;; has_spun = true) {
+                if (is_done(s, slot))
+                        return 1;
+                if (s->n_in_flight == 0)
+                        return 0;
+                session_check_open(s);
+                if (s->is_gone)
+                        return -EPIPE;
+                if (deadline_ns == 0 && s->next_deadline_ns == EVENT_FOREVER)
+                        return 0;
+                if (!has_spun && deadline_ns > 0 && session_spin(s))
+                        continue;
+
+                int r = deadline_ns == 0 ? -ETIMEDOUT : session_sleep(s, deadline_ns, &is_long);
+                if (r == -EINTR)
+                        return r;
+                if (r == -ETIMEDOUT) {
+                        uint64_t now_ns = event_now_ns();
+                        session_expire(s, now_ns);
+                        session_collect(s);
+                        if (now_ns >= deadline_ns)
+                                return is_done(s, slot);
+                } else
+                        session_collect(s);
+        }
+}
+
+/* ---- fetching ---- */
+
+static void session_fail(struct session *s, struct session_result *r, int error, const char *why) {
+        r->state = SLOT_FAILED;
+        r->error = error;
+        r->bytes = (size_t)snprintf((char *)s->copy, s->channel.geometry.slot_bytes, "%s", why);
+        if (r->bytes >= s->channel.geometry.slot_bytes)
+                r->bytes = s->channel.geometry.slot_bytes - 1;
+        r->data = s->copy;
+}
+
+/* DONE and FAILED: what the worker wrote, copied, then checked. */
+static void session_read_result(struct session *s, uint32_t slot, struct session_result *r) {
+        const struct layout_result line = *(volatile struct layout_result *)channel_result(&s->channel, slot);
+        if (line.bytes > s->channel.geometry.slot_bytes) {
+                session_fail(s, r, EBADMSG, "the worker's result is longer than its slot");
+                return;
+        }
+        r->worker_pid = line.pid;
+        r->started_ns = line.started_ns;
+        r->finished_ns = line.finished_ns;
+        r->data = s->copy;
+        r->bytes = line.bytes;
+        memcpy(s->copy, channel_result_data(&s->channel, slot), line.bytes);
+        s->copy[line.bytes] = 0;
+        if (r->state == SLOT_FAILED) {
+                r->error = line.error > 0 ? line.error : EIO;
+                return;
+        }
+
+        uint32_t type = s->slots[slot].type;
+        char why[200];
+        if (type < s->schema->n_jobs &&
+            args_check(&s->schema->jobs[type].result, s->copy, line.bytes, why, sizeof why) < 0)
+                session_fail(s, r, EBADMSG, why);
+}
+
+static void session_fetch(struct session *s, uint32_t slot, struct session_result *ret) {
+        struct session_slot *own = &s->slots[slot];
+        uint64_t word = channel_word(&s->channel, slot);
+        *ret = (struct session_result){
+                .slot = slot,
+                .user = own->user,
+                .id = own->id,
+                .state = slot_is_verdict(word) ? slot_state(word) : SLOT_LOST,
+                .attempt = slot_attempt(word),
+                .queued_ns = own->queued_ns,
+        };
+        if (ret->state == SLOT_DONE || ret->state == SLOT_FAILED)
+                session_read_result(s, slot, ret);
+        else {
+                /* Written by the broker only for verdicts of its own, so the line may be of an earlier job. */
+                struct layout_verdict line = *(volatile struct layout_verdict *)channel_verdict(&s->channel, slot);
+                if (line.when_ns >= own->queued_ns) {
+                        ret->verdict = line;
+                        ret->worker_pid = line.pid;
+                        ret->finished_ns = line.when_ns;
+                }
+        }
+
+        session_list_remove(s, slot);
+        s->n_in_flight--;
+        if (channel_free(&s->channel, slot) == 0) {
+                own->state = SESSION_IDLE;
+                s->free_slots[s->n_free++] = slot;
+        } else {
+                own->state = SESSION_HELD;
+                s->n_held++;
+        }
+}
+
+static bool session_has_ready(const struct session *s, uint32_t slot) { return s->ready_first != SESSION_NONE; }
+
+static bool session_is_ready(const struct session *s, uint32_t slot) { return s->slots[slot].state == SESSION_READY; }
+
+int session_next(struct session *s, struct session_result *ret, uint64_t deadline_ns) {
+        int r = s->ready_first != SESSION_NONE ? 1 : session_wait_until(s, session_has_ready, 0, deadline_ns);
+        if (r == 1)
+                session_fetch(s, s->ready_first, ret);
+        return r;
+}
+
+int session_wait(struct session *s, uint32_t slot, struct session_result *ret, uint64_t deadline_ns) {
+        if (slot >= s->channel.geometry.n_slots ||
+            (s->slots[slot].state != SESSION_BUSY && s->slots[slot].state != SESSION_READY))
+                return -EINVAL;
+        int r = session_wait_until(s, session_is_ready, slot, deadline_ns);
+        if (r == 1)
+                session_fetch(s, slot, ret);
+        return r;
+}
