@@ -20,6 +20,7 @@
 #include "ipc/bell.h"
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
+#include "ipc/kill-point.h"
 #include "ipc/segment.h"
 
 static inline uint64_t bell_bit(uint32_t i) { return UINT64_C(1) << (i & 63); }
@@ -46,6 +47,7 @@ static inline void bell_wake_one(struct layout_bell *b) {
                 return;
         /* Partner: the load in bell_sleep_begin. */
         atomic_fetch_add_explicit(&b->seq, 1, memory_order_seq_cst);
+        KILL_POINT("bell-seq");
         event_wake(&b->seq, 1);
 }
 
@@ -89,7 +91,9 @@ void bell_ring(struct layout_bell *b, uint32_t channel, int broker_fd) {
         if (!bell_channel_has_work(b, channel)) {
                 /* S2 ~ S3, S4: either the sleeper sees the bit, or we see the sleeper. If the bit stood already, S1
                  * does this: whoever clears it later looks again, and our hint was there before. */
+                KILL_POINT("bell-work-before");
                 bell_set(b->work, channel);
+                KILL_POINT("bell-work-after");
         }
         if (atomic_load_explicit(&b->mode, memory_order_seq_cst) != BELL_FUTEX) {
                 doorbell_ring(broker_fd);
@@ -118,16 +122,25 @@ uint32_t bell_sleep_begin(struct layout_bell *b, uint32_t worker) {
         /* S3 ~ S2, S6. The seq is read after it: a ring that misses our bit was published before our second look, a
          * ring that sees it changes the seq we are about to compare. */
         bell_set(b->sleepers, worker);
+        KILL_POINT("bell-sleeper");
         return atomic_load_explicit(&b->seq, memory_order_seq_cst);
 }
 
-void bell_sleep_end(struct layout_bell *b, uint32_t worker) { bell_clear(b->sleepers, worker); }
+void bell_sleep_end(struct layout_bell *b, uint32_t worker) {
+        KILL_POINT("bell-woken");
+        bell_clear(b->sleepers, worker);
+        KILL_POINT("bell-awake");
+}
 
-void bell_spin_begin(struct layout_bell *b, uint32_t worker) { bell_set(b->spinners, worker); }
+void bell_spin_begin(struct layout_bell *b, uint32_t worker) {
+        bell_set(b->spinners, worker);
+        KILL_POINT("bell-spinner");
+}
 
 void bell_spin_end(struct layout_bell *b, uint32_t worker) {
         /* S4 ~ S2: a waker that still saw the bit, and so woke nobody, published before the caller's second look. */
         bell_clear(b->spinners, worker);
+        KILL_POINT("bell-spun");
 }
 
 void bell_forget(struct layout_bell *b, uint32_t worker) {
@@ -142,6 +155,7 @@ bool bell_channel_has_work(const struct layout_bell *b, uint32_t channel) {
 void bell_clear_work(struct layout_bell *b, uint32_t channel) {
         /* S5 ~ S1: a ring that still saw the bit published before the caller's second look. */
         bell_clear(b->work, channel);
+        KILL_POINT("bell-clear-work");
 }
 
 void bell_mark_work(struct layout_bell *b, uint32_t channel) { bell_set(b->work, channel); }

@@ -16,6 +16,7 @@
  * has a bound that honest contention does not reach: each round but the last means that somebody else made progress. */
 #include <errno.h>
 
+#include "ipc/kill-point.h"
 #include "ipc/ring.h"
 
 enum { RING_MAX_TRIES = 1024 };
@@ -67,6 +68,7 @@ static int ring_make_room(struct ring *r, uint64_t tail,
         struct ring_hint hint = ring_unpack(head, cell);
         if (is_live(user, hint.slot, hint.generation))
                 return -EAGAIN;
+        KILL_POINT("ring-drop");
         ring_bump(&r->shared->head, head);
         return -EBUSY;
 }
@@ -96,6 +98,7 @@ int ring_push(struct ring *r, uint32_t slot, uint32_t generation,
                  * bell_ring looks for sleepers next (bell.c, S1). */
                 if (atomic_compare_exchange_strong_explicit(cell, &seen, ring_pack(cycle, generation, slot),
                                                             memory_order_seq_cst, memory_order_relaxed)) {
+                        KILL_POINT("ring-cell");
                         ring_bump(&r->shared->tail, tail);
                         return 0;
                 }
