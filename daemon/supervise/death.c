@@ -26,15 +26,26 @@ enum death_reason death_reason_of(const struct worker *w, const struct spawn_eve
         return by_signal ? REASON_SIGNAL : REASON_EXIT;
 }
 
-static void death_describe_syscall(uint32_t syscall, char *text, size_t bytes) {
+void death_syscall_name(uint32_t syscall, char *text, size_t bytes) {
         char *name = syscall ? seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, (int)syscall - 1) : NULL;
+
         if (name)
-                snprintf(text, bytes, "system call %s, which its sandbox forbids", name);
+                snprintf(text, bytes, "%s", name);
         else if (syscall)
-                snprintf(text, bytes, "system call number %u, which its sandbox forbids", syscall - 1);
+                snprintf(text, bytes, "number %u", syscall - 1);
+        else
+                text[0] = '\0';
+        free(name);
+}
+
+static void death_describe_syscall(uint32_t syscall, char *text, size_t bytes) {
+        char name[64];
+
+        death_syscall_name(syscall, name, sizeof(name));
+        if (syscall)
+                snprintf(text, bytes, "system call %s, which its sandbox forbids", name);
         else
                 snprintf(text, bytes, "a system call that its sandbox forbids");
-        free(name);
 }
 
 void death_describe(enum death_reason reason, int32_t signal, int32_t status, uint32_t syscall, char *text, size_t bytes) {

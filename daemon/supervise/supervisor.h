@@ -63,6 +63,9 @@ struct death {
         char text[160];  /* "worker 12 (pid 345) of pool primes died: signal SIGSEGV while running job 7 (attempt 1)" */
 };
 
+/* "openat", "number 999"; "" for 0. `syscall` is number + 1. */
+void death_syscall_name(uint32_t syscall, char *text, size_t bytes);
+
 struct supervisor_hooks {
         void *user;
         void (*on_pool_added)(void *user, struct pool *p);
