@@ -23,6 +23,7 @@
 #include "ipc/channel.h"
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
+#include "ipc/kill-point.h"
 #include "ipc/segment.h"
 
 enum {
@@ -186,7 +187,9 @@ int channel_begin(const struct channel *c, uint32_t slot) {
                 return -EBUSY;
         unsigned owner = c->role == CHANNEL_BROKER ? SLOT_OWNER_BROKER : SLOT_OWNER_CLIENT;
         uint64_t next = SLOT_WORD(SLOT_FILLING, 0, 0, owner, slot_generation(word) + 1);
-        return channel_cas(c, slot, word, next) ? 0 : -EBUSY;
+        int r = channel_cas(c, slot, word, next) ? 0 : -EBUSY;
+        KILL_POINT("slot-filling");
+        return r;
 }
 
 int channel_commit(struct channel *c, uint32_t slot, uint32_t priority) {
@@ -198,6 +201,7 @@ int channel_commit(struct channel *c, uint32_t slot, uint32_t priority) {
         /* release: partner is the claimer's CAS; job line and payload stand before QUEUED. */
         if (!channel_cas(c, slot, word, queued))
                 return -EPROTO;
+        KILL_POINT("slot-queued");
 
         int r = channel_push(c, slot, generation, priority);
         /* No hint, so normally nobody saw it. If somebody did all the same, it is accepted. */
@@ -252,6 +256,7 @@ uint64_t channel_take_done(const struct channel *c, uint32_t word_index) {
         if (atomic_load_explicit(word, memory_order_seq_cst) == 0)
                 return 0;
         uint64_t bits = atomic_exchange_explicit(word, 0, memory_order_seq_cst);
+        KILL_POINT("done-taken");
         return c->geometry.n_slots < 64 ? bits & ((UINT64_C(1) << c->geometry.n_slots) - 1) : bits;
 }
 
@@ -290,9 +295,9 @@ static int channel_claim_hint(const struct channel *c, const struct channel_clai
 
         /* Before the CAS, also for EXPIRED: the broker must find what a dead worker was about to announce. release of
          * the CAS keeps the order; a record whose CAS failed does no harm, the slot names another owner. */
-        atomic_store_explicit(
-                w->record, (uint64_t)slot_generation(word) << 32 | (uint64_t)(w->channel_index & 0xffff) << 16 | slot,
-                memory_order_relaxed);
+        uint64_t record = (uint64_t)slot_generation(word) << 32 | (uint64_t)(w->channel_index & 0xffff) << 16 | slot;
+        atomic_store_explicit(w->record, record, memory_order_relaxed);
+        KILL_POINT("claim-record");
 
         uint64_t deadline_ns = *(const volatile uint64_t *)&channel_job(c, slot)->queue_deadline_ns;
         bool is_overdue = deadline_ns != 0 && w->now_ns >= deadline_ns;
@@ -300,7 +305,9 @@ static int channel_claim_hint(const struct channel *c, const struct channel_clai
         uint64_t next = SLOT_WORD(state, slot_flags(word), slot_attempt(word), w->worker + SLOT_OWNER_WORKER0,
                                   slot_generation(word));
         bool won = channel_cas(c, slot, word, next); /* the linearization point */
+        KILL_POINT("claim-slot");
         ring_advance(ring, hint);
+        KILL_POINT("claim-head");
         if (!won)
                 return CHANNEL_EMPTY;
         if (is_overdue) {
@@ -353,6 +360,7 @@ int channel_finish(const struct channel *c, uint32_t slot, uint64_t claimed_word
                 /* release: partner is the client's load of the word; the result stands before its verdict. */
                 if (atomic_compare_exchange_strong_explicit(&c->slots[slot].word, &word, next, memory_order_acq_rel,
                                                             memory_order_acquire)) {
+                        KILL_POINT("finish-word");
                         channel_announce(c, slot, done_fd);
                         return 0;
                 }
@@ -366,11 +374,14 @@ int channel_finish(const struct channel *c, uint32_t slot, uint64_t claimed_word
 
 void channel_announce(const struct channel *c, uint32_t slot, int done_fd) {
         channel_set_done(c, slot); /* D1 ~ D2: either the client's second look finds the bit, or we see it wait */
+        KILL_POINT("announce-bit");
         if (atomic_load_explicit(&c->head->done_wait, memory_order_seq_cst) == DONE_NOBODY)
                 return;
         uint32_t wait = atomic_exchange_explicit(&c->head->done_wait, DONE_NOBODY, memory_order_seq_cst);
+        KILL_POINT("announce-wait");
         if (wait == DONE_FUTEX) {
                 atomic_fetch_add_explicit(&c->head->done_seq, 1, memory_order_seq_cst);
+                KILL_POINT("announce-seq");
                 event_wake(&c->head->done_seq, 1);
         } else if (wait == DONE_DOORBELL)
                 doorbell_ring(done_fd);
