@@ -1,0 +1,180 @@
+/* The connection to the bus and its place in the event loop.
+ *
+ * sd-bus has no loop of its own here: its descriptor is polled by ours, and before every sleep a hook reads its descriptor,
+ * events and timeout anew, because any handler of any event may have queued a message. A timeout that has passed already
+ * also means "I have read messages that you did not process yet". Messages are processed in bounded rounds, so that a busy
+ * client does not keep timers and workers waiting.
+ *
+ * Only bus_start waits for the bus, before the loop runs. A lost connection is reported once; nothing here reconnects. */
+#include "daemon/bus/bus.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/bus/call.h"
+#include "daemon/bus/value.h"
+
+enum { MESSAGES_A_ROUND = 64 };
+
+/* ---- in the loop ---- */
+
+static void lose(struct bus *b, int error) {
+        if (b->is_lost)
+                return;
+        b->is_lost = true;
+        loop_poll_stop(&b->poll);
+        loop_timer_stop(&b->timer);
+        b->config.on_lost(b->config.user, error);
+}
+
+static void process(struct bus *b) {
+        int r = 1;
+
+        for (unsigned n = 0; n < MESSAGES_A_ROUND && r > 0 && !b->is_lost; n++)
+                r = sd_bus_process(b->bus, NULL);
+        if (r < 0)
+                lose(b, r);
+}
+
+static void on_ready(struct loop_poll *p, uint32_t revents) { process(p->user); }
+
+static void on_timer(struct loop_timer *t) { process(t->user); }
+
+/* Before every sleep. */
+static void prepare(void *user) {
+        struct bus *b = user;
+        uint64_t usec;
+        int fd, events, r;
+
+        if (b->is_lost)
+                return;
+        fd = sd_bus_get_fd(b->bus);
+        events = fd < 0 ? fd : sd_bus_get_events(b->bus);
+        if (events < 0) {
+                lose(b, events);
+                return;
+        }
+        if (b->poll.fd != fd) {
+                loop_poll_stop(&b->poll);
+                r = loop_poll_start(b->config.loop, &b->poll, fd, (uint32_t)events, on_ready, b);
+        } else
+                r = b->poll.events != (uint32_t)events ? loop_poll_change(&b->poll, (uint32_t)events) : 0;
+        if (r >= 0)
+                r = sd_bus_get_timeout(b->bus, &usec);
+        if (r < 0)
+                lose(b, r);
+        else if (usec == UINT64_MAX)
+                loop_timer_stop(&b->timer);
+        else
+                loop_timer_set(b->config.loop, &b->timer, usec > UINT64_MAX / 1000 ? UINT64_MAX : usec * 1000, on_timer, b);
+}
+
+/* ---- objects ---- */
+
+static int add_objects(struct bus *b) {
+        static const struct {
+                const char *prefix, *interface;
+                const sd_bus_vtable *vtable;
+                sd_bus_object_find_t find;
+                sd_bus_node_enumerator_t enumerate;
+        } faces[] = {
+                { BUS_POOLS, BUS_POOL, pool_vtable, pool_face_find, pool_face_enumerate },
+                { BUS_WORKERS, BUS_WORKER, worker_vtable, worker_face_find, worker_face_enumerate },
+                { BUS_JOBS, BUS_JOB, job_vtable, job_face_find, NULL },
+        };
+        int r;
+
+        r = sd_bus_add_object_vtable(b->bus, NULL, BUS_ROOT, BUS_MANAGER, manager_vtable, b);
+        if (r >= 0)
+                r = sd_bus_add_object_manager(b->bus, NULL, BUS_ROOT);
+        if (r >= 0)
+                r = sd_bus_add_filter(b->bus, NULL, job_face_filter, b);
+        for (size_t i = 0; i < sizeof(faces) / sizeof(*faces) && r >= 0; i++) {
+                r = sd_bus_add_fallback_vtable(b->bus, NULL, faces[i].prefix, faces[i].interface, faces[i].vtable, faces[i].find, b);
+                if (r >= 0 && faces[i].enumerate)
+                        r = sd_bus_add_node_enumerator(b->bus, NULL, faces[i].prefix, faces[i].enumerate, b);
+        }
+        return r;
+}
+
+int bus_start(struct bus *b, struct supervisor *s, char *error, size_t error_bytes) {
+        int r;
+
+        b->supervisor = s;
+        r = add_objects(b);
+        if (r >= 0)
+                r = sd_bus_request_name(b->bus, BUS_NAME, 0);
+        if (r >= 0)
+                r = loop_add_hook(b->config.loop, prepare, b);
+        if (r >= 0) {
+                b->is_started = true;
+                return 0;
+        }
+        if (r == -EEXIST)
+                snprintf(error, error_bytes, "the name " BUS_NAME " is taken on this bus: another droverd runs there");
+        else if (r == -EACCES || r == -EPERM)
+                snprintf(error, error_bytes, "the bus policy does not let us own " BUS_NAME " (is org.drover1.conf installed?)");
+        else
+                snprintf(error, error_bytes, "cannot serve " BUS_NAME " on the bus: %s", strerror(-r));
+        return r;
+}
+
+/* ---- connection ---- */
+
+static int connect_bus(struct bus *b) {
+        int r;
+
+        if (!b->config.address)
+                return b->config.is_user ? sd_bus_open_user(&b->bus) : sd_bus_open_system(&b->bus);
+        r = sd_bus_new(&b->bus);
+        if (r >= 0)
+                r = sd_bus_set_address(b->bus, b->config.address);
+        if (r >= 0)
+                r = sd_bus_set_bus_client(b->bus, true);
+        return r < 0 ? r : sd_bus_start(b->bus);
+}
+
+int bus_new(struct bus **ret, const struct bus_config *c, char *error, size_t error_bytes) {
+        struct bus *b = calloc(1, sizeof(*b));
+        int r;
+
+        if (!b) {
+                snprintf(error, error_bytes, "out of memory");
+                return -ENOMEM;
+        }
+        b->config = *c;
+        TAILQ_INIT(&b->peers);
+        TAILQ_INIT(&b->waiting_for_pool);
+        b->poll.fd = -1;
+        r = connect_bus(b);
+        if (r >= 0)
+                r = sd_bus_get_unique_name(b->bus, &(const char *){ NULL }); /* waits for the bus's greeting */
+        if (r < 0) {
+                if (r == -ENOMEDIUM)
+                        snprintf(error, error_bytes, "no session bus: DBUS_SESSION_BUS_ADDRESS and XDG_RUNTIME_DIR are not set");
+                else
+                        snprintf(error, error_bytes, "cannot connect to the %s%s%s: %s",
+                                 c->address ? "bus at " : c->is_user ? "session bus" : "system bus", c->address ? c->address : "", "", strerror(-r));
+                bus_free(b);
+                return r;
+        }
+        *ret = b;
+        return 0;
+}
+
+struct bus *bus_free(struct bus *b) {
+        if (!b)
+                return NULL;
+        loop_poll_stop(&b->poll);
+        loop_timer_stop(&b->timer);
+        loop_timer_stop(&b->retry_timer);
+        call_end_all(b);
+        peer_free_all(b);
+        sd_bus_flush_close_unref(b->bus);
+        value_scratch_free(&b->scratch);
+        free(b);
+        return NULL;
+}

@@ -1,0 +1,154 @@
+/* The calls that wait.
+ *
+ * Each stands in its caller's list, so that the caller's end finds it, and counts towards the caller's limit. Ownership
+ * is simple: a call owns a reference to its message; a Run also owns its job, whose verdict nobody else will ask for. A
+ * call leaves every list before it is answered, because answering may make new calls. */
+#include "daemon/bus/call.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+static int call_new(struct bus_peer *p, sd_bus_message *m, enum bus_call_kind kind, struct bus_call **ret) {
+        struct bus_call *c = calloc(1, sizeof(*c));
+
+        if (!c)
+                return -ENOMEM;
+        c->peer = p;
+        c->kind = kind;
+        c->message = sd_bus_message_ref(m);
+        TAILQ_INSERT_TAIL(&p->calls, c, link);
+        if (kind == CALL_POOL)
+                TAILQ_INSERT_TAIL(&p->bus->waiting_for_pool, c, pool_link);
+        p->n_calls++;
+        *ret = c;
+        return 0;
+}
+
+static void call_unlink(struct bus_call *c) {
+        TAILQ_REMOVE(&c->peer->calls, c, link);
+        if (c->kind == CALL_POOL)
+                TAILQ_REMOVE(&c->peer->bus->waiting_for_pool, c, pool_link);
+        c->peer->n_calls--;
+        loop_timer_stop(&c->timer);
+}
+
+static void call_free(struct bus_call *c) {
+        sd_bus_message_unref(c->message);
+        free(c);
+}
+
+int call_check_room(const struct bus_peer *p, sd_bus_error *e) {
+        if (p->n_calls < BUS_MAX_CALLS)
+                return 0;
+        return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED, "%s has %d calls waiting already; use Submit", p->name,
+                                 BUS_MAX_CALLS);
+}
+
+/* ---- for a pool ---- */
+
+int call_wait_pool(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn) {
+        struct bus_call *c;
+        int r;
+
+        r = call_new(p, m, CALL_POOL, &c);
+        if (r < 0)
+                return r;
+        c->fn = fn;
+        return 1;
+}
+
+void call_retry_all(struct bus *b) {
+        struct bus_call *c, *last = TAILQ_LAST(&b->waiting_for_pool, bus_call_list);
+        bool is_last = !last;
+
+        while (!is_last && (c = TAILQ_FIRST(&b->waiting_for_pool))) { /* one that waits again stands behind `last` */
+                is_last = c == last;
+                call_unlink(c);
+                if (sd_bus_message_rewind(c->message, true) >= 0)
+                        bus_run_held(b, c->peer, c->message, c->fn);
+                call_free(c);
+        }
+}
+
+/* ---- for a verdict ---- */
+
+static void call_answer(struct bus_call *c) {
+        sd_bus_error e = SD_BUS_ERROR_NULL;
+        struct job *j = c->job;
+        int r;
+
+        call_unlink(c);
+        r = c->answer(c->peer->bus, c->message, j, &e);
+        if (r < 0 || sd_bus_error_is_set(&e))
+                sd_bus_reply_method_errno(c->message, r, &e);
+        sd_bus_error_free(&e);
+        if (c->kind == CALL_RUN)
+                job_release(j);
+        call_free(c);
+}
+
+static void on_verdict(struct job_waiter *w, struct job *j) {
+        call_answer((struct bus_call *)((char *)w - offsetof(struct bus_call, waiter)));
+}
+
+static void on_timeout(struct loop_timer *t) {
+        struct bus_call *c = t->user;
+
+        job_wait_stop(&c->waiter);
+        call_answer(c);
+}
+
+/* Nobody will read the verdict: the job need not run. */
+static void abandon(struct job *j) {
+        struct fault f = {};
+
+        if (!job_cancel(j, "ask", &f))
+                job_cancel(j, "queued", &f);
+        job_release(j);
+}
+
+int call_wait_verdict(struct bus_peer *p, sd_bus_message *m, enum bus_call_kind kind, struct job *j, uint64_t timeout_ns,
+                      bus_answer_fn answer) {
+        struct loop *loop = p->bus->config.loop;
+        struct bus_call *c;
+        uint64_t deadline;
+        int r;
+
+        r = call_new(p, m, kind, &c);
+        if (r < 0) {
+                if (kind == CALL_RUN)
+                        abandon(j);
+                return r;
+        }
+        c->job = j;
+        c->answer = answer;
+        if (!__builtin_add_overflow(loop_now(loop), timeout_ns, &deadline))
+                loop_timer_set(loop, &c->timer, deadline, on_timeout, c);
+        job_wait(j, &c->waiter, on_verdict);
+        return 1;
+}
+
+/* ---- ends ---- */
+
+void call_cancel_all(struct bus_peer *p) {
+        struct bus_call *c;
+
+        while ((c = TAILQ_FIRST(&p->calls))) {
+                call_unlink(c);
+                if (c->kind != CALL_POOL)
+                        job_wait_stop(&c->waiter);
+                if (c->kind == CALL_RUN)
+                        abandon(c->job);
+                call_free(c);
+        }
+}
+
+void call_end_all(struct bus *b) {
+        struct bus_peer *p;
+        struct bus_call *c;
+
+        TAILQ_FOREACH(p, &b->peers, link)
+                TAILQ_FOREACH(c, &p->calls, link)
+                        sd_bus_reply_method_errorf(c->message, "org.drover1.Error.ShuttingDown", "droverd is shutting down");
+}

@@ -1,0 +1,37 @@
+/* Method calls whose answer comes later: for a pool's first schema, or for a job's verdict. */
+#pragma once
+
+#include "daemon/bus/peer.h"
+
+/* Answers `m` for a job: with a verdict, or (only after a timeout) without one yet. */
+typedef int (*bus_answer_fn)(struct bus *b, sd_bus_message *m, struct job *j, sd_bus_error *e);
+
+enum bus_call_kind {
+        CALL_POOL, /* runs `fn` again when the pool changes */
+        CALL_RUN,  /* owns its job: cancelled with its caller, released when answered */
+        CALL_WAIT, /* somebody's job, perhaps with a timeout */
+};
+
+struct bus_call {
+        struct bus_peer *peer;
+        TAILQ_ENTRY(bus_call) link;      /* peer->calls */
+        TAILQ_ENTRY(bus_call) pool_link; /* bus->waiting_for_pool */
+        enum bus_call_kind kind;
+        sd_bus_message *message;
+        bus_method_fn fn;
+        bus_answer_fn answer;
+        struct job *job;
+        struct job_waiter waiter;
+        struct loop_timer timer;
+};
+
+/* LimitsExceeded if this caller has too many calls waiting. */
+int call_check_room(const struct bus_peer *p, sd_bus_error *e);
+int call_wait_pool(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn);
+/* CALL_RUN takes the job over, also when it fails. timeout_ns UINT64_MAX = none. May answer at once. */
+int call_wait_verdict(struct bus_peer *p, sd_bus_message *m, enum bus_call_kind kind, struct job *j, uint64_t timeout_ns,
+                      bus_answer_fn answer);
+void call_retry_all(struct bus *b);
+void call_cancel_all(struct bus_peer *p);
+/* Answers all of them with ShuttingDown. */
+void call_end_all(struct bus *b);

@@ -1,0 +1,113 @@
+/* What the files of the bus face share: the connection, its callers, and the calls that wait for something. */
+#pragma once
+
+#include <sys/queue.h>
+#include <systemd/sd-bus.h>
+
+#include "daemon/bus/bus.h"
+
+#define BUS_NAME "org.drover1"
+#define BUS_ROOT "/org/drover1"
+#define BUS_POOLS BUS_ROOT "/pool"
+#define BUS_WORKERS BUS_ROOT "/worker"
+#define BUS_JOBS BUS_ROOT "/job"
+#define BUS_MANAGER "org.drover1.Manager"
+#define BUS_POOL "org.drover1.Pool"
+#define BUS_WORKER "org.drover1.Worker"
+#define BUS_JOB "org.drover1.Job"
+
+enum {
+        BUS_MAX_CALLS = 128, /* of one caller waiting at once: dbus-daemon's own limit on replies */
+        BUS_MAX_PEERS = 1024,
+        BUS_PEER_BUCKETS = 256,
+        BUS_MAX_PATH = 320, /* a pool name escaped at its worst */
+};
+
+struct bus_peer;
+TAILQ_HEAD(bus_peer_list, bus_peer);
+TAILQ_HEAD(bus_call_list, bus_call);
+
+/* Room for one conversion, kept between calls. */
+struct bus_scratch {
+        void *map;
+        size_t map_bytes;
+        struct args_value *values;
+        size_t n_values;
+};
+
+struct bus {
+        struct bus_config config;
+        struct supervisor *supervisor;
+        sd_bus *bus;
+        struct loop_poll poll;
+        struct loop_timer timer;       /* sd-bus's own timeouts, and messages it has read already */
+        struct loop_timer retry_timer; /* a pool changed: calls that wait for it try again */
+        bool is_started, is_lost;
+        struct bus_peer_list peers; /* least recently heard of first */
+        struct bus_peer *buckets[BUS_PEER_BUCKETS];
+        unsigned n_peers, n_subscribers;
+        struct bus_call_list waiting_for_pool;
+        struct bus_scratch scratch;
+};
+
+/* A method: 1 = handled (answered now or later), else -errno or `e` set. It may run again for the same message. */
+typedef int (*bus_method_fn)(struct bus *b, struct bus_peer *peer, sd_bus_message *m, sd_bus_error *e);
+
+struct bus_method {
+        const char *member;
+        bus_method_fn fn;
+};
+
+/* ---- dispatch.c: who calls, may they, go ---- */
+
+/* For vtable handlers: finds the member in `methods` (ended by {}), learns who the sender is, asks authorize.h, calls. */
+int bus_dispatch(struct bus *b, sd_bus_message *m, const struct bus_method *methods, sd_bus_error *e);
+/* The part after the member is known; `fn` may be called later. */
+int bus_dispatch_to(struct bus *b, sd_bus_message *m, bus_method_fn fn, sd_bus_error *e);
+/* Runs `fn` for a call that was held back, and answers it if it fails. */
+void bus_run_held(struct bus *b, struct bus_peer *peer, sd_bus_message *m, bus_method_fn fn);
+int bus_reply(sd_bus_message *call, const char *types, ...);
+
+/* ---- errors.c ---- */
+
+/* Always -1-like for `return`: a negative errno, with `e` set to the fault's name and text. */
+int bus_error_from_fault(sd_bus_error *e, const struct fault *f);
+int bus_invalid(sd_bus_error *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Makes any bytes valid UTF-8 in place, as every string on the bus must be. */
+void bus_clean_text(char *text);
+
+/* ---- paths.c ---- */
+
+void bus_pool_path(const char *name, char ret[static BUS_MAX_PATH]);
+void bus_worker_path(uint64_t id, char ret[static BUS_MAX_PATH]);
+void bus_job_path(uint64_t id, char ret[static BUS_MAX_PATH]);
+struct pool *bus_pool_at(struct bus *b, const char *path);
+struct worker *bus_worker_at(struct bus *b, const char *path);
+int bus_parse_id(const char *path, const char *prefix, uint64_t *ret);
+/* NoSuchPool, naming it and the ones that exist. */
+int bus_find_pool(struct bus *b, const char *name, struct pool **ret, sd_bus_error *e);
+/* NoSuchJob for a missing and for a foreign one alike. */
+int bus_find_job(struct bus *b, const struct bus_peer *peer, uint64_t id, struct job **ret, sd_bus_error *e);
+
+/* ---- properties.c: getters by table ---- */
+
+struct bus_property {
+        const char *name, *type;
+        size_t offset; /* into the info struct; strings are const char * unless is_inline */
+        bool is_inline;
+};
+
+/* Appends the value at info + offset; 64-bit, 32-bit and int32 by `type` t, u, i; s. */
+int bus_append_property(sd_bus_message *reply, const struct bus_property *p, const void *info);
+const struct bus_property *bus_find_property(const struct bus_property *table, const char *name);
+
+/* ---- the interfaces ---- */
+
+extern const sd_bus_vtable manager_vtable[], pool_vtable[], worker_vtable[], job_vtable[];
+int pool_face_find(sd_bus *bus, const char *path, const char *interface, void *user, void **ret, sd_bus_error *e);
+int pool_face_enumerate(sd_bus *bus, const char *prefix, void *user, char ***ret, sd_bus_error *e);
+int worker_face_find(sd_bus *bus, const char *path, const char *interface, void *user, void **ret, sd_bus_error *e);
+int worker_face_enumerate(sd_bus *bus, const char *prefix, void *user, char ***ret, sd_bus_error *e);
+int job_face_find(sd_bus *bus, const char *path, const char *interface, void *user, void **ret, sd_bus_error *e);
+/* Filter: properties of a job asked for by a caller not known yet, which no vtable getter could answer later. */
+int job_face_filter(sd_bus_message *m, void *user, sd_bus_error *e);

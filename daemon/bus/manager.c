@@ -1,0 +1,394 @@
+/* org.drover1.Manager: the object at the root. Run, Submit and OpenChannel are in run.c. */
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/bus/run.h"
+#include "daemon/bus/value.h"
+#include "ipc/words.h"
+
+enum { MAX_DEATHS_LISTED = 1024 };
+
+static int method_list_pools(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        char path[BUS_MAX_PATH];
+        struct pool_info info;
+        int r;
+
+        r = sd_bus_message_new_method_return(m, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "(soss)");
+        for (struct pool *pool = supervisor_next_pool(b->supervisor, NULL); pool && r >= 0;
+             pool = supervisor_next_pool(b->supervisor, pool)) {
+                pool_get_info(pool, &info);
+                bus_pool_path(info.name, path);
+                r = sd_bus_message_append(reply, "(soss)", info.name, path, info.plugin, pool_state_word(info.state));
+        }
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
+static int method_get_pool(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        char path[BUS_MAX_PATH];
+        struct pool *pool;
+        const char *name;
+        int r;
+
+        r = sd_bus_message_read(m, "s", &name);
+        if (r >= 0)
+                r = bus_find_pool(b, name, &pool, e);
+        if (r < 0)
+                return r;
+        bus_pool_path(name, path);
+        return bus_reply(m, "o", path);
+}
+
+static int method_list_workers(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        char path[BUS_MAX_PATH];
+        struct worker_info info;
+        struct pool_info pool;
+        int r;
+
+        r = sd_bus_message_new_method_return(m, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "(tsous)");
+        for (struct worker *w = supervisor_next_worker(b->supervisor, NULL); w && r >= 0; w = supervisor_next_worker(b->supervisor, w)) {
+                worker_get_info(w, &info);
+                pool_get_info(info.pool, &pool);
+                bus_worker_path(info.id, path);
+                r = sd_bus_message_append(reply, "(tsous)", info.id, pool.name, path, (uint32_t)info.pid, worker_state_word(info.state));
+        }
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
+static int method_get_worker_by_pid(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        char path[BUS_MAX_PATH];
+        struct worker_info info;
+        struct worker *w;
+        uint32_t pid;
+        int r;
+
+        r = sd_bus_message_read(m, "u", &pid);
+        if (r < 0)
+                return r;
+        w = pid > 0 && pid <= INT32_MAX ? supervisor_find_worker_by_pid(b->supervisor, (pid_t)pid) : NULL;
+        if (!w)
+                return sd_bus_error_setf(e, "org.drover1.Error.NoSuchWorker", "no worker has pid %u", pid);
+        worker_get_info(w, &info);
+        bus_worker_path(info.id, path);
+        return bus_reply(m, "o", path);
+}
+
+static int method_get_job(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        char path[BUS_MAX_PATH];
+        struct job *j;
+        uint64_t id;
+        int r;
+
+        r = sd_bus_message_read(m, "t", &id);
+        if (r >= 0)
+                r = bus_find_job(b, p, id, &j, e);
+        if (r < 0)
+                return r;
+        bus_job_path(id, path);
+        return bus_reply(m, "o", path);
+}
+
+/* ---- deaths ---- */
+
+static int append_death(sd_bus_message *reply, struct death *d) {
+        char name[64];
+        int r;
+
+        bus_clean_text(d->text);
+        r = sd_bus_message_open_container(reply, 'a', "{sv}");
+        if (r >= 0)
+                r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}{sv}", "worker", "t", d->worker_id, "pool", "s", d->pool, "pid", "u",
+                                          (uint32_t)d->pid, "reason", "s", words_reason(d->reason), "status", "i", d->status, "realtime-usec", "t",
+                                          d->realtime_us, "text", "s", d->text);
+        if (r >= 0 && d->job_id)
+                r = sd_bus_message_append(reply, "{sv}{sv}", "job", "t", d->job_id, "attempt", "u", d->attempt);
+        if (r >= 0 && d->syscall) {
+                death_syscall_name(d->syscall, name, sizeof(name));
+                r = sd_bus_message_append(reply, "{sv}", "syscall", "s", name);
+        }
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+static int method_list_deaths(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        struct death *deaths;
+        struct pool *pool = NULL;
+        const char *name;
+        uint32_t n;
+        size_t n_found = 0;
+        int r;
+
+        r = sd_bus_message_read(m, "su", &name, &n);
+        if (r >= 0 && name[0])
+                r = bus_find_pool(b, name, &pool, e);
+        if (r >= 0)
+                r = sd_bus_message_new_method_return(m, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "a{sv}");
+        if (r < 0)
+                return r;
+        n = n < MAX_DEATHS_LISTED ? n : MAX_DEATHS_LISTED;
+        deaths = calloc(n ? n : 1, sizeof(*deaths));
+        if (!deaths)
+                return -ENOMEM;
+        if (n)
+                n_found = supervisor_list_deaths(b->supervisor, pool, deaths, n);
+        for (size_t i = 0; i < n_found && r >= 0; i++)
+                r = append_death(reply, &deaths[i]);
+        free(deaths);
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
+/* ---- pools come and go ---- */
+
+static int check_flags(uint64_t flags, sd_bus_error *e) {
+        return flags ? bus_invalid(e, "flags=%llu: none is defined yet, must be 0", (unsigned long long)flags) : 0;
+}
+
+static int set_one(struct pool_config *c, const char *key, const char *value, sd_bus_error *e) {
+        char error[400];
+
+        return pool_config_set(c, NULL, key, value, error, sizeof(error)) < 0 ? bus_invalid(e, "%s", error) : 0;
+}
+
+/* A string as a file would have it, a number, a boolean, or strings one after the other (Environment=). */
+static int read_setting(sd_bus_message *m, struct pool_config *c, sd_bus_error *e) {
+        const char *key, *contents, *text;
+        char type, number[32];
+        uint64_t n;
+        int r, on;
+
+        r = sd_bus_message_read_basic(m, 's', &key);
+        if (r >= 0)
+                r = sd_bus_message_peek_type(m, &type, &contents);
+        if (r < 0)
+                return r;
+        if (strcmp(contents, "s") == 0) {
+                r = sd_bus_message_read(m, "v", "s", &text);
+                return r < 0 ? r : set_one(c, key, text, e);
+        }
+        if (strcmp(contents, "b") == 0) {
+                r = sd_bus_message_read(m, "v", "b", &on);
+                return r < 0 ? r : set_one(c, key, on ? "yes" : "no", e);
+        }
+        if (strcmp(contents, "as") == 0) {
+                r = sd_bus_message_enter_container(m, 'v', contents);
+                if (r >= 0)
+                        r = sd_bus_message_enter_container(m, 'a', "s");
+                while (r >= 0 && (r = sd_bus_message_read_basic(m, 's', &text)) > 0)
+                        r = set_one(c, key, text, e);
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+                return r < 0 ? r : sd_bus_message_exit_container(m);
+        }
+        r = value_read_number(m, key, 0, UINT64_MAX, &n, e);
+        if (r < 0)
+                return r;
+        snprintf(number, sizeof(number), "%llu", (unsigned long long)n);
+        return set_one(c, key, number, e);
+}
+
+static int read_settings(sd_bus_message *m, struct pool_config *c, sd_bus_error *e) {
+        int r;
+
+        r = sd_bus_message_enter_container(m, 'a', "{sv}");
+        while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
+                r = read_setting(m, c, e);
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+        }
+        return r < 0 ? r : sd_bus_message_exit_container(m);
+}
+
+static int method_create_pool(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        char path[BUS_MAX_PATH], error[400];
+        struct pool_config c;
+        struct fault f = {};
+        struct pool *pool;
+        const char *name;
+        uint64_t flags;
+        int r;
+
+        r = sd_bus_message_read(m, "s", &name);
+        if (r < 0)
+                return r;
+        if (!pool_name_is_valid(name))
+                return bus_invalid(e, "\"%.80s\" is not a pool name: 1 to %d of A-Z a-z 0-9 _ . -", name, POOL_NAME_MAX);
+        if (supervisor_find_pool(b->supervisor, name))
+                return bus_invalid(e, "there is a pool %s already", name);
+        pool_config_defaults(&c);
+        strcpy(c.name, name);
+        r = read_settings(m, &c, e);
+        if (r >= 0)
+                r = sd_bus_message_read(m, "t", &flags);
+        if (r >= 0)
+                r = check_flags(flags, e);
+        if (r < 0)
+                return r;
+        if (pool_config_check(&c, error, sizeof(error)) < 0)
+                return bus_invalid(e, "%s", error);
+        if (supervisor_add_pool(b->supervisor, &c, true, NULL, &pool, &f) < 0)
+                return bus_error_from_fault(e, &f);
+        bus_pool_path(name, path);
+        return bus_reply(m, "o", path);
+}
+
+static int method_remove_pool(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct pool *pool;
+        const char *name;
+        uint64_t flags;
+        int r;
+
+        r = sd_bus_message_read(m, "st", &name, &flags);
+        if (r >= 0)
+                r = check_flags(flags, e);
+        if (r >= 0)
+                r = bus_find_pool(b, name, &pool, e);
+        if (r < 0)
+                return r;
+        supervisor_remove_pool(b->supervisor, pool);
+        return bus_reply(m, NULL);
+}
+
+static int reply_report(sd_bus_message *m, const struct reload_report *report) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        int r;
+
+        r = sd_bus_message_new_method_return(m, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "(sss)");
+        for (size_t i = 0; i < report->n_changes && r >= 0; i++) {
+                bus_clean_text(report->changes[i].what);
+                r = sd_bus_message_append(reply, "(sss)", report->changes[i].kind, report->changes[i].name, report->changes[i].what);
+        }
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
+static int method_reload(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct reload_report report = {};
+        struct fault f = {};
+        uint64_t flags;
+        int r;
+
+        r = sd_bus_message_read(m, "t", &flags);
+        if (r >= 0)
+                r = check_flags(flags, e);
+        if (r < 0)
+                return r;
+        if (b->config.on_reload(b->config.user, &report, &f) < 0)
+                return bus_error_from_fault(e, &f);
+        r = reply_report(m, &report);
+        reload_report_deinit(&report);
+        return r;
+}
+
+/* ---- signals ---- */
+
+static int method_subscribe(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        peer_subscribe(p, true);
+        return bus_reply(m, NULL);
+}
+
+static int method_unsubscribe(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        peer_subscribe(p, false);
+        return bus_reply(m, NULL);
+}
+
+static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
+        static const struct bus_method methods[] = {
+                { "Run", run_method_run },
+                { "Submit", run_method_submit },
+                { "OpenChannel", run_method_open_channel },
+                { "ListPools", method_list_pools },
+                { "GetPool", method_get_pool },
+                { "ListWorkers", method_list_workers },
+                { "GetWorkerByPID", method_get_worker_by_pid },
+                { "ListDeaths", method_list_deaths },
+                { "CreatePool", method_create_pool },
+                { "RemovePool", method_remove_pool },
+                { "GetJob", method_get_job },
+                { "Reload", method_reload },
+                { "Subscribe", method_subscribe },
+                { "Unsubscribe", method_unsubscribe },
+                {},
+        };
+
+        return bus_dispatch(user, m, methods, e);
+}
+
+/* ---- properties ---- */
+
+static int get_text(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply, void *user,
+                    sd_bus_error *e) {
+        return sd_bus_message_append(reply, "s", DROVER_VERSION);
+}
+
+/* What this daemon can do, so that a client asks instead of guessing from the version. */
+static int get_words(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply, void *user,
+                     sd_bus_error *e) {
+        if (strcmp(name, "StartMethods") == 0)
+                return sd_bus_message_append(reply, "as", 3, "forkserver", "spawn", "fork");
+        if (strcmp(name, "Models") == 0)
+                return sd_bus_message_append(reply, "as", 1, "process");
+        return sd_bus_message_append(reply, "as", 4, "channels", "raw", "forkserver", "sandbox");
+}
+
+static int get_count(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply, void *user,
+                     sd_bus_error *e) {
+        struct bus *b = user;
+        uint32_t n = 0;
+
+        if (strcmp(name, "NWorkers") == 0)
+                n = supervisor_n_workers(b->supervisor);
+        else if (strcmp(name, "NSessions") == 0)
+                n = supervisor_n_sessions(b->supervisor);
+        else
+                for (struct pool *p = supervisor_next_pool(b->supervisor, NULL); p; p = supervisor_next_pool(b->supervisor, p))
+                        n++;
+        return sd_bus_message_append(reply, "u", n);
+}
+
+#define METHOD(name, args, result) SD_BUS_METHOD_WITH_ARGS(name, SD_BUS_ARGS args, SD_BUS_RESULT result, on_call, SD_BUS_VTABLE_UNPRIVILEGED)
+
+const sd_bus_vtable manager_vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        METHOD("Run", ("s", pool, "s", job, "a{sv}", args, "a{sv}", options), ("a{sv}", result)),
+        METHOD("Submit", ("s", pool, "s", job, "a{sv}", args, "a{sv}", options), ("t", id, "o", path)),
+        METHOD("OpenChannel", ("s", pool, "a{sv}", options), ("a{sv}", channel)),
+        METHOD("ListPools", (NULL), ("a(soss)", pools)),
+        METHOD("GetPool", ("s", name), ("o", path)),
+        METHOD("ListWorkers", (NULL), ("a(tsous)", workers)),
+        METHOD("GetWorkerByPID", ("u", pid), ("o", path)),
+        METHOD("ListDeaths", ("s", pool, "u", n), ("aa{sv}", deaths)),
+        METHOD("CreatePool", ("s", name, "a{sv}", settings, "t", flags), ("o", path)),
+        METHOD("RemovePool", ("s", name, "t", flags), (NULL)),
+        METHOD("GetJob", ("t", id), ("o", path)),
+        METHOD("Reload", ("t", flags), ("a(sss)", changes)),
+        METHOD("Subscribe", (NULL), (NULL)),
+        METHOD("Unsubscribe", (NULL), (NULL)),
+        SD_BUS_PROPERTY("Version", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("Features", "as", get_words, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("StartMethods", "as", get_words, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("Models", "as", get_words, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("NPools", "u", get_count, 0, 0),
+        SD_BUS_PROPERTY("NWorkers", "u", get_count, 0, 0),
+        SD_BUS_PROPERTY("NSessions", "u", get_count, 0, 0),
+        SD_BUS_SIGNAL_WITH_ARGS("JobRemoved", SD_BUS_ARGS("t", id, "o", path, "s", pool, "s", state), 0),
+        SD_BUS_SIGNAL_WITH_ARGS("WorkerRemoved", SD_BUS_ARGS("t", id, "s", pool, "u", pid, "s", reason, "i", status, "t", job), 0),
+        SD_BUS_VTABLE_END,
+};

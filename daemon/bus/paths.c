@@ -1,0 +1,95 @@
+/* Object paths and the objects behind them, and the errors that name what was looked for. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/bus/peer.h"
+
+/* Letters and digits as they are, the rest as _XX: what sd_bus_path_encode does, without its allocation. */
+void bus_pool_path(const char *name, char ret[static BUS_MAX_PATH]) {
+        char *p = stpcpy(ret, BUS_POOLS "/");
+
+        for (size_t i = 0; name[i]; i++) {
+                if ((name[i] >= 'a' && name[i] <= 'z') || (name[i] >= 'A' && name[i] <= 'Z') ||
+                    (i > 0 && name[i] >= '0' && name[i] <= '9'))
+                        *p++ = name[i];
+                else
+                        p += sprintf(p, "_%02x", (unsigned char)name[i]);
+        }
+        *p = '\0';
+}
+
+void bus_worker_path(uint64_t id, char ret[static BUS_MAX_PATH]) { sprintf(ret, BUS_WORKERS "/%" PRIu64, id); }
+
+void bus_job_path(uint64_t id, char ret[static BUS_MAX_PATH]) { sprintf(ret, BUS_JOBS "/%" PRIu64, id); }
+
+struct pool *bus_pool_at(struct bus *b, const char *path) {
+        char *name = NULL;
+        struct pool *p = NULL;
+
+        if (sd_bus_path_decode(path, BUS_POOLS, &name) > 0)
+                p = supervisor_find_pool(b->supervisor, name);
+        free(name);
+        return p;
+}
+
+/* The one spelling of a number: no sign, no leading zero. */
+int bus_parse_id(const char *path, const char *prefix, uint64_t *ret) {
+        size_t n = strlen(prefix);
+        uint64_t id = 0;
+        const char *p;
+
+        if (strncmp(path, prefix, n) != 0 || path[n] != '/' || path[n + 1] == '0' || path[n + 1] == '\0')
+                return -EINVAL;
+        for (p = path + n + 1; *p; p++)
+                if (*p < '0' || *p > '9' || __builtin_mul_overflow(id, 10, &id) ||
+                    __builtin_add_overflow(id, (uint64_t)(*p - '0'), &id))
+                        return -EINVAL;
+        *ret = id;
+        return 0;
+}
+
+struct worker *bus_worker_at(struct bus *b, const char *path) {
+        uint64_t id;
+
+        return bus_parse_id(path, BUS_WORKERS, &id) < 0 ? NULL : supervisor_find_worker(b->supervisor, id);
+}
+
+int bus_find_pool(struct bus *b, const char *name, struct pool **ret, sd_bus_error *e) {
+        struct fault f = { .code = FAULT_NO_SUCH_POOL };
+        struct pool_info info;
+        size_t n;
+
+        *ret = supervisor_find_pool(b->supervisor, name);
+        if (*ret)
+                return 0;
+        n = (size_t)snprintf(f.text, sizeof(f.text), "no pool is named \"%.80s\"; there %s", name,
+                             supervisor_next_pool(b->supervisor, NULL) ? "are: " : "is none");
+        for (struct pool *p = supervisor_next_pool(b->supervisor, NULL); p; p = supervisor_next_pool(b->supervisor, p)) {
+                pool_get_info(p, &info);
+                if (n + strlen(info.name) + sizeof(", …") >= sizeof(f.text)) {
+                        strcpy(f.text + n, "…");
+                        break;
+                }
+                n += (size_t)sprintf(f.text + n, "%s%s", f.text[n - 1] == ' ' ? "" : ", ", info.name);
+        }
+        return bus_error_from_fault(e, &f);
+}
+
+int bus_find_job(struct bus *b, const struct bus_peer *peer, uint64_t id, struct job **ret, sd_bus_error *e) {
+        struct job_info info;
+        struct job *j;
+
+        j = supervisor_find_job(b->supervisor, id);
+        if (j) {
+                job_get_info(j, &info);
+                if (peer_may_see(peer, info.uid)) {
+                        *ret = j;
+                        return 0;
+                }
+        }
+        return sd_bus_error_setf(e, "org.drover1.Error.NoSuchJob",
+                                 "there is no job %" PRIu64 " of yours: never submitted, or finished longer than ResultTTL= ago", id);
+}

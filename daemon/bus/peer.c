@@ -1,0 +1,184 @@
+/* Who is behind a unique name.
+ *
+ * Messages from dbus-daemon carry no credentials, so the first call of a name costs one question to the bus, asked
+ * without waiting; the calls that come meanwhile are held back in order. The answer is good for the life of the name:
+ * unique names are never given out twice. One match per name tells of its end (a match for all names would wake the
+ * daemon for every client of the bus). The cache is bounded: the name not heard of for longest goes, if nothing of it
+ * waits and it is not subscribed.
+ *
+ * When a name leaves the bus, its calls are cancelled: nobody would read the answer. */
+#include "daemon/bus/peer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/bus/authorize.h"
+#include "daemon/bus/call.h"
+
+static struct bus_peer **bucket_of(struct bus *b, const char *name) {
+        uint32_t hash = 2166136261u;
+
+        for (; *name; name++)
+                hash = (hash ^ (uint8_t)*name) * 16777619u;
+        return &b->buckets[hash % BUS_PEER_BUCKETS];
+}
+
+struct bus_peer *peer_find(struct bus *b, const char *name) {
+        struct bus_peer *p;
+
+        for (p = *bucket_of(b, name); p; p = p->next)
+                if (strcmp(p->name, name) == 0)
+                        return p;
+        return NULL;
+}
+
+static struct bus_peer *peer_free(struct bus_peer *p) {
+        struct bus_peer **link = bucket_of(p->bus, p->name);
+        struct bus_held *h;
+
+        while (*link != p)
+                link = &(*link)->next;
+        *link = p->next;
+        TAILQ_REMOVE(&p->bus->peers, p, link);
+        p->bus->n_peers--;
+        peer_subscribe(p, false);
+        call_cancel_all(p);
+        while ((h = p->held)) {
+                p->held = h->next;
+                sd_bus_message_unref(h->message);
+                free(h);
+        }
+        sd_bus_slot_unref(p->query);
+        sd_bus_slot_unref(p->match);
+        free(p);
+        return NULL;
+}
+
+void peer_free_all(struct bus *b) {
+        while (!TAILQ_EMPTY(&b->peers))
+                peer_free(TAILQ_FIRST(&b->peers));
+}
+
+static int on_owner_changed(sd_bus_message *m, void *user, sd_bus_error *e) {
+        struct bus_peer *p = user;
+        const char *name, *old, *new;
+
+        if (sd_bus_message_read(m, "sss", &name, &old, &new) >= 0 && strcmp(name, p->name) == 0 && new[0] == '\0')
+                peer_free(p);
+        return 0;
+}
+
+static int on_uid(sd_bus_message *m, void *user, sd_bus_error *e) {
+        struct bus_peer *p = user;
+        struct bus *b = p->bus;
+        struct bus_held *h;
+        uint32_t uid;
+
+        p->query = sd_bus_slot_unref(p->query);
+        if (sd_bus_message_is_method_error(m, NULL) || sd_bus_message_read(m, "u", &uid) < 0) {
+                for (h = p->held; h; h = h->next)
+                        sd_bus_reply_method_errorf(h->message, SD_BUS_ERROR_ACCESS_DENIED, "the bus does not say who %s is", p->name);
+                peer_free(p);
+                return 0;
+        }
+        p->uid = uid;
+        p->is_known = true;
+        while ((h = p->held)) {
+                p->held = h->next;
+                p->n_calls--;
+                bus_run_held(b, p, h->message, h->fn);
+                sd_bus_message_unref(h->message);
+                free(h);
+        }
+        p->held_tail = &p->held;
+        return 0;
+}
+
+/* The match first: if the name is gone by then, the question behind it fails and tells us so. */
+static int peer_ask(struct bus_peer *p) {
+        static const char daemon_name[] = "org.freedesktop.DBus", daemon_path[] = "/org/freedesktop/DBus";
+        char rule[400];
+        int r;
+
+        snprintf(rule, sizeof(rule),
+                 "type='signal',sender='%s',path='%s',interface='%s',member='NameOwnerChanged',arg0='%s'", daemon_name,
+                 daemon_path, daemon_name, p->name);
+        r = sd_bus_add_match_async(p->bus->bus, &p->match, rule, on_owner_changed, NULL, p);
+        if (r >= 0)
+                r = sd_bus_call_method_async(p->bus->bus, &p->query, daemon_name, daemon_path, daemon_name,
+                                             "GetConnectionUnixUser", on_uid, p, "s", p->name);
+        return r;
+}
+
+static bool evict_one(struct bus *b) {
+        struct bus_peer *p;
+
+        TAILQ_FOREACH(p, &b->peers, link)
+                if (p->is_known && !p->is_subscribed && p->n_calls == 0) {
+                        peer_free(p);
+                        return true;
+                }
+        return false;
+}
+
+int peer_get(struct bus *b, const char *name, struct bus_peer **ret) {
+        struct bus_peer *p = peer_find(b, name);
+        struct bus_peer **bucket = bucket_of(b, name);
+        size_t bytes = strlen(name) + 1;
+        int r;
+
+        if (p) {
+                if (TAILQ_LAST(&b->peers, bus_peer_list) != p) {
+                        TAILQ_REMOVE(&b->peers, p, link);
+                        TAILQ_INSERT_TAIL(&b->peers, p, link);
+                }
+                *ret = p;
+                return 0;
+        }
+        if (b->n_peers >= BUS_MAX_PEERS && !evict_one(b))
+                return -EBUSY;
+        p = calloc(1, sizeof(*p) + bytes);
+        if (!p)
+                return -ENOMEM;
+        p->bus = b;
+        p->held_tail = &p->held;
+        memcpy(p->name, name, bytes);
+        TAILQ_INIT(&p->calls);
+        p->next = *bucket;
+        *bucket = p;
+        TAILQ_INSERT_TAIL(&b->peers, p, link);
+        b->n_peers++;
+        r = peer_ask(p);
+        if (r < 0) {
+                peer_free(p);
+                return r;
+        }
+        *ret = p;
+        return 0;
+}
+
+int peer_hold(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn) {
+        struct bus_held *h = calloc(1, sizeof(*h));
+
+        if (!h)
+                return -ENOMEM;
+        h->message = sd_bus_message_ref(m);
+        h->fn = fn;
+        *p->held_tail = h;
+        p->held_tail = &h->next;
+        p->n_calls++;
+        return 0;
+}
+
+void peer_subscribe(struct bus_peer *p, bool is_subscribed) {
+        if (p->is_subscribed == is_subscribed)
+                return;
+        p->is_subscribed = is_subscribed;
+        if (is_subscribed)
+                p->bus->n_subscribers++;
+        else
+                p->bus->n_subscribers--;
+}
+
+bool peer_may_see(const struct bus_peer *p, uid_t owner) { return p->uid == owner || authorize_is_root(p->uid); }

@@ -1,0 +1,32 @@
+/* Callers by unique name: who they are, what they wait for, whether they want signals. */
+#pragma once
+
+#include "daemon/bus/face.h"
+
+struct bus_held {
+        struct bus_held *next;
+        sd_bus_message *message;
+        bus_method_fn fn;
+};
+
+struct bus_peer {
+        struct bus *bus;
+        TAILQ_ENTRY(bus_peer) link; /* bus->peers */
+        struct bus_peer *next;      /* in its bucket */
+        uid_t uid;
+        bool is_known, is_subscribed;
+        unsigned n_calls; /* held back, or waiting for a verdict */
+        struct bus_held *held, **held_tail;
+        struct bus_call_list calls;
+        sd_bus_slot *match, *query;
+        char name[];
+};
+
+/* Makes it known to us, and asks the bus for its uid, if it is new. -EBUSY: too many callers at once, -ENOMEM … */
+int peer_get(struct bus *b, const char *name, struct bus_peer **ret);
+struct bus_peer *peer_find(struct bus *b, const char *name);
+/* Keeps the message until the uid is known, then bus_run_held. */
+int peer_hold(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn);
+void peer_subscribe(struct bus_peer *p, bool is_subscribed);
+bool peer_may_see(const struct bus_peer *p, uid_t owner);
+void peer_free_all(struct bus *b);

@@ -1,0 +1,212 @@
+/* org.drover1.Pool: the operator's switches and the counters. */
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/bus/peer.h"
+
+/* ---- methods ---- */
+
+static int pool_of(struct bus *b, sd_bus_message *m, struct pool **ret, sd_bus_error *e) {
+        *ret = bus_pool_at(b, sd_bus_message_get_path(m)); /* found when the call came, perhaps removed since */
+        return *ret ? 0 : sd_bus_error_setf(e, "org.drover1.Error.NoSuchPool", "there is no pool at %s", sd_bus_message_get_path(m));
+}
+
+static int control(struct bus *b, sd_bus_message *m, int (*fn)(struct pool *, struct fault *), sd_bus_error *e) {
+        struct fault f = {};
+        struct pool *pool;
+        int r;
+
+        r = pool_of(b, m, &pool, e);
+        if (r < 0)
+                return r;
+        return fn(pool, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(m, NULL);
+}
+
+#define CONTROL(word)                                                                                                         \
+        static int method_##word(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {                     \
+                return control(b, m, pool_##word, e);                                                                         \
+        }
+
+CONTROL(start)
+CONTROL(stop)
+CONTROL(pause)
+CONTROL(resume)
+CONTROL(drain)
+CONTROL(restart)
+CONTROL(reset_failed)
+
+static int method_resize(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct fault f = {};
+        struct pool *pool;
+        uint32_t n;
+        int r;
+
+        r = pool_of(b, m, &pool, e);
+        if (r >= 0)
+                r = sd_bus_message_read(m, "u", &n);
+        if (r < 0)
+                return r;
+        if (n < 1 || n > LAYOUT_MAX_WORKERS)
+                return bus_invalid(e, "workers=%u is not in the range of 1 to %d", n, LAYOUT_MAX_WORKERS);
+        return pool_resize(pool, n, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(m, NULL);
+}
+
+static int method_schema(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct pool_info info;
+        struct pool *pool;
+        char *json;
+        int r;
+
+        r = pool_of(b, m, &pool, e);
+        if (r < 0)
+                return r;
+        pool_get_info(pool, &info);
+        if (!info.schema && info.state == POOL_REFUSED)
+                return sd_bus_error_setf(e, "org.drover1.Error.PoolRefused", "pool %s is refused: %s", info.name, info.problem);
+        if (!info.schema)
+                return sd_bus_error_setf(e, "org.drover1.Error.PoolStopped", "pool %s had no worker yet, so its schema is not known", info.name);
+        r = schema_to_json(info.schema, &json);
+        if (r < 0)
+                return r;
+        r = bus_reply(m, "s", json);
+        free(json);
+        return r;
+}
+
+/* userdata is the pool here; the bus comes with the vtable's slot. */
+static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
+        static const struct bus_method methods[] = {
+                { "Start", method_start },
+                { "Stop", method_stop },
+                { "Pause", method_pause },
+                { "Resume", method_resume },
+                { "Drain", method_drain },
+                { "Restart", method_restart },
+                { "Resize", method_resize },
+                { "ResetFailed", method_reset_failed },
+                { "Schema", method_schema },
+                {},
+        };
+
+        return bus_dispatch(sd_bus_slot_get_userdata(sd_bus_get_current_slot(sd_bus_message_get_bus(m))), m, methods, e);
+}
+
+/* ---- properties ---- */
+
+struct pool_view {
+        struct pool_info info;
+        const char *start_method, *model, *state;
+        char problem[512];
+};
+
+#define COUNTER(name, field) { name, "t", offsetof(struct pool_view, info.counters.field) }
+
+static const struct bus_property properties[] = {
+        { "Name", "s", offsetof(struct pool_view, info.name) },
+        { "Plugin", "s", offsetof(struct pool_view, info.plugin) },
+        { "PluginVersion", "s", offsetof(struct pool_view, info.plugin_version) },
+        { "StartMethod", "s", offsetof(struct pool_view, start_method) },
+        { "Model", "s", offsetof(struct pool_view, model) },
+        { "State", "s", offsetof(struct pool_view, state) },
+        { "Problem", "s", offsetof(struct pool_view, problem), .is_inline = true },
+        { "Workers", "u", offsetof(struct pool_view, info.n_workers) },
+        { "MinWorkers", "u", offsetof(struct pool_view, info.min_workers) },
+        { "MaxWorkers", "u", offsetof(struct pool_view, info.max_workers) },
+        { "Queued", "u", offsetof(struct pool_view, info.n_queued) },
+        { "Running", "u", offsetof(struct pool_view, info.n_running) },
+        COUNTER("Submitted", submitted),
+        COUNTER("Completed", completed),
+        COUNTER("Failed", failed),
+        COUNTER("Cancelled", cancelled),
+        COUNTER("Expired", expired),
+        COUNTER("TimedOut", timed_out),
+        COUNTER("Poisoned", poisoned),
+        COUNTER("Lost", lost),
+        COUNTER("Retried", retried),
+        COUNTER("WorkerDeaths", worker_deaths),
+        {},
+};
+
+static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply, void *user,
+                        sd_bus_error *e) {
+        struct pool_view v = { .model = "process" };
+
+        pool_get_info(user, &v.info);
+        v.start_method = start_method_word(v.info.start_method);
+        v.state = pool_state_word(v.info.state);
+        strncpy(v.problem, v.info.problem ? v.info.problem : "", sizeof(v.problem) - 1);
+        bus_clean_text(v.problem);
+        return bus_append_property(reply, bus_find_property(properties, name), &v);
+}
+
+/* ---- objects ---- */
+
+int pool_face_find(sd_bus *bus, const char *path, const char *interface, void *user, void **ret, sd_bus_error *e) {
+        *ret = bus_pool_at(user, path);
+        return *ret != NULL;
+}
+
+int pool_face_enumerate(sd_bus *bus, const char *prefix, void *user, char ***ret, sd_bus_error *e) {
+        struct bus *b = user;
+        char path[BUS_MAX_PATH], **paths;
+        struct pool_info info;
+        struct pool *p;
+        size_t n = 0;
+
+        for (p = supervisor_next_pool(b->supervisor, NULL); p; p = supervisor_next_pool(b->supervisor, p))
+                n++;
+        paths = calloc(n + 1, sizeof(*paths));
+        if (!paths)
+                return -ENOMEM;
+        n = 0;
+        for (p = supervisor_next_pool(b->supervisor, NULL); p; p = supervisor_next_pool(b->supervisor, p)) {
+                pool_get_info(p, &info);
+                bus_pool_path(info.name, path);
+                paths[n] = strdup(path);
+                if (!paths[n++])
+                        break;
+        }
+        *ret = paths;
+        return 1;
+}
+
+#define METHOD(name, args, result) SD_BUS_METHOD_WITH_ARGS(name, SD_BUS_ARGS args, SD_BUS_RESULT result, on_call, SD_BUS_VTABLE_UNPRIVILEGED)
+#define PROPERTY(name, type, flags) SD_BUS_PROPERTY(name, type, get_property, 0, flags)
+
+const sd_bus_vtable pool_vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        METHOD("Start", (NULL), (NULL)),
+        METHOD("Stop", (NULL), (NULL)),
+        METHOD("Pause", (NULL), (NULL)),
+        METHOD("Resume", (NULL), (NULL)),
+        METHOD("Drain", (NULL), (NULL)),
+        METHOD("Restart", (NULL), (NULL)),
+        METHOD("Resize", ("u", workers), (NULL)),
+        METHOD("ResetFailed", (NULL), (NULL)),
+        METHOD("Schema", (NULL), ("s", json)),
+        PROPERTY("Name", "s", SD_BUS_VTABLE_PROPERTY_CONST),
+        PROPERTY("Plugin", "s", 0),
+        PROPERTY("PluginVersion", "s", 0),
+        PROPERTY("StartMethod", "s", 0),
+        PROPERTY("Model", "s", 0),
+        PROPERTY("State", "s", SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        PROPERTY("Problem", "s", 0),
+        PROPERTY("Workers", "u", 0),
+        PROPERTY("MinWorkers", "u", 0),
+        PROPERTY("MaxWorkers", "u", 0),
+        PROPERTY("Queued", "u", 0),
+        PROPERTY("Running", "u", 0),
+        PROPERTY("Submitted", "t", 0),
+        PROPERTY("Completed", "t", 0),
+        PROPERTY("Failed", "t", 0),
+        PROPERTY("Cancelled", "t", 0),
+        PROPERTY("Expired", "t", 0),
+        PROPERTY("TimedOut", "t", 0),
+        PROPERTY("Poisoned", "t", 0),
+        PROPERTY("Lost", "t", 0),
+        PROPERTY("Retried", "t", 0),
+        PROPERTY("WorkerDeaths", "t", 0),
+        SD_BUS_VTABLE_END,
+};

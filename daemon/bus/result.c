@@ -1,0 +1,137 @@
+/* From a job's result, a checked MessagePack map, to D-Bus variants.
+ *
+ * The supervisor checked it against the schema; here it is walked once, token by token, so that a long array costs its
+ * length and not its square. What still does not fit the schema is -EPROTO, never a guess. */
+#include <errno.h>
+#include <string.h>
+
+#include "daemon/bus/value.h"
+#include "ipc/token.h"
+
+static const char *const bus_types[] = {
+        [SCHEMA_U64] = "t", [SCHEMA_I64] = "x", [SCHEMA_F64] = "d", [SCHEMA_BOOL] = "b", [SCHEMA_STR] = "s", [SCHEMA_BYTES] = "ay",
+};
+
+static int append_string(sd_bus_message *m, const struct token *t) {
+        char *space;
+        int r;
+
+        if (memchr(t->data, '\0', t->n))
+                return -EILSEQ;
+        r = sd_bus_message_append_string_space(m, t->n, &space);
+        if (r < 0)
+                return r;
+        memcpy(space, t->data, t->n);
+        return 0;
+}
+
+static int append_token(sd_bus_message *m, enum schema_type type, const struct token *t) {
+        int64_t i = t->type == TOKEN_UINT ? (int64_t)t->u64 : t->i64;
+        double d;
+        int b;
+
+        switch (type) {
+        case SCHEMA_U64:
+                return t->type == TOKEN_UINT ? sd_bus_message_append_basic(m, 't', &t->u64) : -EPROTO;
+        case SCHEMA_I64:
+                return t->type == TOKEN_UINT || t->type == TOKEN_INT ? sd_bus_message_append_basic(m, 'x', &i) : -EPROTO;
+        case SCHEMA_F64:
+                d = t->type == TOKEN_FLOAT ? t->f64 : t->type == TOKEN_UINT ? (double)t->u64 : (double)t->i64;
+                return sd_bus_message_append_basic(m, 'd', &d);
+        case SCHEMA_BOOL:
+                b = t->boolean;
+                return t->type == TOKEN_BOOL ? sd_bus_message_append_basic(m, 'b', &b) : -EPROTO;
+        case SCHEMA_STR:
+                return t->type == TOKEN_STR ? append_string(m, t) : -EPROTO;
+        case SCHEMA_BYTES:
+                return t->type == TOKEN_BIN ? sd_bus_message_append_array(m, 'y', t->data, t->n) : -EPROTO;
+        case SCHEMA_FD:
+                return -EPROTO;
+        }
+        return -EPROTO;
+}
+
+static int append_array(sd_bus_message *m, const struct schema_field *f, uint32_t n, const uint8_t **p, const uint8_t *end) {
+        struct token t;
+        int r;
+
+        r = sd_bus_message_open_container(m, 'a', bus_types[f->type]);
+        for (uint32_t i = 0; i < n && r >= 0; i++) {
+                r = token_next(p, end, &t);
+                if (r >= 0)
+                        r = append_token(m, f->type, &t);
+        }
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+/* `t` is the value's first token. */
+static int append_field(sd_bus_message *m, const struct schema_field *f, const struct token *t, const uint8_t **p, const uint8_t *end) {
+        char contents[4] = "a";
+        int r;
+
+        if (f->type == SCHEMA_FD || (f->is_array && t->type != TOKEN_ARRAY))
+                return -EPROTO;
+        strcpy(contents + f->is_array, bus_types[f->type]);
+        r = sd_bus_message_open_container(m, 'e', "sv");
+        if (r >= 0)
+                r = sd_bus_message_append_basic(m, 's', f->name);
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'v', contents);
+        if (r >= 0)
+                r = f->is_array ? append_array(m, f, t->n, p, end) : append_token(m, f->type, t);
+        if (r >= 0)
+                r = sd_bus_message_close_container(m);
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+static int append_map(sd_bus_message *m, const struct schema_fields *fields, const uint8_t *p, const uint8_t *end, const char **ret_bad) {
+        const struct schema_field *f = NULL;
+        struct token map, t;
+        int r;
+
+        r = token_next(&p, end, &map);
+        if (r < 0 || map.type != TOKEN_MAP)
+                return -EPROTO;
+        for (uint32_t i = 0; i < map.n; i++) {
+                r = token_next(&p, end, &t);
+                if (r < 0 || t.type != TOKEN_STR)
+                        return -EPROTO;
+                f = NULL;
+                for (uint32_t k = 0; k < fields->n_fields && !f; k++)
+                        if (strlen(fields->field[k].name) == t.n && memcmp(fields->field[k].name, t.data, t.n) == 0)
+                                f = &fields->field[k];
+                if (!f || token_next(&p, end, &t) < 0)
+                        return -EPROTO;
+                *ret_bad = f->name;
+                r = append_field(m, f, &t, &p, end);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+int value_append_result(sd_bus_message *reply, const struct schema_fields *fields, const void *map, size_t bytes, sd_bus_error *e) {
+        const char *bad = "?";
+        int r;
+
+        r = sd_bus_message_open_container(reply, 'a', "{sv}");
+        if (r < 0)
+                return r;
+        if (!fields || fields->is_raw) {
+                r = sd_bus_message_open_container(reply, 'e', "sv");
+                if (r >= 0)
+                        r = sd_bus_message_append(reply, "s", "payload");
+                if (r >= 0)
+                        r = sd_bus_message_open_container(reply, 'v', "ay");
+                if (r >= 0)
+                        r = sd_bus_message_append_array(reply, 'y', map, bytes);
+                if (r >= 0)
+                        r = sd_bus_message_close_container(reply);
+                if (r >= 0)
+                        r = sd_bus_message_close_container(reply);
+        } else if (bytes > 0)
+                r = append_map(reply, fields, map, (const uint8_t *)map + bytes, &bad);
+        if (r == -EILSEQ)
+                return sd_bus_error_setf(e, "org.drover1.Error.Failed", "the result's string \"%s\" holds a zero byte, which the bus cannot carry", bad);
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}

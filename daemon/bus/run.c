@@ -1,0 +1,205 @@
+/* Work that comes over the bus.
+ *
+ * Run and Submit read the same four arguments into one job; they part after the submission. A pool that has not had a
+ * ready worker yet has no schema to read arguments by: the message then waits for the pool and the method runs again from
+ * its start. The path of a Run is short on purpose (its latency is measured): one lookup, one pass over the arguments, one
+ * allocation for the call. */
+#include "daemon/bus/run.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/bus/call.h"
+#include "daemon/bus/value.h"
+
+struct option {
+        const char *name;
+        uint64_t minimum, maximum, factor;
+        size_t offset; /* into struct job_request */
+        bool is_wide;  /* u64, else u32 */
+};
+
+#define NARROW(field) 1, offsetof(struct job_request, field), false
+#define USEC(field) UINT64_MAX / 1000, 1000, offsetof(struct job_request, field), true
+
+static const struct option options[] = {
+        { "priority", 0, LAYOUT_PRIORITIES - 1, NARROW(priority) },
+        { "max-attempts", 1, LAYOUT_MAX_ATTEMPTS, NARROW(max_attempts) },
+        { "queue-timeout", 0, USEC(queue_timeout_ns) },
+        { "soft-timeout", 0, USEC(soft_ns) },
+        { "hard-timeout", 0, USEC(hard_ns) },
+};
+
+static int read_option(sd_bus_message *m, struct job_request *q, sd_bus_error *e) {
+        static const char *const later[] = { "not-before", "idempotency-key", "detached" };
+        const char *name;
+        uint64_t n;
+        void *field;
+        int r;
+
+        r = sd_bus_message_read_basic(m, 's', &name);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < sizeof(options) / sizeof(*options); i++) {
+                if (strcmp(options[i].name, name) != 0)
+                        continue;
+                r = value_read_number(m, name, options[i].minimum, options[i].maximum, &n, e);
+                if (r < 0)
+                        return r;
+                field = (char *)q + options[i].offset;
+                if (options[i].is_wide)
+                        *(uint64_t *)field = n * options[i].factor;
+                else
+                        *(uint32_t *)field = (uint32_t)n;
+                return 0;
+        }
+        for (size_t i = 0; i < sizeof(later) / sizeof(*later); i++)
+                if (strcmp(later[i], name) == 0)
+                        return bus_invalid(e, "option \"%s\" is known, but not built yet", name);
+        return bus_invalid(e,
+                           "unknown option \"%.64s\"; there are priority, queue-timeout, soft-timeout, hard-timeout, max-attempts", name);
+}
+
+static int read_options(sd_bus_message *m, struct job_request *q, sd_bus_error *e) {
+        int r;
+
+        r = sd_bus_message_enter_container(m, 'a', "{sv}");
+        while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
+                r = read_option(m, q, e);
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+        }
+        return r < 0 ? r : sd_bus_message_exit_container(m);
+}
+
+/* 0 and a job; 1 = the call waits for its pool; or an error. */
+static int submit(struct bus *b, struct bus_peer *p, sd_bus_message *m, bus_method_fn again, struct job **ret, sd_bus_error *e) {
+        struct job_request q = { .uid = p->uid, .priority = LAYOUT_PRIORITY_DEFAULT };
+        const struct schema_job *type;
+        struct fault f = {};
+        const char *pool;
+        bool must_wait = false;
+        int r;
+
+        r = sd_bus_message_read(m, "ss", &pool, &q.name);
+        if (r >= 0)
+                r = bus_find_pool(b, pool, &q.pool, e);
+        if (r < 0)
+                return r;
+        type = pool_find_job_type(q.pool, q.name, &must_wait, &f);
+        if (!type && must_wait)
+                return call_wait_pool(p, m, again);
+        if (!type)
+                return bus_error_from_fault(e, &f);
+        r = value_read_args(&b->scratch, m, type, pool_get_config(q.pool)->slot_bytes, &q.payload, &q.bytes, e);
+        if (r >= 0)
+                r = read_options(m, &q, e);
+        if (r < 0)
+                return r;
+        return job_submit(&q, ret, &f) < 0 ? bus_error_from_fault(e, &f) : 0;
+}
+
+static int answer_run(struct bus *b, sd_bus_message *m, struct job *j, sd_bus_error *e) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        struct job_info info;
+        struct fault f = {};
+        int r;
+
+        job_get_fault(j, &f);
+        if (f.code != FAULT_NONE)
+                return bus_error_from_fault(e, &f);
+        job_get_info(j, &info);
+        r = sd_bus_message_new_method_return(m, &reply);
+        if (r >= 0)
+                r = value_append_result(reply, info.result_fields, info.result, info.result_bytes, e);
+        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
+int run_method_run(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct job *j;
+        int r;
+
+        r = call_check_room(p, e);
+        if (r >= 0)
+                r = submit(b, p, m, run_method_run, &j, e);
+        if (r != 0)
+                return r;
+        return call_wait_verdict(p, m, CALL_RUN, j, UINT64_MAX, answer_run);
+}
+
+int run_method_submit(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        char path[BUS_MAX_PATH];
+        struct job_info info;
+        struct job *j;
+        int r;
+
+        r = call_check_room(p, e);
+        if (r >= 0)
+                r = submit(b, p, m, run_method_submit, &j, e);
+        if (r != 0)
+                return r;
+        job_get_info(j, &info);
+        bus_job_path(info.id, path);
+        return bus_reply(m, "to", info.id, path);
+}
+
+/* ---- channels ---- */
+
+static int reply_offer(sd_bus_message *m, const struct session_offer *o) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        int r;
+
+        r = sd_bus_message_new_method_return(m, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "{sv}");
+        if (r >= 0)
+                r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}", "channel", "h", o->channel_fd, "bell", "h", o->bell_fd,
+                                          "doorbell", "h", o->doorbell_fd, "done", "h", o->done_fd, "session", "h", o->socket_fd, "index", "u",
+                                          o->channel, "slots", "u", o->n_slots, "slot-size", "u", o->slot_bytes, "id-base", "t", o->id_base);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'e', "sv");
+        if (r >= 0)
+                r = sd_bus_message_append_basic(reply, 's', "schema");
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'v', "ay");
+        if (r >= 0)
+                r = sd_bus_message_append_array(reply, 'y', o->schema_text, o->schema_bytes);
+        for (int i = 0; i < 3 && r >= 0; i++)
+                r = sd_bus_message_close_container(reply);
+        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
+int run_method_open_channel(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct session_offer offer;
+        struct fault f = {};
+        const char *name, *option;
+        bool must_wait = false;
+        struct pool *pool;
+        int r;
+
+        r = call_check_room(p, e);
+        if (r >= 0)
+                r = sd_bus_message_read(m, "s", &name);
+        if (r >= 0)
+                r = bus_find_pool(b, name, &pool, e);
+        if (r >= 0)
+                r = sd_bus_message_enter_container(m, 'a', "{sv}");
+        if (r >= 0)
+                r = sd_bus_message_enter_container(m, 'e', "sv");
+        if (r > 0) {
+                r = sd_bus_message_read_basic(m, 's', &option);
+                return r < 0 ? r : bus_invalid(e, "unknown option \"%.64s\"; OpenChannel takes none yet", option);
+        }
+        if (r < 0)
+                return r;
+        r = supervisor_open_session(b->supervisor, pool, p->uid, &offer, &must_wait, &f);
+        if (r < 0 && must_wait)
+                return call_wait_pool(p, m, run_method_open_channel);
+        if (r < 0)
+                return bus_error_from_fault(e, &f);
+        r = reply_offer(m, &offer);
+        close(offer.socket_fd); /* the message has its own; without it the supervisor sees the session end */
+        return r;
+}

@@ -1,0 +1,143 @@
+/* org.drover1.Worker. Its State changes between idle and running without a signal: jobs are claimed in shared memory and
+ * cost the bus nothing, so those two are for asking; the others are announced. */
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/bus/peer.h"
+
+/* ---- methods ---- */
+
+static int worker_of(struct bus *b, sd_bus_message *m, struct worker **ret, sd_bus_error *e) {
+        *ret = bus_worker_at(b, sd_bus_message_get_path(m)); /* found when the call came, perhaps gone since */
+        return *ret ? 0 : sd_bus_error_setf(e, "org.drover1.Error.NoSuchWorker", "there is no worker at %s", sd_bus_message_get_path(m));
+}
+
+static int method_kill(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct fault f = {};
+        struct worker *w;
+        int signal, r;
+
+        r = worker_of(b, m, &w, e);
+        if (r >= 0)
+                r = sd_bus_message_read(m, "i", &signal);
+        if (r < 0)
+                return r;
+        if (signal < 1 || signal >= _NSIG)
+                return bus_invalid(e, "signal=%d is not in the range of 1 to %d", signal, _NSIG - 1);
+        return worker_kill(w, signal, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(m, NULL);
+}
+
+static int method_get_pidfd(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct worker_info info;
+        struct worker *w;
+        int fd, r;
+
+        r = worker_of(b, m, &w, e);
+        if (r < 0)
+                return r;
+        fd = worker_get_pidfd(w);
+        if (fd < 0) {
+                worker_get_info(w, &info);
+                return sd_bus_error_setf(e, "org.drover1.Error.NoSuchWorker", "worker %llu has no process yet", (unsigned long long)info.id);
+        }
+        return bus_reply(m, "h", fd);
+}
+
+static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
+        static const struct bus_method methods[] = {
+                { "Kill", method_kill },
+                { "GetPidFD", method_get_pidfd },
+                {},
+        };
+
+        return bus_dispatch(sd_bus_slot_get_userdata(sd_bus_get_current_slot(sd_bus_message_get_bus(m))), m, methods, e);
+}
+
+/* ---- properties ---- */
+
+struct worker_view {
+        struct worker_info info;
+        uint32_t pid;
+        const char *pool, *start_method, *state, *waiting_for;
+};
+
+static const struct bus_property properties[] = {
+        { "Id", "t", offsetof(struct worker_view, info.id) },
+        { "Pid", "u", offsetof(struct worker_view, pid) },
+        { "Pool", "s", offsetof(struct worker_view, pool) },
+        { "StartMethod", "s", offsetof(struct worker_view, start_method) },
+        { "State", "s", offsetof(struct worker_view, state) },
+        { "SandboxLevel", "s", offsetof(struct worker_view, info.sandbox) },
+        { "Status", "s", offsetof(struct worker_view, info.status), .is_inline = true },
+        { "WaitingFor", "s", offsetof(struct worker_view, waiting_for) }, /* what jobs wait for comes with the sharing objects */
+        { "JobsDone", "t", offsetof(struct worker_view, info.jobs_done) },
+        { "CurrentJob", "t", offsetof(struct worker_view, info.current_job) },
+        { "StartedUSec", "t", offsetof(struct worker_view, info.started_realtime_us) },
+        {},
+};
+
+static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply, void *user,
+                        sd_bus_error *e) {
+        struct worker_view v = { .waiting_for = "" };
+        struct pool_info pool;
+
+        worker_get_info(user, &v.info);
+        pool_get_info(v.info.pool, &pool);
+        bus_clean_text(v.info.status);
+        v.pid = (uint32_t)v.info.pid;
+        v.pool = pool.name;
+        v.start_method = start_method_word(v.info.start_method);
+        v.state = worker_state_word(v.info.state);
+        return bus_append_property(reply, bus_find_property(properties, name), &v);
+}
+
+/* ---- objects ---- */
+
+int worker_face_find(sd_bus *bus, const char *path, const char *interface, void *user, void **ret, sd_bus_error *e) {
+        *ret = bus_worker_at(user, path);
+        return *ret != NULL;
+}
+
+int worker_face_enumerate(sd_bus *bus, const char *prefix, void *user, char ***ret, sd_bus_error *e) {
+        struct bus *b = user;
+        char path[BUS_MAX_PATH], **paths;
+        struct worker_info info;
+        size_t n = 0, n_workers = supervisor_n_workers(b->supervisor);
+
+        paths = calloc(n_workers + 1, sizeof(*paths));
+        if (!paths)
+                return -ENOMEM;
+        for (struct worker *w = supervisor_next_worker(b->supervisor, NULL); w && n < n_workers; w = supervisor_next_worker(b->supervisor, w)) {
+                worker_get_info(w, &info);
+                bus_worker_path(info.id, path);
+                paths[n] = strdup(path);
+                if (!paths[n++])
+                        break;
+        }
+        *ret = paths;
+        return 1;
+}
+
+#define METHOD(name, args, result) SD_BUS_METHOD_WITH_ARGS(name, SD_BUS_ARGS args, SD_BUS_RESULT result, on_call, SD_BUS_VTABLE_UNPRIVILEGED)
+#define PROPERTY(name, type, flags) SD_BUS_PROPERTY(name, type, get_property, 0, flags)
+
+const sd_bus_vtable worker_vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        METHOD("Kill", ("i", signal), (NULL)),
+        METHOD("GetPidFD", (NULL), ("h", pidfd)),
+        PROPERTY("Id", "t", SD_BUS_VTABLE_PROPERTY_CONST),
+        PROPERTY("Pid", "u", 0),
+        PROPERTY("Pool", "s", SD_BUS_VTABLE_PROPERTY_CONST),
+        PROPERTY("StartMethod", "s", SD_BUS_VTABLE_PROPERTY_CONST),
+        PROPERTY("State", "s", SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        PROPERTY("SandboxLevel", "s", 0),
+        PROPERTY("Status", "s", 0),
+        PROPERTY("WaitingFor", "s", 0),
+        PROPERTY("JobsDone", "t", 0),
+        PROPERTY("CurrentJob", "t", 0),
+        PROPERTY("StartedUSec", "t", SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_VTABLE_END,
+};
