@@ -407,3 +407,24 @@ int args_get_element(const void *map, size_t bytes, const char *name, uint32_t i
                 r = args_next(&list, type, ret);
         return r;
 }
+
+int args_get_array(const void *map, size_t bytes, const char *name, enum schema_type type, struct args_value *ret,
+                   uint32_t n) {
+        const uint8_t *p, *end = (const uint8_t *)map + bytes;
+        struct token t;
+        int r = args_seek(map, bytes, name, &p);
+        if (r < 0)
+                return r;
+        if (token_next(&p, end, &t) < 0 || t.type != TOKEN_ARRAY)
+                return -EINVAL;
+        if (n > t.n)
+                return -ENOENT;
+        for (uint32_t i = 0; i < n; i++) {
+                if (token_next(&p, end, &t) < 0)
+                        return -EINVAL;
+                r = args_convert(&t, type, &ret[i]);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}

@@ -218,6 +218,9 @@ struct layout_pool {
         struct layout_worker worker[LAYOUT_MAX_WORKERS];
 };
 
+/* The size of the memory file: whole pages. */
+#define LAYOUT_POOL_BYTES ((sizeof(struct layout_pool) + LAYOUT_PAGE - 1) / LAYOUT_PAGE * LAYOUT_PAGE)
+
 /* Why a worker died or a job was judged: the words of the D-Bus API, in this order. */
 enum death_reason {
         REASON_NONE = 0,
