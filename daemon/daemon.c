@@ -86,13 +86,10 @@ static void daemon_reload_by_signal(struct daemon *d) {
         struct reload_report report;
         struct fault f;
         sd_notify(0, "RELOADING=1");
-        if (daemon_reload(d, &report, &f) < 0) {
+        if (daemon_reload(d, &report, &f) < 0)
                 log_error("reload: %s", f.text);
-        } else {
-                for (size_t i = 0; i < report.n_changes; i++)
-                        log_notice("reload: %s %s: %s", report.changes[i].kind, report.changes[i].name, report.changes[i].what);
-                reload_report_deinit(&report);
-        }
+        else
+                reload_report_deinit(&report); /* reload_run has logged each change */
         sd_notify(0, "READY=1");
 }
 

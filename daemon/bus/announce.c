@@ -40,7 +40,8 @@ static void on_pool_removed(void *user, struct pool *p) {
         if (!b->is_started)
                 return;
         pool_path(p, path);
-        sd_bus_emit_interfaces_removed(b->bus, path, BUS_POOL, NULL);
+        if (!bus_pool_at(b, path)) /* else one of the same name stands there already */
+                sd_bus_emit_interfaces_removed(b->bus, path, BUS_POOL, NULL);
         retry_soon(b);
 }
 

@@ -156,8 +156,8 @@ int bus_new(struct bus **ret, const struct bus_config *c, char *error, size_t er
                 if (r == -ENOMEDIUM)
                         snprintf(error, error_bytes, "no session bus: DBUS_SESSION_BUS_ADDRESS and XDG_RUNTIME_DIR are not set");
                 else
-                        snprintf(error, error_bytes, "cannot connect to the %s%s%s: %s",
-                                 c->address ? "bus at " : c->is_user ? "session bus" : "system bus", c->address ? c->address : "", "", strerror(-r));
+                        snprintf(error, error_bytes, "cannot connect to the %s%s: %s",
+                                 c->address ? "bus at " : c->is_user ? "session bus" : "system bus", c->address ? c->address : "", strerror(-r));
                 bus_free(b);
                 return r;
         }
@@ -171,6 +171,7 @@ struct bus *bus_free(struct bus *b) {
         loop_poll_stop(&b->poll);
         loop_timer_stop(&b->timer);
         loop_timer_stop(&b->retry_timer);
+        b->is_started = false;
         call_end_all(b);
         peer_free_all(b);
         sd_bus_flush_close_unref(b->bus);

@@ -3,7 +3,7 @@
  *   bus_new         connects; needs nothing but the loop
  *   bus_fill_hooks  for supervisor_config.hooks: what the supervisor reports becomes signals
  *   bus_start       objects, then the name org.drover1; the only calls that wait for the bus
- *   bus_free        answers what is still pending with ShuttingDown, flushes, disconnects
+ *   bus_free        answers what is still pending with ShuttingDown, flushes, disconnects; before supervisor_free
  *
  * From bus_start on everything runs inside loop_run, and nothing in here waits. */
 #pragma once

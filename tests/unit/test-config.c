@@ -1,0 +1,230 @@
+/* One setting at a time: what each key takes, what it refuses and in which words; and two settings compared. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/config-keys.h"
+
+static int set(struct pool_config *c, const char *section, const char *key, const char *value, char error[static 400]) {
+        error[0] = '\0';
+        return pool_config_set(c, section, key, value, error, 400);
+}
+
+static void test_defaults(void **state) {
+        struct pool_config c;
+        char error[400];
+
+        pool_config_defaults(&c);
+        assert_int_equal(c.start_method, START_FORKSERVER);
+        assert_int_equal(c.n_slots, 1024);
+        assert_int_equal(c.slot_bytes, 4096);
+        assert_int_equal(c.max_attempts, 3);
+        assert_true(c.n_workers >= 1);
+        assert_true(c.result_ttl_ns == UINT64_C(60000000000));
+        assert_int_equal(pool_config_check(&c, error, sizeof(error)), -EINVAL);
+        strcpy(c.name, "primes");
+        assert_int_equal(pool_config_check(&c, error, sizeof(error)), -EINVAL);
+        assert_non_null(strstr(error, "Plugin="));
+        strcpy(c.plugin, "primes");
+        assert_int_equal(pool_config_check(&c, error, sizeof(error)), 0);
+}
+
+static void test_good_values(void **state) {
+        static const struct {
+                const char *section, *key, *value;
+        } good[] = {
+                { "Pool", "Plugin", "primes" },
+                { "Pool", "StartMethod", "spawn" },
+                { "Pool", "Model", "process" },
+                { "Pool", "Workers", "256" },
+                { "Pool", "Workers", "auto" },
+                { "Pool", "Slots", "65536" },
+                { "Pool", "SlotSize", "1M" },
+                { "Pool", "Overflow", "reject" },
+                { "Job", "MaxAttempts", "63" },
+                { "Job", "Guarantee", "at-most-once" },
+                { "Job", "HardTimeout", "5min" },
+                { "Job", "SoftTimeout", "infinity" },
+                { "Job", "RetryDelay", "0" },
+                { "Worker", "RestartSec", "0" },
+                { "Worker", "Environment", "A=1 \"B=two words\" C='x'" },
+                { "Sandbox", "Profile", "compute" },
+        };
+        struct pool_config c;
+        char error[400];
+
+        pool_config_defaults(&c);
+        for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++)
+                if (set(&c, good[i].section, good[i].key, good[i].value, error) != 0)
+                        fail_msg("%s=%s: %s", good[i].key, good[i].value, error);
+        assert_memory_equal(c.environment, "A=1\0B=two words\0C=x\0", 21);
+        assert_true(c.hard_timeout_ns == UINT64_C(300000000000));
+        assert_true(c.soft_timeout_ns == 0);
+}
+
+/* Each refusal names the key and the word. */
+static void test_bad_values(void **state) {
+        static const struct {
+                const char *key, *value;
+                int error;
+        } bad[] = {
+                { "Plugin", "../primes", -EINVAL },
+                { "Plugin", ".hidden", -EINVAL },
+                { "StartMethod", "threads", -EINVAL },
+                { "Model", "threads", -EOPNOTSUPP },
+                { "Workers", "0", -EINVAL },
+                { "Workers", "257", -EINVAL },
+                { "Workers", "many", -EINVAL },
+                { "Slots", "1000", -EINVAL },
+                { "Slots", "131072", -EINVAL },
+                { "SlotSize", "100", -EINVAL },
+                { "SlotSize", "2M", -EINVAL },
+                { "Overflow", "block", -EOPNOTSUPP },
+                { "MaxAttempts", "64", -EINVAL },
+                { "HardTimeout", "soon", -EINVAL },
+                { "RetryDelay", "5s", -EOPNOTSUPP },
+                { "ResultTTL", "1y", -EINVAL },
+                { "Environment", "novalue", -EINVAL },
+                { "Environment", "9A=1", -EINVAL },
+                { "Environment", "\"A=1", -EINVAL },
+                { "MemoryMax", "1G", -EOPNOTSUPP },
+                { "MinWorkers", "1", -EOPNOTSUPP },
+                { "Profile", "net", -EOPNOTSUPP },
+                { "Wokers", "4", -ENOENT },
+        };
+        struct pool_config before, c;
+        char error[400];
+
+        pool_config_defaults(&before);
+        for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+                c = before;
+                assert_int_equal(set(&c, NULL, bad[i].key, bad[i].value, error), bad[i].error);
+                assert_non_null(strstr(error, bad[i].key));
+                if (bad[i].error == -EINVAL)
+                        assert_non_null(strstr(error, bad[i].value));
+                if (bad[i].error == -EOPNOTSUPP)
+                        assert_non_null(strstr(error, "not built yet"));
+                assert_memory_equal(&c, &before, sizeof(c));
+        }
+}
+
+static void test_nearest_name(void **state) {
+        struct pool_config c;
+        char error[400];
+
+        assert_string_equal(config_nearest_key("Wokers"), "Workers");
+        assert_string_equal(config_nearest_key("workers"), "Workers");
+        assert_string_equal(config_nearest_key("StartMetod"), "StartMethod");
+        assert_string_equal(config_nearest_key("MaxAttempt"), "MaxAttempts");
+        assert_null(config_nearest_key("Zyxwvu"));
+        assert_null(config_nearest_key("AKeyThatIsMuchLongerThanAnyKeyThatAnybodyWouldEverWrite"));
+        pool_config_defaults(&c);
+        assert_int_equal(set(&c, "Pool", "Wokers", "4", error), -ENOENT);
+        assert_non_null(strstr(error, "Workers="));
+        assert_int_equal(set(&c, "Job", "Workers", "4", error), -ENOENT);
+        assert_non_null(strstr(error, "[Pool]"));
+        assert_int_equal(set(&c, "Plugin", "Colour", "red", error), -EOPNOTSUPP);
+        assert_non_null(strstr(error, "Colour"));
+}
+
+static void test_empty_resets(void **state) {
+        struct pool_config c, defaults;
+        char error[400], differences[400];
+
+        pool_config_defaults(&defaults);
+        for (size_t i = 0; i < config_n_keys; i++) {
+                c = defaults;
+                assert_int_equal(set(&c, config_keys[i].section, config_keys[i].name, "", error), 0);
+        }
+        c = defaults;
+        set(&c, NULL, "Workers", "7", error);
+        set(&c, NULL, "Environment", "A=1", error);
+        set(&c, NULL, "Environment", "B=2 A=3", error);
+        assert_memory_equal(c.environment, "B=2\0A=3\0", 9);
+        pool_config_differences(&defaults, &c, differences, sizeof(differences));
+        assert_string_equal(differences, "Workers, Environment");
+        set(&c, NULL, "Workers", "", error);
+        set(&c, NULL, "Environment", "", error);
+        pool_config_differences(&defaults, &c, differences, sizeof(differences));
+        assert_string_equal(differences, "");
+        pool_config_differences(&defaults, &c, differences, 1);
+}
+
+static void test_whole(void **state) {
+        struct pool_config c;
+        char error[400];
+
+        pool_config_defaults(&c);
+        strcpy(c.name, "p");
+        strcpy(c.plugin, "primes");
+        set(&c, NULL, "SoftTimeout", "10", error);
+        set(&c, NULL, "HardTimeout", "5", error);
+        assert_int_equal(pool_config_check(&c, error, sizeof(error)), -EINVAL);
+        assert_non_null(strstr(error, "SoftTimeout="));
+        set(&c, NULL, "HardTimeout", "infinity", error);
+        assert_int_equal(pool_config_check(&c, error, sizeof(error)), 0);
+        set(&c, NULL, "RestartSec", "1h", error);
+        assert_int_equal(pool_config_check(&c, error, sizeof(error)), -EINVAL);
+}
+
+static void test_names(void **state) {
+        char longest[66];
+
+        assert_true(pool_name_is_valid("a"));
+        assert_true(pool_name_is_valid("My-pool_1.2"));
+        assert_false(pool_name_is_valid(""));
+        assert_false(pool_name_is_valid("a b"));
+        assert_false(pool_name_is_valid("a/b"));
+        assert_false(pool_name_is_valid("\xc3\xa4"));
+        memset(longest, 'x', 65);
+        longest[64] = '\0';
+        assert_true(pool_name_is_valid(longest));
+        longest[64] = 'x';
+        longest[65] = '\0';
+        assert_false(pool_name_is_valid(longest));
+}
+
+/* Any value for any key: an answer, a text that ends, and no write past its field. */
+static void test_any_value(void **state) {
+        static const char letters[] = "abcA=19 .,\"'\\/\xc3\xa4\xff-_infyes";
+        struct pool_config c, reset;
+        char value[40], error[60];
+
+        srandom(21);
+        for (unsigned round = 0; round < 300000; round++) {
+                const struct config_key *k = &config_keys[(size_t)random() % config_n_keys];
+                size_t n = (size_t)random() % (sizeof(value) - 1) + 1;
+
+                for (size_t i = 0; i < n; i++)
+                        value[i] = letters[(size_t)random() % (sizeof(letters) - 1)];
+                value[n] = '\0';
+                pool_config_defaults(&reset);
+                c = reset;
+                memset(error, 'x', sizeof(error));
+                if (pool_config_set(&c, k->section, k->name, value, error, sizeof(error)) < 0)
+                        assert_non_null(memchr(error, '\0', sizeof(error)));
+                memcpy((char *)&c + k->offset, (char *)&reset + k->offset, k->bytes);
+                assert_memory_equal(&c, &reset, sizeof(c));
+        }
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_defaults),
+                cmocka_unit_test(test_good_values),
+                cmocka_unit_test(test_bad_values),
+                cmocka_unit_test(test_nearest_name),
+                cmocka_unit_test(test_empty_resets),
+                cmocka_unit_test(test_whole),
+                cmocka_unit_test(test_names),
+                cmocka_unit_test(test_any_value),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
