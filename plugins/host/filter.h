@@ -38,3 +38,6 @@ int filter_load(const struct filter *f, uint32_t pid, uint64_t cookie);
 /* Denies all that this kernel's Landlock knows, for the calling thread and what it makes. *ret_abi = 0: the kernel has
  * none. */
 int filter_landlock(int *ret_abi);
+
+/* The name of a system call, "?" if it has none. */
+const char *filter_call_name(int number, char *text, size_t text_bytes);

@@ -49,6 +49,22 @@ _Noreturn void host_main(const struct host_config *c);
 
 /* ---- for the other files of this library ---- */
 
+struct host;
+
+/* Head of every object that plugins get: the SDK's part, then ours. */
+struct host_object {
+        struct drover_object sdk;
+        struct host *host;
+};
+
+struct drover_worker {
+        struct host_object object;
+};
+
+struct drover_preload_ctx {
+        struct host_object object;
+};
+
 struct host {
         struct host_config config;
         struct sandbox sandbox;
@@ -59,12 +75,20 @@ struct host {
         uint64_t id;
         int doorbell_fd;
         char name[72];
+        struct drover_worker worker;
+        struct drover_preload_ctx preload;
+        void *state; /* of worker_init */
 };
 
-/* Chapters "set up", "open" and "serve", in this order: what a worker does once its plugin is loaded (a fork of the
- * template does all three; others did the first before). */
+/* Chapter "set up". -EPIPE: the broker is gone; any other trouble ends the process. */
 int host_set_up(struct host *h);
+/* Chapters "open" and "serve". */
 _Noreturn void host_serve(struct host *h);
+
+/* One packet to whoever made us; waits while its queue is full. */
+int host_send(const struct host *h, const void *data, size_t bytes);
+/* Until there is something to read on the control socket. 0 or -errno. */
+int host_wait_readable(void);
 
 /* The end: tells the broker (or, in a template, the spawner) and exits. `error` is positive. */
 _Noreturn void host_fail(struct host *h, enum death_reason reason, int error, bool is_permanent, const char *format,

@@ -1,0 +1,427 @@
+/* A worker's life in chapters, each a function below, in the order of host.h. Owns the process itself: signals,
+ * session, descriptors, environment, and what is told to whom when a chapter fails.
+ *
+ * The order is that of safety: whatever the plugin's code could abuse is gone before the first instruction of it runs,
+ * and constructors run in dlopen. Only the system libraries that the plugin names run outside, because nothing can be
+ * opened later.
+ *
+ * Every failure before READY is told in one sentence, by REPORT_FAILED to the broker or TEMPLATE_FAILED to the spawner,
+ * and ends the process with HOST_EXIT_FAILED. A call that the filter stopped is told by number: in pool memory, or by
+ * the template's socket.
+ *
+ * What it does not do: decide. It never restarts, never counts; that is the broker's. */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/close_range.h>
+
+#include "ipc/packet.h"
+#include "ipc/segment.h"
+#include "plugins/host/host.h"
+#include "plugins/host/job.h"
+#include "plugins/host/serve-process.h"
+#include "plugins/host/template.h"
+
+enum { HOST_FIRST_FREE_FD = 5, HOST_MAX_FDS = 1024 };
+
+int host_prepare(void) {
+        const struct filter *f;
+        int r = filter_get(FILTER_WORKER_LOAD, &f);
+        return r < 0 ? r : filter_get(FILTER_SERVE, &f);
+}
+
+/* ---- telling ---- */
+
+int host_wait_readable(void) {
+        struct pollfd p = {.fd = WIRE_CONTROL_FD, .events = POLLIN};
+        return poll(&p, 1, -1) < 0 && errno != EINTR ? -errno : 0;
+}
+
+int host_send(const struct host *h, const void *data, size_t bytes) {
+        int r;
+        while ((r = packet_send(WIRE_CONTROL_FD, data, bytes, NULL, 0)) == -EAGAIN) {
+                struct pollfd p = {.fd = WIRE_CONTROL_FD, .events = POLLOUT};
+                if (poll(&p, 1, -1) < 0 && errno != EINTR)
+                        return -errno;
+        }
+        return r;
+}
+
+void host_fail(struct host *h, enum death_reason reason, int error, bool is_permanent, const char *format, ...) {
+        char text[WIRE_TEXT];
+        va_list ap;
+        va_start(ap, format);
+        vsnprintf(text, sizeof text, format, ap);
+        va_end(ap);
+        if (h->config.role == HOST_TEMPLATE) {
+                struct template_event e = {.type = TEMPLATE_FAILED,
+                                           .version = WIRE_VERSION,
+                                           .error = error,
+                                           .reason = reason,
+                                           .is_permanent = is_permanent};
+                memcpy(e.text, text, sizeof text);
+                host_send(h, &e, sizeof e);
+        } else {
+                struct worker_report r = {.type = REPORT_FAILED,
+                                          .version = WIRE_VERSION,
+                                          .error = error,
+                                          .reason = reason,
+                                          .is_permanent = is_permanent};
+                memcpy(r.text, text, sizeof text);
+                host_send(h, &r, sizeof r);
+        }
+        _exit(HOST_EXIT_FAILED);
+}
+
+/* From the signal handler: system call `number` breaks the filter. */
+static void host_on_breach(void *user, int number) {
+        struct host *h = user;
+        if (h->line) {
+                atomic_store_explicit(&h->line->fault_syscall, (uint32_t)number + 1, memory_order_release);
+                return;
+        }
+        struct template_event e = {
+                .type = TEMPLATE_FAILED,
+                .version = WIRE_VERSION,
+                .error = EPERM,
+                .reason = REASON_SYSCALL,
+                .syscall = (uint32_t)number + 1,
+                .text = "the plugin made a system call that the sandbox forbids, in a constructor or in preload",
+        };
+        packet_send(WIRE_CONTROL_FD, &e, sizeof e, NULL, 0);
+}
+
+/* From the signal handler. */
+static void host_on_crash(void *user, int signal, uintptr_t address) {
+        struct host *h = user;
+        if (!h->line)
+                return;
+        atomic_store_explicit(&h->line->fault_address, address, memory_order_relaxed);
+        atomic_store_explicit(&h->line->fault_signal, (uint32_t)signal, memory_order_release);
+}
+
+/* ---- become ---- */
+
+static void become_default_signals(void) {
+        for (int i = 1; i < NSIG; i++) {
+                if (DROVER__SANITIZED && (i == SIGSEGV || i == SIGBUS || i == SIGILL || i == SIGFPE))
+                        continue; /* the sanitizer's own */
+                signal(i, i == SIGPIPE ? SIG_IGN : SIG_DFL);
+        }
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void become_environment(char *const *environment) {
+        if (!environment)
+                return;
+        clearenv();
+        for (; *environment; environment++)
+                putenv(*environment);
+}
+
+/* 0-2 /dev/null, 3 control, 4 plugin, and no other. */
+static int become_descriptors(const struct host_config *c) {
+        int control = fcntl(c->control_fd, F_DUPFD, HOST_FIRST_FREE_FD),
+            plugin = fcntl(c->plugin_fd, F_DUPFD, HOST_FIRST_FREE_FD);
+        if (control < 0 || plugin < 0)
+                return -errno;
+        /* A file offset of our own: ld.so reads the plugin, and so do our siblings, at the same time. */
+        char path[32];
+        snprintf(path, sizeof path, "/proc/self/fd/%d", plugin);
+        plugin = open(path, O_RDONLY | O_CLOEXEC);
+        if (plugin < 0 || dup2(plugin, WIRE_PLUGIN_FD) < 0 || dup2(control, WIRE_CONTROL_FD) < 0)
+                return -errno;
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        if (null < 0)
+                return -errno;
+        for (int i = 0; i <= 2; i++)
+                if (dup2(null, i) < 0)
+                        return -errno;
+        if (close_range(HOST_FIRST_FREE_FD, ~0u, 0) < 0)
+                return -errno;
+        return 0;
+}
+
+static int host_become(struct host *h) {
+        const struct host_config *c = &h->config;
+        become_default_signals();
+        setsid(); /* fails if the spawner made us a leader already */
+        umask(077);
+        if (chdir("/") < 0)
+                return -errno;
+        become_environment(c->environment);
+        int r = become_descriptors(c);
+        if (r < 0)
+                return r;
+        char name[16];
+        snprintf(name, sizeof name, "%s:%.11s", c->role == HOST_TEMPLATE ? "drt" : "drw", h->name);
+        prctl(PR_SET_NAME, name);
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+                return -errno;
+        return getppid() == c->parent ? 0 : -ESRCH; /* it died before we could ask to go with it */
+}
+
+/* ---- set up ---- */
+
+static int receive_setup(struct worker_order *order, int *fds, unsigned *n_fds) {
+        size_t bytes;
+        for (;;) {
+                unsigned room = *n_fds;
+                int r = packet_receive(WIRE_CONTROL_FD, order, sizeof *order, &bytes, fds, &room);
+                if (r == -EAGAIN && (r = host_wait_readable()) >= 0)
+                        continue;
+                if (r < 0)
+                        return r;
+                *n_fds = room;
+                if (bytes == 0)
+                        return -EPIPE;
+                return bytes == sizeof *order && order->type == ORDER_SETUP && order->version == WIRE_VERSION ? 0
+                                                                                                              : -EPROTO;
+        }
+}
+
+int host_set_up(struct host *h) {
+        struct worker_order order;
+        int fds[3] = {-1, -1, -1};
+        unsigned n_fds = 3;
+        int r = receive_setup(&order, fds, &n_fds);
+        if (r == -EPIPE)
+                return r;
+        if (r < 0 || n_fds != 3 || order.index >= LAYOUT_MAX_WORKERS)
+                host_fail(h, REASON_INIT, EPROTO, true,
+                          "the first order was no ORDER_SETUP: broker and worker are of different builds");
+        if (order.model != DROVER_MODEL_PROCESS)
+                host_fail(h, REASON_INIT, EOPNOTSUPP, true, "Model= other than process is not built yet");
+
+        void *pool;
+        r = segment_check(fds[0], LAYOUT_POOL_BYTES);
+        if (r >= 0)
+                r = segment_map(fds[0], 0, LAYOUT_POOL_BYTES, true, &pool);
+        if (r < 0)
+                host_fail(h, REASON_INIT, -r, true, "the pool memory cannot be mapped: %s", strerrordesc_np(-r));
+        h->pool = pool;
+        h->line = &h->pool->worker[order.index];
+        h->index = order.index;
+        h->id = order.id;
+        h->doorbell_fd = fds[1];
+        memcpy(h->name, order.pool, sizeof h->name);
+        h->name[sizeof h->name - 1] = 0;
+        if (dup3(fds[2], STDOUT_FILENO, 0) < 0 || dup3(fds[2], STDERR_FILENO, 0) < 0)
+                host_fail(h, REASON_INIT, errno, false, "the output cannot be put in place: %s",
+                          strerrordesc_np(errno));
+        close(fds[0]);
+        close(fds[2]);
+        return 0;
+}
+
+/* ---- enclose ---- */
+
+/* Threads of this process, from /proc/self/stat, which was opened while that was possible. */
+static long count_threads(int stat_fd) {
+        char text[1024];
+        ssize_t n = pread(stat_fd, text, sizeof text - 1, 0);
+        if (n <= 0)
+                return -1;
+        text[n] = 0;
+        const char *p = strrchr(text, ')'); /* the command may hold anything */
+        for (int field = 2; p && field < 20; field++)
+                p = strchr(p + 1, ' ');
+        return p ? strtol(p, NULL, 10) : -1;
+}
+
+struct enclosure {
+        struct host *host;
+        int stat_fd;
+        long n_threads;
+};
+
+/* A fork takes only the calling thread along, so a template must not have others. Names who started them. */
+static int refuse_threads(struct enclosure *e, const char *who, char *error, size_t error_bytes) {
+        e->n_threads = count_threads(e->stat_fd);
+        if (e->host->config.role != HOST_TEMPLATE || e->n_threads == 1)
+                return 0;
+        snprintf(error, error_bytes,
+                 "plugin %s cannot be forked: %s left %ld %s running; keep it from that with Environment= (as in "
+                 "OPENBLAS_NUM_THREADS=1), "
+                 "or use StartMethod=spawn",
+                 e->host->plugin.metadata.name, who, e->n_threads - 1, e->n_threads == 2 ? "thread" : "threads");
+        return -EBUSY;
+}
+
+static int on_needed_loaded(void *user, const char *soname, char *error, size_t error_bytes) {
+        return refuse_threads(user, soname, error, error_bytes);
+}
+
+/* What glibc would otherwise open in the middle of a job. */
+static void prewarm(void) {
+        dlopen("libgcc_s.so.1", RTLD_NOW | RTLD_LOCAL); /* pthread_cancel, backtrace, C++ exceptions */
+        tzset();
+        setvbuf(stdout, NULL, _IOLBF, 0); /* a line of output is a line in the journal, not lost with the process */
+}
+
+static void host_enclose(struct host *h, struct enclosure *e) {
+        char error[WIRE_TEXT];
+        *e = (struct enclosure){.host = h, .n_threads = 1};
+        int r = load_metadata(&h->plugin, WIRE_PLUGIN_FD, error, sizeof error);
+        if (r < 0)
+                host_fail(h, REASON_INIT, -r, true, "%s", error);
+        r = sandbox_prepare(&h->sandbox, h->config.role == HOST_TEMPLATE);
+        if (r >= 0 && (e->stat_fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC)) < 0)
+                r = -errno;
+        if (r >= 0)
+                r = sandbox_limit(&h->sandbox);
+        if (r < 0)
+                host_fail(h, REASON_INIT, -r, true, "the sandbox cannot be set up: %s", strerrordesc_np(-r));
+        prewarm();
+        r = load_needed(&h->plugin, on_needed_loaded, e, error, sizeof error);
+        if (r < 0)
+                host_fail(h, h->config.role == HOST_TEMPLATE ? REASON_PRELOAD : REASON_INIT, -r, true, "%s", error);
+        sandbox_on_breach(host_on_breach, h);
+        sandbox_on_crash(host_on_crash, h);
+        e->n_threads = count_threads(e->stat_fd);
+        r = sandbox_enter(&h->sandbox, e->n_threads == 1);
+        if (r < 0)
+                host_fail(h, REASON_INIT, -r, true, "the sandbox cannot be closed: %s", strerrordesc_np(-r));
+}
+
+/* ---- load ---- */
+
+static const char *describe_descriptor(int fd) {
+        struct stat st;
+        if (fstat(fd, &st) < 0)
+                return "a descriptor";
+        return S_ISSOCK(st.st_mode)   ? "a socket"
+               : S_ISFIFO(st.st_mode) ? "a pipe"
+               : S_ISREG(st.st_mode)  ? "a file"
+               : S_ISCHR(st.st_mode)  ? "a device"
+                                      : "an event or timer descriptor";
+}
+
+/* Workers would share it, or not know whose it is. */
+static void refuse_descriptors(struct host *h) {
+        for (int fd = HOST_FIRST_FREE_FD; fd < HOST_MAX_FDS; fd++)
+                if (fcntl(fd, F_GETFD) >= 0)
+                        host_fail(h, REASON_PRELOAD, EBUSY, true,
+                                  "plugin %s cannot be forked: preload left descriptor %d (%s) open; open it in "
+                                  "worker_open, or use "
+                                  "StartMethod=spawn",
+                                  h->plugin.metadata.name, fd, describe_descriptor(fd));
+}
+
+static void host_load(struct host *h, struct enclosure *e) {
+        char error[WIRE_TEXT];
+        bool is_template = h->config.role == HOST_TEMPLATE;
+        int r = load_plugin(&h->plugin, &job_table, error, sizeof error);
+        if (r < 0)
+                host_fail(h, REASON_INIT, -r, true, "%s", error);
+        if (refuse_threads(e, "a constructor", error, sizeof error) < 0)
+                host_fail(h, REASON_PRELOAD, EBUSY, true, "%s", error);
+        if (h->plugin.declared.preload) {
+                r = h->plugin.declared.preload(&h->preload, &h->plugin.shared);
+                if (r != 0)
+                        host_fail(h, REASON_PRELOAD, abs(r), false, "plugin %s: preload failed: %s",
+                                  h->plugin.metadata.name, strerrordesc_np(abs(r)) ?: "unknown error");
+                if (refuse_threads(e, "preload", error, sizeof error) < 0)
+                        host_fail(h, REASON_PRELOAD, EBUSY, true, "%s", error);
+        }
+        close(e->stat_fd);
+        if (is_template)
+                refuse_descriptors(h);
+}
+
+/* ---- open ---- */
+
+static void check_init(struct host *h, const char *callback, int r) {
+        if (r != 0)
+                host_fail(h, REASON_INIT, abs(r), false, "plugin %s: %s failed: %s", h->plugin.metadata.name, callback,
+                          strerrordesc_np(abs(r)) ?: "unknown error");
+}
+
+static int report_ready(struct host *h) {
+        struct {
+                struct worker_report report;
+                char schema[WIRE_MAX_REPORT - sizeof(struct worker_report)];
+        } *m = calloc(1, sizeof *m);
+        if (!m)
+                return -ENOMEM;
+        size_t bytes;
+        int r = schema_write(&h->plugin.schema, m->schema, sizeof m->schema, &bytes);
+        if (r >= 0) {
+                m->report = (struct worker_report){
+                        .type = REPORT_READY, .version = WIRE_VERSION, .text_bytes = (uint32_t)bytes};
+                sandbox_describe(&h->sandbox, m->report.sandbox, sizeof m->report.sandbox);
+                r = host_send(h, m, sizeof m->report + bytes);
+        }
+        free(m);
+        return r;
+}
+
+static void *host_open(struct host *h) {
+        const struct drover_plugin *p = &h->plugin.declared;
+        void *thread_state = NULL;
+        if (p->worker_open)
+                check_init(h, "worker_open", p->worker_open(&h->worker));
+        int r = sandbox_close(&h->sandbox);
+        if (r < 0)
+                host_fail(h, REASON_INIT, -r, true, "the sandbox cannot be closed: %s", strerrordesc_np(-r));
+        if (p->worker_init)
+                check_init(h, "worker_init", p->worker_init(&h->worker, &h->state));
+        if (p->thread_init)
+                check_init(h, "thread_init", p->thread_init(&h->worker, &thread_state));
+        r = report_ready(h);
+        if (r < 0)
+                host_fail(h, REASON_INIT, -r, true, "READY cannot be told: %s", strerrordesc_np(-r));
+        return thread_state;
+}
+
+/* ---- serve ---- */
+
+void host_serve(struct host *h) {
+        const struct drover_plugin *p = &h->plugin.declared;
+        void *thread_state = host_open(h);
+        int r = serve_process(h, thread_state);
+        if (r == 0) {
+                if (p->thread_fini)
+                        p->thread_fini(&h->worker, thread_state);
+                if (p->worker_fini)
+                        p->worker_fini(&h->worker, h->state);
+        }
+        fflush(NULL);
+        _exit(r == 0 || r == -EPIPE ? HOST_EXIT_DONE : HOST_EXIT_STALE);
+}
+
+void host_main(const struct host_config *c) {
+        static struct host host; /* one process, one host; in a template, the copy every worker starts from */
+        struct host *h = &host;
+        struct enclosure enclosure;
+        h->config = *c;
+        snprintf(h->name, sizeof h->name, "%s", c->name ? c->name : "");
+        h->worker.object = (struct host_object){.sdk = {.host = &job_table}, .host = h};
+        h->preload.object = h->worker.object;
+
+        int r = host_become(h);
+        if (r == -ESRCH)
+                _exit(HOST_EXIT_DONE);
+        if (r < 0)
+                host_fail(h, REASON_INIT, -r, false, "the process cannot be set up: %s", strerrordesc_np(-r));
+        if (c->role == HOST_WORKER && host_set_up(h) < 0)
+                _exit(HOST_EXIT_DONE);
+        host_enclose(h, &enclosure);
+        host_load(h, &enclosure);
+        if (c->role == HOST_TEMPLATE)
+                template_serve(h);
+        host_serve(h);
+}

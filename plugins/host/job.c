@@ -1,0 +1,425 @@
+/* The life of one run: what the client wrote is loaded once and checked, the handler runs, its outcome becomes a
+ * verdict.
+ *
+ * Invariants: the job line is copied before anything in it is believed, typed arguments are checked in a private copy,
+ * so a client that goes on writing changes nothing; a raw payload is the one thing given in place. The result is built
+ * where it will be read and only counts with the verdict, which is one CAS (channel_finish): a death anywhere before it
+ * leaves the job to be run again on untouched input. The verdict is counted before that CAS, so whoever saw it finds it
+ * counted.
+ *
+ * The fast path makes no system call and allocates nothing: two looks at the clock, scratch memory that is reused, CPU
+ * time by estimate (job_cpu_ns). A checkpoint is one load and one comparison.
+ *
+ * Calls that come with a job of another thread, or after the handler returned, are the plugin's fault and not detected.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ipc/event.h"
+#include "plugins/host/job.h"
+
+enum {
+        JOB_LONG_NS = 100 * 1000,  /* a job longer than this has its CPU time measured */
+        JOB_MARK_NS = 1000 * 1000, /* how old the mark it is measured from may be */
+        JOB_LOG_BYTES = 1024,
+};
+
+/* ---- memory of one run ---- */
+
+void *job_alloc(const struct drover_job *job, size_t bytes) {
+        struct drover_job *j = (struct drover_job *)job;
+        size_t aligned = (bytes + 15) & ~(size_t)15;
+        if (aligned >= bytes && aligned <= JOB_SCRATCH_BYTES - j->scratch_used) {
+                void *p = j->scratch + j->scratch_used;
+                j->scratch_used += aligned;
+                return p;
+        }
+        struct job_block *b = malloc(sizeof *b + bytes);
+        if (!b || bytes > PTRDIFF_MAX)
+                return NULL;
+        b->next = j->blocks;
+        j->blocks = b;
+        return b->data;
+}
+
+static void job_release(struct drover_job *j) {
+        j->scratch_used = 0;
+        while (j->blocks) {
+                struct job_block *next = j->blocks->next;
+                free(j->blocks);
+                j->blocks = next;
+        }
+}
+
+int job_reserve_args(struct drover_job *j, size_t bytes) {
+        if (bytes <= j->args_capacity)
+                return 0;
+        uint8_t *args = realloc(j->args, bytes);
+        if (!args)
+                return -ENOMEM;
+        j->args = args;
+        j->args_capacity = bytes;
+        return 0;
+}
+
+static uint64_t thread_cpu_ns(void) {
+        struct timespec ts;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+        return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+int job_init(struct drover_job *j, struct host *h) {
+        *j = (struct drover_job){
+                .object = {.sdk = {.host = &job_table}, .host = h},
+                .line = h->line,
+                .pid = (uint32_t)getpid(),
+                .scratch = malloc(JOB_SCRATCH_BYTES),
+        };
+        if (!j->scratch)
+                return -ENOMEM;
+        j->cpu_mark_ns = thread_cpu_ns();
+        j->cpu_mark_at_ns = event_now_ns();
+        return 0;
+}
+
+/* ---- CPU time ----
+ *
+ * Its clock is a system call, which would double the cost of a short job. So a mark is taken at most once a
+ * millisecond, and only jobs over JOB_LONG_NS are measured, from the last mark; a shorter one is taken to have computed
+ * all along. What lies between the mark and the start of a long job is less than JOB_MARK_NS, so that is the error at
+ * most. */
+
+static void job_cpu_begin(struct drover_job *j, uint64_t started_ns) {
+        if (started_ns - j->cpu_mark_at_ns < JOB_MARK_NS)
+                return;
+        j->cpu_mark_ns = thread_cpu_ns();
+        j->cpu_mark_at_ns = started_ns;
+}
+
+static uint64_t job_cpu_ns(struct drover_job *j, uint64_t started_ns, uint64_t finished_ns) {
+        uint64_t wall_ns = finished_ns - started_ns;
+        if (wall_ns < JOB_LONG_NS)
+                return wall_ns;
+        uint64_t now_ns = thread_cpu_ns(), cpu_ns = now_ns - j->cpu_mark_ns;
+        j->cpu_mark_ns = now_ns;
+        j->cpu_mark_at_ns = finished_ns;
+        return cpu_ns < wall_ns ? cpu_ns : wall_ns;
+}
+
+/* ---- failure ---- */
+
+/* Text for the result area: valid UTF-8, cut between characters. */
+static void make_text(char *text) {
+        size_t n = strlen(text);
+        for (unsigned cut = 0; cut < 4 && n > cut; cut++) /* vsnprintf may have cut a character in two */
+                if (args_is_utf8(text, n - cut)) {
+                        text[n - cut] = 0;
+                        return;
+                }
+        for (char *p = text; *p; p++)
+                if ((unsigned char)*p >= 0x80)
+                        *p = '?';
+}
+
+__attribute__((format(printf, 3, 4))) static int job_fail(struct drover_job *j, int error, const char *format, ...) {
+        va_list ap;
+        va_start(ap, format);
+        vsnprintf(j->failure, sizeof j->failure, format, ap);
+        va_end(ap);
+        j->failure_error = error;
+        return -error;
+}
+
+static int table_vfail(drover_job *j, int error, uint64_t retry_after_ns, const char *format, va_list ap) {
+        j->is_retry = retry_after_ns != UINT64_MAX;
+        if (error == INT32_MIN || error == 0)
+                error = j->is_retry ? EAGAIN : EIO;
+        j->failure_error = error < 0 ? -error : error;
+        int used = j->is_retry ? snprintf(j->failure, sizeof j->failure, "drover_retry is not built yet: ") : 0;
+        vsnprintf(j->failure + used, sizeof j->failure - (size_t)used, format, ap);
+        return -j->failure_error;
+}
+
+/* ---- going on ---- */
+
+/* The slot word changed since the claim: what does that mean for the handler? */
+static int job_interruption(const struct drover_job *j, uint64_t word) {
+        if (slot_state(word) != SLOT_RUNNING || slot_owner(word) != slot_owner(j->claimed) ||
+            slot_generation(word) != slot_generation(j->claimed))
+                return -ECANCELED; /* judged already: whatever comes of it counts no more */
+        if (!(slot_flags(word) & SLOT_CANCEL))
+                return 0;
+        /* Written before the flag; partner of the acquire load of the word. */
+        uint64_t soft_hit = atomic_load_explicit(&j->line->soft_hit, memory_order_relaxed);
+        return soft_hit == ((uint64_t)slot_generation(word) << 32 | (j->slot + 1)) ? -ETIMEDOUT : -ECANCELED;
+}
+
+static int table_checkpoint(drover_job *j) {
+        uint64_t word = atomic_load_explicit(j->word, memory_order_acquire);
+        return __builtin_expect(word == j->claimed, 1) ? 0 : job_interruption(j, word);
+}
+
+static bool table_job_cancelled(const drover_job *j) {
+        uint64_t word = atomic_load_explicit(j->word, memory_order_acquire);
+        return word != j->claimed && job_interruption(j, word) < 0;
+}
+
+static void job_set_note(struct layout_worker *line, const char *note) {
+        uint32_t seq = atomic_load_explicit(&line->status_seq, memory_order_relaxed);
+        atomic_store_explicit(&line->status_seq, seq | 1, memory_order_relaxed);
+        atomic_thread_fence(
+                memory_order_release); /* partner: the reader's acquire fence between text and second look */
+        size_t n = strnlen(note, sizeof line->status - 1);
+        memcpy(line->status, note, n);
+        line->status[n] = 0;
+        atomic_store_explicit(&line->status_seq, (seq | 1) + 1, memory_order_release);
+}
+
+static int table_progress(drover_job *j, uint64_t done, uint64_t total, const char *note) {
+        j->has_progress = true;
+        atomic_store_explicit(&j->line->progress_done, done, memory_order_relaxed);
+        atomic_store_explicit(&j->line->progress_total, total, memory_order_relaxed);
+        if (note || j->line->status[0])
+                job_set_note(j->line, note ? note : "");
+        return 0;
+}
+
+static void job_clear_progress(struct drover_job *j) {
+        if (j->has_progress)
+                table_progress(j, 0, 0, NULL);
+        j->has_progress = false;
+}
+
+/* ---- payload and raw result ---- */
+
+size_t job_result_capacity(const struct drover_job *j) { return j->channel->geometry.slot_bytes; }
+
+static const void *table_payload(const drover_job *j, size_t *ret_size) {
+        if (ret_size)
+                *ret_size = j->schema->args.is_raw ? j->payload_bytes : 0;
+        return j->schema->args.is_raw ? j->payload : NULL;
+}
+
+static void *table_reserve(drover_job *j, size_t size) {
+        if (!j->schema->result.is_raw || size > job_result_capacity(j))
+                return NULL;
+        j->has_reservation = true;
+        j->reserved_bytes = size;
+        return j->result;
+}
+
+static int table_commit(drover_job *j, size_t size) {
+        if (!j->has_reservation)
+                return -EINVAL;
+        if (size > j->reserved_bytes)
+                return -EMSGSIZE;
+        j->result_bytes = size;
+        return 0;
+}
+
+static int table_reply(drover_job *j, const void *data, size_t size) {
+        if (!j->schema->result.is_raw)
+                return -EOPNOTSUPP;
+        if (size > job_result_capacity(j))
+                return -EMSGSIZE;
+        if (size > 0)
+                memmove(j->result, data, size); /* it may be the payload, or what was reserved */
+        j->result_bytes = size;
+        return 0;
+}
+
+/* ---- where we are ---- */
+
+static const struct host *host_of(const void *object) { return ((const struct host_object *)object)->host; }
+
+static uint64_t table_job_id(const drover_job *j) { return j->id; }
+static uint32_t table_job_attempt(const drover_job *j) { return slot_attempt(j->claimed); }
+static const char *table_job_name(const drover_job *j) { return j->schema->name; }
+static uint64_t table_worker_id(const drover_worker *w) { return host_of(w)->id; }
+static const char *table_pool_name(const void *object) { return host_of(object)->name; }
+static void *table_shared(const void *object) { return host_of(object)->plugin.shared; }
+static void *table_state(const void *object) { return host_of(object)->state; }
+static void *table_thread_state(const drover_job *j) { return j->thread_state; }
+static const void *table_get_extension(const char *id) { return NULL; /* ABI 1.0 has none */ }
+
+/* "<6>job 812: text": the priority in the journal's own spelling, one write, lost if the pipe is full. */
+static void table_vlog(const void *object, int priority, const char *file, int line, const char *function,
+                       const char *format, va_list ap) {
+        char text[JOB_LOG_BYTES];
+        int n = snprintf(text, sizeof text, "<%d>", priority < 0 ? 0 : priority > 7 ? 7 : priority);
+        const struct host *h = host_of(object);
+        if (object != &h->worker && object != &h->preload)
+                n += snprintf(text + n, sizeof text - (size_t)n,
+                              "job %llu: ", (unsigned long long)((const struct drover_job *)object)->id);
+        vsnprintf(text + n, sizeof text - (size_t)n - 1, format, ap);
+        if (priority >= 7 && file) {
+                size_t used = strlen(text);
+                snprintf(text + used, sizeof text - used - 1, " (%s:%d, %s)", file, line, function);
+        }
+        make_text(text);
+        for (char *p = text; *p; p++)
+                if (*p == '\n')
+                        *p = ' ';
+        size_t bytes = strlen(text);
+        text[bytes++] = '\n';
+        ssize_t written = write(STDERR_FILENO, text, bytes);
+        (void)written;
+}
+
+const struct drover_host job_table = {
+        .struct_size = sizeof job_table,
+        .abi_major = DROVER_ABI_MAJOR,
+        .abi_minor = DROVER_ABI_MINOR,
+        .get_extension = table_get_extension,
+        .payload = table_payload,
+        .arg_get = job_arg_get,
+        .ret_set = job_ret_set,
+        .reply = table_reply,
+        .reserve = table_reserve,
+        .commit = table_commit,
+        .vfail = table_vfail,
+        .progress = table_progress,
+        .vlog = table_vlog,
+        .checkpoint = table_checkpoint,
+        .job_id = table_job_id,
+        .job_attempt = table_job_attempt,
+        .job_cancelled = table_job_cancelled,
+        .job_name = table_job_name,
+        .worker_id = table_worker_id,
+        .pool_name = table_pool_name,
+        .shared = table_shared,
+        .state = table_state,
+        .thread_state = table_thread_state,
+};
+
+/* ---- one run ---- */
+
+/* What the client wrote, in private memory and checked. */
+static int job_take(struct drover_job *j) {
+        const struct plugin *p = &host_of(j)->plugin;
+        struct layout_job line;
+        memcpy(&line, channel_job(j->channel, j->slot), sizeof line);
+        __asm__ volatile("" ::: "memory"); /* the copy is what counts from here on, not the client's next write */
+
+        j->id = line.id;
+        j->schema = &p->schema_jobs[0];
+        if (line.type >= p->schema.n_jobs)
+                return job_fail(j, EINVAL, "job type %u does not exist: plugin %s has %u", line.type, p->schema.plugin,
+                                p->schema.n_jobs);
+        j->type = &p->jobs[line.type];
+        j->schema = &p->schema_jobs[line.type];
+        if (line.bytes > j->channel->geometry.slot_bytes)
+                return job_fail(j, EMSGSIZE, "a payload of %u bytes does not fit SlotSize=%u", line.bytes,
+                                j->channel->geometry.slot_bytes);
+        j->payload = channel_payload(j->channel, j->slot);
+        j->payload_bytes = line.bytes;
+        if (j->schema->args.is_raw)
+                return 0;
+        if (line.bytes > j->args_capacity)
+                return job_fail(j, ENOMEM, "no memory for %u bytes of arguments", line.bytes);
+        memcpy(j->args, j->payload, line.bytes);
+        j->payload = j->args;
+        char why[256];
+        if (args_check(&j->schema->args, j->args, line.bytes, why, sizeof why) < 0)
+                return job_fail(j, EINVAL, "%s", why);
+        return 0;
+}
+
+/* Completes and checks the result of a handler that returned 0. */
+static int job_close_result(struct drover_job *j) {
+        if (j->schema->result.is_raw)
+                return 0;
+        int r = args_finish(&j->writer, &j->result_bytes);
+        if (r == -EMSGSIZE)
+                return job_fail(j, EMSGSIZE, "the result does not fit SlotSize=%u", j->channel->geometry.slot_bytes);
+        if (r < 0)
+                return job_fail(j, -r, "the result cannot be written: %s", strerrordesc_np(-r));
+        char why[256];
+        if (args_check(&j->schema->result, j->result, j->result_bytes, why, sizeof why) < 0)
+                return job_fail(j, EPROTO, "the handler's result is not what its signature says: %s", why);
+        return 0;
+}
+
+static enum slot_state job_verdict(struct drover_job *j, int r) {
+        if (r == 0 && job_close_result(j) == 0)
+                return SLOT_DONE;
+        uint64_t word = atomic_load_explicit(j->word, memory_order_acquire);
+        if (r == -ECANCELED && slot_flags(word) & SLOT_CANCEL)
+                return SLOT_CANCELLED;
+        if (r == -ETIMEDOUT && slot_flags(word) & SLOT_CANCEL)
+                return SLOT_TIMED_OUT;
+        if (r > 0)
+                job_fail(j, EPROTO, "the handler returned %d: 0 or a negative errno is expected", r);
+        else if (!j->failure[0]) {
+                const char *text = strerrordesc_np(-r);
+                job_fail(j, r < -4095 ? EPROTO : -r, "%s", text ? text : "the handler returned an unknown error");
+        } else if (r < 0 && !j->is_retry && r >= -4095)
+                j->failure_error = -r; /* the return value has the last word */
+        return SLOT_FAILED;
+}
+
+static void job_write_failure(struct drover_job *j) {
+        make_text(j->failure);
+        size_t n = strlen(j->failure), room = job_result_capacity(j);
+        if (n > room) {
+                j->failure[room] = 0;
+                make_text(j->failure);
+                n = strlen(j->failure);
+        }
+        memcpy(j->result, j->failure, n);
+        j->result_bytes = n;
+}
+
+static int job_finish(struct drover_job *j, int done_fd, enum slot_state verdict, uint64_t started_ns) {
+        if (verdict == SLOT_FAILED)
+                job_write_failure(j);
+        else if (verdict != SLOT_DONE)
+                j->result_bytes = 0;
+        uint64_t finished_ns = event_now_ns();
+        struct layout_result *r = channel_result(j->channel, j->slot);
+        r->bytes = (uint32_t)j->result_bytes;
+        r->error = verdict == SLOT_FAILED ? j->failure_error : 0;
+        r->pid = j->pid;
+        r->generation = slot_generation(j->claimed);
+        r->started_ns = started_ns;
+        r->finished_ns = finished_ns;
+        r->cpu_ns = job_cpu_ns(j, started_ns, finished_ns);
+
+        /* Only we write it: no need for a locked add. */
+        _Atomic uint64_t *count = &j->line->counts[verdict];
+        uint64_t n = atomic_load_explicit(count, memory_order_relaxed);
+        atomic_store_explicit(count, n + 1, memory_order_relaxed);
+        int e = channel_finish(j->channel, j->slot, j->claimed, verdict, done_fd);
+        if (e < 0)
+                atomic_store_explicit(count, n, memory_order_relaxed);
+        return e;
+}
+
+int job_run(struct drover_job *j, const struct channel *c, int done_fd, uint32_t slot, uint64_t word,
+            uint64_t started_ns) {
+        j->channel = c;
+        j->slot = slot;
+        j->word = &c->slots[slot].word;
+        j->claimed = word;
+        j->result = channel_result_data(c, slot);
+        j->result_bytes = j->reserved_bytes = 0;
+        j->has_reservation = j->is_retry = false;
+        j->failure[0] = 0;
+        j->failure_error = 0;
+        args_writer_init(&j->writer, j->result, c->geometry.slot_bytes);
+        job_cpu_begin(j, started_ns);
+
+        int r = job_take(j);
+        if (r >= 0)
+                r = j->type->handle(j);
+        r = job_finish(j, done_fd, job_verdict(j, r), started_ns);
+        job_clear_progress(j);
+        if (j->scratch_used > 0 || j->blocks)
+                job_release(j);
+        return r;
+}

@@ -1,0 +1,84 @@
+/* One run of one job: the object a handler gets, and the table of calls it makes on it.
+ *
+ * A context belongs to one thread (later: fiber) that runs handlers and is used for job after job; nothing of it is
+ * shared with other contexts, so there are as many as jobs can run at once. */
+#pragma once
+
+#include <drover/plugin.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ipc/args.h"
+#include "ipc/channel.h"
+#include "plugins/host/host.h"
+
+enum { JOB_SCRATCH_BYTES = 4096, JOB_FAILURE_BYTES = 512 };
+
+struct job_block {
+        struct job_block *next;
+        max_align_t data[];
+};
+
+/* The opaque drover_job of the SDK. */
+struct drover_job {
+        struct host_object object; /* first: what the SDK sees */
+        struct layout_worker *line;
+        void *thread_state;
+        uint32_t pid;
+
+        /* the job in hand */
+        const struct channel *channel;
+        _Atomic uint64_t *word;
+        uint64_t claimed; /* the slot word as this context claimed it */
+        uint32_t slot;
+        uint64_t id;
+        const struct drover_job_type *type;
+        const struct schema_job *schema;
+        const uint8_t *payload; /* raw: in place; typed: `args` */
+        size_t payload_bytes;
+
+        /* its result, built in place */
+        uint8_t *result;
+        size_t result_bytes, reserved_bytes;
+        bool has_reservation;
+        struct args_writer writer;
+
+        int failure_error; /* of drover_fail, positive */
+        bool is_retry;
+        char failure[JOB_FAILURE_BYTES];
+
+        /* memory */
+        uint8_t *args; /* private copy of typed arguments: the client cannot change what was checked */
+        size_t args_capacity;
+        uint8_t *scratch;
+        size_t scratch_used;
+        struct job_block *blocks;
+        bool has_progress;
+
+        /* CPU time without a system call for each job: see job_cpu_ns */
+        uint64_t cpu_mark_ns, cpu_mark_at_ns;
+        uint64_t cpu_start_ns;
+};
+
+/* The calls that plugins make, for drover_plugin_entry and as the head of every object. */
+extern const struct drover_host job_table;
+
+int job_init(struct drover_job *j, struct host *h);
+/* Room for arguments of this many bytes. */
+int job_reserve_args(struct drover_job *j, size_t bytes);
+
+/* Runs the job that was just claimed (`word` is its slot word) and gives its verdict. -ESTALE: judged meanwhile, claim
+ * no more. */
+int job_run(struct drover_job *j, const struct channel *c, int done_fd, uint32_t slot, uint64_t word,
+            uint64_t started_ns);
+
+/* ---- for the other files that fill the table ---- */
+
+/* Memory until the handler returns; NULL if there is none. */
+void *job_alloc(const struct drover_job *j, size_t bytes);
+/* May the handler write this many bytes of result? */
+size_t job_result_capacity(const struct drover_job *j);
+
+int job_arg_get(const drover_job *job, const char *name, char type, void *ret, size_t *ret_size);
+int job_ret_set(drover_job *job, const char *name, char type, const void *value, size_t size);

@@ -1,0 +1,297 @@
+/* Reads an ELF file that nobody has checked yet. Owns the knowledge of where .drover.info and DT_NEEDED stand.
+ *
+ * Invariants: every access to the file goes through view_get, which copies a struct out of [0, bytes) or says no; every
+ * count is capped; text is copied only if its 0 lies inside the section it belongs to. Offsets are added in a way that
+ * cannot wrap. Works on the file's bytes, not on a loaded image, so nothing of the plugin runs and ld.so, which trusts
+ * the files it is given, only ever sees a plugin that passed here.
+ *
+ * It does not judge whether ld.so will like the file: a plugin that lies in its program headers harms the sandboxed
+ * process that loads it, nobody else. */
+#include <elf.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <drover/plugin.h>
+
+#include "plugins/host/metadata.h"
+
+#if defined(__x86_64__)
+#define METADATA_MACHINE EM_X86_64
+#define METADATA_MACHINE_NAME "x86-64"
+#elif defined(__aarch64__)
+#define METADATA_MACHINE EM_AARCH64
+#define METADATA_MACHINE_NAME "aarch64"
+#else
+#error "Teach metadata.c this machine"
+#endif
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define METADATA_DATA ELFDATA2LSB
+#else
+#define METADATA_DATA ELFDATA2MSB
+#endif
+
+enum {
+        MAX_SECTIONS = 4096,
+        MAX_SEGMENTS = 128,
+        MAX_DYNAMIC = 1024,
+        MAX_INFO_BYTES = 4096,
+};
+
+struct view {
+        const uint8_t *file;
+        uint64_t bytes;
+        char *error;
+        size_t error_bytes;
+};
+
+__attribute__((format(printf, 3, 4))) static int view_fail(const struct view *v, int error, const char *format, ...) {
+        va_list ap;
+        va_start(ap, format);
+        vsnprintf(v->error, v->error_bytes, format, ap);
+        va_end(ap);
+        return -error;
+}
+
+static const uint8_t *view_at(const struct view *v, uint64_t offset, uint64_t bytes) {
+        if (offset > v->bytes || bytes > v->bytes - offset)
+                return NULL;
+        return v->file + offset;
+}
+
+static bool view_get(const struct view *v, uint64_t offset, void *ret, size_t bytes) {
+        const uint8_t *p = view_at(v, offset, bytes);
+        if (p)
+                memcpy(ret, p, bytes);
+        return p != NULL;
+}
+
+/* Entry i of a table of `bytes`-sized structs at `table`. */
+static bool view_get_entry(const struct view *v, uint64_t table, uint64_t i, void *ret, size_t bytes) {
+        uint64_t offset;
+        if (__builtin_add_overflow(table, i * bytes, &offset))
+                return false;
+        return view_get(v, offset, ret, bytes);
+}
+
+static int read_header(const struct view *v, Elf64_Ehdr *ret) {
+        if (!view_get(v, 0, ret, sizeof *ret) || memcmp(ret->e_ident, ELFMAG, SELFMAG) != 0)
+                return view_fail(v, ENOEXEC, "is not an ELF file");
+        if (ret->e_ident[EI_CLASS] != ELFCLASS64 || ret->e_ident[EI_DATA] != METADATA_DATA ||
+            ret->e_machine != METADATA_MACHINE)
+                return view_fail(v, ENOEXEC, "is an ELF file of another machine, not of " METADATA_MACHINE_NAME);
+        if (ret->e_type != ET_DYN)
+                return view_fail(v, ENOEXEC, "is an ELF file, but no shared object (link it with -shared)");
+        if (ret->e_phentsize != sizeof(Elf64_Phdr) || ret->e_phnum == 0 || ret->e_phnum > MAX_SEGMENTS)
+                return view_fail(v, ENOEXEC, "is an ELF file with %u program headers of %u bytes, which makes no sense",
+                                 ret->e_phnum, ret->e_phentsize);
+        return 0;
+}
+
+/* ---- .drover.info ---- */
+
+static bool section_is_named(const struct view *v, const Elf64_Shdr *names, const Elf64_Shdr *s, const char *name) {
+        size_t n = strlen(name) + 1;
+        uint64_t offset;
+        if (s->sh_name >= names->sh_size || n > names->sh_size - s->sh_name ||
+            __builtin_add_overflow(names->sh_offset, s->sh_name, &offset))
+                return false;
+        const uint8_t *p = view_at(v, offset, n);
+        return p && memcmp(p, name, n) == 0;
+}
+
+static int find_section(const struct view *v, const Elf64_Ehdr *h, const char *name, Elf64_Shdr *ret) {
+        Elf64_Shdr names;
+        if (h->e_shentsize != sizeof(Elf64_Shdr) || h->e_shnum > MAX_SECTIONS || h->e_shstrndx >= h->e_shnum ||
+            !view_get_entry(v, h->e_shoff, h->e_shstrndx, &names, sizeof names))
+                return -ENODATA;
+        for (unsigned i = 0; i < h->e_shnum; i++) {
+                if (!view_get_entry(v, h->e_shoff, i, ret, sizeof *ret))
+                        return -ENODATA;
+                if (ret->sh_type == SHT_PROGBITS && section_is_named(v, &names, ret, name))
+                        return 0;
+        }
+        return -ENODATA;
+}
+
+static bool is_plain_word(const char *s) {
+        for (; *s; s++)
+                if (*s < 0x21 || *s > 0x7e)
+                        return false;
+        return true;
+}
+
+/* Copies the value if it is a printable word that fits. */
+static bool take_word(char *ret, size_t ret_bytes, const char *value) {
+        size_t n = strlen(value);
+        if (n == 0 || n >= ret_bytes || !is_plain_word(value))
+                return false;
+        memcpy(ret, value, n + 1);
+        return true;
+}
+
+static bool take_number(const char **text, unsigned *ret) {
+        unsigned n = 0, digits = 0;
+        for (; **text >= '0' && **text <= '9' && digits < 5; (*text)++, digits++)
+                n = n * 10 + (unsigned)(**text - '0');
+        *ret = n;
+        return digits > 0;
+}
+
+static bool take_abi(struct metadata *m, const char *value) {
+        return take_number(&value, &m->abi_major) && *value++ == '.' && take_number(&value, &m->abi_minor) &&
+               *value == 0;
+}
+
+enum info_key { INFO_ABI = 1, INFO_NAME = 2, INFO_VERSION = 4, INFO_SANITIZER = 8, INFO_ALL = 15 };
+
+/* One "key=value". Unknown keys are those of a later release: fine. Returns the bit of the key, 0, or -EINVAL. */
+static int read_info_pair(const struct view *v, const char *pair, struct metadata *ret) {
+        if (strncmp(pair, "abi=", 4) == 0 && take_abi(ret, pair + 4))
+                return INFO_ABI;
+        if (strncmp(pair, "name=", 5) == 0 && take_word(ret->name, sizeof ret->name, pair + 5))
+                return INFO_NAME;
+        if (strncmp(pair, "version=", 8) == 0 && take_word(ret->version, sizeof ret->version, pair + 8))
+                return INFO_VERSION;
+        if (strcmp(pair, "sanitizer=0") == 0 || strcmp(pair, "sanitizer=1") == 0) {
+                ret->is_sanitized = pair[10] == '1';
+                return INFO_SANITIZER;
+        }
+        for (const char *const *key = (const char *const[]){"abi=", "name=", "version=", "sanitizer=", NULL}; *key;
+             key++)
+                if (strncmp(pair, *key, strlen(*key)) == 0)
+                        return view_fail(v, EINVAL, "has a section .drover.info whose %.*s makes no sense",
+                                         (int)strlen(*key) - 1, *key);
+        return 0;
+}
+
+static int read_info(const struct view *v, const Elf64_Ehdr *h, struct metadata *ret) {
+        Elf64_Shdr s;
+        const uint8_t *info = NULL;
+        if (find_section(v, h, ".drover.info", &s) >= 0 && s.sh_size <= MAX_INFO_BYTES)
+                info = view_at(v, s.sh_offset, s.sh_size);
+        if (!info)
+                return view_fail(v, ENODATA, "has no section .drover.info: it was built without DROVER_REGISTER");
+
+        char text[MAX_INFO_BYTES + 1];
+        memcpy(text, info, s.sh_size);
+        text[s.sh_size] = 0;
+        int seen = 0;
+        for (const char *p = text, *end = text + s.sh_size; p < end; p += strlen(p) + 1) {
+                int r = read_info_pair(v, p, ret);
+                if (r < 0)
+                        return r;
+                if (seen & r)
+                        return view_fail(v, EINVAL,
+                                         "has a section .drover.info that says \"%.40s\" and something else, too", p);
+                seen |= r;
+        }
+        if (seen != INFO_ALL)
+                return view_fail(v, EINVAL, "has a section .drover.info without%s%s%s%s",
+                                 seen & INFO_ABI ? "" : " abi=", seen & INFO_NAME ? "" : " name=",
+                                 seen & INFO_VERSION ? "" : " version=", seen & INFO_SANITIZER ? "" : " sanitizer=");
+        return 0;
+}
+
+/* ---- DT_NEEDED ---- */
+
+/* Where the bytes that will be loaded at `address` stand in the file. */
+static bool find_offset(const struct view *v, const Elf64_Ehdr *h, uint64_t address, uint64_t *ret) {
+        for (unsigned i = 0; i < h->e_phnum; i++) {
+                Elf64_Phdr p;
+                if (!view_get_entry(v, h->e_phoff, i, &p, sizeof p))
+                        return false;
+                if (p.p_type == PT_LOAD && address >= p.p_vaddr && address - p.p_vaddr < p.p_filesz)
+                        return !__builtin_add_overflow(p.p_offset, address - p.p_vaddr, ret);
+        }
+        return false;
+}
+
+static int read_needed_name(const struct view *v, uint64_t strings, uint64_t strings_bytes, uint64_t name,
+                            struct metadata *ret) {
+        uint64_t offset;
+        if (name >= strings_bytes || __builtin_add_overflow(strings, name, &offset))
+                return view_fail(v, EINVAL, "needs a library whose name lies outside the file");
+        uint64_t room = strings_bytes - name;
+        if (room > METADATA_MAX_SONAME)
+                room = METADATA_MAX_SONAME;
+        const char *text = (const char *)view_at(v, offset, room);
+        if (!text || !memchr(text, 0, room))
+                return view_fail(v, EINVAL, "needs a library whose name lies outside the file");
+        if (!take_word(ret->needed[ret->n_needed], METADATA_MAX_SONAME, text) || strchr(text, '/'))
+                return view_fail(v, EINVAL, "needs the library \"%.60s\": only plain names are loaded", text);
+        ret->n_needed++;
+        return 0;
+}
+
+static int read_needed(const struct view *v, const Elf64_Ehdr *h, struct metadata *ret) {
+        Elf64_Phdr p = {0};
+        bool found = false;
+        for (unsigned i = 0; i < h->e_phnum && !found; i++) {
+                if (!view_get_entry(v, h->e_phoff, i, &p, sizeof p))
+                        return view_fail(v, EINVAL, "is cut off: its program headers lie outside the file");
+                found = p.p_type == PT_DYNAMIC;
+        }
+        if (!found)
+                return view_fail(v, EINVAL, "has no dynamic section");
+
+        uint64_t names[METADATA_MAX_NEEDED], strings = 0, strings_bytes = 0;
+        unsigned n = 0;
+        for (unsigned i = 0;; i++) {
+                Elf64_Dyn d;
+                if (i == MAX_DYNAMIC || !view_get_entry(v, p.p_offset, i, &d, sizeof d))
+                        return view_fail(v, EINVAL, "has a dynamic section without an end");
+                if (d.d_tag == DT_NULL)
+                        break;
+                if (d.d_tag == DT_STRTAB)
+                        strings = d.d_un.d_ptr;
+                else if (d.d_tag == DT_STRSZ)
+                        strings_bytes = d.d_un.d_val;
+                else if (d.d_tag == DT_NEEDED && n == METADATA_MAX_NEEDED)
+                        return view_fail(v, EINVAL, "needs more than %d libraries", METADATA_MAX_NEEDED);
+                else if (d.d_tag == DT_NEEDED)
+                        names[n++] = d.d_un.d_val;
+        }
+        if (n > 0 && !find_offset(v, h, strings, &strings))
+                return view_fail(v, EINVAL, "has a string table outside the file");
+        for (unsigned i = 0; i < n; i++) {
+                int r = read_needed_name(v, strings, strings_bytes, names[i], ret);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+int metadata_read(const void *file, size_t bytes, struct metadata *ret, char *error, size_t error_bytes) {
+        const struct view v = {.file = file, .bytes = bytes, .error = error, .error_bytes = error_bytes};
+        struct metadata m = {0};
+        Elf64_Ehdr h;
+        int r = read_header(&v, &h);
+        if (r >= 0)
+                r = read_info(&v, &h, &m);
+        if (r >= 0)
+                r = read_needed(&v, &h, &m);
+        if (r >= 0)
+                *ret = m;
+        return r;
+}
+
+int metadata_check(const struct metadata *m, char *error, size_t error_bytes) {
+        if (m->abi_major != DROVER_ABI_MAJOR) {
+                snprintf(error, error_bytes,
+                         "speaks plugin ABI %u.%u, this host speaks %d.%d: rebuild it against this release's "
+                         "<drover/plugin.h>",
+                         m->abi_major, m->abi_minor, DROVER_ABI_MAJOR, DROVER_ABI_MINOR);
+                return -ENOTSUP;
+        }
+        /* The other way round is harmless: a sanitizer's runtime in the host does not mind a plugin without. */
+        if (m->is_sanitized && !DROVER__SANITIZED) {
+                snprintf(error, error_bytes,
+                         "is built with a sanitizer, this host is not: build both with -Db_sanitize= or neither");
+                return -ELIBACC;
+        }
+        return 0;
+}

@@ -1,0 +1,166 @@
+/* The worker's copy of who may give it work. Owns the mappings of bells and channels and the order in which orders are
+ * read.
+ *
+ * Invariants: sizes come from the order (the broker's word), never from the memory itself; every descriptor is closed
+ * right after it is mapped, but for the done eventfd; numbers are checked against the tables before use. A worker only
+ * maps and unmaps here, between two jobs, so nothing is unmapped under a running one.
+ *
+ * The broker is trusted, but not to be of the same build: an order it cannot have meant ends the worker (-EPROTO). */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ipc/packet.h"
+#include "ipc/wire.h"
+#include "plugins/host/orders.h"
+
+void orders_init(struct orders *o, int fd) {
+        *o = (struct orders){.fd = fd};
+        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
+                o->channel[i].done_fd = -1;
+}
+
+static uint64_t channel_bit(uint32_t channel) { return UINT64_C(1) << (channel & 63); }
+
+static int add_bell(struct orders *o, const struct worker_order *order, const int *fds, unsigned n_fds) {
+        struct orders_bell *b = &o->bell[order->bell];
+        if (n_fds != 1 || b->bell)
+                return -EPROTO;
+        int r = bell_map(fds[0], &b->bell);
+        if (r < 0)
+                return r;
+        if (order->bell >= o->n_bells)
+                o->n_bells = order->bell + 1;
+        return 0;
+}
+
+static int drop_bell(struct orders *o, const struct worker_order *order) {
+        struct orders_bell *b = &o->bell[order->bell];
+        for (uint32_t i = 0; i < LAYOUT_BELL_WORDS; i++)
+                if (b->channels[i])
+                        return -EPROTO; /* its channels go first */
+        if (b->bell)
+                bell_unmap(b->bell);
+        *b = (struct orders_bell){0};
+        while (o->n_bells > 0 && !o->bell[o->n_bells - 1].bell)
+                o->n_bells--;
+        return 0;
+}
+
+static int add_channel(struct orders *o, const struct worker_order *order, int *fds, unsigned n_fds) {
+        struct orders_channel *c = &o->channel[order->channel];
+        struct channel_geometry g;
+        if (n_fds < 1 || n_fds > 2 || c->is_open || !o->bell[order->bell].bell ||
+            channel_geometry_init(&g, order->n_slots, order->slot_bytes) < 0)
+                return -EPROTO;
+        int r = channel_map(&c->channel, &g, fds[0], CHANNEL_WORKER);
+        if (r < 0)
+                return r;
+        c->is_open = true;
+        c->bell = order->bell;
+        if (n_fds == 2) {
+                c->done_fd = fds[1];
+                fds[1] = -1;
+        }
+        o->bell[order->bell].channels[order->channel / 64] |= channel_bit(order->channel);
+        if (g.slot_bytes > o->max_slot_bytes)
+                o->max_slot_bytes = g.slot_bytes;
+        return 0;
+}
+
+void orders_mute(struct orders *o, uint32_t channel) {
+        struct orders_bell *b = &o->bell[o->channel[channel].bell];
+        b->channels[channel / 64] &= ~channel_bit(channel);
+}
+
+static int report_dropped(const struct orders *o, uint32_t channel) {
+        const struct worker_report report = {.type = REPORT_DROPPED, .version = WIRE_VERSION, .channel = channel};
+        int r;
+        while ((r = packet_send(o->fd, &report, sizeof report, NULL, 0)) == -EAGAIN) {
+                struct pollfd p = {.fd = o->fd, .events = POLLOUT};
+                poll(&p, 1, -1);
+        }
+        return r;
+}
+
+static int drop_channel(struct orders *o, const struct worker_order *order) {
+        struct orders_channel *c = &o->channel[order->channel];
+        if (c->is_open) {
+                orders_mute(o, order->channel);
+                channel_unmap(&c->channel);
+                if (c->done_fd >= 0)
+                        close(c->done_fd);
+                *c = (struct orders_channel){.done_fd = -1};
+        }
+        return report_dropped(o, order->channel);
+}
+
+/* Takes descriptors it keeps out of `fds`. */
+static int obey(struct orders *o, const struct worker_order *order, int *fds, unsigned n_fds) {
+        if (order->channel >= LAYOUT_MAX_CHANNELS || order->bell >= LAYOUT_BELLS_PER_WORKER)
+                return -EPROTO;
+        switch (order->type) {
+        case ORDER_BELL:
+                return add_bell(o, order, fds, n_fds);
+        case ORDER_CHANNEL:
+                return add_channel(o, order, fds, n_fds);
+        case ORDER_DROP:
+                return drop_channel(o, order);
+        case ORDER_DROP_BELL:
+                return drop_bell(o, order);
+        default:
+                return -EPROTO;
+        }
+}
+
+int orders_read(struct orders *o) {
+        for (;;) {
+                struct pollfd p = {.fd = o->fd, .events = POLLIN};
+                if (poll(&p, 1, 0) <= 0)
+                        return 0;
+                struct worker_order order;
+                size_t bytes;
+                int fds[2];
+                unsigned n_fds = 2;
+                int r = packet_receive(o->fd, &order, sizeof order, &bytes, fds, &n_fds);
+                if (r == -EAGAIN)
+                        return 0;
+                if (r < 0)
+                        return r;
+                if (bytes == 0)
+                        return -EPIPE;
+                r = bytes != sizeof order || order.version != WIRE_VERSION ? -EPROTO : obey(o, &order, fds, n_fds);
+                for (unsigned i = 0; i < n_fds; i++)
+                        if (fds[i] >= 0)
+                                close(fds[i]);
+                if (r < 0)
+                        return r;
+        }
+}
+
+/* ---- whose turn is it ---- */
+
+static uint64_t work_of(const struct orders_bell *b, uint32_t word) {
+        return atomic_load_explicit(&b->bell->work[word], memory_order_acquire) & b->channels[word];
+}
+
+int orders_next(const struct orders *o, uint32_t bell, uint32_t from) {
+        const struct orders_bell *b = &o->bell[bell];
+        for (uint32_t word = from / 64; word < LAYOUT_BELL_WORDS; word++) {
+                uint64_t bits = work_of(b, word);
+                if (word == from / 64)
+                        bits &= ~UINT64_C(0) << (from & 63);
+                if (bits)
+                        return (int)(word * 64) + __builtin_ctzll(bits);
+        }
+        return -1;
+}
+
+bool orders_have_work(const struct orders *o) {
+        for (uint32_t i = 0; i < o->n_bells; i++)
+                for (uint32_t word = 0; o->bell[i].bell && word < LAYOUT_BELL_WORDS; word++)
+                        if (work_of(&o->bell[i], word))
+                                return true;
+        return false;
+}

@@ -1,0 +1,44 @@
+/* What the broker told this worker to serve: bells, and the channels of each. Read between jobs, whatever the model. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ipc/bell.h"
+#include "ipc/channel.h"
+#include "ipc/layout.h"
+
+struct orders_channel {
+        struct channel channel;
+        int done_fd; /* -1: none */
+        uint32_t bell;
+        bool is_open;
+};
+
+struct orders_bell {
+        struct layout_bell *bell;             /* NULL: no such bell */
+        uint64_t channels[LAYOUT_BELL_WORDS]; /* those that make sense */
+        uint32_t next;                        /* the channel whose turn it is */
+};
+
+struct orders {
+        int fd;
+        uint32_t n_bells; /* index of the last + 1 */
+        uint32_t max_slot_bytes;
+        struct orders_bell bell[LAYOUT_BELLS_PER_WORKER];
+        struct orders_channel channel[LAYOUT_MAX_CHANNELS];
+};
+
+void orders_init(struct orders *o, int fd);
+
+/* Reads all orders that wait. -EPIPE: the broker is gone. -EPROTO: an order that makes no sense. */
+int orders_read(struct orders *o);
+
+/* A channel of `bell` that may have work, from number `from` on; -1: none. */
+int orders_next(const struct orders *o, uint32_t bell, uint32_t from);
+
+/* Its memory makes no sense: never look into it again. */
+void orders_mute(struct orders *o, uint32_t channel);
+
+/* Is there work anywhere? Looks at work bits only. */
+bool orders_have_work(const struct orders *o);

@@ -1,0 +1,23 @@
+/* drover-worker --check and --run: a plugin without a daemon, by the same sandboxed way. */
+#pragma once
+
+#include <stdbool.h>
+
+/* Exit codes; man page and GUIDE.md list them. */
+enum run_exit {
+        RUN_EXIT_DONE = 0,
+        RUN_EXIT_FAILED = 1,  /* the job failed */
+        RUN_EXIT_USAGE = 2,   /* no such job, bad arguments */
+        RUN_EXIT_REFUSED = 3, /* the plugin cannot be loaded */
+        RUN_EXIT_DIED = 4,    /* the worker died: crash, or a system call the sandbox forbids */
+};
+
+struct run_config {
+        const char *plugin; /* path */
+        const char *job;    /* NULL: only check */
+        char *const *words; /* key=value, NULL-terminated */
+        bool is_json;
+};
+
+/* Result on stdout; what the plugin prints, and why it failed, on stderr. Returns an exit code. */
+int run_plugin(const struct run_config *c);

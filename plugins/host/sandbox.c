@@ -1,0 +1,254 @@
+/* Closes the worker, step by step, and answers for the filters. Owns the SIGSYS and crash handlers of the process.
+ *
+ * Order: prepare (while files can be opened) → limit → enter (Landlock, stage 1) → plugin code may run → close (stage
+ * 2) → READY. Each step fails closed: an error means that no plugin code may run, or go on.
+ *
+ * A call that the filter traps comes here on an alternate stack. A few are answered in its place, because libraries
+ * make them and go on without (fstat by its modern name, readlink, harmless refusals), and one open is answered:
+ * dlopen's of the plugin, with a duplicate of its descriptor, once, when the host has said so. All others are breaches:
+ * the number is handed on (shared memory, or the template's socket), then the process dies by a call that the filter
+ * kills, so that its status is SIGSYS and nothing runs after it. A thread that has SIGSYS blocked is killed by the
+ * kernel without that: the name is then missing, not the death.
+ *
+ * Handlers use async-signal-safe calls only, and what they read is set before the first plugin instruction runs. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <drover/plugin.h>
+
+#include "ipc/wire.h"
+#include "plugins/host/sandbox.h"
+
+enum { SANDBOX_IS_SANITIZED = DROVER__SANITIZED };
+
+/* What the signal handlers need to know. One per process, like the handlers. */
+static struct {
+        char exe[1024];
+        size_t exe_bytes;
+        atomic_bool admits_plugin;
+        void (*breach_fn)(void *user, int number);
+        void *breach_user;
+        void (*crash_fn)(void *user, int signal, uintptr_t address);
+        void *crash_user;
+} gate;
+
+static const char gate_plugin_path[] = "/proc/self/fd/4";
+static_assert(WIRE_PLUGIN_FD == 4, "gate_plugin_path names it");
+
+/* ---- answering in the kernel's place ---- */
+
+struct gate_call {
+        long number;
+        unsigned long arg[6];
+};
+
+#if defined(__x86_64__)
+static void gate_read(const ucontext_t *u, struct gate_call *c) {
+        const greg_t *r = u->uc_mcontext.gregs;
+        const int order[6] = {REG_RDI, REG_RSI, REG_RDX, REG_R10, REG_R8, REG_R9};
+        for (int i = 0; i < 6; i++)
+                c->arg[i] = (unsigned long)r[order[i]];
+}
+static void gate_return(ucontext_t *u, long value) { u->uc_mcontext.gregs[REG_RAX] = value; }
+#else
+static void gate_read(const ucontext_t *u, struct gate_call *c) {
+        for (int i = 0; i < 6; i++)
+                c->arg[i] = u->uc_mcontext.regs[i];
+}
+static void gate_return(ucontext_t *u, long value) { u->uc_mcontext.regs[0] = (unsigned long)value; }
+#endif
+
+static long gate_open(const char *path) {
+        if (path && strcmp(path, gate_plugin_path) == 0 && atomic_exchange(&gate.admits_plugin, false)) {
+                int fd = fcntl(WIRE_PLUGIN_FD, F_DUPFD_CLOEXEC, 0);
+                return fd < 0 ? -errno : fd;
+        }
+        /* A sanitizer's runtime reads these for its reports. */
+        if (SANDBOX_IS_SANITIZED && path && strncmp(path, "/proc/self/", 11) == 0)
+                return -EACCES;
+        return -ENOSYS;
+}
+
+static long gate_readlink(const char *path, char *buffer, size_t bytes) {
+        if (!path || strcmp(path, "/proc/self/exe") != 0)
+                return -EACCES;
+        if (bytes > gate.exe_bytes)
+                bytes = gate.exe_bytes;
+        memcpy(buffer, gate.exe, bytes);
+        return (long)bytes;
+}
+
+static long gate_fstatat(int fd, const char *path, struct stat *st, int flags) {
+        if (!(flags & AT_EMPTY_PATH) || (path && *path))
+                return -EACCES;
+        return syscall(SYS_fstat, fd, st) < 0 ? -errno : 0;
+}
+
+/* -ENOSYS: not ours to answer. */
+static long gate_answer(const struct gate_call *c) {
+        const unsigned long *a = c->arg;
+        switch (c->number) {
+        case SYS_openat:
+                return gate_open((const char *)a[1]);
+#ifdef SYS_open
+        case SYS_open:
+                return gate_open((const char *)a[0]);
+        case SYS_readlink:
+                return gate_readlink((const char *)a[0], (char *)a[1], a[2]);
+#endif
+        case SYS_readlinkat:
+                return gate_readlink((const char *)a[1], (char *)a[2], a[3]);
+        case SYS_newfstatat:
+                return gate_fstatat((int)a[0], (const char *)a[1], (struct stat *)a[2], (int)a[3]);
+        case SYS_rt_sigaction: /* handlers are the host's */
+        case SYS_fcntl:        /* commands that reach other processes */
+        case SYS_prctl:
+        case SYS_prlimit64:
+                return -EPERM;
+        case SYS_madvise: /* advice is only advice */
+                return -EINVAL;
+        }
+        return -ENOSYS;
+}
+
+_Noreturn static void gate_die(void) {
+        for (;;) {
+                syscall(FILTER_DEATH_SYSCALL, FILTER_DEATH_ARGUMENT); /* SIGSYS, by the kernel */
+                _exit(128 + SIGSYS);                                  /* no filter yet */
+        }
+}
+
+static void gate_on_trap(int signal, siginfo_t *info, void *context) {
+        if (info->si_code != 1 /* SYS_SECCOMP */)
+                gate_die(); /* somebody sent the signal: it kills, as by default */
+        int saved = errno;
+        struct gate_call c = {.number = info->si_syscall};
+        gate_read(context, &c);
+        long r = gate_answer(&c);
+        if (r == -ENOSYS) {
+                if (gate.breach_fn)
+                        gate.breach_fn(gate.breach_user, info->si_syscall);
+                gate_die();
+        }
+        gate_return(context, r);
+        errno = saved;
+}
+
+static void gate_on_crash(int signal, siginfo_t *info, void *context) {
+        /* SA_RESETHAND: back at the faulting instruction it strikes again and kills, with the status it should have. */
+        if (info->si_code > 0) {
+                if (gate.crash_fn)
+                        gate.crash_fn(gate.crash_user, signal, (uintptr_t)info->si_addr);
+                return;
+        }
+        syscall(SYS_tgkill, getpid(), gettid(), signal); /* somebody sent it */
+}
+
+static int gate_install(void) {
+        static uint8_t stack[64 * 1024] __attribute__((aligned(16)));
+        const stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
+        if (sigaltstack(&alternate, NULL) < 0)
+                return -errno;
+        struct sigaction a = {.sa_sigaction = gate_on_trap, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+        sigfillset(&a.sa_mask);
+        if (sigaction(SIGSYS, &a, NULL) < 0)
+                return -errno;
+        if (SANDBOX_IS_SANITIZED) /* its own handlers say more */
+                return 0;
+        a = (struct sigaction){.sa_sigaction = gate_on_crash, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESETHAND};
+        const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+        for (size_t i = 0; i < sizeof crashes / sizeof *crashes; i++)
+                if (sigaction(crashes[i], &a, NULL) < 0)
+                        return -errno;
+        return 0;
+}
+
+void sandbox_admit_plugin(void) { atomic_store(&gate.admits_plugin, true); }
+
+void sandbox_on_breach(void (*fn)(void *user, int number), void *user) {
+        gate.breach_user = user;
+        gate.breach_fn = fn;
+}
+
+void sandbox_on_crash(void (*fn)(void *user, int signal, uintptr_t address), void *user) {
+        gate.crash_user = user;
+        gate.crash_fn = fn;
+}
+
+/* ---- the steps ---- */
+
+int sandbox_prepare(struct sandbox *s, bool is_template) {
+        *s = (struct sandbox){0};
+        int r = filter_get(is_template ? FILTER_TEMPLATE_LOAD : FILTER_WORKER_LOAD, &s->stage1);
+        if (r >= 0)
+                r = filter_get(FILTER_SERVE, &s->stage2);
+        if (r < 0)
+                return r;
+        if (getrandom(&s->cookie, sizeof s->cookie, 0) != sizeof s->cookie)
+                return -errno;
+        ssize_t n = readlink("/proc/self/exe", gate.exe, sizeof gate.exe);
+        gate.exe_bytes = n < 0 ? 0 : (size_t)n;
+        return gate_install();
+}
+
+int sandbox_limit(struct sandbox *s) {
+        static const struct {
+                __rlimit_resource_t what;
+                rlim_t limit;
+        } limits[] = {
+                {RLIMIT_CORE, 0}, {RLIMIT_FSIZE, 0}, {RLIMIT_MEMLOCK, 0}, {RLIMIT_MSGQUEUE, 0}, {RLIMIT_NOFILE, 1024},
+        };
+        for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+                const struct rlimit l = {limits[i].limit, limits[i].limit};
+                struct rlimit now;
+                if (getrlimit(limits[i].what, &now) == 0 && now.rlim_max <= limits[i].limit)
+                        continue;
+                if (setrlimit(limits[i].what, &l) < 0)
+                        return -errno;
+        }
+        s->layers |= SANDBOX_RLIMITS;
+
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+                return -errno;
+        s->layers |= SANDBOX_NO_NEW_PRIVS;
+        return 0;
+}
+
+int sandbox_enter(struct sandbox *s, bool is_alone) {
+        int r = filter_landlock(&s->landlock_abi);
+        if (r < 0)
+                return r;
+        if (s->landlock_abi > 0 && is_alone)
+                s->layers |= SANDBOX_LANDLOCK;
+        return filter_load(s->stage1, (uint32_t)getpid(), s->cookie);
+}
+
+int sandbox_close(struct sandbox *s) {
+        int r = filter_load(s->stage2, (uint32_t)getpid(), s->cookie);
+        if (r >= 0)
+                s->layers |= SANDBOX_SECCOMP;
+        return r;
+}
+
+void sandbox_describe(const struct sandbox *s, char *text, size_t text_bytes) {
+        char landlock[24];
+        snprintf(landlock, sizeof landlock, ",landlock:%d", s->landlock_abi);
+        snprintf(text, text_bytes, "%s%s%s%s%s", s->layers & SANDBOX_SECCOMP ? ",seccomp" : "",
+                 s->layers & SANDBOX_LANDLOCK ? landlock : "", s->layers & SANDBOX_NO_NEW_PRIVS ? ",no-new-privs" : "",
+                 s->layers & SANDBOX_RLIMITS ? ",rlimits" : "", SANDBOX_IS_SANITIZED ? ",sanitizer" : "");
+        if (*text)
+                memmove(text, text + 1, strlen(text));
+}

@@ -1,0 +1,229 @@
+/* The claim loop. Owns the choice of the next job and the way into sleep and out of it.
+ *
+ * Round: control word → orders → scan (bells in turn, in a bell its channels in turn, every 16th claim the least urgent
+ * job first) → claim → baton → run → finish. Nothing to do: spin for a moment if that paid lately, then sleep on the
+ * control word and all bells at once. While it sleeps it makes no system call; there is no timeout.
+ *
+ * Wake-ups are argued in ipc/PROTOCOL.md; the three duties that fall to this file:
+ *   - between "I am a sleeper" and sleeping, look again at everything a waker may have published;
+ *   - after a claim, before the handler runs, pass the baton on every bell: one wake-up may have been meant for two
+ * jobs;
+ *   - a work bit is cleared only in the order clear, fence, look again (settle).
+ *
+ * What the loop needs for each thread of execution is in struct serve: the models to come have one for each thread, or
+ * one for all fibers of a thread. */
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ipc/doorbell.h"
+#include "ipc/event.h"
+#include "plugins/host/job.h"
+#include "plugins/host/orders.h"
+#include "plugins/host/serve-process.h"
+
+enum {
+        SERVE_LOWEST_EVERY = 16, /* claims: nobody starves behind the urgent */
+        SERVE_SPIN_ROUNDS = 128, /* pauses: a few microseconds, about what a wake-up costs */
+        SERVE_SPIN_CREDIT = 8,   /* fruitless spins in a row until it stops */
+        SERVE_SPIN_PROBE = 64,   /* sleeps after which it tries again */
+};
+
+struct serve {
+        struct host *host;
+        struct layout_worker *line;
+        struct orders orders;
+        struct drover_job job;
+        uint32_t control_seen;
+        uint32_t next_bell;
+        uint32_t n_claims;
+        unsigned spin_credit, n_sleeps;
+        bool may_spin; /* there is another CPU to do the work we spin for */
+};
+
+static bool has_several_cpus(void) {
+        cpu_set_t cpus;
+        return sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) > 1;
+}
+
+/* No work was found in a channel whose work bit stands. */
+static void settle(struct serve *s, struct orders_bell *b, uint32_t channel) {
+        bell_clear_work(b->bell, channel);
+        if (channel_has_work(&s->orders.channel[channel].channel))
+                bell_mark_work(b->bell, channel);
+}
+
+/* Tells the broker that a job runs: by the count it compares at every tick, and if it does not tick, by its doorbell.
+ */
+static void announce_claim(struct serve *s) {
+        uint64_t n = atomic_load_explicit(&s->line->claims, memory_order_relaxed);
+        /* seq_cst, store before load: the broker disarms and then looks at the counts once more. One of us sees the
+         * other. */
+        atomic_store_explicit(&s->line->claims, n + 1, memory_order_seq_cst);
+        _Atomic uint32_t *armed = &s->host->pool->armed;
+        uint32_t idle = 0;
+        if (atomic_load_explicit(armed, memory_order_seq_cst) == 0 &&
+            atomic_compare_exchange_strong_explicit(armed, &idle, 1, memory_order_seq_cst, memory_order_relaxed))
+                doorbell_ring(s->host->doorbell_fd);
+}
+
+static void pass_baton(struct serve *s) {
+        for (uint32_t i = 0; i < s->orders.n_bells; i++)
+                if (s->orders.bell[i].bell)
+                        bell_pass_on(s->orders.bell[i].bell);
+}
+
+/* Tries one channel. 1: ran a job, 0: there was none; -ESTALE. */
+static int serve_channel(struct serve *s, struct orders_bell *b, uint32_t channel) {
+        struct orders_channel *c = &s->orders.channel[channel];
+        bool lowest_first = s->n_claims % SERVE_LOWEST_EVERY == SERVE_LOWEST_EVERY - 1;
+        uint64_t now_ns = event_now_ns(), word;
+        uint32_t slot;
+        int r = channel_claim(&c->channel, channel, s->host->index, lowest_first, now_ns, &s->line->record, c->done_fd,
+                              &slot, &word);
+        if (r == CHANNEL_EMPTY) {
+                settle(s, b, channel);
+                return 0;
+        }
+        if (r < 0) { /* the client's fault: it has lost us, the others have not */
+                orders_mute(&s->orders, channel);
+                return 0;
+        }
+        s->n_claims++;
+        announce_claim(s);
+        if (!channel_has_work(&c->channel))
+                settle(s, b, channel);
+        pass_baton(s);
+        r = job_run(&s->job, &c->channel, c->done_fd, slot, word, now_ns);
+        return r < 0 ? r : 1;
+}
+
+/* One turn of a bell: its channels from where we left off. 1, 0, -ESTALE. */
+static int serve_bell(struct serve *s, uint32_t bell) {
+        struct orders_bell *b = &s->orders.bell[bell];
+        const uint32_t start = b->next;
+        for (unsigned lap = 0; lap < 2; lap++) {
+                int channel = orders_next(&s->orders, bell, lap == 0 ? start : 0);
+                while (channel >= 0 && (lap == 0 || (uint32_t)channel < start)) {
+                        b->next = ((uint32_t)channel + 1) % LAYOUT_MAX_CHANNELS;
+                        int r = serve_channel(s, b, (uint32_t)channel);
+                        if (r != 0)
+                                return r;
+                        channel = channel + 1 < LAYOUT_MAX_CHANNELS
+                                          ? orders_next(&s->orders, bell, (uint32_t)channel + 1)
+                                          : -1;
+                }
+        }
+        return 0;
+}
+
+static int serve_one(struct serve *s) {
+        const uint32_t n = s->orders.n_bells;
+        for (uint32_t i = 0; i < n; i++) {
+                uint32_t bell = (s->next_bell + i) % n;
+                if (!s->orders.bell[bell].bell)
+                        continue;
+                int r = serve_bell(s, bell);
+                if (r != 0) {
+                        s->next_bell = bell + 1;
+                        return r;
+                }
+        }
+        return 0;
+}
+
+static uint32_t control_now(const struct serve *s) {
+        return atomic_load_explicit(&s->line->control, memory_order_acquire);
+}
+
+static bool has_reason_to_wake(const struct serve *s) {
+        return control_now(s) != s->control_seen || orders_have_work(&s->orders);
+}
+
+static void each_bell(struct serve *s, void (*fn)(struct layout_bell *b, uint32_t worker)) {
+        for (uint32_t i = 0; i < s->orders.n_bells; i++)
+                if (s->orders.bell[i].bell)
+                        fn(s->orders.bell[i].bell, s->host->index);
+}
+
+/* true if something came. */
+static bool spin(struct serve *s) {
+        if (!s->may_spin || (s->spin_credit == 0 && ++s->n_sleeps % SERVE_SPIN_PROBE != 0))
+                return false;
+        each_bell(s, bell_spin_begin);
+        bool came = false;
+        for (unsigned i = 0; i < SERVE_SPIN_ROUNDS && !came; i++) {
+                event_pause();
+                came = has_reason_to_wake(s);
+        }
+        each_bell(s, bell_spin_end);
+        if (came)
+                s->spin_credit = SERVE_SPIN_CREDIT;
+        else if (s->spin_credit > 0)
+                s->spin_credit--;
+        return came || has_reason_to_wake(s); /* a waker that saw our bit woke nobody */
+}
+
+static void sleep_on_all(struct serve *s) {
+        struct event_wait waits[EVENT_MAX_WORDS] = {{.word = &s->line->control, .seen = s->control_seen}};
+        unsigned n = 1;
+        for (uint32_t i = 0; i < s->orders.n_bells; i++) {
+                struct layout_bell *b = s->orders.bell[i].bell;
+                if (b)
+                        waits[n++] = (struct event_wait){.word = &b->seq, .seen = bell_sleep_begin(b, s->host->index)};
+        }
+        if (!has_reason_to_wake(s))
+                event_wait_any(waits, n, EVENT_FOREVER);
+        each_bell(s, bell_sleep_end);
+}
+
+/* New orders since the last look? Called before every claim. */
+static int serve_orders(struct serve *s) {
+        uint32_t control = control_now(s);
+        if (control == s->control_seen)
+                return 0;
+        s->control_seen = control;
+        int r = orders_read(&s->orders);
+        return r < 0 ? r : job_reserve_args(&s->job, s->orders.max_slot_bytes);
+}
+
+static int serve_loop(struct serve *s) {
+        for (;;) {
+                int r = serve_orders(s);
+                if (r < 0)
+                        return r;
+                switch (atomic_load_explicit(&s->line->command, memory_order_acquire)) {
+                case WORKER_RETIRE:
+                        return 0;
+                case WORKER_RUN:
+                        r = serve_one(s);
+                        if (r < 0)
+                                return r;
+                        if (r == 0 && !spin(s))
+                                sleep_on_all(s);
+                        break;
+                default:
+                        event_wait(&s->line->control, s->control_seen, EVENT_FOREVER);
+                        break;
+                }
+        }
+}
+
+int serve_process(struct host *h, void *thread_state) {
+        struct serve *s = calloc(1, sizeof *s);
+        if (!s)
+                return -ENOMEM;
+        s->host = h;
+        s->line = h->line;
+        s->may_spin = has_several_cpus();
+        s->spin_credit = SERVE_SPIN_CREDIT;
+        orders_init(&s->orders, WIRE_CONTROL_FD);
+        int r = job_init(&s->job, h);
+        if (r < 0)
+                return r;
+        s->job.thread_state = thread_state;
+        /* Orders sent before we looked for the first time have bumped the word already. */
+        s->control_seen = control_now(s) - 1;
+        return serve_loop(s);
+}

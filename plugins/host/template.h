@@ -1,0 +1,8 @@
+/* The template of a forkserver: a host that loaded its plugin and ran preload, and from then on only forks workers. */
+#pragma once
+
+#include "plugins/host/host.h"
+
+/* Forks a worker for each request of the spawner, until its end of the socket is closed. In the workers: host_set_up,
+ * host_serve. */
+_Noreturn void template_serve(struct host *h);
