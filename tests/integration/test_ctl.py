@@ -1,0 +1,205 @@
+"""droverctl's other verbs: tables and JSON, exit codes, and `run`, which leaves nothing behind however it ends."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+
+from harness import BUILD, DROVERCTL, PATIENCE, Drover, Test, descendants, kill, main, reap_orphans, stat_of, wait_for
+
+PRIMES = f"{BUILD}/plugins/primes/primes.so"
+
+
+class Verbs(Test):
+    @classmethod
+    def setUpClass(cls):
+        cls.drover = Drover({"primes": {"Plugin": "primes", "Workers": 2}, "second": {"Plugin": "primes", "Workers": 1}})
+        cls.d = cls.drover.__enter__()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.drover.__exit__(None, None, None)
+
+    def test_call(self):
+        r = self.d.ctl("call", "primes", "is_prime", "n=1099726899285419")
+        self.assertEqual((r.returncode, r.stdout), (0, "prime=false\n"))
+        r = self.d.ctl("call", "primes", "is_prime", "n=97", "--json=short")
+        result = json.loads(r.stdout)
+        self.assertEqual((result["state"], result["result"]), ("done", {"prime": True}))
+
+    def test_tables_line_up(self):
+        for verb in ("list-pools", "list-workers", "status"):
+            r = self.d.ctl(verb)
+            self.assertEqual(r.returncode, 0, r.stderr)
+            rows = [line for line in r.stdout.splitlines() if line][-3:]
+            heading, ends = rows[0], set()
+            self.assertRegex(heading, r"^\s*(POOL|WORKER)\b")
+            column = heading.index("STATE")
+            for row in rows[1:]:
+                self.assertIn(row[column - 1], " ", row)
+                self.assertRegex(row[column:], r"^(running|idle)")
+
+    def test_json_of_every_verb_is_json(self):
+        for words in (["status"], ["list-pools"], ["list-workers"], ["show", "primes"]):
+            for mode in ("short", "pretty"):
+                r = self.d.ctl(f"--json={mode}", *words)
+                self.assertEqual(r.returncode, 0, r.stderr)
+                json.loads(r.stdout)
+            self.assertEqual(len(self.d.ctl("--json=short", *words).stdout.splitlines()), 1)
+        names = {pool["Name"] for pool in json.loads(self.d.ctl("--json=short", "list-pools").stdout)}
+        self.assertEqual(names, {"primes", "second"})
+
+    def test_show(self):
+        r = self.d.ctl("show", "primes")
+        self.assertEqual(r.returncode, 0, r.stderr)
+        self.assertIn("is_prime(n:u64) -> prime:bool", r.stdout)
+        self.assertRegex(r.stdout, r"StartMethod:\s+forkserver")
+
+    def test_why_of_a_job_that_is_done(self):
+        number, _ = self.d.submit("primes", "is_prime", n=97)
+        wait_for(lambda: "is done" in self.d.ctl("why", number).stdout, 10, "done")
+        r = self.d.ctl("why", number)
+        self.assertIn(f"Job {number} (is_prime of pool primes) is done", r.stdout)
+        self.assertIn("prime=true", r.stdout)
+        self.assertEqual(self.d.ctl("why", "999999").returncode, 4)
+        self.assertEqual(self.d.ctl("why", "nothing").returncode, 2)
+
+    def test_exit_codes(self):
+        for words, code, text in (
+                ([], 2, "verb"),
+                (["frobnicate"], 2, "frobnicate"),
+                (["status", "--frobnicate"], 2, "--frobnicate"),
+                (["status", "--json=yaml"], 2, "yaml"),
+                (["status", "--plugin=x"], 2, "--plugin"),
+                (["status", "superfluous"], 2, "superfluous"),
+                (["call", "primes"], 2, "JOB"),
+                (["call", "primes", "is_prime", "n=many"], 2, "many"),
+                (["call", "primes", "is_prime", "m=1"], 2, "m"),
+                (["call", "primes", "is_prime"], 2, "n"),
+                (["call", "primes", "is_prime", "97"], 2, "97"),
+                (["call", "primes", "nojob"], 4, "nojob"),
+                (["call", "nopool", "is_prime"], 4, "nopool"),
+                (["show", "nopool"], 4, "nopool"),
+                (["status", "--address=unix:path=/nonexistent"], 3, "/nonexistent")):
+            r = self.d.ctl(*words)
+            self.assertEqual(r.returncode, code, (words, r.stderr))
+            self.assertIn(text, r.stderr)
+            self.assertEqual(len(r.stderr.splitlines()), 1, "one line")
+
+    def test_help_names_every_verb_and_option_and_code(self):
+        r = self.d.ctl("--help")
+        self.assertEqual(r.returncode, 0)
+        for word in ("status", "list-pools", "list-workers", "show", "call", "map", "why", "run", "--user", "--json", "--input",
+                     "125", "130"):
+            self.assertIn(word, r.stdout)
+        self.assertEqual(self.d.ctl("help").stdout, r.stdout)
+        self.assertRegex(self.d.ctl("--version").stdout, r"^droverctl \d+\.\d+\.\d+\n$")
+
+    def test_options_before_and_after_the_verb(self):
+        for words in (["--json=short", "list-pools"], ["list-pools", "--json=short"]):
+            self.assertEqual(len(json.loads(self.d.ctl(*words).stdout)), 2)
+        r = self.d.ctl("list-pools", "-q")
+        self.assertNotIn("POOL", r.stdout)
+
+    def test_without_a_bus_option_the_one_with_a_daemon_is_taken(self):
+        r = subprocess.run([DROVERCTL, "-q", "list-pools"], env=self.d.env(), capture_output=True, text=True, check=False)
+        self.assertEqual(r.returncode, 0, r.stderr)
+
+    def test_interrupt_of_call_cancels(self):
+        ctl = self.d.ctl_start("call", "second", "is_prime", "n=18446744073709551557", stderr=subprocess.PIPE)
+        wait_for(lambda: self.d.pool("second")["Running"] == 1, 10, "it runs")
+        ctl.send_signal(signal.SIGINT)
+        self.assertEqual(ctl.wait(10), 130)
+        ctl.stderr.close()
+        wait_for(lambda: self.d.pool("second")["Running"] == 0, 10, "it is cancelled")
+
+
+class Run(Test):
+    """droverctl run, without a harness around it: it is one itself."""
+
+    def setUp(self):
+        self.tmp = tempfile.mkdtemp(prefix="drt-")
+        self.env = dict(os.environ, TMPDIR=self.tmp)
+
+    def tearDown(self):
+        shutil.rmtree(self.tmp)
+
+    def run_ctl(self, *words):
+        return subprocess.run([DROVERCTL, "run", "--plugin", PRIMES, *words], env=self.env, capture_output=True, text=True,
+                              timeout=60 * PATIENCE, check=False)
+
+    def check_nothing_left(self):
+        def clean():
+            reap_orphans()
+            return not descendants() and not os.listdir(self.tmp)
+        wait_for(clean, 5, f"nothing is left of droverctl run: {descendants()}")
+
+    def test_command_gets_bus_and_path_and_its_code_is_returned(self):
+        r = self.run_ctl("--", "sh", "-c", "droverctl call primes is_prime n=97; "
+                         "busctl --user call org.drover1 /org/drover1 org.drover1.Manager Run 'ssa{sv}a{sv}' "
+                         "primes is_prime 1 n t 1099726899285419 0; exit 7")
+        self.assertEqual(r.returncode, 7, r.stderr)
+        self.assertEqual(r.stdout, 'prime=true\na{sv} 1 "prime" b false\n')
+        self.assertEqual(r.stderr, "")
+        self.check_nothing_left()
+
+    def test_settings(self):
+        r = self.run_ctl("--start-method=spawn", "--workers=3", "--max-attempts=2", "--", "droverctl", "--json=short", "list-pools")
+        pool = json.loads(r.stdout)[0]
+        self.assertEqual((pool["StartMethod"], pool["Workers"]), ("spawn", 3))
+        self.check_nothing_left()
+
+    def test_failures_before_the_command(self):
+        for words, code, text in (
+                (["--start-method=teleport", "--", "true"], 125, "teleport"),
+                (["--", "/nonexistent/command"], 127, "/nonexistent/command"),
+                (["--plugin=/nonexistent.so", "--", "true"], 2, "/nonexistent.so"),
+                (["--plugin=/etc/hostname", "--", "true"], 125, "hostname")):
+            r = self.run_ctl(*words)
+            self.assertEqual(r.returncode, code, (words, r.stderr))
+            self.assertIn(text, r.stderr)
+            self.check_nothing_left()
+
+    def test_signal_of_the_command_is_its_code(self):
+        self.assertEqual(self.run_ctl("--", "sh", "-c", "kill -SEGV $$").returncode, 128 + signal.SIGSEGV)
+        self.check_nothing_left()
+
+    def test_background_processes_of_the_command_are_killed(self):
+        r = self.run_ctl("--", "sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & true")
+        self.assertEqual(r.returncode, 0)
+        self.check_nothing_left()
+
+    def start_sleeping(self):
+        ctl = subprocess.Popen([DROVERCTL, "run", "--plugin", PRIMES, "--", "sleep", "1000"], env=self.env,
+                               stdout=subprocess.DEVNULL)
+        wait_for(lambda: "sleep" in descendants(ctl.pid).values(), 20, "COMMAND runs")
+        return ctl
+
+    def keeper_of(self, ctl):
+        pids = [pid for pid in descendants(ctl.pid) if stat_of(pid) and stat_of(pid)[2] == ctl.pid]
+        self.assertEqual(len(pids), 1)
+        return pids[0]
+
+    def test_sigterm_ends_command_and_everything(self):
+        ctl = self.start_sleeping()
+        ctl.terminate()
+        self.assertEqual(ctl.wait(20 * PATIENCE), 128 + signal.SIGTERM)
+        self.check_nothing_left()
+
+    def test_sigkill_of_droverctl_leaves_nothing(self):
+        ctl = self.start_sleeping()
+        ctl.kill()
+        ctl.wait()
+        self.check_nothing_left()
+
+    def test_sigkill_of_its_keeper_leaves_nothing(self):
+        ctl = self.start_sleeping()
+        kill(self.keeper_of(ctl))
+        self.assertEqual(ctl.wait(20 * PATIENCE), 128 + signal.SIGKILL)
+        self.check_nothing_left()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""droverctl map: a whole list through one channel, compared with coreutils' factor; memory, order, failures, Ctrl-C."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import tempfile
+
+from harness import IS_SANITIZED, Drover, Test, main, rss_kib, wait_for
+
+N = 20000 if IS_SANITIZED else 200000
+LIMIT_KIB = 64 * 1024
+
+# Takes seconds: a prime near 2^64.
+LONG = "18446744073709551557"
+
+
+def factor_says(last):
+    """What factor makes of 0…last: number -> is it prime. factor prints 'n: p' for a prime and nothing after 0: and 1:."""
+    numbers = "\n".join(str(n) for n in range(last + 1))
+    out = subprocess.run(["factor"], input=numbers, capture_output=True, text=True, check=True).stdout
+    rows = [line.split(":") for line in out.splitlines()]
+    return {int(n): factors.split() == [n] for n, factors in rows}
+
+
+class Map(Test):
+    @classmethod
+    def setUpClass(cls):
+        cls.drover = Drover({"primes": {"Plugin": "primes", "Workers": 2}})
+        cls.d = cls.drover.__enter__()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.drover.__exit__(None, None, None)
+
+    def test_every_number_is_what_factor_says_and_memory_stays_small(self):
+        with tempfile.TemporaryFile("w+") as numbers, tempfile.TemporaryFile("w+") as answers:
+            subprocess.run(["seq", "0", str(N)], stdout=numbers, check=True)
+            numbers.seek(0)
+            ctl = self.d.ctl_start("map", "primes", "is_prime", "--arg", "n", stdin=numbers, stdout=answers)
+            peak = 0
+            while ctl.poll() is None:
+                try:
+                    peak = max(peak, rss_kib(ctl.pid))
+                except FileNotFoundError:
+                    break
+            self.assertEqual(ctl.wait(), 0)
+            answers.seek(0)
+            expected = factor_says(N)
+            n = 0
+            for n, line in enumerate(answers):
+                self.assertEqual(line, f"{n}\tprime={'true' if expected[n] else 'false'}\n")
+            self.assertEqual(n, N)
+        if not IS_SANITIZED:
+            self.assertGreater(peak, 0)
+            self.assertLess(peak, LIMIT_KIB, "droverctl")
+            self.assertLess(rss_kib(self.d.pid), LIMIT_KIB, "droverd")
+
+    def test_results_come_in_input_order_whatever_takes_long(self):
+        lines = ["1099726899285419", "1", "2", "115797848077099", "4"]
+        r = self.d.ctl("map", "primes", "is_prime", input="\n".join(lines))
+        self.assertEqual(r.returncode, 0, r.stderr)
+        self.assertEqual([row.split("\t")[0] for row in r.stdout.splitlines()], lines)
+        self.assertEqual(r.stderr, "", "no progress bar in a pipe")
+
+    def test_json_form(self):
+        r = self.d.ctl("--json=short", "map", "primes", "is_prime", "--arg=n", input="97\n98\n")
+        self.assertEqual(r.stdout, '{"input":"97","state":"done","attempt":1,"result":{"prime":true}}\n'
+                                   '{"input":"98","state":"done","attempt":1,"result":{"prime":false}}\n')
+        self.assertEqual(r.returncode, 0)
+
+    def test_a_bad_line_is_a_failed_job_and_the_rest_goes_on(self):
+        r = self.d.ctl("map", "primes", "is_prime", input="97\nninety-eight\n18446744073709551616\n7\n")
+        rows = r.stdout.splitlines()
+        self.assertEqual(r.returncode, 1)
+        self.assertEqual(rows[0], "97\tprime=true")
+        self.assertIn("line 2", rows[1])
+        self.assertIn("ninety-eight", rows[1])
+        self.assertIn("line 3", rows[2])
+        self.assertEqual(rows[3], "7\tprime=true")
+        r = self.d.ctl("map", "primes", "is_prime", "--json=short", input="x\n")
+        row = json.loads(r.stdout)
+        self.assertEqual((row["input"], row["state"], row["attempt"]), ("x", "failed", 0))
+        self.assertIn("x", row["error"])
+
+    def test_words_as_input_and_an_empty_input(self):
+        self.assertEqual(self.d.ctl("map", "primes", "is_prime", input="").stdout, "")
+        r = self.d.ctl("map", "primes", "is_prime", input="7")
+        self.assertEqual(r.stdout, "7\tprime=true\n", "a last line without its end counts")
+
+    def test_a_result_is_printed_while_the_input_is_still_open(self):
+        ctl = self.d.ctl_start("map", "primes", "is_prime", stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=1)
+        for number, answer in (("97", "true"), ("98", "false")):
+            ctl.stdin.write(number + "\n")
+            ctl.stdin.flush()
+            self.assertEqual(ctl.stdout.readline(), f"{number}\tprime={answer}\n")
+        ctl.stdin.close()
+        self.assertEqual(ctl.wait(10), 0)
+        ctl.stdout.close()
+
+    def test_progress_bar_on_a_terminal(self):
+        master, slave = pty.openpty()
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as f:
+            f.write("1099726899285419\n" * 6)
+            f.flush()
+            ctl = self.d.ctl_start("map", "primes", "is_prime", "--input", f.name, stdout=subprocess.DEVNULL, stderr=slave)
+            os.close(slave)
+            shown = b""
+            while True:
+                try:
+                    piece = os.read(master, 4096)
+                except OSError:
+                    break
+                if not piece:
+                    break
+                shown += piece
+            self.assertEqual(ctl.wait(10), 0)
+        os.close(master)
+        text = shown.decode()
+        self.assertIn("/s", text)
+        self.assertIn("%", text)
+        self.assertIn("left", text)
+        self.assertTrue(text.endswith("\033[K"), "the bar is taken away at the end")
+
+    def test_interrupt_cancels_and_exits_130(self):
+        ctl = self.d.ctl_start("map", "primes", "is_prime", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        ctl.stdin.write((LONG + "\n") * 8)
+        ctl.stdin.flush()
+        wait_for(lambda: self.d.pool("primes")["Running"] == 2, 10, "both workers run a job")
+        before = self.d.pool("primes")
+        ctl.send_signal(signal.SIGINT)
+        self.assertEqual(ctl.wait(10), 130)
+        ctl.stdin.close()
+        ctl.stdout.close()
+
+        def quiet():
+            p = self.d.pool("primes")
+            return p["Running"] == 0 and p["Queued"] == 0 and p["Cancelled"] >= before["Cancelled"] + 8
+        wait_for(quiet, 10, "all eight jobs are cancelled")
+        self.assertEqual(self.d.run("primes", "is_prime", n=97), {"prime": True})
+
+    def test_usage(self):
+        for words, code, text in (
+                (["map", "primes"], 2, "JOB"),
+                (["map", "primes", "is_prime", "--arg=m"], 2, "'m'"),
+                (["map", "primes", "is_prime", "--input=/nonexistent"], 2, "/nonexistent"),
+                (["map", "nopool", "is_prime"], 4, "nopool"),
+                (["map", "primes", "nojob"], 4, "nojob")):
+            r = self.d.ctl(*words, input="1\n")
+            self.assertEqual(r.returncode, code, r.stderr)
+            self.assertIn(text, r.stderr)
+
+
+if __name__ == "__main__":
+    main()
