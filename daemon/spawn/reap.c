@@ -122,7 +122,7 @@ static bool child_ended(struct spawner *s, const siginfo_t *si) {
         struct rusage usage;
         struct spawn_worker *w = workers_find_pid(s, si->si_pid);
         struct template *t = w ? NULL : template_find_pid(s, si->si_pid);
-        if (!w && !t && s->n_asked) {
+        if (!w && !t && s->n_asked && !is_of_closing_group(s, si->si_pid)) {
                 template_receive_all(s);
                 w = workers_find_pid(s, si->si_pid);
                 if (!w && s->n_asked)

@@ -130,7 +130,7 @@ static void start_now(struct spawner *s, const struct generation *g, struct spaw
                 workers_refuse(s, w, -r, false, "no socket for a worker: %s", strerror(-r));
                 return;
         }
-        r = method == START_FORK ? start_fork(s, g, fds[1], &pid)
+        r = method == START_FORK ? start_fork(g, fds[1], &pid)
                                  : start_exec(s, g, START_ROLE_WORKER, fds[1], &pid, &pidfd);
         close(fds[1]);
         if (r == 0) {

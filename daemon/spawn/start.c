@@ -1,14 +1,15 @@
 /* Owns the making of processes: the only user of fork, clone and exec in the spawner.
  *
  * A child gets exactly: /dev/null at 0, 1 and 2, its control socket at 3, the sealed plugin at 4, default signals, an
- * empty mask and the environment of its generation. The spawner keeps 0 to 4 occupied (start_prepare), so the dup2s
- * below never hit a descriptor that is still needed, and everything else is CLOEXEC and closed by close_range besides.
+ * empty mask and the environment of its generation.
  *
  * exec: clone(CLONE_VM | CLONE_VFORK) on a stack of its own, so no page table is copied; the child shares our memory
  * until its exec and therefore only makes system calls, and reports a failed one through the plan. We have no signal
- * handlers that it could run.
- * fork: the child is a copy of the spawner, which holds no ring, bus or client memory, and only one thread; it becomes
- * the host by a call. Session, death signal, limits and sandbox are the host's business in both cases. */
+ * handlers that it could run. The spawner keeps 0 to 4 occupied (start_prepare), so its dup2s never hit a descriptor
+ * that is still needed; everything else is CLOEXEC and closed by close_range besides. fork: the child is a copy of the
+ * spawner, which holds no ring, bus or client memory, and only one thread; it becomes the host by a call, and that puts
+ * descriptors, signals and environment in order (host_become). Session, death signal, limits and sandbox are the host's
+ * business in both cases. */
 #include "daemon/spawn/start.h"
 
 #include <errno.h>
@@ -116,7 +117,7 @@ bool start_error_is_permanent(int error) {
                error == ELOOP;
 }
 
-int start_fork(const struct spawner *s, const struct generation *g, int control_fd, pid_t *ret_pid) {
+int start_fork(const struct generation *g, int control_fd, pid_t *ret_pid) {
         pid_t parent = getpid();
         pid_t pid = _Fork(); /* no atfork handlers: one thread, no lock can be held */
         if (pid < 0)
@@ -125,14 +126,11 @@ int start_fork(const struct spawner *s, const struct generation *g, int control_
                 *ret_pid = pid;
                 return 0;
         }
-        child_signals();
-        if (child_descriptors(s->null_fd, control_fd, g->plugin_fd) < 0)
-                _exit(127);
         host_main(&(struct host_config){
                 .role = HOST_WORKER,
                 .parent = parent,
-                .control_fd = WIRE_CONTROL_FD,
-                .plugin_fd = WIRE_PLUGIN_FD,
+                .control_fd = control_fd,
+                .plugin_fd = g->plugin_fd,
                 .name = g->pool,
                 .environment = g->envp,
         });

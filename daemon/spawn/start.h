@@ -17,4 +17,4 @@ int start_exec(const struct spawner *s, const struct generation *g, enum start_r
                pid_t *ret_pid, int *ret_pidfd);
 bool start_error_is_permanent(int error); /* of start_exec: a broken installation, not a lack of something */
 /* The host without exec. */
-int start_fork(const struct spawner *s, const struct generation *g, int control_fd, pid_t *ret_pid);
+int start_fork(const struct generation *g, int control_fd, pid_t *ret_pid);

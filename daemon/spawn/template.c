@@ -203,7 +203,7 @@ static int count_threads(pid_t pid, char *ret_comm, size_t comm_bytes) {
                         close(fd);
         }
         closedir(d);
-        return n;
+        return n ? n : -ESRCH;
 }
 
 static void on_ready(struct spawner *s, struct template *t, const struct template_event *m) {
@@ -215,8 +215,11 @@ static void on_ready(struct spawner *s, struct template *t, const struct templat
                 ask_queued(s, t);
                 return;
         }
-        if (n <= 0) { /* it died in this moment: its reaping tells how */
-                end(s, t);
+        if (n <= 0) { /* hidepid=, or no descriptor is left; a dead one can be counted until it is reaped */
+                struct spawn_event e = {.error = -n, .reason = REASON_PRELOAD};
+                events_text(&e, "/proc/%d/task: %s: the threads of plugin %s cannot be counted: use StartMethod=spawn",
+                            t->pid, strerror(-n), t->plugin);
+                fail(s, t, &e, true);
                 return;
         }
         struct spawn_event e = {.error = EBUSY, .reason = REASON_PRELOAD, .is_permanent = 1};
@@ -360,8 +363,10 @@ void template_cancel_worker(struct spawner *s, struct spawn_worker *w, int signa
         struct template *t = find_serial(s, w->template_serial);
         if (w->stage == WORKER_ASKED) {
                 w->pending_signal = (uint32_t)signal;
-                if (t && now_ns() - w->asked_ns > TEMPLATE_STUCK_NS)
+                if (t && now_ns() - w->asked_ns > TEMPLATE_STUCK_NS) {
+                        t->is_stuck = true;
                         protocol_error(s, t, "it does not answer");
+                }
                 return;
         }
         workers_refuse(s, w, ECANCELED, false, "killed before it was started");
@@ -428,7 +433,7 @@ unsigned template_died(struct spawner *s, struct template *t, int code, int stat
                 e.pid = t->pid;
                 events_send(s, &e, NULL, 0);
         }
-        unsigned n_open = t->n_asked;
+        unsigned n_open = t->is_stuck ? 0 : t->n_asked;
         template_free(s, t);
         return n_open;
 }

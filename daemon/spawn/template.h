@@ -16,7 +16,7 @@ struct template {
         pid_t pid;
         int fd; /* -1 after its end of file */
         enum template_state state;
-        bool was_warm;
+        bool was_warm, is_stuck;
         unsigned n_asked;   /* requests without an answer */
         unsigned n_crashes; /* workers of it that crashed, in a row */
         bool is_quiet;      /* its death is no news: no SPAWN_TEMPLATE */

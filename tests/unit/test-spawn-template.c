@@ -1,0 +1,253 @@
+/* drover-spawn and its templates: warm ones, dying ones, lying ones. */
+#include <errno.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/spawn-fixture.h"
+
+static pid_t template_of(const struct started *s) {
+        char text[2048];
+        command(s, "describe");
+        answer(s, text, sizeof text);
+        char *template = strstr(text, "template=");
+        assert_non_null(template);
+        return atoi(template + strlen("template="));
+}
+
+static void end(struct spawn_fixture *f, struct started *s, const char *how) {
+        command(s, how);
+        expect_exited(f, s);
+}
+
+static void test_one_template_serves_all_starts(void **state) {
+        struct spawn_fixture *f = *state;
+        enum { N = 50 };
+        struct started s[N];
+        load(f, 1, "");
+        for (unsigned i = 0; i < N; i++) /* all before it is ready, and more than it is asked at once */
+                s[i].worker = start(f, 1, START_FORKSERVER);
+        for (unsigned i = 0; i < N; i++)
+                s[i] = expect_started(f, s[i].worker);
+        pid_t template = template_of(&s[0]);
+        for (unsigned i = 0; i < N; i++) {
+                assert_int_equal(template_of(&s[i]), template);
+                end(f, &s[i], "exit 0");
+        }
+        assert_true(is_alive(template));
+}
+
+static void test_killed_template_is_replaced(void **state) {
+        struct spawn_fixture *f = *state;
+        load(f, 1, "");
+        struct started a = expect_started(f, start(f, 1, START_FORKSERVER));
+        pid_t template = template_of(&a);
+        kill(template, SIGKILL);
+        struct spawn_event e = expect(f, SPAWN_TEMPLATE);
+        assert_int_equal(e.generation, 1);
+        assert_int_equal(e.pid, template);
+        assert_int_equal(e.reason, REASON_SIGNAL);
+        assert_int_equal(e.code, CLD_KILLED);
+        assert_int_equal(e.status, SIGKILL);
+        char wanted[128];
+        snprintf(wanted, sizeof wanted, "the template of plugin plug (pid %d) was killed by signal 9 (SIGKILL)",
+                 template);
+        assert_string_equal(e.text, wanted);
+
+        struct started b = expect_started(f, start(f, 1, START_FORKSERVER));
+        assert_int_not_equal(template_of(&b), template);
+        assert_int_equal(template_of(&a), template); /* its worker lives on, and its end is seen exactly */
+        command(&a, "exit 7");
+        e = expect_exited(f, &a);
+        assert_int_equal(e.code, CLD_EXITED);
+        assert_int_equal(e.status, 7);
+        end(f, &b, "exit 0");
+}
+
+static void test_crashes_in_a_row_make_a_new_template(void **state) {
+        struct spawn_fixture *f = *state;
+        load(f, 1, "");
+        pid_t first = 0;
+        for (unsigned i = 0; i < 11; i++) {
+                struct started s = expect_started(f, start(f, 1, START_FORKSERVER));
+                pid_t template = template_of(&s);
+                if (i == 0)
+                        first = template;
+                if (i < 10)
+                        assert_int_equal(template, first);
+                else
+                        assert_int_not_equal(template, first);
+                end(f, &s, i == 4 ? "exit 1" : "signal 11"); /* four, an orderly end, five */
+        }
+        expect_gone(first);
+}
+
+/* Each: what two waiting starts hear, and whether the template's end is news. */
+static void test_templates_that_fail(void **state) {
+        struct spawn_fixture *f = *state;
+        static const struct {
+                const char *behaviour, *text;
+                int error, status;
+                uint32_t reason, is_permanent, syscall;
+                bool is_news;
+        } fails[] = {
+                {"crash", "was killed by signal 11 (SIGSEGV) while it loaded the plugin", EPIPE, SIGSEGV,
+                 REASON_PRELOAD, 0, 0, true},
+                {"exit", "exited with status 3 while it loaded the plugin", EPIPE, 3, REASON_PRELOAD, 0, 0, true},
+                {"fail", "no metadata", EINVAL, 0, REASON_PRELOAD, 1, 0, false},
+                {"syscall", "preload failed", EPROTO, SIGSYS, REASON_SYSCALL, 0, SYS_openat + 1, true},
+                {"short", "was ended: it sent a packet that is no message", EPROTO, 0, REASON_PRELOAD, 0, 0, true},
+                {"unasked", "was ended: it spoke out of turn", EPROTO, 0, REASON_PRELOAD, 0, 0, true},
+                {"threads",
+                 "plugin plug has 2 threads after preload (one is named \"blas?pool\"); a template may have one: set "
+                 "Environment=... (for OpenBLAS: Environment=OPENBLAS_NUM_THREADS=1) or StartMethod=spawn",
+                 EBUSY, 0, REASON_PRELOAD, 1, 0, false},
+                {"liar", "was ended: it reported a process that is not its worker", EPROTO, 0, REASON_PRELOAD, 0, 0,
+                 true},
+                {"stranger", "was ended: it reported a worker that nobody asked for", EPROTO, 0, REASON_PRELOAD, 0, 0,
+                 true},
+                {"die", "exited with status 0", EPIPE, 0, REASON_PRELOAD, 0, 0, true},
+        };
+        for (unsigned i = 0; i < sizeof fails / sizeof *fails; i++) {
+                load(f, i + 1, fails[i].behaviour);
+                uint32_t first = start(f, i + 1, START_FORKSERVER);
+                for (unsigned n = 0; n < 2; n++) {
+                        struct spawn_event e = expect(f, SPAWN_FAILED);
+                        assert_int_equal(e.worker, first);
+                        assert_int_equal(e.error, fails[i].error);
+                        assert_int_equal(e.reason, fails[i].reason);
+                        assert_int_equal(e.is_permanent, fails[i].is_permanent);
+                        assert_int_equal(e.syscall, fails[i].syscall);
+                        if (fails[i].status)
+                                assert_int_equal(e.status, fails[i].status);
+                        if (!strstr(e.text, fails[i].text))
+                                print_message("%s\n", e.text);
+                        assert_non_null(strstr(e.text, fails[i].text));
+                        if (fails[i].is_news)
+                                assert_string_equal(expect(f, SPAWN_TEMPLATE).text, e.text);
+                        if (n == 0) /* the next start tries again */
+                                first = start(f, i + 1, START_FORKSERVER);
+                }
+        }
+        load(f, 100, "");
+        struct started s = expect_started(f, start(f, 100, START_FORKSERVER));
+        end(f, &s, "exit 0"); /* and nothing of the above was told as an escapee */
+}
+
+static void test_template_that_cannot_fork_stays(void **state) {
+        struct spawn_fixture *f = *state;
+        load(f, 1, "no-fork");
+        for (unsigned i = 0; i < 3; i++) {
+                uint32_t worker = start(f, 1, START_FORKSERVER);
+                struct spawn_event e = expect(f, SPAWN_FAILED);
+                assert_int_equal(e.worker, worker);
+                assert_int_equal(e.error, ENOMEM);
+                assert_int_equal(e.is_permanent, 0);
+                assert_string_equal(e.text, "the template of plugin plug cannot fork: Cannot allocate memory");
+        }
+}
+
+/* It ends before its template has reported it: still STARTED, then EXITED. */
+static void test_worker_that_ends_at_once(void **state) {
+        struct spawn_fixture *f = *state;
+        load(f, 1, "brief");
+        for (unsigned i = 0; i < 50; i++) {
+                struct started s = expect_started(f, start(f, 1, START_FORKSERVER));
+                struct spawn_event e = expect_exited(f, &s);
+                assert_int_equal(e.code, CLD_EXITED);
+                assert_int_equal(e.status, 5);
+        }
+}
+
+static void test_kill_before_the_template_is_ready(void **state) {
+        struct spawn_fixture *f = *state;
+        load(f, 1, "hang");
+        uint32_t a = start(f, 1, START_FORKSERVER), b = start(f, 1, START_FORKSERVER);
+        send_kill(f, b, SIGKILL);
+        struct spawn_event e = expect(f, SPAWN_FAILED);
+        assert_int_equal(e.worker, b);
+        assert_int_equal(e.error, ECANCELED);
+        send_kill(f, a, SIGTERM); /* the last that waited: a preload that hangs ends with it, as was asked */
+        assert_int_equal(expect(f, SPAWN_FAILED).worker, a);
+        load(f, 2, "");
+        struct started s = expect_started(f, start(f, 2, START_FORKSERVER));
+        end(f, &s, "exit 0");
+}
+
+/* A template that takes a request and never answers is ended when the broker gives up on the worker. */
+static void test_mute_template(void **state) {
+        struct spawn_fixture *f = *state;
+        load(f, 1, "mute");
+        uint32_t a = start(f, 1, START_FORKSERVER);
+        struct pollfd p = {.fd = f->fd, .events = POLLIN};
+        for (unsigned i = 0; i < 100 && poll(&p, 1, 50) == 0; i++)
+                send_kill(f, a, SIGKILL); /* nothing for the first second */
+        struct spawn_event e = expect(f, SPAWN_FAILED);
+        assert_int_equal(e.worker, a);
+        assert_int_equal(e.error, EPROTO);
+        assert_non_null(strstr(e.text, "it does not answer"));
+        expect(f, SPAWN_TEMPLATE);
+}
+
+/* While one template owes an answer, an unknown child may be its worker; other workers' ends are seen all the same, and
+ * an escapee is found once the answer is there or the template gone. */
+static void test_mute_template_hides_nothing(void **state) {
+        struct spawn_fixture *f = *state;
+        load(f, 1, "mute");
+        load(f, 2, "");
+        uint32_t a = start(f, 1, START_FORKSERVER);
+        struct started s = expect_started(f, start(f, 2, START_FORKSERVER));
+        struct started t = expect_started(f, start(f, 2, START_FORKSERVER));
+        command(&s, "escape");
+        pid_t escapee = answer_pid(&s);
+        command(&s, "fork");
+        answer_pid(&s);
+        end(f, &t, "exit 0");
+        command(&s, "exit 3");
+        struct spawn_event e;
+        unsigned seen = 0;
+        struct pollfd p = {.fd = f->fd, .events = POLLIN};
+        while (seen != 15) {
+                while (poll(&p, 1, 50) == 0)
+                        send_kill(f, a, SIGKILL);
+                int type_of_next = -1;
+                assert_int_equal(recv(f->fd, &e, sizeof e, MSG_DONTWAIT), sizeof e);
+                type_of_next = (int)e.type;
+                if (type_of_next == SPAWN_EXITED && e.worker == s.worker)
+                        seen |= 1;
+                else if (type_of_next == SPAWN_FAILED && e.worker == a)
+                        seen |= 2;
+                else if (type_of_next == SPAWN_TEMPLATE)
+                        seen |= 4;
+                else if (type_of_next == SPAWN_ESCAPED && e.pid == escapee)
+                        seen |= 8;
+                else
+                        fail_msg("event %d, pid %d, text %s", type_of_next, e.pid, e.text);
+        }
+        assert_false(is_alive(escapee));
+        close(s.fd);
+        close(s.pidfd);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                TEST(test_one_template_serves_all_starts),       TEST(test_killed_template_is_replaced),
+                TEST(test_crashes_in_a_row_make_a_new_template), TEST(test_templates_that_fail),
+                TEST(test_template_that_cannot_fork_stays),      TEST(test_worker_that_ends_at_once),
+                TEST(test_kill_before_the_template_is_ready),    TEST(test_mute_template),
+                TEST(test_mute_template_hides_nothing),
+        };
+        return cmocka_run_group_tests_name("drover-spawn: templates", tests, NULL, NULL);
+}
