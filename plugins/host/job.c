@@ -135,7 +135,8 @@ __attribute__((format(printf, 3, 4))) static int job_fail(struct drover_job *j, 
         return -error;
 }
 
-static int table_vfail(drover_job *j, int error, uint64_t retry_after_ns, const char *format, va_list ap) {
+__attribute__((format(printf, 4, 0))) static int table_vfail(drover_job *j, int error, uint64_t retry_after_ns,
+                                                             const char *format, va_list ap) {
         j->is_retry = retry_after_ns != UINT64_MAX;
         if (error == INT32_MIN || error == 0)
                 error = j->is_retry ? EAGAIN : EIO;
@@ -248,8 +249,9 @@ static void *table_thread_state(const drover_job *j) { return j->thread_state; }
 static const void *table_get_extension(const char *id) { return NULL; /* ABI 1.0 has none */ }
 
 /* "<6>job 812: text": the priority in the journal's own spelling, one write, lost if the pipe is full. */
-static void table_vlog(const void *object, int priority, const char *file, int line, const char *function,
-                       const char *format, va_list ap) {
+__attribute__((format(printf, 6, 0))) static void table_vlog(const void *object, int priority, const char *file,
+                                                             int line, const char *function, const char *format,
+                                                             va_list ap) {
         char text[JOB_LOG_BYTES];
         int n = snprintf(text, sizeof text, "<%d>", priority < 0 ? 0 : priority > 7 ? 7 : priority);
         const struct host *h = host_of(object);
