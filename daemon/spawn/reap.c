@@ -63,11 +63,15 @@ static siginfo_t next_end(idtype_t type, pid_t pid) {
         return si;
 }
 
-static void bury(pid_t pid, struct rusage *ret_usage) {
+static void reap(pid_t pid, struct rusage *ret_usage) {
         int status;
-        kill(-pid, SIGKILL); /* if it leads a group: nobody else can have that number while it is not reaped */
         while (wait4(pid, &status, __WALL, ret_usage) < 0 && errno == EINTR)
                 ;
+}
+
+static void bury(pid_t pid, struct rusage *ret_usage) {
+        kill(-pid, SIGKILL); /* if it leads a group: nobody else can have that number while it is not reaped */
+        reap(pid, ret_usage);
 }
 
 static bool is_group_gone(pid_t group) { return kill(-group, 0) < 0 && errno == ESRCH; }
@@ -132,7 +136,7 @@ static bool child_ended(struct spawner *s, const siginfo_t *si) {
                 worker_ended(s, w, si);
         } else if (t) {
                 s->n_unreported += template_died(s, t, si->si_code, si->si_status);
-                bury(si->si_pid, &usage);
+                reap(si->si_pid, &usage); /* its group may hold a new worker on its way to a session of its own */
         } else {
                 bool is_escapee = !is_of_closing_group(s, si->si_pid);
                 bury(si->si_pid, &usage);

@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "ipc/packet.h"
 #include "tests/unit/spawn-fixture.h"
 
 static pid_t template_of(const struct started *s) {
@@ -239,6 +240,65 @@ static void test_mute_template_hides_nothing(void **state) {
         close(s.pidfd);
 }
 
+/* Starts, kills and dying templates all at once: every start ends exactly once, by FAILED or by STARTED and EXITED. */
+static void test_storm(void **state) {
+        struct spawn_fixture *f = *state;
+        enum { N = 600, WINDOW = 40 };
+        static struct {
+                bool is_started, is_ended;
+                pid_t pid;
+        } worker[N + 1];
+        unsigned n_sent = 0, n_ended = 0, n_templates = 0, random = 1;
+        pid_t template = 0;
+        load(f, 1, "");
+        while (n_ended < N) {
+                while (n_sent < N && n_sent - n_ended < WINDOW)
+                        n_sent = start(f, 1, n_sent % 4 ? START_FORKSERVER : START_SPAWN);
+                struct pollfd p = {.fd = f->fd, .events = POLLIN};
+                assert_int_equal(poll(&p, 1, 10000), 1);
+                struct spawn_event e;
+                int fds[2];
+                size_t bytes;
+                unsigned n = 2;
+                assert_int_equal(packet_receive(f->fd, &e, sizeof e, &bytes, fds, &n), 0);
+                random = random * 1103515245u + 12345u;
+                switch (e.type) {
+                case SPAWN_STARTED:
+                        assert_in_range(e.worker, 1, N);
+                        assert_false(worker[e.worker].is_started || worker[e.worker].is_ended);
+                        worker[e.worker].is_started = true;
+                        worker[e.worker].pid = e.pid;
+                        struct started s = {.worker = e.worker, .pid = e.pid, .pidfd = fds[0], .fd = fds[1]};
+                        if (random >> 16 & 1)
+                                send_kill(f, e.worker, SIGKILL);
+                        else if (random >> 17 & 7)
+                                command(&s, "exit 0");
+                        else if ((template = template_of(&s)) > 0)
+                                kill(template, SIGKILL);
+                        close(s.fd); /* and whoever is left exits at its end of file */
+                        close(s.pidfd);
+                        break;
+                case SPAWN_EXITED:
+                        assert_true(worker[e.worker].is_started && !worker[e.worker].is_ended);
+                        assert_int_equal(worker[e.worker].pid, e.pid);
+                        worker[e.worker].is_ended = true;
+                        n_ended++;
+                        break;
+                case SPAWN_FAILED:
+                        assert_false(worker[e.worker].is_started || worker[e.worker].is_ended);
+                        worker[e.worker].is_ended = true;
+                        n_ended++;
+                        break;
+                case SPAWN_TEMPLATE:
+                        n_templates++;
+                        break;
+                default:
+                        fail_msg("event %u: %s", e.type, e.text);
+                }
+        }
+        assert_true(n_templates > 3);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void) {
@@ -247,7 +307,7 @@ int main(void) {
                 TEST(test_crashes_in_a_row_make_a_new_template), TEST(test_templates_that_fail),
                 TEST(test_template_that_cannot_fork_stays),      TEST(test_worker_that_ends_at_once),
                 TEST(test_kill_before_the_template_is_ready),    TEST(test_mute_template),
-                TEST(test_mute_template_hides_nothing),
+                TEST(test_mute_template_hides_nothing),          TEST(test_storm),
         };
         return cmocka_run_group_tests_name("drover-spawn: templates", tests, NULL, NULL);
 }
