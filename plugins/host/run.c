@@ -169,10 +169,12 @@ static int explain_death(struct run *r, const char *doing) {
         if (call > 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
                 return say(RUN_EXIT_DIED, "the sandbox does not allow the system call %s: the worker was stopped %s",
                            filter_call_name((int)call - 1, name, sizeof name), doing);
-        if (WIFSIGNALED(status))
+        if (WIFSIGNALED(status) && atomic_load_explicit(&w->fault_signal, memory_order_acquire))
                 return say(RUN_EXIT_DIED, "the worker died %s: %s at address 0x%llx", doing,
                            words_signal(WTERMSIG(status)),
                            (unsigned long long)atomic_load_explicit(&w->fault_address, memory_order_relaxed));
+        if (WIFSIGNALED(status))
+                return say(RUN_EXIT_DIED, "the worker died %s: %s", doing, words_signal(WTERMSIG(status)));
         return say(RUN_EXIT_DIED, "the worker ended %s: exit code %d", doing, WEXITSTATUS(status));
 }
 
@@ -284,7 +286,8 @@ static int print_result(const struct run *r, const struct schema_job *job, const
                                : args_to_text(&job->result, data, bytes, &text);
         if (e < 0)
                 return say_errno("the result cannot be printed", e);
-        puts(text);
+        if (*text) /* a job without results says nothing */
+                puts(text);
         free(text);
         return RUN_EXIT_DONE;
 }

@@ -1,0 +1,43 @@
+/* Dies in its handler, each job in another way. */
+#include <drover/plugin.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+static volatile uintptr_t nowhere = 16; /* the compiler must not know */
+
+static int segv(drover_job *job) {
+        *(volatile int *)nowhere = 1;
+        return 0;
+}
+
+static int aborts(drover_job *job) { abort(); }
+
+static int kills_itself(drover_job *job) {
+        raise(SIGKILL);
+        return 0;
+}
+
+static int deeper(volatile char *above, unsigned depth) {
+        volatile char here[4096];
+        memset((char *)here, 1, sizeof here);
+        return above ? deeper(here, depth + 1) + here[depth % sizeof here] : 0;
+}
+
+static int overflows(drover_job *job) {
+        volatile char here[16];
+        return deeper(here, 0);
+}
+
+static int lives(drover_job *job) { return 0; }
+
+static const struct drover_job_type jobs[] = {
+        {.name = "segv", .handle = segv},
+        {.name = "abort", .handle = aborts},
+        {.name = "kill", .handle = kills_itself},
+        {.name = "stack", .handle = overflows},
+        {.name = "once", .handle = segv, .flags = DROVER_ONCE},
+        {.name = "fine", .handle = lives},
+};
+static struct drover_plugin plugin = {.jobs = jobs, .n_jobs = DROVER_COUNT(jobs)};
+DROVER_REGISTER(plugin, "crash", "1.0")

@@ -1,0 +1,35 @@
+/* Makes one forbidden system call before any job: IN_CONSTRUCTOR or in preload, WITH_OPEN, WITH_SOCKET or WITH_EXECVE,
+ * under NAME. */
+#include <drover/plugin.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static int forbidden(void) {
+#if defined(WITH_OPEN)
+        return open("/etc/hostname", O_RDONLY);
+#elif defined(WITH_SOCKET)
+        return socket(AF_INET, SOCK_STREAM, 0);
+#else
+        char *const argv[] = {"true", NULL};
+        return execve("/bin/true", argv, NULL);
+#endif
+}
+
+#ifdef IN_CONSTRUCTOR
+__attribute__((constructor)) static void construct(void) { forbidden(); }
+#else
+static int preload(drover_preload_ctx *ctx, void **shared) { return forbidden() < 0 ? -1 : 0; }
+#endif
+
+static int run(drover_job *job) { return 0; }
+
+static const struct drover_job_type jobs[] = {{.name = "run", .handle = run}};
+static struct drover_plugin plugin = {
+        .jobs = jobs,
+        .n_jobs = DROVER_COUNT(jobs),
+#ifndef IN_CONSTRUCTOR
+        .preload = preload,
+#endif
+};
+DROVER_REGISTER(plugin, NAME, "1.0")
