@@ -56,6 +56,7 @@ struct child {
         const char *const *argv;
         const char *directory_of_path; /* put before PATH; NULL = as it is */
         bool is_daemon;                /* own session, /dev/null as input */
+        const char *log;               /* file for its standard error; NULL = ours */
         int keep_fd;                   /* -1 or the one descriptor it inherits beside 0, 1, 2 */
 };
 
@@ -70,6 +71,11 @@ static void become(const struct run *run, const struct child *child) {
                 setsid();
                 dup2(null, STDIN_FILENO);
                 close(null);
+        }
+        if (child->log) {
+                int log = open(child->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+
+                dup2(log, STDERR_FILENO);
         }
         if (child->keep_fd >= 0)
                 fcntl(child->keep_fd, F_SETFD, 0);
@@ -168,16 +174,17 @@ static void kill_leftovers(struct run *run) {
 /* ---- start ---- */
 
 static int start_bus(struct run *run) {
-        char config[128], print[32], line[256];
+        char config[128], log[128], print[32], line[256];
         int pipe_fds[2];
         ssize_t n;
 
         if (pipe2(pipe_fds, O_CLOEXEC) < 0)
                 return CTL_RUN_FAILED;
         snprintf(config, sizeof config, "--config-file=%s/bus.conf", run->tree.path);
+        snprintf(log, sizeof log, "%s/bus.log", run->tree.path); /* it complains of limits that nobody needs here */
         snprintf(print, sizeof print, "--print-address=%d", pipe_fds[1]);
         const char *const argv[] = {"dbus-daemon", "--nofork", "--nopidfile", "--nosyslog", config, print, NULL};
-        const struct child child = {.argv = argv, .is_daemon = true, .keep_fd = pipe_fds[1]};
+        const struct child child = {.argv = argv, .is_daemon = true, .log = log, .keep_fd = pipe_fds[1]};
         int code = start(run, &child, &run->bus);
 
         close(pipe_fds[1]);

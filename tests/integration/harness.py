@@ -244,7 +244,7 @@ class Bus:
         reader, writer = os.pipe()
         self.process = subprocess.Popen(
             ["dbus-daemon", "--nofork", "--nopidfile", "--nosyslog", "--config-file=" + config, f"--print-address={writer}"],
-            stdin=subprocess.DEVNULL, pass_fds=[writer], start_new_session=True)
+            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[writer], start_new_session=True)
         os.close(writer)
         with os.fdopen(reader) as f:
             if not f.readline():

@@ -33,9 +33,10 @@ class Verbs(Test):
         for verb in ("list-pools", "list-workers", "status"):
             r = self.d.ctl(verb)
             self.assertEqual(r.returncode, 0, r.stderr)
-            rows = [line for line in r.stdout.splitlines() if line][-3:]
-            heading, ends = rows[0], set()
+            rows = [line for line in r.stdout.splitlines() if line and not line.startswith("droverd ")]
+            heading = rows[0]
             self.assertRegex(heading, r"^\s*(POOL|WORKER)\b")
+            self.assertEqual(len(rows), 4 if verb == "list-workers" else 3)
             column = heading.index("STATE")
             for row in rows[1:]:
                 self.assertIn(row[column - 1], " ", row)

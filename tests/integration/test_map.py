@@ -102,7 +102,7 @@ class Map(Test):
     def test_progress_bar_on_a_terminal(self):
         master, slave = pty.openpty()
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as f:
-            f.write("1099726899285419\n" * 6)
+            f.write("112272535095293\n" * 24)
             f.flush()
             ctl = self.d.ctl_start("map", "primes", "is_prime", "--input", f.name, stdout=subprocess.DEVNULL, stderr=slave)
             os.close(slave)
@@ -136,8 +136,8 @@ class Map(Test):
 
         def quiet():
             p = self.d.pool("primes")
-            return p["Running"] == 0 and p["Queued"] == 0 and p["Cancelled"] >= before["Cancelled"] + 8
-        wait_for(quiet, 10, "all eight jobs are cancelled")
+            return p["Running"] == 0 and p["Queued"] == 0 and p["Cancelled"] >= before["Cancelled"] + 2
+        wait_for(quiet, 10, "what ran is cancelled, what waited is gone")
         self.assertEqual(self.d.run("primes", "is_prime", n=97), {"prime": True})
 
     def test_usage(self):
