@@ -22,7 +22,14 @@ enum {
 
 enum start_method { START_FORKSERVER = 0, START_SPAWN, START_FORK, START_N };
 
-/* ---- broker → spawner ---- */
+/* ---- broker → spawner ----
+ *
+ * Every START is answered by exactly one of FAILED, or STARTED and later EXITED. At most 1024 workers and 256 generations
+ * at once; more is FAILED or LOADED with an error, for now. A malformed request, a worker or generation given twice, an
+ * unknown method or signal: the spawner drops the broker and kills all that it had started, as at end of file. A KILL or
+ * RETIRE of what is gone is no error. A KILL of a worker that has no pid yet: FAILED with ECANCELED, or STARTED and the
+ * signal at once; a template that only such workers waited for is killed, too (its preload may hang).
+ * LD_… in `environment` is refused: the loader would run that code outside the sandbox. */
 
 enum spawn_request_type {
         SPAWN_LOAD = 1, /* seal a copy of plugin `name` as generation `generation` → SPAWN_LOADED */
@@ -48,8 +55,9 @@ enum spawn_event_type {
         SPAWN_STARTED,      /* pid; two descriptors: pidfd, control socket */
         SPAWN_FAILED,       /* START came to nothing: error, reason, text (the template's words if it was the template) */
         SPAWN_EXITED,       /* pid, code, status, usage; its process group is gone */
-        SPAWN_TEMPLATE,     /* a template ended unasked: generation, pid, reason, signal, syscall, text; later STARTs make a new one */
-        SPAWN_ESCAPED,      /* pid of a process nobody started: killed */
+        SPAWN_TEMPLATE,     /* a template ended unasked: generation, pid, reason, signal, syscall, text; later STARTs make a new one.
+                             * Not sent when it refused in words (TEMPLATE_FAILED without syscall): each START's FAILED says so */
+        SPAWN_ESCAPED,      /* pid of a process nobody started: killed, and reaped by now */
 };
 
 struct spawn_event {
