@@ -21,7 +21,7 @@ struct reloading {
         size_t capacity;
 };
 
-/* Room was made for two lines a pool beforehand, so that nothing fails half way. */
+/* Room was made for two lines a pool beforehand, so that nothing fails half way. A pool's Problem is the supervisor's to log. */
 __attribute__((format(printf, 3, 4))) static void tell(struct reloading *r, const char *name, const char *format, ...) {
         struct reload_change *c;
         va_list ap;
@@ -34,10 +34,13 @@ __attribute__((format(printf, 3, 4))) static void tell(struct reloading *r, cons
         va_start(ap, format);
         vsnprintf(c->what, sizeof(c->what), format, ap);
         va_end(ap);
-        if (strncmp(c->what, "refused", 7) == 0)
-                log_error("pool %s %s", c->name, c->what);
-        else
+        if (strncmp(c->what, "refused", 7) != 0)
                 log_info("pool %s %s", c->name, c->what);
+}
+
+static void tell_fault(struct reloading *r, const char *name, const struct fault *f) {
+        tell(r, name, "refused: %s", f->text);
+        log_error("pool %s: %s", name, f->text);
 }
 
 static void add_pool(struct reloading *r, const struct pool_file *f) {
@@ -45,7 +48,7 @@ static void add_pool(struct reloading *r, const struct pool_file *f) {
         struct fault fault = {};
 
         if (supervisor_add_pool(r->supervisor, &f->config, false, f->is_bad ? f->error : NULL, &pool, &fault) < 0)
-                tell(r, f->config.name, "refused: %s", fault.text);
+                tell_fault(r, f->config.name, &fault);
         else if (f->is_bad)
                 tell(r, f->config.name, "refused: %s", f->error);
         else
@@ -59,6 +62,7 @@ static void update_pool(struct reloading *r, struct pool *pool, const struct poo
 
         if (pool_is_runtime(pool)) {
                 tell(r, f->config.name, "refused: %s: a pool of that name was made over the bus", f->path);
+                log_error("pool %s: %s is left aside: a pool of that name was made over the bus", f->config.name, f->path);
                 return;
         }
         pool_get_info(pool, &info);
@@ -66,7 +70,7 @@ static void update_pool(struct reloading *r, struct pool *pool, const struct poo
         if (!f->is_bad && differences[0] == '\0' && info.problem[0] == '\0')
                 return;
         if (supervisor_update_pool(r->supervisor, pool, &f->config, f->is_bad ? f->error : NULL, &fault) < 0)
-                tell(r, f->config.name, "refused: %s", fault.text);
+                tell_fault(r, f->config.name, &fault);
         else if (f->is_bad)
                 tell(r, f->config.name, "refused: %s", f->error);
         else if (differences[0])
@@ -129,6 +133,7 @@ int reload_run(struct supervisor *s, const struct config_paths *p, struct reload
                 file = &r.files[i];
                 if (file->config.name[0] == '\0') {
                         tell(&r, "", "refused: %s", file->error); /* no name a pool could have */
+                        log_error("%s", file->error);
                         continue;
                 }
                 pool = supervisor_find_pool(s, file->config.name);

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -49,8 +50,10 @@ static void spawner_on_timer(struct loop_timer *t);
 
 static void spawner_disconnect(struct spawner *s) {
         loop_poll_stop(&s->socket_poll);
-        if (s->fd >= 0)
+        if (s->fd >= 0) {
+                shutdown(s->fd, SHUT_RDWR); /* the ring's poll holds the socket until its cancellation was submitted */
                 close(s->fd);
+        }
         s->fd = -1;
         free(s->backlog);
         s->backlog = NULL;
