@@ -50,15 +50,20 @@ static int teardown(void **state) {
         return 0;
 }
 
-static void expect_refusal(struct place *p, const char *name, int error, bool is_permanent, const char *words) {
+static void expect_text(struct place *p, const char *name, int error, const char *text) {
         struct plugin_fault fault;
         int fd = -1;
         assert_int_equal(plugin_file_seal(p->fd, p->dir, name, &fd, &fault), -error);
         assert_int_equal(fd, -1);
-        assert_int_equal(fault.is_permanent, is_permanent);
-        char wanted[512];
-        snprintf(wanted, sizeof wanted, words, p->dir);
-        assert_string_equal(fault.text, wanted);
+        assert_true(fault.is_permanent);
+        assert_string_equal(fault.text, text);
+}
+
+/* "plugin DIR/FILE: WORDS" */
+static void expect_refusal(struct place *p, const char *name, int error, const char *file, const char *words) {
+        char text[512];
+        snprintf(text, sizeof text, "plugin %s/%s: %s", p->dir, file, words);
+        expect_text(p, name, error, text);
 }
 
 static int expect_sealed(struct place *p, const char *name, const char *content) {
@@ -98,7 +103,7 @@ static void test_sealed(void **state) {
 static void test_names(void **state) {
         struct place *p = *state;
         static const char *const bad[] = {"", "/etc/passwd", "..", "../x", "a/../../x", "a/..", "x\n", "x\x7f"};
-        char words[256];
+        char text[256];
         for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
                 snprintf(words, sizeof words,
                          "plugin \"%s\": not a name inside the plugin directory %%s: correct Plugin=", bad[i]);
@@ -113,11 +118,9 @@ static void test_names(void **state) {
         write_file(p, "..so", "dots", 0644);
         write_file(p, ".so", "suffix only", 0644);
         close(expect_sealed(p, "..so", "dots"));
-        expect_refusal(p, "absent", ENOENT, true,
-                       "plugin %s/absent.so: no such file: install it there or correct Plugin=");
-        expect_refusal(p, ".so", ENOENT, true, "plugin %s/.so.so: no such file: install it there or correct Plugin=");
-        expect_refusal(p, "..so/x", ENOENT, true,
-                       "plugin %s/..so/x.so: no such file: install it there or correct Plugin=");
+        expect_refusal(p, "absent", ENOENT, "absent.so", "no such file: install it there or correct Plugin=");
+        expect_refusal(p, ".so", ENOENT, ".so.so", "no such file: install it there or correct Plugin=");
+        expect_refusal(p, "..so/x", ENOENT, "..so/x.so", "no such file: install it there or correct Plugin=");
 }
 
 static void test_directories_and_links(void **state) {
@@ -131,25 +134,21 @@ static void test_directories_and_links(void **state) {
         assert_int_equal(symlinkat("/bin/sh", p->fd, "out.so"), 0);
         assert_int_equal(symlinkat("..", p->fd, "up"), 0);
         assert_int_equal(symlinkat("loop.so", p->fd, "loop.so"), 0);
-        const char *words =
-                "plugin %s/out.so: a symbolic link leads out of the plugin directory: copy the file there instead";
-        expect_refusal(p, "out", EXDEV, true, words);
-        expect_refusal(
-                p, "up/x", EXDEV, true,
-                "plugin %s/up/x.so: a symbolic link leads out of the plugin directory: copy the file there instead");
-        expect_refusal(p, "loop", ELOOP, true,
-                       "plugin %s/loop.so: a symbolic link in the way: copy the file there instead");
+        expect_refusal(p, "out", EXDEV, "out.so",
+                       "a symbolic link leads out of the plugin directory: copy the file there instead");
+        expect_refusal(p, "up/x", EXDEV, "up/x.so",
+                       "a symbolic link leads out of the plugin directory: copy the file there instead");
+        expect_refusal(p, "loop", ELOOP, "loop.so", "a symbolic link in the way: copy the file there instead");
 }
 
 static void test_not_a_file(void **state) {
         struct place *p = *state;
         assert_int_equal(mkdirat(p->fd, "dir.so", 0755), 0);
         assert_int_equal(mkfifoat(p->fd, "fifo.so", 0644), 0);
-        expect_refusal(p, "dir", EINVAL, true,
-                       "plugin %s/dir.so: a directory, not a regular file: put the shared object itself there");
-        expect_refusal(
-                p, "fifo", EINVAL, true,
-                "plugin %s/fifo.so: a device, pipe or socket, not a regular file: put the shared object itself there");
+        expect_refusal(p, "dir", EINVAL, "dir.so",
+                       "a directory, not a regular file: put the shared object itself there");
+        expect_refusal(p, "fifo", EINVAL, "fifo.so",
+                       "a device, pipe or socket, not a regular file: put the shared object itself there");
 }
 
 static void test_mode_and_size(void **state) {
@@ -162,11 +161,10 @@ static void test_mode_and_size(void **state) {
         char path[96];
         snprintf(path, sizeof path, "%s/large.so", p->dir);
         assert_int_equal(truncate(path, PLUGIN_FILE_MAX_BYTES + 1), 0);
-        expect_refusal(p, "world", EPERM, true, "plugin %s/world.so: world-writable (mode 0646): chmod go-w it");
-        expect_refusal(p, "group", EPERM, true, "plugin %s/group.so: group-writable (mode 0664): chmod go-w it");
-        expect_refusal(p, "empty", ENOEXEC, true, "plugin %s/empty.so: empty: install it again");
-        expect_refusal(p, "large", EFBIG, true,
-                       "plugin %s/large.so: 67108865 bytes, more than the 67108864 allowed: strip it");
+        expect_refusal(p, "world", EPERM, "world.so", "world-writable (mode 0646): chmod go-w it");
+        expect_refusal(p, "group", EPERM, "group.so", "group-writable (mode 0664): chmod go-w it");
+        expect_refusal(p, "empty", ENOEXEC, "empty.so", "empty: install it again");
+        expect_refusal(p, "large", EFBIG, "large.so", "67108865 bytes, more than the 67108864 allowed: strip it");
 }
 
 static void test_owner(void **state) {
@@ -175,8 +173,7 @@ static void test_owner(void **state) {
                 skip(); /* only root can make a file that belongs to somebody else */
         write_file(p, "foreign.so", "x", 0644);
         assert_int_equal(fchownat(p->fd, "foreign.so", 65534, 65534, 0), 0);
-        expect_refusal(p, "foreign", EPERM, true,
-                       "plugin %s/foreign.so: belongs to uid 65534, not to root: chown root it");
+        expect_refusal(p, "foreign", EPERM, "foreign.so", "belongs to uid 65534, not to root: chown root it");
         write_file(p, "secret.so", "x", 0600);
         write_file(p, "own.so", "x", 0644);
         assert_int_equal(fchownat(p->fd, "own.so", 65533, 65533, 0), 0);
@@ -188,8 +185,7 @@ static void test_owner(void **state) {
                 expect_refusal(p, "foreign", EPERM, true,
                                "plugin %s/foreign.so: belongs to uid 65534, not to root or to whom the service runs "
                                "as: chown root it");
-                expect_refusal(p, "secret", EACCES, true,
-                               "plugin %s/secret.so: uid 65533 may not read it: chmod a+r it");
+                expect_refusal(p, "secret", EACCES, "secret.so", "uid 65533 may not read it: chmod a+r it");
                 close(expect_sealed(p, "own", "x"));
                 _exit(0);
         }
@@ -229,12 +225,9 @@ static void test_without_openat2(void **state) {
                 seccomp_release(c);
                 close(expect_sealed(p, "sub/x", "below"));
                 close(expect_sealed(p, "sub//x", "below"));
-                const char *words = "plugin %s/out.so: a symbolic link in the way: copy the file there instead";
-                expect_refusal(p, "out", ELOOP, true, words);
-                expect_refusal(p, "link/x", ENOENT, true,
-                               "plugin %s/link/x.so: no such file: install it there or correct Plugin=");
-                expect_refusal(p, "sub/y", ENOENT, true,
-                               "plugin %s/sub/y.so: no such file: install it there or correct Plugin=");
+                expect_refusal(p, "out", ELOOP, "out.so", "a symbolic link in the way: copy the file there instead");
+                expect_refusal(p, "link/x", ENOENT, "link/x.so", "no such file: install it there or correct Plugin=");
+                expect_refusal(p, "sub/y", ENOENT, "sub/y.so", "no such file: install it there or correct Plugin=");
                 _exit(0);
         }
         int status;
