@@ -299,7 +299,7 @@ static int channel_claim_hint(const struct channel *c, const struct channel_clai
         atomic_store_explicit(w->record, record, memory_order_relaxed);
         KILL_POINT("claim-record");
 
-        uint64_t deadline_ns = *(const volatile uint64_t *)&channel_job(c, slot)->queue_deadline_ns;
+        uint64_t deadline_ns = __atomic_load_n(&channel_job(c, slot)->queue_deadline_ns, __ATOMIC_RELAXED);
         bool is_overdue = deadline_ns != 0 && w->now_ns >= deadline_ns;
         unsigned state = is_overdue ? SLOT_EXPIRED : SLOT_RUNNING;
         uint64_t next = SLOT_WORD(state, slot_flags(word), slot_attempt(word), w->worker + SLOT_OWNER_WORKER0,

@@ -108,17 +108,18 @@ static void session_fill(struct session *s, uint32_t slot, const struct session_
         own->id = s->id_base + s->n_submitted + 1;
         own->queued_ns = event_now_ns();
         own->queue_deadline_ns = job->queue_deadline_ns;
-        *channel_job(&s->channel, slot) = (struct layout_job){
-                .type = job->type,
-                .bytes = (uint32_t)job->bytes,
-                .priority = job->priority,
-                .max_attempts = job->max_attempts,
-                .id = own->id,
-                .queued_ns = own->queued_ns,
-                .queue_deadline_ns = job->queue_deadline_ns,
-                .soft_ns = job->soft_ns,
-                .hard_ns = job->hard_ns,
-        };
+        struct layout_job *line = channel_job(&s->channel, slot);
+        line->type = job->type;
+        line->bytes = (uint32_t)job->bytes;
+        line->priority = job->priority;
+        line->max_attempts = job->max_attempts;
+        line->id = own->id;
+        line->queued_ns = own->queued_ns;
+        line->soft_ns = job->soft_ns;
+        line->hard_ns = job->hard_ns;
+        line->not_before_ns = 0;
+        /* Atomic, because a claimer that is about to lose its CAS on the slot may still look at it. */
+        __atomic_store_n(&line->queue_deadline_ns, job->queue_deadline_ns, __ATOMIC_RELAXED);
         if (job->bytes > 0)
                 memcpy(channel_payload(&s->channel, slot), job->payload, job->bytes);
 }

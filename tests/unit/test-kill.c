@@ -1,0 +1,537 @@
+/* SIGKILL between every two atomic operations of rings, slots, bells and waits, with the library compiled so that a
+ * process dies at a named place.
+ *
+ * This process is the broker: it starts workers and clients, recovers after each death as ipc/PROTOCOL.md says, and
+ * starts the next. What must hold whatever dies: every accepted job has exactly one verdict and the right answer, its
+ * attempts are the deaths it saw and one, nobody waits for ever, and after a death the run record alone says what was
+ * held. The seeds are fixed; what the scheduler makes of them is not. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ipc/bell.h"
+#include "ipc/client/session-internal.h"
+#include "ipc/doorbell.h"
+#include "ipc/event.h"
+#include "ipc/kill-point.h"
+
+enum {
+        WORKERS = 3,
+        VICTIMS = 24, /* clients that die, one channel each */
+        CHANNELS = 1 + VICTIMS,
+        SLOTS = 16,
+        WINDOW = 8,
+        JOBS = 6000,
+        CRASH_EVERY = 101, /* a job that kills each worker that runs it */
+        CRASH_ATTEMPTS = 3,
+        NEVER_POISONED = LAYOUT_MAX_ATTEMPTS,
+};
+
+#define DEADLINE_NS UINT64_C(60000000000)
+#define STUCK_NS UINT64_C(20000000000)
+
+static const char *const worker_points[] = {
+        "claim-record", "claim-slot",      "claim-head",   "finish-word",  "announce-bit", "announce-wait",
+        "announce-seq", "bell-seq",        "bell-sleeper", "bell-woken",   "bell-awake",   "bell-spinner",
+        "bell-spun",    "bell-clear-work", "handler",      "handler-half",
+};
+static const char *const client_points[] = {
+        "slot-filling", "slot-queued", "ring-cell", "bell-work-before", "bell-work-after", "bell-seq", "done-taken",
+};
+
+enum { N_WORKER_POINTS = sizeof worker_points / sizeof *worker_points };
+enum { N_CLIENT_POINTS = sizeof client_points / sizeof *client_points };
+
+/* Shared by all processes of a test, besides what is tested. */
+struct shared {
+        _Atomic uint64_t record[WORKERS];
+        _Atomic uint32_t stop;
+        _Atomic uint32_t n_deaths_at[N_WORKER_POINTS];
+        _Atomic uint32_t n_client_deaths_at[N_CLIENT_POINTS];
+        _Atomic uint64_t n_verdicts, n_retries, n_poisoned;
+};
+
+struct broker {
+        struct shared *shared;
+        struct layout_bell *bell;
+        int bell_fd, doorbell_fd, n_channels;
+        struct channel channels[CHANNELS];
+        int channel_fds[CHANNELS], done_fds[CHANNELS];
+        bool is_open[CHANNELS];
+        pid_t workers[WORKERS], steady, victim;
+        unsigned seed, n_deaths, n_victims;
+        uint64_t n_requeued; /* of the steady client's jobs */
+};
+
+/* ---- dying at a named place ---- */
+
+static struct {
+        const char *name;
+        _Atomic uint32_t *n_deaths;
+        unsigned n_left;     /* visits of `name` */
+        unsigned n_any_left; /* visits of any place */
+} plan;
+
+void kill_point(const char *name) {
+        bool is_here = plan.name && strcmp(plan.name, name) == 0 && --plan.n_left == 0;
+        if (is_here && plan.n_deaths)
+                atomic_fetch_add(plan.n_deaths, 1);
+        if (is_here || (plan.n_any_left > 0 && --plan.n_any_left == 0))
+                kill(getpid(), SIGKILL);
+}
+
+static void child_begin(void) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+#define CHECK(condition)                                                                                               \
+        do {                                                                                                           \
+                if (!(condition)) {                                                                                    \
+                        fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                \
+                        _exit(1);                                                                                      \
+                }                                                                                                      \
+        } while (0)
+
+/* ---- a worker ---- */
+
+struct worker {
+        struct shared *shared;
+        struct layout_bell *bell;
+        struct channel channels[CHANNELS];
+        const int *done_fds;
+        int n_channels;
+        uint32_t index, next;
+};
+
+static void worker_settle(struct worker *w, uint32_t channel) {
+        bell_clear_work(w->bell, channel);
+        if (channel_has_work(&w->channels[channel]))
+                bell_mark_work(w->bell, channel);
+}
+
+static bool worker_run_one(struct worker *w, uint32_t index) {
+        struct channel *c = &w->channels[index];
+        uint32_t slot;
+        uint64_t word;
+        int r = channel_claim(c, index, w->index, false, event_now_ns(), &w->shared->record[w->index],
+                              w->done_fds[index], &slot, &word);
+        CHECK(r >= 0);
+        if (r == CHANNEL_EMPTY) {
+                worker_settle(w, index);
+                return false;
+        }
+        if (!channel_has_work(c))
+                worker_settle(w, index);
+        bell_pass_on(w->bell);
+
+        const uint64_t *in = channel_payload(c, slot);
+        struct layout_result *line = channel_result(c, slot);
+        uint64_t *out = channel_result_data(c, slot);
+        KILL_POINT("handler");
+        if (channel_job(c, slot)->type == 1)
+                kill(getpid(), SIGKILL);
+        out[0] = in[0] * 3 + 1;
+        KILL_POINT("handler-half");
+        out[1] = ~in[0];
+        *line = (struct layout_result){.bytes = 16, .pid = (uint32_t)getpid(), .generation = slot_generation(word)};
+        CHECK(channel_finish(c, slot, word, SLOT_DONE, w->done_fds[index]) == 0); /* nobody judges the living here */
+        return true;
+}
+
+static bool worker_has_reason(const struct worker *w) {
+        return bell_has_work(w->bell) || atomic_load(&w->shared->stop);
+}
+
+static void worker_rest(struct worker *w) {
+        bell_spin_begin(w->bell, w->index);
+        for (unsigned i = 0; i < 20 && !worker_has_reason(w); i++)
+                event_pause();
+        bell_spin_end(w->bell, w->index);
+        if (worker_has_reason(w))
+                return;
+        uint32_t seen = bell_sleep_begin(w->bell, w->index);
+        if (!worker_has_reason(w))
+                event_wait(&w->bell->seq, seen, EVENT_FOREVER);
+        bell_sleep_end(w->bell, w->index);
+}
+
+static void worker_main(struct broker *b, uint32_t index) {
+        static struct worker w;
+        child_begin();
+        w = (struct worker){.shared = b->shared, .done_fds = b->done_fds, .n_channels = b->n_channels, .index = index};
+        CHECK(bell_map(b->bell_fd, &w.bell) == 0);
+        for (int i = 0; i < b->n_channels; i++)
+                CHECK(channel_map(&w.channels[i], &b->channels[i].geometry, b->channel_fds[i], CHANNEL_WORKER) == 0);
+        while (!atomic_load(&w.shared->stop)) {
+                bool ran = false;
+                for (int i = 0; i < w.n_channels && !ran; i++) {
+                        uint32_t channel = (w.next + (uint32_t)i) % (uint32_t)w.n_channels;
+                        if (!bell_channel_has_work(w.bell, channel))
+                                continue;
+                        ran = worker_run_one(&w, channel);
+                        w.next = channel + 1;
+                }
+                if (!ran)
+                        worker_rest(&w);
+        }
+        _exit(0);
+}
+
+static void start_worker(struct broker *b, uint32_t index, bool may_die) {
+        unsigned kind = (unsigned)rand_r(&b->seed) % 4, n = (unsigned)rand_r(&b->seed);
+        unsigned point = b->n_deaths % N_WORKER_POINTS;
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid > 0) {
+                b->workers[index] = pid;
+                return;
+        }
+        if (may_die && kind < 2) {
+                plan.name = worker_points[point];
+                plan.n_deaths = &b->shared->n_deaths_at[point];
+                plan.n_left = 1 + n % 4;
+        } else if (may_die)
+                plan.n_any_left = 1 + n % 400;
+        worker_main(b, index);
+}
+
+/* ---- a client ---- */
+
+static struct session *client_open(struct broker *b, int index) {
+        static struct schema schema;
+        int pair[2];
+        struct session *s = calloc(1, sizeof *s);
+        CHECK(s && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+        CHECK(channel_map(&s->channel, &b->channels[index].geometry, b->channel_fds[index], CHANNEL_CLIENT) == 0);
+        CHECK(bell_map(b->bell_fd, &s->bell) == 0 && session_init_slots(s) == 0);
+        s->schema = &schema;
+        s->index = (uint32_t)index;
+        s->doorbell_fd = b->doorbell_fd;
+        s->done_fd = b->done_fds[index];
+        s->socket_fd = pair[0];
+        return s;
+}
+
+static void client_submit(struct session *s, uint64_t n, bool crashes) {
+        const uint64_t payload[2] = {n, 0};
+        const struct session_job job = {
+                .type = crashes,
+                .priority = (uint32_t)(n % LAYOUT_PRIORITIES),
+                .max_attempts = crashes ? CRASH_ATTEMPTS : NEVER_POISONED,
+                .payload = payload,
+                .bytes = sizeof payload,
+                .user = n,
+        };
+        uint32_t slot;
+        CHECK(session_submit(s, &job, &slot) == 0);
+}
+
+static void client_main(struct broker *b) {
+        child_begin();
+        struct session *s = client_open(b, 0);
+        static bool is_finished[JOBS];
+        unsigned seed = b->seed;
+        for (uint64_t sent = 0, got = 0; got < JOBS;) {
+                /* Now many at once, now one by one, now everything drained: then all fall asleep. */
+                unsigned window = sent % 500 < 200 ? 1 : WINDOW;
+                session_set_spin(s, (unsigned)rand_r(&seed) % 2 ? 0 : 50);
+                for (; sent < JOBS && session_in_flight(s) < window; sent++)
+                        client_submit(s, sent, sent % CRASH_EVERY == CRASH_EVERY - 1);
+
+                struct session_result r;
+                CHECK(session_next(s, &r, event_now_ns() + STUCK_NS) == 1);
+                CHECK(r.user < sent && !is_finished[r.user]);
+                is_finished[r.user] = true;
+                got++;
+                bool crashes = r.user % CRASH_EVERY == CRASH_EVERY - 1;
+                CHECK(r.state == (crashes ? SLOT_POISONED : SLOT_DONE));
+                if (crashes)
+                        CHECK(r.attempt == CRASH_ATTEMPTS && r.verdict.attempts == CRASH_ATTEMPTS);
+                else {
+                        uint64_t out[2];
+                        CHECK(r.bytes == sizeof out);
+                        memcpy(out, r.data, sizeof out);
+                        CHECK(out[0] == r.user * 3 + 1 && out[1] == ~r.user);
+                }
+                atomic_fetch_add(&b->shared->n_verdicts, 1);
+                atomic_fetch_add(&b->shared->n_retries, r.attempt - 1);
+                atomic_fetch_add(&b->shared->n_poisoned, crashes);
+        }
+        _exit(0);
+}
+
+static void victim_main(struct broker *b, int index, unsigned point, unsigned nth) {
+        child_begin();
+        struct session *s = client_open(b, index);
+        plan.name = client_points[point];
+        plan.n_deaths = &b->shared->n_client_deaths_at[point];
+        plan.n_left = nth;
+        for (uint64_t n = 0;; n++) {
+                struct session_result r;
+                while (session_in_flight(s) == SLOTS / 2)
+                        CHECK(session_next(s, &r, event_now_ns() + STUCK_NS) == 1);
+                client_submit(s, n, false);
+                if (n > 5000) /* this place was not met in time */
+                        kill(getpid(), SIGKILL);
+        }
+}
+
+static void start_victim(struct broker *b) {
+        unsigned point = b->n_victims % N_CLIENT_POINTS, nth = 1 + (unsigned)rand_r(&b->seed) % 10;
+        int index = 1 + (int)b->n_victims++;
+        b->is_open[index] = true;
+        b->victim = fork();
+        assert_true(b->victim >= 0);
+        if (b->victim == 0)
+                victim_main(b, index, point, nth);
+}
+
+/* ---- the broker ---- */
+
+static void recover_slot(struct broker *b, uint32_t worker, uint32_t index, uint32_t slot) {
+        struct channel *c = &b->channels[index];
+        uint64_t word = channel_word(c, slot);
+        if (slot_attempt(word) >= channel_job(c, slot)->max_attempts) {
+                const struct layout_verdict line = {.reason = REASON_SIGNAL,
+                                                    .signal = SIGKILL,
+                                                    .attempts = slot_attempt(word),
+                                                    .when_ns = event_now_ns()};
+                assert_true(channel_judge(c, slot, worker, slot_generation(word), SLOT_POISONED, 0, &line));
+                channel_announce(c, slot, b->done_fds[index]);
+                return;
+        }
+        assert_true(channel_requeue(c, slot, worker));
+        b->n_requeued += index == 0;
+}
+
+static void recover_worker(struct broker *b, uint32_t worker) {
+        uint64_t record = atomic_load(&b->shared->record[worker]);
+        uint32_t index = record >> 16 & 0xffff, slot = record & 0xffff;
+        uint64_t word = channel_word(&b->channels[index], slot);
+        if (slot_generation(word) == record >> 32) {
+                if (slot_state(word) == SLOT_RUNNING && slot_owner(word) == worker + SLOT_OWNER_WORKER0)
+                        recover_slot(b, worker, index, slot);
+                else if (slot_is_verdict(word))
+                        channel_announce(&b->channels[index], slot, b->done_fds[index]);
+        }
+        for (int i = 0; i < b->n_channels; i++) {
+                for (uint32_t k = 0; k < SLOTS; k++) { /* the record told all */
+                        word = channel_word(&b->channels[i], k);
+                        assert_false(slot_state(word) == SLOT_RUNNING &&
+                                     slot_owner(word) == worker + SLOT_OWNER_WORKER0);
+                }
+                if (channel_has_work(&b->channels[i]))
+                        bell_mark_work(b->bell, (uint32_t)i);
+                channel_broadcast(&b->channels[i], b->done_fds[i]);
+        }
+        bell_forget(b->bell, worker);
+        bell_broadcast(b->bell);
+}
+
+/* A dead client's slots. Even ones are dropped; odd ones are adopted, as by a broker that was restarted: what was
+ * accepted runs, pushed or not. */
+static void recover_client(struct broker *b, uint32_t index) {
+        struct channel *c = &b->channels[index];
+        for (uint32_t slot = 0; slot < SLOTS; slot++) {
+                uint64_t word = channel_word(c, slot);
+                if (slot_state(word) == SLOT_FILLING)
+                        assert_true(channel_cas(c, slot, word,
+                                                SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, slot_generation(word))));
+                else if (slot_state(word) == SLOT_QUEUED && index % 2 == 0)
+                        channel_judge_queued(c, slot, slot_generation(word),
+                                             SLOT_CANCELLED); /* or a worker has it now */
+                else if (slot_state(word) == SLOT_QUEUED)
+                        assert_int_equal(channel_push_again(c, slot), 0);
+        }
+        bell_ring(b->bell, index, b->doorbell_fd);
+        bell_broadcast(b->bell);
+}
+
+static bool is_settled(const struct broker *b, uint32_t index) {
+        for (uint32_t slot = 0; slot < SLOTS; slot++) {
+                uint64_t word = channel_word(&b->channels[index], slot);
+                if (slot_state(word) == SLOT_QUEUED || slot_state(word) == SLOT_RUNNING ||
+                    slot_state(word) == SLOT_FILLING)
+                        return false;
+        }
+        return true;
+}
+
+/* One dead child. false: the steady client ended. */
+static bool on_death(struct broker *b, pid_t pid, int status, bool may_die) {
+        if (pid == b->steady) {
+                assert_int_equal(status, 0);
+                b->steady = 0;
+                return false;
+        }
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        if (pid == b->victim) {
+                b->victim = 0;
+                recover_client(b, b->n_victims);
+                if (b->n_victims < VICTIMS)
+                        start_victim(b);
+                return true;
+        }
+        for (uint32_t i = 0; i < WORKERS; i++)
+                if (pid == b->workers[i]) {
+                        b->n_deaths++;
+                        recover_worker(b, i);
+                        start_worker(b, i, may_die);
+                }
+        return true;
+}
+
+static void broker_run(struct broker *b, bool with_victims) {
+        sigset_t child;
+        sigemptyset(&child);
+        sigaddset(&child, SIGCHLD);
+        sigprocmask(SIG_BLOCK, &child, NULL);
+        for (uint32_t i = 0; i < WORKERS; i++)
+                start_worker(b, i, true);
+        b->steady = fork();
+        if (b->steady == 0)
+                client_main(b);
+        if (with_victims)
+                start_victim(b);
+
+        uint64_t deadline_ns = event_now_ns() + DEADLINE_NS;
+        while (b->steady || b->victim) {
+                assert_true(event_now_ns() < deadline_ns);
+                const struct timespec tick = {.tv_nsec = 5000000};
+                if (sigtimedwait(&child, NULL, &tick) < 0) /* quiet for a while: somebody dies wherever it is */
+                        kill(b->workers[(unsigned)rand_r(&b->seed) % WORKERS], SIGKILL);
+                int status;
+                for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+                        on_death(b, pid, status, true);
+        }
+}
+
+/* No more deaths: what is left over must come to its end by itself. */
+static void broker_settle(struct broker *b) {
+        uint64_t deadline_ns = event_now_ns() + DEADLINE_NS;
+        for (bool settled = false; !settled;) {
+                assert_true(event_now_ns() < deadline_ns);
+                sigset_t child;
+                sigemptyset(&child);
+                sigaddset(&child, SIGCHLD);
+                const struct timespec tick = {.tv_nsec = 2000000};
+                sigtimedwait(&child, NULL, &tick);
+                int status;
+                for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+                        on_death(b, pid, status, false);
+                settled = true;
+                for (int i = 0; i < b->n_channels; i++)
+                        settled = settled && (!b->is_open[i] || is_settled(b, (uint32_t)i));
+        }
+        atomic_store(&b->shared->stop, 1);
+        bell_broadcast(b->bell);
+        for (uint32_t i = 0; i < WORKERS; i++)
+                while (waitpid(b->workers[i], NULL, 0) < 0)
+                        assert_int_equal(errno, EINTR);
+}
+
+static int setup(void **state) {
+        static unsigned n_rounds;
+        struct broker *b = calloc(1, sizeof *b);
+        struct channel_geometry g;
+        *state = b;
+        b->seed = 20 + n_rounds++;
+        b->n_channels = CHANNELS;
+        b->is_open[0] = true;
+        b->shared = mmap(NULL, sizeof *b->shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        int r = bell_create("test", &b->bell, &b->bell_fd);
+        r = r < 0 ? r : doorbell_create(&b->doorbell_fd);
+        r = r < 0 ? r : channel_geometry_init(&g, SLOTS, 64);
+        for (int i = 0; i < CHANNELS && r == 0; i++) {
+                r = channel_create(&b->channels[i], &g, "test", &b->channel_fds[i]);
+                r = r < 0 ? r : doorbell_create(&b->done_fds[i]);
+        }
+        bell_set_mode(b->bell, BELL_FUTEX);
+        return r;
+}
+
+static int teardown(void **state) {
+        struct broker *b = *state;
+        for (int i = 0; i < CHANNELS; i++) {
+                channel_unmap(&b->channels[i]);
+                close(b->channel_fds[i]);
+                close(b->done_fds[i]);
+        }
+        bell_unmap(b->bell);
+        close(b->bell_fd);
+        close(b->doorbell_fd);
+        munmap(b->shared, sizeof *b->shared);
+        free(b);
+        return 0;
+}
+
+static void assert_books_balance(const struct broker *b) {
+        assert_int_equal(atomic_load(&b->shared->n_verdicts), JOBS);
+        assert_int_equal(atomic_load(&b->shared->n_poisoned), JOBS / CRASH_EVERY);
+        assert_int_equal(atomic_load(&b->shared->n_retries), b->n_requeued);
+        assert_true(is_settled(b, 0));
+        for (uint32_t slot = 0; slot < SLOTS; slot++)
+                assert_int_equal(slot_state(channel_word(&b->channels[0], slot)), SLOT_FREE);
+}
+
+static void test_workers_die(void **state) {
+        struct broker *b = *state;
+        broker_run(b, false);
+        broker_settle(b);
+        assert_books_balance(b);
+        for (unsigned i = 0; i < N_WORKER_POINTS; i++)
+                if (atomic_load(&b->shared->n_deaths_at[i]) == 0)
+                        print_message("no worker died at %s\n", worker_points[i]);
+        print_message("%u workers died, %llu retries\n", b->n_deaths, (unsigned long long)b->n_requeued);
+        assert_true(b->n_deaths > 100);
+}
+
+static void test_clients_die_too(void **state) {
+        struct broker *b = *state;
+        broker_run(b, true);
+        broker_settle(b);
+        assert_books_balance(b);
+        unsigned n_places = 0;
+        for (unsigned i = 0; i < N_CLIENT_POINTS; i++)
+                n_places += atomic_load(&b->shared->n_client_deaths_at[i]) > 0;
+        assert_true(n_places >= N_CLIENT_POINTS - 2);
+        /* Adopted channels: every job that was accepted and not fetched has run and is right. */
+        for (uint32_t i = 1; i <= b->n_victims; i += 2)
+                for (uint32_t slot = 0; slot < SLOTS; slot++) {
+                        struct channel *c = &b->channels[i];
+                        uint64_t word = channel_word(c, slot);
+                        if (slot_state(word) == SLOT_FREE)
+                                continue;
+                        assert_int_equal(slot_state(word), SLOT_DONE);
+                        uint64_t n = *(uint64_t *)channel_payload(c, slot), *out = channel_result_data(c, slot);
+                        assert_true(out[0] == n * 3 + 1 && out[1] == ~n);
+                }
+}
+
+#define ROUND(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                ROUND(test_workers_die),     ROUND(test_clients_die_too), ROUND(test_workers_die),
+                ROUND(test_clients_die_too), ROUND(test_workers_die),     ROUND(test_clients_die_too),
+                ROUND(test_workers_die),     ROUND(test_clients_die_too), ROUND(test_workers_die),
+                ROUND(test_clients_die_too), ROUND(test_workers_die),     ROUND(test_clients_die_too),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

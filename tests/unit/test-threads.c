@@ -1,0 +1,198 @@
+/* Clients and workers as threads of one process over one mapping: what a thread sanitizer can see
+ * (-Db_sanitize=thread), which between processes it cannot. Each thread has its own struct channel, as each process
+ * has. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "ipc/bell.h"
+#include "ipc/client/session-internal.h"
+#include "ipc/doorbell.h"
+#include "ipc/event.h"
+
+enum { CLIENTS = 2, WORKERS = 3, SLOTS = 16, JOBS = 4000 };
+
+#define STUCK_NS UINT64_C(60000000000)
+
+struct pool {
+        struct layout_bell *bell;
+        struct channel channels[CLIENTS];
+        int bell_fd, doorbell_fd, channel_fds[CLIENTS], done_fds[CLIENTS];
+        _Atomic uint64_t record[WORKERS];
+        _Atomic bool stop;
+        _Atomic uint32_t n_cancelled;
+};
+
+struct thread {
+        pthread_t id;
+        struct pool *pool;
+        uint32_t index;
+        const char *error;
+};
+
+static void run(struct channel *c, uint32_t slot, uint64_t word, int done_fd) {
+        uint64_t n;
+        memcpy(&n, channel_payload(c, slot), sizeof n);
+        n = n * 7 + 1;
+        memcpy(channel_result_data(c, slot), &n, sizeof n);
+        *channel_result(c, slot) = (struct layout_result){.bytes = sizeof n, .generation = slot_generation(word)};
+        bool is_cancelled = slot_flags(channel_word(c, slot)) & SLOT_CANCEL;
+        if (channel_finish(c, slot, word, is_cancelled ? SLOT_CANCELLED : SLOT_DONE, done_fd) < 0)
+                abort();
+}
+
+static bool has_reason(struct pool *p) { return bell_has_work(p->bell) || atomic_load(&p->stop); }
+
+static void *work(void *argument) {
+        struct thread *t = argument;
+        struct pool *p = t->pool;
+        struct channel channels[CLIENTS];
+        memcpy(channels, p->channels, sizeof channels);
+        while (!atomic_load(&p->stop)) {
+                bool ran = false;
+                for (uint32_t i = 0; i < CLIENTS; i++) {
+                        uint32_t slot;
+                        uint64_t word;
+                        if (!bell_channel_has_work(p->bell, i))
+                                continue;
+                        int r = channel_claim(&channels[i], i, t->index, false, event_now_ns(), &p->record[t->index],
+                                              p->done_fds[i], &slot, &word);
+                        if (!channel_has_work(&channels[i])) {
+                                bell_clear_work(p->bell, i);
+                                if (channel_has_work(&channels[i]))
+                                        bell_mark_work(p->bell, i);
+                        }
+                        if (r != CHANNEL_CLAIMED)
+                                continue;
+                        bell_pass_on(p->bell);
+                        run(&channels[i], slot, word, p->done_fds[i]);
+                        ran = true;
+                }
+                if (ran)
+                        continue;
+                bell_spin_begin(p->bell, t->index);
+                for (unsigned i = 0; i < 50 && !has_reason(p); i++)
+                        event_pause();
+                bell_spin_end(p->bell, t->index);
+                uint32_t seen = bell_sleep_begin(p->bell, t->index);
+                if (!has_reason(p))
+                        event_wait(&p->bell->seq, seen, EVENT_FOREVER);
+                bell_sleep_end(p->bell, t->index);
+        }
+        return NULL;
+}
+
+static const char *fetch(struct pool *p, struct session *s) {
+        struct session_result r;
+        if (session_next(s, &r, event_now_ns() + STUCK_NS) != 1)
+                return "a job got no verdict";
+        if (r.state == SLOT_CANCELLED) {
+                atomic_fetch_add(&p->n_cancelled, 1);
+                return NULL;
+        }
+        uint64_t n;
+        if (r.state != SLOT_DONE || r.bytes != sizeof n)
+                return "not done";
+        memcpy(&n, r.data, sizeof n);
+        return n == r.user * 7 + 1 ? NULL : "a wrong answer";
+}
+
+static void *submit(void *argument) {
+        struct thread *t = argument;
+        struct pool *p = t->pool;
+        static struct schema schema;
+        int pair[2];
+        struct session *s = calloc(1, sizeof *s);
+        if (!s || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+                abort();
+        s->channel = p->channels[t->index];
+        s->bell = p->bell;
+        s->index = t->index;
+        s->schema = &schema;
+        s->doorbell_fd = p->doorbell_fd;
+        s->done_fd = p->done_fds[t->index];
+        s->socket_fd = pair[0];
+        session_init_slots(s);
+
+        unsigned seed = t->index;
+        for (uint64_t n = 0; n < JOBS && !t->error; n++) {
+                const struct session_job job = {
+                        .priority = (uint32_t)n % LAYOUT_PRIORITIES, .payload = &n, .bytes = sizeof n, .user = n};
+                uint32_t slot;
+                session_set_spin(s, rand_r(&seed) % 2 ? 0 : 100);
+                if (session_submit(s, &job, &slot) < 0)
+                        t->error = "submit failed";
+                if (rand_r(&seed) % 8 == 0)
+                        session_cancel(s, slot);
+                uint32_t window = n % 300 < 100 ? 1 : SLOTS;
+                while (session_in_flight(s) >= window && !t->error)
+                        t->error = fetch(p, s);
+        }
+        while (session_in_flight(s) > 0 && !t->error)
+                t->error = fetch(p, s);
+
+        close(pair[0]);
+        close(pair[1]);
+        free(s->slots);
+        free(s->free_slots);
+        free(s->n_busy);
+        free(s->copy);
+        free(s);
+        return NULL;
+}
+
+static void test_clients_and_workers(void **state) {
+        static struct pool p;
+        struct thread workers[WORKERS], clients[CLIENTS];
+        struct channel_geometry g;
+        assert_int_equal(channel_geometry_init(&g, SLOTS, 64), 0);
+        assert_int_equal(bell_create("test", &p.bell, &p.bell_fd), 0);
+        assert_int_equal(doorbell_create(&p.doorbell_fd), 0);
+        bell_set_mode(p.bell, BELL_FUTEX);
+        for (uint32_t i = 0; i < CLIENTS; i++) {
+                assert_int_equal(channel_create(&p.channels[i], &g, "test", &p.channel_fds[i]), 0);
+                assert_int_equal(doorbell_create(&p.done_fds[i]), 0);
+        }
+        for (uint32_t i = 0; i < WORKERS; i++) {
+                workers[i] = (struct thread){.pool = &p, .index = i};
+                assert_int_equal(pthread_create(&workers[i].id, NULL, work, &workers[i]), 0);
+        }
+        for (uint32_t i = 0; i < CLIENTS; i++) {
+                clients[i] = (struct thread){.pool = &p, .index = i};
+                assert_int_equal(pthread_create(&clients[i].id, NULL, submit, &clients[i]), 0);
+        }
+        for (uint32_t i = 0; i < CLIENTS; i++) {
+                pthread_join(clients[i].id, NULL);
+                if (clients[i].error)
+                        fail_msg("client %u: %s", i, clients[i].error);
+        }
+        atomic_store(&p.stop, true);
+        bell_broadcast(p.bell);
+        for (uint32_t i = 0; i < WORKERS; i++)
+                pthread_join(workers[i].id, NULL);
+        assert_true(atomic_load(&p.n_cancelled) > 0);
+
+        for (uint32_t i = 0; i < CLIENTS; i++) {
+                for (uint32_t slot = 0; slot < SLOTS; slot++)
+                        assert_int_equal(slot_state(channel_word(&p.channels[i], slot)), SLOT_FREE);
+                channel_unmap(&p.channels[i]);
+                close(p.channel_fds[i]);
+                close(p.done_fds[i]);
+        }
+        bell_unmap(p.bell);
+        close(p.bell_fd);
+        close(p.doorbell_fd);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {cmocka_unit_test(test_clients_and_workers)};
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
