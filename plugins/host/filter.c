@@ -198,6 +198,8 @@ static const struct {
         {SCMP_SYS(prctl), IN_ALL, 1, {EQ(0, PR_GET_NAME)}},
         {SCMP_SYS(prctl), IN_ALL, 1, {EQ(0, PR_SET_VMA)}},
         {SCMP_SYS(prctl), IN_TEMPLATE_LOAD, 2, {EQ(0, PR_SET_PDEATHSIG), EQ(1, SIGKILL)}},
+        {SCMP_SYS(prctl), IN_TEMPLATE_LOAD, 1, {EQ(0, PR_GET_TID_ADDRESS)}},
+        {SCMP_SYS(get_robust_list), IN_TEMPLATE_LOAD, 1, {EQ(0, 0)}},
         {SCMP_SYS(prlimit64), IN_ALL, 2, {EQ(0, 0), EQ(2, 0)}},
         {SCMP_SYS(recvmsg), IN_ALL, 1, {EQ(0, WIRE_CONTROL_FD)}},
         {SCMP_SYS(sendmsg), IN_ALL, 1, {EQ(0, WIRE_CONTROL_FD)}},
