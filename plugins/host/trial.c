@@ -1,0 +1,218 @@
+/* Owns the broker's side of everything one worker needs: pool memory, a bell, a channel, and the orders that hand them
+ * over.
+ *
+ * Order of a trial: init → set up → await ready → open → begin, commit, wait … → retire → deinit. Like the real broker
+ * it takes nothing from the worker on trust; unlike it, it supervises nothing: `armed` stands from the start, so no
+ * doorbell rings for a tick. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "ipc/event.h"
+#include "ipc/packet.h"
+#include "ipc/segment.h"
+#include "plugins/host/trial.h"
+
+enum { TRIAL_MAX_FILE = 64 << 20 };
+
+/* ---- the plugin's sealed copy ---- */
+
+static int fill_and_seal(int to, int from, off_t bytes) {
+        for (off_t at = 0; at < bytes;) {
+                ssize_t n = sendfile(to, from, &at, (size_t)(bytes - at));
+                if (n <= 0)
+                        return n < 0 ? -errno : -EIO;
+        }
+        return fcntl(to, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0 ? -errno : 0;
+}
+
+static int copy_file(int from, int *ret_fd) {
+        struct stat st;
+        if (fstat(from, &st) < 0)
+                return -errno;
+        if (!S_ISREG(st.st_mode) || st.st_size == 0)
+                return -ENOEXEC;
+        if (st.st_size > TRIAL_MAX_FILE)
+                return -EFBIG;
+        int fd = memfd_create("drover-plugin", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        if (fd < 0)
+                return -errno;
+        int r = fill_and_seal(fd, from, st.st_size);
+        if (r < 0)
+                close(fd);
+        else
+                *ret_fd = fd;
+        return r;
+}
+
+int trial_open_plugin(const char *path, int *ret_fd) {
+        int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+        if (fd < 0)
+                return -errno;
+        int r = copy_file(fd, ret_fd);
+        close(fd);
+        return r;
+}
+
+/* ---- memory ---- */
+
+int trial_init(struct trial *t) {
+        *t = (struct trial){
+                .pool_fd = -1, .bell_fd = -1, .channel_fd = -1, .doorbell_fd = -1, .done_fd = -1, .control_fd = -1};
+        struct channel_geometry g;
+        void *pool;
+        int r = segment_create("drover-trial-pool", LAYOUT_POOL_BYTES, &t->pool_fd);
+        if (r >= 0)
+                r = segment_map(t->pool_fd, 0, LAYOUT_POOL_BYTES, true, &pool);
+        if (r < 0)
+                return r;
+        t->pool = pool;
+        t->line = &t->pool->worker[0];
+        atomic_store_explicit(&t->pool->armed, 1, memory_order_relaxed);
+        r = bell_create("drover-trial-bell", &t->bell, &t->bell_fd);
+        if (r >= 0)
+                r = channel_geometry_init(&g, TRIAL_SLOTS, TRIAL_SLOT_BYTES);
+        if (r >= 0)
+                r = channel_create(&t->channel, &g, "drover-trial-channel", &t->channel_fd);
+        if (r < 0)
+                return r;
+        bell_set_mode(t->bell, BELL_FUTEX);
+        t->doorbell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        t->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        return t->doorbell_fd < 0 || t->done_fd < 0 ? -errno : 0;
+}
+
+void trial_deinit(struct trial *t) {
+        const int fds[] = {t->pool_fd, t->bell_fd, t->channel_fd, t->doorbell_fd, t->done_fd, t->control_fd};
+        for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
+                if (fds[i] >= 0)
+                        close(fds[i]);
+        segment_unmap(t->pool, LAYOUT_POOL_BYTES);
+        if (t->bell)
+                bell_unmap(t->bell);
+        channel_unmap(&t->channel);
+        schema_free(t->schema);
+        *t = (struct trial){0};
+}
+
+/* ---- orders ---- */
+
+static int give_order(struct trial *t, const struct worker_order *order, const int *fds, unsigned n_fds) {
+        int r = packet_send(t->control_fd, order, sizeof *order, fds, n_fds);
+        if (r >= 0)
+                event_broadcast(&t->line->control);
+        return r;
+}
+
+int trial_set_up(struct trial *t, int control_fd, int output_fd) {
+        t->control_fd = control_fd;
+        const struct worker_order order = {
+                .type = ORDER_SETUP, .version = WIRE_VERSION, .model = 1, .id = 1, .pool = "trial"};
+        return give_order(t, &order, (const int[]){t->pool_fd, t->doorbell_fd, output_fd}, 3);
+}
+
+struct ready {
+        struct worker_report report;
+        char schema[WIRE_MAX_REPORT - sizeof(struct worker_report)];
+};
+
+static int read_ready(struct trial *t, struct ready *m, size_t bytes, char *text) {
+        struct worker_report *report = &m->report;
+        snprintf(text, WIRE_TEXT, "the worker reports nonsense");
+        if (bytes < sizeof *report || report->version != WIRE_VERSION)
+                return -EPROTO;
+        if (report->type == REPORT_FAILED) {
+                report->text[sizeof report->text - 1] = 0;
+                snprintf(text, WIRE_TEXT, "%s", report->text);
+                return report->error > 0 && report->error < 4096 ? -report->error : -EPROTO;
+        }
+        if (report->type != REPORT_READY || report->text_bytes != bytes - sizeof *report)
+                return -EPROTO;
+        memcpy(t->sandbox, report->sandbox, sizeof t->sandbox - 1);
+        return schema_parse(m->schema, report->text_bytes, &t->schema, text, WIRE_TEXT) < 0 ? -EPROTO : 0;
+}
+
+int trial_await_ready(struct trial *t, char *text) {
+        struct ready *m = calloc(1, sizeof *m);
+        if (!m)
+                return -ENOMEM;
+        size_t bytes = 0;
+        struct pollfd p = {.fd = t->control_fd, .events = POLLIN};
+        while (poll(&p, 1, -1) < 0 && errno == EINTR)
+                ;
+        int r = packet_receive(t->control_fd, m, sizeof *m, &bytes, NULL, NULL);
+        if (r < 0 || bytes == 0)
+                r = -ECONNRESET;
+        else
+                r = read_ready(t, m, bytes, text);
+        free(m);
+        return r;
+}
+
+int trial_open(struct trial *t) {
+        const struct worker_order bell = {.type = ORDER_BELL, .version = WIRE_VERSION};
+        const struct worker_order channel = {
+                .type = ORDER_CHANNEL, .version = WIRE_VERSION, .n_slots = TRIAL_SLOTS, .slot_bytes = TRIAL_SLOT_BYTES};
+        atomic_store_explicit(&t->line->command, WORKER_RUN, memory_order_release);
+        int r = give_order(t, &bell, &t->bell_fd, 1);
+        return r < 0 ? r : give_order(t, &channel, (const int[]){t->channel_fd, t->done_fd}, 2);
+}
+
+void trial_retire(struct trial *t) {
+        atomic_store_explicit(&t->line->command, WORKER_RETIRE, memory_order_release);
+        event_broadcast(&t->line->control);
+}
+
+/* ---- jobs ---- */
+
+int trial_begin(struct trial *t, uint32_t slot) { return channel_begin(&t->channel, slot); }
+
+int trial_commit(struct trial *t, uint32_t slot, uint32_t type, size_t bytes) {
+        *channel_job(&t->channel, slot) = (struct layout_job){
+                .type = type,
+                .bytes = (uint32_t)bytes,
+                .priority = LAYOUT_PRIORITY_DEFAULT,
+                .id = slot + 1,
+                .queued_ns = event_now_ns(),
+        };
+        int r = channel_commit(&t->channel, slot, LAYOUT_PRIORITY_DEFAULT);
+        if (r >= 0)
+                bell_ring(t->bell, 0, t->doorbell_fd);
+        return r;
+}
+
+static int poll_timeout_ms(uint64_t deadline_ns) {
+        uint64_t now_ns = event_now_ns();
+        if (deadline_ns == EVENT_FOREVER)
+                return -1;
+        return deadline_ns <= now_ns ? 0 : (int)((deadline_ns - now_ns) / 1000000 + 1);
+}
+
+int trial_wait(struct trial *t, uint32_t slot, uint64_t deadline_ns, uint64_t *ret_word) {
+        for (;;) {
+                uint64_t count;
+                ssize_t n = read(t->done_fd, &count, sizeof count);
+                (void)n;
+                channel_wait_begin(&t->channel, DONE_DOORBELL);
+                uint64_t word = channel_word(&t->channel, slot);
+                if (slot_is_verdict(word)) {
+                        channel_wait_end(&t->channel);
+                        *ret_word = word;
+                        return 0;
+                }
+                struct pollfd p[2] = {{.fd = t->done_fd, .events = POLLIN}, {.fd = t->control_fd, .events = POLLIN}};
+                int r = poll(p, 2, poll_timeout_ms(deadline_ns));
+                if (r == 0)
+                        return -ETIMEDOUT;
+                if (r > 0 && p[1].revents && !slot_is_verdict(channel_word(&t->channel, slot)))
+                        return -ECONNRESET;
+        }
+}

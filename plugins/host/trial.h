@@ -1,0 +1,52 @@
+/* A broker for one worker and a few jobs: what --run and the host's own tests stand on. Trusts the worker as little as
+ * the real one. */
+#pragma once
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "ipc/bell.h"
+#include "ipc/channel.h"
+#include "ipc/schema.h"
+#include "ipc/wire.h"
+
+enum { TRIAL_SLOTS = 64, TRIAL_SLOT_BYTES = LAYOUT_MAX_SLOT_BYTES };
+
+struct trial {
+        int pool_fd, bell_fd, channel_fd, doorbell_fd, done_fd;
+        int control_fd; /* of the worker; -1: none */
+        struct layout_pool *pool;
+        struct layout_worker *line; /* the worker's: number 0 */
+        struct layout_bell *bell;
+        struct channel channel;
+        struct schema *schema; /* after trial_await_ready */
+        char sandbox[64];
+};
+
+/* Memory and doorbells. 0 or -errno; trial_deinit is due in either case. */
+int trial_init(struct trial *t);
+void trial_deinit(struct trial *t);
+
+/* A sealed copy of the plugin file. -ENOEXEC if it is no regular file or empty, -EFBIG over 64 MiB. */
+int trial_open_plugin(const char *path, int *ret_fd);
+
+/* Takes over a worker by its control socket: ORDER_SETUP, with `output_fd` as its stdout and stderr. */
+int trial_set_up(struct trial *t, int control_fd, int output_fd);
+
+/* Waits for READY and reads the schema. -ECONNRESET: the worker is dead or dying; else the worker's own word in `text`
+ * (of WIRE_TEXT bytes), as a negative errno, -EPROTO if it made no sense. */
+int trial_await_ready(struct trial *t, char *text);
+
+/* Bell and channel; the worker may claim. */
+int trial_open(struct trial *t);
+
+/* Submits the job whose payload was written to channel_payload(&t->channel, slot); trial_begin first. */
+int trial_begin(struct trial *t, uint32_t slot);
+int trial_commit(struct trial *t, uint32_t slot, uint32_t type, size_t bytes);
+
+/* Its verdict word. -ECONNRESET: the worker died first. -ETIMEDOUT at the deadline (CLOCK_MONOTONIC ns, EVENT_FOREVER).
+ */
+int trial_wait(struct trial *t, uint32_t slot, uint64_t deadline_ns, uint64_t *ret_word);
+
+/* Tells it to end after the job in hand. */
+void trial_retire(struct trial *t);
