@@ -278,7 +278,11 @@ static void host_enclose(struct host *h, struct enclosure *e) {
         int r = load_metadata(&h->plugin, WIRE_PLUGIN_FD, error, sizeof error);
         if (r < 0)
                 host_fail(h, REASON_INIT, -r, true, "%s", error);
-        r = sandbox_prepare(&h->sandbox, h->config.role == HOST_TEMPLATE);
+        bool is_template = h->config.role == HOST_TEMPLATE;
+        if (is_template && template_prepare(h) < 0)
+                host_fail(h, REASON_INIT, ENOTSUP, true,
+                          "this kernel does not tell PR_GET_TID_ADDRESS: use StartMethod=spawn");
+        r = sandbox_prepare(&h->sandbox, is_template);
         if (r >= 0 && (e->stat_fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC)) < 0)
                 r = -errno;
         if (r >= 0)
@@ -288,7 +292,7 @@ static void host_enclose(struct host *h, struct enclosure *e) {
         prewarm();
         r = load_needed(&h->plugin, on_needed_loaded, e, error, sizeof error);
         if (r < 0)
-                host_fail(h, h->config.role == HOST_TEMPLATE ? REASON_PRELOAD : REASON_INIT, -r, true, "%s", error);
+                host_fail(h, is_template ? REASON_PRELOAD : REASON_INIT, -r, true, "%s", error);
         sandbox_on_breach(host_on_breach, h);
         sandbox_on_crash(host_on_crash, h);
         e->n_threads = count_threads(e->stat_fd);

@@ -78,6 +78,10 @@ struct host {
         struct drover_worker worker;
         struct drover_preload_ctx preload;
         void *state; /* of worker_init */
+
+        /* a template's: what its fork must set right in the child */
+        void *tid_address, *robust_list;
+        size_t robust_list_bytes;
 };
 
 /* Chapter "set up". -EPIPE: the broker is gone; any other trouble ends the process. */

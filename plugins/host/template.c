@@ -11,7 +11,6 @@
  *
  * While it forks, the template takes nothing else from the socket, so workers come in the order of their requests. */
 #include <errno.h>
-#include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -22,25 +21,25 @@
 #include "ipc/packet.h"
 #include "plugins/host/template.h"
 
-struct template {
-        struct host *host;
-        int *tid_address; /* glibc's cached thread id */
-        struct robust_list_head *robust_list;
-        size_t robust_list_bytes;
-};
+int template_prepare(struct host *h) {
+        if (prctl(PR_GET_TID_ADDRESS, &h->tid_address) < 0 ||
+            syscall(SYS_get_robust_list, 0, &h->robust_list, &h->robust_list_bytes) < 0)
+                return -errno;
+        return h->tid_address ? 0 : -ENOTSUP;
+}
 
 /* As fork(), but the child is our parent's. */
-static pid_t template_fork(const struct template *t) {
-        unsigned long cookie = t->host->sandbox.cookie;
+static pid_t template_fork(const struct host *h) {
+        unsigned long cookie = h->sandbox.cookie;
 #if defined(__x86_64__)
-        long pid = syscall(SYS_clone, FILTER_FORK_FLAGS, 0, NULL, t->tid_address, cookie);
+        long pid = syscall(SYS_clone, FILTER_FORK_FLAGS, 0, NULL, h->tid_address, cookie);
 #else
-        long pid = syscall(SYS_clone, FILTER_FORK_FLAGS, 0, NULL, cookie, t->tid_address);
+        long pid = syscall(SYS_clone, FILTER_FORK_FLAGS, 0, NULL, cookie, h->tid_address);
 #endif
         if (pid < 0)
                 return -errno;
         if (pid == 0)
-                syscall(SYS_set_robust_list, t->robust_list, t->robust_list_bytes);
+                syscall(SYS_set_robust_list, h->robust_list, h->robust_list_bytes);
         return (pid_t)pid;
 }
 
@@ -58,26 +57,20 @@ _Noreturn static void become_worker(struct host *h, int control_fd) {
         host_serve(h);
 }
 
-static int template_answer(const struct template *t, const struct template_request *q, int control_fd) {
+static int template_answer(struct host *h, const struct template_request *q, int control_fd) {
         struct template_event e = {.type = TEMPLATE_FORKED, .version = WIRE_VERSION, .worker = q->worker};
-        pid_t pid = template_fork(t);
+        pid_t pid = template_fork(h);
         if (pid == 0)
-                become_worker(t->host, control_fd);
+                become_worker(h, control_fd);
         if (pid < 0) {
                 e.error = -pid;
                 strcpy(e.text, "the template could not fork a worker");
         } else
                 e.pid = pid;
-        return host_send(t->host, &e, sizeof e);
+        return host_send(h, &e, sizeof e);
 }
 
 _Noreturn void template_serve(struct host *h) {
-        struct template t = {.host = h};
-        if (prctl(PR_GET_TID_ADDRESS, &t.tid_address) < 0 || !t.tid_address ||
-            syscall(SYS_get_robust_list, 0, &t.robust_list, &t.robust_list_bytes) < 0)
-                host_fail(h, REASON_INIT, errno, true,
-                          "this kernel cannot tell PR_GET_TID_ADDRESS: use StartMethod=spawn");
-
         const struct template_event ready = {.type = TEMPLATE_READY, .version = WIRE_VERSION};
         int r = host_send(h, &ready, sizeof ready);
         while (r >= 0) {
@@ -90,8 +83,7 @@ _Noreturn void template_serve(struct host *h) {
                         continue;
                 if (r < 0 || bytes == 0)
                         break;
-                r = bytes == sizeof q && q.version == WIRE_VERSION && n_fds == 1 ? template_answer(&t, &q, fd)
-                                                                                 : -EPROTO;
+                r = bytes == sizeof q && q.version == WIRE_VERSION && n_fds == 1 ? template_answer(h, &q, fd) : -EPROTO;
                 if (n_fds == 1)
                         close(fd);
         }
