@@ -43,9 +43,9 @@ static void death_describe_syscall(uint32_t syscall, char *text, size_t bytes) {
 
         death_syscall_name(syscall, name, sizeof(name));
         if (syscall)
-                snprintf(text, bytes, "system call %s, which its sandbox forbids", name);
+                snprintf(text, bytes, "system call %s (its sandbox forbids it)", name);
         else
-                snprintf(text, bytes, "a system call that its sandbox forbids");
+                snprintf(text, bytes, "a system call (its sandbox forbids it)");
 }
 
 void death_describe(enum death_reason reason, int32_t signal, int32_t status, uint32_t syscall, char *text, size_t bytes) {

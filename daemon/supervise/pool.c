@@ -369,7 +369,7 @@ void pool_on_template(struct pool *p, const struct spawn_event *e) {
         char text[sizeof(e->text)];
         snprintf(text, sizeof(text), "%s", e->text);
         if (p->generation == e->generation)
-                log_warning("pool %s: its template (pid %d) ended: %s", p->config.name, (int)e->pid, text);
+                log_debug("pool %s: its template (pid %d) ended: %s", p->config.name, (int)e->pid, text);
 }
 
 /* ---- verbs ---- */

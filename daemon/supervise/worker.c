@@ -464,6 +464,26 @@ void worker_free(struct worker *w) {
         free(w);
 }
 
+/* The template knows the number, we know the name. */
+static void worker_add_syscall(struct worker *w, uint32_t syscall) {
+        char call[64];
+        size_t bytes = strlen(w->text);
+        death_syscall_name(syscall, call, sizeof(call));
+        snprintf(w->text + bytes, sizeof(w->text) - bytes, ": %s", call);
+}
+
+/* A worker that ends as it was told to is no death; one that never came to life is told, but not counted. */
+static void worker_tell_death(struct worker *w, const struct death *death, bool had_job) {
+        struct pool *p = w->pool;
+        if ((w->doom == REASON_RECYCLED || w->doom == REASON_OPERATOR) && !had_job)
+                return;
+        death_record(p, death);
+        p->counters.worker_deaths += w->pid != 0;
+        if (w->ready_ns)
+                log_notice("pool %s: worker %llu (pid %d) died: %s", p->config.name, (unsigned long long)w->id, (int)w->pid,
+                           death->text);
+}
+
 void worker_on_gone(struct worker *w, const struct spawn_event *e) {
         struct pool *p = w->pool;
         struct supervisor *s = p->supervisor;
@@ -477,6 +497,8 @@ void worker_on_gone(struct worker *w, const struct spawn_event *e) {
                 w->is_permanent = e->is_permanent;
                 w->said = e->reason ? e->reason : REASON_INIT;
                 worker_take_text(w, e->text);
+                if (syscall)
+                        worker_add_syscall(w, syscall);
         }
         enum death_reason reason = death_reason_of(w, e, syscall);
         bool by_signal = e->code == CLD_KILLED || e->code == CLD_DUMPED;
@@ -494,13 +516,7 @@ void worker_on_gone(struct worker *w, const struct spawn_event *e) {
         struct death death = worker_make_death(w, e, &recovery, reason, syscall);
         p->workers[w->index] = NULL;
         supervisor_forget_worker(s, w);
-        bool is_death = !(w->doom == REASON_RECYCLED || w->doom == REASON_OPERATOR) || recovery.had_job;
-        if (is_death) {
-                death_record(p, &death);
-                p->counters.worker_deaths++;
-                log_notice("pool %s: worker %llu (pid %d) died: %s", p->config.name, (unsigned long long)w->id, (int)w->pid,
-                           death.text);
-        }
+        worker_tell_death(w, &death, recovery.had_job);
         SUPERVISOR_TELL(s, on_worker_removed, w, &death);
         pool_on_worker_gone(p, w, reason, recovery.had_job);
         worker_free(w);
