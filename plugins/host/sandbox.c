@@ -76,9 +76,19 @@ static long gate_open(const char *path) {
                 int fd = fcntl(WIRE_PLUGIN_FD, F_DUPFD_CLOEXEC, 0);
                 return fd < 0 ? -errno : fd;
         }
-        /* A sanitizer's runtime reads these for its reports. */
+        /* glibc reads these by itself and has another way: malloc counts CPUs and asks about overcommitment as threads
+         * come and go, sysconf counts, pthread_getattr_np looks for the stack. */
+        static const char *const probed[] = {"/sys/devices/system/cpu/online",
+                                             "/sys/devices/system/cpu/possible",
+                                             "/proc/stat",
+                                             "/proc/meminfo",
+                                             "/proc/self/maps",
+                                             "/proc/sys/vm/overcommit_memory"};
+        for (size_t i = 0; path && i < sizeof probed / sizeof *probed; i++)
+                if (strcmp(path, probed[i]) == 0)
+                        return -EACCES;
         if (SANDBOX_IS_SANITIZED && path && strncmp(path, "/proc/self/", 11) == 0)
-                return -EACCES;
+                return -EACCES; /* for its runtime's reports */
         return -ENOSYS;
 }
 
