@@ -349,7 +349,7 @@ void pool_on_worker_gone(struct pool *p, struct worker *w, enum death_reason rea
                         pool_refuse(p, w->text);
                 return;
         }
-        if (had_job || w->doom != REASON_NONE || reason == REASON_SPAWNER_LOST || !p->is_wanted)
+        if (had_job || (w->doom != REASON_NONE && w->doom != REASON_INIT) || reason == REASON_SPAWNER_LOST || !p->is_wanted)
                 return;
         if (was_ready && event_now_ns() - w->ready_ns > p->config.start_limit_interval_ns)
                 restart_note_healthy(&p->restart);

@@ -26,6 +26,10 @@
 #include "ipc/event.h"
 #include "ipc/packet.h"
 
+enum { WORKER_START_LIMIT_S = 30 }; /* constructors, preload, worker_init: a plugin that hangs there is a failure, not a wait */
+
+static void worker_on_start_timer(struct loop_timer *t);
+
 static uint64_t worker_realtime_us(void) {
         struct timespec t;
         clock_gettime(CLOCK_REALTIME, &t);
@@ -69,6 +73,8 @@ int worker_start(struct pool *p, uint32_t index, struct worker **ret) {
         memset(&p->memory->worker[index], 0, sizeof(p->memory->worker[index]));
         p->workers[index] = w;
         supervisor_add_worker(s, w);
+        loop_timer_set(s->loop, &w->kill_timer, event_now_ns() + WORKER_START_LIMIT_S * UINT64_C(1000000000),
+                       worker_on_start_timer, w);
         SUPERVISOR_TELL(s, on_worker_added, w);
         *ret = w;
         return 0;
@@ -203,6 +209,7 @@ static void worker_do_setup(struct worker *w) {
 
 static void worker_do_ready(struct worker *w) {
         w->ready_ns = event_now_ns();
+        loop_timer_stop(&w->kill_timer);
         worker_sync(w);
         worker_command(w);
         pool_on_worker_ready(w->pool, w);
@@ -259,6 +266,12 @@ static void worker_step(struct worker *w, enum worker_event event) {
                 SUPERVISOR_TELL(w->pool->supervisor, on_worker_state, w);
 }
 
+static void worker_on_start_timer(struct loop_timer *t) {
+        struct worker *w = t->user;
+        snprintf(w->text, sizeof(w->text), "it was not ready %d s after its start", WORKER_START_LIMIT_S);
+        worker_kill_now(w, REASON_INIT);
+}
+
 static void worker_on_kill_timer(struct loop_timer *t) {
         struct worker *w = t->user;
         worker_judge(w, SLOT_CANCELLED, w->doom);
@@ -278,7 +291,7 @@ void worker_kill_now(struct worker *w, enum death_reason why) {
 }
 
 void worker_kill_after(struct worker *w, uint64_t grace_ns) {
-        if (!w->kill_timer.heap_index)
+        if (!w->kill_timer.heap_index || w->ready_ns == 0)
                 loop_timer_set(w->pool->supervisor->loop, &w->kill_timer, event_now_ns() + grace_ns, worker_on_kill_timer, w);
 }
 
