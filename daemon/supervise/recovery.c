@@ -104,6 +104,11 @@ void recovery_run(struct worker *w, const struct layout_verdict *line, bool is_c
                 if (!c)
                         continue;
                 recovery_sweep(w, c, line, is_charged);
+                /* It may have died between clearing the work bit and looking again, or between taking done_wait and the
+                 * wake-up (ipc/PROTOCOL.md, "Deaths"). */
+                if (channel_has_work(&c->channel))
+                        bell_mark_work(p->bells[c->bell].memory, c->index);
+                channel_broadcast(&c->channel, c->done_fd);
                 c->attached[w->index / 64] &= ~(UINT64_C(1) << w->index % 64);
                 c->drop_sent[w->index / 64] &= ~(UINT64_C(1) << w->index % 64);
                 pool_channel_collect(c);
