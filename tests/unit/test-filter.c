@@ -1,0 +1,316 @@
+/* The filters as the kernel will run them: the compiled programs, evaluated here, for every system call number. */
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "plugins/host/filter.h"
+
+enum { PID = 4711, N_CALLS = 1024, X32 = 0x40000000 };
+static const uint64_t cookie = UINT64_C(0x1122334455667788);
+
+#if defined(__x86_64__)
+#define OUR_ARCH AUDIT_ARCH_X86_64
+#define TLS_ARGUMENT 4
+#else
+#define OUR_ARCH AUDIT_ARCH_AARCH64
+#define TLS_ARGUMENT 3
+#endif
+
+/* ---- a classic BPF machine, from its specification and nothing else ---- */
+
+static uint32_t evaluate(const struct sock_filter *code, unsigned n, const struct seccomp_data *d) {
+        uint32_t a = 0, x = 0, mem[BPF_MEMWORDS] = {0};
+        for (unsigned pc = 0; pc < n; pc++) {
+                const struct sock_filter *i = &code[pc];
+                uint32_t operand = BPF_SRC(i->code) == BPF_X ? x : i->k;
+                bool taken;
+                switch (BPF_CLASS(i->code)) {
+                case BPF_LD:
+                        assert_true(i->k + 4 <= sizeof *d || BPF_MODE(i->code) == BPF_MEM ||
+                                    BPF_MODE(i->code) == BPF_IMM);
+                        if (BPF_MODE(i->code) == BPF_ABS)
+                                memcpy(&a, (const char *)d + i->k, 4);
+                        else
+                                a = BPF_MODE(i->code) == BPF_MEM ? mem[i->k] : i->k;
+                        break;
+                case BPF_LDX:
+                        x = BPF_MODE(i->code) == BPF_MEM ? mem[i->k] : i->k;
+                        break;
+                case BPF_ST:
+                        mem[i->k] = a;
+                        break;
+                case BPF_STX:
+                        mem[i->k] = x;
+                        break;
+                case BPF_ALU:
+                        assert_int_equal(BPF_OP(i->code), BPF_AND);
+                        a &= operand;
+                        break;
+                case BPF_JMP:
+                        if (BPF_OP(i->code) == BPF_JA) {
+                                pc += i->k;
+                                break;
+                        }
+                        taken = BPF_OP(i->code) == BPF_JEQ   ? a == operand
+                                : BPF_OP(i->code) == BPF_JGT ? a > operand
+                                : BPF_OP(i->code) == BPF_JGE ? a >= operand
+                                                             : (a & operand) != 0;
+                        pc += taken ? i->jt : i->jf;
+                        break;
+                case BPF_RET:
+                        return BPF_RVAL(i->code) == BPF_A ? a : i->k;
+                case BPF_MISC:
+                        if (BPF_MISCOP(i->code) == BPF_TAX)
+                                x = a;
+                        else
+                                a = x;
+                        break;
+                }
+        }
+        fail_msg("the program ran off its end");
+        return 0;
+}
+
+static struct sock_filter code[1024];
+static unsigned n_code;
+
+static void load(enum filter_kind kind) {
+        const struct filter *f;
+        assert_int_equal(filter_get(kind, &f), 0);
+        assert_true(f->n_code <= sizeof code / sizeof *code);
+        filter_fill_in(f, PID, cookie, code);
+        n_code = f->n_code;
+}
+
+static uint32_t answer_of(uint32_t arch, int call, const uint64_t *args) {
+        struct seccomp_data d = {.nr = call, .arch = arch};
+        if (args)
+                memcpy(d.args, args, sizeof d.args);
+        return evaluate(code, n_code, &d);
+}
+
+static uint32_t answer(int call, uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a3) {
+        return answer_of(OUR_ARCH, call, (const uint64_t[6]){a0, a1, a2, a3});
+}
+
+#define assert_allowed(...) assert_int_equal(answer(__VA_ARGS__), SECCOMP_RET_ALLOW)
+#define assert_trapped(...) assert_int_equal(answer(__VA_ARGS__) & SECCOMP_RET_ACTION_FULL, SECCOMP_RET_TRAP)
+#define assert_error(error, ...) assert_int_equal(answer(__VA_ARGS__), SECCOMP_RET_ERRNO | (error))
+
+/* ---- what must hold for all three ---- */
+
+static const enum filter_kind kinds[] = {FILTER_WORKER_LOAD, FILTER_TEMPLATE_LOAD, FILTER_SERVE};
+
+static void foreign_tables_are_killed(void **state) {
+        for (unsigned k = 0; k < FILTER_N; k++) {
+                load(kinds[k]);
+                for (int call = 0; call < N_CALLS; call++) {
+                        assert_int_equal(answer_of(AUDIT_ARCH_I386, call, NULL), SECCOMP_RET_KILL_PROCESS);
+                        assert_int_equal(answer_of(AUDIT_ARCH_ARM, call, NULL), SECCOMP_RET_KILL_PROCESS);
+#if defined(__x86_64__)
+                        uint32_t r = answer_of(OUR_ARCH, call | X32, NULL);
+                        if (r != SECCOMP_RET_KILL_PROCESS)
+                                fail_msg("filter %u: x32 call %d: %#x", k, call, r);
+#endif
+                }
+        }
+}
+
+/* Whatever its arguments, such a call gets no further than the handler or an errno. */
+static void dangerous_calls_never_pass(void **state) {
+        static const int dangerous[] = {
+                SYS_openat,
+                SYS_openat2,
+                SYS_socket,
+                SYS_socketpair,
+                SYS_connect,
+                SYS_bind,
+                SYS_listen,
+                SYS_accept4,
+                SYS_sendto,
+                SYS_execve,
+                SYS_execveat,
+                SYS_clone3,
+                SYS_ptrace,
+                SYS_process_vm_readv,
+                SYS_process_vm_writev,
+                SYS_pidfd_open,
+                SYS_pidfd_send_signal,
+                SYS_pidfd_getfd,
+                SYS_kill,
+                SYS_tkill,
+                SYS_rt_sigqueueinfo,
+                SYS_io_uring_setup,
+                SYS_io_uring_enter,
+                SYS_io_uring_register,
+                SYS_bpf,
+                SYS_perf_event_open,
+                SYS_userfaultfd,
+                SYS_memfd_create,
+                SYS_mount,
+                SYS_umount2,
+                SYS_unshare,
+                SYS_setns,
+                SYS_chroot,
+                SYS_pivot_root,
+                SYS_setuid,
+                SYS_setresuid,
+                SYS_setgid,
+                SYS_setgroups,
+                SYS_capset,
+                SYS_ioctl,
+                SYS_unlinkat,
+                SYS_renameat2,
+                SYS_linkat,
+                SYS_symlinkat,
+                SYS_mkdirat,
+                SYS_fchmodat,
+                SYS_fchownat,
+                SYS_fchmod,
+                SYS_ftruncate,
+                SYS_truncate,
+                SYS_fallocate,
+                SYS_shmget,
+                SYS_shmat,
+                SYS_msgget,
+                SYS_semget,
+                SYS_mq_open,
+                SYS_keyctl,
+                SYS_add_key,
+                SYS_init_module,
+                SYS_finit_module,
+                SYS_kexec_load,
+                SYS_process_madvise,
+                SYS_personality,
+                SYS_setrlimit,
+                SYS_modify_ldt,
+                SYS_name_to_handle_at,
+                SYS_open_by_handle_at,
+                SYS_inotify_init1,
+                SYS_fanotify_init,
+                SYS_landlock_create_ruleset,
+                SYS_close_range,
+                SYS_chdir,
+                SYS_newfstatat,
+                SYS_readlinkat,
+                SYS_statx,
+                SYS_getdents64,
+        };
+        for (unsigned k = 0; k < FILTER_N; k++) {
+                load(kinds[k]);
+                for (size_t i = 0; i < sizeof dangerous / sizeof *dangerous; i++)
+                        for (unsigned bits = 0; bits < 64; bits++) {
+                                uint64_t args[6];
+                                for (int a = 0; a < 6; a++)
+                                        args[a] = bits & 1u << a ? (uint64_t)PID : 0;
+                                uint32_t action = answer_of(OUR_ARCH, dangerous[i], args) & SECCOMP_RET_ACTION_FULL;
+                                if (action != SECCOMP_RET_TRAP && action != SECCOMP_RET_ERRNO)
+                                        fail_msg("filter %u lets call %d through", k, dangerous[i]);
+                        }
+        }
+}
+
+static void the_death_call_kills(void **state) {
+        for (unsigned k = 0; k < FILTER_N; k++) {
+                load(kinds[k]);
+                assert_int_equal(answer(FILTER_DEATH_SYSCALL, FILTER_DEATH_ARGUMENT, 0, 0, 0),
+                                 SECCOMP_RET_KILL_PROCESS);
+                assert_trapped(FILTER_DEATH_SYSCALL, 0, 0, 0, 0);
+        }
+}
+
+static void arguments_are_compared_to_the_last_bit(void **state) {
+        for (unsigned k = 0; k < FILTER_N; k++) {
+                load(kinds[k]);
+                bool is_load = kinds[k] != FILTER_SERVE;
+                for (unsigned prot = 0; prot < 8; prot++) {
+                        bool fine = is_load ? (prot & 6) != 6 : !(prot & PROT_EXEC);
+                        assert_int_equal(answer(SYS_mmap, 0, 4096, prot, MAP_PRIVATE) == SECCOMP_RET_ALLOW, fine);
+                        assert_int_equal(answer(SYS_mprotect, 0, 4096, prot, 0) == SECCOMP_RET_ALLOW,
+                                         !(prot & PROT_EXEC));
+                }
+                assert_allowed(SYS_recvmsg, 3, 0, 0, 0);
+                assert_trapped(SYS_recvmsg, 5, 0, 0, 0);
+                assert_trapped(SYS_recvmsg, 3 | UINT64_C(1) << 32, 0, 0, 0);
+                assert_allowed(SYS_rt_sigaction, 32, 0, 0, 0);
+                for (unsigned signal = 1; signal < 32; signal++)
+                        assert_trapped(SYS_rt_sigaction, signal, 0, 0, 0);
+                assert_trapped(SYS_futex, 0, 6 /* FUTEX_LOCK_PI */, 0, 0);
+                assert_allowed(SYS_futex, 0, 0 | 128, 0, 0);
+                assert_error(ENOSYS, SYS_clone3, 0, 0, 0, 0);
+                assert_error(EACCES, SYS_faccessat, 0, 0, 0, 0);
+                assert_trapped(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0);
+                assert_trapped(SYS_prctl, PR_SET_PDEATHSIG, 0, 0, 0);
+        }
+}
+
+/* ---- what differs ---- */
+
+static uint32_t clone_answer(uint64_t flags, uint64_t stack, uint64_t tls) {
+        uint64_t args[6] = {flags, stack};
+        args[TLS_ARGUMENT] = tls;
+        return answer_of(OUR_ARCH, SYS_clone, args);
+}
+
+static void only_the_template_forks_and_only_its_own_way(void **state) {
+        const uint64_t threads = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
+                                 CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
+        const uint64_t plain_fork = CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD;
+        for (unsigned k = 0; k < FILTER_N; k++) {
+                load(kinds[k]);
+                bool is_template = kinds[k] == FILTER_TEMPLATE_LOAD;
+                assert_int_equal(clone_answer(threads, 4096, 99), SECCOMP_RET_ALLOW);
+                assert_int_equal(clone_answer(FILTER_FORK_FLAGS, 0, cookie) == SECCOMP_RET_ALLOW, is_template);
+                assert_int_equal(clone_answer(FILTER_FORK_FLAGS, 0, cookie + 1), SECCOMP_RET_TRAP);
+                assert_int_equal(clone_answer(FILTER_FORK_FLAGS, 0, cookie ^ UINT64_C(1) << 40), SECCOMP_RET_TRAP);
+                assert_int_equal(clone_answer(FILTER_FORK_FLAGS, 4096, cookie), SECCOMP_RET_TRAP);
+                assert_int_equal(clone_answer(FILTER_FORK_FLAGS | CLONE_VM, 0, cookie), SECCOMP_RET_TRAP);
+                assert_int_equal(clone_answer(plain_fork, 0, cookie), SECCOMP_RET_TRAP);
+                assert_int_equal(clone_answer(CLONE_VM | CLONE_VFORK | SIGCHLD, 0, 0), SECCOMP_RET_TRAP);
+                assert_int_equal(clone_answer(threads | CLONE_NEWUSER, 0, 0), SECCOMP_RET_TRAP);
+                assert_int_equal(answer(SYS_setsid, 0, 0, 0, 0) == SECCOMP_RET_ALLOW, is_template);
+                assert_int_equal(answer(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0) == SECCOMP_RET_ALLOW, is_template);
+        }
+}
+
+static void signals_stay_in_the_process(void **state) {
+        load(FILTER_SERVE);
+        assert_allowed(SYS_tgkill, PID, 1, SIGABRT, 0);
+        assert_trapped(SYS_tgkill, PID + 1, 1, SIGABRT, 0);
+        load(FILTER_WORKER_LOAD);
+        assert_allowed(SYS_tgkill, PID, 1, SIGABRT, 0);
+        assert_trapped(SYS_tgkill, PID + 1, 1, SIGABRT, 0);
+}
+
+static void nothing_loosens_after_stage_two(void **state) {
+        load(FILTER_SERVE);
+        assert_trapped(SYS_seccomp, 1, 0, 0, 0);
+        assert_trapped(SYS_setsid, 0, 0, 0, 0);
+        assert_trapped(SYS_dup2, 1, 2, 0, 0);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(foreign_tables_are_killed),
+                cmocka_unit_test(dangerous_calls_never_pass),
+                cmocka_unit_test(the_death_call_kills),
+                cmocka_unit_test(arguments_are_compared_to_the_last_bit),
+                cmocka_unit_test(only_the_template_forks_and_only_its_own_way),
+                cmocka_unit_test(signals_stay_in_the_process),
+                cmocka_unit_test(nothing_loosens_after_stage_two),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
