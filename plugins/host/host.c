@@ -114,11 +114,8 @@ static void host_on_crash(void *user, int signal, uintptr_t address) {
 /* ---- become ---- */
 
 static void become_default_signals(void) {
-        for (int i = 1; i < NSIG; i++) {
-                if (DROVER__SANITIZED && (i == SIGSEGV || i == SIGBUS || i == SIGILL || i == SIGFPE))
-                        continue; /* the sanitizer's own */
+        for (int i = 1; i < NSIG; i++)
                 signal(i, i == SIGPIPE ? SIG_IGN : SIG_DFL);
-        }
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
