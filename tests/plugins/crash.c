@@ -32,7 +32,7 @@ static int overflows(drover_job *job) {
 static int lives(drover_job *job) { return 0; }
 
 static const struct drover_job_type jobs[] = {
-        {.name = "segv", .handle = segv},
+        {.name = "segfault", .handle = segv},
         {.name = "abort", .handle = aborts},
         {.name = "kill", .handle = kills_itself},
         {.name = "stack", .handle = overflows},

@@ -86,7 +86,7 @@ static void deaths_are_exact(void **state) {
                 int signal, call;
         } deaths[] = {
                 {"crash", "abort", SIGABRT, -1},
-                {"crash", "segv", SIGSEGV, -1},
+                {"crash", "segfault", SIGSEGV, -1},
                 {"crash", "kill", SIGKILL, -1},
                 {"opens", "open", SIGSYS, SYS_openat},
                 {"opens", "socket", SIGSYS, SYS_socket},
