@@ -26,8 +26,14 @@ static void output_flush_line(struct worker *w) {
                 if ((unsigned char)w->output_line[i] < 0x20 && w->output_line[i] != '\t')
                         w->output_line[i] = '?'; /* no escape sequences of a plugin reach a terminal */
         w->output_line[w->output_line_bytes] = 0;
-        log_info("pool %s, worker %llu (pid %d) printed: %s", w->pool->config.name, (unsigned long long)w->id, (int)w->pid,
-                 w->output_line);
+        const char *text = w->output_line;
+        enum log_level level = LOG_LEVEL_INFO;
+        if (text[0] == '<' && text[1] >= '0' && text[1] <= '7' && text[2] == '>') { /* drover_log, in the journal's way */
+                level = text[1] - '0' < LOG_LEVEL_ERROR ? LOG_LEVEL_ERROR : text[1] - '0';
+                text += 3;
+        }
+        log_write(level, "pool %s, worker %llu (pid %d): %s", w->pool->config.name, (unsigned long long)w->id, (int)w->pid,
+                  text);
         w->output_line_bytes = 0;
 }
 
