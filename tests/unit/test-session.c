@@ -1,0 +1,471 @@
+/* The session client against a stand-in for the daemon: a peer on a socketpair answers OpenChannel, and the test itself
+ * plays worker and broker on the channel's memory. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <systemd/sd-bus.h>
+#include <systemd/sd-id128.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ipc/bell.h"
+#include "ipc/channel.h"
+#include "ipc/client/session.h"
+#include "ipc/doorbell.h"
+#include "ipc/event.h"
+#include "ipc/packet.h"
+
+enum { SLOTS = 4, BYTES = 64, WORKER = 2, INDEX = 7 };
+
+#define ID_BASE (UINT64_C(5) << 40)
+
+/* What the peer leaves out or gets wrong. */
+enum fault { NO_FAULT, NO_BELL, BAD_SCHEMA, BAD_SLOTS, WRONG_SIZE, BUS_ERROR, MORE_KEYS };
+
+struct daemon {
+        struct channel broker, worker;
+        struct layout_bell *bell;
+        int channel_fd, bell_fd, doorbell_fd, done_fd, sockets[2];
+        _Atomic uint64_t record;
+        enum fault fault;
+        sd_bus *peer, *bus;
+        pthread_t thread;
+        struct session *session;
+};
+
+static const char schema_text[] = "test\t1\nraw\traw\traw\t1\t0\t\ntyped\tn:u64\ts:str\t1\t0\t\n";
+
+static int append_fd(sd_bus_message *m, const char *key, int fd) {
+        return sd_bus_message_append(m, "{sv}", key, "h", fd);
+}
+
+static int append_u32(sd_bus_message *m, const char *key, uint32_t v) {
+        return sd_bus_message_append(m, "{sv}", key, "u", v);
+}
+
+static int append_schema(sd_bus_message *m, const char *text) {
+        sd_bus_message_open_container(m, 'e', "sv");
+        sd_bus_message_append(m, "s", "schema");
+        sd_bus_message_open_container(m, 'v', "ay");
+        sd_bus_message_append_array(m, 'y', text, strlen(text));
+        sd_bus_message_close_container(m);
+        return sd_bus_message_close_container(m);
+}
+
+static int on_open_channel(sd_bus_message *call, void *user, sd_bus_error *error) {
+        struct daemon *d = user;
+        const char *pool;
+        sd_bus_message *m;
+        sd_bus_message_read(call, "s", &pool);
+        if (d->fault == BUS_ERROR)
+                return sd_bus_error_setf(error, "org.drover1.Error.NoSuchPool", "there is no pool %s", pool);
+        sd_bus_message_new_method_return(call, &m);
+        sd_bus_message_open_container(m, 'a', "{sv}");
+        append_fd(m, "channel", d->channel_fd);
+        if (d->fault != NO_BELL)
+                append_fd(m, "bell", d->bell_fd);
+        if (d->fault == MORE_KEYS)
+                sd_bus_message_append(m, "{sv}", "of-a-later-version", "as", 1, "x");
+        append_fd(m, "doorbell", d->doorbell_fd);
+        append_fd(m, "done", d->done_fd);
+        append_fd(m, "session", d->sockets[1]);
+        append_u32(m, "index", INDEX);
+        append_u32(m, "slots", d->fault == BAD_SLOTS ? 3 : d->fault == WRONG_SIZE ? 2 * SLOTS : SLOTS);
+        append_u32(m, "slot-size", d->fault == WRONG_SIZE ? 1 << 16 : BYTES);
+        sd_bus_message_append(m, "{sv}", "id-base", "t", ID_BASE);
+        append_schema(m, d->fault == BAD_SCHEMA ? "test\t1\nraw\tn:u65\t\t1\t0\t\n" : schema_text);
+        sd_bus_message_close_container(m);
+        sd_bus_send(NULL, m, NULL);
+        sd_bus_message_unref(m);
+        return 1;
+}
+
+static void *serve_peer(void *user) {
+        struct daemon *d = user;
+        for (int r = 0; r >= 0;) {
+                r = sd_bus_process(d->peer, NULL);
+                if (r == 0)
+                        r = sd_bus_wait(d->peer, UINT64_MAX);
+        }
+        return NULL;
+}
+
+static int setup(void **state) {
+        struct daemon *d = calloc(1, sizeof *d);
+        struct channel_geometry g;
+        int pair[2];
+        *state = d;
+        assert_int_equal(channel_geometry_init(&g, SLOTS, BYTES), 0);
+        assert_int_equal(channel_create(&d->broker, &g, "test", &d->channel_fd), 0);
+        assert_int_equal(channel_map(&d->worker, &g, d->channel_fd, CHANNEL_WORKER), 0);
+        assert_int_equal(bell_create("test", &d->bell, &d->bell_fd), 0);
+        assert_int_equal(doorbell_create(&d->doorbell_fd), 0);
+        assert_int_equal(doorbell_create(&d->done_fd), 0);
+        assert_int_equal(packet_pair(d->sockets), 0);
+        bell_set_mode(d->bell, BELL_FUTEX);
+
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+        sd_id128_t id = {0};
+        id.bytes[0] = 1;
+        sd_bus_new(&d->peer);
+        sd_bus_set_fd(d->peer, pair[0], pair[0]);
+        sd_bus_set_server(d->peer, 1, id);
+        sd_bus_negotiate_fds(d->peer, 1);
+        sd_bus_add_object(d->peer, NULL, "/org/drover1", on_open_channel, d);
+        assert_true(sd_bus_start(d->peer) >= 0);
+        sd_bus_new(&d->bus);
+        sd_bus_set_fd(d->bus, pair[1], pair[1]);
+        sd_bus_negotiate_fds(d->bus, 1);
+        assert_true(sd_bus_start(d->bus) >= 0);
+        return pthread_create(&d->thread, NULL, serve_peer, d);
+}
+
+static int teardown(void **state) {
+        struct daemon *d = *state;
+        session_free(d->session);
+        sd_bus_flush_close_unref(d->bus);
+        pthread_join(d->thread, NULL);
+        sd_bus_close_unref(d->peer);
+        channel_unmap(&d->broker);
+        channel_unmap(&d->worker);
+        bell_unmap(d->bell);
+        const int fds[] = {d->channel_fd, d->bell_fd, d->doorbell_fd, d->done_fd, d->sockets[0], d->sockets[1]};
+        for (unsigned i = 0; i < sizeof fds / sizeof *fds; i++)
+                if (fds[i] >= 0)
+                        close(fds[i]);
+        free(d);
+        return 0;
+}
+
+static struct session *open_session(struct daemon *d) {
+        char error[256];
+        int r = session_open(&d->session, d->bus, "pool", error, sizeof error);
+        if (r < 0)
+                fail_msg("%s", error);
+        return d->session;
+}
+
+static uint32_t submit(struct session *s, uint32_t type, const char *payload, uint64_t user) {
+        const struct session_job job = {
+                .type = type, .priority = 1, .payload = payload, .bytes = strlen(payload), .user = user};
+        uint32_t slot;
+        assert_int_equal(session_submit(s, &job, &slot), 0);
+        return slot;
+}
+
+static uint64_t claim(struct daemon *d, uint32_t *ret_slot) {
+        uint64_t word;
+        assert_int_equal(channel_claim(&d->worker, INDEX, WORKER, false, event_now_ns(), &d->record, d->done_fd,
+                                       ret_slot, &word),
+                         CHANNEL_CLAIMED);
+        return word;
+}
+
+/* Runs the next queued job as a worker would. */
+static void work(struct daemon *d, enum slot_state verdict, int error, const void *data, size_t bytes) {
+        uint32_t slot;
+        uint64_t word = claim(d, &slot);
+        memcpy(channel_result_data(&d->worker, slot), data, bytes);
+        *channel_result(&d->worker, slot) = (struct layout_result){
+                .bytes = (uint32_t)bytes, .error = error, .pid = 4711, .started_ns = 1, .finished_ns = 2};
+        assert_int_equal(channel_finish(&d->worker, slot, word, verdict, d->done_fd), 0);
+}
+
+static void test_opens_and_runs_a_job(void **state) {
+        struct daemon *d = *state;
+        d->fault = MORE_KEYS; /* of a later version: skipped */
+        struct session *s = open_session(d);
+        struct session_result r;
+        assert_int_equal(session_slots(s), SLOTS);
+        assert_int_equal(session_slot_bytes(s), BYTES);
+        assert_string_equal(session_schema(s)->plugin, "test");
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 0); /* nothing in flight: nothing to wait for */
+
+        uint32_t slot = submit(s, 0, "hello", 99);
+        assert_true(bell_channel_has_work(d->bell, INDEX));
+        assert_int_equal(session_in_flight(s), 1);
+        assert_int_equal(session_next(s, &r, 0), 0);
+        assert_int_equal(session_next(s, &r, event_now_ns() + 1000000), 0);
+        work(d, SLOT_DONE, 0, "HELLO", 5);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.state, SLOT_DONE);
+        assert_int_equal(r.slot, slot);
+        assert_int_equal(r.user, 99);
+        assert_true(r.id == ID_BASE + 1);
+        assert_int_equal(r.worker_pid, 4711);
+        assert_int_equal(r.attempt, 1);
+        assert_memory_equal(r.data, "HELLO", 5);
+        assert_int_equal(session_in_flight(s), 0);
+        assert_int_equal(slot_state(channel_word(&d->broker, slot)), SLOT_FREE);
+}
+
+static void test_a_bad_reply_is_refused_in_words(void **state) {
+        static const struct {
+                enum fault fault;
+                const char *word;
+        } bad[] = {
+                {BUS_ERROR, "org.drover1.Error.NoSuchPool: there is no pool pool"},
+                {NO_BELL, "makes no sense"},
+                {BAD_SLOTS, "makes no sense"},
+                {WRONG_SIZE, "makes no sense"},
+                {BAD_SCHEMA, "\"u65\""},
+        };
+        struct daemon *d = *state;
+        for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
+                char error[256] = "";
+                d->fault = bad[i].fault;
+                assert_true(session_open(&d->session, d->bus, "pool", error, sizeof error) < 0);
+                if (!strstr(error, bad[i].word))
+                        fail_msg("\"%s\" does not say %s", error, bad[i].word);
+        }
+        d->session = NULL;
+}
+
+static void test_submit_says_why_not(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_result r;
+        char large[BYTES + 1] = "";
+        const struct session_job job = {.payload = large, .bytes = sizeof large};
+        uint32_t slot;
+        assert_int_equal(session_submit(s, &job, &slot), -EMSGSIZE);
+        const struct session_job small = {.payload = large, .bytes = BYTES};
+        for (unsigned i = 0; i < SLOTS; i++)
+                assert_int_equal(session_submit(s, &small, &slot), 0);
+        assert_int_equal(session_submit(s, &small, &slot), -EAGAIN);
+        atomic_store(&d->broker.head->closed, CHANNEL_CLOSED);
+        assert_int_equal(session_submit(s, &small, &slot), -ESHUTDOWN);
+        work(d, SLOT_DONE, 0, "", 0); /* a pool that drains still answers */
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        atomic_store(&d->broker.head->closed, CHANNEL_DEAD);
+        assert_int_equal(session_submit(s, &small, &slot), -EPIPE);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), -EPIPE);
+}
+
+static void describe(const struct session_result *r, const char *expected) {
+        char text[200];
+        session_describe(r, text, sizeof text);
+        assert_string_equal(text, expected);
+}
+
+static void test_every_verdict(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_result r;
+        uint32_t slot;
+        struct layout_verdict line = {.reason = REASON_SIGNAL,
+                                      .signal = 11,
+                                      .pid = 42,
+                                      .attempts = 3,
+                                      .when_ns = event_now_ns() + 1000000000};
+
+        submit(s, 0, "", 1);
+        work(d, SLOT_FAILED, ENOENT, "no such thing", 13);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.state, SLOT_FAILED);
+        assert_int_equal(r.error, ENOENT);
+        describe(&r, "failed: no such thing");
+
+        submit(s, 0, "", 2);
+        uint64_t word = claim(d, &slot);
+        assert_true(channel_judge(&d->broker, slot, WORKER, slot_generation(word), SLOT_POISONED, 0, &line));
+        channel_announce(&d->broker, slot, d->done_fd);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.worker_pid, 42);
+        describe(&r, "poisoned after 3 attempts: signal SIGSEGV");
+
+        submit(s, 0, "", 3);
+        word = claim(d, &slot);
+        line.reason = REASON_TIME_LIMIT;
+        line.attempts = 1;
+        assert_true(channel_judge(&d->broker, slot, WORKER, slot_generation(word), SLOT_TIMED_OUT, 0, &line));
+        channel_announce(&d->broker, slot, d->done_fd);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        describe(&r, "timed-out in attempt 1: time-limit");
+
+        /* The line is of the job before: not believed. */
+        channel_verdict(&d->broker, slot)->when_ns = 1;
+        slot = submit(s, 0, "", 4);
+        assert_int_equal(session_cancel(s, slot), SLOT_QUEUED);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.verdict.reason, REASON_NONE);
+        describe(&r, "cancelled");
+        assert_int_equal(session_cancel(s, slot), -EINVAL);
+}
+
+static void test_a_queue_deadline_needs_no_worker(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_result r;
+        uint64_t now_ns = event_now_ns();
+        const struct session_job late = {.queue_deadline_ns = now_ns + 5000000, .user = 2};
+        const struct session_job soon = {.queue_deadline_ns = now_ns + 1000000, .user = 1};
+        uint32_t slot;
+        assert_int_equal(session_submit(s, &late, &slot), 0);
+        assert_int_equal(session_submit(s, &soon, &slot), 0);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.user, 1);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.user, 2);
+        assert_int_equal(r.state, SLOT_EXPIRED);
+        assert_true(event_now_ns() >= late.queue_deadline_ns);
+        describe(&r, "expired: no worker took it before its queue deadline");
+}
+
+static void test_waiting_for_one_leaves_the_others(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_result r;
+        uint32_t slots[3];
+        for (uint64_t i = 0; i < 3; i++)
+                slots[i] = submit(s, 0, "", i);
+        for (unsigned i = 0; i < 3; i++)
+                work(d, SLOT_DONE, 0, "", 0);
+        assert_int_equal(session_wait(s, slots[1], &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.user, 1);
+        assert_int_equal(session_wait(s, slots[1], &r, EVENT_FOREVER), -EINVAL);
+        assert_int_equal(session_wait(s, SLOTS, &r, EVENT_FOREVER), -EINVAL);
+        uint64_t sum = 0;
+        for (unsigned i = 0; i < 2; i++) {
+                assert_int_equal(session_next(s, &r, 0), 1);
+                sum += r.user;
+        }
+        assert_int_equal(sum, 2);
+        assert_int_equal(session_in_flight(s), 0);
+}
+
+static void test_a_hostile_result(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_result r;
+        uint32_t slot;
+        submit(s, 0, "", 1);
+        uint64_t word = claim(d, &slot);
+        channel_result(&d->worker, slot)->bytes = BYTES + 1;
+        assert_int_equal(channel_finish(&d->worker, slot, word, SLOT_DONE, d->done_fd), 0);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.state, SLOT_FAILED);
+        assert_int_equal(r.error, EBADMSG);
+
+        submit(s, 1, "\x81\xa1n\x01", 2);
+        work(d, SLOT_DONE, 0, "\x81\xa1s\xa1\xff", 5);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.error, EBADMSG);
+        assert_string_equal(r.data, "result \"s\": not valid UTF-8");
+
+        /* Done bits for slots nobody submitted, and words from nowhere. */
+        atomic_store(&d->worker.done[0], UINT64_MAX);
+        atomic_store(&d->worker.slots[3].word, SLOT_WORD(SLOT_DONE, 63, 63, 7, 99));
+        slot = submit(s, 0, "", 3);
+        atomic_store(&d->worker.done[0], UINT64_MAX);
+        assert_int_equal(session_next(s, &r, 0), 0);
+        atomic_store(&d->worker.slots[slot].word, 0xf);
+        atomic_store(&d->worker.done[0], UINT64_MAX);
+        assert_int_equal(session_next(s, &r, 0), 0);
+}
+
+static void test_a_slot_in_quarantine_comes_back_later(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_result r;
+        const struct layout_verdict line = {.reason = REASON_TIME_LIMIT, .attempts = 1};
+        const struct session_job job = {.user = 0};
+        uint32_t slots[SLOTS], held;
+        for (unsigned i = 0; i < SLOTS; i++)
+                assert_int_equal(session_submit(s, &job, &slots[i]), 0);
+        uint64_t word = claim(d, &held);
+        assert_true(
+                channel_judge(&d->broker, held, WORKER, slot_generation(word), SLOT_TIMED_OUT, SLOT_QUARANTINE, &line));
+        channel_announce(&d->broker, held, d->done_fd);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.state, SLOT_TIMED_OUT);
+        assert_int_equal(session_submit(s, &job, &slots[0]), -EAGAIN);
+        channel_end_quarantine(&d->broker, held);
+        assert_int_equal(session_submit(s, &job, &slots[0]), 0);
+        assert_int_equal(slots[0], held);
+}
+
+static void test_the_daemon_is_gone(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_result r;
+        submit(s, 0, "", 1);
+        submit(s, 0, "", 2);
+        work(d, SLOT_DONE, 0, "", 0);
+        close(d->sockets[0]);
+        close(d->sockets[1]);
+        d->sockets[0] = d->sockets[1] = -1;
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1); /* what is there is given out first */
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), -EPIPE);
+        const struct session_job job = {.user = 3};
+        uint32_t slot;
+        assert_int_equal(session_submit(s, &job, &slot), -EPIPE);
+}
+
+static void *finish_later(void *user) {
+        struct daemon *d = user;
+        struct timespec t = {.tv_nsec = 120000000}; /* past the time a client sleeps on its futex */
+        nanosleep(&t, NULL);
+        work(d, SLOT_DONE, 0, "late", 4);
+        return NULL;
+}
+
+static void test_a_long_wait_ends_by_the_doorbell(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_result r;
+        pthread_t thread;
+        submit(s, 0, "", 1);
+        assert_int_equal(pthread_create(&thread, NULL, finish_later, d), 0);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_memory_equal(r.data, "late", 4);
+        pthread_join(thread, NULL);
+}
+
+static void test_closing_drops_what_is_queued_and_asks_what_runs(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        uint32_t running, claimed, queued;
+        running = submit(s, 0, "", 1);
+        claim(d, &claimed);
+        assert_int_equal(claimed, running);
+        queued = submit(s, 0, "", 2);
+        d->session = session_free(s);
+        assert_int_equal(slot_state(channel_word(&d->broker, queued)), SLOT_CANCELLED);
+        uint64_t word = channel_word(&d->broker, running);
+        assert_int_equal(slot_state(word), SLOT_RUNNING);
+        assert_true(slot_flags(word) & SLOT_CANCEL);
+        close(d->sockets[1]);
+        d->sockets[1] = -1;
+        char data[8];
+        size_t bytes = 1;
+        assert_int_equal(packet_receive(d->sockets[0], data, sizeof data, &bytes, NULL, NULL), 0);
+        assert_int_equal(bytes, 0);
+}
+
+#define SESSION_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                SESSION_TEST(test_opens_and_runs_a_job),
+                SESSION_TEST(test_a_bad_reply_is_refused_in_words),
+                SESSION_TEST(test_submit_says_why_not),
+                SESSION_TEST(test_every_verdict),
+                SESSION_TEST(test_a_queue_deadline_needs_no_worker),
+                SESSION_TEST(test_waiting_for_one_leaves_the_others),
+                SESSION_TEST(test_a_hostile_result),
+                SESSION_TEST(test_a_slot_in_quarantine_comes_back_later),
+                SESSION_TEST(test_the_daemon_is_gone),
+                SESSION_TEST(test_a_long_wait_ends_by_the_doorbell),
+                SESSION_TEST(test_closing_drops_what_is_queued_and_asks_what_runs),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
