@@ -216,7 +216,7 @@ def busctl_words(value):
     if isinstance(value, bytes):
         return ["ay", str(len(value))] + [str(b) for b in value]
     if isinstance(value, tuple):  # ("i", 5): exactly this type
-        return [value[0], str(value[1])]
+        return [value[0], *str(value[1]).split(" ")]
     if isinstance(value, list):
         kind = busctl_words(value[0])[0] if value else "s"
         return ["a" + kind, str(len(value))] + [w for v in value for w in busctl_words(v)[1:]]
@@ -434,7 +434,7 @@ class Drover:
 
     def call(self, path, interface, member, signature="", *words, timeout=30):
         """The reply's only value, or a list of them. Raises BusError."""
-        command = ["busctl", "--user", "--json=short", f"--timeout={int(timeout * PATIENCE)}", "call", "org.drover1", path,
+        command = ["busctl", "--user", "--json=short", f"--timeout={int(timeout * PATIENCE)}", "--", "call", "org.drover1", path,
                    interface, member]
         if signature:
             command += [signature, *map(str, words)]

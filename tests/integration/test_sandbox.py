@@ -1,0 +1,84 @@
+"""A plugin that opens a file, makes a socket or calls execve: stopped wherever it does it, the call named, the pool goes on."""
+
+from harness import Drover, Test, main, wait_for
+
+METHODS = ("fork", "spawn", "forkserver")
+# What a test asks for, and the system calls that glibc may make of it.
+CALLS = {"open": ("open", "openat"), "socket": ("socket",), "execve": ("execve",)}
+MORE = {"fork": ("clone", "clone3", "fork", "vfork"), "code": ("mmap",)}
+
+
+class Sandbox(Test):
+    def assert_names(self, text, calls):
+        self.assertTrue(any(f"system call {call}" in text for call in calls), f"{text}: one of {calls} is not named")
+
+    def test_in_the_handler(self):
+        for method in METHODS:
+            with Drover({"opens": {"Plugin": "opens", "StartMethod": method, "Workers": 1}}) as d:
+                for job, calls in {**CALLS, **MORE}.items():
+                    with self.assert_error("Poisoned", job) as e:
+                        d.run("opens", job)
+                    self.assert_names(e.error.text, calls)
+                    id_, path = d.submit("opens", job, options={"max-attempts": ("u", 1)})
+                    self.assertEqual(d.wait_job(path), "poisoned")
+                    result = d.result(path)
+                    self.assertEqual((result["reason"], result["attempts"]), ("syscall", 1))
+                    self.assertIn(result["syscall"], calls)
+                    self.assert_names(d.ctl("why", id_).stdout, calls)
+                deaths = d.deaths("opens")
+                self.assertEqual({death["reason"] for death in deaths}, {"syscall"})
+                self.assertEqual(len(deaths), 4 * len({**CALLS, **MORE}))
+                # Probes that libraries make in passing are told no, and the pool goes on.
+                errors = d.run("opens", "probe")["errors"]
+                self.assertEqual(errors[:3], [13, 13, 13], "access, stat and readlink of a path: EACCES")
+                self.assertEqual(d.pool("opens")["State"], "running")
+
+    def test_in_the_constructor_and_in_preload(self):
+        for method in METHODS:
+            pools = {f"{call}-in-{place}": {"Plugin": f"{call}-in-{place}", "StartMethod": method, "Workers": 1, "RestartSec": "50ms"}
+                     for call in CALLS for place in ("constructor", "preload")}
+            with Drover({"primes": {"Plugin": "primes", "StartMethod": method}}) as d:
+                for name, keys in pools.items():
+                    d.write_pool(name, **keys)
+                d.reload()
+                for name in pools:
+                    calls = CALLS[name.split("-")[0]]
+
+                    def named(name=name, calls=calls):
+                        return any(f"system call {call}" in d.pool(name)["Problem"] for call in calls)
+                    wait_for(named, 10, f"{method}: the Problem of {name} names one of {calls}: {d.pool(name)['Problem']}")
+                    self.assertNotEqual(d.pool(name)["State"], "running")
+                self.assertEqual(d.run("primes", "is_prime", n=97), {"prime": True}, "the other pool goes on")
+
+    def test_level_names_the_layers(self):
+        for method in METHODS:
+            with Drover({"primes": {"Plugin": "primes", "StartMethod": method, "Workers": 1}}) as d:
+                d.wait_workers("primes", 1)
+                worker = d.workers("primes")[0]
+                layers = worker["SandboxLevel"]
+                with open(f"/proc/{worker['Pid']}/status", encoding="utf-8") as f:
+                    status = dict(line.split(":\t", 1) for line in f.read().splitlines() if ":\t" in line)
+                self.assertIn("seccomp", layers)
+                self.assertEqual(status["Seccomp"], "2")
+                self.assertGreaterEqual(int(status.get("Seccomp_filters", 2)), 2, "two stages")
+                self.assertIn("no-new-privs", layers)
+                self.assertEqual(status["NoNewPrivs"], "1")
+                self.assertIn("rlimits", layers)
+                with open(f"/proc/{worker['Pid']}/limits", encoding="utf-8") as f:
+                    self.assertRegex(f.read(), r"Max core file size\s+0")
+
+    def test_no_descriptor_of_others(self):
+        from harness import fds_of
+        for method in METHODS:
+            with Drover({"primes": {"Plugin": "primes", "StartMethod": method, "Workers": 1}}) as d:
+                d.wait_workers("primes", 1)
+                fds = fds_of(d.list_workers("primes")[0][3])
+                self.assertEqual(fds[0], "/dev/null")
+                self.assertTrue(fds[1].startswith("pipe:") and fds[2] == fds[1], fds)
+                for fd, what in fds.items():
+                    self.assertTrue(what.startswith(("/dev/null", "pipe:", "socket:", "/memfd:", "anon_inode:[eventfd]")), fds)
+                self.assertLessEqual(sum(what.startswith("socket:") for what in fds.values()), 1, fds)
+
+
+if __name__ == "__main__":
+    main()

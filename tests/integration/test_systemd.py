@@ -1,0 +1,209 @@
+"""The installed service under a real systemd: a Debian in a container of systemd-nspawn.
+
+The image is made once by debootstrap and cached; each run installs the build into a copy of it, boots that copy, and lets a
+unit inside go through one script, whose output is judged here. Skipped in words where containers cannot run.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+import harness
+from harness import PATIENCE
+
+PACKAGES = "systemd,systemd-sysv,dbus,liburing2,libseccomp2,libinih1,libmsgpackc2,libjson-c5"
+CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or "/var/cache", "drover-test")
+IMAGE = os.path.join(CACHE, "bookworm-1")  # a new number when PACKAGES change
+
+# nspawn's own filter knows neither Landlock nor, everywhere, io_uring.
+CALLS = "landlock_create_ruleset landlock_add_rule landlock_restrict_self io_uring_setup io_uring_enter io_uring_register"
+
+RUN = "busctl call org.drover1 /org/drover1 org.drover1.Manager Run 'ssa{sv}a{sv}' primes is_prime 1 n t 1099726899285419 0"
+NOBODY = "setpriv --reuid=65534 --regid=65534"
+PROCESSES = "for p in /proc/[0-9]*; do read -r name <$p/comm; case $name in drover*) echo $name $(stat -c %U $p);; esac; done; true"
+
+STEPS = [
+    ("start", "systemctl start drover"),
+    ("active", "systemctl is-active drover drover-spawn.socket"),
+    ("run", RUN),
+    ("status", "systemctl --no-pager --lines=0 status drover"),
+    ("spawner", "systemctl is-active drover-spawn.service"),
+    ("processes", PROCESSES),
+    ("sandbox", "busctl get-property org.drover1 /org/drover1/worker/1 org.drover1.Worker SandboxLevel"),
+    ("member", f"{NOBODY} --groups=$(getent group drover | cut -d: -f3) {RUN}"),
+    ("member-reload", f"{NOBODY} --groups=$(getent group drover | cut -d: -f3) busctl call org.drover1 /org/drover1 org.drover1.Manager Reload t 0"),
+    ("stranger", f"{NOBODY} --clear-groups {RUN}"),
+    ("watchdog", "systemctl show -P WatchdogUSec drover"),
+    ("bad-file", "printf '[Pool]\\nPlugin=primes\\nWorkers=lots\\n' >/etc/drover/pools.d/bad.pool; systemctl reload drover"),
+    ("bad-problem", "busctl get-property org.drover1 /org/drover1/pool/bad org.drover1.Pool Problem"),
+    ("journal", "journalctl --no-pager -q -o cat -u drover -p warning"),
+    ("stop", "systemctl stop drover"),
+    ("result", "systemctl show -P Result -P ExecMainStatus drover"),
+    ("left", PROCESSES),
+    ("files-left", "ls /run/drover; true"),
+    ("activated", RUN),
+    ("stop-again", "systemctl stop drover"),
+    ("left-again", PROCESSES),
+]
+
+CHECK_SERVICE = """[Unit]
+Description=The test
+After=multi-user.target dbus.service
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /drover-check
+StandardOutput=file:/drover-check.out
+StandardError=file:/drover-check.out
+ExecStopPost=/bin/systemctl --no-block poweroff
+TimeoutStartSec=300
+
+[Install]
+WantedBy=default.target
+"""
+
+
+def run(*words, timeout=600, **options):
+    return subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout * PATIENCE,
+                          check=False, **options)
+
+
+def make_image():
+    """None, or why there is none."""
+    if os.path.isdir(IMAGE):
+        return None
+    if not shutil.which("debootstrap"):
+        return "debootstrap is not installed"
+    part = tempfile.mkdtemp(prefix="part-", dir=CACHE)
+    os.chmod(part, 0o755)
+    r = run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", part)
+    if r.returncode != 0:
+        shutil.rmtree(part, ignore_errors=True)
+        return "debootstrap failed (no network?): " + r.stdout[-300:]
+    os.rename(part, IMAGE)
+    return None
+
+
+class Systemd(harness.Test):
+    @classmethod
+    def setUpClass(cls):
+        if os.geteuid() != 0:
+            raise unittest.SkipTest("a container needs root")
+        if harness.IS_SANITIZED:
+            raise unittest.SkipTest("a sanitized build is not installed")
+        if not shutil.which("systemd-nspawn"):
+            raise unittest.SkipTest("systemd-nspawn is not installed (package systemd-container)")
+        os.makedirs(CACHE, exist_ok=True)
+        why = make_image()
+        if why:
+            raise unittest.SkipTest(why)
+        cls.root = tempfile.mkdtemp(prefix="root-", dir=CACHE)
+        cls.addClassCleanup(shutil.rmtree, cls.root, ignore_errors=True)
+        r = run("cp", "-a", IMAGE + "/.", cls.root)
+        assert r.returncode == 0, r.stdout
+        cls.boot_alone()
+        cls.install()
+        cls.output = cls.boot()
+
+    @classmethod
+    def nspawn(cls, *words):
+        return run("systemd-nspawn", "-q", "-D", cls.root, "--register=no", "--keep-unit", "--console=pipe", f"--system-call-filter={CALLS}", *words,
+                   timeout=240)
+
+    @classmethod
+    def boot_alone(cls):
+        """Whether containers run here at all has nothing to do with Drover: tried first, without it."""
+        try:
+            r = cls.nspawn("/bin/true")
+        except subprocess.TimeoutExpired:
+            raise unittest.SkipTest("systemd-nspawn hangs here") from None
+        if r.returncode != 0:
+            raise unittest.SkipTest("systemd-nspawn cannot run here: " + r.stdout[-300:])
+
+    @classmethod
+    def install(cls):
+        r = run("meson", "install", "-C", harness.BUILD, "--no-rebuild", "--destdir", cls.root)
+        assert r.returncode == 0, r.stdout
+        r = run("systemd-sysusers", f"--root={cls.root}")
+        assert r.returncode == 0, r.stdout
+        cls.write("etc/drover/pools.d/primes.pool", "[Pool]\nPlugin=primes\nWorkers=2\n")
+        cls.write("etc/systemd/system/drover-check.service", CHECK_SERVICE)
+        lines = [f"echo '== {name}'\n({command}) 2>&1\necho \"-- $?\"\n" for name, command in STEPS]
+        cls.write("drover-check", "".join(lines))
+        wants = os.path.join(cls.root, "etc/systemd/system/default.target.wants")
+        os.makedirs(wants, exist_ok=True)
+        os.symlink("../drover-check.service", os.path.join(wants, "drover-check.service"))
+
+    @classmethod
+    def write(cls, path, text):
+        path = os.path.join(cls.root, path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text)
+
+    @classmethod
+    def boot(cls):
+        r = cls.nspawn("--boot")
+        path = os.path.join(cls.root, "drover-check.out")
+        if not os.path.exists(path):
+            raise AssertionError("the container did not come up:\n" + r.stdout[-3000:])
+        with open(path, encoding="utf-8", errors="replace") as f:
+            cls.text = f.read()
+        found = {}
+        for part in cls.text.split("== ")[1:]:
+            name, _, rest = part.partition("\n")
+            output, _, code = rest.rpartition("-- ")
+            found[name] = (output.strip(), int(code.strip() or -1))
+        return found
+
+    def assert_step(self, name, *words, code=0):
+        self.assertIn(name, self.output, self.text)
+        output, got = self.output[name]
+        self.assertEqual(got, code, f"{name}: {output}\n{self.text}")
+        for word in words:
+            self.assertIn(word, output, self.text)
+        return output
+
+    def test_start_and_run(self):
+        self.assert_step("start")
+        self.assertEqual(self.assert_step("active").split(), ["active", "active"])
+        self.assertEqual(self.assert_step("run"), 'a{sv} 1 "prime" b false')
+
+    def test_status_line_and_watchdog(self):
+        self.assert_step("status", 'Status: "1 of 1 pools well, 2 workers')
+        self.assertEqual(self.assert_step("watchdog"), "30s")
+
+    def test_who_is_who(self):
+        self.assertEqual(self.assert_step("spawner"), "active")
+        lines = self.assert_step("processes").splitlines()
+        self.assertIn("droverd drover", lines)
+        self.assertIn("drover-spawn drover-spawn", lines)
+        self.assertEqual({line.split()[1] for line in lines}, {"drover", "drover-spawn"})
+        self.assert_step("sandbox", "seccomp")
+
+    def test_who_may_call(self):
+        self.assertEqual(self.assert_step("member"), 'a{sv} 1 "prime" b false')
+        self.assert_step("member-reload", "denied", code=1)
+        self.assert_step("stranger", "denied", code=1)
+
+    def test_reload_and_journal(self):
+        self.assert_step("bad-file")
+        self.assert_step("bad-problem", "/etc/drover/pools.d/bad.pool:3", "Workers=lots")
+        self.assert_step("journal", "/etc/drover/pools.d/bad.pool:3")
+
+    def test_stop_leaves_nothing(self):
+        self.assert_step("stop")
+        self.assertEqual(self.assert_step("result").split(), ["success", "0"])
+        self.assertEqual(self.assert_step("left"), "")
+        self.assertNotIn("spawn\n", self.assert_step("files-left") + "\n")
+
+    def test_activation_by_the_bus(self):
+        self.assertEqual(self.assert_step("activated"), 'a{sv} 1 "prime" b false')
+        self.assert_step("stop-again")
+        self.assertEqual(self.assert_step("left-again"), "")
+
+
+if __name__ == "__main__":
+    harness.main()
