@@ -6,6 +6,7 @@
 #include "daemon/daemon.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -162,6 +163,11 @@ static int daemon_connect_spawner(const struct daemon_options *o, int *ret_fd) {
         if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
                 int r = -errno;
                 log_error("no spawner at %s: %s (systemctl start drover-spawn.socket)", address.sun_path, strerror(-r));
+                close(fd);
+                return r;
+        }
+        if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0) { /* only now: connecting waits for room in the backlog */
+                int r = -errno;
                 close(fd);
                 return r;
         }
