@@ -91,7 +91,7 @@ static int open_regular(const char *path, FILE **ret) {
 }
 
 int config_file_read(const char *path, config_setting_fn fn, void *user, char *error, size_t error_bytes) {
-        struct reading reading = { .path = path, .fn = fn, .user = user };
+        struct reading reading = {.path = path, .fn = fn, .user = user};
         int r;
 
         r = open_regular(path, &reading.file);
@@ -195,7 +195,8 @@ static int compare_base_names(const void *a, const void *b) {
         return strcmp(config_base_name(*(char *const *)a), config_base_name(*(char *const *)b));
 }
 
-int config_list_find(char *const *dirs, unsigned n_dirs, const char *subdir, const char *suffix, struct config_list *ret) {
+int config_list_find(char *const *dirs, unsigned n_dirs, const char *subdir, const char *suffix,
+                     struct config_list *ret) {
         struct config_list l = {};
         size_t n = 0;
         char *dir;

@@ -5,10 +5,11 @@
 #include <stddef.h>
 
 /* 0, or -errno: the reading stops there and config_file_read returns it. */
-typedef int (*config_setting_fn)(void *user, const char *path, unsigned line, const char *section, const char *key, const char *value);
+typedef int (*config_setting_fn)(void *user, const char *path, unsigned line, const char *section, const char *key,
+                                 const char *value);
 
-/* Calls fn for each setting. -EINVAL with "FILE:LINE: …" for what is not an INI file (a line over the parser's limit, not UTF-8
- * …), -errno with "FILE: …" if it cannot be read. */
+/* Calls fn for each setting. -EINVAL with "FILE:LINE: …" for what is not an INI file (a line over the parser's limit,
+ * not UTF-8 …), -errno with "FILE: …" if it cannot be read. */
 int config_file_read(const char *path, config_setting_fn fn, void *user, char *error, size_t error_bytes);
 
 struct config_list {
@@ -18,7 +19,8 @@ struct config_list {
 
 /* Files DIR/subdir/…suffix of all directories, lowest priority first: of one base name the last directory's counts, and
  * a link to /dev/null removes it. Unreadable directories count as empty. -ENOMEM. */
-int config_list_find(char *const *dirs, unsigned n_dirs, const char *subdir, const char *suffix, struct config_list *ret);
+int config_list_find(char *const *dirs, unsigned n_dirs, const char *subdir, const char *suffix,
+                     struct config_list *ret);
 void config_list_free(struct config_list *l);
 const char *config_base_name(const char *path);
 /* DIR/name of the last directory that has it; *ret = NULL if none has or that one is a link to /dev/null. -ENOMEM. */

@@ -34,7 +34,8 @@ static int parse_plugin(const struct config_key *k, void *field, const char *val
         if (strlen(value) >= k->bytes)
                 return fail(error, error_bytes, "%s=%.32s…: longer than %zu bytes", k->name, value, k->bytes - 1);
         if (strchr(value, '/') || value[0] == '.')
-                return fail(error, error_bytes, "%s=%s: not the name of a file in the plugin directory", k->name, value);
+                return fail(error, error_bytes, "%s=%s: not the name of a file in the plugin directory", k->name,
+                            value);
         memset(field, 0, k->bytes);
         strcpy(field, value);
         return 0;
@@ -54,7 +55,8 @@ static int parse_word(const struct config_key *k, void *field, const char *value
         return fail(error, error_bytes, "%s=%s: not one of %s", k->name, value, known);
 }
 
-static int parse_start_method(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes) {
+static int parse_start_method(const struct config_key *k, void *field, const char *value, char *error,
+                              size_t error_bytes) {
         static const char *const words[START_N] = {
                 [START_FORKSERVER] = "forkserver",
                 [START_SPAWN] = "spawn",
@@ -64,7 +66,8 @@ static int parse_start_method(const struct config_key *k, void *field, const cha
         return parse_word(k, field, value, words, START_N, error, error_bytes);
 }
 
-static int parse_guarantee(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes) {
+static int parse_guarantee(const struct config_key *k, void *field, const char *value, char *error,
+                           size_t error_bytes) {
         static const char *const words[] = {
                 [GUARANTEE_AT_LEAST_ONCE] = "at-least-once",
                 [GUARANTEE_AT_MOST_ONCE] = "at-most-once",
@@ -115,7 +118,8 @@ static int parse_slots(const struct config_key *k, void *field, const char *valu
         return 0;
 }
 
-static int parse_slot_size(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes) {
+static int parse_slot_size(const struct config_key *k, void *field, const char *value, char *error,
+                           size_t error_bytes) {
         uint64_t n;
 
         if (value_parse_size(value, &n) < 0 || n < k->minimum || n > k->maximum || n % LAYOUT_LINE != 0)
@@ -132,8 +136,8 @@ static int parse_limit(const struct config_key *k, void *field, const char *valu
 
         r = value_parse_time(value, &ns);
         if (r < 0 || (ns != VALUE_INFINITY && ns > k->maximum))
-                return fail(error, error_bytes, "%s=%s: not a time (like 20, 5min or infinity) of a hundred years at most",
-                            k->name, value);
+                return fail(error, error_bytes,
+                            "%s=%s: not a time (like 20, 5min or infinity) of a hundred years at most", k->name, value);
         *(uint64_t *)field = ns == VALUE_INFINITY ? 0 : ns;
         return 0;
 }
@@ -142,8 +146,9 @@ static int parse_span(const struct config_key *k, void *field, const char *value
         uint64_t ns;
 
         if (value_parse_time(value, &ns) < 0 || ns < k->minimum || ns > k->maximum)
-                return fail(error, error_bytes, "%s=%s: not a time like 20 (seconds), 100ms or 5min, from %ju ms to %ju s", k->name,
-                            value, (uintmax_t)k->minimum / 1000000, (uintmax_t)k->maximum / 1000000000);
+                return fail(error, error_bytes,
+                            "%s=%s: not a time like 20 (seconds), 100ms or 5min, from %ju ms to %ju s", k->name, value,
+                            (uintmax_t)k->minimum / 1000000, (uintmax_t)k->maximum / 1000000000);
         *(uint64_t *)field = ns;
         return 0;
 }
@@ -210,7 +215,8 @@ static int next_word(const char **p, char *ret, size_t ret_bytes) {
 }
 
 /* The one setting that adds up; an empty value starts anew. */
-static int parse_environment(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes) {
+static int parse_environment(const struct config_key *k, void *field, const char *value, char *error,
+                             size_t error_bytes) {
         char word[WIRE_ENVIRONMENT], list[WIRE_ENVIRONMENT];
         const char *p = value, *end;
         int r;
@@ -240,61 +246,61 @@ static int parse_environment(const struct config_key *k, void *field, const char
 #define SECONDS(n) (UINT64_C(1000000000) * (n))
 
 const struct config_key config_keys[] = {
-        { "Pool", "Plugin", parse_plugin, FIELD(plugin) },
-        { "Pool", "PluginSHA256" },
-        { "Pool", "StartMethod", parse_start_method, FIELD(start_method) },
-        { "Pool", "Model", .only = "process" },
-        { "Pool", "Workers", parse_workers, FIELD(n_workers), 1, LAYOUT_MAX_WORKERS },
-        { "Pool", "MinWorkers" },
-        { "Pool", "MaxWorkers" },
-        { "Pool", "Threads" },
-        { "Pool", "Fibers" },
-        { "Pool", "Hooks" },
-        { "Pool", "Slots", parse_slots, FIELD(n_slots), LAYOUT_MIN_SLOTS, LAYOUT_MAX_SLOTS },
-        { "Pool", "SlotSize", parse_slot_size, FIELD(slot_bytes), LAYOUT_MIN_SLOT_BYTES, LAYOUT_MAX_SLOT_BYTES },
-        { "Pool", "Overflow", .only = "reject" },
-        { "Pool", "RateLimit" },
-        { "Pool", "Capsules", .only = "no" },
-        { "Pool", "Durable", .only = "no" },
-        { "Pool", "AutoReload", .only = "no" },
+        {"Pool", "Plugin", parse_plugin, FIELD(plugin)},
+        {"Pool", "PluginSHA256"},
+        {"Pool", "StartMethod", parse_start_method, FIELD(start_method)},
+        {"Pool", "Model", .only = "process"},
+        {"Pool", "Workers", parse_workers, FIELD(n_workers), 1, LAYOUT_MAX_WORKERS},
+        {"Pool", "MinWorkers"},
+        {"Pool", "MaxWorkers"},
+        {"Pool", "Threads"},
+        {"Pool", "Fibers"},
+        {"Pool", "Hooks"},
+        {"Pool", "Slots", parse_slots, FIELD(n_slots), LAYOUT_MIN_SLOTS, LAYOUT_MAX_SLOTS},
+        {"Pool", "SlotSize", parse_slot_size, FIELD(slot_bytes), LAYOUT_MIN_SLOT_BYTES, LAYOUT_MAX_SLOT_BYTES},
+        {"Pool", "Overflow", .only = "reject"},
+        {"Pool", "RateLimit"},
+        {"Pool", "Capsules", .only = "no"},
+        {"Pool", "Durable", .only = "no"},
+        {"Pool", "AutoReload", .only = "no"},
 
-        { "Job", "MaxAttempts", parse_count, FIELD(max_attempts), 1, LAYOUT_MAX_ATTEMPTS },
-        { "Job", "Guarantee", parse_guarantee, FIELD(guarantee) },
-        { "Job", "QueueTimeout", parse_limit, FIELD(queue_timeout_ns), 0, YEARS_100 },
-        { "Job", "SoftTimeout", parse_limit, FIELD(soft_timeout_ns), 0, YEARS_100 },
-        { "Job", "HardTimeout", parse_limit, FIELD(hard_timeout_ns), 0, YEARS_100 },
-        { "Job", "RetryDelay", parse_no_time },
-        { "Job", "RetryBackoff" },
-        { "Job", "RetryMaxDelay" },
-        { "Job", "ResultTTL", parse_span, FIELD(result_ttl_ns), 0, SECONDS(30 * 86400) },
+        {"Job", "MaxAttempts", parse_count, FIELD(max_attempts), 1, LAYOUT_MAX_ATTEMPTS},
+        {"Job", "Guarantee", parse_guarantee, FIELD(guarantee)},
+        {"Job", "QueueTimeout", parse_limit, FIELD(queue_timeout_ns), 0, YEARS_100},
+        {"Job", "SoftTimeout", parse_limit, FIELD(soft_timeout_ns), 0, YEARS_100},
+        {"Job", "HardTimeout", parse_limit, FIELD(hard_timeout_ns), 0, YEARS_100},
+        {"Job", "RetryDelay", parse_no_time},
+        {"Job", "RetryBackoff"},
+        {"Job", "RetryMaxDelay"},
+        {"Job", "ResultTTL", parse_span, FIELD(result_ttl_ns), 0, SECONDS(30 * 86400)},
 
-        { "Worker", "MaxJobs" },
-        { "Worker", "RecycleMemory" },
-        { "Worker", "MaxAge" },
-        { "Worker", "RestartSec", parse_span, FIELD(restart_ns), 0, SECONDS(86400) },
-        { "Worker", "RestartMaxDelaySec", parse_span, FIELD(restart_max_ns), 0, SECONDS(86400) },
-        { "Worker", "StartLimitBurst", parse_count, FIELD(start_limit_burst), 1, 1000 },
-        { "Worker", "StartLimitIntervalSec", parse_span, FIELD(start_limit_interval_ns), 0, SECONDS(86400) },
-        { "Worker", "WatchdogSec" },
-        { "Worker", "TimeoutStopSec", parse_span, FIELD(timeout_stop_ns), 0, SECONDS(86400) },
-        { "Worker", "KillGraceSec", parse_span, FIELD(kill_grace_ns), 0, SECONDS(86400) },
-        { "Worker", "Environment", parse_environment, FIELD(environment) },
-        { "Worker", "Host" },
-        { "Worker", "Nice" },
-        { "Worker", "CPUAffinity" },
-        { "Worker", "MemoryMax" },
-        { "Worker", "MemoryHigh" },
-        { "Worker", "TasksMax" },
-        { "Worker", "CPUWeight" },
-        { "Worker", "CPUQuota" },
-        { "Worker", "IOWeight" },
+        {"Worker", "MaxJobs"},
+        {"Worker", "RecycleMemory"},
+        {"Worker", "MaxAge"},
+        {"Worker", "RestartSec", parse_span, FIELD(restart_ns), 0, SECONDS(86400)},
+        {"Worker", "RestartMaxDelaySec", parse_span, FIELD(restart_max_ns), 0, SECONDS(86400)},
+        {"Worker", "StartLimitBurst", parse_count, FIELD(start_limit_burst), 1, 1000},
+        {"Worker", "StartLimitIntervalSec", parse_span, FIELD(start_limit_interval_ns), 0, SECONDS(86400)},
+        {"Worker", "WatchdogSec"},
+        {"Worker", "TimeoutStopSec", parse_span, FIELD(timeout_stop_ns), 0, SECONDS(86400)},
+        {"Worker", "KillGraceSec", parse_span, FIELD(kill_grace_ns), 0, SECONDS(86400)},
+        {"Worker", "Environment", parse_environment, FIELD(environment)},
+        {"Worker", "Host"},
+        {"Worker", "Nice"},
+        {"Worker", "CPUAffinity"},
+        {"Worker", "MemoryMax"},
+        {"Worker", "MemoryHigh"},
+        {"Worker", "TasksMax"},
+        {"Worker", "CPUWeight"},
+        {"Worker", "CPUQuota"},
+        {"Worker", "IOWeight"},
 
-        { "Sandbox", "Profile", .only = "compute" },
-        { "Sandbox", "SystemCallFilter" },
-        { "Sandbox", "MemoryDenyWriteExecute" },
-        { "Sandbox", "ReadOnlyPaths" },
-        { "Sandbox", "ReadWritePaths" },
-        { "Sandbox", "Require" },
+        {"Sandbox", "Profile", .only = "compute"},
+        {"Sandbox", "SystemCallFilter"},
+        {"Sandbox", "MemoryDenyWriteExecute"},
+        {"Sandbox", "ReadOnlyPaths"},
+        {"Sandbox", "ReadWritePaths"},
+        {"Sandbox", "Require"},
 };
 
 const size_t config_n_keys = sizeof(config_keys) / sizeof(*config_keys);
@@ -303,7 +309,8 @@ const size_t config_n_keys = sizeof(config_keys) / sizeof(*config_keys);
 
 const struct config_key *config_find_key(const char *section, const char *name) {
         for (size_t i = 0; i < config_n_keys; i++)
-                if (strcmp(config_keys[i].name, name) == 0 && (!section || strcmp(config_keys[i].section, section) == 0))
+                if (strcmp(config_keys[i].name, name) == 0 &&
+                    (!section || strcmp(config_keys[i].section, section) == 0))
                         return &config_keys[i];
         return NULL;
 }

@@ -7,7 +7,8 @@
 #include "daemon/config.h"
 
 struct config_key;
-typedef int (*config_parse_fn)(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes);
+typedef int (*config_parse_fn)(const struct config_key *k, void *field, const char *value, char *error,
+                               size_t error_bytes);
 
 struct config_key {
         const char *section, *name;

@@ -43,8 +43,8 @@ static int paths_add_xdg(struct config_paths *p, const char *list) {
 }
 
 static int paths_init_user(struct config_paths *p) {
-        const char *dirs = getenv("XDG_CONFIG_DIRS"), *runtime = getenv("XDG_RUNTIME_DIR"), *own = getenv("XDG_CONFIG_HOME"),
-                   *home = getenv("HOME");
+        const char *dirs = getenv("XDG_CONFIG_DIRS"), *runtime = getenv("XDG_RUNTIME_DIR"),
+                   *own = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
         int r;
 
         r = paths_add_xdg(p, dirs && *dirs ? dirs : "/etc/xdg");
@@ -58,7 +58,7 @@ static int paths_init_user(struct config_paths *p) {
 }
 
 int config_paths_init(struct config_paths *p, bool is_user, const char *config_dir) {
-        static const char *const system_dirs[] = { "/usr/lib/drover", "/run/drover", "/etc/drover" };
+        static const char *const system_dirs[] = {"/usr/lib/drover", "/run/drover", "/etc/drover"};
         int r = 0;
 
         *p = (struct config_paths){};
@@ -133,13 +133,13 @@ static int on_daemon_setting(void *user, const char *path, unsigned line, const 
 }
 
 int config_load_daemon(const struct config_paths *p, struct daemon_config *ret, char *error, size_t error_bytes) {
-        struct loading_daemon l = { .daemon = ret, .error = error, .error_bytes = error_bytes };
+        struct loading_daemon l = {.daemon = ret, .error = error, .error_bytes = error_bytes};
         struct config_list drop_ins = {};
         char *file = NULL;
         int r;
 
         pool_config_defaults(&l.builtin);
-        *ret = (struct daemon_config){ .pool_defaults = l.builtin, .log_level = -1 };
+        *ret = (struct daemon_config){.pool_defaults = l.builtin, .log_level = -1};
         r = config_find_last(p->config_dirs, p->n_config_dirs, "drover.conf", &file);
         if (r >= 0)
                 r = config_list_find(p->config_dirs, p->n_config_dirs, "drover.conf.d", ".conf", &drop_ins);
@@ -195,15 +195,16 @@ static void read_pool_file(struct loading_pool *l, const char *path) {
                 refuse(l->file, "%s", error);
 }
 
-static int load_pool(const struct config_paths *p, const struct pool_config *defaults, const char *path, struct pool_file *f) {
-        struct loading_pool l = { .file = f, .defaults = defaults };
+static int load_pool(const struct config_paths *p, const struct pool_config *defaults, const char *path,
+                     struct pool_file *f) {
+        struct loading_pool l = {.file = f, .defaults = defaults};
         struct config_list drop_ins = {};
         char name[128], subdir[160], why[300];
         int r;
 
         snprintf(name, sizeof(name), "%s", config_base_name(path));
         name[strlen(name) - strlen(".pool")] = '\0';
-        *f = (struct pool_file){ .config = *defaults };
+        *f = (struct pool_file){.config = *defaults};
         snprintf(f->path, sizeof(f->path), "%s", path);
         if (!pool_name_is_valid(name)) {
                 refuse(f, "%s: \"%s\" is not a pool name: 1 to %d of A-Z a-z 0-9 _ . -", path, name, POOL_NAME_MAX);
@@ -223,7 +224,8 @@ static int load_pool(const struct config_paths *p, const struct pool_config *def
         return 0;
 }
 
-int config_load_pools(const struct config_paths *p, const struct daemon_config *d, struct pool_file **ret, size_t *ret_n) {
+int config_load_pools(const struct config_paths *p, const struct daemon_config *d, struct pool_file **ret,
+                      size_t *ret_n) {
         struct config_list list = {};
         struct pool_file *files;
         size_t n = 0;

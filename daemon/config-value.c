@@ -20,48 +20,48 @@ struct unit {
 
 /* As systemd.time(7) lists them; a month is a twelfth of a year of 365.25 days. */
 static const struct unit time_units[] = {
-        { "", SECOND_NS },
-        { "ns", 1 },
-        { "nsec", 1 },
-        { "us", 1000 },
-        { "usec", 1000 },
-        { "\xc2\xb5s", 1000 },
-        { "\xce\xbcs", 1000 },
-        { "ms", 1000000 },
-        { "msec", 1000000 },
-        { "s", SECOND_NS },
-        { "sec", SECOND_NS },
-        { "second", SECOND_NS },
-        { "seconds", SECOND_NS },
-        { "m", 60 * SECOND_NS },
-        { "min", 60 * SECOND_NS },
-        { "minute", 60 * SECOND_NS },
-        { "minutes", 60 * SECOND_NS },
-        { "h", 3600 * SECOND_NS },
-        { "hr", 3600 * SECOND_NS },
-        { "hour", 3600 * SECOND_NS },
-        { "hours", 3600 * SECOND_NS },
-        { "d", 86400 * SECOND_NS },
-        { "day", 86400 * SECOND_NS },
-        { "days", 86400 * SECOND_NS },
-        { "w", 7 * 86400 * SECOND_NS },
-        { "week", 7 * 86400 * SECOND_NS },
-        { "weeks", 7 * 86400 * SECOND_NS },
-        { "M", 2629800 * SECOND_NS },
-        { "month", 2629800 * SECOND_NS },
-        { "months", 2629800 * SECOND_NS },
-        { "y", 31557600 * SECOND_NS },
-        { "year", 31557600 * SECOND_NS },
-        { "years", 31557600 * SECOND_NS },
+        {"", SECOND_NS},
+        {"ns", 1},
+        {"nsec", 1},
+        {"us", 1000},
+        {"usec", 1000},
+        {"\xc2\xb5s", 1000},
+        {"\xce\xbcs", 1000},
+        {"ms", 1000000},
+        {"msec", 1000000},
+        {"s", SECOND_NS},
+        {"sec", SECOND_NS},
+        {"second", SECOND_NS},
+        {"seconds", SECOND_NS},
+        {"m", 60 * SECOND_NS},
+        {"min", 60 * SECOND_NS},
+        {"minute", 60 * SECOND_NS},
+        {"minutes", 60 * SECOND_NS},
+        {"h", 3600 * SECOND_NS},
+        {"hr", 3600 * SECOND_NS},
+        {"hour", 3600 * SECOND_NS},
+        {"hours", 3600 * SECOND_NS},
+        {"d", 86400 * SECOND_NS},
+        {"day", 86400 * SECOND_NS},
+        {"days", 86400 * SECOND_NS},
+        {"w", 7 * 86400 * SECOND_NS},
+        {"week", 7 * 86400 * SECOND_NS},
+        {"weeks", 7 * 86400 * SECOND_NS},
+        {"M", 2629800 * SECOND_NS},
+        {"month", 2629800 * SECOND_NS},
+        {"months", 2629800 * SECOND_NS},
+        {"y", 31557600 * SECOND_NS},
+        {"year", 31557600 * SECOND_NS},
+        {"years", 31557600 * SECOND_NS},
 };
 
 static const struct unit size_units[] = {
-        { "", 1 },
-        { "B", 1 },
-        { "K", UINT64_C(1) << 10 },
-        { "M", UINT64_C(1) << 20 },
-        { "G", UINT64_C(1) << 30 },
-        { "T", UINT64_C(1) << 40 },
+        {"", 1},
+        {"B", 1},
+        {"K", UINT64_C(1) << 10},
+        {"M", UINT64_C(1) << 20},
+        {"G", UINT64_C(1) << 30},
+        {"T", UINT64_C(1) << 40},
 };
 
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -112,7 +112,8 @@ static int parse_term(const struct unit *units, size_t n_units, const char **p, 
                 return -EINVAL;
         if (fraction)
                 for (uint64_t scale = unit->factor; is_digit(*fraction) && scale >= 10; fraction++) {
-                        part += (uint64_t)(*fraction - '0') * (scale / 10) + (uint64_t)(*fraction - '0') * (scale % 10) / 10;
+                        part += (uint64_t)(*fraction - '0') * (scale / 10) +
+                                (uint64_t)(*fraction - '0') * (scale % 10) / 10;
                         scale /= 10;
                 }
         if (__builtin_mul_overflow(whole, unit->factor, &value) || __builtin_add_overflow(value, part, &value))
@@ -163,8 +164,8 @@ int value_parse_size(const char *text, uint64_t *ret_bytes) {
 
 int value_parse_bool(const char *text, bool *ret) {
         static const char *const words[2][6] = {
-                { "0", "no", "n", "false", "f", "off" },
-                { "1", "yes", "y", "true", "t", "on" },
+                {"0", "no", "n", "false", "f", "off"},
+                {"1", "yes", "y", "true", "t", "on"},
         };
 
         for (unsigned value = 0; value < 2; value++)

@@ -44,7 +44,8 @@ int pool_config_set(struct pool_config *c, const char *section, const char *key,
 
 int pool_config_check(const struct pool_config *c, char *error, size_t error_bytes) {
         if (!pool_name_is_valid(c->name)) {
-                snprintf(error, error_bytes, "\"%.80s\" is not a pool name: 1 to %d of A-Z a-z 0-9 _ . -", c->name, POOL_NAME_MAX);
+                snprintf(error, error_bytes, "\"%.80s\" is not a pool name: 1 to %d of A-Z a-z 0-9 _ . -", c->name,
+                         POOL_NAME_MAX);
                 return -EINVAL;
         }
         if (c->plugin[0] == '\0') {

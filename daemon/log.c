@@ -19,7 +19,7 @@ static struct {
         const char *program;
         enum log_level level;
         bool is_journal;
-} log_state = { .program = "drover", .level = LOG_LEVEL_INFO };
+} log_state = {.program = "drover", .level = LOG_LEVEL_INFO};
 
 static bool stderr_is_journal(void) {
         const char *stream = getenv("JOURNAL_STREAM");
@@ -41,8 +41,8 @@ int log_level_from_string(const char *word, enum log_level *ret) {
                 const char *word;
                 enum log_level level;
         } levels[] = {
-                { "error", LOG_LEVEL_ERROR }, { "warning", LOG_LEVEL_WARNING }, { "notice", LOG_LEVEL_NOTICE },
-                { "info", LOG_LEVEL_INFO },   { "debug", LOG_LEVEL_DEBUG },
+                {"error", LOG_LEVEL_ERROR}, {"warning", LOG_LEVEL_WARNING}, {"notice", LOG_LEVEL_NOTICE},
+                {"info", LOG_LEVEL_INFO},   {"debug", LOG_LEVEL_DEBUG},
         };
 
         for (size_t i = 0; i < sizeof(levels) / sizeof(*levels); i++)

@@ -1,8 +1,8 @@
 /* Brings the pools in line with the files.
  *
- * Two phases: everything is read and checked first, then pools are added, changed and removed one by one. A pool made by
- * CreatePool is nobody's file: it is left alone, and a file that claims its name is refused. A file that went bad leaves
- * its running pool as it is. What the supervisor refuses in the second phase costs that pool only. */
+ * Two phases: everything is read and checked first, then pools are added, changed and removed one by one. A pool made
+ * by CreatePool is nobody's file: it is left alone, and a file that claims its name is refused. A file that went bad
+ * leaves its running pool as it is. What the supervisor refuses in the second phase costs that pool only. */
 #include "daemon/reload.h"
 
 #include <errno.h>
@@ -21,7 +21,8 @@ struct reloading {
         size_t capacity;
 };
 
-/* Room was made for two lines a pool beforehand, so that nothing fails half way. A pool's Problem is the supervisor's to log. */
+/* Room was made for two lines a pool beforehand, so that nothing fails half way. A pool's Problem is the supervisor's
+ * to log. */
 __attribute__((format(printf, 3, 4))) static void tell(struct reloading *r, const char *name, const char *format, ...) {
         struct reload_change *c;
         va_list ap;
@@ -29,7 +30,7 @@ __attribute__((format(printf, 3, 4))) static void tell(struct reloading *r, cons
         if (r->report.n_changes == r->capacity)
                 return;
         c = &r->report.changes[r->report.n_changes++];
-        *c = (struct reload_change){ .kind = "pool" };
+        *c = (struct reload_change){.kind = "pool"};
         snprintf(c->name, sizeof(c->name), "%s", name);
         va_start(ap, format);
         vsnprintf(c->what, sizeof(c->what), format, ap);
@@ -62,7 +63,8 @@ static void update_pool(struct reloading *r, struct pool *pool, const struct poo
 
         if (pool_is_runtime(pool)) {
                 tell(r, f->config.name, "refused: %s: a pool of that name was made over the bus", f->path);
-                log_error("pool %s: %s is left aside: a pool of that name was made over the bus", f->config.name, f->path);
+                log_error("pool %s: %s is left aside: a pool of that name was made over the bus", f->config.name,
+                          f->path);
                 return;
         }
         pool_get_info(pool, &info);
@@ -120,7 +122,7 @@ static int read_files(struct reloading *r, const struct config_paths *p, struct 
 }
 
 int reload_run(struct supervisor *s, const struct config_paths *p, struct reload_report *ret, struct fault *f) {
-        struct reloading r = { .supervisor = s };
+        struct reloading r = {.supervisor = s};
         const struct pool_file *file;
         struct pool *pool;
 

@@ -2,8 +2,8 @@
  *
  * Pools and workers are announced to everybody in D-Bus's standard forms: InterfacesAdded and Removed, and
  * PropertiesChanged of State. What happened to a job or a worker goes only to those who called Subscribe, one message
- * each, and JobRemoved only to those who may see the job. A hook comes in the middle of the supervisor's work, so nothing
- * is called back from here: calls that wait for a pool try again from a timer. */
+ * each, and JobRemoved only to those who may see the job. A hook comes in the middle of the supervisor's work, so
+ * nothing is called back from here: calls that wait for a pool try again from a timer. */
 #include <string.h>
 
 #include "daemon/bus/call.h"
@@ -86,7 +86,8 @@ static void tell_worker_removed(struct bus *b, const char *peer, const struct de
 
         r = sd_bus_message_new_signal(b->bus, &m, BUS_ROOT, BUS_MANAGER, "WorkerRemoved");
         if (r >= 0)
-                r = sd_bus_message_append(m, "tsusit", d->worker_id, d->pool, (uint32_t)d->pid, words_reason(d->reason), d->status, d->job_id);
+                r = sd_bus_message_append(m, "tsusit", d->worker_id, d->pool, (uint32_t)d->pid, words_reason(d->reason),
+                                          d->status, d->job_id);
         if (r >= 0)
                 sd_bus_send_to(b->bus, m, peer, NULL);
 }
@@ -105,8 +106,8 @@ static void on_worker_removed(void *user, struct worker *w, const struct death *
         if (!d || b->n_subscribers == 0)
                 return;
         TAILQ_FOREACH(p, &b->peers, link)
-                if (p->is_subscribed)
-                        tell_worker_removed(b, p->name, d);
+        if (p->is_subscribed)
+                tell_worker_removed(b, p->name, d);
 }
 
 static void tell_job_removed(struct bus *b, const char *peer, const struct job_info *info) {
@@ -131,8 +132,8 @@ static void on_job_finished(void *user, struct job *j) {
                 return;
         job_get_info(j, &info);
         TAILQ_FOREACH(p, &b->peers, link)
-                if (p->is_subscribed && peer_may_see(p, info.uid))
-                        tell_job_removed(b, p->name, &info);
+        if (p->is_subscribed && peer_may_see(p, info.uid))
+                tell_job_removed(b, p->name, &info);
 }
 
 void bus_fill_hooks(struct bus *b, struct supervisor_hooks *hooks) {

@@ -1,11 +1,12 @@
 /* The connection to the bus and its place in the event loop.
  *
- * sd-bus has no loop of its own here: its descriptor is polled by ours, and before every sleep a hook reads its descriptor,
- * events and timeout anew, because any handler of any event may have queued a message. A timeout that has passed already
- * also means "I have read messages that you did not process yet". Messages are processed in bounded rounds, so that a busy
- * client does not keep timers and workers waiting.
+ * sd-bus has no loop of its own here: its descriptor is polled by ours, and before every sleep a hook reads its
+ * descriptor, events and timeout anew, because any handler of any event may have queued a message. A timeout that has
+ * passed already also means "I have read messages that you did not process yet". Messages are processed in bounded
+ * rounds, so that a busy client does not keep timers and workers waiting.
  *
- * Only bus_start waits for the bus, before the loop runs. A lost connection is reported once; nothing here reconnects. */
+ * Only bus_start waits for the bus, before the loop runs. A lost connection is reported once; nothing here reconnects.
+ */
 #include "daemon/bus/bus.h"
 
 #include <errno.h>
@@ -69,7 +70,8 @@ static void prepare(void *user) {
         else if (usec == UINT64_MAX)
                 loop_timer_stop(&b->timer);
         else
-                loop_timer_set(b->config.loop, &b->timer, usec > UINT64_MAX / 1000 ? UINT64_MAX : usec * 1000, on_timer, b);
+                loop_timer_set(b->config.loop, &b->timer, usec > UINT64_MAX / 1000 ? UINT64_MAX : usec * 1000, on_timer,
+                               b);
 }
 
 /* ---- objects ---- */
@@ -81,9 +83,9 @@ static int add_objects(struct bus *b) {
                 sd_bus_object_find_t find;
                 sd_bus_node_enumerator_t enumerate;
         } faces[] = {
-                { BUS_POOLS, BUS_POOL, pool_vtable, pool_face_find, pool_face_enumerate },
-                { BUS_WORKERS, BUS_WORKER, worker_vtable, worker_face_find, worker_face_enumerate },
-                { BUS_JOBS, BUS_JOB, job_vtable, job_face_find, NULL },
+                {BUS_POOLS, BUS_POOL, pool_vtable, pool_face_find, pool_face_enumerate},
+                {BUS_WORKERS, BUS_WORKER, worker_vtable, worker_face_find, worker_face_enumerate},
+                {BUS_JOBS, BUS_JOB, job_vtable, job_face_find, NULL},
         };
         int r;
 
@@ -93,7 +95,8 @@ static int add_objects(struct bus *b) {
         if (r >= 0)
                 r = sd_bus_add_filter(b->bus, NULL, job_face_filter, b);
         for (size_t i = 0; i < sizeof(faces) / sizeof(*faces) && r >= 0; i++) {
-                r = sd_bus_add_fallback_vtable(b->bus, NULL, faces[i].prefix, faces[i].interface, faces[i].vtable, faces[i].find, b);
+                r = sd_bus_add_fallback_vtable(b->bus, NULL, faces[i].prefix, faces[i].interface, faces[i].vtable,
+                                               faces[i].find, b);
                 if (r >= 0 && faces[i].enumerate)
                         r = sd_bus_add_node_enumerator(b->bus, NULL, faces[i].prefix, faces[i].enumerate, b);
         }
@@ -116,7 +119,8 @@ int bus_start(struct bus *b, struct supervisor *s, char *error, size_t error_byt
         if (r == -EEXIST)
                 snprintf(error, error_bytes, "the name " BUS_NAME " is taken on this bus: another droverd runs there");
         else if (r == -EACCES || r == -EPERM)
-                snprintf(error, error_bytes, "the bus policy does not let us own " BUS_NAME " (is org.drover1.conf installed?)");
+                snprintf(error, error_bytes,
+                         "the bus policy does not let us own " BUS_NAME " (is org.drover1.conf installed?)");
         else
                 snprintf(error, error_bytes, "cannot serve " BUS_NAME " on the bus: %s", strerror(-r));
         return r;
@@ -151,13 +155,17 @@ int bus_new(struct bus **ret, const struct bus_config *c, char *error, size_t er
         b->poll.fd = -1;
         r = connect_bus(b);
         if (r >= 0)
-                r = sd_bus_get_unique_name(b->bus, &(const char *){ NULL }); /* waits for the bus's greeting */
+                r = sd_bus_get_unique_name(b->bus, &(const char *){NULL}); /* waits for the bus's greeting */
         if (r < 0) {
                 if (r == -ENOMEDIUM)
-                        snprintf(error, error_bytes, "no session bus: DBUS_SESSION_BUS_ADDRESS and XDG_RUNTIME_DIR are not set");
+                        snprintf(error, error_bytes,
+                                 "no session bus: DBUS_SESSION_BUS_ADDRESS and XDG_RUNTIME_DIR are not set");
                 else
                         snprintf(error, error_bytes, "cannot connect to the %s%s: %s",
-                                 c->address ? "bus at " : c->is_user ? "session bus" : "system bus", c->address ? c->address : "", strerror(-r));
+                                 c->address   ? "bus at "
+                                 : c->is_user ? "session bus"
+                                              : "system bus",
+                                 c->address ? c->address : "", strerror(-r));
                 bus_free(b);
                 return r;
         }

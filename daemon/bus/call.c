@@ -41,8 +41,8 @@ static void call_free(struct bus_call *c) {
 int call_check_room(const struct bus_peer *p, sd_bus_error *e) {
         if (p->n_calls < BUS_MAX_CALLS)
                 return 0;
-        return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED, "%s has %d calls waiting already; use Submit", p->name,
-                                 BUS_MAX_CALLS);
+        return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED, "%s has %d calls waiting already; use Submit",
+                                 p->name, BUS_MAX_CALLS);
 }
 
 /* ---- for a pool ---- */
@@ -108,8 +108,8 @@ static void abandon(struct job *j) {
         job_release(j);
 }
 
-int call_wait_verdict(struct bus_peer *p, sd_bus_message *m, enum bus_call_kind kind, struct job *j, uint64_t timeout_ns,
-                      bus_answer_fn answer) {
+int call_wait_verdict(struct bus_peer *p, sd_bus_message *m, enum bus_call_kind kind, struct job *j,
+                      uint64_t timeout_ns, bus_answer_fn answer) {
         struct loop *loop = p->bus->config.loop;
         struct bus_call *c;
         uint64_t deadline;
@@ -149,6 +149,6 @@ void call_end_all(struct bus *b) {
         struct bus_call *c;
 
         TAILQ_FOREACH(p, &b->peers, link)
-                TAILQ_FOREACH(c, &p->calls, link)
-                        sd_bus_reply_method_errorf(c->message, "org.drover1.Error.ShuttingDown", "droverd is shutting down");
+        TAILQ_FOREACH(c, &p->calls, link)
+        sd_bus_reply_method_errorf(c->message, "org.drover1.Error.ShuttingDown", "droverd is shutting down");
 }

@@ -29,8 +29,8 @@ struct bus_call {
 int call_check_room(const struct bus_peer *p, sd_bus_error *e);
 int call_wait_pool(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn);
 /* CALL_RUN takes the job over, also when it fails. timeout_ns UINT64_MAX = none. May answer at once. */
-int call_wait_verdict(struct bus_peer *p, sd_bus_message *m, enum bus_call_kind kind, struct job *j, uint64_t timeout_ns,
-                      bus_answer_fn answer);
+int call_wait_verdict(struct bus_peer *p, sd_bus_message *m, enum bus_call_kind kind, struct job *j,
+                      uint64_t timeout_ns, bus_answer_fn answer);
 void call_retry_all(struct bus *b);
 void call_cancel_all(struct bus_peer *p);
 /* Answers all of them with ShuttingDown. */

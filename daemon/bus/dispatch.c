@@ -20,9 +20,10 @@ static int authorize(const struct bus_peer *p, sd_bus_message *m, sd_bus_error *
         row = interface && member ? authorize_find(interface, member) : NULL;
         if (row && (row->access != AUTHORIZE_ROOT || authorize_is_root(p->uid)))
                 return 0;
-        log_notice("%s (uid %u) was denied %s.%s", p->name, (unsigned)p->uid, interface ? interface : "?", member ? member : "?");
-        return sd_bus_error_setf(e, SD_BUS_ERROR_ACCESS_DENIED, "%s is for root only, not for uid %u", member ? member : "this",
-                                 (unsigned)p->uid);
+        log_notice("%s (uid %u) was denied %s.%s", p->name, (unsigned)p->uid, interface ? interface : "?",
+                   member ? member : "?");
+        return sd_bus_error_setf(e, SD_BUS_ERROR_ACCESS_DENIED, "%s is for root only, not for uid %u",
+                                 member ? member : "this", (unsigned)p->uid);
 }
 
 static int run(struct bus *b, struct bus_peer *p, sd_bus_message *m, bus_method_fn fn, sd_bus_error *e) {
@@ -48,7 +49,8 @@ int bus_dispatch_to(struct bus *b, sd_bus_message *m, bus_method_fn fn, sd_bus_e
 
         r = sender ? peer_get(b, sender, &p) : -EACCES;
         if (r == -EBUSY)
-                return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED, "%d programs have calls waiting already", BUS_MAX_PEERS);
+                return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED, "%d programs have calls waiting already",
+                                         BUS_MAX_PEERS);
         if (r < 0)
                 return r;
         if (p->is_known)

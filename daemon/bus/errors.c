@@ -57,7 +57,7 @@ int bus_error_from_fault(sd_bus_error *e, const struct fault *f) {
 }
 
 int bus_invalid(sd_bus_error *e, const char *format, ...) {
-        struct fault f = { .code = FAULT_INVALID_ARGS };
+        struct fault f = {.code = FAULT_INVALID_ARGS};
         va_list ap;
 
         va_start(ap, format);

@@ -60,7 +60,8 @@ struct bus_method {
 
 /* ---- dispatch.c: who calls, may they, go ---- */
 
-/* For vtable handlers: finds the member in `methods` (ended by {}), learns who the sender is, asks authorize.h, calls. */
+/* For vtable handlers: finds the member in `methods` (ended by {}), learns who the sender is, asks authorize.h, calls.
+ */
 int bus_dispatch(struct bus *b, sd_bus_message *m, const struct bus_method *methods, sd_bus_error *e);
 /* The part after the member is known; `fn` may be called later. */
 int bus_dispatch_to(struct bus *b, sd_bus_message *m, bus_method_fn fn, sd_bus_error *e);

@@ -1,10 +1,10 @@
 /* org.drover1.Job.
  *
- * A job belongs to the uid that submitted it; to others it is as unknown as a missing one. The find callback of a vtable
- * cannot wait until the bus has said who asks, so it finds every well-formed path, which tells nobody anything, and
- * methods and getters look at the owner. Getters cannot wait either: properties asked for by a caller not known yet are
- * caught by a filter and answered from the same table a moment later. Jobs announce nothing but JobRemoved, which goes to
- * those who may see them. */
+ * A job belongs to the uid that submitted it; to others it is as unknown as a missing one. The find callback of a
+ * vtable cannot wait until the bus has said who asks, so it finds every well-formed path, which tells nobody anything,
+ * and methods and getters look at the owner. Getters cannot wait either: properties asked for by a caller not known yet
+ * are caught by a filter and answered from the same table a moment later. Jobs announce nothing but JobRemoved, which
+ * goes to those who may see them. */
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
@@ -71,10 +71,11 @@ static int append_verdict(sd_bus_message *reply, const struct job_info *i) {
         char name[64];
         int r;
 
-        r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}", "state", "s", words_slot_state(i->state), "attempts", "u", i->attempt, "queue-usec",
-                                  "t", i->queue_us, "run-usec", "t", i->run_us);
+        r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}", "state", "s", words_slot_state(i->state), "attempts", "u",
+                                  i->attempt, "queue-usec", "t", i->queue_us, "run-usec", "t", i->run_us);
         if (r >= 0 && i->worker_pid)
-                r = sd_bus_message_append(reply, "{sv}{sv}", "worker-pid", "u", (uint32_t)i->worker_pid, "cpu-usec", "t", i->cpu_us);
+                r = sd_bus_message_append(reply, "{sv}{sv}", "worker-pid", "u", (uint32_t)i->worker_pid, "cpu-usec",
+                                          "t", i->cpu_us);
         if (r >= 0 && i->error && i->error[0]) {
                 char text[512];
 
@@ -124,8 +125,8 @@ static int method_get_result(struct bus *b, struct bus_peer *p, sd_bus_message *
                 return r;
         job_get_info(j, &info);
         if (info.state < SLOT_DONE)
-                return sd_bus_error_setf(e, "org.drover1.Error.NotFinished", "job %llu is still %s (attempt %u)", (unsigned long long)info.id,
-                                         words_slot_state(info.state), info.attempt);
+                return sd_bus_error_setf(e, "org.drover1.Error.NotFinished", "job %llu is still %s (attempt %u)",
+                                         (unsigned long long)info.id, words_slot_state(info.state), info.attempt);
         r = sd_bus_message_new_method_return(m, &reply);
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'a', "{sv}");
@@ -140,9 +141,9 @@ static int method_get_result(struct bus *b, struct bus_peer *p, sd_bus_message *
 
 static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
         static const struct bus_method methods[] = {
-                { "Cancel", method_cancel },
-                { "Wait", method_wait },
-                { "GetResult", method_get_result },
+                {"Cancel", method_cancel},
+                {"Wait", method_wait},
+                {"GetResult", method_get_result},
                 {},
         };
 
@@ -158,16 +159,16 @@ struct job_view {
 };
 
 static const struct bus_property properties[] = {
-        { "Id", "t", offsetof(struct job_view, info.id) },
-        { "Pool", "s", offsetof(struct job_view, info.pool_name) },
-        { "Name", "s", offsetof(struct job_view, info.name) },
-        { "State", "s", offsetof(struct job_view, state) },
-        { "Attempt", "u", offsetof(struct job_view, info.attempt) },
-        { "WorkerPid", "u", offsetof(struct job_view, worker_pid) },
-        { "Progress", "(tts)" },
-        { "SubmittedUSec", "t", offsetof(struct job_view, info.submitted_us) },
-        { "StartedUSec", "t", offsetof(struct job_view, info.started_us) },
-        { "FinishedUSec", "t", offsetof(struct job_view, info.finished_us) },
+        {"Id", "t", offsetof(struct job_view, info.id)},
+        {"Pool", "s", offsetof(struct job_view, info.pool_name)},
+        {"Name", "s", offsetof(struct job_view, info.name)},
+        {"State", "s", offsetof(struct job_view, state)},
+        {"Attempt", "u", offsetof(struct job_view, info.attempt)},
+        {"WorkerPid", "u", offsetof(struct job_view, worker_pid)},
+        {"Progress", "(tts)"},
+        {"SubmittedUSec", "t", offsetof(struct job_view, info.submitted_us)},
+        {"StartedUSec", "t", offsetof(struct job_view, info.started_us)},
+        {"FinishedUSec", "t", offsetof(struct job_view, info.finished_us)},
         {},
 };
 
@@ -180,13 +181,14 @@ static void job_view_init(struct job_view *v, const struct job *j) {
 
 static int append_property(sd_bus_message *reply, const struct bus_property *p, const struct job_view *v) {
         if (p->type[0] == '(')
-                return sd_bus_message_append(reply, "(tts)", v->info.progress_done, v->info.progress_total, v->info.progress_note);
+                return sd_bus_message_append(reply, "(tts)", v->info.progress_done, v->info.progress_total,
+                                             v->info.progress_note);
         return bus_append_property(reply, p, v);
 }
 
 /* For callers known already: the filter let the message through. */
-static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply, void *user,
-                        sd_bus_error *e) {
+static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
+                        void *user, sd_bus_error *e) {
         sd_bus_message *m = sd_bus_get_current_message(bus);
         const char *sender = m ? sd_bus_message_get_sender(m) : NULL;
         struct bus_peer *p = sender ? peer_find(user, sender) : NULL;
@@ -297,9 +299,12 @@ int job_face_find(sd_bus *bus, const char *path, const char *interface, void *us
 
 const sd_bus_vtable job_vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD_WITH_ARGS("Cancel", SD_BUS_ARGS("s", mode), SD_BUS_RESULT("s", outcome), on_call, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Wait", SD_BUS_ARGS("t", timeout_usec), SD_BUS_RESULT("s", state), on_call, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("GetResult", SD_BUS_NO_ARGS, SD_BUS_RESULT("a{sv}", result), on_call, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Cancel", SD_BUS_ARGS("s", mode), SD_BUS_RESULT("s", outcome), on_call,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Wait", SD_BUS_ARGS("t", timeout_usec), SD_BUS_RESULT("s", state), on_call,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("GetResult", SD_BUS_NO_ARGS, SD_BUS_RESULT("a{sv}", result), on_call,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Id", "t", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Pool", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Name", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),

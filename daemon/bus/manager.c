@@ -55,11 +55,13 @@ static int method_list_workers(struct bus *b, struct bus_peer *p, sd_bus_message
         r = sd_bus_message_new_method_return(m, &reply);
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'a', "(tsous)");
-        for (struct worker *w = supervisor_next_worker(b->supervisor, NULL); w && r >= 0; w = supervisor_next_worker(b->supervisor, w)) {
+        for (struct worker *w = supervisor_next_worker(b->supervisor, NULL); w && r >= 0;
+             w = supervisor_next_worker(b->supervisor, w)) {
                 worker_get_info(w, &info);
                 pool_get_info(info.pool, &pool);
                 bus_worker_path(info.id, path);
-                r = sd_bus_message_append(reply, "(tsous)", info.id, pool.name, path, (uint32_t)info.pid, worker_state_word(info.state));
+                r = sd_bus_message_append(reply, "(tsous)", info.id, pool.name, path, (uint32_t)info.pid,
+                                          worker_state_word(info.state));
         }
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
@@ -108,8 +110,9 @@ static int append_death(sd_bus_message *reply, struct death *d) {
         bus_clean_text(d->text);
         r = sd_bus_message_open_container(reply, 'a', "{sv}");
         if (r >= 0)
-                r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}{sv}", "worker", "t", d->worker_id, "pool", "s", d->pool, "pid", "u",
-                                          (uint32_t)d->pid, "reason", "s", words_reason(d->reason), "status", "i", d->status, "realtime-usec", "t",
+                r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}{sv}", "worker", "t", d->worker_id, "pool",
+                                          "s", d->pool, "pid", "u", (uint32_t)d->pid, "reason", "s",
+                                          words_reason(d->reason), "status", "i", d->status, "realtime-usec", "t",
                                           d->realtime_us, "text", "s", d->text);
         if (r >= 0 && d->job_id)
                 r = sd_bus_message_append(reply, "{sv}{sv}", "job", "t", d->job_id, "attempt", "u", d->attempt);
@@ -226,7 +229,8 @@ static int method_create_pool(struct bus *b, struct bus_peer *p, sd_bus_message 
         if (r < 0)
                 return r;
         if (!pool_name_is_valid(name))
-                return bus_invalid(e, "\"%.80s\" is not a pool name: 1 to %d of A-Z a-z 0-9 _ . -", name, POOL_NAME_MAX);
+                return bus_invalid(e, "\"%.80s\" is not a pool name: 1 to %d of A-Z a-z 0-9 _ . -", name,
+                                   POOL_NAME_MAX);
         if (supervisor_find_pool(b->supervisor, name))
                 return bus_invalid(e, "there is a pool %s already", name);
         pool_config_defaults(&c);
@@ -272,7 +276,8 @@ static int reply_report(sd_bus_message *m, const struct reload_report *report) {
                 r = sd_bus_message_open_container(reply, 'a', "(sss)");
         for (size_t i = 0; i < report->n_changes && r >= 0; i++) {
                 bus_clean_text(report->changes[i].what);
-                r = sd_bus_message_append(reply, "(sss)", report->changes[i].kind, report->changes[i].name, report->changes[i].what);
+                r = sd_bus_message_append(reply, "(sss)", report->changes[i].kind, report->changes[i].name,
+                                          report->changes[i].what);
         }
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
@@ -311,20 +316,20 @@ static int method_unsubscribe(struct bus *b, struct bus_peer *p, sd_bus_message 
 
 static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
         static const struct bus_method methods[] = {
-                { "Run", run_method_run },
-                { "Submit", run_method_submit },
-                { "OpenChannel", run_method_open_channel },
-                { "ListPools", method_list_pools },
-                { "GetPool", method_get_pool },
-                { "ListWorkers", method_list_workers },
-                { "GetWorkerByPID", method_get_worker_by_pid },
-                { "ListDeaths", method_list_deaths },
-                { "CreatePool", method_create_pool },
-                { "RemovePool", method_remove_pool },
-                { "GetJob", method_get_job },
-                { "Reload", method_reload },
-                { "Subscribe", method_subscribe },
-                { "Unsubscribe", method_unsubscribe },
+                {"Run", run_method_run},
+                {"Submit", run_method_submit},
+                {"OpenChannel", run_method_open_channel},
+                {"ListPools", method_list_pools},
+                {"GetPool", method_get_pool},
+                {"ListWorkers", method_list_workers},
+                {"GetWorkerByPID", method_get_worker_by_pid},
+                {"ListDeaths", method_list_deaths},
+                {"CreatePool", method_create_pool},
+                {"RemovePool", method_remove_pool},
+                {"GetJob", method_get_job},
+                {"Reload", method_reload},
+                {"Subscribe", method_subscribe},
+                {"Unsubscribe", method_unsubscribe},
                 {},
         };
 
@@ -333,14 +338,14 @@ static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
 
 /* ---- properties ---- */
 
-static int get_text(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply, void *user,
-                    sd_bus_error *e) {
+static int get_text(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
+                    void *user, sd_bus_error *e) {
         return sd_bus_message_append(reply, "s", DROVER_VERSION);
 }
 
 /* What this daemon can do, so that a client asks instead of guessing from the version. */
-static int get_words(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply, void *user,
-                     sd_bus_error *e) {
+static int get_words(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
+                     void *user, sd_bus_error *e) {
         if (strcmp(name, "StartMethods") == 0)
                 return sd_bus_message_append(reply, "as", 3, "forkserver", "spawn", "fork");
         if (strcmp(name, "Models") == 0)
@@ -348,8 +353,8 @@ static int get_words(sd_bus *bus, const char *path, const char *interface, const
         return sd_bus_message_append(reply, "as", 4, "channels", "raw", "forkserver", "sandbox");
 }
 
-static int get_count(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply, void *user,
-                     sd_bus_error *e) {
+static int get_count(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
+                     void *user, sd_bus_error *e) {
         struct bus *b = user;
         uint32_t n = 0;
 
@@ -358,12 +363,14 @@ static int get_count(sd_bus *bus, const char *path, const char *interface, const
         else if (strcmp(name, "NSessions") == 0)
                 n = supervisor_n_sessions(b->supervisor);
         else
-                for (struct pool *p = supervisor_next_pool(b->supervisor, NULL); p; p = supervisor_next_pool(b->supervisor, p))
+                for (struct pool *p = supervisor_next_pool(b->supervisor, NULL); p;
+                     p = supervisor_next_pool(b->supervisor, p))
                         n++;
         return sd_bus_message_append(reply, "u", n);
 }
 
-#define METHOD(name, args, result) SD_BUS_METHOD_WITH_ARGS(name, SD_BUS_ARGS args, SD_BUS_RESULT result, on_call, SD_BUS_VTABLE_UNPRIVILEGED)
+#define METHOD(name, args, result)                                                                                     \
+        SD_BUS_METHOD_WITH_ARGS(name, SD_BUS_ARGS args, SD_BUS_RESULT result, on_call, SD_BUS_VTABLE_UNPRIVILEGED)
 
 const sd_bus_vtable manager_vtable[] = {
         SD_BUS_VTABLE_START(0),
@@ -389,6 +396,7 @@ const sd_bus_vtable manager_vtable[] = {
         SD_BUS_PROPERTY("NWorkers", "u", get_count, 0, 0),
         SD_BUS_PROPERTY("NSessions", "u", get_count, 0, 0),
         SD_BUS_SIGNAL_WITH_ARGS("JobRemoved", SD_BUS_ARGS("t", id, "o", path, "s", pool, "s", state), 0),
-        SD_BUS_SIGNAL_WITH_ARGS("WorkerRemoved", SD_BUS_ARGS("t", id, "s", pool, "u", pid, "s", reason, "i", status, "t", job), 0),
+        SD_BUS_SIGNAL_WITH_ARGS("WorkerRemoved",
+                                SD_BUS_ARGS("t", id, "s", pool, "u", pid, "s", reason, "i", status, "t", job), 0),
         SD_BUS_VTABLE_END,
 };

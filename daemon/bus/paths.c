@@ -58,7 +58,7 @@ struct worker *bus_worker_at(struct bus *b, const char *path) {
 }
 
 int bus_find_pool(struct bus *b, const char *name, struct pool **ret, sd_bus_error *e) {
-        struct fault f = { .code = FAULT_NO_SUCH_POOL };
+        struct fault f = {.code = FAULT_NO_SUCH_POOL};
         struct pool_info info;
         size_t n;
 
@@ -67,7 +67,8 @@ int bus_find_pool(struct bus *b, const char *name, struct pool **ret, sd_bus_err
                 return 0;
         n = (size_t)snprintf(f.text, sizeof(f.text), "no pool is named \"%.80s\"; there %s", name,
                              supervisor_next_pool(b->supervisor, NULL) ? "are: " : "is none");
-        for (struct pool *p = supervisor_next_pool(b->supervisor, NULL); p; p = supervisor_next_pool(b->supervisor, p)) {
+        for (struct pool *p = supervisor_next_pool(b->supervisor, NULL); p;
+             p = supervisor_next_pool(b->supervisor, p)) {
                 pool_get_info(p, &info);
                 if (n + strlen(info.name) + sizeof(", …") >= sizeof(f.text)) {
                         strcpy(f.text + n, "…");
@@ -90,6 +91,7 @@ int bus_find_job(struct bus *b, const struct bus_peer *peer, uint64_t id, struct
                         return 0;
                 }
         }
-        return sd_bus_error_setf(e, "org.drover1.Error.NoSuchJob",
-                                 "there is no job %" PRIu64 " of yours: never submitted, or finished longer than ResultTTL= ago", id);
+        return sd_bus_error_setf(
+                e, "org.drover1.Error.NoSuchJob",
+                "there is no job %" PRIu64 " of yours: never submitted, or finished longer than ResultTTL= ago", id);
 }

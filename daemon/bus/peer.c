@@ -78,7 +78,8 @@ static int on_uid(sd_bus_message *m, void *user, sd_bus_error *e) {
         p->query = sd_bus_slot_unref(p->query);
         if (sd_bus_message_is_method_error(m, NULL) || sd_bus_message_read(m, "u", &uid) < 0) {
                 for (h = p->held; h; h = h->next)
-                        sd_bus_reply_method_errorf(h->message, SD_BUS_ERROR_ACCESS_DENIED, "the bus does not say who %s is", p->name);
+                        sd_bus_reply_method_errorf(h->message, SD_BUS_ERROR_ACCESS_DENIED,
+                                                   "the bus does not say who %s is", p->name);
                 peer_free(p);
                 return 0;
         }
@@ -115,10 +116,10 @@ static bool evict_one(struct bus *b) {
         struct bus_peer *p;
 
         TAILQ_FOREACH(p, &b->peers, link)
-                if (p->is_known && !p->is_subscribed && p->n_calls == 0) {
-                        peer_free(p);
-                        return true;
-                }
+        if (p->is_known && !p->is_subscribed && p->n_calls == 0) {
+                peer_free(p);
+                return true;
+        }
         return false;
 }
 

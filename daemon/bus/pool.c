@@ -10,7 +10,9 @@
 
 static int pool_of(struct bus *b, sd_bus_message *m, struct pool **ret, sd_bus_error *e) {
         *ret = bus_pool_at(b, sd_bus_message_get_path(m)); /* found when the call came, perhaps removed since */
-        return *ret ? 0 : sd_bus_error_setf(e, "org.drover1.Error.NoSuchPool", "there is no pool at %s", sd_bus_message_get_path(m));
+        return *ret ? 0
+                    : sd_bus_error_setf(e, "org.drover1.Error.NoSuchPool", "there is no pool at %s",
+                                        sd_bus_message_get_path(m));
 }
 
 static int control(struct bus *b, sd_bus_message *m, int (*fn)(struct pool *, struct fault *), sd_bus_error *e) {
@@ -24,9 +26,9 @@ static int control(struct bus *b, sd_bus_message *m, int (*fn)(struct pool *, st
         return fn(pool, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(m, NULL);
 }
 
-#define CONTROL(word)                                                                                                         \
-        static int method_##word(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {                     \
-                return control(b, m, pool_##word, e);                                                                         \
+#define CONTROL(word)                                                                                                  \
+        static int method_##word(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {              \
+                return control(b, m, pool_##word, e);                                                                  \
         }
 
 CONTROL(start)
@@ -64,9 +66,11 @@ static int method_schema(struct bus *b, struct bus_peer *p, sd_bus_message *m, s
                 return r;
         pool_get_info(pool, &info);
         if (!info.schema && info.state == POOL_REFUSED)
-                return sd_bus_error_setf(e, "org.drover1.Error.PoolRefused", "pool %s is refused: %s", info.name, info.problem);
+                return sd_bus_error_setf(e, "org.drover1.Error.PoolRefused", "pool %s is refused: %s", info.name,
+                                         info.problem);
         if (!info.schema)
-                return sd_bus_error_setf(e, "org.drover1.Error.PoolStopped", "pool %s had no worker yet, so its schema is not known", info.name);
+                return sd_bus_error_setf(e, "org.drover1.Error.PoolStopped",
+                                         "pool %s had no worker yet, so its schema is not known", info.name);
         r = schema_to_json(info.schema, &json);
         if (r < 0)
                 return r;
@@ -78,19 +82,15 @@ static int method_schema(struct bus *b, struct bus_peer *p, sd_bus_message *m, s
 /* userdata is the pool here; the bus comes with the vtable's slot. */
 static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
         static const struct bus_method methods[] = {
-                { "Start", method_start },
-                { "Stop", method_stop },
-                { "Pause", method_pause },
-                { "Resume", method_resume },
-                { "Drain", method_drain },
-                { "Restart", method_restart },
-                { "Resize", method_resize },
-                { "ResetFailed", method_reset_failed },
-                { "Schema", method_schema },
-                {},
+                {"Start", method_start},   {"Stop", method_stop},
+                {"Pause", method_pause},   {"Resume", method_resume},
+                {"Drain", method_drain},   {"Restart", method_restart},
+                {"Resize", method_resize}, {"ResetFailed", method_reset_failed},
+                {"Schema", method_schema}, {},
         };
 
-        return bus_dispatch(sd_bus_slot_get_userdata(sd_bus_get_current_slot(sd_bus_message_get_bus(m))), m, methods, e);
+        return bus_dispatch(sd_bus_slot_get_userdata(sd_bus_get_current_slot(sd_bus_message_get_bus(m))), m, methods,
+                            e);
 }
 
 /* ---- properties ---- */
@@ -101,21 +101,22 @@ struct pool_view {
         char problem[512];
 };
 
-#define COUNTER(name, field) { name, "t", offsetof(struct pool_view, info.counters.field) }
+#define COUNTER(name, field)                                                                                           \
+        { name, "t", offsetof(struct pool_view, info.counters.field) }
 
 static const struct bus_property properties[] = {
-        { "Name", "s", offsetof(struct pool_view, info.name) },
-        { "Plugin", "s", offsetof(struct pool_view, info.plugin) },
-        { "PluginVersion", "s", offsetof(struct pool_view, info.plugin_version) },
-        { "StartMethod", "s", offsetof(struct pool_view, start_method) },
-        { "Model", "s", offsetof(struct pool_view, model) },
-        { "State", "s", offsetof(struct pool_view, state) },
-        { "Problem", "s", offsetof(struct pool_view, problem), .is_inline = true },
-        { "Workers", "u", offsetof(struct pool_view, info.n_workers) },
-        { "MinWorkers", "u", offsetof(struct pool_view, info.min_workers) },
-        { "MaxWorkers", "u", offsetof(struct pool_view, info.max_workers) },
-        { "Queued", "u", offsetof(struct pool_view, info.n_queued) },
-        { "Running", "u", offsetof(struct pool_view, info.n_running) },
+        {"Name", "s", offsetof(struct pool_view, info.name)},
+        {"Plugin", "s", offsetof(struct pool_view, info.plugin)},
+        {"PluginVersion", "s", offsetof(struct pool_view, info.plugin_version)},
+        {"StartMethod", "s", offsetof(struct pool_view, start_method)},
+        {"Model", "s", offsetof(struct pool_view, model)},
+        {"State", "s", offsetof(struct pool_view, state)},
+        {"Problem", "s", offsetof(struct pool_view, problem), .is_inline = true},
+        {"Workers", "u", offsetof(struct pool_view, info.n_workers)},
+        {"MinWorkers", "u", offsetof(struct pool_view, info.min_workers)},
+        {"MaxWorkers", "u", offsetof(struct pool_view, info.max_workers)},
+        {"Queued", "u", offsetof(struct pool_view, info.n_queued)},
+        {"Running", "u", offsetof(struct pool_view, info.n_running)},
         COUNTER("Submitted", submitted),
         COUNTER("Completed", completed),
         COUNTER("Failed", failed),
@@ -129,9 +130,9 @@ static const struct bus_property properties[] = {
         {},
 };
 
-static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply, void *user,
-                        sd_bus_error *e) {
-        struct pool_view v = { .model = "process" };
+static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
+                        void *user, sd_bus_error *e) {
+        struct pool_view v = {.model = "process"};
 
         pool_get_info(user, &v.info);
         v.start_method = start_method_word(v.info.start_method);
@@ -172,7 +173,8 @@ int pool_face_enumerate(sd_bus *bus, const char *prefix, void *user, char ***ret
         return 1;
 }
 
-#define METHOD(name, args, result) SD_BUS_METHOD_WITH_ARGS(name, SD_BUS_ARGS args, SD_BUS_RESULT result, on_call, SD_BUS_VTABLE_UNPRIVILEGED)
+#define METHOD(name, args, result)                                                                                     \
+        SD_BUS_METHOD_WITH_ARGS(name, SD_BUS_ARGS args, SD_BUS_RESULT result, on_call, SD_BUS_VTABLE_UNPRIVILEGED)
 #define PROPERTY(name, type, flags) SD_BUS_PROPERTY(name, type, get_property, 0, flags)
 
 const sd_bus_vtable pool_vtable[] = {

@@ -9,7 +9,8 @@
 #include "ipc/token.h"
 
 static const char *const bus_types[] = {
-        [SCHEMA_U64] = "t", [SCHEMA_I64] = "x", [SCHEMA_F64] = "d", [SCHEMA_BOOL] = "b", [SCHEMA_STR] = "s", [SCHEMA_BYTES] = "ay",
+        [SCHEMA_U64] = "t",  [SCHEMA_I64] = "x", [SCHEMA_F64] = "d",
+        [SCHEMA_BOOL] = "b", [SCHEMA_STR] = "s", [SCHEMA_BYTES] = "ay",
 };
 
 static int append_string(sd_bus_message *m, const struct token *t) {
@@ -34,7 +35,8 @@ static int append_token(sd_bus_message *m, enum schema_type type, const struct t
         case SCHEMA_U64:
                 return t->type == TOKEN_UINT ? sd_bus_message_append_basic(m, 't', &t->u64) : -EPROTO;
         case SCHEMA_I64:
-                return t->type == TOKEN_UINT || t->type == TOKEN_INT ? sd_bus_message_append_basic(m, 'x', &i) : -EPROTO;
+                return t->type == TOKEN_UINT || t->type == TOKEN_INT ? sd_bus_message_append_basic(m, 'x', &i)
+                                                                     : -EPROTO;
         case SCHEMA_F64:
                 d = t->type == TOKEN_FLOAT ? t->f64 : t->type == TOKEN_UINT ? (double)t->u64 : (double)t->i64;
                 return sd_bus_message_append_basic(m, 'd', &d);
@@ -51,7 +53,8 @@ static int append_token(sd_bus_message *m, enum schema_type type, const struct t
         return -EPROTO;
 }
 
-static int append_array(sd_bus_message *m, const struct schema_field *f, uint32_t n, const uint8_t **p, const uint8_t *end) {
+static int append_array(sd_bus_message *m, const struct schema_field *f, uint32_t n, const uint8_t **p,
+                        const uint8_t *end) {
         struct token t;
         int r;
 
@@ -65,7 +68,8 @@ static int append_array(sd_bus_message *m, const struct schema_field *f, uint32_
 }
 
 /* `t` is the value's first token. */
-static int append_field(sd_bus_message *m, const struct schema_field *f, const struct token *t, const uint8_t **p, const uint8_t *end) {
+static int append_field(sd_bus_message *m, const struct schema_field *f, const struct token *t, const uint8_t **p,
+                        const uint8_t *end) {
         char contents[4] = "a";
         int r;
 
@@ -84,7 +88,8 @@ static int append_field(sd_bus_message *m, const struct schema_field *f, const s
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
-static int append_map(sd_bus_message *m, const struct schema_fields *fields, const uint8_t *p, const uint8_t *end, const char **ret_bad) {
+static int append_map(sd_bus_message *m, const struct schema_fields *fields, const uint8_t *p, const uint8_t *end,
+                      const char **ret_bad) {
         const struct schema_field *f = NULL;
         struct token map, t;
         int r;
@@ -110,7 +115,8 @@ static int append_map(sd_bus_message *m, const struct schema_fields *fields, con
         return 0;
 }
 
-int value_append_result(sd_bus_message *reply, const struct schema_fields *fields, const void *map, size_t bytes, sd_bus_error *e) {
+int value_append_result(sd_bus_message *reply, const struct schema_fields *fields, const void *map, size_t bytes,
+                        sd_bus_error *e) {
         const char *bad = "?";
         int r;
 
@@ -132,6 +138,8 @@ int value_append_result(sd_bus_message *reply, const struct schema_fields *field
         } else if (bytes > 0)
                 r = append_map(reply, fields, map, (const uint8_t *)map + bytes, &bad);
         if (r == -EILSEQ)
-                return sd_bus_error_setf(e, "org.drover1.Error.Failed", "the result's string \"%s\" holds a zero byte, which the bus cannot carry", bad);
+                return sd_bus_error_setf(e, "org.drover1.Error.Failed",
+                                         "the result's string \"%s\" holds a zero byte, which the bus cannot carry",
+                                         bad);
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }

@@ -1,9 +1,9 @@
 /* Work that comes over the bus.
  *
  * Run and Submit read the same four arguments into one job; they part after the submission. A pool that has not had a
- * ready worker yet has no schema to read arguments by: the message then waits for the pool and the method runs again from
- * its start. The path of a Run is short on purpose (its latency is measured): one lookup, one pass over the arguments, one
- * allocation for the call. */
+ * ready worker yet has no schema to read arguments by: the message then waits for the pool and the method runs again
+ * from its start. The path of a Run is short on purpose (its latency is measured): one lookup, one pass over the
+ * arguments, one allocation for the call. */
 #include "daemon/bus/run.h"
 
 #include <errno.h>
@@ -25,15 +25,15 @@ struct option {
 #define USEC(field) UINT64_MAX / 1000, 1000, offsetof(struct job_request, field), true
 
 static const struct option options[] = {
-        { "priority", 0, LAYOUT_PRIORITIES - 1, NARROW(priority) },
-        { "max-attempts", 1, LAYOUT_MAX_ATTEMPTS, NARROW(max_attempts) },
-        { "queue-timeout", 0, USEC(queue_timeout_ns) },
-        { "soft-timeout", 0, USEC(soft_ns) },
-        { "hard-timeout", 0, USEC(hard_ns) },
+        {"priority", 0, LAYOUT_PRIORITIES - 1, NARROW(priority)},
+        {"max-attempts", 1, LAYOUT_MAX_ATTEMPTS, NARROW(max_attempts)},
+        {"queue-timeout", 0, USEC(queue_timeout_ns)},
+        {"soft-timeout", 0, USEC(soft_ns)},
+        {"hard-timeout", 0, USEC(hard_ns)},
 };
 
 static int read_option(sd_bus_message *m, struct job_request *q, sd_bus_error *e) {
-        static const char *const later[] = { "not-before", "idempotency-key", "detached" };
+        static const char *const later[] = {"not-before", "idempotency-key", "detached"};
         const char *name;
         uint64_t n;
         void *field;
@@ -58,8 +58,10 @@ static int read_option(sd_bus_message *m, struct job_request *q, sd_bus_error *e
         for (size_t i = 0; i < sizeof(later) / sizeof(*later); i++)
                 if (strcmp(later[i], name) == 0)
                         return bus_invalid(e, "option \"%s\" is known, but not built yet", name);
-        return bus_invalid(e,
-                           "unknown option \"%.64s\"; there are priority, queue-timeout, soft-timeout, hard-timeout, max-attempts", name);
+        return bus_invalid(
+                e,
+                "unknown option \"%.64s\"; there are priority, queue-timeout, soft-timeout, hard-timeout, max-attempts",
+                name);
 }
 
 static int read_options(sd_bus_message *m, struct job_request *q, sd_bus_error *e) {
@@ -75,8 +77,9 @@ static int read_options(sd_bus_message *m, struct job_request *q, sd_bus_error *
 }
 
 /* 0 and a job; 1 = the call waits for its pool; or an error. */
-static int submit(struct bus *b, struct bus_peer *p, sd_bus_message *m, bus_method_fn again, struct job **ret, sd_bus_error *e) {
-        struct job_request q = { .uid = p->uid, .priority = LAYOUT_PRIORITY_DEFAULT };
+static int submit(struct bus *b, struct bus_peer *p, sd_bus_message *m, bus_method_fn again, struct job **ret,
+                  sd_bus_error *e) {
+        struct job_request q = {.uid = p->uid, .priority = LAYOUT_PRIORITY_DEFAULT};
         const struct schema_job *type;
         struct fault f = {};
         const char *pool;
@@ -155,9 +158,10 @@ static int reply_offer(sd_bus_message *m, const struct session_offer *o) {
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'a', "{sv}");
         if (r >= 0)
-                r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}", "channel", "h", o->channel_fd, "bell", "h", o->bell_fd,
-                                          "doorbell", "h", o->doorbell_fd, "done", "h", o->done_fd, "session", "h", o->socket_fd, "index", "u",
-                                          o->channel, "slots", "u", o->n_slots, "slot-size", "u", o->slot_bytes, "id-base", "t", o->id_base);
+                r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}", "channel", "h", o->channel_fd,
+                                          "bell", "h", o->bell_fd, "doorbell", "h", o->doorbell_fd, "done", "h",
+                                          o->done_fd, "session", "h", o->socket_fd, "index", "u", o->channel, "slots",
+                                          "u", o->n_slots, "slot-size", "u", o->slot_bytes, "id-base", "t", o->id_base);
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'e', "sv");
         if (r >= 0)

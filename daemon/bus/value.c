@@ -1,8 +1,8 @@
 /* From D-Bus variants to the MessagePack map of a job.
  *
  * The schema decides. A number may come in any D-Bus integer type if its value fits, because callers of dynamic
- * languages cannot choose theirs; a string is never parsed. Every field must be there once and nothing else may be. What
- * goes wrong is told by name, with the type that was expected. The scratch grows to the largest call and stays. */
+ * languages cannot choose theirs; a string is never parsed. Every field must be there once and nothing else may be.
+ * What goes wrong is told by name, with the type that was expected. The scratch grows to the largest call and stays. */
 #include "daemon/bus/value.h"
 
 #include <errno.h>
@@ -95,7 +95,8 @@ static int read_integer(sd_bus_message *m, char type, __int128 *ret) {
         return 1;
 }
 
-int value_read_number(sd_bus_message *m, const char *name, uint64_t minimum, uint64_t maximum, uint64_t *ret, sd_bus_error *e) {
+int value_read_number(sd_bus_message *m, const char *name, uint64_t minimum, uint64_t maximum, uint64_t *ret,
+                      sd_bus_error *e) {
         const char *contents;
         __int128 n;
         char type;
@@ -105,7 +106,8 @@ int value_read_number(sd_bus_message *m, const char *name, uint64_t minimum, uin
         if (r < 0)
                 return r;
         if (type != 'v' || strlen(contents) != 1 || !strchr("ynqiuxt", contents[0]))
-                return bus_invalid(e, "%s must be a number, not of D-Bus type \"%s\"", name, type == 'v' ? contents : "?");
+                return bus_invalid(e, "%s must be a number, not of D-Bus type \"%s\"", name,
+                                   type == 'v' ? contents : "?");
         r = sd_bus_message_enter_container(m, 'v', contents);
         if (r >= 0)
                 r = read_integer(m, contents[0], &n);
@@ -113,7 +115,8 @@ int value_read_number(sd_bus_message *m, const char *name, uint64_t minimum, uin
                 return r;
         if (n < (__int128)minimum || n > (__int128)maximum)
                 return bus_invalid(e, "%s=%s%llu is not in the range of %llu to %llu", name, n < 0 ? "-" : "",
-                                   (unsigned long long)(n < 0 ? -n : n), (unsigned long long)minimum, (unsigned long long)maximum);
+                                   (unsigned long long)(n < 0 ? -n : n), (unsigned long long)minimum,
+                                   (unsigned long long)maximum);
         *ret = (uint64_t)n;
         return sd_bus_message_exit_container(m);
 }
@@ -121,13 +124,14 @@ int value_read_number(sd_bus_message *m, const char *name, uint64_t minimum, uin
 /* ---- arguments ---- */
 
 static int wrong_type(struct reading *r, const struct schema_field *f, const char *contents) {
-        return bus_invalid(r->error, "argument \"%s\" of job %s must be %s, not of D-Bus type \"%s\"", f->name, r->job->name,
-                           schema_type_name(f->type, f->is_array), contents);
+        return bus_invalid(r->error, "argument \"%s\" of job %s must be %s, not of D-Bus type \"%s\"", f->name,
+                           r->job->name, schema_type_name(f->type, f->is_array), contents);
 }
 
 static int out_of_range(struct reading *r, const struct schema_field *f, __int128 n) {
-        return bus_invalid(r->error, "argument \"%s\" of job %s is out of range: %s%llu is no %s", f->name, r->job->name, n < 0 ? "-" : "",
-                           (unsigned long long)(n < 0 ? -n : n), schema_type_name(f->type, false));
+        return bus_invalid(r->error, "argument \"%s\" of job %s is out of range: %s%llu is no %s", f->name,
+                           r->job->name, n < 0 ? "-" : "", (unsigned long long)(n < 0 ? -n : n),
+                           schema_type_name(f->type, false));
 }
 
 static int set_integer(struct reading *r, const struct schema_field *f, __int128 n, struct args_value *ret) {
@@ -211,7 +215,7 @@ static int read_array(struct reading *r, const struct schema_field *f, const cha
 }
 
 static int read_field(struct reading *r, const struct schema_field *f) {
-        struct args_value v = { .type = f->type };
+        struct args_value v = {.type = f->type};
         const char *contents;
         const void *data;
         char type;
@@ -223,7 +227,8 @@ static int read_field(struct reading *r, const struct schema_field *f) {
         if (k < 0)
                 return k;
         if (f->type == SCHEMA_FD || strchr(contents, 'h'))
-                return bus_invalid(r->error, "argument \"%s\" of job %s: descriptors (type fd) are not built yet", f->name, r->job->name);
+                return bus_invalid(r->error, "argument \"%s\" of job %s: descriptors (type fd) are not built yet",
+                                   f->name, r->job->name);
         if (f->is_array)
                 k = read_array(r, f, contents);
         else if (f->type == SCHEMA_BYTES) {
@@ -251,7 +256,8 @@ static int unknown_argument(struct reading *r, const char *name) {
         for (uint32_t i = 0; i < f->n_fields && n + SCHEMA_MAX_NAME + 20 < sizeof(known); i++)
                 n += (size_t)snprintf(known + n, sizeof(known) - n, "%s%s:%s", i ? ", " : "", f->field[i].name,
                                       schema_type_name(f->field[i].type, f->field[i].is_array));
-        return bus_invalid(r->error, "job %s has no argument \"%.64s\"; it takes %s", r->job->name, name, n ? known : "none");
+        return bus_invalid(r->error, "job %s has no argument \"%.64s\"; it takes %s", r->job->name, name,
+                           n ? known : "none");
 }
 
 static int read_fields(struct reading *r) {
@@ -280,7 +286,8 @@ static int read_fields(struct reading *r) {
         for (uint32_t i = 0; i < fields->n_fields && k >= 0; i++)
                 if (!(seen & 1u << i))
                         return bus_invalid(r->error, "argument \"%s\" (%s) of job %s is missing", fields->field[i].name,
-                                           schema_type_name(fields->field[i].type, fields->field[i].is_array), r->job->name);
+                                           schema_type_name(fields->field[i].type, fields->field[i].is_array),
+                                           r->job->name);
         return k;
 }
 
@@ -297,7 +304,8 @@ static int read_raw(struct reading *r, size_t limit, const void **ret, size_t *r
         if (k > 0)
                 k = sd_bus_message_read_basic(m, 's', &name);
         if (k >= 0 && strcmp(name, "payload") != 0)
-                return bus_invalid(r->error, "job %s is raw: it has no argument \"%.64s\", only \"payload\" (ay)", r->job->name, name);
+                return bus_invalid(r->error, "job %s is raw: it has no argument \"%.64s\", only \"payload\" (ay)",
+                                   r->job->name, name);
         if (k >= 0)
                 k = sd_bus_message_peek_type(m, &type, &contents);
         if (k >= 0)
@@ -305,14 +313,17 @@ static int read_raw(struct reading *r, size_t limit, const void **ret, size_t *r
         if (k < 0)
                 return k;
         if (strcmp(contents, "h") == 0)
-                return bus_invalid(r->error, "\"payload\" of job %s: a memfd (h) is not built yet, send bytes (ay)", r->job->name);
+                return bus_invalid(r->error, "\"payload\" of job %s: a memfd (h) is not built yet, send bytes (ay)",
+                                   r->job->name);
         if (strcmp(contents, "ay") != 0)
-                return bus_invalid(r->error, "\"payload\" of job %s must be bytes (ay), not of D-Bus type \"%s\"", r->job->name, contents);
+                return bus_invalid(r->error, "\"payload\" of job %s must be bytes (ay), not of D-Bus type \"%s\"",
+                                   r->job->name, contents);
         k = sd_bus_message_read_array(m, 'y', ret, ret_bytes);
         if (k < 0)
                 return k;
         if (*ret_bytes > limit)
-                return bus_invalid(r->error, "\"payload\" of job %s has %zu bytes, over the pool's SlotSize=%zu", r->job->name, *ret_bytes, limit);
+                return bus_invalid(r->error, "\"payload\" of job %s has %zu bytes, over the pool's SlotSize=%zu",
+                                   r->job->name, *ret_bytes, limit);
         sd_bus_message_exit_container(m);
         sd_bus_message_exit_container(m);
         if (sd_bus_message_at_end(m, false) == 0)
@@ -320,9 +331,9 @@ static int read_raw(struct reading *r, size_t limit, const void **ret, size_t *r
         return 0;
 }
 
-int value_read_args(struct bus_scratch *s, sd_bus_message *m, const struct schema_job *job, size_t limit, const void **ret_map,
-                    size_t *ret_bytes, sd_bus_error *e) {
-        struct reading r = { .scratch = s, .message = m, .job = job, .error = e };
+int value_read_args(struct bus_scratch *s, sd_bus_message *m, const struct schema_job *job, size_t limit,
+                    const void **ret_map, size_t *ret_bytes, sd_bus_error *e) {
+        struct reading r = {.scratch = s, .message = m, .job = job, .error = e};
         int k;
 
         k = sd_bus_message_enter_container(m, 'a', "{sv}");
@@ -341,7 +352,8 @@ int value_read_args(struct bus_scratch *s, sd_bus_message *m, const struct schem
                 return k;
         k = args_finish(&r.writer, ret_bytes);
         if (k == -EMSGSIZE)
-                return bus_invalid(e, "the arguments of job %s are too large: over the pool's SlotSize=%zu", job->name, limit);
+                return bus_invalid(e, "the arguments of job %s are too large: over the pool's SlotSize=%zu", job->name,
+                                   limit);
         if (k < 0)
                 return k;
         *ret_map = s->map;

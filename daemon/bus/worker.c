@@ -1,5 +1,5 @@
-/* org.drover1.Worker. Its State changes between idle and running without a signal: jobs are claimed in shared memory and
- * cost the bus nothing, so those two are for asking; the others are announced. */
+/* org.drover1.Worker. Its State changes between idle and running without a signal: jobs are claimed in shared memory
+ * and cost the bus nothing, so those two are for asking; the others are announced. */
 #include <errno.h>
 #include <signal.h>
 #include <stddef.h>
@@ -12,7 +12,9 @@
 
 static int worker_of(struct bus *b, sd_bus_message *m, struct worker **ret, sd_bus_error *e) {
         *ret = bus_worker_at(b, sd_bus_message_get_path(m)); /* found when the call came, perhaps gone since */
-        return *ret ? 0 : sd_bus_error_setf(e, "org.drover1.Error.NoSuchWorker", "there is no worker at %s", sd_bus_message_get_path(m));
+        return *ret ? 0
+                    : sd_bus_error_setf(e, "org.drover1.Error.NoSuchWorker", "there is no worker at %s",
+                                        sd_bus_message_get_path(m));
 }
 
 static int method_kill(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -41,19 +43,21 @@ static int method_get_pidfd(struct bus *b, struct bus_peer *p, sd_bus_message *m
         fd = worker_get_pidfd(w);
         if (fd < 0) {
                 worker_get_info(w, &info);
-                return sd_bus_error_setf(e, "org.drover1.Error.NoSuchWorker", "worker %llu has no process yet", (unsigned long long)info.id);
+                return sd_bus_error_setf(e, "org.drover1.Error.NoSuchWorker", "worker %llu has no process yet",
+                                         (unsigned long long)info.id);
         }
         return bus_reply(m, "h", fd);
 }
 
 static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
         static const struct bus_method methods[] = {
-                { "Kill", method_kill },
-                { "GetPidFD", method_get_pidfd },
+                {"Kill", method_kill},
+                {"GetPidFD", method_get_pidfd},
                 {},
         };
 
-        return bus_dispatch(sd_bus_slot_get_userdata(sd_bus_get_current_slot(sd_bus_message_get_bus(m))), m, methods, e);
+        return bus_dispatch(sd_bus_slot_get_userdata(sd_bus_get_current_slot(sd_bus_message_get_bus(m))), m, methods,
+                            e);
 }
 
 /* ---- properties ---- */
@@ -65,23 +69,24 @@ struct worker_view {
 };
 
 static const struct bus_property properties[] = {
-        { "Id", "t", offsetof(struct worker_view, info.id) },
-        { "Pid", "u", offsetof(struct worker_view, pid) },
-        { "Pool", "s", offsetof(struct worker_view, pool) },
-        { "StartMethod", "s", offsetof(struct worker_view, start_method) },
-        { "State", "s", offsetof(struct worker_view, state) },
-        { "SandboxLevel", "s", offsetof(struct worker_view, info.sandbox) },
-        { "Status", "s", offsetof(struct worker_view, info.status), .is_inline = true },
-        { "WaitingFor", "s", offsetof(struct worker_view, waiting_for) }, /* what jobs wait for comes with the sharing objects */
-        { "JobsDone", "t", offsetof(struct worker_view, info.jobs_done) },
-        { "CurrentJob", "t", offsetof(struct worker_view, info.current_job) },
-        { "StartedUSec", "t", offsetof(struct worker_view, info.started_realtime_us) },
+        {"Id", "t", offsetof(struct worker_view, info.id)},
+        {"Pid", "u", offsetof(struct worker_view, pid)},
+        {"Pool", "s", offsetof(struct worker_view, pool)},
+        {"StartMethod", "s", offsetof(struct worker_view, start_method)},
+        {"State", "s", offsetof(struct worker_view, state)},
+        {"SandboxLevel", "s", offsetof(struct worker_view, info.sandbox)},
+        {"Status", "s", offsetof(struct worker_view, info.status), .is_inline = true},
+        {"WaitingFor", "s",
+         offsetof(struct worker_view, waiting_for)}, /* what jobs wait for comes with the sharing objects */
+        {"JobsDone", "t", offsetof(struct worker_view, info.jobs_done)},
+        {"CurrentJob", "t", offsetof(struct worker_view, info.current_job)},
+        {"StartedUSec", "t", offsetof(struct worker_view, info.started_realtime_us)},
         {},
 };
 
-static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply, void *user,
-                        sd_bus_error *e) {
-        struct worker_view v = { .waiting_for = "" };
+static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
+                        void *user, sd_bus_error *e) {
+        struct worker_view v = {.waiting_for = ""};
         struct pool_info pool;
 
         worker_get_info(user, &v.info);
@@ -110,7 +115,8 @@ int worker_face_enumerate(sd_bus *bus, const char *prefix, void *user, char ***r
         paths = calloc(n_workers + 1, sizeof(*paths));
         if (!paths)
                 return -ENOMEM;
-        for (struct worker *w = supervisor_next_worker(b->supervisor, NULL); w && n < n_workers; w = supervisor_next_worker(b->supervisor, w)) {
+        for (struct worker *w = supervisor_next_worker(b->supervisor, NULL); w && n < n_workers;
+             w = supervisor_next_worker(b->supervisor, w)) {
                 worker_get_info(w, &info);
                 bus_worker_path(info.id, path);
                 paths[n] = strdup(path);
@@ -121,7 +127,8 @@ int worker_face_enumerate(sd_bus *bus, const char *prefix, void *user, char ***r
         return 1;
 }
 
-#define METHOD(name, args, result) SD_BUS_METHOD_WITH_ARGS(name, SD_BUS_ARGS args, SD_BUS_RESULT result, on_call, SD_BUS_VTABLE_UNPRIVILEGED)
+#define METHOD(name, args, result)                                                                                     \
+        SD_BUS_METHOD_WITH_ARGS(name, SD_BUS_ARGS args, SD_BUS_RESULT result, on_call, SD_BUS_VTABLE_UNPRIVILEGED)
 #define PROPERTY(name, type, flags) SD_BUS_PROPERTY(name, type, get_property, 0, flags)
 
 const sd_bus_vtable worker_vtable[] = {

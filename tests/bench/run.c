@@ -1,9 +1,10 @@
 /* Benchmark `run`: Manager.Run of a trivial job, beside a bare sd-bus echo service on the same bus.
  *
- * Runs inside `droverctl run --plugin=primes.so`: the bus, the daemon, the spawner, the sandbox and a worker are the real
- * ones. The echo service is what anybody writes with sd-bus: one method of the same signature that answers at once, in a
- * process of its own. `trivial` is one call after the other, a pair is the median of 200 calls of each; `window 64` keeps
- * 64 calls under way, a pair is the rate of 4000 calls of each. Nobody is pinned, ours and the limit alike.
+ * Runs inside `droverctl run --plugin=primes.so`: the bus, the daemon, the spawner, the sandbox and a worker are the
+ * real ones. The echo service is what anybody writes with sd-bus: one method of the same signature that answers at
+ * once, in a process of its own. `trivial` is one call after the other, a pair is the median of 200 calls of each;
+ * `window 64` keeps 64 calls under way, a pair is the rate of 4000 calls of each. Nobody is pinned, ours and the limit
+ * alike.
  *
  *   run POOL [--pairs=N]       the pool's plugin has the job is_prime with argument n */
 #include <errno.h>
@@ -167,7 +168,8 @@ static uint32_t worker_pid(sd_bus *bus, const char *pool) {
         uint32_t pid, found = 0;
         uint64_t id;
 
-        if (sd_bus_call_method(bus, "org.drover1", "/org/drover1", "org.drover1.Manager", "ListWorkers", &e, &reply, NULL) < 0 ||
+        if (sd_bus_call_method(bus, "org.drover1", "/org/drover1", "org.drover1.Manager", "ListWorkers", &e, &reply,
+                               NULL) < 0 ||
             sd_bus_message_enter_container(reply, 'a', "(tsous)") < 0)
                 bench_die(e.message ? e.message : "ListWorkers", EPROTO);
         while (sd_bus_message_read(reply, "(tsous)", &id, &name, &path, &pid, &state) > 0)
@@ -190,10 +192,10 @@ static void measure(sd_bus *bus, struct bench_pairs *p, const struct target *our
 }
 
 int main(int argc, char *argv[]) {
-        static struct bench_pairs trivial = { "run", "trivial", "us", "sd-bus echo service" };
-        static struct bench_pairs window = { "run", "window 64", "calls/s", "sd-bus echo service" };
-        struct target limit = { ECHO_NAME, "/", ECHO_NAME, "pool" };
-        struct target ours = { "org.drover1", "/org/drover1", "org.drover1.Manager", argc > 1 ? argv[1] : "primes" };
+        static struct bench_pairs trivial = {"run", "trivial", "us", "sd-bus echo service"};
+        static struct bench_pairs window = {"run", "window 64", "calls/s", "sd-bus echo service"};
+        struct target limit = {ECHO_NAME, "/", ECHO_NAME, "pool"};
+        struct target ours = {"org.drover1", "/org/drover1", "org.drover1.Manager", argc > 1 ? argv[1] : "primes"};
         pid_t echo = echo_start();
         sd_bus *bus;
         int r;

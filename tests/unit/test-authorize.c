@@ -1,9 +1,9 @@
 /* Every member of every vtable has a row, every row a member, every method is left to the table by sd-bus. */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include <string.h>
 #include <unistd.h>
@@ -16,10 +16,10 @@ static const struct {
         const sd_bus_vtable *vtable;
         unsigned n_methods;
 } faces[] = {
-        { BUS_MANAGER, manager_vtable, 14 },
-        { BUS_POOL, pool_vtable, 9 },
-        { BUS_WORKER, worker_vtable, 2 },
-        { BUS_JOB, job_vtable, 3 },
+        {BUS_MANAGER, manager_vtable, 14},
+        {BUS_POOL, pool_vtable, 9},
+        {BUS_WORKER, worker_vtable, 2},
+        {BUS_JOB, job_vtable, 3},
 };
 
 static void test_every_member_has_a_row(void **state) {
@@ -91,8 +91,11 @@ static void test_paths(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_every_member_has_a_row), cmocka_unit_test(test_default_deny), cmocka_unit_test(test_only_state_emits),
-                cmocka_unit_test(test_clean_text),             cmocka_unit_test(test_paths),
+                cmocka_unit_test(test_every_member_has_a_row),
+                cmocka_unit_test(test_default_deny),
+                cmocka_unit_test(test_only_state_emits),
+                cmocka_unit_test(test_clean_text),
+                cmocka_unit_test(test_paths),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

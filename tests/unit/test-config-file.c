@@ -1,9 +1,9 @@
 /* Reading INI files: line numbers, what is refused with FILE:LINE, any bytes at all; and the search by base name. */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +23,8 @@ struct seen {
         char section[64], key[64], value[256];
 };
 
-static int on_setting(void *user, const char *file, unsigned line, const char *section, const char *key, const char *value) {
+static int on_setting(void *user, const char *file, unsigned line, const char *section, const char *key,
+                      const char *value) {
         struct seen *s = user;
 
         s->n++;
@@ -45,13 +46,16 @@ static int read_bytes(const void *bytes, size_t n, struct seen *s, char error[st
         return config_file_read(path, on_setting, s, error, 400);
 }
 
-static int read_text(const char *text, struct seen *s, char error[static 400]) { return read_bytes(text, strlen(text), s, error); }
+static int read_text(const char *text, struct seen *s, char error[static 400]) {
+        return read_bytes(text, strlen(text), s, error);
+}
 
 static void test_settings(void **state) {
         struct seen s;
         char error[400];
 
-        assert_int_equal(read_text("# a comment\n\n[Pool]\nWorkers = 4\n\n; another\n[Job]\nMaxAttempts=2", &s, error), 0);
+        assert_int_equal(read_text("# a comment\n\n[Pool]\nWorkers = 4\n\n; another\n[Job]\nMaxAttempts=2", &s, error),
+                         0);
         assert_int_equal(s.n, 2);
         assert_int_equal(s.line, 8);
         assert_string_equal(s.section, "Job");
@@ -101,7 +105,8 @@ static void test_not_a_file(void **state) {
         assert_int_equal(config_file_read(directory, on_setting, &s, error, sizeof(error)), -EISDIR);
         snprintf(fifo, sizeof(fifo), "%s/fifo", directory);
         assert_int_equal(mkfifo(fifo, 0600), 0);
-        assert_true(config_file_read(fifo, on_setting, &s, error, sizeof(error)) < 0); /* and does not wait for a writer */
+        assert_true(config_file_read(fifo, on_setting, &s, error, sizeof(error)) <
+                    0); /* and does not wait for a writer */
         unlink(fifo);
 }
 
@@ -141,7 +146,7 @@ static void touch(const char *dir, const char *name, const char *target) {
 }
 
 static void test_search(void **state) {
-        char low[64], high[64], *dirs[] = { low, high, (char *)"/nonexistent" }, expected[128];
+        char low[64], high[64], *dirs[] = {low, high, (char *)"/nonexistent"}, expected[128];
         struct config_list l;
 
         snprintf(low, sizeof(low), "%s/low", directory);
@@ -182,10 +187,8 @@ static int tear_down(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_settings),
-                cmocka_unit_test(test_refused_lines),
-                cmocka_unit_test(test_not_a_file),
-                cmocka_unit_test(test_any_bytes),
+                cmocka_unit_test(test_settings),   cmocka_unit_test(test_refused_lines),
+                cmocka_unit_test(test_not_a_file), cmocka_unit_test(test_any_bytes),
                 cmocka_unit_test(test_search),
         };
 

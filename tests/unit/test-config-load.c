@@ -1,9 +1,9 @@
 /* drover.conf, pools, drop-ins and masks in several directories, as the daemon loads them. */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include <errno.h>
 #include <stdio.h>
@@ -17,7 +17,7 @@
 
 static char directory[] = "/tmp/drover-config-load-XXXXXX";
 static char low[64], high[64];
-static struct config_paths paths = { .config_dirs = { low, high }, .n_config_dirs = 2 };
+static struct config_paths paths = {.config_dirs = {low, high}, .n_config_dirs = 2};
 
 /* Makes the directories on the way. */
 static void put(const char *dir, const char *name, const char *text) {
@@ -102,7 +102,7 @@ static void test_layers(void **state) {
         assert_false(f->is_bad);
         assert_int_equal(f->config.n_workers, 3);
         assert_int_equal(f->config.start_method, START_SPAWN);
-        assert_int_equal(f->config.n_slots, 64);      /* the empty value resets to drover.conf's */
+        assert_int_equal(f->config.n_slots, 64); /* the empty value resets to drover.conf's */
         assert_int_equal(f->config.max_attempts, 7);
         snprintf(where, sizeof(where), "%s/pools.d/a.pool:2", low);
         assert_string_equal(f->config.where_plugin, where);
@@ -116,12 +116,12 @@ static void test_bad_pools(void **state) {
                 unsigned line;
                 const char *word;
         } bad[] = {
-                { "value", "[Pool]\nPlugin=primes\nWorkers=lots\n", 3, "lots" },
-                { "later", "[Pool]\nPlugin=primes\n[Worker]\nMemoryMax=1G\n", 4, "MemoryMax" },
-                { "plugin-option", "[Pool]\nPlugin=primes\n[Plugin]\nColour=red\n", 4, "Colour" },
-                { "syntax", "[Pool]\nPlugin\n", 2, "KEY=VALUE" },
-                { "missing", "[Pool]\nWorkers=1\n", 1, "Plugin=" },
-                { "first", "[Pool]\nPlugin=primes\nWorkers=0\nSlots=3\n", 3, "Workers" },
+                {"value", "[Pool]\nPlugin=primes\nWorkers=lots\n", 3, "lots"},
+                {"later", "[Pool]\nPlugin=primes\n[Worker]\nMemoryMax=1G\n", 4, "MemoryMax"},
+                {"plugin-option", "[Pool]\nPlugin=primes\n[Plugin]\nColour=red\n", 4, "Colour"},
+                {"syntax", "[Pool]\nPlugin\n", 2, "KEY=VALUE"},
+                {"missing", "[Pool]\nWorkers=1\n", 1, "Plugin="},
+                {"first", "[Pool]\nPlugin=primes\nWorkers=0\nSlots=3\n", 3, "Workers"},
         };
         const struct pool_file *f;
         struct daemon_config d;
@@ -156,7 +156,8 @@ static void test_bad_pools(void **state) {
 }
 
 static void test_bad_daemon(void **state) {
-        static const char *const bad[] = { "[Daemon]\n\nLogLevel=loud\n", "[Pool]\n\nPlugin=primes\n", "[Pool]\n\nSlots=3\n", "[Pool]\n\nSlots\n" };
+        static const char *const bad[] = {"[Daemon]\n\nLogLevel=loud\n", "[Pool]\n\nPlugin=primes\n",
+                                          "[Pool]\n\nSlots=3\n", "[Pool]\n\nSlots\n"};
         char error[400], where[100];
         struct daemon_config d;
 
@@ -196,8 +197,10 @@ static void test_paths(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test_setup_teardown(test_nothing, start, end),   cmocka_unit_test_setup_teardown(test_layers, start, end),
-                cmocka_unit_test_setup_teardown(test_bad_pools, start, end), cmocka_unit_test_setup_teardown(test_bad_daemon, start, end),
+                cmocka_unit_test_setup_teardown(test_nothing, start, end),
+                cmocka_unit_test_setup_teardown(test_layers, start, end),
+                cmocka_unit_test_setup_teardown(test_bad_pools, start, end),
+                cmocka_unit_test_setup_teardown(test_bad_daemon, start, end),
                 cmocka_unit_test(test_paths),
         };
 

@@ -1,9 +1,9 @@
 /* Times, sizes, booleans and numbers as unit files spell them, and everything that is none. */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include <errno.h>
 #include <stdlib.h>
@@ -19,23 +19,23 @@ static void test_times(void **state) {
                 const char *text;
                 uint64_t ns;
         } good[] = {
-                { "0", 0 },
-                { "20", 20 * S },
-                { "5min", 300 * S },
-                { "100ms", 100 * MS },
-                { "1h 30min", 5400 * S },
-                { "1h30min", 5400 * S },
-                { "2 min", 120 * S },
-                { "1.5s", 1500 * MS },
-                { "0.1s", 100 * MS },
-                { ".5", 0 },
-                { "250us", 250000 },
-                { "250\xc2\xb5s", 250000 },
-                { "7ns", 7 },
-                { "1d 2h 3m 4s", (86400 + 7200 + 180 + 4) * S },
-                { "1w", 7 * 86400 * S },
-                { "1.000000001s", S + 1 },
-                { "infinity", VALUE_INFINITY },
+                {"0", 0},
+                {"20", 20 * S},
+                {"5min", 300 * S},
+                {"100ms", 100 * MS},
+                {"1h 30min", 5400 * S},
+                {"1h30min", 5400 * S},
+                {"2 min", 120 * S},
+                {"1.5s", 1500 * MS},
+                {"0.1s", 100 * MS},
+                {".5", 0},
+                {"250us", 250000},
+                {"250\xc2\xb5s", 250000},
+                {"7ns", 7},
+                {"1d 2h 3m 4s", (86400 + 7200 + 180 + 4) * S},
+                {"1w", 7 * 86400 * S},
+                {"1.000000001s", S + 1},
+                {"infinity", VALUE_INFINITY},
         };
         uint64_t ns;
 
@@ -51,7 +51,8 @@ static void test_times(void **state) {
 
 static void test_no_times(void **state) {
         static const char *const bad[] = {
-                "", " ", "min", "5 parsecs", "-5", "+5", "5min x", "5..5s", "5.s", "1e3", "0x10", "5min,", " 5", "5 ", "infinity5", "Infinity", "5mins",
+                "",    " ",    "min",   "5 parsecs", "-5", "+5",        "5min x",   "5..5s", "5.s",
+                "1e3", "0x10", "5min,", " 5",        "5 ", "infinity5", "Infinity", "5mins",
         };
         uint64_t ns = 77;
 
@@ -126,10 +127,8 @@ static void test_any_text(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_times),
-                cmocka_unit_test(test_no_times),
-                cmocka_unit_test(test_sizes),
-                cmocka_unit_test(test_booleans_and_numbers),
+                cmocka_unit_test(test_times),    cmocka_unit_test(test_no_times),
+                cmocka_unit_test(test_sizes),    cmocka_unit_test(test_booleans_and_numbers),
                 cmocka_unit_test(test_any_text),
         };
 

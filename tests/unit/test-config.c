@@ -1,9 +1,9 @@
 /* One setting at a time: what each key takes, what it refuses and in which words; and two settings compared. */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include <errno.h>
 #include <stdlib.h>
@@ -39,22 +39,22 @@ static void test_good_values(void **state) {
         static const struct {
                 const char *section, *key, *value;
         } good[] = {
-                { "Pool", "Plugin", "primes" },
-                { "Pool", "StartMethod", "spawn" },
-                { "Pool", "Model", "process" },
-                { "Pool", "Workers", "256" },
-                { "Pool", "Workers", "auto" },
-                { "Pool", "Slots", "65536" },
-                { "Pool", "SlotSize", "1M" },
-                { "Pool", "Overflow", "reject" },
-                { "Job", "MaxAttempts", "63" },
-                { "Job", "Guarantee", "at-most-once" },
-                { "Job", "HardTimeout", "5min" },
-                { "Job", "SoftTimeout", "infinity" },
-                { "Job", "RetryDelay", "0" },
-                { "Worker", "RestartSec", "0" },
-                { "Worker", "Environment", "A=1 \"B=two words\" C='x'" },
-                { "Sandbox", "Profile", "compute" },
+                {"Pool", "Plugin", "primes"},
+                {"Pool", "StartMethod", "spawn"},
+                {"Pool", "Model", "process"},
+                {"Pool", "Workers", "256"},
+                {"Pool", "Workers", "auto"},
+                {"Pool", "Slots", "65536"},
+                {"Pool", "SlotSize", "1M"},
+                {"Pool", "Overflow", "reject"},
+                {"Job", "MaxAttempts", "63"},
+                {"Job", "Guarantee", "at-most-once"},
+                {"Job", "HardTimeout", "5min"},
+                {"Job", "SoftTimeout", "infinity"},
+                {"Job", "RetryDelay", "0"},
+                {"Worker", "RestartSec", "0"},
+                {"Worker", "Environment", "A=1 \"B=two words\" C='x'"},
+                {"Sandbox", "Profile", "compute"},
         };
         struct pool_config c;
         char error[400];
@@ -74,29 +74,29 @@ static void test_bad_values(void **state) {
                 const char *key, *value;
                 int error;
         } bad[] = {
-                { "Plugin", "../primes", -EINVAL },
-                { "Plugin", ".hidden", -EINVAL },
-                { "StartMethod", "threads", -EINVAL },
-                { "Model", "threads", -EOPNOTSUPP },
-                { "Workers", "0", -EINVAL },
-                { "Workers", "257", -EINVAL },
-                { "Workers", "many", -EINVAL },
-                { "Slots", "1000", -EINVAL },
-                { "Slots", "131072", -EINVAL },
-                { "SlotSize", "100", -EINVAL },
-                { "SlotSize", "2M", -EINVAL },
-                { "Overflow", "block", -EOPNOTSUPP },
-                { "MaxAttempts", "64", -EINVAL },
-                { "HardTimeout", "soon", -EINVAL },
-                { "RetryDelay", "5s", -EOPNOTSUPP },
-                { "ResultTTL", "1y", -EINVAL },
-                { "Environment", "novalue", -EINVAL },
-                { "Environment", "9A=1", -EINVAL },
-                { "Environment", "\"A=1", -EINVAL },
-                { "MemoryMax", "1G", -EOPNOTSUPP },
-                { "MinWorkers", "1", -EOPNOTSUPP },
-                { "Profile", "net", -EOPNOTSUPP },
-                { "Wokers", "4", -ENOENT },
+                {"Plugin", "../primes", -EINVAL},
+                {"Plugin", ".hidden", -EINVAL},
+                {"StartMethod", "threads", -EINVAL},
+                {"Model", "threads", -EOPNOTSUPP},
+                {"Workers", "0", -EINVAL},
+                {"Workers", "257", -EINVAL},
+                {"Workers", "many", -EINVAL},
+                {"Slots", "1000", -EINVAL},
+                {"Slots", "131072", -EINVAL},
+                {"SlotSize", "100", -EINVAL},
+                {"SlotSize", "2M", -EINVAL},
+                {"Overflow", "block", -EOPNOTSUPP},
+                {"MaxAttempts", "64", -EINVAL},
+                {"HardTimeout", "soon", -EINVAL},
+                {"RetryDelay", "5s", -EOPNOTSUPP},
+                {"ResultTTL", "1y", -EINVAL},
+                {"Environment", "novalue", -EINVAL},
+                {"Environment", "9A=1", -EINVAL},
+                {"Environment", "\"A=1", -EINVAL},
+                {"MemoryMax", "1G", -EOPNOTSUPP},
+                {"MinWorkers", "1", -EOPNOTSUPP},
+                {"Profile", "net", -EOPNOTSUPP},
+                {"Wokers", "4", -ENOENT},
         };
         struct pool_config before, c;
         char error[400];
@@ -216,14 +216,10 @@ static void test_any_value(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_defaults),
-                cmocka_unit_test(test_good_values),
-                cmocka_unit_test(test_bad_values),
-                cmocka_unit_test(test_nearest_name),
-                cmocka_unit_test(test_empty_resets),
-                cmocka_unit_test(test_whole),
-                cmocka_unit_test(test_names),
-                cmocka_unit_test(test_any_value),
+                cmocka_unit_test(test_defaults),     cmocka_unit_test(test_good_values),
+                cmocka_unit_test(test_bad_values),   cmocka_unit_test(test_nearest_name),
+                cmocka_unit_test(test_empty_resets), cmocka_unit_test(test_whole),
+                cmocka_unit_test(test_names),        cmocka_unit_test(test_any_value),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

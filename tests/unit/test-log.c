@@ -1,9 +1,9 @@
 /* One line a message, whatever it quotes. */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include <errno.h>
 #include <stdio.h>
@@ -68,7 +68,7 @@ static void test_levels(void **state) {
 }
 
 int main(void) {
-        const struct CMUnitTest tests[] = { cmocka_unit_test(test_lines), cmocka_unit_test(test_levels) };
+        const struct CMUnitTest tests[] = {cmocka_unit_test(test_lines), cmocka_unit_test(test_levels)};
 
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

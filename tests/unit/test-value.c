@@ -1,9 +1,9 @@
 /* D-Bus arguments to a job's map and back, over messages made on a private pair of connections. */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,12 +15,13 @@
 
 static sd_bus *bus, *peer;
 static struct bus_scratch scratch;
-static struct schema_job job = { .name = "try" };
+static struct schema_job job = {.name = "try"};
 
 static int start(void **state) {
         int fds[2];
 
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0 || sd_bus_new(&bus) < 0 || sd_bus_new(&peer) < 0)
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0 || sd_bus_new(&bus) < 0 ||
+            sd_bus_new(&peer) < 0)
                 return -1;
         sd_bus_set_fd(bus, fds[0], fds[0]);
         sd_bus_set_fd(peer, fds[1], fds[1]);
@@ -45,11 +46,11 @@ static sd_bus_message *message_new(const char *args) {
         return m;
 }
 
-#define MESSAGE(schema, ...) \
-        ({ \
-                sd_bus_message *m_ = message_new(schema); \
-                assert_true(sd_bus_message_append(m_, "a{sv}", __VA_ARGS__) >= 0); \
-                m_; \
+#define MESSAGE(schema, ...)                                                                                           \
+        ({                                                                                                             \
+                sd_bus_message *m_ = message_new(schema);                                                              \
+                assert_true(sd_bus_message_append(m_, "a{sv}", __VA_ARGS__) >= 0);                                     \
+                m_;                                                                                                    \
         })
 
 static int convert(sd_bus_message *m, size_t limit, const void **map, size_t *bytes, char error[static 500]) {
@@ -176,8 +177,8 @@ static void test_results(void **state) {
         double d;
         int b;
 
-        m = MESSAGE("t:u64,x:i64,d:f64,b:bool,s:str,y:bytes,a:str[],e:u64[]", 8, "t", "y", 9, "x", "i", -3, "d", "d", 1.5, "b", "b", 1, "s",
-                    "s", "hi", "y", "ay", 1, 7, "a", "as", 2, "p", "q", "e", "at", 0);
+        m = MESSAGE("t:u64,x:i64,d:f64,b:bool,s:str,y:bytes,a:str[],e:u64[]", 8, "t", "y", 9, "x", "i", -3, "d", "d",
+                    1.5, "b", "b", 1, "s", "s", "hi", "y", "ay", 1, 7, "a", "as", 2, "p", "q", "e", "at", 0);
         assert_true(convert(m, 4096, &map, &bytes, error) >= 0);
         assert_true(sd_bus_message_new_method_call(bus, &reply, "org.x", "/", "org.x", "Reply") >= 0);
         assert_true(value_append_result(reply, &job.args, map, bytes, &e) >= 0);
@@ -200,7 +201,7 @@ static void test_results(void **state) {
 }
 
 static void test_zero_byte_in_a_string(void **state) {
-        static const uint8_t map[] = { 0x81, 0xa1, 's', 0xa3, 'a', 0, 'b' };
+        static const uint8_t map[] = {0x81, 0xa1, 's', 0xa3, 'a', 0, 'b'};
         sd_bus_error e = SD_BUS_ERROR_NULL;
         sd_bus_message *m = message_new("s:str");
 
@@ -213,8 +214,12 @@ static void test_zero_byte_in_a_string(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_any_integer_type), cmocka_unit_test(test_wrong),   cmocka_unit_test(test_arrays),
-                cmocka_unit_test(test_raw),              cmocka_unit_test(test_too_large), cmocka_unit_test(test_results),
+                cmocka_unit_test(test_any_integer_type),
+                cmocka_unit_test(test_wrong),
+                cmocka_unit_test(test_arrays),
+                cmocka_unit_test(test_raw),
+                cmocka_unit_test(test_too_large),
+                cmocka_unit_test(test_results),
                 cmocka_unit_test(test_zero_byte_in_a_string),
         };
 
