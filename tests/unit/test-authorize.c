@@ -1,9 +1,10 @@
 /* Every member of every vtable has a row, every row a member, every method is left to the table by sd-bus. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include <string.h>
 #include <unistd.h>

@@ -1,9 +1,10 @@
 /* Reading INI files: line numbers, what is refused with FILE:LINE, any bytes at all; and the search by base name. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,9 +1,10 @@
 /* drover.conf, pools, drop-ins and masks in several directories, as the daemon loads them. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,9 +1,10 @@
 /* Times, sizes, booleans and numbers as unit files spell them, and everything that is none. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include <errno.h>
 #include <stdlib.h>

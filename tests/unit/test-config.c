@@ -1,9 +1,10 @@
 /* One setting at a time: what each key takes, what it refuses and in which words; and two settings compared. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,9 +1,10 @@
 /* D-Bus arguments to a job's map and back, over messages made on a private pair of connections. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include <stdio.h>
 #include <stdlib.h>
