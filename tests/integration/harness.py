@@ -362,12 +362,13 @@ class Drover:
         return sorted(pid for pid in descendants(spawner) if pid not in workers) if spawner else []
 
     def log(self):
+        if not os.path.exists(self.log_path):
+            return ""
         with open(self.log_path, encoding="utf-8", errors="replace") as f:
             return f.read()
 
     def print_log(self):
-        if os.path.exists(self.log_path):
-            sys.stderr.write("---- droverd's log ----\n" + "".join(self.log().splitlines(keepends=True)[-80:]) + "----\n")
+        sys.stderr.write("---- droverd's log ----\n" + "".join(self.log().splitlines(keepends=True)[-80:]) + "----\n")
 
     def tear_down(self, check=True):
         known = [p.pid for p in (self.process, self.bus and self.bus.process) if p]
