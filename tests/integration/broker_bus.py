@@ -47,7 +47,8 @@ def main():
         os.environ["LISTEN_PID"] = str(os.getpid())
         os.execvp("dbus-broker-launch", ["dbus-broker-launch", "--scope", "user", "--config-file", config])
 
-    os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="dbus.socket")
+    # The launcher is a client of its own bus.
+    os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="dbus.socket", DBUS_SESSION_BUS_ADDRESS="unix:path=" + path)
     pid = os.fork()
     if pid == 0:
         become_listener()
