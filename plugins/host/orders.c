@@ -8,6 +8,7 @@
  * The broker is trusted, but not to be of the same build: an order it cannot have meant ends the worker (-EPROTO). */
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -15,11 +16,7 @@
 #include "ipc/wire.h"
 #include "plugins/host/orders.h"
 
-void orders_init(struct orders *o, int fd) {
-        *o = (struct orders){.fd = fd};
-        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
-                o->channel[i].done_fd = -1;
-}
+void orders_init(struct orders *o, int fd) { *o = (struct orders){.fd = fd}; }
 
 static uint64_t channel_bit(uint32_t channel) { return UINT64_C(1) << (channel & 63); }
 
@@ -49,20 +46,23 @@ static int drop_bell(struct orders *o, const struct worker_order *order) {
 }
 
 static int add_channel(struct orders *o, const struct worker_order *order, int *fds, unsigned n_fds) {
-        struct orders_channel *c = &o->channel[order->channel];
         struct channel_geometry g;
-        if (n_fds < 1 || n_fds > 2 || c->is_open || !o->bell[order->bell].bell ||
+        if (n_fds < 1 || n_fds > 2 || o->channel[order->channel] || !o->bell[order->bell].bell ||
             channel_geometry_init(&g, order->n_slots, order->slot_bytes) < 0)
                 return -EPROTO;
+        struct orders_channel *c = malloc(sizeof *c);
+        if (!c)
+                return -ENOMEM;
         int r = channel_map(&c->channel, &g, fds[0], CHANNEL_WORKER);
-        if (r < 0)
+        if (r < 0) {
+                free(c);
                 return r;
-        c->is_open = true;
-        c->bell = order->bell;
-        if (n_fds == 2) {
-                c->done_fd = fds[1];
-                fds[1] = -1;
         }
+        c->bell = order->bell;
+        c->done_fd = n_fds == 2 ? fds[1] : -1;
+        if (n_fds == 2)
+                fds[1] = -1; /* ours now */
+        o->channel[order->channel] = c;
         o->bell[order->bell].channels[order->channel / 64] |= channel_bit(order->channel);
         if (g.slot_bytes > o->max_slot_bytes)
                 o->max_slot_bytes = g.slot_bytes;
@@ -70,7 +70,7 @@ static int add_channel(struct orders *o, const struct worker_order *order, int *
 }
 
 void orders_mute(struct orders *o, uint32_t channel) {
-        struct orders_bell *b = &o->bell[o->channel[channel].bell];
+        struct orders_bell *b = &o->bell[o->channel[channel]->bell];
         b->channels[channel / 64] &= ~channel_bit(channel);
 }
 
@@ -85,13 +85,14 @@ static int report_dropped(const struct orders *o, uint32_t channel) {
 }
 
 static int drop_channel(struct orders *o, const struct worker_order *order) {
-        struct orders_channel *c = &o->channel[order->channel];
-        if (c->is_open) {
+        struct orders_channel *c = o->channel[order->channel];
+        if (c) {
                 orders_mute(o, order->channel);
                 channel_unmap(&c->channel);
                 if (c->done_fd >= 0)
                         close(c->done_fd);
-                *c = (struct orders_channel){.done_fd = -1};
+                free(c);
+                o->channel[order->channel] = NULL;
         }
         return report_dropped(o, order->channel);
 }

@@ -12,7 +12,6 @@ struct orders_channel {
         struct channel channel;
         int done_fd; /* -1: none */
         uint32_t bell;
-        bool is_open;
 };
 
 struct orders_bell {
@@ -26,7 +25,7 @@ struct orders {
         uint32_t n_bells; /* index of the last + 1 */
         uint32_t max_slot_bytes;
         struct orders_bell bell[LAYOUT_BELLS_PER_WORKER];
-        struct orders_channel channel[LAYOUT_MAX_CHANNELS];
+        struct orders_channel *channel[LAYOUT_MAX_CHANNELS]; /* NULL: no such channel */
 };
 
 void orders_init(struct orders *o, int fd);

@@ -50,7 +50,7 @@ static bool has_several_cpus(void) {
 /* No work was found in a channel whose work bit stands. */
 static void settle(struct serve *s, struct orders_bell *b, uint32_t channel) {
         bell_clear_work(b->bell, channel);
-        if (channel_has_work(&s->orders.channel[channel].channel))
+        if (channel_has_work(&s->orders.channel[channel]->channel))
                 bell_mark_work(b->bell, channel);
 }
 
@@ -76,7 +76,7 @@ static void pass_baton(struct serve *s) {
 
 /* Tries one channel. 1: ran a job, 0: there was none; -ESTALE. */
 static int serve_channel(struct serve *s, struct orders_bell *b, uint32_t channel) {
-        struct orders_channel *c = &s->orders.channel[channel];
+        struct orders_channel *c = s->orders.channel[channel];
         bool lowest_first = s->n_claims % SERVE_LOWEST_EVERY == SERVE_LOWEST_EVERY - 1;
         uint64_t now_ns = event_now_ns(), word;
         uint32_t slot;

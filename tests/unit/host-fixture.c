@@ -95,8 +95,11 @@ unsigned host_fixture_run(struct trial *t, uint32_t slot, const char *job, const
                 memcpy(channel_payload(&t->channel, slot), payload, bytes);
         assert_int_equal(trial_commit(t, slot, type, bytes), 0);
         int r = trial_wait(t, slot, event_now_ns() + FIXTURE_SECONDS * UINT64_C(1000000000), &word);
-        if (r < 0)
-                return 0; /* the worker died */
+        if (r < 0) { /* the worker died; a test that did not expect it wants to know more */
+                print_message("job %s: %s, system call %d, signal %u\n", job, strerrorname_np(-r),
+                              (int)atomic_load(&t->line->fault_syscall) - 1, atomic_load(&t->line->fault_signal));
+                return 0;
+        }
         return slot_state(word);
 }
 
