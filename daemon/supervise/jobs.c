@@ -240,8 +240,9 @@ static void job_collect(struct job *j, uint64_t word) {
         j->attempt = slot_attempt(word);
         if (j->state == SLOT_EXPIRED && slot_owner(word) != SLOT_OWNER_NONE)
                 pool_count_verdict(p, SLOT_EXPIRED); /* a claimer found it overdue: it counts only what it ran */
-        struct layout_result line = *channel_result(c, slot);
-        j->verdict = *channel_verdict(c, slot);
+        struct layout_result line;
+        channel_copy(&line, channel_result(c, slot), sizeof(line));
+        channel_copy(&j->verdict, channel_verdict(c, slot), sizeof(j->verdict));
         bool is_workers = j->state == SLOT_DONE || j->state == SLOT_FAILED;
         if (line.generation == j->generation) {
                 j->started_ns = line.started_ns;

@@ -24,12 +24,13 @@ static uint64_t limits_identity(const struct worker_job *job) {
 }
 
 static void limits_stamp(struct worker *w, const struct worker_job *job, uint64_t now) {
-        const struct layout_job *line = channel_job(&job->channel->channel, job->slot);
+        struct layout_job line;
+        channel_copy(&line, channel_job(&job->channel->channel, job->slot), sizeof(line));
         w->stamp_job = limits_identity(job);
         w->stamp_ns = now;
         w->soft_told = false;
-        w->soft_ns = limits_smaller(w->pool->config.soft_timeout_ns, line->soft_ns);
-        w->hard_ns = limits_smaller(w->pool->config.hard_timeout_ns, line->hard_ns);
+        w->soft_ns = limits_smaller(w->pool->config.soft_timeout_ns, line.soft_ns);
+        w->hard_ns = limits_smaller(w->pool->config.hard_timeout_ns, line.hard_ns);
 }
 
 /* Returns the worker's smallest limit that is still ahead, 0 for none. */

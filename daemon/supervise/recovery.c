@@ -26,7 +26,9 @@ static void recovery_end_quarantine(struct worker *w) {
 static enum slot_state recovery_final(const struct pool *p, const struct pool_channel *c, uint32_t slot, unsigned attempt,
                                       bool is_charged) {
         bool is_once;
-        uint32_t max = pool_max_attempts(p, channel_job(&c->channel, slot), &is_once);
+        struct layout_job job;
+        channel_copy(&job, channel_job(&c->channel, slot), sizeof(job));
+        uint32_t max = pool_max_attempts(p, &job, &is_once);
         if (c->is_dead)
                 return SLOT_LOST; /* nobody is left to want it */
         if (is_once || p->config.guarantee == GUARANTEE_AT_MOST_ONCE)
