@@ -62,6 +62,7 @@ struct jobs {
         TAILQ_HEAD(job_list, job) finished; /* by expiry */
         size_t n_finished, finished_bytes;
         struct loop_timer expiry_timer;
+        unsigned n_telling; /* inside job_tell, which expires at its end */
 };
 
 static int job_compare(const void *a, const void *b) {
@@ -213,6 +214,7 @@ static void job_take_result(struct job *j, const struct channel *c, uint32_t slo
 static void job_tell(struct job *j) {
         struct jobs *js = j->jobs;
         struct job_waiter *waiters = j->waiters, *next;
+        js->n_telling++;
         j->waiters = NULL;
         for (; waiters; waiters = next) {
                 next = waiters->next;
@@ -221,7 +223,8 @@ static void job_tell(struct job *j) {
                 waiters->fn(waiters, j);
         }
         SUPERVISOR_TELL(js->supervisor, on_job_finished, j);
-        jobs_expire(js);
+        if (--js->n_telling == 0)
+                jobs_expire(js);
 }
 
 static void job_finish(struct job *j, enum slot_state state) {
@@ -620,7 +623,8 @@ void job_release(struct job *j) {
         js->finished_bytes -= j->result_bytes;
         j->expires_ns = 0;
         jobs_insert_finished(js, j);
-        loop_timer_set(js->supervisor->loop, &js->expiry_timer, event_now_ns(), jobs_on_expiry, js);
+        if (js->n_telling == 0) /* not now: the caller still holds it */
+                loop_timer_set(js->supervisor->loop, &js->expiry_timer, event_now_ns(), jobs_on_expiry, js);
 }
 
 void job_set_user(struct job *j, void *user) { j->user = user; }
