@@ -140,7 +140,7 @@ static void print_result(struct ctl *c, bool is_raw, struct json_object *result)
                 ctl_error("%s", json_text(result, "error", json_text(result, "state", "no verdict")));
         else if (is_raw)
                 print_raw(json_text(values, "payload", ""));
-        else if (values)
+        else if (values && json_object_object_length(values) > 0)
                 json_print_words(stdout, values);
 }
 

@@ -53,54 +53,72 @@ static uint64_t since(uint64_t us) {
         return us < now ? now - us : 0;
 }
 
+static void say_head(struct json_object *job) {
+        printf("Job %" PRIu64 " (%s of pool %s) is %s", json_number(job, "Id"), json_text(job, "Name", "?"),
+               json_text(job, "Pool", "?"), json_text(job, "State", "?"));
+}
+
 static void say_waiting(struct json_object *job) {
         char text[32];
 
+        say_head(job);
         if (strcmp(json_text(job, "State", ""), "queued") == 0)
-                printf("It waits in the queue, for %s so far; attempt %" PRIu64 " comes next.\n",
+                printf(", for %s so far; attempt %" PRIu64 " comes next.\n",
                        duration(since(json_number(job, "SubmittedUSec")), text), json_number(job, "Attempt"));
         else
-                printf("Attempt %" PRIu64 " is running, for %s so far, in the worker with pid %" PRIu64 ".\n",
+                printf(" in attempt %" PRIu64 ", for %s so far, in the worker with pid %" PRIu64 ".\n",
                        json_number(job, "Attempt"), duration(since(json_number(job, "StartedUSec")), text),
                        json_number(job, "WorkerPid"));
 }
 
+/* The daemon's own sentence for a failure names the job: "job 7 (…) is poisoned after 3 attempts: …". */
+static void say_verdict(struct json_object *job, struct json_object *result) {
+        const char *error = json_text(result, "error", "");
+        struct json_object *values;
+
+        if (strncmp(error, "job ", 4) == 0) {
+                printf("J%s.\n", error + 1);
+                return;
+        }
+        say_head(job);
+        if (json_object_object_get_ex(result, "result", &values) && json_object_object_length(values) > 0) {
+                fputs(": ", stdout);
+                json_print_words(stdout, values);
+        } else {
+                printf("%s%s.\n", *error ? ": " : "", error);
+        }
+}
+
+/* What became of each attempt that was lost. */
 static void say_deaths(struct json_object *deaths) {
         for (size_t i = 0; i < json_object_array_length(deaths); i++) {
                 struct json_object *death = json_object_array_get_idx(deaths, i);
+                const char *text = json_text(death, "text", "?"), *tail = strstr(text, " while running job");
 
-                printf("Attempt %" PRIu64 ": %s.\n", json_number(death, "attempt"),
-                       json_text(death, "text", "its worker died"));
+                printf("Attempt %" PRIu64 ": worker %" PRIu64 " (pid %" PRIu64 ") died: %.*s.\n",
+                       json_number(death, "attempt"), json_number(death, "worker"), json_number(death, "pid"),
+                       (int)(tail ? tail - text : (long)strlen(text)), text);
         }
 }
 
-/* The verdict, and what was measured. */
-static void say_verdict(struct json_object *job, struct json_object *result) {
-        const char *state = json_text(job, "State", "?"), *error = json_text(result, "error", "");
-        uint64_t attempts = json_number(result, "attempts");
-        struct json_object *values;
-        char waited[32], ran[32];
+static void say_times(struct json_object *result) {
+        uint64_t ran = json_number(result, "run-usec");
+        char text[32];
 
-        if (strcmp(state, "done") == 0 && json_object_object_get_ex(result, "result", &values)) {
-                printf("Attempt %" PRIu64 " gave its answer: ", attempts);
-                json_print_words(stdout, values);
-        } else if (*error) {
-                printf("It is %s: %s\n", state, error);
-        } else {
-                printf("It is %s after %" PRIu64 " attempts.\n", state, attempts);
-        }
-        printf("It waited %s and ran %s.\n", duration(json_number(result, "queue-usec"), waited),
-               duration(json_number(result, "run-usec"), ran));
+        printf("It waited %s", duration(json_number(result, "queue-usec"), text));
+        if (ran)
+                printf(" and ran %s", duration(ran, text));
+        puts(".");
 }
 
 static void say_all(struct json_object *job, struct json_object *result, struct json_object *deaths) {
-        printf("Job %" PRIu64 " (%s of pool %s) is %s.\n", json_number(job, "Id"), json_text(job, "Name", "?"),
-               json_text(job, "Pool", "?"), json_text(job, "State", "?"));
-        say_deaths(deaths);
         if (result)
                 say_verdict(job, result);
         else
                 say_waiting(job);
+        say_deaths(deaths);
+        if (result)
+                say_times(result);
 }
 
 /* "7" or the job's object path. */

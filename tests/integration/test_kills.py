@@ -230,7 +230,7 @@ class Kills(Test):
     def test_a_job_that_always_kills_its_worker(self):
         """Poisoned with the signal named, everywhere it can be asked for; others in its pool wait for its restarts only."""
         with Drover({"crash": {"Plugin": "crash", "Workers": 1}, "primes": {"Plugin": "primes", "Workers": 1}}) as d:
-            for job, name, number in (("segv", "SIGSEGV", 11), ("abort", "SIGABRT", 6), ("kill", "SIGKILL", 9)):
+            for job, name, number in (("segfault", "SIGSEGV", 11), ("abort", "SIGABRT", 6), ("kill", "SIGKILL", 9)):
                 with self.assert_error("Poisoned", name, "3 attempts", job) as e:
                     d.run("crash", job)
                 id_, path = d.submit("crash", job)
