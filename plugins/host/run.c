@@ -183,7 +183,7 @@ static int run_job(struct run *r) {
                 e = trial_open(t);
         }
         if (e >= 0)
-                e = trial_commit(t, 0, type, bytes);
+                e = trial_commit(t, 0, type, bytes, LAYOUT_PRIORITY_DEFAULT);
         if (e < 0)
                 return say_errno("the job cannot be submitted", e);
         uint64_t word;

@@ -234,7 +234,10 @@ int sandbox_limit(struct sandbox *s) {
                 __rlimit_resource_t what;
                 rlim_t limit;
         } limits[] = {
-                {RLIMIT_CORE, 0}, {RLIMIT_FSIZE, 0}, {RLIMIT_MEMLOCK, 0}, {RLIMIT_MSGQUEUE, 0}, {RLIMIT_NOFILE, 1024},
+                {RLIMIT_CORE, 0},
+                {RLIMIT_MEMLOCK, 0},
+                {RLIMIT_MSGQUEUE, 0},
+                {RLIMIT_NOFILE, 1024},
         };
         for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
                 const struct rlimit l = {limits[i].limit, limits[i].limit};

@@ -175,15 +175,15 @@ void trial_retire(struct trial *t) {
 
 int trial_begin(struct trial *t, uint32_t slot) { return channel_begin(&t->channel, slot); }
 
-int trial_commit(struct trial *t, uint32_t slot, uint32_t type, size_t bytes) {
+int trial_commit(struct trial *t, uint32_t slot, uint32_t type, size_t bytes, uint32_t priority) {
         *channel_job(&t->channel, slot) = (struct layout_job){
                 .type = type,
                 .bytes = (uint32_t)bytes,
-                .priority = LAYOUT_PRIORITY_DEFAULT,
+                .priority = priority,
                 .id = slot + 1,
                 .queued_ns = event_now_ns(),
         };
-        int r = channel_commit(&t->channel, slot, LAYOUT_PRIORITY_DEFAULT);
+        int r = channel_commit(&t->channel, slot, priority);
         if (r >= 0)
                 bell_ring(t->bell, 0, t->doorbell_fd);
         return r;

@@ -93,7 +93,7 @@ unsigned host_fixture_run(struct trial *t, uint32_t slot, const char *job, const
         assert_int_equal(trial_begin(t, slot), 0);
         if (bytes > 0)
                 memcpy(channel_payload(&t->channel, slot), payload, bytes);
-        assert_int_equal(trial_commit(t, slot, type, bytes), 0);
+        assert_int_equal(trial_commit(t, slot, type, bytes, LAYOUT_PRIORITY_DEFAULT), 0);
         int r = trial_wait(t, slot, event_now_ns() + FIXTURE_SECONDS * UINT64_C(1000000000), &word);
         if (r < 0) { /* the worker died; a test that did not expect it wants to know more */
                 print_message("job %s: %s, system call %d, signal %u\n", job, strerrorname_np(-r),

@@ -115,7 +115,10 @@ static void threads_work_in_its_workers(void **state) {
         struct trial t;
         pid_t template = start_ready("threads", &fd), worker = host_fixture_fork(fd, &control);
         host_fixture_trial(&t, control);
-        assert_int_equal(host_fixture_run(&t, 0, "run", NULL, 0), SLOT_DONE);
+        unsigned verdict = host_fixture_run(&t, 0, "run", NULL, 0);
+        if (verdict == 0)
+                fail_msg("the worker died: wait status %#x", host_fixture_reap(worker));
+        assert_int_equal(verdict, SLOT_DONE);
         trial_retire(&t);
         assert_int_equal(host_fixture_reap(worker), 0);
         trial_deinit(&t);

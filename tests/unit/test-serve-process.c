@@ -1,0 +1,260 @@
+/* The claim loop of a real worker: order, cancel, soft limit, verdicts that came from elsewhere, the ways to end. */
+#include <errno.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "host-fixture.h"
+#include "ipc/args.h"
+#include "ipc/event.h"
+#include "ipc/packet.h"
+
+enum { SECONDS = 30 };
+
+static uint64_t soon(void) { return event_now_ns() + SECONDS * UINT64_C(1000000000); }
+
+/* Waits for `condition` to hold: what the worker does shows in memory, without an event. */
+#define await(condition)                                                                                               \
+        do {                                                                                                           \
+                for (uint64_t deadline_ns = soon(); !(condition);) {                                                   \
+                        if (event_now_ns() > deadline_ns)                                                              \
+                                fail_msg("never came true: %s", #condition);                                           \
+                        poll(NULL, 0, 1);                                                                              \
+                }                                                                                                      \
+        } while (0)
+
+static pid_t start(struct trial *t, const char *plugin) {
+        int control;
+        pid_t pid = host_fixture_start("worker", plugin, &control);
+        host_fixture_trial(t, control);
+        return pid;
+}
+
+static void finish(struct trial *t, pid_t pid, int expected_status) {
+        trial_retire(t);
+        assert_int_equal(host_fixture_reap(pid), expected_status);
+        trial_deinit(t);
+}
+
+/* Submits `job` with its one u64 argument. */
+static void submit(struct trial *t, uint32_t slot, const char *job, const char *name, uint64_t value,
+                   uint32_t priority) {
+        uint32_t type;
+        size_t bytes;
+        struct args_writer w;
+        assert_non_null(schema_find(t->schema, job, &type));
+        assert_int_equal(trial_begin(t, slot), 0);
+        args_writer_init(&w, channel_payload(&t->channel, slot), TRIAL_SLOT_BYTES);
+        args_put(&w, name, &(struct args_value){.type = SCHEMA_U64, .u64 = value});
+        assert_int_equal(args_finish(&w, &bytes), 0);
+        assert_int_equal(trial_commit(t, slot, type, bytes, priority), 0);
+}
+
+static unsigned verdict(struct trial *t, uint32_t slot) {
+        uint64_t word;
+        assert_int_equal(trial_wait(t, slot, soon(), &word), 0);
+        return slot_state(word);
+}
+
+static bool is_running(struct trial *t, uint32_t slot) {
+        return slot_state(channel_word(&t->channel, slot)) == SLOT_RUNNING;
+}
+
+static const char *failure(struct trial *t, uint32_t slot) {
+        static char text[512];
+        const struct layout_result *r = channel_result(&t->channel, slot);
+        snprintf(text, sizeof text, "%.*s", (int)r->bytes, (const char *)channel_result_data(&t->channel, slot));
+        return text;
+}
+
+static void cancel_reaches_a_checkpoint(void **state) {
+        struct trial t;
+        pid_t pid = start(&t, "cancellable");
+        submit(&t, 0, "work", "ms", 60000, 1);
+        await(is_running(&t, 0) && atomic_load(&t.line->progress_done) > 2);
+        assert_int_equal(atomic_load(&t.line->progress_total), 60000);
+        assert_string_equal(t.line->status, "working");
+        assert_int_equal(atomic_load(&t.line->status_seq) % 2, 0);
+        assert_int_equal(channel_cancel(&t.channel, 0), SLOT_RUNNING);
+        assert_int_equal(verdict(&t, 0), SLOT_CANCELLED);
+        assert_int_equal(atomic_load(&t.line->counts[SLOT_CANCELLED]), 1);
+
+        /* The next one starts afresh. */
+        submit(&t, 1, "work", "ms", 2, 1);
+        assert_int_equal(verdict(&t, 1), SLOT_DONE);
+        await(atomic_load(&t.line->progress_total) == 0);
+        assert_int_equal(atomic_load(&t.line->claims), 2);
+        finish(&t, pid, 0);
+}
+
+static void soft_limit_is_told_from_cancel(void **state) {
+        struct trial t;
+        pid_t pid = start(&t, "cancellable");
+        submit(&t, 3, "work", "ms", 60000, 1);
+        await(is_running(&t, 3));
+        uint32_t generation = slot_generation(channel_word(&t.channel, 3));
+        atomic_store(&t.line->soft_hit, (uint64_t)generation << 32 | (3 + 1));
+        assert_true(channel_ask_cancel(&t.channel, 3, generation));
+        assert_int_equal(verdict(&t, 3), SLOT_TIMED_OUT);
+        finish(&t, pid, 0);
+}
+
+static void who_ignores_cancel_still_finishes(void **state) {
+        struct trial t;
+        struct args_value v;
+        pid_t pid = start(&t, "ignorecancel");
+        submit(&t, 0, "ignore", "ms", 50, 1);
+        await(is_running(&t, 0));
+        channel_cancel(&t.channel, 0);
+        assert_int_equal(verdict(&t, 0), SLOT_DONE);
+        assert_int_equal(args_get(channel_result_data(&t.channel, 0), channel_result(&t.channel, 0)->bytes, "refusals",
+                                  SCHEMA_U64, &v),
+                         0);
+        assert_true(v.u64 > 0);
+        finish(&t, pid, 0);
+}
+
+/* All queued before the first is claimed: the urgent first, but every 16th claim takes the least urgent. */
+static void urgent_first_but_nobody_starves(void **state) {
+        enum { URGENT = 40, LAST = 50 };
+        struct trial t;
+        pid_t pid = start(&t, "sleep");
+        submit(&t, 63, "sleep", "ms", 200, 1); /* keeps it busy meanwhile: the first claim */
+        await(is_running(&t, 63));
+        for (uint32_t i = URGENT; i < LAST; i++)
+                submit(&t, i, "sleep", "ms", 0, 0);
+        for (uint32_t i = 0; i < URGENT; i++)
+                submit(&t, i, "sleep", "ms", 0, 3);
+        for (uint32_t i = 0; i < LAST; i++)
+                assert_int_equal(verdict(&t, i), SLOT_DONE);
+
+        uint64_t started_ns[LAST];
+        for (uint32_t i = 0; i < LAST; i++)
+                started_ns[i] = channel_result(&t.channel, i)->started_ns;
+        for (uint32_t i = 1; i < URGENT; i++)
+                assert_true(started_ns[i - 1] <= started_ns[i]); /* first in, first out */
+        /* Claims 16 and 32 went to the least urgent: before the 16th and the 31st urgent one. */
+        assert_true(started_ns[URGENT] >= started_ns[13] && started_ns[URGENT] <= started_ns[15]);
+        assert_true(started_ns[URGENT + 1] >= started_ns[28] && started_ns[URGENT + 1] <= started_ns[30]);
+        assert_true(started_ns[URGENT + 2] >= started_ns[URGENT - 1]);
+        finish(&t, pid, 0);
+}
+
+static void a_judged_worker_claims_nothing_more(void **state) {
+        struct trial t;
+        pid_t pid = start(&t, "sleep");
+        submit(&t, 0, "sleep", "ms", 100, 1);
+        await(is_running(&t, 0));
+        submit(&t, 1, "sleep", "ms", 0, 1);
+        const struct layout_verdict line = {.reason = REASON_TIME_LIMIT};
+        uint64_t word = channel_word(&t.channel, 0);
+        assert_true(channel_judge(&t.channel, 0, 0, slot_generation(word), SLOT_TIMED_OUT, SLOT_QUARANTINE, &line));
+        int status = host_fixture_reap(pid);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), 3);
+        assert_int_equal(slot_state(channel_word(&t.channel, 0)), SLOT_TIMED_OUT);
+        assert_int_equal(slot_state(channel_word(&t.channel, 1)), SLOT_QUEUED);
+        assert_int_equal(atomic_load(&t.line->counts[SLOT_DONE]), 0);
+        trial_deinit(&t);
+}
+
+static void nonsense_in_a_job_fails_that_job(void **state) {
+        struct trial t;
+        pid_t pid = start(&t, "sleep");
+        assert_int_equal(trial_begin(&t, 0), 0);
+        assert_int_equal(trial_commit(&t, 0, 77, 0, 1), 0);
+        assert_int_equal(verdict(&t, 0), SLOT_FAILED);
+        assert_non_null(strstr(failure(&t, 0), "job type 77"));
+
+        assert_int_equal(trial_begin(&t, 1), 0);
+        assert_int_equal(trial_commit(&t, 1, 0, UINT32_MAX, 1), 0);
+        assert_int_equal(verdict(&t, 1), SLOT_FAILED);
+        assert_non_null(strstr(failure(&t, 1), "does not fit"));
+
+        assert_int_equal(trial_begin(&t, 2), 0);
+        memcpy(channel_payload(&t.channel, 2), "\xc1garbage", 8);
+        assert_int_equal(trial_commit(&t, 2, 0, 8, 1), 0);
+        assert_int_equal(verdict(&t, 2), SLOT_FAILED);
+        assert_int_equal(channel_result(&t.channel, 2)->error, EINVAL);
+
+        submit(&t, 3, "sleep", "ms", 0, 1);
+        assert_int_equal(verdict(&t, 3), SLOT_DONE);
+        finish(&t, pid, 0);
+}
+
+static void retire_waits_for_the_job_in_hand(void **state) {
+        struct trial t;
+        pid_t pid = start(&t, "sleep");
+        submit(&t, 0, "sleep", "ms", 50, 1);
+        await(is_running(&t, 0));
+        submit(&t, 1, "sleep", "ms", 0, 1);
+        trial_retire(&t);
+        assert_int_equal(host_fixture_reap(pid), 0);
+        assert_int_equal(slot_state(channel_word(&t.channel, 0)), SLOT_DONE);
+        assert_int_equal(slot_state(channel_word(&t.channel, 1)), SLOT_QUEUED);
+        trial_deinit(&t);
+}
+
+static void a_dropped_channel_is_left_alone(void **state) {
+        struct trial t;
+        pid_t pid = start(&t, "sleep");
+        submit(&t, 0, "sleep", "ms", 0, 1);
+        assert_int_equal(verdict(&t, 0), SLOT_DONE);
+        const struct worker_order drop = {.type = ORDER_DROP, .version = WIRE_VERSION};
+        assert_int_equal(packet_send(t.control_fd, &drop, sizeof drop, NULL, 0), 0);
+        event_broadcast(&t.line->control);
+        struct pollfd p = {.fd = t.control_fd, .events = POLLIN};
+        assert_int_equal(poll(&p, 1, SECONDS * 1000), 1);
+        struct worker_report report;
+        size_t bytes;
+        assert_int_equal(packet_receive(t.control_fd, &report, sizeof report, &bytes, NULL, NULL), 0);
+        assert_int_equal(report.type, REPORT_DROPPED);
+        assert_int_equal(report.channel, 0);
+        finish(&t, pid, 0);
+}
+
+static void end_of_the_socket_is_the_end(void **state) {
+        struct trial t;
+        pid_t pid = start(&t, "sleep");
+        close(t.control_fd);
+        t.control_fd = -1;
+        event_broadcast(&t.line->control);
+        assert_int_equal(host_fixture_reap(pid), 0);
+        trial_deinit(&t);
+}
+
+static void an_order_without_sense_ends_the_worker(void **state) {
+        struct trial t;
+        pid_t pid = start(&t, "sleep");
+        const struct worker_order nonsense = {.type = 99, .version = WIRE_VERSION};
+        assert_int_equal(packet_send(t.control_fd, &nonsense, sizeof nonsense, NULL, 0), 0);
+        event_broadcast(&t.line->control);
+        int status = host_fixture_reap(pid);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 3);
+        trial_deinit(&t);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(cancel_reaches_a_checkpoint),
+                cmocka_unit_test(soft_limit_is_told_from_cancel),
+                cmocka_unit_test(who_ignores_cancel_still_finishes),
+                cmocka_unit_test(urgent_first_but_nobody_starves),
+                cmocka_unit_test(a_judged_worker_claims_nothing_more),
+                cmocka_unit_test(nonsense_in_a_job_fails_that_job),
+                cmocka_unit_test(retire_waits_for_the_job_in_hand),
+                cmocka_unit_test(a_dropped_channel_is_left_alone),
+                cmocka_unit_test(end_of_the_socket_is_the_end),
+                cmocka_unit_test(an_order_without_sense_ends_the_worker),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
