@@ -11,6 +11,7 @@
  *   S5 bell_clear_work  work bit cleared    | the caller's second look into the channel
  *   S6 bell_pass_on     claim               | sleepers                   ~ S3
  *   S7 bell_set_mode    mode set            | the caller's look into the channels ~ S1
+ *   S8 bell_ring        hint published      | sleeps, sleepers           ~ S3, and bell_sleep_end
  *
  * Bits outlive their owners: the broker clears those of the dead (bell_forget) and broadcasts. Nothing here is trusted:
  * indices come from the caller, words are loaded once, and the worst a hostile client does to this page is to wake or
@@ -42,13 +43,30 @@ static inline void bell_clear(_Atomic uint64_t *words, uint32_t i) {
         atomic_fetch_and_explicit(&words[bell_word(i)], ~bell_bit(i), memory_order_seq_cst);
 }
 
-static inline void bell_wake_one(struct layout_bell *b) {
-        if (bell_any(b->spinners) || !bell_any(b->sleepers))
+/* S8: between our last wake-up and now nobody on `memo` got up or lay down, and we woke as many as there are: the futex
+ * has no waiter left, so the system call would do nothing. `sleeps` is read before the bits and counted after them, so
+ * a bit that is new here came with a count that is new at the next call. */
+static bool bell_is_all_woken(const struct layout_bell *b, struct bell_memo *memo) {
+        struct bell_memo now = {.sleeps = atomic_load_explicit(&b->sleeps, memory_order_seq_cst)};
+        unsigned n_asleep = 0;
+        bool is_same = now.sleeps == memo->sleeps;
+        for (unsigned i = 0; i < LAYOUT_BELL_WORDS; i++) {
+                now.sleepers[i] = atomic_load_explicit(&b->sleepers[i], memory_order_seq_cst);
+                n_asleep += (unsigned)__builtin_popcountll(now.sleepers[i]);
+                is_same = is_same && now.sleepers[i] == memo->sleepers[i];
+        }
+        if (!is_same)
+                *memo = now;
+        return memo->n_woken >= n_asleep;
+}
+
+static inline void bell_wake_one(struct layout_bell *b, struct bell_memo *memo) {
+        if (!bell_any(b->sleepers) || bell_any(b->spinners) || bell_is_all_woken(b, memo))
                 return;
         /* Partner: the load in bell_sleep_begin. */
         atomic_fetch_add_explicit(&b->seq, 1, memory_order_seq_cst);
         KILL_POINT("bell-seq");
-        event_wake(&b->seq, 1);
+        memo->n_woken += (unsigned)event_wake(&b->seq, 1);
 }
 
 int bell_create(const char *name, struct layout_bell **ret, int *ret_fd) {
@@ -86,7 +104,7 @@ struct layout_bell *bell_unmap(struct layout_bell *b) {
         return NULL;
 }
 
-void bell_ring(struct layout_bell *b, uint32_t channel, int broker_fd) {
+void bell_ring(struct layout_bell *b, uint32_t channel, int broker_fd, struct bell_memo *memo) {
         /* S1 ~ S5: either the clearer's second look finds our hint, or we find the bit cleared and set it. */
         if (!bell_channel_has_work(b, channel)) {
                 /* S2 ~ S3, S4: either the sleeper sees the bit, or we see the sleeper. If the bit stood already, S1
@@ -99,15 +117,15 @@ void bell_ring(struct layout_bell *b, uint32_t channel, int broker_fd) {
                 doorbell_ring(broker_fd);
                 return;
         }
-        bell_wake_one(b);
+        bell_wake_one(b, memo);
 }
 
 bool bell_has_sleepers(const struct layout_bell *b) { return bell_any(b->sleepers); }
 
-void bell_pass_on(struct layout_bell *b) {
+void bell_pass_on(struct layout_bell *b, struct bell_memo *memo) {
         /* S6 ~ S3: either the one that goes to sleep sees the work that remains, or we see its bit. */
         if (bell_has_sleepers(b) && bell_has_work(b))
-                bell_wake_one(b);
+                bell_wake_one(b, memo);
 }
 
 void bell_broadcast(struct layout_bell *b) { event_broadcast(&b->seq); }
@@ -123,6 +141,7 @@ uint32_t bell_sleep_begin(struct layout_bell *b, uint32_t worker) {
          * ring that sees it changes the seq we are about to compare. */
         bell_set(b->sleepers, worker);
         KILL_POINT("bell-sleeper");
+        atomic_fetch_add_explicit(&b->sleeps, 1, memory_order_seq_cst);
         return atomic_load_explicit(&b->seq, memory_order_seq_cst);
 }
 

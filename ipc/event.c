@@ -69,7 +69,10 @@ int event_wait_any(const struct event_wait *waits, unsigned n_waits, uint64_t de
         return event_result(syscall(SYS_futex_waitv, v, n_waits, 0, event_timespec(&ts, deadline_ns), CLOCK_MONOTONIC));
 }
 
-void event_wake(_Atomic uint32_t *word, int n) { syscall(SYS_futex, word, FUTEX_WAKE, n, NULL, NULL, 0); }
+int event_wake(_Atomic uint32_t *word, int n) {
+        long r = syscall(SYS_futex, word, FUTEX_WAKE, n, NULL, NULL, 0);
+        return r < 0 ? 0 : (int)r;
+}
 
 void event_broadcast(_Atomic uint32_t *seq) {
         /* release: what was changed before is seen by whoever reads the new seq (acquire in bell_sleep_begin and the

@@ -171,7 +171,9 @@ struct layout_bell {
         uint64_t pad0[6];
         _Atomic uint32_t seq;  /* the futex word workers sleep on */
         _Atomic uint32_t mode; /* enum bell_mode, written by the broker */
-        uint64_t pad1[7];
+        _Atomic uint32_t sleeps; /* how often somebody lay down to sleep, counted after its bit is set */
+        uint32_t pad2;
+        uint64_t pad1[6];
         _Atomic uint64_t sleepers[LAYOUT_BELL_WORDS]; /* bit = worker index */
         _Atomic uint64_t spinners[LAYOUT_BELL_WORDS];
         _Atomic uint64_t work[LAYOUT_BELL_WORDS]; /* bit = channel index */

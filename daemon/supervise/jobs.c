@@ -482,7 +482,7 @@ int job_submit(const struct job_request *r, struct job **ret, struct fault *f) {
         }
         if (queue_timeout_ns)
                 loop_timer_set(p->supervisor->loop, &j->deadline_timer, j->submitted_ns + queue_timeout_ns, job_on_deadline, j);
-        bell_ring(p->bells[p->channels[0]->bell].memory, 0, p->doorbell_fd);
+        bell_ring(p->bells[p->channels[0]->bell].memory, 0, p->doorbell_fd, &(struct bell_memo){0});
         *ret = j;
         return 0;
 }

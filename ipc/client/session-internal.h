@@ -24,6 +24,7 @@ struct session_slot {
 struct session {
         struct channel channel;
         struct layout_bell *bell;
+        struct bell_memo memo;
         int doorbell_fd, done_fd, socket_fd;
         uint32_t index; /* of the channel in the bell */
         uint64_t id_base, n_submitted;

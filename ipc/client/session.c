@@ -153,7 +153,7 @@ int session_submit(struct session *s, const struct session_job *job, uint32_t *r
         s->n_busy[slot / 64]++;
         if (job->queue_deadline_ns && job->queue_deadline_ns < s->next_deadline_ns)
                 s->next_deadline_ns = job->queue_deadline_ns;
-        bell_ring(s->bell, s->index, s->doorbell_fd);
+        bell_ring(s->bell, s->index, s->doorbell_fd, &s->memo);
         *ret_slot = slot;
         return 0;
 }

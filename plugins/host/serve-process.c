@@ -68,10 +68,16 @@ static void announce_claim(struct serve *s) {
                 doorbell_ring(s->host->doorbell_fd);
 }
 
-static void pass_baton(struct serve *s) {
-        for (uint32_t i = 0; i < s->orders.n_bells; i++)
-                if (s->orders.bell[i].bell)
-                        bell_pass_on(s->orders.bell[i].bell);
+/* After a claim from `channel` of bell `from`. With nobody asleep it costs a look at one cache line a bell. */
+static void pass_baton(struct serve *s, struct orders_bell *from, uint32_t channel) {
+        for (uint32_t i = 0; i < s->orders.n_bells; i++) {
+                struct orders_bell *b = &s->orders.bell[i];
+                if (!b->bell || !bell_has_sleepers(b->bell))
+                        continue;
+                if (b == from && !channel_has_work(&s->orders.channel[channel]->channel))
+                        settle(s, b, channel); /* nobody is to be woken for a bit that stands for nothing */
+                bell_pass_on(b->bell, &b->memo);
+        }
 }
 
 /* Tries one channel. 1: ran a job, 0: there was none; -ESTALE. */
@@ -82,19 +88,15 @@ static int serve_channel(struct serve *s, struct orders_bell *b, uint32_t channe
         uint32_t slot;
         int r = channel_claim(&c->channel, channel, s->host->index, lowest_first, now_ns, &s->line->record, c->done_fd,
                               &slot, &word);
-        if (r == CHANNEL_EMPTY) {
-                settle(s, b, channel);
+        if (r == CHANNEL_EMPTY) /* the bit stands until we go to sleep: see settle_all */
                 return 0;
-        }
         if (r < 0) { /* the client's fault: it has lost us, the others have not */
                 orders_mute(&s->orders, channel);
                 return 0;
         }
         s->n_claims++;
         announce_claim(s);
-        if (!channel_has_work(&c->channel))
-                settle(s, b, channel);
-        pass_baton(s);
+        pass_baton(s, b, channel);
         r = job_run(&s->job, &c->channel, c->done_fd, slot, word, now_ns);
         return r < 0 ? r : 1;
 }
@@ -141,6 +143,40 @@ static bool has_reason_to_wake(const struct serve *s) {
         return control_now(s) != s->control_seen || orders_have_work(&s->orders);
 }
 
+/* As has_reason_to_wake, but by the rings of the channels whose bits stand: while it spins a worker leaves the bits
+ * alone, so that neither it nor a client pays for clearing and setting them with every job. */
+static bool has_work_in_sight(const struct serve *s) {
+        if (control_now(s) != s->control_seen)
+                return true;
+        for (uint32_t i = 0; i < s->orders.n_bells; i++) {
+                if (!s->orders.bell[i].bell)
+                        continue;
+                for (int c = orders_next(&s->orders, i, 0); c >= 0;
+                     c = c + 1 < LAYOUT_MAX_CHANNELS ? orders_next(&s->orders, i, (uint32_t)c + 1) : -1)
+                        if (channel_has_work(&s->orders.channel[c]->channel))
+                                return true;
+        }
+        return false;
+}
+
+/* Before sleep the bits must be true: a sleeper goes by them. */
+static void settle_all(struct serve *s) {
+        for (uint32_t i = 0; i < s->orders.n_bells; i++) {
+                if (!s->orders.bell[i].bell)
+                        continue;
+                for (int c = orders_next(&s->orders, i, 0); c >= 0;
+                     c = c + 1 < LAYOUT_MAX_CHANNELS ? orders_next(&s->orders, i, (uint32_t)c + 1) : -1)
+                        settle(s, &s->orders.bell[i], (uint32_t)c);
+        }
+}
+
+static bool has_sleepers(const struct serve *s) {
+        for (uint32_t i = 0; i < s->orders.n_bells; i++)
+                if (s->orders.bell[i].bell && bell_has_sleepers(s->orders.bell[i].bell))
+                        return true;
+        return false;
+}
+
 static void each_bell(struct serve *s, void (*fn)(struct layout_bell *b, uint32_t worker)) {
         for (uint32_t i = 0; i < s->orders.n_bells; i++)
                 if (s->orders.bell[i].bell)
@@ -151,23 +187,29 @@ static void each_bell(struct serve *s, void (*fn)(struct layout_bell *b, uint32_
 static bool spin(struct serve *s) {
         if (!s->may_spin || (s->spin_credit == 0 && ++s->n_sleeps % SERVE_SPIN_PROBE != 0))
                 return false;
-        each_bell(s, bell_spin_begin);
+        bool is_told = has_sleepers(s); /* the spinner bits keep wakers from waking them, and are for nothing else */
+        if (is_told)
+                each_bell(s, bell_spin_begin);
         bool came = false;
         for (unsigned i = 0; i < SERVE_SPIN_ROUNDS && !came; i++) {
                 event_pause();
-                came = has_reason_to_wake(s);
+                came = has_work_in_sight(s);
         }
-        each_bell(s, bell_spin_end);
+        if (is_told)
+                each_bell(s, bell_spin_end);
         if (came)
                 s->spin_credit = SERVE_SPIN_CREDIT;
         else if (s->spin_credit > 0)
                 s->spin_credit--;
-        return came || has_reason_to_wake(s); /* a waker that saw our bit woke nobody */
+        return came || has_work_in_sight(s); /* a waker that saw our bit woke nobody */
 }
 
 static void sleep_on_all(struct serve *s) {
         struct event_wait waits[EVENT_MAX_WORDS] = {{.word = &s->line->control, .seen = s->control_seen}};
         unsigned n = 1;
+        settle_all(s);
+        if (has_reason_to_wake(s))
+                return;
         for (uint32_t i = 0; i < s->orders.n_bells; i++) {
                 struct layout_bell *b = s->orders.bell[i].bell;
                 if (b)

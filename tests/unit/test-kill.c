@@ -67,6 +67,7 @@ struct shared {
 struct broker {
         struct shared *shared;
         struct layout_bell *bell;
+        struct bell_memo memo;
         int bell_fd, doorbell_fd, n_channels;
         struct channel channels[CHANNELS];
         int channel_fds[CHANNELS], done_fds[CHANNELS];
@@ -113,6 +114,7 @@ static void child_begin(void) {
 struct worker {
         struct shared *shared;
         struct layout_bell *bell;
+        struct bell_memo memo;
         struct channel channels[CHANNELS];
         const int *done_fds;
         int n_channels;
@@ -138,7 +140,7 @@ static bool worker_run_one(struct worker *w, uint32_t index) {
         }
         if (!channel_has_work(c))
                 worker_settle(w, index);
-        bell_pass_on(w->bell);
+        bell_pass_on(w->bell, &w->memo);
 
         const uint64_t *in = channel_payload(c, slot);
         struct layout_result *line = channel_result(c, slot);
@@ -359,7 +361,7 @@ static void recover_client(struct broker *b, uint32_t index) {
                 else if (slot_state(word) == SLOT_QUEUED)
                         assert_int_equal(channel_push_again(c, slot), 0);
         }
-        bell_ring(b->bell, index, b->doorbell_fd);
+        bell_ring(b->bell, index, b->doorbell_fd, &b->memo);
         bell_broadcast(b->bell);
 }
 

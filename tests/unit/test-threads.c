@@ -55,6 +55,7 @@ static void *work(void *argument) {
         struct thread *t = argument;
         struct pool *p = t->pool;
         struct channel channels[CLIENTS];
+        struct bell_memo memo = {0};
         memcpy(channels, p->channels, sizeof channels);
         while (!atomic_load(&p->stop)) {
                 bool ran = false;
@@ -72,7 +73,7 @@ static void *work(void *argument) {
                         }
                         if (r != CHANNEL_CLAIMED)
                                 continue;
-                        bell_pass_on(p->bell);
+                        bell_pass_on(p->bell, &memo);
                         run(&channels[i], slot, word, p->done_fds[i]);
                         ran = true;
                 }
