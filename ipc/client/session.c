@@ -269,6 +269,7 @@ static int session_sleep(struct session *s, uint64_t deadline_ns, bool *is_long)
                         r = event_wait(&s->channel.head->done_seq, seen, session_min(deadline_ns, futex_ns));
                         if (r == -ETIMEDOUT && futex_ns < deadline_ns) {
                                 *is_long = true;
+                                s->n_rescued += session_collect(s);
                                 r = 0;
                         }
                 }
