@@ -7,8 +7,8 @@
  * make them and go on without (fstat by its modern name, readlink, harmless refusals), and one open is answered:
  * dlopen's of the plugin, with a duplicate of its descriptor, once, when the host has said so. All others are breaches:
  * the number is handed on (shared memory, or the template's socket), then the process dies by a call that the filter
- * kills, so that its status is SIGSYS and nothing runs after it. A thread that has SIGSYS blocked is killed by the
- * kernel without that: the name is then missing, not the death.
+ * kills, so that its status is SIGSYS and nothing runs after it. SIGSYS cannot be blocked meanwhile: rt_sigprocmask is
+ * answered here, too.
  *
  * Handlers use async-signal-safe calls only, and what they read is set before the first plugin instruction runs. */
 #include <errno.h>
@@ -124,8 +124,23 @@ static long gate_fstatat(int fd, const char *path, struct stat *st, int flags) {
         return syscall(SYS_fstat, fd, st) < 0 ? -errno : 0;
 }
 
+/* What the kernel would do, but SIGSYS stays open: posix_spawn, system and others block every signal before they fork,
+ * and a trap that cannot be delivered kills without a name. */
+static long gate_sigprocmask(ucontext_t *u, int how, const uint64_t *set, uint64_t *old, size_t bytes) {
+        uint64_t mask;
+        if (bytes != sizeof mask || (set && how != SIG_BLOCK && how != SIG_SETMASK))
+                return -EINVAL;
+        memcpy(&mask, &u->uc_sigmask, sizeof mask); /* the kernel's part of it; taken over on return */
+        uint64_t next = !set ? mask : how == SIG_BLOCK ? mask | *set : *set;
+        next &= ~(UINT64_C(1) << (SIGSYS - 1));
+        if (old)
+                *old = mask;
+        memcpy(&u->uc_sigmask, &next, sizeof next);
+        return 0;
+}
+
 /* -ENOSYS: not ours to answer. */
-static long gate_answer(const struct gate_call *c) {
+static long gate_answer(ucontext_t *u, const struct gate_call *c) {
         const unsigned long *a = c->arg;
         switch (c->number) {
         case SYS_openat:
@@ -140,6 +155,8 @@ static long gate_answer(const struct gate_call *c) {
                 return gate_readlink((const char *)a[1], (char *)a[2], a[3]);
         case SYS_newfstatat:
                 return gate_fstatat((int)a[0], (const char *)a[1], (struct stat *)a[2], (int)a[3]);
+        case SYS_rt_sigprocmask:
+                return gate_sigprocmask(u, (int)a[0], (const uint64_t *)a[1], (uint64_t *)a[2], a[3]);
         case SYS_rt_sigaction: /* handlers are the host's */
         case SYS_fcntl:        /* commands that reach other processes */
         case SYS_prctl:
@@ -164,7 +181,7 @@ static void gate_on_trap(int signal, siginfo_t *info, void *context) {
         int saved = errno;
         struct gate_call c = {.number = info->si_syscall};
         gate_read(context, &c);
-        long r = gate_answer(&c);
+        long r = gate_answer(context, &c);
         if (r == -ENOSYS) {
                 if (gate.breach_fn)
                         gate.breach_fn(gate.breach_user, info->si_syscall);
