@@ -17,7 +17,7 @@
 
 enum { SLEEPING_BATCH = 600, SPINNING_BATCH = 10000, WARM_UP = 100 };
 
-#define PAUSE_NS UINT64_C(40000)
+#define PAUSE_NS UINT64_C(20000)
 
 struct subject {
         struct session *session;
