@@ -26,6 +26,9 @@ NOBODY = "setpriv --reuid=65534 --regid=65534"
 PROCESSES = ("for p in /proc/[0-9]*; do { read -r name <$p/comm && user=$(stat -c %U $p); } 2>/dev/null || continue; "
              "case $name:$user in drover*|*:drover*) echo $name $user;; esac; done; true")
 
+# systemctl waits for droverd; its spawner, stopped along with it, may take a moment more.
+LEFT = f"for try in $(seq {50 * PATIENCE}); do left=$({PROCESSES}); [ -z \"$left\" ] && break; sleep 0.1; done; echo \"$left\""
+
 STEPS = [
     ("start", "systemctl start drover"),
     ("active", "systemctl is-active drover drover-spawn.socket"),
@@ -43,11 +46,11 @@ STEPS = [
     ("journal", "journalctl --no-pager -q -o cat -u drover -p warning"),
     ("stop", "systemctl stop drover"),
     ("result", "systemctl show -P Result -P ExecMainStatus drover"),
-    ("left", PROCESSES),
+    ("left", LEFT),
     ("files-left", "ls /run/drover; true"),
     ("activated", RUN),
     ("stop-again", "systemctl stop drover"),
-    ("left-again", PROCESSES),
+    ("left-again", LEFT),
 ]
 
 CHECK_SERVICE = """[Unit]
