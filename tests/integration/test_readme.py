@@ -26,6 +26,7 @@ def commands():
 
 def mask(text):
     """Numbers and the width of columns are of the day; which time unit a duration is told in, too."""
+    text = text.replace(",sanitizer", "")  # a build with sanitizers says so
     text = re.sub(r"\d+(\.\d+)?( (µs|ms|s)\b)?", lambda m: "T" if m.group(2) else "N", text.strip())
     return re.sub(r"[ ]+", " ", re.sub(r"^ +", "", text, flags=re.MULTILINE))
 
