@@ -174,7 +174,7 @@ int session_open(struct session **ret, sd_bus *bus, const char *pool, char *erro
                 r = -ENOMEM;
         if (r >= 0) {
                 s->doorbell_fd = s->done_fd = s->socket_fd = -1;
-                s->n_spins = SESSION_SPINS;
+                session_set_spin(s, SESSION_SPINS);
                 r = session_map(s, &reply);
                 if (r < 0 && r != -EPROTO)
                         snprintf(error, error_bytes, "cannot map the channel: %s", strerror(-r));

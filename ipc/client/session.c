@@ -23,6 +23,8 @@
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
 
+enum { SESSION_SPIN_CREDIT = 8, SESSION_SPIN_PROBE = 64 };
+
 #define SESSION_FUTEX_NS UINT64_C(50000000) /* sleep this long on the futex, then in poll() */
 
 /* ---- making and ending ---- */
@@ -74,7 +76,10 @@ uint32_t session_slot_bytes(const struct session *s) { return s->channel.geometr
 
 int session_fd(const struct session *s) { return s->socket_fd; }
 
-void session_set_spin(struct session *s, uint32_t rounds) { s->n_spins = rounds; }
+void session_set_spin(struct session *s, uint32_t rounds) {
+        s->n_spins = rounds;
+        s->spin_credit = SESSION_SPIN_CREDIT;
+}
 
 uint32_t session_in_flight(const struct session *s) { return s->n_in_flight; }
 
@@ -278,12 +283,19 @@ static int session_sleep(struct session *s, uint64_t deadline_ns, bool *is_long)
         return r;
 }
 
+/* After some fruitless spins in a row only one wait in many tries again: long jobs make spinning a waste. */
 static bool session_spin(struct session *s) {
+        if (s->spin_credit == 0 && ++s->n_unspun % SESSION_SPIN_PROBE != 0)
+                return false;
         for (uint32_t i = 0; i < s->n_spins; i++) {
-                if (session_collect(s))
+                if (session_collect(s)) {
+                        s->spin_credit = SESSION_SPIN_CREDIT;
                         return true;
+                }
                 event_pause();
         }
+        if (s->spin_credit > 0)
+                s->spin_credit--;
         return false;
 }
 
