@@ -323,7 +323,8 @@ int filter_landlock(int *ret_abi) {
         long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, 1);
         if (abi <= 0) {
                 *ret_abi = 0;
-                return abi == 0 || errno == ENOSYS || errno == EOPNOTSUPP ? 0 : -errno;
+                /* EPERM: a container's own filter denies the question. */
+                return abi == 0 || errno == ENOSYS || errno == EOPNOTSUPP || errno == EPERM ? 0 : -errno;
         }
         long k = abi < newest ? abi : newest;
         const struct landlock_attr attr = {

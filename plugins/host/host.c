@@ -1,5 +1,5 @@
-/* A worker's life in chapters, each a function below, in the order of host.h. Owns the process itself: signals,
- * session, descriptors, environment, and what is told to whom when a chapter fails.
+/* A worker's life in chapters, each a function below, in the order of host.h. Owns their order, and what is
+ * told to whom when one fails. The first, what becomes of the process itself, is in become.c.
  *
  * The order is that of safety: whatever the plugin's code could abuse is gone before the first instruction of it runs,
  * and constructors run in dlopen. Only the system libraries that the plugin names run outside, because nothing can be
@@ -13,27 +13,24 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include <unwind.h>
 
-#include <linux/close_range.h>
-
 #include "ipc/packet.h"
 #include "ipc/segment.h"
+#include "plugins/host/become.h"
 #include "plugins/host/host.h"
 #include "plugins/host/job.h"
 #include "plugins/host/serve-process.h"
 #include "plugins/host/template.h"
 
-enum { HOST_FIRST_FREE_FD = 5, HOST_MAX_FDS = 1024 };
+enum { HOST_MAX_FDS = 1024 }; /* as sandbox_limit has it */
 
 int host_prepare(void) {
         const struct filter *f;
@@ -109,66 +106,6 @@ static void host_on_crash(void *user, int signal, uintptr_t address) {
                 return;
         atomic_store_explicit(&h->line->fault_address, address, memory_order_relaxed);
         atomic_store_explicit(&h->line->fault_signal, (uint32_t)signal, memory_order_release);
-}
-
-/* ---- become ---- */
-
-static void become_default_signals(void) {
-        for (int i = 1; i < NSIG; i++)
-                signal(i, i == SIGPIPE ? SIG_IGN : SIG_DFL);
-        sigset_t none;
-        sigemptyset(&none);
-        sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
-static void become_environment(char *const *environment) {
-        if (!environment)
-                return;
-        clearenv();
-        for (; *environment; environment++)
-                putenv(*environment);
-}
-
-/* 0-2 /dev/null, 3 control, 4 plugin, and no other. */
-static int become_descriptors(const struct host_config *c) {
-        int control = fcntl(c->control_fd, F_DUPFD, HOST_FIRST_FREE_FD),
-            plugin = fcntl(c->plugin_fd, F_DUPFD, HOST_FIRST_FREE_FD);
-        if (control < 0 || plugin < 0)
-                return -errno;
-        /* A file offset of our own: ld.so reads the plugin, and so do our siblings, at the same time. */
-        char path[32];
-        snprintf(path, sizeof path, "/proc/self/fd/%d", plugin);
-        plugin = open(path, O_RDONLY | O_CLOEXEC);
-        if (plugin < 0 || dup2(plugin, WIRE_PLUGIN_FD) < 0 || dup2(control, WIRE_CONTROL_FD) < 0)
-                return -errno;
-        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-        if (null < 0)
-                return -errno;
-        for (int i = 0; i <= 2; i++)
-                if (dup2(null, i) < 0)
-                        return -errno;
-        if (close_range(HOST_FIRST_FREE_FD, ~0u, 0) < 0)
-                return -errno;
-        return 0;
-}
-
-static int host_become(struct host *h) {
-        const struct host_config *c = &h->config;
-        become_default_signals();
-        setsid(); /* fails if the spawner made us a leader already */
-        umask(077);
-        if (chdir("/") < 0)
-                return -errno;
-        become_environment(c->environment);
-        int r = become_descriptors(c);
-        if (r < 0)
-                return r;
-        char name[16];
-        snprintf(name, sizeof name, "%s:%.11s", c->role == HOST_TEMPLATE ? "drt" : "drw", h->name);
-        prctl(PR_SET_NAME, name);
-        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
-                return -errno;
-        return getppid() == c->parent ? 0 : -ESRCH; /* it died before we could ask to go with it */
 }
 
 /* ---- set up ---- */
@@ -316,7 +253,7 @@ static const char *describe_descriptor(int fd) {
 
 /* Workers would share it, or not know whose it is. */
 static void refuse_descriptors(struct host *h) {
-        for (int fd = HOST_FIRST_FREE_FD; fd < HOST_MAX_FDS; fd++)
+        for (int fd = BECOME_FIRST_FREE_FD; fd < HOST_MAX_FDS; fd++)
                 if (fcntl(fd, F_GETFD) >= 0)
                         host_fail(h, REASON_PRELOAD, EBUSY, true,
                                   "plugin %s cannot be forked: preload left descriptor %d (%s) open; open it in "
@@ -416,7 +353,7 @@ void host_main(const struct host_config *c) {
         h->worker.object = (struct host_object){.sdk = {.host = &job_table}, .host = h};
         h->preload.object = h->worker.object;
 
-        int r = host_become(h);
+        int r = become_host(c);
         if (r == -ESRCH)
                 _exit(HOST_EXIT_DONE);
         if (r < 0)

@@ -26,7 +26,6 @@
 enum {
         JOB_LONG_NS = 100 * 1000,  /* a job longer than this has its CPU time measured */
         JOB_MARK_NS = 1000 * 1000, /* how old the mark it is measured from may be */
-        JOB_LOG_BYTES = 1024,
 };
 
 /* ---- memory of one run ---- */
@@ -113,8 +112,7 @@ static uint64_t job_cpu_ns(struct drover_job *j, uint64_t started_ns, uint64_t f
 
 /* ---- failure ---- */
 
-/* Text for the result area: valid UTF-8, cut between characters. */
-static void make_text(char *text) {
+void job_make_text(char *text) {
         size_t n = strlen(text);
         for (unsigned cut = 0; cut < 4 && n > cut; cut++) /* vsnprintf may have cut a character in two */
                 if (args_is_utf8(text, n - cut)) {
@@ -135,175 +133,11 @@ __attribute__((format(printf, 3, 4))) static int job_fail(struct drover_job *j, 
         return -error;
 }
 
-__attribute__((format(printf, 4, 0))) static int table_vfail(drover_job *j, int error, uint64_t retry_after_ns,
-                                                             const char *format, va_list ap) {
-        j->is_retry = retry_after_ns != UINT64_MAX;
-        if (error == INT32_MIN || error == 0)
-                error = j->is_retry ? EAGAIN : EIO;
-        j->failure_error = error < 0 ? -error : error;
-        int used = j->is_retry ? snprintf(j->failure, sizeof j->failure, "drover_retry is not built yet: ") : 0;
-        vsnprintf(j->failure + used, sizeof j->failure - (size_t)used, format, ap);
-        return -j->failure_error;
-}
-
-/* ---- going on ---- */
-
-/* The slot word changed since the claim: what does that mean for the handler? */
-static int job_interruption(const struct drover_job *j, uint64_t word) {
-        if (slot_state(word) != SLOT_RUNNING || slot_owner(word) != slot_owner(j->claimed) ||
-            slot_generation(word) != slot_generation(j->claimed))
-                return -ECANCELED; /* judged already: whatever comes of it counts no more */
-        if (!(slot_flags(word) & SLOT_CANCEL))
-                return 0;
-        /* Written before the flag; partner of the acquire load of the word. */
-        uint64_t soft_hit = atomic_load_explicit(&j->line->soft_hit, memory_order_relaxed);
-        return soft_hit == ((uint64_t)slot_generation(word) << 32 | (j->slot + 1)) ? -ETIMEDOUT : -ECANCELED;
-}
-
-static int table_checkpoint(drover_job *j) {
-        uint64_t word = atomic_load_explicit(j->word, memory_order_acquire);
-        return __builtin_expect(word == j->claimed, 1) ? 0 : job_interruption(j, word);
-}
-
-static bool table_job_cancelled(const drover_job *j) {
-        uint64_t word = atomic_load_explicit(j->word, memory_order_acquire);
-        return word != j->claimed && job_interruption(j, word) < 0;
-}
-
-static void job_set_note(struct layout_worker *line, const char *note) {
-        uint32_t seq = atomic_load_explicit(&line->status_seq, memory_order_relaxed);
-        atomic_store_explicit(&line->status_seq, seq | 1, memory_order_relaxed);
-        atomic_thread_fence(
-                memory_order_release); /* partner: the reader's acquire fence between text and second look */
-        size_t n = strnlen(note, sizeof line->status - 1);
-        memcpy(line->status, note, n);
-        line->status[n] = 0;
-        atomic_store_explicit(&line->status_seq, (seq | 1) + 1, memory_order_release);
-}
-
-static int table_progress(drover_job *j, uint64_t done, uint64_t total, const char *note) {
-        j->has_progress = true;
-        atomic_store_explicit(&j->line->progress_done, done, memory_order_relaxed);
-        atomic_store_explicit(&j->line->progress_total, total, memory_order_relaxed);
-        if (note || j->line->status[0])
-                job_set_note(j->line, note ? note : "");
-        return 0;
-}
-
-static void job_clear_progress(struct drover_job *j) {
-        if (j->has_progress)
-                table_progress(j, 0, 0, NULL);
-        j->has_progress = false;
-}
-
-/* ---- payload and raw result ---- */
-
-size_t job_result_capacity(const struct drover_job *j) { return j->channel->geometry.slot_bytes; }
-
-static const void *table_payload(const drover_job *j, size_t *ret_size) {
-        if (ret_size)
-                *ret_size = j->schema->args.is_raw ? j->payload_bytes : 0;
-        return j->schema->args.is_raw ? j->payload : NULL;
-}
-
-static void *table_reserve(drover_job *j, size_t size) {
-        if (!j->schema->result.is_raw || size > job_result_capacity(j))
-                return NULL;
-        j->has_reservation = true;
-        j->reserved_bytes = size;
-        return j->result;
-}
-
-static int table_commit(drover_job *j, size_t size) {
-        if (!j->has_reservation)
-                return -EINVAL;
-        if (size > j->reserved_bytes)
-                return -EMSGSIZE;
-        j->result_bytes = size;
-        return 0;
-}
-
-static int table_reply(drover_job *j, const void *data, size_t size) {
-        if (!j->schema->result.is_raw)
-                return -EOPNOTSUPP;
-        if (size > job_result_capacity(j))
-                return -EMSGSIZE;
-        if (size > 0)
-                memmove(j->result, data, size); /* it may be the payload, or what was reserved */
-        j->result_bytes = size;
-        return 0;
-}
-
-/* ---- where we are ---- */
-
-static const struct host *host_of(const void *object) { return ((const struct host_object *)object)->host; }
-
-static uint64_t table_job_id(const drover_job *j) { return j->id; }
-static uint32_t table_job_attempt(const drover_job *j) { return slot_attempt(j->claimed); }
-static const char *table_job_name(const drover_job *j) { return j->schema->name; }
-static uint64_t table_worker_id(const drover_worker *w) { return host_of(w)->id; }
-static const char *table_pool_name(const void *object) { return host_of(object)->name; }
-static void *table_shared(const void *object) { return host_of(object)->plugin.shared; }
-static void *table_state(const void *object) { return host_of(object)->state; }
-static void *table_thread_state(const drover_job *j) { return j->thread_state; }
-static const void *table_get_extension(const char *id) { return NULL; /* ABI 1.0 has none */ }
-
-/* "<6>job 812: text": the priority in the journal's own spelling, one write, lost if the pipe is full. */
-__attribute__((format(printf, 6, 0))) static void table_vlog(const void *object, int priority, const char *file,
-                                                             int line, const char *function, const char *format,
-                                                             va_list ap) {
-        char text[JOB_LOG_BYTES];
-        int n = snprintf(text, sizeof text, "<%d>", priority < 0 ? 0 : priority > 7 ? 7 : priority);
-        const struct host *h = host_of(object);
-        if (object != &h->worker && object != &h->preload)
-                n += snprintf(text + n, sizeof text - (size_t)n,
-                              "job %llu: ", (unsigned long long)((const struct drover_job *)object)->id);
-        vsnprintf(text + n, sizeof text - (size_t)n - 1, format, ap);
-        if (priority >= 7 && file) {
-                size_t used = strlen(text);
-                snprintf(text + used, sizeof text - used - 1, " (%s:%d, %s)", file, line, function);
-        }
-        make_text(text);
-        for (char *p = text; *p; p++)
-                if (*p == '\n')
-                        *p = ' ';
-        size_t bytes = strlen(text);
-        text[bytes++] = '\n';
-        ssize_t written = write(STDERR_FILENO, text, bytes);
-        (void)written;
-}
-
-const struct drover_host job_table = {
-        .struct_size = sizeof job_table,
-        .abi_major = DROVER_ABI_MAJOR,
-        .abi_minor = DROVER_ABI_MINOR,
-        .get_extension = table_get_extension,
-        .payload = table_payload,
-        .arg_get = job_arg_get,
-        .ret_set = job_ret_set,
-        .reply = table_reply,
-        .reserve = table_reserve,
-        .commit = table_commit,
-        .vfail = table_vfail,
-        .progress = table_progress,
-        .vlog = table_vlog,
-        .checkpoint = table_checkpoint,
-        .job_id = table_job_id,
-        .job_attempt = table_job_attempt,
-        .job_cancelled = table_job_cancelled,
-        .job_name = table_job_name,
-        .worker_id = table_worker_id,
-        .pool_name = table_pool_name,
-        .shared = table_shared,
-        .state = table_state,
-        .thread_state = table_thread_state,
-};
-
 /* ---- one run ---- */
 
 /* What the client wrote, in private memory and checked. */
 static int job_take(struct drover_job *j) {
-        const struct plugin *p = &host_of(j)->plugin;
+        const struct plugin *p = &job_host(j)->plugin;
         struct layout_job line;
         memcpy(&line, channel_job(j->channel, j->slot), sizeof line);
         __asm__ volatile("" ::: "memory"); /* the copy is what counts from here on, not the client's next write */
@@ -366,11 +200,11 @@ static enum slot_state job_verdict(struct drover_job *j, int r) {
 }
 
 static void job_write_failure(struct drover_job *j) {
-        make_text(j->failure);
+        job_make_text(j->failure);
         size_t n = strlen(j->failure), room = job_result_capacity(j);
         if (n > room) {
                 j->failure[room] = 0;
-                make_text(j->failure);
+                job_make_text(j->failure);
                 n = strlen(j->failure);
         }
         memcpy(j->result, j->failure, n);

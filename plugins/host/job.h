@@ -77,8 +77,14 @@ int job_run(struct drover_job *j, const struct channel *c, int done_fd, uint32_t
 
 /* Memory until the handler returns; NULL if there is none. */
 void *job_alloc(const struct drover_job *j, size_t bytes);
-/* May the handler write this many bytes of result? */
-size_t job_result_capacity(const struct drover_job *j);
+/* How many bytes of result the slot holds. */
+static inline size_t job_result_capacity(const struct drover_job *j) { return j->channel->geometry.slot_bytes; }
+/* The host that any object of the SDK belongs to. */
+static inline const struct host *job_host(const void *object) { return ((const struct host_object *)object)->host; }
+/* Makes text fit for others: valid UTF-8, cut between characters. */
+void job_make_text(char *text);
+/* The next job does not inherit this one's progress. */
+void job_clear_progress(struct drover_job *j);
 
 int job_arg_get(const drover_job *job, const char *name, char type, void *ret, size_t *ret_size);
 int job_ret_set(drover_job *job, const char *name, char type, const void *value, size_t size);

@@ -15,7 +15,7 @@ struct orders_channel {
 };
 
 struct orders_bell {
-        struct layout_bell *bell;             /* NULL: no such bell */
+        struct layout_bell *bell; /* NULL: no such bell */
         struct bell_memo memo;
         uint64_t channels[LAYOUT_BELL_WORDS]; /* those that make sense */
         uint32_t next;                        /* the channel whose turn it is */

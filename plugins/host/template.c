@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "ipc/packet.h"
+#include "plugins/host/become.h"
 #include "plugins/host/template.h"
 
 int template_prepare(struct host *h) {
@@ -46,8 +47,9 @@ static pid_t template_fork(const struct host *h) {
 _Noreturn static void become_worker(struct host *h, int control_fd) {
         setsid();
         /* The spawner made the template, so it is our parent: if it died meanwhile, nobody will miss us. */
-        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != h->config.parent)
+        if (become_with_parent(h->config.parent) < 0)
                 _exit(HOST_EXIT_FAILED);
+        become_named(HOST_WORKER, h->name);
         if (dup3(control_fd, WIRE_CONTROL_FD, 0) < 0)
                 _exit(HOST_EXIT_FAILED);
         close(control_fd);
