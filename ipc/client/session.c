@@ -344,7 +344,8 @@ static void session_fail(struct session *s, struct session_result *r, int error,
 
 /* DONE and FAILED: what the worker wrote, copied, then checked. */
 static void session_read_result(struct session *s, uint32_t slot, struct session_result *r) {
-        const struct layout_result line = *(volatile struct layout_result *)channel_result(&s->channel, slot);
+        struct layout_result line;
+        channel_copy(&line, channel_result(&s->channel, slot), sizeof line);
         if (line.bytes > s->channel.geometry.slot_bytes) {
                 session_fail(s, r, EBADMSG, "the worker's result is longer than its slot");
                 return;
@@ -383,7 +384,8 @@ static void session_fetch(struct session *s, uint32_t slot, struct session_resul
                 session_read_result(s, slot, ret);
         else {
                 /* Written by the broker only for verdicts of its own, so the line may be of an earlier job. */
-                struct layout_verdict line = *(volatile struct layout_verdict *)channel_verdict(&s->channel, slot);
+                struct layout_verdict line;
+                channel_copy(&line, channel_verdict(&s->channel, slot), sizeof line);
                 if (line.when_ns >= own->queued_ns) {
                         ret->verdict = line;
                         ret->worker_pid = line.pid;
