@@ -9,7 +9,6 @@
 #include "ipc/event.h"
 #include "tests/bench/bench.h"
 
-
 void bench_die(const char *what, int error) {
         fprintf(stderr, "benchmark: %s: %s\n", what, strerror(error < 0 ? -error : error));
         exit(1);

@@ -16,7 +16,6 @@
 
 enum { JOBS = 100000, WINDOW = 64 };
 
-
 static double ours(struct session *s) {
         char payload[BENCH_PAYLOAD] = {0};
         struct session_job job = {.priority = LAYOUT_PRIORITY_DEFAULT, .payload = payload, .bytes = sizeof payload};
