@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import unittest
 
 from harness import IS_SANITIZED, PATIENCE, SOURCE, Test, descendants, main, memfds_of, reap_orphans, wait_for
@@ -63,6 +64,15 @@ class Demo(Test):
             return [re.sub(r"\d+(\.\d+)?", "N", re.sub(r" +", " ", row)) for row in re.findall(r"^\| .*\d.*\|$", text, re.MULTILINE)
                     if re.match(r"\| (the list|drover,|ProcessPool)", row)]
         self.assertEqual(table(readme()), table(out), "README's table is the demo's own")
+
+    def test_io_uring_refused_is_told_before_anything_else(self):
+        r = subprocess.run([sys.executable, f"{SOURCE}/tests/integration/refuse_io_uring.py", f"{SOURCE}/demo"], capture_output=True,
+                           text=True, timeout=60 * PATIENCE, check=False)
+        self.assertEqual(r.returncode, 1, r.stdout)
+        self.assertIn("io_uring", r.stdout)
+        self.assertIn("seccomp", r.stdout)
+        self.assertNotIn("Installing", r.stdout)
+        self.assertNotIn("meson", r.stdout)
 
     def test_keep_gives_a_shell_with_the_daemon_and_path(self):
         out = self.run_demo("--keep", input="droverctl call primes is_prime n=97 && echo KEPT\nexit\n", env=dict(os.environ, SHELL="/bin/sh"))

@@ -1,0 +1,94 @@
+"""The rules of the tree that a reader relies on: who includes whom, who alone uses a facility, how large things are."""
+
+import os
+import re
+import subprocess
+import unittest
+
+from harness import SOURCE, Test, main
+
+# What one kernel facility or library looks like in the source, and the files that may use it.
+ALONE = {
+    "liburing": (r"#include <liburing", {"daemon/loop.c"}),
+    "SCM_RIGHTS": (r"\bSCM_RIGHTS\b", {"ipc/packet.c"}),
+    "dlopen": (r"\bdlopen\(", {"plugins/host/load.c"}),
+    "libinih": (r"#include <ini\.h>", {"daemon/config-file.c"}),
+    "signalfd": (r"\bsignalfd\(", {"daemon/daemon.c"}),
+}
+CODE = ("ipc/", "daemon/", "plugins/")
+
+
+def tracked():
+    """Files of the tree; without git (a tarball) this test has nothing to say."""
+    r = subprocess.run(["git", "-C", SOURCE, "-c", f"safe.directory={SOURCE}", "ls-files"], capture_output=True, text=True, check=False)
+    if r.returncode != 0:
+        raise unittest.SkipTest("this is no git work tree")
+    return [name for name in r.stdout.splitlines() if os.path.exists(f"{SOURCE}/{name}")]
+
+
+def read(name):
+    with open(f"{SOURCE}/{name}", encoding="utf-8") as f:
+        return f.read()
+
+
+def sources(suffixes=(".c", ".h"), folders=CODE):
+    return [name for name in tracked() if name.endswith(suffixes) and name.startswith(folders)]
+
+
+def without_comments(text):
+    return re.sub(r"//[^\n]*", "", re.sub(r"/\*.*?\*/", lambda m: "\n" * m.group().count("\n"), text, flags=re.DOTALL))
+
+
+class Tree(Test):
+    def test_who_includes_whom(self):
+        for name in sources():
+            for header in re.findall(r'^\s*#include "([^"]+)"', read(name), re.MULTILINE):
+                self.assertTrue(os.path.exists(f"{SOURCE}/{header}"), f"{name}: {header} stands with its path from the root")
+                if name.startswith("ipc/"):
+                    self.assertTrue(header.startswith("ipc/"), f"{name} includes {header}")
+                elif name.startswith("plugins/"):
+                    self.assertFalse(header.startswith("daemon/"), f"{name} includes {header}")
+                elif name.startswith("daemon/ctl/"):
+                    self.assertTrue(header.startswith(("daemon/ctl/", "ipc/")), f"{name} includes {header}")
+                elif header.startswith("plugins/"):
+                    self.assertTrue(name.startswith("daemon/spawn/") and header == "plugins/host/host.h", f"{name} includes {header}")
+                if name.startswith("daemon/supervise/"):
+                    self.assertFalse(header.startswith("daemon/bus/"), f"{name} includes {header}")
+
+    def test_supervision_knows_no_bus(self):
+        for name in sources(folders=("daemon/supervise/",)):
+            self.assertNotIn("sd-bus", without_comments(read(name)), name)
+
+    def test_one_user_of_each_facility(self):
+        for what, (pattern, files) in ALONE.items():
+            users = {name for name in sources() if re.search(pattern, without_comments(read(name)))}
+            self.assertLessEqual(users, files, f"who uses {what}")
+
+    def test_sizes(self):
+        for name in sources():
+            lines = read(name).count("\n")
+            self.assertLessEqual(lines, 800, f"{name}: {lines} lines")
+        self.assertLess(read("meson.build").count("\n"), 100)
+        for name in sources((".c",)):
+            start = None
+            for number, line in enumerate(read(name).splitlines(), 1):
+                if re.match(r"^[a-z_].*\)( \{)?$", line) and line.endswith("{"):
+                    start = number
+                elif line == "}" and start:
+                    self.assertLessEqual(number - start, 100, f"{name}:{start}: a function of {number - start} lines")
+                    start = None
+
+    def test_each_source_file_says_what_it_is(self):
+        for name in sources((".c",)):
+            self.assertTrue(read(name).startswith("/*"), f"{name} has no head comment")
+
+    def test_nothing_names_a_workplace(self):
+        for name in tracked():
+            if name.endswith((".c", ".h", ".py", ".md", ".build", ".in", ".scd", ".conf", ".xml")) or "." not in name:
+                text = read(name)
+                for word in ("/work" + "/", "/tmp" + "/b-"):
+                    self.assertNotIn(word, text, name)
+
+
+if __name__ == "__main__":
+    main()
