@@ -331,6 +331,8 @@ static int worker_learn_schema(struct worker *w, const struct worker_report *rep
                 snprintf(w->text, sizeof(w->text), "the worker's READY is cut short");
                 return -EPROTO;
         }
+        if (p->schema && bytes == p->schema_bytes && memcmp(p->schema_text, text, bytes) == 0)
+                return 0;
         struct schema *schema;
         int r = schema_parse(text, bytes, &schema, error, sizeof(error));
         if (r < 0) {
@@ -343,7 +345,7 @@ static int worker_learn_schema(struct worker *w, const struct worker_report *rep
                 return -ENOMEM;
         }
         memcpy(copy, text, bytes);
-        if (p->schema && (bytes != p->schema_bytes || memcmp(p->schema_text, copy, bytes) != 0))
+        if (p->schema)
                 log_notice("pool %s: the plugin's job types changed", p->config.name);
         schema_free(p->schema);
         free(p->schema_text);
