@@ -13,7 +13,7 @@ ALONE = {
     "SCM_RIGHTS": (r"\bSCM_RIGHTS\b", {"ipc/packet.c"}),
     "dlopen": (r"\bdlopen\(", {"plugins/host/load.c"}),
     "libinih": (r"#include <ini\.h>", {"daemon/config-file.c"}),
-    "signalfd": (r"\bsignalfd\(", {"daemon/daemon.c"}),
+    "signalfd": (r"\bsignalfd\(", {"daemon/daemon.c", "daemon/spawn/main.c"}),
 }
 CODE = ("ipc/", "daemon/", "plugins/")
 
