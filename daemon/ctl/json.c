@@ -183,12 +183,14 @@ int json_from_message(sd_bus_message *m, enum json_bytes bytes, struct json_obje
         return 0;
 }
 
-void json_print(FILE *f, struct json_object *o, enum ctl_json mode) {
+const char *json_format(struct json_object *o, enum ctl_json mode) {
         int flags =
                 mode == CTL_JSON_PRETTY ? JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED : JSON_C_TO_STRING_PLAIN;
 
-        fprintf(f, "%s\n", json_object_to_json_string_ext(o, flags | JSON_C_TO_STRING_NOSLASHESCAPE));
+        return json_object_to_json_string_ext(o, flags | JSON_C_TO_STRING_NOSLASHESCAPE);
 }
+
+void json_print(FILE *f, struct json_object *o, enum ctl_json mode) { fprintf(f, "%s\n", json_format(o, mode)); }
 
 static void print_word(FILE *f, struct json_object *o) {
         if (json_object_is_type(o, json_type_array)) {

@@ -41,6 +41,7 @@ struct map {
         struct entry window[MAP_WINDOW]; /* line i is entry i % n_window, n_printed <= i < n_read */
         uint64_t n_read, n_printed, n_failed;
         bool is_tty;
+        int end;          /* why no more is taken in before the input's end: -errno */
         uint8_t *payload; /* of the line read last; kept while the channel is full */
         size_t payload_bytes;
 };
@@ -65,8 +66,6 @@ static char *plain_line(const char *input, const char *text) {
 static char *json_line(const struct map *m, const char *input, const char *state, unsigned attempt, const char *result,
                        const char *error) {
         ctl_cleanup(json_putp) struct json_object *o = json_object_new_object();
-        int flags = m->c->json == CTL_JSON_PRETTY ? JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED
-                                                  : JSON_C_TO_STRING_PLAIN;
         char *s;
 
         json_object_object_add(o, "input", json_object_new_string(input));
@@ -76,9 +75,7 @@ static char *json_line(const struct map *m, const char *input, const char *state
                 json_object_object_add(o, "result", json_tokener_parse(result));
         if (error)
                 json_object_object_add(o, "error", json_object_new_string(error));
-        return asprintf(&s, "%s\n", json_object_to_json_string_ext(o, flags | JSON_C_TO_STRING_NOSLASHESCAPE)) < 0
-                       ? NULL
-                       : s;
+        return asprintf(&s, "%s\n", json_format(o, m->c->json)) < 0 ? NULL : s;
 }
 
 /* Sets the entry's output to a failure. */
@@ -155,9 +152,22 @@ static int read_line(struct map *m) {
 
 enum taken { TAKEN_UP_TO_FULL, TAKEN_WHAT_IS_THERE, TAKEN_ALL };
 
+/* Nothing more is taken in; what is out is still waited for and printed. */
+static int stop_taking(struct map *m, int why) {
+        struct entry *tail = entry_of(m, m->n_read - 1);
+
+        m->end = why;
+        if (m->n_read > m->n_printed && tail->phase == ENTRY_READY) {
+                free(tail->input);
+                *tail = (struct entry){0};
+                m->n_read--;
+        }
+        return TAKEN_ALL;
+}
+
 /* Fills the window as far as input and channel allow. enum taken, or -errno. */
 static int take_in(struct map *m) {
-        for (;;) {
+        while (!m->end) {
                 int r;
 
                 if (m->n_read > m->n_printed && entry_of(m, m->n_read - 1)->phase == ENTRY_READY) {
@@ -165,14 +175,15 @@ static int take_in(struct map *m) {
                         if (r == -EAGAIN)
                                 return TAKEN_UP_TO_FULL;
                         if (r < 0)
-                                return r;
+                                return r == -ESHUTDOWN ? stop_taking(m, r) : r;
                 }
                 if (m->n_read - m->n_printed == m->n_window)
                         return TAKEN_UP_TO_FULL;
                 r = read_line(m);
                 if (r <= 0)
-                        return r == 0 ? TAKEN_WHAT_IS_THERE : r == -ENODATA ? TAKEN_ALL : r;
+                        return r == 0 ? TAKEN_WHAT_IS_THERE : r == -ENODATA ? TAKEN_ALL : stop_taking(m, r);
         }
+        return TAKEN_ALL;
 }
 
 /* ---- results out ---- */
@@ -275,8 +286,8 @@ static int map_run(struct map *m) {
                 progress_clear(&m->progress);
                 return CTL_INTERRUPTED;
         }
-        if (r < 0)
-                return report(m, r);
+        if (r < 0 || m->end)
+                return report(m, r < 0 ? r : m->end);
         progress_clear(&m->progress);
         return m->n_failed > 0 ? CTL_JOB_FAILED : CTL_OK;
 }

@@ -13,17 +13,17 @@
 
 enum { MAX_DEATHS = 1000 };
 
-/* Deaths of workers that ran this job, oldest first, in *ret. 0 or -errno. */
-static int find_deaths(struct ctl *c, struct json_object *job, struct json_object **ret) {
+/* Deaths of workers that ran job `id`, oldest first, in *ret. Of all pools: the job's own may be gone. 0 or -errno. */
+static int find_deaths(struct ctl *c, uint64_t id, struct json_object **ret) {
         const struct remote_call call = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListDeaths"};
         ctl_cleanup(json_putp) struct json_object *all = NULL;
         struct json_object *found = json_object_new_array();
-        int r = remote_call(c->remote, &call, &all, "su", json_text(job, "Pool", ""), (uint32_t)MAX_DEATHS);
+        int r = remote_call(c->remote, &call, &all, "su", "", (uint32_t)MAX_DEATHS);
 
         for (size_t i = r < 0 ? 0 : json_object_array_length(all); i > 0; i--) {
                 struct json_object *death = json_object_array_get_idx(all, i - 1);
 
-                if (json_number(death, "job") == json_number(job, "Id"))
+                if (json_number(death, "job") == id)
                         json_object_array_add(found, json_object_get(death));
         }
         *ret = found;
@@ -131,6 +131,30 @@ static int parse_job(const char *word, uint64_t *ret) {
         return *digits < '0' || *digits > '9' || *end || errno ? -EINVAL : 0;
 }
 
+/* A job that the daemon has no record of: forgotten, or one of a channel, whose client has it. Its deaths may be known.
+ */
+static int why_unknown(struct ctl *c, uint64_t id, int error) {
+        ctl_cleanup(ctl_freep) char *text = strdup(remote_error_text(c->remote));
+        ctl_cleanup(json_putp) struct json_object *deaths = NULL;
+
+        if (strcmp(remote_error_name(c->remote), "NoSuchJob") != 0)
+                return remote_report(c->remote, error);
+        error = find_deaths(c, id, &deaths);
+        if (error < 0)
+                return remote_report(c->remote, error);
+        if (json_object_array_length(deaths) == 0) {
+                ctl_error("%s", text ? text : "no such job");
+                return CTL_REFUSED;
+        }
+        if (c->json != CTL_JSON_OFF) {
+                json_print(stdout, deaths, c->json);
+                return CTL_OK;
+        }
+        printf("Of job %" PRIu64 " the daemon knows only the workers that it lost:\n", id);
+        say_deaths(deaths);
+        return CTL_OK;
+}
+
 int verb_why(struct ctl *c) {
         const struct remote_call find = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "GetJob"};
         ctl_cleanup(json_putp) struct json_object *path = NULL, *job = NULL, *result = NULL, *deaths = NULL;
@@ -138,20 +162,20 @@ int verb_why(struct ctl *c) {
         int r;
 
         if (parse_job(c->operands[0], &id) < 0) {
-                ctl_error("why %s: a job is a number, as Submit and map give it", c->operands[0]);
+                ctl_error("why %s: a job is a number, as Submit and list-workers give it", c->operands[0]);
                 return CTL_USAGE;
         }
         r = remote_call(c->remote, &find, &path, "t", id);
         if (r >= 0)
                 r = remote_get_all(c->remote, json_object_get_string(path), "Job", &job);
         if (r < 0)
-                return remote_report(c->remote, r);
+                return why_unknown(c, id, r);
         const struct remote_call get = {
                 .path = json_object_get_string(path), .interface = "Job", .member = "GetResult"};
         r = remote_call(c->remote, &get, &result, NULL);
         if (r < 0 && strcmp(remote_error_name(c->remote), "NotFinished") != 0)
                 return remote_report(c->remote, r);
-        r = find_deaths(c, job, &deaths);
+        r = find_deaths(c, id, &deaths);
         if (r < 0)
                 return remote_report(c->remote, r);
         if (c->json == CTL_JSON_OFF) {

@@ -257,6 +257,16 @@ class Kills(Test):
             self.assertEqual(d.pool("primes")["WorkerDeaths"], 0)
             self.assertEqual(d.run("primes", "is_prime", n=97), {"prime": True})
 
+    def test_why_knows_the_deaths_of_a_channel_job(self):
+        with Drover({"crash": {"Plugin": "crash", "Workers": 1}}) as d:
+            r = d.ctl("map", "crash", "segfault", "--json=short", input="\n")
+            self.assertEqual(r.returncode, 1)
+            row = json.loads(r.stdout)
+            self.assertEqual((row["state"], row["attempt"]), ("poisoned", 3))
+            self.assertIn("SIGSEGV", row["error"])
+            why = d.ctl("why", d.deaths("crash")[0]["job"])
+            self.assertEqual((why.returncode, why.stdout.count("SIGSEGV")), (0, 3), why.stderr)
+
     def test_a_job_type_that_may_run_once_only_is_lost_not_repeated(self):
         with Drover({"crash": {"Plugin": "crash", "Workers": 1}}) as d:
             with self.assert_error("Lost", "SIGSEGV"):

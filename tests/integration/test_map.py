@@ -140,6 +140,22 @@ class Map(Test):
         wait_for(quiet, 10, "what ran is cancelled, what waited is gone")
         self.assertEqual(self.d.run("primes", "is_prime", n=97), {"prime": True})
 
+    def test_a_pool_that_stops_gives_what_it_owes_then_refuses(self):
+        """Accepted jobs get their verdict and are printed; the rest of the input is told to be refused."""
+        ctl = self.d.ctl_start("map", "primes", "is_prime", "--json=short", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+        ctl.stdin.write("9999999999999937\n" * 6)
+        ctl.stdin.flush()
+        wait_for(lambda: (p := self.d.pool("primes"))["Running"] + p["Queued"] == 6, 10, "six jobs are accepted")
+        self.d.pool_call("primes", "Drain")
+        ctl.stdin.write("97\n" * 3)
+        out, err = ctl.communicate(timeout=60)
+        self.assertEqual(ctl.returncode, 4, err)
+        self.assertEqual([json.loads(row)["result"] for row in out.splitlines()], [{"prime": True}] * 6)
+        self.assertIn("6 lines are answered", err)
+        self.d.pool_call("primes", "Start")
+        self.d.wait_state("primes", "running")
+
     def test_usage(self):
         for words, code, text in (
                 (["map", "primes"], 2, "JOB"),
