@@ -1,6 +1,8 @@
 """A plugin that opens a file, makes a socket or calls execve: stopped wherever it does it, the call named, the pool goes on."""
 
+import os
 import re
+import unittest
 
 from harness import Drover, Test, fds_of, main, wait_for
 
@@ -69,6 +71,7 @@ class Sandbox(Test):
                 with open(f"/proc/{worker['Pid']}/limits", encoding="utf-8") as f:
                     self.assertRegex(f.read(), r"Max core file size\s+0")
 
+    @unittest.skipIf(os.geteuid() != 0, "the descriptors of a process that is not dumpable are seen by root only")
     def test_no_descriptor_of_others(self):
         for method in METHODS:
             with Drover({"primes": {"Plugin": "primes", "StartMethod": method, "Workers": 1}}) as d:
