@@ -260,12 +260,7 @@ void pool_refuse(struct pool *p, const char *text) {
 
 void pool_on_spawner_up(struct pool *p) { pool_settle(p); }
 
-void pool_on_spawner_lost(struct pool *p) {
-        p->generation = p->loading = p->old_generation = 0;
-        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
-                if (p->workers[i])
-                        worker_on_spawner_lost(p->workers[i]);
-}
+void pool_on_spawner_lost(struct pool *p) { p->generation = p->loading = p->old_generation = 0; }
 
 void pool_on_loaded(struct pool *p, const struct spawn_event *e) {
         if (e->generation != p->loading)

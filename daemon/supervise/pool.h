@@ -84,7 +84,7 @@ void pool_settle(struct pool *p);
 
 /* The spawner's answers and the workers' lives. */
 void pool_on_spawner_up(struct pool *p);
-void pool_on_spawner_lost(struct pool *p);
+void pool_on_spawner_lost(struct pool *p); /* its workers hear of it themselves */
 void pool_on_loaded(struct pool *p, const struct spawn_event *e);
 void pool_on_worker_ready(struct pool *p, struct worker *w);
 void pool_on_worker_gone(struct pool *p, struct worker *w, enum death_reason reason, bool had_job);

@@ -75,12 +75,16 @@ static void supervisor_on_up(void *user) {
         }
 }
 
+/* By workers: the last one of a removed pool takes the pool with it. */
 static void supervisor_on_lost(void *user) {
         struct supervisor *s = user;
-        struct pool *p, *next;
-        for (p = TAILQ_FIRST(&s->pools); p; p = next) {
-                next = TAILQ_NEXT(p, link);
+        struct pool *p;
+        struct worker *w, *next;
+        TAILQ_FOREACH(p, &s->pools, link)
                 pool_on_spawner_lost(p);
+        for (w = TAILQ_FIRST(&s->workers); w; w = next) {
+                next = TAILQ_NEXT(w, link);
+                worker_on_spawner_lost(w);
         }
 }
 

@@ -545,8 +545,10 @@ static void worker_on_pid(struct loop_poll *p, uint32_t revents) {
         worker_on_gone(w, &e);
 }
 
-/* Nobody will reap it for us: it dies by PDEATHSIG, and its pidfd says when. */
+/* Nobody will reap it for us: it dies by PDEATHSIG, and its pidfd says when. The next spawner may be lost before that. */
 void worker_on_spawner_lost(struct worker *w) {
+        if (w->pid_poll.slot)
+                return;
         if (w->pidfd < 0) {
                 struct spawn_event e = {.type = SPAWN_EXITED, .reason = REASON_SPAWNER_LOST, .code = CLD_KILLED, .status = SIGKILL};
                 worker_on_gone(w, &e);
