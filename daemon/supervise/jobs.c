@@ -276,9 +276,22 @@ static void jobs_collect_slot(struct job *j) {
                 job_collect(j, word);
 }
 
+/* What is free is known from our own books: the slot's word is also a worker's to write. */
+static void jobs_put_slot(struct pool *p, uint32_t slot) {
+        p->slot_job[slot] = NULL;
+        p->is_slot_free[slot] = true;
+        p->free_slots[p->n_free_slots++] = slot;
+}
+
+static uint32_t jobs_take_slot(struct pool *p) {
+        uint32_t slot = p->free_slots[--p->n_free_slots];
+        p->is_slot_free[slot] = false;
+        return slot;
+}
+
 void jobs_slot_released(struct pool *p, uint32_t slot) {
-        if (!p->slot_job[slot] && channel_free(jobs_channel(p), slot) == 0)
-                p->free_slots[p->n_free_slots++] = slot; /* -EBUSY: in quarantine, we are called again at its end */
+        if (!p->slot_job[slot] && !p->is_slot_free[slot] && channel_free(jobs_channel(p), slot) == 0)
+                jobs_put_slot(p, slot); /* -EBUSY: in quarantine, we are called again at its end */
 }
 
 /* Bits are hints: the slot word says. Sleeps again only after it looked once more. */
@@ -314,12 +327,11 @@ int jobs_pool_init(struct pool *p) {
         uint32_t n = jobs_channel(p)->geometry.n_slots;
         p->slot_job = calloc(n, sizeof(struct job *));
         p->free_slots = calloc(n, sizeof(*p->free_slots));
-        if (!p->slot_job || !p->free_slots)
+        p->is_slot_free = calloc(n, sizeof(*p->is_slot_free));
+        if (!p->slot_job || !p->free_slots || !p->is_slot_free)
                 return -ENOMEM;
-        while (p->n_free_slots < n) {
-                p->free_slots[p->n_free_slots] = n - 1 - p->n_free_slots;
-                p->n_free_slots++;
-        }
+        for (uint32_t slot = n; slot-- > 0;)
+                jobs_put_slot(p, slot);
         atomic_store(&jobs_channel(p)->head->done_wait, DONE_DOORBELL);
         return loop_poll_start(p->supervisor->loop, &p->done_poll, p->channels[0]->done_fd, POLLIN, jobs_on_done, p);
 }
@@ -342,8 +354,10 @@ void jobs_pool_deinit(struct pool *p) {
         }
         free(p->slot_job);
         free(p->free_slots);
+        free(p->is_slot_free);
         p->slot_job = NULL;
         p->free_slots = NULL;
+        p->is_slot_free = NULL;
 }
 
 void jobs_pool_gone(struct jobs *js, struct pool *p) {
@@ -461,8 +475,10 @@ int job_submit(const struct job_request *r, struct job **ret, struct fault *f) {
         struct job *j = job_new(r, type);
         if (!j)
                 return fault_set(f, FAULT_INTERNAL, "out of memory");
-        uint32_t slot = p->free_slots[--p->n_free_slots];
-        uint64_t queue_timeout_ns = job_smaller(r->queue_timeout_ns, p->config.queue_timeout_ns);
+        uint32_t slot = jobs_take_slot(p);
+        uint64_t queue_timeout_ns = job_smaller(r->queue_timeout_ns, p->config.queue_timeout_ns), queue_deadline_ns = 0;
+        if (queue_timeout_ns && __builtin_add_overflow(j->submitted_ns, queue_timeout_ns, &queue_deadline_ns))
+                queue_deadline_ns = 0; /* beyond the end of time: none */
         int error = channel_begin(c, slot);
         if (error == 0) {
                 memcpy(channel_payload(c, slot), r->payload, r->bytes);
@@ -473,8 +489,7 @@ int job_submit(const struct job_request *r, struct job **ret, struct fault *f) {
                 error = channel_commit(c, slot, r->priority);
         }
         if (error < 0) { /* only a pool that scribbles over its own channel comes here */
-                p->slot_job[slot] = NULL;
-                p->free_slots[p->n_free_slots++] = slot;
+                jobs_put_slot(p, slot);
                 tdelete(j, &j->jobs->by_id, job_compare);
                 free(j);
                 return fault_set(f, FAULT_INTERNAL, "the channel of pool %s does not take the job: %s", p->config.name,

@@ -64,6 +64,7 @@ struct pool {
         /* bus jobs: jobs.c */
         struct job **slot_job; /* by slot of channel 0 */
         uint32_t *free_slots, n_free_slots;
+        bool *is_slot_free; /* by slot: it stands in free_slots */
         struct loop_poll done_poll;
 
         struct pool_counters counters; /* the broker's own verdicts and those of workers and channels that are gone */
