@@ -414,7 +414,7 @@ static void job_on_deadline(struct loop_timer *t) {
 
 static uint64_t job_smaller(uint64_t a, uint64_t b) { return a == 0 ? b : b == 0 || a < b ? a : b; }
 
-static void job_fill_line(const struct job *j, const struct job_request *r, uint32_t type, uint64_t queue_timeout_ns,
+static void job_fill_line(const struct job *j, const struct job_request *r, uint32_t type, uint64_t queue_deadline_ns,
                           struct layout_job *line) {
         *line = (struct layout_job){
                 .type = type,
@@ -423,7 +423,7 @@ static void job_fill_line(const struct job *j, const struct job_request *r, uint
                 .max_attempts = r->max_attempts,
                 .id = j->id,
                 .queued_ns = j->submitted_ns,
-                .queue_deadline_ns = queue_timeout_ns ? j->submitted_ns + queue_timeout_ns : 0,
+                .queue_deadline_ns = queue_deadline_ns,
                 .soft_ns = r->soft_ns,
                 .hard_ns = r->hard_ns,
         };
@@ -482,7 +482,7 @@ int job_submit(const struct job_request *r, struct job **ret, struct fault *f) {
         int error = channel_begin(c, slot);
         if (error == 0) {
                 memcpy(channel_payload(c, slot), r->payload, r->bytes);
-                job_fill_line(j, r, type_index, queue_timeout_ns, channel_job(c, slot));
+                job_fill_line(j, r, type_index, queue_deadline_ns, channel_job(c, slot));
                 j->generation = slot_generation(channel_word(c, slot));
                 j->slot = slot;
                 p->slot_job[slot] = j;
@@ -495,8 +495,8 @@ int job_submit(const struct job_request *r, struct job **ret, struct fault *f) {
                 return fault_set(f, FAULT_INTERNAL, "the channel of pool %s does not take the job: %s", p->config.name,
                                  strerror(-error));
         }
-        if (queue_timeout_ns)
-                loop_timer_set(p->supervisor->loop, &j->deadline_timer, j->submitted_ns + queue_timeout_ns, job_on_deadline, j);
+        if (queue_deadline_ns)
+                loop_timer_set(p->supervisor->loop, &j->deadline_timer, queue_deadline_ns, job_on_deadline, j);
         bell_ring(p->bells[p->channels[0]->bell].memory, 0, p->doorbell_fd, &(struct bell_memo){0});
         *ret = j;
         return 0;
