@@ -9,6 +9,7 @@
 #include "daemon/supervise/recovery.h"
 
 #include "daemon/supervise/jobs.h"
+#include "daemon/supervise/limits.h"
 #include "ipc/bell.h"
 
 static void recovery_end_quarantine(struct worker *w) {
@@ -116,4 +117,7 @@ void recovery_run(struct worker *w, const struct layout_verdict *line, bool is_c
                 pool_channel_collect(c);
         }
         pool_broadcast(p);
+        /* It may have died between setting `armed` and ringing for it: nobody else would. */
+        if (atomic_load(&p->memory->armed))
+                limits_wake(p);
 }
