@@ -78,6 +78,8 @@ bool pool_accepts(const struct pool *p) {
         return p->is_wanted && !p->is_draining && !p->is_refused && !p->is_removed && !p->supervisor->is_shutting_down;
 }
 
+bool pool_is_over(const struct pool *p) { return !p->is_wanted || p->is_refused || p->is_removed; }
+
 uint32_t pool_count_ready(const struct pool *p) {
         uint32_t n = 0;
         for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
@@ -234,7 +236,7 @@ static void pool_retire_all(struct pool *p, enum death_reason why, uint64_t grac
 
 void pool_settle(struct pool *p) {
         bool is_up = spawner_pid(p->supervisor->spawner) != 0;
-        bool is_wanted = p->is_wanted && !p->is_refused && !p->is_removed;
+        bool is_wanted = !pool_is_over(p);
         if (is_wanted && is_up && !p->generation && !p->loading && p->restart.not_before_ns <= event_now_ns())
                 pool_load(p);
         if (is_wanted && is_up && p->generation)

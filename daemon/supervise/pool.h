@@ -93,6 +93,7 @@ void pool_on_template(struct pool *p, const struct spawn_event *e);
 void pool_note_failure(struct pool *p); /* the next start waits: restart.h */
 
 bool pool_accepts(const struct pool *p);
+bool pool_is_over(const struct pool *p); /* stopped, refused or removed: what is queued will never run */
 uint32_t pool_count_ready(const struct pool *p);
 uint32_t pool_count_workers(const struct pool *p);
 void pool_count_jobs(const struct pool *p, uint32_t *ret_queued, uint32_t *ret_running);
