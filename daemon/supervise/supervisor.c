@@ -243,6 +243,8 @@ void supervisor_pool_is_empty(struct supervisor *s, struct pool *p) {
         TAILQ_FOREACH(p, &s->pools, link)
                 if (p->is_wanted || pool_count_workers(p) > 0)
                         return;
+        TAILQ_FOREACH(p, &s->pools, link)
+                jobs_collect(p); /* verdicts of this moment are told first: nothing is heard after the end */
         void (*done)(void *) = s->on_down;
         s->on_down = NULL;
         done(s->on_down_user);
