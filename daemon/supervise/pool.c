@@ -433,6 +433,13 @@ int pool_resume(struct pool *p, struct fault *f) {
         return 0;
 }
 
+/* KillGraceSec=, but not beyond the end of a shutdown. */
+static uint64_t pool_grace(const struct pool *p) {
+        uint64_t now = event_now_ns(), grace_ns = p->config.kill_grace_ns;
+        uint64_t left_ns = p->drain_deadline_ns > now ? p->drain_deadline_ns - now : 0;
+        return p->drain_deadline_ns && left_ns < grace_ns ? left_ns : grace_ns;
+}
+
 /* Looks whether the accepted jobs are done; exists only while a drain lasts. */
 static void pool_on_drain_timer(struct loop_timer *t) {
         struct pool *p = t->user;
@@ -440,7 +447,7 @@ static void pool_on_drain_timer(struct loop_timer *t) {
         uint64_t now = event_now_ns();
         pool_count_jobs(p, &n_queued, &n_running);
         if (n_queued == 0 && n_running == 0) {
-                pool_stop_now(p, p->config.kill_grace_ns);
+                pool_stop_now(p, pool_grace(p));
         } else if (p->drain_deadline_ns && now >= p->drain_deadline_ns) {
                 log_warning("pool %s: %u queued and %u running jobs are cancelled: the time to drain is over", p->config.name,
                             n_queued, n_running);
@@ -455,7 +462,7 @@ void pool_end(struct pool *p, uint64_t deadline_ns) {
         if (p->is_paused)
                 pool_set_paused(p, false);
         if (!p->is_wanted || p->is_refused) {
-                pool_stop_now(p, p->config.kill_grace_ns);
+                pool_stop_now(p, pool_grace(p));
                 return;
         }
         p->is_draining = true;

@@ -292,8 +292,9 @@ void worker_kill_now(struct worker *w, enum death_reason why) {
 }
 
 void worker_kill_after(struct worker *w, uint64_t grace_ns) {
-        if (!w->kill_timer.heap_index || w->ready_ns == 0)
-                loop_timer_set(w->pool->supervisor->loop, &w->kill_timer, event_now_ns() + grace_ns, worker_on_kill_timer, w);
+        uint64_t deadline_ns = event_now_ns() + grace_ns;
+        if (!w->kill_timer.heap_index || w->kill_timer.deadline_ns > deadline_ns)
+                loop_timer_set(w->pool->supervisor->loop, &w->kill_timer, deadline_ns, worker_on_kill_timer, w);
 }
 
 int worker_kill(struct worker *w, int signal, struct fault *f) {
