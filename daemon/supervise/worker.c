@@ -146,7 +146,8 @@ void worker_sync(struct worker *w) {
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS && r >= 0; i++)
                 if (w->pool->channels[i])
                         r = worker_send_channel(w, w->pool->channels[i]);
-        loop_poll_change(&w->control_poll, r == -EAGAIN ? POLLIN | POLLOUT : POLLIN);
+        if (!w->is_unheard)
+                loop_poll_change(&w->control_poll, r == -EAGAIN ? POLLIN | POLLOUT : POLLIN);
         worker_poke(w);
 }
 
@@ -256,11 +257,7 @@ static const struct {
 
 static void worker_step(struct worker *w, enum worker_event event) {
         enum worker_phase before = w->phase;
-        if (!worker_table[before][event].is_valid) {
-                log_error("pool %s, worker %llu: a report out of turn", w->pool->config.name, (unsigned long long)w->id);
-                worker_kill_now(w, REASON_INIT);
-                return;
-        }
+        assert(worker_table[before][event].is_valid); /* reports out of turn do not come here */
         w->phase = worker_table[before][event].next;
         worker_table[before][event].action(w);
         if (w->phase != before)
@@ -311,18 +308,17 @@ int worker_get_pidfd(const struct worker *w) { return w->pidfd; }
 
 /* ---- reports ---- */
 
-static void worker_on_dropped(struct worker *w, uint32_t index) {
+static int worker_on_dropped(struct worker *w, uint32_t index) {
         struct pool_channel *c = pool_channel_at(w->pool, index);
         uint64_t bit = UINT64_C(1) << w->index % 64;
-        if (!c || !(c->drop_sent[w->index / 64] & bit)) {
-                log_error("pool %s, worker %llu: dropped a channel it was not asked to", w->pool->config.name,
-                          (unsigned long long)w->id);
-                worker_kill_now(w, REASON_INIT);
-                return;
-        }
+        if (!c || !(c->drop_sent[w->index / 64] & bit))
+                return -EPROTO;
+        if (c == w->quarantine_channel)
+                return 0; /* it is being killed, and its death lets go of the channel */
         c->attached[w->index / 64] &= ~bit;
         c->drop_sent[w->index / 64] &= ~bit;
         pool_channel_collect(c);
+        return 0;
 }
 
 static int worker_learn_schema(struct worker *w, const struct worker_report *report, const char *text, size_t bytes) {
@@ -356,7 +352,11 @@ static int worker_learn_schema(struct worker *w, const struct worker_report *rep
         return 0;
 }
 
-static void worker_on_ready_report(struct worker *w, const struct worker_report *report, const char *text, size_t bytes) {
+static int worker_on_ready_report(struct worker *w, const struct worker_report *report, const char *text, size_t bytes) {
+        if (w->ready_ns)
+                return -EPROTO;
+        if (w->phase != PHASE_INIT) /* it is to end: what it has to say is of no use */
+                return 0;
         snprintf(w->sandbox, sizeof(w->sandbox), "%.*s", (int)sizeof(report->sandbox) - 1, report->sandbox);
         for (char *c = w->sandbox; *c; c++)
                 if ((unsigned char)*c < 0x20 || (unsigned char)*c > 0x7e)
@@ -364,9 +364,10 @@ static void worker_on_ready_report(struct worker *w, const struct worker_report 
         if (worker_learn_schema(w, report, text, bytes) < 0) {
                 w->is_permanent = true;
                 worker_kill_now(w, REASON_INIT);
-                return;
+                return 0;
         }
         worker_step(w, WORKER_EVENT_READY);
+        return 0;
 }
 
 /* Text of a worker or a template is bytes of a plugin: printable ASCII and UTF-8 lead to the bus, the rest does not. */
@@ -378,6 +379,16 @@ static void worker_take_text(struct worker *w, const char *text) {
                                 *c = '?';
 }
 
+static int worker_on_failed(struct worker *w, const struct worker_report *report) {
+        if (w->ready_ns || w->said != REASON_NONE)
+                return -EPROTO;
+        worker_take_text(w, report->text);
+        w->said = report->reason > REASON_NONE && report->reason < REASON_N ? report->reason : REASON_INIT;
+        w->is_permanent = report->is_permanent;
+        return 0;
+}
+
+/* One report. -EAGAIN: none; another error: there will be no more, or none that is worth hearing. */
 static int worker_receive(struct worker *w) {
         static union { /* one thread, one packet at a time */
                 struct worker_report report;
@@ -396,16 +407,11 @@ static int worker_receive(struct worker *w) {
         report->text[sizeof(report->text) - 1] = 0;
         switch (report->type) {
         case REPORT_READY:
-                worker_on_ready_report(w, report, packet.bytes + sizeof(*report), bytes - sizeof(*report));
-                return 0;
+                return worker_on_ready_report(w, report, packet.bytes + sizeof(*report), bytes - sizeof(*report));
         case REPORT_FAILED:
-                worker_take_text(w, report->text);
-                w->said = report->reason > REASON_NONE && report->reason < REASON_N ? report->reason : REASON_INIT;
-                w->is_permanent = report->is_permanent;
-                return 0;
+                return worker_on_failed(w, report);
         case REPORT_DROPPED:
-                worker_on_dropped(w, report->channel);
-                return 0;
+                return worker_on_dropped(w, report->channel);
         default:
                 return -EPROTO;
         }
@@ -418,9 +424,10 @@ static void worker_on_control(struct loop_poll *p, uint32_t revents) {
         int r = worker_receive(w);
         if (r == 0 || r == -EAGAIN)
                 return;
+        w->is_unheard = true;
         loop_poll_change(p, 0); /* end of file: its death follows; a false report: make it follow */
         if (r != -EPIPE && r != -ECONNRESET) {
-                log_error("pool %s, worker %llu: a report that makes no sense", w->pool->config.name,
+                log_error("pool %s, worker %llu: a report that makes no sense, or out of turn", w->pool->config.name,
                           (unsigned long long)w->id);
                 worker_kill_now(w, REASON_INIT);
         }
@@ -506,7 +513,7 @@ void worker_on_gone(struct worker *w, const struct spawn_event *e) {
         struct supervisor *s = p->supervisor;
         uint32_t syscall = atomic_load(&worker_line(w)->fault_syscall);
         w->phase = PHASE_STOPPING;
-        if (w->control_fd >= 0)
+        if (w->control_fd >= 0 && !w->is_unheard)
                 while (worker_receive(w) == 0) /* its last words */
                         ;
         if (e->type == SPAWN_FAILED) {

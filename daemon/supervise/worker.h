@@ -41,6 +41,7 @@ struct worker {
         enum death_reason doom;    /* why we are ending it; REASON_NONE = we are not */
         enum death_reason said;    /* REPORT_FAILED, SPAWN_FAILED: its own reason */
         bool is_permanent;
+        bool is_unheard;           /* nothing more is read from its control socket */
         uint64_t started_us, ready_ns;
         char sandbox[64], text[WIRE_TEXT];
         uint32_t bells_sent; /* bit = bell number */
