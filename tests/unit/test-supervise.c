@@ -1,0 +1,413 @@
+/* The supervisor with a stand-in spawner: the test answers its requests and plays the workers, so that every order of
+ * events can be had, also those that need a race in life. Whatever is freed too early is found by the sanitizers. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "daemon/log.h"
+#include "daemon/supervise/jobs.h"
+#include "daemon/supervise/supervisor-internal.h"
+#include "ipc/doorbell.h"
+#include "ipc/event.h"
+#include "ipc/packet.h"
+
+#define MS UINT64_C(1000000)
+enum { PATIENCE_TURNS = 3000 };
+
+static struct loop *loop;
+static struct supervisor *supervisor;
+static int spawner; /* the stand-in's end */
+static struct loop_timer turn_timer;
+
+struct stand_in { /* a worker as the test plays it */
+        uint32_t id;
+        pid_t pid;
+        int fd;
+};
+
+/* ---- the loop, a millisecond at a time ---- */
+
+static void on_turn(struct loop_timer *t) { loop_exit(t->loop, 0); }
+
+static void turn(void) {
+        loop_timer_set(loop, &turn_timer, event_now_ns() + MS, on_turn, NULL);
+        loop_run(loop);
+        loop_timer_stop(&turn_timer);
+}
+
+static void turns(unsigned n) {
+        while (n--)
+                turn();
+}
+
+#define UNTIL(condition)                                                                                               \
+        do {                                                                                                           \
+                unsigned n_left = PATIENCE_TURNS;                                                                      \
+                bool is_so;                                                                                            \
+                while (!(is_so = (condition)) && n_left--)                                                             \
+                        turn();                                                                                        \
+                assert_true(is_so);                                                                                    \
+        } while (0)
+
+/* ---- the stand-in spawner ---- */
+
+static bool receive(struct spawn_request *q) {
+        size_t bytes;
+        return packet_receive(spawner, q, sizeof(*q), &bytes, NULL, NULL) == 0 && bytes == sizeof(*q);
+}
+
+/* The next request of that type; others are passed over. */
+static struct spawn_request expect(enum spawn_request_type type) {
+        struct spawn_request q = {0};
+        UNTIL(receive(&q) && q.type == type);
+        return q;
+}
+
+static unsigned count(enum spawn_request_type type) {
+        struct spawn_request q;
+        unsigned n = 0;
+        turns(5);
+        while (receive(&q))
+                n += q.type == type;
+        return n;
+}
+
+static void answer(struct spawn_event e, const int *fds, unsigned n_fds) {
+        e.version = WIRE_VERSION;
+        assert_int_equal(packet_send(spawner, &e, sizeof(e), fds, n_fds), 0);
+}
+
+static void load(void) {
+        struct spawn_request q = expect(SPAWN_LOAD);
+        answer((struct spawn_event){.type = SPAWN_LOADED, .generation = q.generation}, NULL, 0);
+}
+
+static struct stand_in started(uint32_t id) {
+        int fds[2];
+        assert_int_equal(packet_pair(fds), 0);
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0) {
+                pause();
+                _exit(0);
+        }
+        int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+        answer((struct spawn_event){.type = SPAWN_STARTED, .worker = id, .pid = pid}, (int[]){pidfd, fds[0]}, 2);
+        close(pidfd);
+        close(fds[0]);
+        fcntl(fds[1], F_SETFL, O_NONBLOCK);
+        UNTIL(supervisor_find_worker(supervisor, id)->pidfd >= 0);
+        return (struct stand_in){id, pid, fds[1]};
+}
+
+static void end(struct stand_in *w, int code, int status) {
+        kill(w->pid, SIGKILL);
+        waitpid(w->pid, NULL, 0);
+        close(w->fd);
+        answer((struct spawn_event){.type = SPAWN_EXITED, .worker = w->id, .pid = w->pid, .code = code, .status = status},
+               NULL, 0);
+        UNTIL(!supervisor_find_worker(supervisor, w->id));
+}
+
+static void report(const struct stand_in *w, enum worker_report_type type, uint32_t channel) {
+        static const char schema[] = "fake\t1.0\nwork\t\t\t1\t0\t\n";
+        char packet[sizeof(struct worker_report) + sizeof(schema)];
+        struct worker_report r = {.type = type, .version = WIRE_VERSION, .channel = channel};
+        r.text_bytes = type == REPORT_READY ? sizeof(schema) - 1 : 0;
+        memcpy(packet, &r, sizeof(r));
+        memcpy(packet + sizeof(r), schema, sizeof(schema));
+        assert_int_equal(packet_send(w->fd, packet, sizeof(r) + r.text_bytes, NULL, 0), 0);
+}
+
+static struct stand_in ready(void) {
+        struct stand_in w = started(expect(SPAWN_START).worker);
+        report(&w, REPORT_READY, 0);
+        UNTIL(supervisor_find_worker(supervisor, w.id)->phase == PHASE_READY);
+        return w;
+}
+
+/* ---- set up ---- */
+
+static struct pool *add_pool(void (*change)(struct pool_config *c)) {
+        struct pool_config c;
+        struct fault f;
+        struct pool *p;
+        pool_config_defaults(&c);
+        strcpy(c.name, "p");
+        strcpy(c.plugin, "fake");
+        c.n_workers = 1;
+        c.n_slots = 4;
+        if (change)
+                change(&c);
+        assert_int_equal(supervisor_add_pool(supervisor, &c, true, NULL, &p, &f), 0);
+        return p;
+}
+
+static int setup(void **state) {
+        const char *why;
+        int fds[2];
+        turn_timer = (struct loop_timer){0};
+        log_open("test", LOG_LEVEL_ERROR);
+        assert_int_equal(loop_new(&loop, &why), 0);
+        assert_int_equal(packet_pair(fds), 0);
+        spawner = fds[1];
+        fcntl(spawner, F_SETFL, O_NONBLOCK);
+        struct supervisor_config c = {.loop = loop, .libexec_dir = "/nonexistent", .plugin_dir = "/nonexistent", .spawner_fd = fds[0]};
+        assert_int_equal(supervisor_new(&supervisor, &c), 0);
+        answer((struct spawn_event){.type = SPAWN_HELLO, .pid = getpid()}, NULL, 0);
+        UNTIL(spawner_pid(supervisor->spawner) != 0);
+        return 0;
+}
+
+static int teardown(void **state) {
+        supervisor = supervisor_free(supervisor);
+        loop = loop_free(loop);
+        close(spawner);
+        while (waitpid(-1, NULL, WNOHANG) > 0)
+                ;
+        return 0;
+}
+
+/* ---- who frees what ---- */
+
+static void test_removed_pool_whose_plugin_is_refused(void **state) {
+        struct pool *p = add_pool(NULL);
+        load();
+        uint32_t id = expect(SPAWN_START).worker;
+        supervisor_remove_pool(supervisor, p);
+        answer((struct spawn_event){.type = SPAWN_FAILED, .worker = id, .error = EBUSY, .is_permanent = 1, .text = "no"}, NULL, 0);
+        UNTIL(!supervisor_find_worker(supervisor, id));
+        assert_null(supervisor_next_pool(supervisor, NULL));
+}
+
+static void test_stopped_pool_stays_stopped(void **state) {
+        struct fault f;
+        struct pool *p = add_pool(NULL);
+        load();
+        uint32_t id = expect(SPAWN_START).worker;
+        assert_int_equal(pool_stop(p, &f), 0);
+        answer((struct spawn_event){.type = SPAWN_FAILED, .worker = id, .error = EBUSY, .is_permanent = 1, .text = "no"}, NULL, 0);
+        UNTIL(!supervisor_find_worker(supervisor, id));
+        assert_int_equal(pool_get_state(p), POOL_STOPPED);
+}
+
+static void test_spawner_lost_under_a_removed_pool(void **state) {
+        struct pool *p = add_pool(NULL);
+        load();
+        expect(SPAWN_START);
+        supervisor_remove_pool(supervisor, p);
+        shutdown(spawner, 2);
+        UNTIL(supervisor_n_workers(supervisor) == 0);
+        assert_null(supervisor_next_pool(supervisor, NULL));
+}
+
+static void test_spawner_lost_twice_before_a_worker_died(void **state) {
+        add_pool(NULL);
+        load();
+        struct stand_in w = ready();
+        struct worker *worker = supervisor_find_worker(supervisor, w.id);
+        worker_on_spawner_lost(worker);
+        worker_on_spawner_lost(worker);
+        UNTIL(!supervisor_find_worker(supervisor, w.id));
+        close(w.fd);
+}
+
+/* A job in slot 0 of a channel, claimed by the worker of index 0. */
+static void claim(struct pool *p, struct pool_channel *c) {
+        uint32_t slot;
+        uint64_t word;
+        assert_int_equal(channel_claim(&c->channel, c->index, 0, false, event_now_ns(), &p->memory->worker[0].record, -1, &slot,
+                                       &word),
+                         CHANNEL_CLAIMED);
+}
+
+static void test_channel_dropped_under_a_quarantine(void **state) {
+        struct session_offer offer;
+        struct fault f;
+        bool wait;
+        struct pool *p = add_pool(NULL);
+        load();
+        struct stand_in w = ready();
+        assert_int_equal(supervisor_open_session(supervisor, p, 1, &offer, &wait, &f), 0);
+        struct pool_channel *c = pool_channel_at(p, offer.channel);
+        assert_int_equal(channel_begin(&c->channel, 0), 0);
+        assert_int_equal(channel_commit(&c->channel, 0, 1), 0);
+        claim(p, c);
+        close(offer.socket_fd); /* the client leaves */
+        UNTIL(c->is_dead);
+        assert_true(worker_judge(supervisor_find_worker(supervisor, w.id), SLOT_TIMED_OUT, REASON_TIME_LIMIT));
+        report(&w, REPORT_DROPPED, offer.channel);
+        end(&w, CLD_KILLED, SIGKILL);
+        assert_null(pool_channel_at(p, offer.channel));
+}
+
+static void test_schema_out_of_turn(void **state) {
+        struct pool *p = add_pool(NULL);
+        load();
+        struct stand_in w = ready();
+        count(SPAWN_KILL);
+        const struct schema *before = p->schema;
+        p->schema_bytes--; /* whatever it says now is news */
+        report(&w, REPORT_READY, 0);
+        assert_int_equal(expect(SPAWN_KILL).worker, w.id);
+        assert_ptr_equal(p->schema, before);
+        end(&w, CLD_KILLED, SIGKILL);
+}
+
+/* One false report is enough: what a flood of them holds is never read. */
+static void test_flood_of_reports(void **state) {
+        add_pool(NULL);
+        load();
+        struct stand_in w = ready();
+        count(SPAWN_KILL);
+        for (unsigned i = 0; i < 5; i++)
+                report(&w, REPORT_DROPPED, 200);
+        for (unsigned i = 0; i < 5; i++)
+                report(&w, REPORT_READY, 0);
+        assert_int_equal(count(SPAWN_KILL), 1);
+        end(&w, CLD_KILLED, SIGKILL);
+}
+
+/* ---- jobs ---- */
+
+static struct job *submit(struct pool *p, uint64_t queue_timeout_ns) {
+        struct job_request q = {.pool = p, .name = "work", .payload = "", .priority = 1, .queue_timeout_ns = queue_timeout_ns};
+        struct fault f;
+        struct job *j;
+        assert_int_equal(job_submit(&q, &j, &f), 0);
+        return j;
+}
+
+static enum slot_state state_of(struct job *j) {
+        struct job_info info;
+        job_get_info(j, &info);
+        return info.state;
+}
+
+static void test_timeout_of_ages(void **state) {
+        struct pool *p = add_pool(NULL);
+        load();
+        struct stand_in w = ready();
+        struct job *j = submit(p, UINT64_MAX / 1000 * 1000);
+        turns(5);
+        assert_int_equal(state_of(j), SLOT_QUEUED);
+        claim(p, p->channels[0]);
+        end(&w, CLD_KILLED, SIGSEGV);
+}
+
+/* The worker of a pool may write any slot word of it: the broker counts its free slots by its own books. */
+static void test_slot_freed_twice(void **state) {
+        struct pool *p = add_pool(NULL);
+        load();
+        struct stand_in w = ready();
+        struct channel *c = &p->channels[0]->channel;
+        struct job *j = submit(p, 0);
+        claim(p, p->channels[0]);
+        uint32_t slot = p->memory->worker[0].record & 0xffff;
+        assert_true(worker_judge(supervisor_find_worker(supervisor, w.id), SLOT_TIMED_OUT, REASON_TIME_LIMIT));
+        channel_end_quarantine(c, slot); /* not the worker's to do */
+        UNTIL(state_of(j) == SLOT_TIMED_OUT);
+        assert_int_equal(p->n_free_slots, 4);
+        atomic_store(&c->slots[slot].word, SLOT_WORD(SLOT_TIMED_OUT, 0, 1, 1, 1));
+        end(&w, CLD_KILLED, SIGKILL);
+        assert_int_equal(p->n_free_slots, 4);
+}
+
+static void test_limits_after_a_death_before_the_doorbell(void **state) {
+        struct pool *p = add_pool(NULL);
+        load();
+        struct stand_in w = ready();
+        atomic_store(&p->memory->armed, 1); /* its first claim, and it died before it rang */
+        end(&w, CLD_KILLED, SIGSEGV);
+        assert_int_not_equal(p->tick_timer.heap_index, 0);
+}
+
+static void test_drain_keeps_accepted_jobs(void **state) {
+        struct pool *p = add_pool(NULL);
+        struct fault f;
+        load();
+        struct stand_in w = ready();
+        struct job *j = submit(p, 0);
+        assert_int_equal(pool_drain(p, &f), 0);
+        end(&w, CLD_EXITED, 1); /* no worker until RestartSec= is over */
+        assert_int_equal(pool_count_workers(p), 0);
+        doorbell_ring(p->doorbell_fd);
+        turns(5);
+        assert_int_equal(state_of(j), SLOT_QUEUED);
+}
+
+static unsigned n_down;
+static enum slot_state told;
+static void on_down(void *user) { n_down++; }
+static void on_told(struct job_waiter *w, struct job *j) {
+        assert_int_equal(n_down, 0);
+        told = state_of(j);
+}
+
+static void no_time(struct pool_config *c) {
+        c->timeout_stop_ns = 20 * MS;
+        c->kill_grace_ns = 60000 * MS;
+}
+
+static void test_verdicts_are_told_before_the_end(void **state) {
+        struct pool *p = add_pool(no_time);
+        struct job_waiter waiter;
+        load();
+        struct stand_in w = ready();
+        struct job *j = submit(p, 0);
+        job_wait(j, &waiter, on_told);
+        end(&w, CLD_EXITED, 1);
+        n_down = 0;
+        told = SLOT_FREE;
+        supervisor_shut_down(supervisor, on_down, NULL);
+        UNTIL(n_down == 1);
+        assert_int_equal(told, SLOT_CANCELLED);
+}
+
+/* KillGraceSec= is longer than TimeoutStopSec=, and the worker does not end by itself. */
+static void test_shut_down_in_time(void **state) {
+        struct pool *p = add_pool(no_time);
+        struct fault f;
+        load();
+        struct stand_in w = ready();
+        assert_int_equal(pool_stop(p, &f), 0);
+        n_down = 0;
+        uint64_t before = event_now_ns();
+        supervisor_shut_down(supervisor, on_down, NULL);
+        assert_int_equal(expect(SPAWN_KILL).worker, w.id);
+        assert_true(event_now_ns() - before < 5000 * MS);
+        end(&w, CLD_KILLED, SIGKILL);
+        assert_int_equal(n_down, 1);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_removed_pool_whose_plugin_is_refused, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_stopped_pool_stays_stopped, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_spawner_lost_under_a_removed_pool, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_spawner_lost_twice_before_a_worker_died, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_channel_dropped_under_a_quarantine, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_schema_out_of_turn, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_flood_of_reports, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_timeout_of_ages, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_slot_freed_twice, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_limits_after_a_death_before_the_doorbell, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_drain_keeps_accepted_jobs, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_verdicts_are_told_before_the_end, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_shut_down_in_time, setup, teardown),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
