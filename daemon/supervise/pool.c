@@ -72,6 +72,12 @@ void pool_set_problem(struct pool *p, const char *format, ...) {
         log_warning("pool %s: %s", p->config.name, p->problem);
 }
 
+/* Workers of the old file that come up do not make the new one good: it is told until another one is loaded. */
+static void pool_set_file_problem(struct pool *p, const char *text) {
+        pool_set_problem(p, "the new plugin file is not used: %.400s", text);
+        p->is_file_bad = true;
+}
+
 /* ---- counting ---- */
 
 bool pool_accepts(const struct pool *p) {
@@ -153,6 +159,28 @@ static void pool_tell_state(struct pool *p) {
 
 static void pool_on_restart_timer(struct loop_timer *t) { pool_settle(t->user); }
 
+static void pool_forget_generation(struct pool *p, uint32_t generation) {
+        struct spawn_request request = {.type = SPAWN_RETIRE, .version = WIRE_VERSION, .generation = generation};
+        if (generation)
+                spawner_send(p->supervisor->spawner, &request);
+}
+
+/* None of its workers was ready yet: they go, too. */
+static void pool_give_up_generation(struct pool *p, uint32_t generation) {
+        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
+                if (p->workers[i] && p->workers[i]->generation == generation && p->workers[i]->phase != PHASE_STOPPING)
+                        worker_kill_now(p->workers[i], REASON_RECYCLED);
+        pool_forget_generation(p, generation);
+}
+
+/* Also one that is still being loaded: nobody would ask for it when it is. */
+static void pool_forget_generations(struct pool *p) {
+        pool_forget_generation(p, p->generation);
+        pool_forget_generation(p, p->old_generation);
+        pool_forget_generation(p, p->loading);
+        p->generation = p->old_generation = p->loading = 0;
+}
+
 static void pool_load(struct pool *p) {
         struct spawn_request request = {
                 .type = SPAWN_LOAD,
@@ -163,14 +191,10 @@ static void pool_load(struct pool *p) {
         snprintf(request.pool, sizeof(request.pool), "%s", p->config.name);
         snprintf(request.plugin, sizeof(request.plugin), "%s", p->config.plugin);
         memcpy(request.environment, p->config.environment, sizeof(request.environment));
-        if (spawner_send(p->supervisor->spawner, &request) == 0)
-                p->loading = request.generation;
-}
-
-static void pool_forget_generation(struct pool *p, uint32_t generation) {
-        struct spawn_request request = {.type = SPAWN_RETIRE, .version = WIRE_VERSION, .generation = generation};
-        if (generation)
-                spawner_send(p->supervisor->spawner, &request);
+        if (spawner_send(p->supervisor->spawner, &request) < 0)
+                return;
+        pool_forget_generation(p, p->loading); /* a file that is older than the wish for a new one */
+        p->loading = request.generation;
 }
 
 static bool pool_retire_one(struct pool *p, bool (*fits)(const struct worker *w)) {
@@ -255,6 +279,7 @@ void pool_refuse(struct pool *p, const char *text) {
         p->is_refused = true;
         pool_close_channels(p, true);
         pool_retire_all(p, REASON_OPERATOR, p->config.kill_grace_ns);
+        pool_forget_generations(p); /* the file may be another one when it is tried again */
         pool_settle(p);
 }
 
@@ -269,7 +294,7 @@ void pool_on_loaded(struct pool *p, const struct spawn_event *e) {
                 return;
         p->loading = 0;
         if (e->error && p->generation) {
-                pool_set_problem(p, "the new plugin file is not used: %.400s", e->text);
+                pool_set_file_problem(p, e->text);
         } else if (e->error && e->is_permanent) {
                 pool_refuse(p, e->text);
                 return;
@@ -280,9 +305,12 @@ void pool_on_loaded(struct pool *p, const struct spawn_event *e) {
                 for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
                         if (p->workers[i])
                                 p->workers[i]->is_outdated = true;
-                pool_forget_generation(p, p->old_generation);
-                p->old_generation = p->generation;
+                if (p->old_generation) /* the one before this has not shown yet that it runs, the old one has */
+                        pool_give_up_generation(p, p->generation);
+                else
+                        p->old_generation = p->generation;
                 p->generation = e->generation;
+                p->is_file_bad = false;
         }
         pool_settle(p);
 }
@@ -304,11 +332,13 @@ void pool_on_worker_ready(struct pool *p, struct worker *w) {
         if (w->generation == p->generation) {
                 pool_forget_generation(p, p->old_generation);
                 p->old_generation = 0;
-                p->problem[0] = 0;
+                if (!p->is_file_bad)
+                        p->problem[0] = 0;
                 p->restart.n_failures = 0; /* the others may follow at once; the start limit still counts */
                 p->restart.not_before_ns = 0;
-                pool_retire_one(p, pool_fits_outdated);
         }
+        while (pool_count_ready(p) > p->config.n_workers && pool_retire_one(p, pool_fits_outdated))
+                ;
         pool_settle(p);
 }
 
@@ -316,14 +346,10 @@ void pool_on_worker_ready(struct pool *p, struct worker *w) {
 static bool pool_roll_back(struct pool *p) {
         if (!p->old_generation)
                 return false;
-        pool_forget_generation(p, p->generation);
-        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++) {
-                struct worker *w = p->workers[i];
-                if (w && w->generation == p->generation && w->phase != PHASE_STOPPING)
-                        worker_kill_now(w, REASON_RECYCLED);
-                else if (w)
-                        w->is_outdated = w->generation != p->old_generation;
-        }
+        pool_give_up_generation(p, p->generation);
+        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
+                if (p->workers[i])
+                        p->workers[i]->is_outdated = p->workers[i]->generation != p->old_generation;
         p->generation = p->old_generation;
         p->old_generation = 0;
         return true;
@@ -339,9 +365,16 @@ static bool pool_worker_served(const struct worker *w) {
 /* A death with a job was charged to the job: its worker is replaced at once. The others are the pool's. */
 void pool_on_worker_gone(struct pool *p, struct worker *w, enum death_reason reason, bool had_job) {
         bool was_ready = w->ready_ns != 0;
+        if (!was_ready && w->generation != p->generation) {
+                if (w->is_permanent && w->generation == p->old_generation) {
+                        pool_forget_generation(p, p->old_generation); /* nothing to go back to */
+                        p->old_generation = 0;
+                }
+                return; /* the plugin file was replaced meanwhile */
+        }
         if (w->is_permanent && !was_ready) {
                 if (pool_roll_back(p))
-                        pool_set_problem(p, "the new plugin file is not used: %.400s", w->text);
+                        pool_set_file_problem(p, w->text);
                 else if (!p->is_refused)
                         pool_refuse(p, w->text);
                 return;
@@ -398,9 +431,7 @@ static void pool_stop_now(struct pool *p, uint64_t grace_ns) {
         pool_close_channels(p, true);
         pool_cancel_queued(p);
         pool_retire_all(p, REASON_OPERATOR, grace_ns);
-        pool_forget_generation(p, p->generation); /* a stopped pool keeps no template; Start loads anew */
-        pool_forget_generation(p, p->old_generation);
-        p->generation = p->old_generation = p->loading = 0;
+        pool_forget_generations(p); /* a stopped pool keeps no template; Start loads anew */
         pool_settle(p);
 }
 

@@ -45,6 +45,7 @@ struct pool {
         char config_problem[512]; /* of the file, at reload: the old settings go on */
         uint32_t generation, loading, old_generation; /* sealed plugin files: current, asked for, to go back to; 0 = none */
         bool has_been_ready;
+        bool is_file_bad; /* the newest plugin file is not the one that runs, and problem says why */
         struct schema *schema;
         char *schema_text;
         size_t schema_bytes;

@@ -258,7 +258,8 @@ int supervisor_update_pool(struct supervisor *s, struct pool *p, const struct po
                 return 0;
         }
         p->config_problem[0] = 0;
-        bool needs_load = strcmp(c->plugin, p->config.plugin) != 0 || c->start_method != p->config.start_method ||
+        bool needs_load = p->is_file_bad || strcmp(c->plugin, p->config.plugin) != 0 ||
+                          c->start_method != p->config.start_method ||
                           memcmp(c->environment, p->config.environment, sizeof(c->environment)) != 0;
         p->config = *c;
         if (p->is_refused)
