@@ -189,3 +189,21 @@ int explore_run(const struct explore_model *m, uint64_t max_states, struct explo
                 explore_trace(&x, x.current - 1);
         return x.is_full && !x.violation ? -ENOBUFS : 0;
 }
+
+bool explore_case(const struct explore_model *m, const char *name, const char *expected, uint64_t max_states) {
+        printf("%s\n", name);
+        fflush(stdout);
+        struct explore_result r;
+        int error = explore_run(m, max_states, &r);
+        if (error < 0 && error != -ENOBUFS) {
+                printf("  %s\n", strerror(-error));
+                return false;
+        }
+        const char *outcome = r.violation ? r.violation : error < 0 ? "too large" : "whole, every property holds";
+        printf("  %llu states, %llu steps, depth %u, %.1f s: %s\n\n", (unsigned long long)r.n_states,
+               (unsigned long long)r.n_steps, r.depth, r.seconds, outcome);
+        fflush(stdout);
+        if (expected)
+                return r.violation && strcmp(r.violation, expected) == 0;
+        return error == 0 && !r.violation;
+}

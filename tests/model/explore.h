@@ -10,7 +10,6 @@
 struct explore;
 
 struct explore_model {
-        const char *name;
         size_t state_bytes; /* a multiple of 8 */
         void (*init)(void *ret_state);
         /* Calls explore_emit for each step that can be taken in `state`, explore_fail for what must never be. */
@@ -31,6 +30,9 @@ struct explore_result {
 /* 0, also with a violation, whose trace is printed; -ENOBUFS if there are more than `max_states` (the result says how
  * far it came); -ENOMEM, -EINVAL. */
 int explore_run(const struct explore_model *m, uint64_t max_states, struct explore_result *ret);
+
+/* Runs it and prints what came out. true if that is the violation `expected` (NULL: none, and the space is whole). */
+bool explore_case(const struct explore_model *m, const char *name, const char *expected, uint64_t max_states);
 
 void explore_emit(struct explore *x, const void *next, unsigned label);
 /* The step `label` (or the state itself, if no step is to blame: EXPLORE_NO_STEP) breaks the property `what`. */

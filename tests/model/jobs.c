@@ -40,7 +40,6 @@
  * a kill, all waits) is split where it falls apart: clients' waits use words (done bits, done_wait, done_seq) that the
  * way to a worker does not, so "jobs" has clients that see a verdict when it is there, and "jobs-done" those that wait.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -379,7 +378,6 @@ static void jobs_print_state(const void *state) {
 /* true: the outcome is the expected one. */
 static bool run(void) {
         const struct explore_model model = {
-                .name = config->name,
                 .state_bytes = sizeof(struct state),
                 .init = jobs_init,
                 .expand = jobs_expand,
@@ -387,18 +385,7 @@ static bool run(void) {
                 .print_step = jobs_print_step,
                 .print_state = jobs_print_state,
         };
-        printf("%s\n", config->name);
-        struct explore_result r;
-        int error = explore_run(&model, MAX_STATES, &r);
-        if (error < 0 && error != -ENOBUFS)
-                return false;
-        const char *outcome = r.violation ? r.violation : error < 0 ? "too large" : "whole, every property holds";
-        printf("  %llu states, %llu steps, depth %u, %.1f s: %s\n\n", (unsigned long long)r.n_states,
-               (unsigned long long)r.n_steps, r.depth, r.seconds, outcome);
-        fflush(stdout);
-        if (config->expected)
-                return r.violation && strcmp(r.violation, config->expected) == 0;
-        return error == 0 && !r.violation;
+        return explore_case(&model, config->name, config->expected, MAX_STATES);
 }
 
 int main(int argc, char **argv) {
