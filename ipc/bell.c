@@ -9,7 +9,7 @@
  *   S3 bell_sleep_begin sleeper bit set     | seq, work bits read
  *   S4 bell_spin_end    spinner bit cleared | the caller's second look
  *   S5 bell_clear_work  work bit cleared    | the caller's second look into the channel
- *   S6 bell_pass_on     claim               | sleepers                   ~ S3
+ *   S6 bell_pass_on     work bit set again  | sleepers                   ~ S3
  *   S7 bell_set_mode    mode set            | the caller's look into the channels ~ S1
  *   S8 bell_ring        hint published      | sleeps, sleepers           ~ S3, and bell_sleep_end
  *

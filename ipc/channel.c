@@ -15,7 +15,7 @@
  * Wake-ups of the client are two pairs of seq_cst accesses, as in bell.c:
  *
  *   D1 channel_announce   done bit set  | done_wait read  ~ D2
- *   D2 channel_wait_begin done_wait set | done_seq and the done bits read */
+ *   D2 channel_wait_begin done_wait set | the done bits read */
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -261,8 +261,13 @@ uint64_t channel_take_done(const struct channel *c, uint32_t word_index) {
 }
 
 uint32_t channel_wait_begin(const struct channel *c, enum done_wait how) {
+        /* The seq first. An announcer of an earlier verdict may take done_wait at once; its bump must then make the
+         * coming sleep return, because nobody will know of it any more. */
+        uint32_t seen = atomic_load_explicit(&c->head->done_seq, memory_order_acquire);
+        KILL_POINT("wait-seen");
         atomic_store_explicit(&c->head->done_wait, how, memory_order_seq_cst); /* D2 ~ D1 */
-        return atomic_load_explicit(&c->head->done_seq, memory_order_seq_cst);
+        KILL_POINT("wait-set");
+        return seen;
 }
 
 void channel_wait_end(const struct channel *c) {

@@ -92,7 +92,7 @@ int channel_cancel(const struct channel *c, uint32_t slot);
 uint64_t channel_take_done(const struct channel *c, uint32_t word_index);
 
 /* Says how the client wants to be woken by the next verdict, once: the waker sets it back. Returns done_seq, the word to
- * wait on (DONE_FUTEX). Take the done bits once more before sleeping. channel_wait_end: no longer interested. */
+ * wait on (DONE_FUTEX), read before. Take the done bits once more before sleeping. channel_wait_end: no longer interested. */
 uint32_t channel_wait_begin(const struct channel *c, enum done_wait how);
 void channel_wait_end(const struct channel *c);
 
