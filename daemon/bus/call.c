@@ -103,9 +103,8 @@ static void on_timeout(struct loop_timer *t) {
 static void abandon(struct job *j) {
         struct fault f = {};
 
-        if (!job_cancel(j, "ask", &f))
-                job_cancel(j, "queued", &f);
-        job_release(j);
+        job_release(j); /* first: one that was still queued is forgotten when it is cancelled */
+        job_cancel(j, "ask", &f);
 }
 
 int call_wait_verdict(struct bus_peer *p, sd_bus_message *m, enum bus_call_kind kind, struct job *j,
