@@ -258,6 +258,21 @@ static void pool_retire_all(struct pool *p, enum death_reason why, uint64_t grac
         }
 }
 
+/* At full strength for StartLimitIntervalSec=: what made it degraded is over. */
+static void pool_check_health(struct pool *p) {
+        uint64_t youngest_ns = 0;
+        if (!p->restart.is_degraded || pool_count_ready(p) < p->config.n_workers)
+                return;
+        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
+                if (p->workers[i] && p->workers[i]->phase == PHASE_READY && p->workers[i]->ready_ns > youngest_ns)
+                        youngest_ns = p->workers[i]->ready_ns;
+        uint64_t healthy_ns = youngest_ns + p->config.start_limit_interval_ns;
+        if (healthy_ns <= event_now_ns())
+                restart_note_healthy(&p->restart);
+        else if (!p->restart_timer.heap_index)
+                loop_timer_set(p->supervisor->loop, &p->restart_timer, healthy_ns, pool_on_restart_timer, p);
+}
+
 void pool_settle(struct pool *p) {
         bool is_up = spawner_pid(p->supervisor->spawner) != 0;
         bool is_wanted = !pool_is_over(p);
@@ -265,6 +280,8 @@ void pool_settle(struct pool *p) {
                 pool_load(p);
         if (is_wanted && is_up && p->generation)
                 pool_fill(p);
+        if (is_wanted)
+                pool_check_health(p);
         if (!is_wanted && pool_count_workers(p) == 0)
                 pool_cancel_queued(p); /* what a dying worker gave back */
         pool_update_bells(p);
