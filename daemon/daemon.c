@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -138,6 +139,16 @@ static int daemon_catch_signals(struct daemon *d) {
         return loop_poll_start(d->loop, &d->signal_poll, d->signal_fd, POLLIN, daemon_on_signal, d);
 }
 
+/* A session takes three descriptors, a worker as many; nothing in here uses select(). The spawner inherits it, workers
+ * have their own limit. */
+static void daemon_raise_limits(void) {
+        struct rlimit limit;
+        if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+                limit.rlim_cur = limit.rlim_max;
+                setrlimit(RLIMIT_NOFILE, &limit);
+        }
+}
+
 static void daemon_on_bus_lost(void *user, int error) {
         struct daemon *d = user;
         log_error("the bus is gone (%s): ending", strerror(error < 0 ? -error : error));
@@ -259,6 +270,7 @@ static void daemon_end(struct daemon *d) {
 int daemon_run(const struct daemon_options *o) {
         struct daemon d = {.options = o, .signal_fd = -1};
         int status = 1;
+        daemon_raise_limits();
         if (daemon_start(&d) >= 0) {
                 daemon_start_watchdog(&d);
                 if (sd_notify(0, "READY=1") > 0)

@@ -8,10 +8,13 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/packet.h"
+
+enum { SESSION_SPARED_FDS = 256 };
 
 struct session {
         struct pool_channel *channel;
@@ -21,6 +24,13 @@ struct session {
 };
 
 static void session_on_socket(struct loop_poll *p, uint32_t revents) { session_end(p->user); }
+
+/* The lowest free descriptor tells how many are taken. The last ones are for workers: without them every pool would
+ * lose its own. */
+static bool session_leaves_room(int fd) {
+        struct rlimit limit;
+        return getrlimit(RLIMIT_NOFILE, &limit) < 0 || (rlim_t)fd + SESSION_SPARED_FDS < limit.rlim_cur;
+}
 
 int session_new(struct session **ret, struct pool *p, uid_t uid, struct session_offer *offer, struct fault *f) {
         struct supervisor *s = p->supervisor;
@@ -34,7 +44,7 @@ int session_new(struct session **ret, struct pool *p, uid_t uid, struct session_
                 free(session);
                 return fault_set(f, FAULT_INTERNAL, "no socket for a session: %s", strerror(-r));
         }
-        r = pool_channel_new(p, uid, &c);
+        r = session_leaves_room(fds[0]) ? pool_channel_new(p, uid, &c) : -ENOSPC;
         if (r < 0) {
                 close(fds[0]);
                 close(fds[1]);
