@@ -17,10 +17,7 @@ static void retry_soon(struct bus *b) {
 }
 
 static void pool_path(struct pool *p, char ret[static BUS_MAX_PATH]) {
-        struct pool_info info;
-
-        pool_get_info(p, &info);
-        bus_pool_path(info.name, ret);
+        bus_pool_path(pool_get_config(p)->name, ret);
 }
 
 static void on_pool_added(void *user, struct pool *p) {

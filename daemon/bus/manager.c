@@ -49,7 +49,6 @@ static int method_list_workers(struct bus *b, struct bus_peer *p, sd_bus_message
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         char path[BUS_MAX_PATH];
         struct worker_info info;
-        struct pool_info pool;
         int r;
 
         r = sd_bus_message_new_method_return(m, &reply);
@@ -58,9 +57,8 @@ static int method_list_workers(struct bus *b, struct bus_peer *p, sd_bus_message
         for (struct worker *w = supervisor_next_worker(b->supervisor, NULL); w && r >= 0;
              w = supervisor_next_worker(b->supervisor, w)) {
                 worker_get_info(w, &info);
-                pool_get_info(info.pool, &pool);
                 bus_worker_path(info.id, path);
-                r = sd_bus_message_append(reply, "(tsous)", info.id, pool.name, path, (uint32_t)info.pid,
+                r = sd_bus_message_append(reply, "(tsous)", info.id, pool_get_config(info.pool)->name, path, (uint32_t)info.pid,
                                           worker_state_word(info.state));
         }
         if (r >= 0)

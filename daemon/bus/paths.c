@@ -59,7 +59,6 @@ struct worker *bus_worker_at(struct bus *b, const char *path) {
 
 int bus_find_pool(struct bus *b, const char *name, struct pool **ret, sd_bus_error *e) {
         struct fault f = {.code = FAULT_NO_SUCH_POOL};
-        struct pool_info info;
         size_t n;
 
         *ret = supervisor_find_pool(b->supervisor, name);
@@ -69,12 +68,12 @@ int bus_find_pool(struct bus *b, const char *name, struct pool **ret, sd_bus_err
                              supervisor_next_pool(b->supervisor, NULL) ? "are: " : "is none");
         for (struct pool *p = supervisor_next_pool(b->supervisor, NULL); p;
              p = supervisor_next_pool(b->supervisor, p)) {
-                pool_get_info(p, &info);
-                if (n + strlen(info.name) + sizeof(", …") >= sizeof(f.text)) {
+                const char *other = pool_get_config(p)->name;
+                if (n + strlen(other) + sizeof(", …") >= sizeof(f.text)) {
                         strcpy(f.text + n, "…");
                         break;
                 }
-                n += (size_t)sprintf(f.text + n, "%s%s", f.text[n - 1] == ' ' ? "" : ", ", info.name);
+                n += (size_t)sprintf(f.text + n, "%s%s", f.text[n - 1] == ' ' ? "" : ", ", other);
         }
         return bus_error_from_fault(e, &f);
 }

@@ -98,6 +98,7 @@ static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
 struct pool_view {
         struct pool_info info;
         const char *start_method, *model, *state;
+        uint32_t n_queued, n_running;
         char problem[512];
 };
 
@@ -115,8 +116,8 @@ static const struct bus_property properties[] = {
         {"Workers", "u", offsetof(struct pool_view, info.n_workers)},
         {"MinWorkers", "u", offsetof(struct pool_view, info.min_workers)},
         {"MaxWorkers", "u", offsetof(struct pool_view, info.max_workers)},
-        {"Queued", "u", offsetof(struct pool_view, info.n_queued)},
-        {"Running", "u", offsetof(struct pool_view, info.n_running)},
+        {"Queued", "u", offsetof(struct pool_view, n_queued)},
+        {"Running", "u", offsetof(struct pool_view, n_running)},
         COUNTER("Submitted", submitted),
         COUNTER("Completed", completed),
         COUNTER("Failed", failed),
@@ -135,6 +136,8 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
         struct pool_view v = {.model = "process"};
 
         pool_get_info(user, &v.info);
+        if (strcmp(name, "Queued") == 0 || strcmp(name, "Running") == 0)
+                pool_count_jobs(user, &v.n_queued, &v.n_running);
         v.start_method = start_method_word(v.info.start_method);
         v.state = pool_state_word(v.info.state);
         strncpy(v.problem, v.info.problem ? v.info.problem : "", sizeof(v.problem) - 1);
@@ -152,7 +155,6 @@ int pool_face_find(sd_bus *bus, const char *path, const char *interface, void *u
 int pool_face_enumerate(sd_bus *bus, const char *prefix, void *user, char ***ret, sd_bus_error *e) {
         struct bus *b = user;
         char path[BUS_MAX_PATH], **paths;
-        struct pool_info info;
         struct pool *p;
         size_t n = 0;
 
@@ -163,8 +165,7 @@ int pool_face_enumerate(sd_bus *bus, const char *prefix, void *user, char ***ret
                 return -ENOMEM;
         n = 0;
         for (p = supervisor_next_pool(b->supervisor, NULL); p; p = supervisor_next_pool(b->supervisor, p)) {
-                pool_get_info(p, &info);
-                bus_pool_path(info.name, path);
+                bus_pool_path(pool_get_config(p)->name, path);
                 paths[n] = strdup(path);
                 if (!paths[n++])
                         break;

@@ -87,13 +87,11 @@ static const struct bus_property properties[] = {
 static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
                         void *user, sd_bus_error *e) {
         struct worker_view v = {.waiting_for = ""};
-        struct pool_info pool;
 
         worker_get_info(user, &v.info);
-        pool_get_info(v.info.pool, &pool);
         bus_clean_text(v.info.status);
         v.pid = (uint32_t)v.info.pid;
-        v.pool = pool.name;
+        v.pool = pool_get_config(v.info.pool)->name;
         v.start_method = start_method_word(v.info.start_method);
         v.state = worker_state_word(v.info.state);
         return bus_append_property(reply, bus_find_property(properties, name), &v);

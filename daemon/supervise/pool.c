@@ -576,7 +576,6 @@ void pool_get_info(const struct pool *p, struct pool_info *ret) {
                 .counters = p->counters,
                 .schema = p->schema,
         };
-        pool_count_jobs(p, &ret->n_queued, &ret->n_running);
         struct pool_counters *live = &ret->counters; /* and what living workers and channels count themselves */
         for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
                 for (unsigned state = SLOT_DONE; p->workers[i] && state < SLOT_N_STATES; state++)

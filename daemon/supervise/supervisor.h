@@ -34,7 +34,7 @@ struct pool_info {
         const char *name, *plugin, *plugin_version, *problem;
         enum start_method start_method;
         enum pool_state state;
-        uint32_t n_workers, min_workers, max_workers, n_queued, n_running;
+        uint32_t n_workers, min_workers, max_workers;
         struct pool_counters counters;
         const struct schema *schema; /* NULL until a worker of it was ready once */
 };
@@ -104,6 +104,8 @@ bool pool_is_runtime(const struct pool *p);
 const struct pool_config *pool_get_config(const struct pool *p);
 
 void pool_get_info(const struct pool *p, struct pool_info *ret);
+/* Looks at every slot of every channel: for who asks for these two. */
+void pool_count_jobs(const struct pool *p, uint32_t *ret_queued, uint32_t *ret_running);
 enum pool_state pool_get_state(const struct pool *p);
 int pool_start(struct pool *p, struct fault *f);
 int pool_stop(struct pool *p, struct fault *f);
