@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <poll.h>
 #include <search.h>
+#include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +27,8 @@
 
 enum {
         JOBS_MAX_FINISHED = 100000,
-        JOBS_MAX_FINISHED_BYTES = 32 << 20,
+        JOBS_MAX_FINISHED_BYTES = 32 << 20, /* of all of the record */
+        JOBS_OVERHEAD_BYTES = 96,
         JOBS_NO_SLOT = UINT32_MAX,
 };
 
@@ -35,8 +38,7 @@ struct job {
         struct pool *pool; /* NULL: the pool is gone */
         char pool_name[POOL_NAME_MAX + 1];
         char name[SCHEMA_MAX_NAME];
-        struct schema_fields result_fields;
-        bool has_fields;
+        struct schema_fields *result_fields; /* behind this struct, as many as there are */
         uid_t uid;
         uint32_t slot, generation;
         bool is_finished, is_released;
@@ -46,7 +48,7 @@ struct job {
         uint64_t submitted_us, submitted_ns, started_ns, finished_ns, cpu_ns;
         void *result;
         size_t result_bytes;
-        char error[400];
+        char *error; /* NULL: none */
         int error_number;
         struct layout_verdict verdict;
         struct loop_timer deadline_timer;
@@ -87,15 +89,22 @@ struct job *jobs_find(const struct jobs *js, uint64_t id) {
 
 /* ---- the end of a record ---- */
 
+/* Roughly: with what the allocator and the tree take for it. */
+static size_t job_bytes(const struct job *j) {
+        return sizeof(*j) + j->result_fields->n_fields * sizeof(struct schema_field) + j->result_bytes +
+               (j->error ? strlen(j->error) : 0) + JOBS_OVERHEAD_BYTES;
+}
+
 static void job_forget(struct job *j) {
         struct jobs *js = j->jobs;
         assert(j->is_finished && !j->waiters);
         SUPERVISOR_TELL(js->supervisor, on_job_forgotten, j);
         TAILQ_REMOVE(&js->finished, j, link);
         js->n_finished--;
-        js->finished_bytes -= j->result_bytes;
+        js->finished_bytes -= job_bytes(j);
         tdelete(j, &js->by_id, job_compare);
         free(j->result);
+        free(j->error);
         free(j);
 }
 
@@ -124,23 +133,35 @@ struct jobs *jobs_free(struct jobs *js) {
         return NULL;
 }
 
-/* By expiry, so that one timer serves pools with different ResultTTL=; nearly always the tail is the place. */
+/* By expiry, so that one timer serves pools with different ResultTTL=; nearly always the tail is the place, or the head
+ * for what nobody asks for any more. */
 static void jobs_insert_finished(struct jobs *js, struct job *j) {
-        struct job *before;
-        TAILQ_FOREACH_REVERSE(before, &js->finished, job_list, link)
-                if (before->expires_ns <= j->expires_ns)
-                        break;
+        struct job *before = NULL;
+        if (!j->is_released)
+                TAILQ_FOREACH_REVERSE(before, &js->finished, job_list, link)
+                        if (before->expires_ns <= j->expires_ns)
+                                break;
         if (before)
                 TAILQ_INSERT_AFTER(&js->finished, before, j, link);
         else
                 TAILQ_INSERT_HEAD(&js->finished, j, link);
         js->n_finished++;
-        js->finished_bytes += j->result_bytes;
+        js->finished_bytes += job_bytes(j);
 }
 
 /* ---- verdicts ---- */
 
 static struct channel *jobs_channel(const struct pool *p) { return &p->channels[0]->channel; }
+
+__attribute__((format(printf, 2, 3))) static void job_set_error(struct job *j, const char *format, ...) {
+        char text[400];
+        va_list ap;
+        va_start(ap, format);
+        vsnprintf(text, sizeof(text), format, ap);
+        va_end(ap);
+        free(j->error);
+        j->error = strdup(text);
+}
 
 static void job_describe_failure(struct job *j) {
         char why[200], what[120];
@@ -148,24 +169,24 @@ static void job_describe_failure(struct job *j) {
         death_describe(j->verdict.reason, j->verdict.signal, j->verdict.status, j->verdict.syscall, why, sizeof(why));
         switch (j->state) {
         case SLOT_POISONED:
-                snprintf(j->error, sizeof(j->error), "%s is poisoned after %u attempts: its worker (pid %u) died: %s", what,
+                job_set_error(j, "%s is poisoned after %u attempts: its worker (pid %u) died: %s", what,
                          j->attempt, j->verdict.pid, why);
                 break;
         case SLOT_LOST:
-                snprintf(j->error, sizeof(j->error), "%s is lost in attempt %u and may not run twice: its worker (pid %u) died: %s",
+                job_set_error(j, "%s is lost in attempt %u and may not run twice: its worker (pid %u) died: %s",
                          what, j->attempt, j->verdict.pid, why);
                 break;
         case SLOT_TIMED_OUT:
-                snprintf(j->error, sizeof(j->error), "%s timed out in attempt %u: %s", what, j->attempt,
+                job_set_error(j, "%s timed out in attempt %u: %s", what, j->attempt,
                          j->verdict.reason == REASON_TIME_LIMIT ? "its hard limit passed, its worker was killed"
                                                                 : "its soft limit passed and it stopped");
                 break;
         case SLOT_CANCELLED:
-                snprintf(j->error, sizeof(j->error), "%s was cancelled%s", what,
+                job_set_error(j, "%s was cancelled%s", what,
                          j->started_ns ? " while it ran" : " before it ran");
                 break;
         case SLOT_EXPIRED:
-                snprintf(j->error, sizeof(j->error), "%s expired: no worker took it before its queue timeout", what);
+                job_set_error(j, "%s expired: no worker took it before its queue timeout", what);
                 break;
         case SLOT_FREE:
         case SLOT_FILLING:
@@ -182,7 +203,7 @@ static void job_describe_failure(struct job *j) {
 static void job_fail(struct job *j, int error, const char *message) {
         j->state = SLOT_FAILED;
         j->error_number = error;
-        snprintf(j->error, sizeof(j->error), "job %llu (%.40s of pool %.40s) failed in attempt %u: %.220s",
+        job_set_error(j, "job %llu (%.40s of pool %.40s) failed in attempt %u: %.220s",
                  (unsigned long long)j->id, j->name, j->pool_name, j->attempt, message);
 }
 
@@ -200,8 +221,8 @@ static void job_take_result(struct job *j, const struct channel *c, uint32_t slo
                 char message[221];
                 snprintf(message, sizeof(message), "%.*s", (int)(bytes < 220 ? bytes : 220), (const char *)j->result);
                 job_fail(j, line->error, args_is_utf8(message, strlen(message)) ? message : "(its message is not UTF-8)");
-        } else if (j->has_fields && !j->result_fields.is_raw &&
-                   args_check(&j->result_fields, j->result, bytes, error, sizeof(error)) < 0) {
+        } else if (!j->result_fields->is_raw &&
+                   args_check(j->result_fields, j->result, bytes, error, sizeof(error)) < 0) {
                 job_fail(j, EPROTO, error);
         }
         if (j->state != SLOT_DONE) {
@@ -245,14 +266,17 @@ static void job_collect(struct job *j, uint64_t word) {
                 pool_count_verdict(p, SLOT_EXPIRED); /* a claimer found it overdue: it counts only what it ran */
         struct layout_result line;
         channel_copy(&line, channel_result(c, slot), sizeof(line));
-        channel_copy(&j->verdict, channel_verdict(c, slot), sizeof(j->verdict));
         bool is_workers = j->state == SLOT_DONE || j->state == SLOT_FAILED;
-        if (line.generation == j->generation) {
-                j->started_ns = line.started_ns;
+        if (!is_workers) /* else the line is of a judgement that came too late */
+                channel_copy(&j->verdict, channel_verdict(c, slot), sizeof(j->verdict));
+        if (line.generation == j->generation && line.started_ns) { /* the worker's word, within what is possible */
+                j->started_ns = line.started_ns < j->submitted_ns ? j->submitted_ns : line.started_ns;
+                if (j->started_ns > j->finished_ns)
+                        j->started_ns = j->finished_ns;
                 if (is_workers || j->state == SLOT_CANCELLED || j->state == SLOT_TIMED_OUT)
                         j->worker_pid = line.pid;
                 j->cpu_ns = line.cpu_ns;
-                if (line.finished_ns >= line.started_ns && line.finished_ns)
+                if (line.finished_ns >= j->started_ns && line.finished_ns <= j->finished_ns)
                         j->finished_ns = line.finished_ns;
         }
         if (is_workers)
@@ -346,7 +370,7 @@ void jobs_pool_deinit(struct pool *p) {
                                 continue;
                         j->slot = JOBS_NO_SLOT;
                         job_finish(j, SLOT_LOST);
-                        snprintf(j->error, sizeof(j->error), "job %llu is lost: its pool %.64s was removed",
+                        job_set_error(j, "job %llu is lost: its pool %.64s was removed",
                                  (unsigned long long)j->id, j->pool_name);
                         jobs_insert_finished(j->jobs, j);
                         job_tell(j);
@@ -431,7 +455,8 @@ static void job_fill_line(const struct job *j, const struct job_request *r, uint
 
 static struct job *job_new(const struct job_request *r, const struct schema_job *type) {
         struct supervisor *s = r->pool->supervisor;
-        struct job *j = calloc(1, sizeof(*j));
+        size_t fields_bytes = offsetof(struct schema_fields, field) + type->result.n_fields * sizeof(struct schema_field);
+        struct job *j = calloc(1, sizeof(*j) + fields_bytes);
         if (!j)
                 return NULL;
         struct timespec now;
@@ -441,11 +466,11 @@ static struct job *job_new(const struct job_request *r, const struct schema_job 
                 .jobs = s->jobs,
                 .pool = r->pool,
                 .uid = r->uid,
-                .has_fields = true,
-                .result_fields = type->result,
+                .result_fields = (struct schema_fields *)(j + 1),
                 .submitted_us = (uint64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000,
                 .submitted_ns = event_now_ns(),
         };
+        memcpy(j->result_fields, &type->result, fields_bytes);
         snprintf(j->pool_name, sizeof(j->pool_name), "%s", r->pool->config.name);
         snprintf(j->name, sizeof(j->name), "%s", type->name);
         if (!tsearch(j, &s->jobs->by_id, job_compare)) {
@@ -459,11 +484,9 @@ int job_submit(const struct job_request *r, struct job **ret, struct fault *f) {
         struct pool *p = r->pool;
         struct channel *c = jobs_channel(p);
         bool wait;
-        uint32_t type_index;
         const struct schema_job *type = pool_find_job_type(p, r->name, &wait, f);
         if (!type)
                 return -1;
-        schema_find(p->schema, r->name, &type_index);
         if (r->priority >= LAYOUT_PRIORITIES)
                 return fault_set(f, FAULT_INVALID_ARGS, "priority %u: not in 0..%d", r->priority, LAYOUT_PRIORITIES - 1);
         if (r->bytes > c->geometry.slot_bytes)
@@ -482,7 +505,7 @@ int job_submit(const struct job_request *r, struct job **ret, struct fault *f) {
         int error = channel_begin(c, slot);
         if (error == 0) {
                 memcpy(channel_payload(c, slot), r->payload, r->bytes);
-                job_fill_line(j, r, type_index, queue_deadline_ns, channel_job(c, slot));
+                job_fill_line(j, r, (uint32_t)(type - p->schema->jobs), queue_deadline_ns, channel_job(c, slot));
                 j->generation = slot_generation(channel_word(c, slot));
                 j->slot = slot;
                 p->slot_job[slot] = j;
@@ -541,8 +564,8 @@ void job_get_info(const struct job *j, struct job_info *ret) {
                 .attempt = j->attempt,
                 .worker_pid = j->worker_pid,
                 .submitted_us = j->submitted_us,
-                .result_fields = j->has_fields ? &j->result_fields : NULL,
-                .error = j->error,
+                .result_fields = j->result_fields,
+                .error = j->error ? j->error : "",
         };
         if (!j->is_finished) {
                 job_get_live(j, ret);
@@ -570,7 +593,7 @@ void job_get_fault(const struct job *j, struct fault *f) {
         if (!j->is_finished)
                 fault_set(f, FAULT_NOT_FINISHED, "job %llu has no verdict yet", (unsigned long long)j->id);
         else
-                fault_set(f, codes[j->state], "%s", j->error);
+                fault_set(f, codes[j->state], "%s", j->error ? j->error : "");
 }
 
 static const char *job_cancel_queued(struct job *j) {
@@ -634,10 +657,8 @@ void job_release(struct job *j) {
                 return;
         struct jobs *js = j->jobs;
         TAILQ_REMOVE(&js->finished, j, link);
-        js->n_finished--;
-        js->finished_bytes -= j->result_bytes;
         j->expires_ns = 0;
-        jobs_insert_finished(js, j);
+        TAILQ_INSERT_HEAD(&js->finished, j, link);
         if (js->n_telling == 0) /* not now: the caller still holds it */
                 loop_timer_set(js->supervisor->loop, &js->expiry_timer, event_now_ns(), jobs_on_expiry, js);
 }

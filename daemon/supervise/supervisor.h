@@ -160,7 +160,7 @@ struct job_info {
         char progress_note[120];
         uint64_t submitted_us, started_us, finished_us; /* CLOCK_REALTIME; 0 = not yet */
         /* with a verdict: */
-        const struct schema_fields *result_fields; /* of the job type; NULL if unknown */
+        const struct schema_fields *result_fields; /* of the job type */
         const void *result;                        /* DONE: checked map or raw bytes */
         size_t result_bytes;
         const char *error;                         /* "" for DONE: one sentence that names job and attempt */
