@@ -8,10 +8,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -349,6 +351,100 @@ static void test_drain_keeps_accepted_jobs(void **state) {
         assert_int_equal(state_of(j), SLOT_QUEUED);
 }
 
+static void short_interval(struct pool_config *c) {
+        c->restart_ns = c->restart_max_ns = MS;
+        c->start_limit_burst = 1;
+        c->start_limit_interval_ns = 400 * MS;
+}
+
+static void test_degraded_pool_recovers(void **state) {
+        struct pool *p = add_pool(short_interval);
+        load();
+        for (unsigned i = 0; i < 2; i++) {
+                struct stand_in w = ready();
+                end(&w, CLD_EXITED, 1);
+        }
+        assert_int_equal(pool_get_state(p), POOL_DEGRADED);
+        struct stand_in w = ready();
+        UNTIL(!p->restart.is_degraded);
+        assert_int_equal(p->restart_timer.heap_index, 0); /* and nothing ticks on */
+        end(&w, CLD_EXITED, 1);
+        assert_int_not_equal(pool_get_state(p), POOL_DEGRADED);
+}
+
+static void test_sessions_leave_descriptors_for_workers(void **state) {
+        struct session_offer offer;
+        struct fault f;
+        bool wait;
+        struct rlimit before, small;
+        struct pool *p = add_pool(NULL);
+        load();
+        struct stand_in w = ready();
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+        small = (struct rlimit){200, before.rlim_max};
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
+        assert_int_equal(supervisor_open_session(supervisor, p, 1, &offer, &wait, &f), -1);
+        assert_int_equal(f.code, FAULT_LIMITS_EXCEEDED);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+        end(&w, CLD_EXITED, 0);
+}
+
+static void no_ttl(struct pool_config *c) {
+        c->n_slots = 4;
+        c->result_ttl_ns = 0;
+}
+
+/* As a caller does that leaves: nobody asks for the verdict, and the record goes with it. */
+static void test_released_and_cancelled(void **state) {
+        struct pool *p = add_pool(no_ttl);
+        struct fault f;
+        load();
+        struct stand_in w = ready();
+        struct job *j = submit(p, 0);
+        job_release(j);
+        assert_string_equal(job_cancel(j, "ask", &f), "cancelled");
+        assert_null(supervisor_find_job(supervisor, 1));
+        assert_int_equal(p->n_free_slots, 4);
+        end(&w, CLD_EXITED, 0);
+}
+
+/* Finished records are many (ResultTTL=): each must be small. */
+static void test_finished_records_are_small(void **state) {
+        struct pool *p = add_pool(NULL);
+        struct fault f;
+        load();
+        struct stand_in w = ready();
+        for (unsigned i = 0; i < 1000; i++)
+                assert_string_equal(job_cancel(submit(p, 0), "queued", &f), "cancelled"); /* warm */
+        size_t before = mallinfo2().uordblks;
+        for (unsigned i = 0; i < 10000; i++)
+                job_cancel(submit(p, 0), "queued", &f);
+        assert_true((mallinfo2().uordblks - before) / 10000 < 640);
+        assert_non_null(supervisor_find_job(supervisor, 1));
+        end(&w, CLD_EXITED, 0);
+}
+
+/* The worker's line says when it started and ended: nonsense stays inside the job's own time. */
+static void test_times_of_a_liar(void **state) {
+        struct pool *p = add_pool(NULL);
+        struct job_info info;
+        load();
+        struct stand_in w = ready();
+        struct channel *c = &p->channels[0]->channel;
+        struct job *j = submit(p, 0);
+        claim(p, p->channels[0]);
+        uint32_t slot = p->memory->worker[0].record & 0xffff;
+        uint64_t word = channel_word(c, slot);
+        *channel_result(c, slot) = (struct layout_result){.generation = slot_generation(word), .started_ns = 1, .finished_ns = UINT64_MAX};
+        assert_int_equal(channel_finish(c, slot, word, SLOT_DONE, p->channels[0]->done_fd), 0);
+        UNTIL(state_of(j) == SLOT_DONE);
+        job_get_info(j, &info);
+        assert_in_range(info.started_us, info.submitted_us, info.submitted_us + 10000000);
+        assert_in_range(info.finished_us, info.started_us, info.submitted_us + 10000000);
+        assert_true(info.run_us < 10000000 && info.queue_us < 10000000);
+        end(&w, CLD_EXITED, 0);
+}
+
 static unsigned n_down;
 static enum slot_state told;
 static void on_down(void *user) { n_down++; }
@@ -406,6 +502,11 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_slot_freed_twice, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_limits_after_a_death_before_the_doorbell, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_drain_keeps_accepted_jobs, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_degraded_pool_recovers, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_sessions_leave_descriptors_for_workers, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_released_and_cancelled, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_finished_records_are_small, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_times_of_a_liar, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_verdicts_are_told_before_the_end, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_shut_down_in_time, setup, teardown),
         };
