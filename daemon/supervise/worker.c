@@ -26,6 +26,7 @@
 #include "ipc/event.h"
 #include "ipc/packet.h"
 
+#define WORKER_SECOND_NS UINT64_C(1000000000)
 enum { WORKER_START_LIMIT_S = 30 }; /* constructors, preload, worker_init: a plugin that hangs there is a failure, not a wait */
 
 static void worker_on_start_timer(struct loop_timer *t);
@@ -73,7 +74,7 @@ int worker_start(struct pool *p, uint32_t index, struct worker **ret) {
         memset(&p->memory->worker[index], 0, sizeof(p->memory->worker[index]));
         p->workers[index] = w;
         supervisor_add_worker(s, w);
-        loop_timer_set(s->loop, &w->kill_timer, event_now_ns() + WORKER_START_LIMIT_S * UINT64_C(1000000000),
+        loop_timer_set(s->loop, &w->kill_timer, event_now_ns() + WORKER_START_LIMIT_S * WORKER_SECOND_NS,
                        worker_on_start_timer, w);
         SUPERVISOR_TELL(s, on_worker_added, w);
         *ret = w;
@@ -276,9 +277,30 @@ static void worker_on_kill_timer(struct loop_timer *t) {
         worker_kill_now(w, w->doom);
 }
 
+/* It was told to end after its job and is still there: a job may take its time, ending may not. */
+static void worker_on_retire_timer(struct loop_timer *t) {
+        struct worker *w = t->user;
+        struct worker_job job;
+        if (worker_get_job(w, &job))
+                loop_timer_set(t->loop, t, event_now_ns() + WORKER_SECOND_NS, worker_on_retire_timer, w);
+        else
+                worker_kill_now(w, w->doom);
+}
+
+static void worker_on_deaf_timer(struct loop_timer *t) {
+        struct worker *w = t->user;
+        snprintf(w->text, sizeof(w->text), "it closed its control socket and lived on");
+        worker_kill_now(w, REASON_INIT);
+}
+
 void worker_retire(struct worker *w, enum death_reason why) {
+        uint64_t grace_ns = w->pool->config.kill_grace_ns;
         if (w->doom == REASON_NONE)
                 w->doom = why;
+        if (w->phase == PHASE_READY)
+                loop_timer_set(w->pool->supervisor->loop, &w->kill_timer,
+                               event_now_ns() + (grace_ns > WORKER_SECOND_NS ? grace_ns : WORKER_SECOND_NS),
+                               worker_on_retire_timer, w);
         worker_step(w, WORKER_EVENT_RETIRE);
 }
 
@@ -290,7 +312,7 @@ void worker_kill_now(struct worker *w, enum death_reason why) {
 
 void worker_kill_after(struct worker *w, uint64_t grace_ns) {
         uint64_t deadline_ns = event_now_ns() + grace_ns;
-        if (!w->kill_timer.heap_index || w->kill_timer.deadline_ns > deadline_ns)
+        if (!w->kill_timer.heap_index || w->kill_timer.fn == worker_on_retire_timer || w->kill_timer.deadline_ns > deadline_ns)
                 loop_timer_set(w->pool->supervisor->loop, &w->kill_timer, deadline_ns, worker_on_kill_timer, w);
 }
 
@@ -430,6 +452,9 @@ static void worker_on_control(struct loop_poll *p, uint32_t revents) {
                 log_error("pool %s, worker %llu: a report that makes no sense, or out of turn", w->pool->config.name,
                           (unsigned long long)w->id);
                 worker_kill_now(w, REASON_INIT);
+        } else if (!w->kill_timer.heap_index) { /* it would hear of no more channels */
+                loop_timer_set(w->pool->supervisor->loop, &w->kill_timer, event_now_ns() + WORKER_SECOND_NS,
+                               worker_on_deaf_timer, w);
         }
 }
 

@@ -351,6 +351,40 @@ static void test_drain_keeps_accepted_jobs(void **state) {
         assert_int_equal(state_of(j), SLOT_QUEUED);
 }
 
+/* As a library does that closes every descriptor it does not know. */
+static void test_deaf_worker_is_replaced(void **state) {
+        add_pool(NULL);
+        load();
+        struct stand_in w = ready();
+        shutdown(w.fd, SHUT_RDWR);
+        assert_int_equal(expect(SPAWN_KILL).worker, w.id);
+        end(&w, CLD_KILLED, SIGKILL);
+}
+
+static void little_grace(struct pool_config *c) { c->kill_grace_ns = 0; }
+
+static void test_retired_worker_that_stays(void **state) {
+        struct pool *p = add_pool(little_grace);
+        struct fault f;
+        load();
+        struct stand_in old = ready();
+        struct job *j = submit(p, 0);
+        claim(p, p->channels[0]);
+        assert_int_equal(pool_restart(p, &f), 0);
+        load();
+        struct stand_in new = ready();
+        UNTIL(supervisor_find_worker(supervisor, old.id)->phase == PHASE_STOPPING);
+        turns(1500);
+        assert_int_equal(count(SPAWN_KILL), 0); /* not in the middle of its job */
+        uint32_t slot = p->memory->worker[0].record & 0xffff;
+        struct channel *c = &p->channels[0]->channel;
+        assert_int_equal(channel_finish(c, slot, channel_word(c, slot), SLOT_CANCELLED, p->channels[0]->done_fd), 0);
+        assert_int_equal(expect(SPAWN_KILL).worker, old.id);
+        assert_int_equal(state_of(j), SLOT_CANCELLED);
+        end(&old, CLD_KILLED, SIGKILL);
+        end(&new, CLD_EXITED, 0);
+}
+
 static void short_interval(struct pool_config *c) {
         c->restart_ns = c->restart_max_ns = MS;
         c->start_limit_burst = 1;
@@ -502,6 +536,8 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_slot_freed_twice, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_limits_after_a_death_before_the_doorbell, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_drain_keeps_accepted_jobs, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_deaf_worker_is_replaced, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_retired_worker_that_stays, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_degraded_pool_recovers, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_sessions_leave_descriptors_for_workers, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_released_and_cancelled, setup, teardown),
