@@ -1,8 +1,8 @@
 /* One worker process: from the START request to the last descriptor.
  *
- * Its life is the table `worker_table`: phase × event → action and next phase. The broker orders (bells, channels,
- * commands) and judges; it never trusts what comes back: a report of the wrong shape is the worker's fault and costs it
- * its life. It is gone when the spawner says that it was reaped and its process group killed, or, without a spawner, when
+ * Its life is the table `worker_table`: phase × event → action and next phase. The broker orders (worker-orders.c) and
+ * judges; it never trusts what comes back (worker-reports.c): a report of the wrong shape is the worker's fault and costs
+ * it its life. It is gone when the spawner says that it was reaped and its process group killed, or, without a spawner, when
  * its pidfd is readable; only then its slots are recovered and its index is free. */
 #include "daemon/supervise/worker.h"
 
@@ -24,7 +24,6 @@
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/args.h"
 #include "ipc/event.h"
-#include "ipc/packet.h"
 
 #define WORKER_SECOND_NS UINT64_C(1000000000)
 enum { WORKER_START_LIMIT_S = 30 }; /* constructors, preload, worker_init: a plugin that hangs there is a failure, not a wait */
@@ -79,86 +78,6 @@ int worker_start(struct pool *p, uint32_t index, struct worker **ret) {
         SUPERVISOR_TELL(s, on_worker_added, w);
         *ret = w;
         return 0;
-}
-
-/* ---- orders ---- */
-
-static void worker_poke(struct worker *w) { event_broadcast(&worker_line(w)->control); }
-
-static int worker_order(struct worker *w, const struct worker_order *order, const int *fds, unsigned n_fds) {
-        return packet_send(w->control_fd, order, sizeof(*order), fds, n_fds);
-}
-
-static int worker_send_setup(struct worker *w) {
-        int output = -1;
-        struct worker_order order = {
-                .type = ORDER_SETUP, .version = WIRE_VERSION, .index = w->index, .model = 1, .id = w->id};
-        snprintf(order.pool, sizeof(order.pool), "%s", w->pool->config.name);
-        int r = worker_output_start(w, &output);
-        if (r >= 0) {
-                int fds[] = {w->pool->memory_fd, w->pool->doorbell_fd, output};
-                r = worker_order(w, &order, fds, 3);
-        }
-        if (output >= 0)
-                close(output);
-        return r;
-}
-
-static int worker_send_bell(struct worker *w, uint32_t bell) {
-        struct worker_order order = {.type = ORDER_BELL, .version = WIRE_VERSION, .bell = bell};
-        int r = worker_order(w, &order, &w->pool->bells[bell].fd, 1);
-        if (r >= 0)
-                w->bells_sent |= 1u << bell;
-        return r;
-}
-
-static int worker_send_channel(struct worker *w, struct pool_channel *c) {
-        uint64_t bit = UINT64_C(1) << w->index % 64;
-        uint64_t *attached = &c->attached[w->index / 64], *drop_sent = &c->drop_sent[w->index / 64];
-        struct worker_order order = {
-                .version = WIRE_VERSION,
-                .channel = c->index,
-                .bell = c->bell,
-                .n_slots = c->channel.geometry.n_slots,
-                .slot_bytes = c->channel.geometry.slot_bytes,
-        };
-        int r = 0;
-        if (!c->is_dead && !(*attached & bit)) {
-                int fds[] = {c->fd, c->done_fd};
-                if (!(w->bells_sent & 1u << c->bell))
-                        r = worker_send_bell(w, c->bell);
-                order.type = ORDER_CHANNEL;
-                r = r < 0 ? r : worker_order(w, &order, fds, 2);
-                if (r >= 0)
-                        *attached |= bit;
-        } else if (c->is_dead && (*attached & bit) && !(*drop_sent & bit)) {
-                order.type = ORDER_DROP;
-                r = worker_order(w, &order, NULL, 0);
-                if (r >= 0)
-                        *drop_sent |= bit;
-        }
-        return r;
-}
-
-void worker_sync(struct worker *w) {
-        if (w->phase != PHASE_READY && w->phase != PHASE_STOPPING)
-                return;
-        int r = 0;
-        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS && r >= 0; i++)
-                if (w->pool->channels[i])
-                        r = worker_send_channel(w, w->pool->channels[i]);
-        if (!w->is_unheard)
-                loop_poll_change(&w->control_poll, r == -EAGAIN ? POLLIN | POLLOUT : POLLIN);
-        worker_poke(w);
-}
-
-void worker_command(struct worker *w) {
-        uint32_t command = w->phase == PHASE_STOPPING ? WORKER_RETIRE
-                           : w->phase != PHASE_READY  ? WORKER_WAIT
-                           : w->pool->is_paused       ? WORKER_WAIT
-                                                      : WORKER_RUN;
-        if (atomic_exchange(&worker_line(w)->command, command) != command)
-                worker_poke(w);
 }
 
 /* ---- what it runs ---- */
@@ -265,6 +184,8 @@ static void worker_step(struct worker *w, enum worker_event event) {
                 SUPERVISOR_TELL(w->pool->supervisor, on_worker_state, w);
 }
 
+void worker_on_ready(struct worker *w) { worker_step(w, WORKER_EVENT_READY); }
+
 static void worker_on_start_timer(struct loop_timer *t) {
         struct worker *w = t->user;
         snprintf(w->text, sizeof(w->text), "it was not ready %d s after its start", WORKER_START_LIMIT_S);
@@ -285,12 +206,6 @@ static void worker_on_retire_timer(struct loop_timer *t) {
                 loop_timer_set(t->loop, t, event_now_ns() + WORKER_SECOND_NS, worker_on_retire_timer, w);
         else
                 worker_kill_now(w, w->doom);
-}
-
-static void worker_on_deaf_timer(struct loop_timer *t) {
-        struct worker *w = t->user;
-        snprintf(w->text, sizeof(w->text), "it closed its control socket and lived on");
-        worker_kill_now(w, REASON_INIT);
 }
 
 void worker_retire(struct worker *w, enum death_reason why) {
@@ -328,142 +243,11 @@ int worker_kill(struct worker *w, int signal, struct fault *f) {
 
 int worker_get_pidfd(const struct worker *w) { return w->pidfd; }
 
-/* ---- reports ---- */
-
-static int worker_on_dropped(struct worker *w, uint32_t index) {
-        struct pool_channel *c = pool_channel_at(w->pool, index);
-        uint64_t bit = UINT64_C(1) << w->index % 64;
-        if (!c || !(c->drop_sent[w->index / 64] & bit))
-                return -EPROTO;
-        if (c == w->quarantine_channel)
-                return 0; /* it is being killed, and its death lets go of the channel */
-        c->attached[w->index / 64] &= ~bit;
-        c->drop_sent[w->index / 64] &= ~bit;
-        pool_channel_collect(c);
-        return 0;
-}
-
-static int worker_learn_schema(struct worker *w, const struct worker_report *report, const char *text, size_t bytes) {
-        char error[200];
-        struct pool *p = w->pool;
-        if (report->text_bytes != bytes) {
-                snprintf(w->text, sizeof(w->text), "the worker's READY is cut short");
-                return -EPROTO;
-        }
-        if (p->schema && bytes == p->schema_bytes && memcmp(p->schema_text, text, bytes) == 0)
-                return 0;
-        struct schema *schema;
-        int r = schema_parse(text, bytes, &schema, error, sizeof(error));
-        if (r < 0) {
-                snprintf(w->text, sizeof(w->text), "the plugin's job types: %.180s", error);
-                return r;
-        }
-        char *copy = malloc(bytes ? bytes : 1);
-        if (!copy) {
-                schema_free(schema);
-                return -ENOMEM;
-        }
-        memcpy(copy, text, bytes);
-        if (p->schema)
-                log_notice("pool %s: the plugin's job types changed", p->config.name);
-        schema_free(p->schema);
-        free(p->schema_text);
-        p->schema = schema;
-        p->schema_text = copy;
-        p->schema_bytes = bytes;
-        return 0;
-}
-
-static int worker_on_ready_report(struct worker *w, const struct worker_report *report, const char *text, size_t bytes) {
-        if (w->ready_ns)
-                return -EPROTO;
-        if (w->phase != PHASE_INIT) /* it is to end: what it has to say is of no use */
-                return 0;
-        snprintf(w->sandbox, sizeof(w->sandbox), "%.*s", (int)sizeof(report->sandbox) - 1, report->sandbox);
-        for (char *c = w->sandbox; *c; c++)
-                if ((unsigned char)*c < 0x20 || (unsigned char)*c > 0x7e)
-                        *c = '?';
-        if (worker_learn_schema(w, report, text, bytes) < 0) {
-                w->is_permanent = true;
-                worker_kill_now(w, REASON_INIT);
-                return 0;
-        }
-        worker_step(w, WORKER_EVENT_READY);
-        return 0;
-}
-
-/* Text of a worker or a template is bytes of a plugin: printable ASCII and UTF-8 lead to the bus, the rest does not. */
-static void worker_take_text(struct worker *w, const char *text) {
-        snprintf(w->text, sizeof(w->text), "%s", text);
-        if (!args_is_utf8(w->text, strlen(w->text)))
-                for (char *c = w->text; *c; c++)
-                        if ((unsigned char)*c < 0x20 || (unsigned char)*c > 0x7e)
-                                *c = '?';
-}
-
-static int worker_on_failed(struct worker *w, const struct worker_report *report) {
-        if (w->ready_ns || w->said != REASON_NONE)
-                return -EPROTO;
-        worker_take_text(w, report->text);
-        w->said = report->reason > REASON_NONE && report->reason < REASON_N ? report->reason : REASON_INIT;
-        w->is_permanent = report->is_permanent;
-        return 0;
-}
-
-/* One report. -EAGAIN: none; another error: there will be no more, or none that is worth hearing. */
-static int worker_receive(struct worker *w) {
-        static union { /* one thread, one packet at a time */
-                struct worker_report report;
-                char bytes[WIRE_MAX_REPORT];
-        } packet;
-        size_t bytes;
-        unsigned n_fds = 0;
-        int r = packet_receive(w->control_fd, &packet, sizeof(packet), &bytes, NULL, &n_fds);
-        if (r < 0)
-                return r;
-        if (bytes == 0)
-                return -EPIPE;
-        struct worker_report *report = &packet.report;
-        if (bytes < sizeof(*report) || report->version != WIRE_VERSION)
-                return -EPROTO;
-        report->text[sizeof(report->text) - 1] = 0;
-        switch (report->type) {
-        case REPORT_READY:
-                return worker_on_ready_report(w, report, packet.bytes + sizeof(*report), bytes - sizeof(*report));
-        case REPORT_FAILED:
-                return worker_on_failed(w, report);
-        case REPORT_DROPPED:
-                return worker_on_dropped(w, report->channel);
-        default:
-                return -EPROTO;
-        }
-}
-
-static void worker_on_control(struct loop_poll *p, uint32_t revents) {
-        struct worker *w = p->user;
-        if (revents & POLLOUT)
-                worker_sync(w);
-        int r = worker_receive(w);
-        if (r == 0 || r == -EAGAIN)
-                return;
-        w->is_unheard = true;
-        loop_poll_change(p, 0); /* end of file: its death follows; a false report: make it follow */
-        if (r != -EPIPE && r != -ECONNRESET) {
-                log_error("pool %s, worker %llu: a report that makes no sense, or out of turn", w->pool->config.name,
-                          (unsigned long long)w->id);
-                worker_kill_now(w, REASON_INIT);
-        } else if (!w->kill_timer.heap_index) { /* it would hear of no more channels */
-                loop_timer_set(w->pool->supervisor->loop, &w->kill_timer, event_now_ns() + WORKER_SECOND_NS,
-                               worker_on_deaf_timer, w);
-        }
-}
-
 void worker_on_started(struct worker *w, const struct spawn_event *e, const int fds[2]) {
         w->pid = e->pid;
         w->pidfd = fds[0];
         w->control_fd = fds[1];
-        int r = loop_poll_start(w->pool->supervisor->loop, &w->control_poll, w->control_fd, POLLIN, worker_on_control, w);
-        if (r < 0)
+        if (worker_listen(w) < 0)
                 worker_kill_now(w, REASON_INIT);
         else
                 worker_step(w, WORKER_EVENT_STARTED);
@@ -538,9 +322,7 @@ void worker_on_gone(struct worker *w, const struct spawn_event *e) {
         struct supervisor *s = p->supervisor;
         uint32_t syscall = atomic_load(&worker_line(w)->fault_syscall);
         w->phase = PHASE_STOPPING;
-        if (w->control_fd >= 0 && !w->is_unheard)
-                while (worker_receive(w) == 0) /* its last words */
-                        ;
+        worker_hear_out(w);
         if (e->type == SPAWN_FAILED) {
                 syscall = e->syscall;
                 w->is_permanent = e->is_permanent;

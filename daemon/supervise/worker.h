@@ -66,17 +66,26 @@ void worker_kill_now(struct worker *w, enum death_reason why);         /* verdic
 /* Verdict first: RUNNING → verdict with QUARANTINE, then SIGKILL. false: it had no job to judge or was faster. */
 bool worker_judge(struct worker *w, enum slot_state verdict, enum death_reason why);
 void worker_kill_after(struct worker *w, uint64_t grace_ns);           /* judges and kills if it is still there then */
-void worker_sync(struct worker *w); /* sends the bells and channels it does not know yet, takes back dead ones */
-void worker_command(struct worker *w); /* tells it the pool's wish: RUN, WAIT or RETIRE */
 bool worker_get_job(const struct worker *w, struct worker_job *ret);
 uint64_t worker_job_id(const struct worker_job *j);
 static inline struct layout_worker *worker_line(const struct worker *w) { return &w->pool->memory->worker[w->index]; }
 
+void worker_on_ready(struct worker *w);
 void worker_on_started(struct worker *w, const struct spawn_event *e, const int fds[2]);
 /* It is gone, for this reason: recovery, the death's record, hooks; frees it. */
 void worker_on_gone(struct worker *w, const struct spawn_event *e);
 void worker_on_spawner_lost(struct worker *w);
 void worker_free(struct worker *w); /* no recovery: the broker itself ends */
+
+/* ---- worker-orders.c: what it is told ---- */
+int worker_send_setup(struct worker *w);
+void worker_sync(struct worker *w); /* sends the bells and channels it does not know yet, takes back dead ones */
+void worker_command(struct worker *w); /* tells it the pool's wish: RUN, WAIT or RETIRE */
+
+/* ---- worker-reports.c: what it says ---- */
+int worker_listen(struct worker *w);
+void worker_hear_out(struct worker *w); /* the last words of a dead one */
+void worker_take_text(struct worker *w, const char *text);
 
 /* ---- worker-output.c: what it prints becomes log lines, at a bounded rate ---- */
 int worker_output_start(struct worker *w, int *ret_write_fd);

@@ -1,0 +1,93 @@
+/* What the broker sends to a worker: its setup, the bells and channels it is to serve, and which of them to let go.
+ *
+ * A worker reads its orders between two jobs, so its socket may be full of them: what did not fit is sent when there is
+ * room, from the state of the pool as it is then (worker_sync), so nothing is queued here. The command (run, wait, retire)
+ * is a word in its line of pool memory and needs no room. */
+#include <errno.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "daemon/supervise/supervisor-internal.h"
+#include "daemon/supervise/worker.h"
+#include "ipc/event.h"
+#include "ipc/packet.h"
+
+static void worker_poke(struct worker *w) { event_broadcast(&worker_line(w)->control); }
+
+static int worker_order(struct worker *w, const struct worker_order *order, const int *fds, unsigned n_fds) {
+        return packet_send(w->control_fd, order, sizeof(*order), fds, n_fds);
+}
+
+int worker_send_setup(struct worker *w) {
+        int output = -1;
+        struct worker_order order = {
+                .type = ORDER_SETUP, .version = WIRE_VERSION, .index = w->index, .model = 1, .id = w->id};
+        snprintf(order.pool, sizeof(order.pool), "%s", w->pool->config.name);
+        int r = worker_output_start(w, &output);
+        if (r >= 0) {
+                int fds[] = {w->pool->memory_fd, w->pool->doorbell_fd, output};
+                r = worker_order(w, &order, fds, 3);
+        }
+        if (output >= 0)
+                close(output);
+        return r;
+}
+
+static int worker_send_bell(struct worker *w, uint32_t bell) {
+        struct worker_order order = {.type = ORDER_BELL, .version = WIRE_VERSION, .bell = bell};
+        int r = worker_order(w, &order, &w->pool->bells[bell].fd, 1);
+        if (r >= 0)
+                w->bells_sent |= 1u << bell;
+        return r;
+}
+
+static int worker_send_channel(struct worker *w, struct pool_channel *c) {
+        uint64_t bit = UINT64_C(1) << w->index % 64;
+        uint64_t *attached = &c->attached[w->index / 64], *drop_sent = &c->drop_sent[w->index / 64];
+        struct worker_order order = {
+                .version = WIRE_VERSION,
+                .channel = c->index,
+                .bell = c->bell,
+                .n_slots = c->channel.geometry.n_slots,
+                .slot_bytes = c->channel.geometry.slot_bytes,
+        };
+        int r = 0;
+        if (!c->is_dead && !(*attached & bit)) {
+                int fds[] = {c->fd, c->done_fd};
+                if (!(w->bells_sent & 1u << c->bell))
+                        r = worker_send_bell(w, c->bell);
+                order.type = ORDER_CHANNEL;
+                r = r < 0 ? r : worker_order(w, &order, fds, 2);
+                if (r >= 0)
+                        *attached |= bit;
+        } else if (c->is_dead && (*attached & bit) && !(*drop_sent & bit)) {
+                order.type = ORDER_DROP;
+                r = worker_order(w, &order, NULL, 0);
+                if (r >= 0)
+                        *drop_sent |= bit;
+        }
+        return r;
+}
+
+void worker_sync(struct worker *w) {
+        if (w->phase != PHASE_READY && w->phase != PHASE_STOPPING)
+                return;
+        int r = 0;
+        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS && r >= 0; i++)
+                if (w->pool->channels[i])
+                        r = worker_send_channel(w, w->pool->channels[i]);
+        if (!w->is_unheard)
+                loop_poll_change(&w->control_poll, r == -EAGAIN ? POLLIN | POLLOUT : POLLIN);
+        worker_poke(w);
+}
+
+void worker_command(struct worker *w) {
+        uint32_t command = w->phase == PHASE_STOPPING ? WORKER_RETIRE
+                           : w->phase != PHASE_READY  ? WORKER_WAIT
+                           : w->pool->is_paused       ? WORKER_WAIT
+                                                      : WORKER_RUN;
+        if (atomic_exchange(&worker_line(w)->command, command) != command)
+                worker_poke(w);
+}

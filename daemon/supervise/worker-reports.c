@@ -1,0 +1,162 @@
+/* What a worker says: READY with its plugin's job types, FAILED with a reason, DROPPED.
+ *
+ * None of it is trusted. Each report is copied once, checked, and taken only where it is due; the first that is not ends
+ * the hearing and the worker. One packet a turn of the loop, so that a flood costs no more than its share. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/log.h"
+#include "daemon/supervise/supervisor-internal.h"
+#include "daemon/supervise/worker.h"
+#include "ipc/args.h"
+#include "ipc/event.h"
+#include "ipc/packet.h"
+
+#define WORKER_DEAF_NS UINT64_C(1000000000)
+
+static int worker_on_dropped(struct worker *w, uint32_t index) {
+        struct pool_channel *c = pool_channel_at(w->pool, index);
+        uint64_t bit = UINT64_C(1) << w->index % 64;
+        if (!c || !(c->drop_sent[w->index / 64] & bit))
+                return -EPROTO;
+        if (c == w->quarantine_channel)
+                return 0; /* it is being killed, and its death lets go of the channel */
+        c->attached[w->index / 64] &= ~bit;
+        c->drop_sent[w->index / 64] &= ~bit;
+        pool_channel_collect(c);
+        return 0;
+}
+
+static int worker_learn_schema(struct worker *w, const struct worker_report *report, const char *text, size_t bytes) {
+        char error[200];
+        struct pool *p = w->pool;
+        if (report->text_bytes != bytes) {
+                snprintf(w->text, sizeof(w->text), "the worker's READY is cut short");
+                return -EPROTO;
+        }
+        if (p->schema && bytes == p->schema_bytes && memcmp(p->schema_text, text, bytes) == 0)
+                return 0;
+        struct schema *schema;
+        int r = schema_parse(text, bytes, &schema, error, sizeof(error));
+        if (r < 0) {
+                snprintf(w->text, sizeof(w->text), "the plugin's job types: %.180s", error);
+                return r;
+        }
+        char *copy = malloc(bytes ? bytes : 1);
+        if (!copy) {
+                schema_free(schema);
+                return -ENOMEM;
+        }
+        memcpy(copy, text, bytes);
+        if (p->schema)
+                log_notice("pool %s: the plugin's job types changed", p->config.name);
+        schema_free(p->schema);
+        free(p->schema_text);
+        p->schema = schema;
+        p->schema_text = copy;
+        p->schema_bytes = bytes;
+        return 0;
+}
+
+static int worker_on_ready_report(struct worker *w, const struct worker_report *report, const char *text, size_t bytes) {
+        if (w->ready_ns)
+                return -EPROTO;
+        if (w->phase != PHASE_INIT) /* it is to end: what it has to say is of no use */
+                return 0;
+        snprintf(w->sandbox, sizeof(w->sandbox), "%.*s", (int)sizeof(report->sandbox) - 1, report->sandbox);
+        for (char *c = w->sandbox; *c; c++)
+                if ((unsigned char)*c < 0x20 || (unsigned char)*c > 0x7e)
+                        *c = '?';
+        if (worker_learn_schema(w, report, text, bytes) < 0) {
+                w->is_permanent = true;
+                worker_kill_now(w, REASON_INIT);
+                return 0;
+        }
+        worker_on_ready(w);
+        return 0;
+}
+
+/* Text of a worker or a template is bytes of a plugin: printable ASCII and UTF-8 lead to the bus, the rest does not. */
+void worker_take_text(struct worker *w, const char *text) {
+        snprintf(w->text, sizeof(w->text), "%s", text);
+        if (!args_is_utf8(w->text, strlen(w->text)))
+                for (char *c = w->text; *c; c++)
+                        if ((unsigned char)*c < 0x20 || (unsigned char)*c > 0x7e)
+                                *c = '?';
+}
+
+static int worker_on_failed(struct worker *w, const struct worker_report *report) {
+        if (w->ready_ns || w->said != REASON_NONE)
+                return -EPROTO;
+        worker_take_text(w, report->text);
+        w->said = report->reason > REASON_NONE && report->reason < REASON_N ? report->reason : REASON_INIT;
+        w->is_permanent = report->is_permanent;
+        return 0;
+}
+
+/* One report. -EAGAIN: none; another error: there will be no more, or none that is worth hearing. */
+static int worker_receive(struct worker *w) {
+        static union { /* one thread, one packet at a time */
+                struct worker_report report;
+                char bytes[WIRE_MAX_REPORT];
+        } packet;
+        size_t bytes;
+        unsigned n_fds = 0;
+        int r = packet_receive(w->control_fd, &packet, sizeof(packet), &bytes, NULL, &n_fds);
+        if (r < 0)
+                return r;
+        if (bytes == 0)
+                return -EPIPE;
+        struct worker_report *report = &packet.report;
+        if (bytes < sizeof(*report) || report->version != WIRE_VERSION)
+                return -EPROTO;
+        report->text[sizeof(report->text) - 1] = 0;
+        switch (report->type) {
+        case REPORT_READY:
+                return worker_on_ready_report(w, report, packet.bytes + sizeof(*report), bytes - sizeof(*report));
+        case REPORT_FAILED:
+                return worker_on_failed(w, report);
+        case REPORT_DROPPED:
+                return worker_on_dropped(w, report->channel);
+        default:
+                return -EPROTO;
+        }
+}
+
+static void worker_on_deaf_timer(struct loop_timer *t) {
+        struct worker *w = t->user;
+        snprintf(w->text, sizeof(w->text), "it closed its control socket and lived on");
+        worker_kill_now(w, REASON_INIT);
+}
+
+static void worker_on_control(struct loop_poll *p, uint32_t revents) {
+        struct worker *w = p->user;
+        if (revents & POLLOUT)
+                worker_sync(w);
+        int r = worker_receive(w);
+        if (r == 0 || r == -EAGAIN)
+                return;
+        w->is_unheard = true;
+        loop_poll_change(p, 0); /* end of file: its death follows; a false report: make it follow */
+        if (r != -EPIPE && r != -ECONNRESET) {
+                log_error("pool %s, worker %llu: a report that makes no sense, or out of turn", w->pool->config.name,
+                          (unsigned long long)w->id);
+                worker_kill_now(w, REASON_INIT);
+        } else if (!w->kill_timer.heap_index) { /* it would hear of no more channels */
+                loop_timer_set(w->pool->supervisor->loop, &w->kill_timer, event_now_ns() + WORKER_DEAF_NS,
+                               worker_on_deaf_timer, w);
+        }
+}
+
+int worker_listen(struct worker *w) {
+        return loop_poll_start(w->pool->supervisor->loop, &w->control_poll, w->control_fd, POLLIN, worker_on_control, w);
+}
+
+void worker_hear_out(struct worker *w) {
+        if (w->control_fd >= 0 && !w->is_unheard)
+                while (worker_receive(w) == 0)
+                        ;
+}
