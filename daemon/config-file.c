@@ -2,7 +2,8 @@
  *
  * Debian's libinih tells no line numbers and silently cuts lines at 200 bytes, so it reads through a reader of ours
  * that counts lines and ends the parse at the first line that would be cut. The same reader keeps out what could not be
- * repeated in a message on the bus: bytes that are not UTF-8. Only regular files are opened, never waited for. */
+ * repeated in a message on the bus: bytes that are not UTF-8. And it takes blanks off a line's start, which say nothing
+ * here: libinih would take the line for a part of the value above. Only regular files are opened, never waited for. */
 #include "daemon/config-file.h"
 
 #include <dirent.h>
@@ -34,6 +35,7 @@ struct reading {
 /* libinih's reader: one line with its newline, as fgets gives it. */
 static char *read_line(char *line, int bytes, void *user) {
         struct reading *r = user;
+        size_t blanks;
         int c, n = 0;
 
         if (r->bad_line || r->result < 0)
@@ -53,12 +55,16 @@ static char *read_line(char *line, int bytes, void *user) {
         if (n == 0 && c == EOF)
                 return NULL;
         line[n] = '\0';
+        blanks = strspn(line, " \t");
         r->line++;
         if (strlen(line) != (size_t)n)
                 r->bad_line = "a line with a zero byte in it";
         else if (!args_is_utf8(line, (size_t)n))
                 r->bad_line = "a line that is not UTF-8";
-        return r->bad_line ? NULL : line;
+        if (r->bad_line)
+                return NULL;
+        memmove(line, line + blanks, (size_t)n - blanks + 1);
+        return line;
 }
 
 static int on_setting(void *user, const char *section, const char *name, const char *value) {
@@ -96,7 +102,7 @@ int config_file_read(const char *path, config_setting_fn fn, void *user, char *e
 
         r = open_regular(path, &reading.file);
         if (r < 0) {
-                snprintf(error, error_bytes, "%s: %s", path, strerror(-r));
+                snprintf(error, error_bytes, "%s: %s", path, r == -EINVAL ? "not a regular file" : strerror(-r));
                 return r;
         }
         r = ini_parse_stream(read_line, &reading, on_setting, &reading);

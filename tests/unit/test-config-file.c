@@ -67,6 +67,14 @@ static void test_settings(void **state) {
         assert_string_equal(s.value, "");
         assert_int_equal(read_text("[Pool]\nStop=1\nWorkers=2\n", &s, error), -ECANCELED);
         assert_int_equal(s.n, 1);
+        /* Blanks at the start of a line say nothing, as in unit files. */
+        assert_int_equal(read_text("[Pool]\nPlugin=primes\n  Workers=3\n\t# a comment\n", &s, error), 0);
+        assert_int_equal(s.n, 2);
+        assert_int_equal(s.line, 3);
+        assert_string_equal(s.key, "Workers");
+        assert_string_equal(s.value, "3");
+        assert_int_equal(read_text("[Pool]\nPlugin=primes\n  and more\n", &s, error), -EINVAL);
+        assert_non_null(strstr(error, ":3: "));
 }
 
 static void test_refused_lines(void **state) {
