@@ -8,6 +8,7 @@
 #include <systemd/sd-bus.h>
 
 #include "daemon/ctl/json.h"
+#include "ipc/utf8.h"
 
 static int value_from_message(sd_bus_message *m, enum json_bytes bytes, struct json_object **ret);
 
@@ -181,6 +182,22 @@ int json_from_message(sd_bus_message *m, enum json_bytes bytes, struct json_obje
                : json_object_array_length(all) == 1 ? json_object_get(json_object_array_get_idx(all, 0))
                                                     : json_object_get(all);
         return 0;
+}
+
+struct json_object *json_text_new(const char *text) {
+        static const char replacement[] = "\xef\xbf\xbd";
+        size_t left = strlen(text), n = 0;
+        ctl_cleanup(ctl_freep) char *copy = malloc(3 * left + 1); /* each byte may become three */
+
+        while (copy && left > 0) {
+                size_t length = utf8_length(text, left), taken = length ? length : 1;
+
+                memcpy(copy + n, length ? text : replacement, length ? length : sizeof replacement - 1);
+                n += length ? length : sizeof replacement - 1;
+                text += taken;
+                left -= taken;
+        }
+        return copy ? json_object_new_string_len(copy, (int)n) : NULL;
 }
 
 const char *json_format(struct json_object *o, enum ctl_json mode) {

@@ -16,6 +16,9 @@ enum json_bytes { JSON_BYTES_BASE64, JSON_BYTES_HEX };
  * A variant is its content, a{s…} an object, other arrays and structs an array; a descriptor is the text "fd". */
 int json_from_message(sd_bus_message *m, enum json_bytes bytes, struct json_object **ret);
 
+/* JSON is UTF-8: a byte that is not becomes U+FFFD. */
+struct json_object *json_text_new(const char *text);
+
 /* One line (short, off) or indented (pretty); lives as long as the object, until the next json_format of it. */
 const char *json_format(struct json_object *o, enum ctl_json mode);
 /* The same with a line break behind it. */

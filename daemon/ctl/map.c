@@ -68,13 +68,13 @@ static char *json_line(const struct map *m, const char *input, const char *state
         ctl_cleanup(json_putp) struct json_object *o = json_object_new_object();
         char *s;
 
-        json_object_object_add(o, "input", json_object_new_string(input));
+        json_object_object_add(o, "input", json_text_new(input));
         json_object_object_add(o, "state", json_object_new_string(state));
         json_object_object_add(o, "attempt", json_object_new_int((int)attempt));
         if (result)
                 json_object_object_add(o, "result", json_tokener_parse(result));
         if (error)
-                json_object_object_add(o, "error", json_object_new_string(error));
+                json_object_object_add(o, "error", json_text_new(error));
         return asprintf(&s, "%s\n", json_format(o, m->c->json)) < 0 ? NULL : s;
 }
 
@@ -175,7 +175,7 @@ static int take_in(struct map *m) {
                         if (r == -EAGAIN)
                                 return TAKEN_UP_TO_FULL;
                         if (r < 0)
-                                return r == -ESHUTDOWN ? stop_taking(m, r) : r;
+                                return r == -ESHUTDOWN || r == -EPIPE ? stop_taking(m, r) : r;
                 }
                 if (m->n_read - m->n_printed == m->n_window)
                         return TAKEN_UP_TO_FULL;
@@ -254,8 +254,21 @@ static int turn(struct map *m) {
         return 0;
 }
 
+static bool is_pool_gone(const struct map *m) {
+        const struct remote_call get = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "GetPool"};
+
+        return remote_call(m->c->remote, &get, NULL, "s", m->c->operands[0]) < 0 &&
+               strcmp(remote_error_name(m->c->remote), "NoSuchPool") == 0;
+}
+
 static int report(struct map *m, int error) {
+        bool is_ended = error == -ESHUTDOWN || error == -EPIPE;
+
         progress_clear(&m->progress);
+        if (is_ended && is_pool_gone(m)) {
+                ctl_error("pool %s was removed; %" PRIu64 " lines are answered", m->c->operands[0], m->n_printed);
+                return CTL_REFUSED;
+        }
         switch (error) {
         case -ESHUTDOWN:
                 ctl_error("pool %s takes no more jobs: it is stopped or draining; %" PRIu64 " lines are answered",

@@ -310,8 +310,10 @@ static int session_wait_until(struct session *s, bool (*is_done)(const struct se
                 if (s->n_in_flight == 0)
                         return 0;
                 session_check_open(s);
-                if (s->is_gone)
-                        return -EPIPE;
+                if (s->is_gone) { /* what was told before it went is still to be had */
+                        session_collect(s);
+                        return is_done(s, slot) ? 1 : -EPIPE;
+                }
                 if (deadline_ns == 0 && s->next_deadline_ns == EVENT_FOREVER)
                         return 0;
                 if (!has_spun && deadline_ns > 0 && session_spin(s))

@@ -1,5 +1,6 @@
 """droverctl map: a whole list through one channel, compared with coreutils' factor; memory, order, failures, Ctrl-C."""
 
+import contextlib
 import json
 import os
 import pty
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 
-from harness import IS_SANITIZED, Drover, Test, main, rss_kib, wait_for
+from harness import DROVERCTL, IS_SANITIZED, Drover, Test, main, rss_kib, wait_for
 
 N = 20000 if IS_SANITIZED else 200000
 LIMIT_KIB = 64 * 1024
@@ -155,6 +156,34 @@ class Map(Test):
         self.assertIn("6 lines are answered", err)
         self.d.pool_call("primes", "Start")
         self.d.wait_state("primes", "running")
+
+    def test_a_pool_that_is_removed_gives_what_it_owes_and_is_named(self):
+        d = self.d
+        d.write_pool("gone", Plugin="primes", Workers=2)
+        d.reload()
+        d.wait_workers("gone", 2)
+        ctl = d.ctl_start("map", "gone", "is_prime", "--json=short", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE)
+        ctl.stdin.write("9999999999999937\n" * 20)
+        ctl.stdin.flush()
+        wait_for(lambda: (p := d.pool("gone"))["Running"] + p["Queued"] == 20, 10, "twenty jobs are accepted")
+        d.remove_pool_file("gone")
+        d.reload()
+        with contextlib.suppress(BrokenPipeError):
+            ctl.stdin.write("97\n" * 3)
+        out, err = ctl.communicate(timeout=60)
+        rows = [json.loads(row) for row in out.splitlines()]
+        self.assertEqual(len(rows), 20, "every accepted job has its verdict")
+        self.assertLessEqual({row["state"] for row in rows}, {"done", "cancelled"})
+        self.assertIn("pool gone was removed; 20 lines are answered", err)
+        self.assertEqual(ctl.returncode, 4)
+
+    def test_json_of_lines_that_are_not_utf8(self):
+        r = subprocess.run([DROVERCTL, "--user", "map", "primes", "is_prime", "--json=short"], env=self.d.env(),
+                           input=b"\xff7\xc3\n7\n", capture_output=True, timeout=60, check=False)
+        rows = [json.loads(row) for row in r.stdout.decode().splitlines()]
+        self.assertEqual([row["input"] for row in rows], ["\ufffd7\ufffd", "7"])
+        self.assertEqual([row["state"] for row in rows], ["failed", "done"])
 
     def test_usage(self):
         for words, code, text in (
