@@ -91,6 +91,10 @@ static int build(struct ctl *c, const struct schema_fields *fields, void *buffer
                         ctl_error("--input is for raw jobs; %s takes KEY=VALUE words", c->operands[1]);
                         return CTL_USAGE;
                 }
+                if (c->n_operands > 2) {
+                        ctl_error("%s: --input is the whole payload", c->operands[2]);
+                        return CTL_USAGE;
+                }
                 return read_input(c->input, buffer, capacity, ret_bytes);
         }
         if (arguments_from_words(fields, c->operands + 2, c->n_operands - 2, buffer, capacity, ret_bytes, error) < 0) {

@@ -15,7 +15,8 @@ PRIMES = f"{BUILD}/plugins/primes/primes.so"
 class Verbs(Test):
     @classmethod
     def setUpClass(cls):
-        cls.drover = Drover({"primes": {"Plugin": "primes", "Workers": 2}, "second": {"Plugin": "primes", "Workers": 1}})
+        cls.drover = Drover({"primes": {"Plugin": "primes", "Workers": 2}, "second": {"Plugin": "primes", "Workers": 1},
+                              "echo": {"Plugin": "echo", "Workers": 1}})
         cls.d = cls.drover.__enter__()
 
     @classmethod
@@ -29,6 +30,12 @@ class Verbs(Test):
         result = json.loads(r.stdout)
         self.assertEqual((result["state"], result["result"]), ("done", {"prime": True}))
 
+    def test_a_payload_is_given_once(self):
+        r = self.d.ctl("call", "echo", "echo", "payload=a", "--input=-", input="b")
+        self.assertEqual((r.returncode, r.stdout), (2, ""))
+        self.assertIn("payload=a", r.stderr)
+        self.assertEqual(self.d.ctl("call", "echo", "echo", "--input=-", input="b").stdout, "b")
+
     def test_tables_line_up(self):
         for verb in ("list-pools", "list-workers", "status"):
             r = self.d.ctl(verb)
@@ -36,7 +43,7 @@ class Verbs(Test):
             rows = [line for line in r.stdout.splitlines() if line and not line.startswith("droverd ")]
             heading = rows[0]
             self.assertRegex(heading, r"^\s*(POOL|WORKER)\b")
-            self.assertEqual(len(rows), 4 if verb == "list-workers" else 3)
+            self.assertEqual(len(rows), 5 if verb == "list-workers" else 4)
             column = heading.index("STATE")
             for row in rows[1:]:
                 self.assertIn(row[column - 1], " ", row)
@@ -50,7 +57,7 @@ class Verbs(Test):
                 json.loads(r.stdout)
             self.assertEqual(len(self.d.ctl("--json=short", *words).stdout.splitlines()), 1)
         names = {pool["Name"] for pool in json.loads(self.d.ctl("--json=short", "list-pools").stdout)}
-        self.assertEqual(names, {"primes", "second"})
+        self.assertEqual(names, {"primes", "second", "echo"})
 
     def test_show(self):
         r = self.d.ctl("show", "primes")
@@ -100,7 +107,7 @@ class Verbs(Test):
 
     def test_options_before_and_after_the_verb(self):
         for words in (["--json=short", "list-pools"], ["list-pools", "--json=short"]):
-            self.assertEqual(len(json.loads(self.d.ctl(*words).stdout)), 2)
+            self.assertEqual(len(json.loads(self.d.ctl(*words).stdout)), 3)
         r = self.d.ctl("list-pools", "-q")
         self.assertNotIn("POOL", r.stdout)
 
