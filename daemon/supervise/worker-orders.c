@@ -1,8 +1,8 @@
 /* What the broker sends to a worker: its setup, the bells and channels it is to serve, and which of them to let go.
  *
  * A worker reads its orders between two jobs, so its socket may be full of them: what did not fit is sent when there is
- * room, from the state of the pool as it is then (worker_sync), so nothing is queued here. The command (run, wait, retire)
- * is a word in its line of pool memory and needs no room. */
+ * room, from the state of the pool as it is then (worker_sync), so nothing is queued here. The command (run, wait,
+ * retire) is a word in its line of pool memory and needs no room. */
 #include <errno.h>
 #include <poll.h>
 #include <stdatomic.h>

@@ -1,7 +1,7 @@
 /* What a worker says: READY with its plugin's job types, FAILED with a reason, DROPPED.
  *
- * None of it is trusted. Each report is copied once, checked, and taken only where it is due; the first that is not ends
- * the hearing and the worker. One packet a turn of the loop, so that a flood costs no more than its share. */
+ * None of it is trusted. Each report is copied once, checked, and taken only where it is due; the first that is not
+ * ends the hearing and the worker. One packet a turn of the loop, so that a flood costs no more than its share. */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -61,7 +61,8 @@ static int worker_learn_schema(struct worker *w, const struct worker_report *rep
         return 0;
 }
 
-static int worker_on_ready_report(struct worker *w, const struct worker_report *report, const char *text, size_t bytes) {
+static int worker_on_ready_report(struct worker *w, const struct worker_report *report, const char *text,
+                                  size_t bytes) {
         if (w->ready_ns)
                 return -EPROTO;
         if (w->phase != PHASE_INIT) /* it is to end: what it has to say is of no use */
@@ -152,7 +153,8 @@ static void worker_on_control(struct loop_poll *p, uint32_t revents) {
 }
 
 int worker_listen(struct worker *w) {
-        return loop_poll_start(w->pool->supervisor->loop, &w->control_poll, w->control_fd, POLLIN, worker_on_control, w);
+        return loop_poll_start(w->pool->supervisor->loop, &w->control_poll, w->control_fd, POLLIN, worker_on_control,
+                               w);
 }
 
 void worker_hear_out(struct worker *w) {

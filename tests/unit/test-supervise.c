@@ -1,10 +1,10 @@
 /* The supervisor with a stand-in spawner: the test answers its requests and plays the workers, so that every order of
  * events can be had, also those that need a race in life. Whatever is freed too early is found by the sanitizers. */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -119,8 +119,10 @@ static void end(struct stand_in *w, int code, int status) {
         kill(w->pid, SIGKILL);
         waitpid(w->pid, NULL, 0);
         close(w->fd);
-        answer((struct spawn_event){.type = SPAWN_EXITED, .worker = w->id, .pid = w->pid, .code = code, .status = status},
-               NULL, 0);
+        answer(
+                (struct spawn_event){
+                        .type = SPAWN_EXITED, .worker = w->id, .pid = w->pid, .code = code, .status = status},
+                NULL, 0);
         UNTIL(!supervisor_find_worker(supervisor, w->id));
 }
 
@@ -167,7 +169,8 @@ static int setup(void **state) {
         assert_int_equal(packet_pair(fds), 0);
         spawner = fds[1];
         fcntl(spawner, F_SETFL, O_NONBLOCK);
-        struct supervisor_config c = {.loop = loop, .libexec_dir = "/nonexistent", .plugin_dir = "/nonexistent", .spawner_fd = fds[0]};
+        struct supervisor_config c = {
+                .loop = loop, .libexec_dir = "/nonexistent", .plugin_dir = "/nonexistent", .spawner_fd = fds[0]};
         assert_int_equal(supervisor_new(&supervisor, &c), 0);
         answer((struct spawn_event){.type = SPAWN_HELLO, .pid = getpid()}, NULL, 0);
         UNTIL(spawner_pid(supervisor->spawner) != 0);
@@ -190,7 +193,10 @@ static void test_removed_pool_whose_plugin_is_refused(void **state) {
         load();
         uint32_t id = expect(SPAWN_START).worker;
         supervisor_remove_pool(supervisor, p);
-        answer((struct spawn_event){.type = SPAWN_FAILED, .worker = id, .error = EBUSY, .is_permanent = 1, .text = "no"}, NULL, 0);
+        answer(
+                (struct spawn_event){
+                        .type = SPAWN_FAILED, .worker = id, .error = EBUSY, .is_permanent = 1, .text = "no"},
+                NULL, 0);
         UNTIL(!supervisor_find_worker(supervisor, id));
         assert_null(supervisor_next_pool(supervisor, NULL));
 }
@@ -201,7 +207,10 @@ static void test_stopped_pool_stays_stopped(void **state) {
         load();
         uint32_t id = expect(SPAWN_START).worker;
         assert_int_equal(pool_stop(p, &f), 0);
-        answer((struct spawn_event){.type = SPAWN_FAILED, .worker = id, .error = EBUSY, .is_permanent = 1, .text = "no"}, NULL, 0);
+        answer(
+                (struct spawn_event){
+                        .type = SPAWN_FAILED, .worker = id, .error = EBUSY, .is_permanent = 1, .text = "no"},
+                NULL, 0);
         UNTIL(!supervisor_find_worker(supervisor, id));
         assert_int_equal(pool_get_state(p), POOL_STOPPED);
 }
@@ -231,8 +240,8 @@ static void test_spawner_lost_twice_before_a_worker_died(void **state) {
 static void claim(struct pool *p, struct pool_channel *c) {
         uint32_t slot;
         uint64_t word;
-        assert_int_equal(channel_claim(&c->channel, c->index, 0, false, event_now_ns(), &p->memory->worker[0].record, -1, &slot,
-                                       &word),
+        assert_int_equal(channel_claim(&c->channel, c->index, 0, false, event_now_ns(), &p->memory->worker[0].record,
+                                       -1, &slot, &word),
                          CHANNEL_CLAIMED);
 }
 
@@ -286,7 +295,8 @@ static void test_flood_of_reports(void **state) {
 /* ---- jobs ---- */
 
 static struct job *submit(struct pool *p, uint64_t queue_timeout_ns) {
-        struct job_request q = {.pool = p, .name = "work", .payload = "", .priority = 1, .queue_timeout_ns = queue_timeout_ns};
+        struct job_request q = {
+                .pool = p, .name = "work", .payload = "", .priority = 1, .queue_timeout_ns = queue_timeout_ns};
         struct fault f;
         struct job *j;
         assert_int_equal(job_submit(&q, &j, &f), 0);
@@ -469,7 +479,8 @@ static void test_times_of_a_liar(void **state) {
         claim(p, p->channels[0]);
         uint32_t slot = p->memory->worker[0].record & 0xffff;
         uint64_t word = channel_word(c, slot);
-        *channel_result(c, slot) = (struct layout_result){.generation = slot_generation(word), .started_ns = 1, .finished_ns = UINT64_MAX};
+        *channel_result(c, slot) =
+                (struct layout_result){.generation = slot_generation(word), .started_ns = 1, .finished_ns = UINT64_MAX};
         assert_int_equal(channel_finish(c, slot, word, SLOT_DONE, p->channels[0]->done_fd), 0);
         UNTIL(state_of(j) == SLOT_DONE);
         job_get_info(j, &info);
