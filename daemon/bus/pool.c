@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/bus/peer.h"
+#include "daemon/bus/call.h"
 
 /* ---- methods ---- */
 
@@ -68,9 +68,14 @@ static int method_schema(struct bus *b, struct bus_peer *p, sd_bus_message *m, s
         if (!info.schema && info.state == POOL_REFUSED)
                 return sd_bus_error_setf(e, "org.drover1.Error.PoolRefused", "pool %s is refused: %s", info.name,
                                          info.problem);
+        if (!info.schema && (info.state == POOL_STARTING || info.state == POOL_PAUSED)) { /* as Run waits */
+                r = call_check_room(p, e);
+                return r < 0 ? r : call_wait_pool(p, m, method_schema);
+        }
         if (!info.schema)
                 return sd_bus_error_setf(e, "org.drover1.Error.PoolStopped",
-                                         "pool %s had no worker yet, so its schema is not known", info.name);
+                                         "pool %s had no worker yet, so its schema is not known%s%s", info.name,
+                                         info.problem[0] ? ": " : "", info.problem);
         r = schema_to_json(info.schema, &json);
         if (r < 0)
                 return r;

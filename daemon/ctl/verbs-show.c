@@ -197,8 +197,9 @@ int verb_show(struct ctl *c) {
                 r = remote_call(c->remote, &deaths_of, &deaths, "su", c->operands[0], (uint32_t)10);
         if (r < 0)
                 return remote_report(c->remote, r);
-        /* A refused or starting pool has no schema: it is shown without. */
-        remote_get_schema(c->remote, json_object_get_string(path), &schema);
+        /* A pool that had no worker yet has no schema: it is shown without, and not waited for. */
+        if (*json_text(pool, "PluginVersion", ""))
+                remote_get_schema(c->remote, json_object_get_string(path), &schema);
         if (c->json != CTL_JSON_OFF) {
                 json_object_object_add(pool, "Schema", json_object_get(schema));
                 json_object_object_add(pool, "Deaths", json_object_get(deaths));

@@ -324,6 +324,20 @@ print("fine")
         wait_for(lambda: self.d.pool("slow")["Cancelled"] == before + 2, 3, "both were cancelled")
         self.assertEqual(self.d.run("slow", "is_prime", n=97), {"prime": True})
 
+    def test_the_schema_of_a_pool_that_starts_is_waited_for(self):
+        c = self.connect()
+        c.call(*MANAGER, "ListPools")  # known from now on: what follows is not held back
+        settings = (1, b"Plugin", b"s", b"primes")
+        c.send(*MANAGER, "CreatePool", "sa{sv}t", b"fresh", *settings, u64(0))
+        cookie = c.send("/org/drover1/pool/fresh", "org.drover1.Pool", "Schema")
+        self.assertIn("is_prime", c.reply(cookie).read("s")[0])
+        c.call(*MANAGER, "RemovePool", "st", b"fresh", u64(0))
+        c.send(*MANAGER, "CreatePool", "sa{sv}t", b"fresh", *settings, u64(0))
+        cookie = c.send("/org/drover1/pool/fresh", "org.drover1.Pool", "Schema")
+        c.call(*MANAGER, "RemovePool", "st", b"fresh", u64(0))
+        with self.assertRaises(BusError):
+            c.reply(cookie)
+
     def test_calls_at_once_are_bounded(self):
         self.d.pool_call("slow", "Pause")
         self.addCleanup(lambda: self.d.pool_call("slow", "Resume"))
