@@ -1,6 +1,5 @@
 /* The supervisor with a stand-in spawner: the test answers its requests and plays the workers, so that every order of
  * events can be had, also those that need a race in life. Whatever is freed too early is found by the sanitizers. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,6 +17,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 #include "daemon/log.h"
 #include "daemon/supervise/jobs.h"
