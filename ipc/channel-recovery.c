@@ -19,21 +19,22 @@ static uint32_t channel_priority(const struct channel *c, uint32_t slot) {
         return *(const volatile uint32_t *)&channel_job(c, slot)->priority;
 }
 
-bool channel_requeue(struct channel *c, uint32_t slot, uint32_t worker) {
+int channel_requeue(struct channel *c, uint32_t slot, uint32_t worker, bool is_charged) {
         for (unsigned i = 0; i < CHANNEL_MAX_TRIES; i++) {
                 uint64_t word = channel_word(c, slot);
                 if (!channel_is_run_by(word, worker))
-                        return false;
-                unsigned attempt =
-                        slot_attempt(word) < LAYOUT_MAX_ATTEMPTS ? slot_attempt(word) + 1 : LAYOUT_MAX_ATTEMPTS;
+                        return 0;
+                unsigned attempt = slot_attempt(word);
+                if (is_charged && attempt < LAYOUT_MAX_ATTEMPTS)
+                        attempt++;
                 uint64_t queued = SLOT_WORD(SLOT_QUEUED, slot_flags(word) & ~SLOT_QUARANTINE, attempt, SLOT_OWNER_NONE,
                                             slot_generation(word));
                 if (!channel_cas(c, slot, word, queued))
                         continue;
-                channel_push(c, slot, slot_generation(word), channel_priority(c, slot));
-                return true;
+                int r = channel_push(c, slot, slot_generation(word), channel_priority(c, slot));
+                return r < 0 ? r : 1;
         }
-        return false;
+        return 0;
 }
 
 bool channel_judge(const struct channel *c, uint32_t slot, uint32_t worker, uint32_t generation,

@@ -121,8 +121,9 @@ void channel_broadcast(const struct channel *c, int done_fd);
 /* ---- broker: recovery and supervision, each one CAS, each repeatable. None of these wakes anybody: after a verdict
  * the caller calls channel_announce, after a push bell_ring (and after a death the broadcasts). ---- */
 
-/* RUNNING(worker) → QUEUED with attempt + 1, and pushed. true if it was that worker's and is queued now. */
-bool channel_requeue(struct channel *c, uint32_t slot, uint32_t worker);
+/* RUNNING(worker) → QUEUED, with attempt + 1 if the end is charged to the job, and pushed. 1 if it was that worker's and
+ * is queued now, 0 if not; -EAGAIN, -EPROTO: it is queued, but no ring takes its hint: the caller judges it. */
+int channel_requeue(struct channel *c, uint32_t slot, uint32_t worker, bool is_charged);
 /* RUNNING(worker) with exactly this generation → verdict (flags added), the verdict line written before. false: it was judged already. */
 bool channel_judge(const struct channel *c, uint32_t slot, uint32_t worker, uint32_t generation, enum slot_state verdict,
                    unsigned flags, const struct layout_verdict *line);

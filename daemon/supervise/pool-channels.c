@@ -52,6 +52,7 @@ static void pool_channel_free(struct pool_channel *c) {
                 close(c->fd);
         if (c->done_fd >= 0)
                 close(c->done_fd);
+        free(c->tries);
         free(c);
 }
 
@@ -110,12 +111,14 @@ int pool_channel_new(struct pool *p, uid_t uid, struct pool_channel **ret) {
         if (!c)
                 return -ENOMEM;
         *c = (struct pool_channel){.pool = p, .fd = -1, .done_fd = -1, .index = index, .bell = bell};
-        r = doorbell_create(&c->done_fd);
+        c->tries = calloc(g.n_slots, sizeof(*c->tries));
+        r = c->tries ? doorbell_create(&c->done_fd) : -ENOMEM;
         if (r >= 0)
                 r = channel_create(&c->channel, &g, "drover-channel", &c->fd);
         if (r < 0) {
                 if (c->done_fd >= 0)
                         close(c->done_fd);
+                free(c->tries);
                 free(c);
                 return r;
         }

@@ -17,6 +17,10 @@ struct pool_bell {
         uid_t uid;
 };
 
+struct pool_tries {
+        uint32_t generation, n_deaths;
+};
+
 /* One channel of the pool: index 0 is the broker's own, for jobs that come over the bus. */
 struct pool_channel {
         struct pool *pool;
@@ -25,6 +29,7 @@ struct pool_channel {
         uint32_t index, bell;
         uint64_t id_base;
         bool is_dead; /* its client is gone: unmapped by the workers first, then freed */
+        struct pool_tries *tries; /* by slot: deaths charged to the job there, where no client can rewrite them */
         uint64_t attached[LAYOUT_BELL_WORDS], drop_sent[LAYOUT_BELL_WORDS]; /* bit = worker index */
         struct session *session; /* NULL: the broker's own, or dead */
 };

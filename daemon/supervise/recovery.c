@@ -37,13 +37,31 @@ static enum slot_state recovery_final(const struct pool *p, const struct pool_ch
         return is_charged && attempt >= max ? SLOT_POISONED : SLOT_FREE; /* FREE: none, it runs again */
 }
 
+/* How many attempts the job has had. The slot word says so too, but its client can rewrite it: a job whose client winds
+ * it back must not go on killing workers. */
+static unsigned recovery_attempts(struct pool_channel *c, uint32_t slot, uint64_t word, bool is_charged) {
+        struct pool_tries *tries = &c->tries[slot];
+        if (tries->generation != slot_generation(word))
+                *tries = (struct pool_tries){.generation = slot_generation(word)};
+        tries->n_deaths += is_charged;
+        unsigned attempt = slot_attempt(word);
+        return attempt > tries->n_deaths ? attempt : tries->n_deaths;
+}
+
+static void recovery_judge_unpushed(struct pool *p, struct pool_channel *c, uint32_t slot, uint64_t word) {
+        if (!channel_judge_queued(&c->channel, slot, slot_generation(word), SLOT_LOST))
+                return; /* somebody found it all the same */
+        pool_count_verdict(p, SLOT_LOST);
+        channel_announce(&c->channel, slot, c->done_fd);
+}
+
 /* RUNNING(w) → QUEUED or a verdict. */
 static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slot, uint64_t word,
                           const struct layout_verdict *line, bool is_charged) {
         struct pool *p = w->pool;
         struct layout_verdict verdict = *line;
         verdict.attempts = slot_attempt(word);
-        enum slot_state final = recovery_final(p, c, slot, slot_attempt(word), is_charged);
+        enum slot_state final = recovery_final(p, c, slot, recovery_attempts(c, slot, word, is_charged), is_charged);
         if (final == SLOT_FREE && (slot_flags(word) & SLOT_CANCEL))
                 final = SLOT_CANCELLED; /* it was asked to end, and it ended */
         if (final != SLOT_FREE) {
@@ -53,15 +71,12 @@ static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slo
                 }
                 return;
         }
-        if (is_charged) {
-                if (!channel_requeue(&c->channel, slot, w->index))
-                        return;
-        } else {
-                uint64_t queued = SLOT_WORD(SLOT_QUEUED, slot_flags(word), slot_attempt(word), SLOT_OWNER_NONE,
-                                            slot_generation(word));
-                if (!channel_cas(&c->channel, slot, word, queued))
-                        return;
-                channel_push_again(&c->channel, slot);
+        int r = channel_requeue(&c->channel, slot, w->index, is_charged);
+        if (r == 0)
+                return;
+        if (r < 0) {
+                recovery_judge_unpushed(p, c, slot, word);
+                return;
         }
         p->counters.retried++;
         bell_mark_work(p->bells[c->bell].memory, c->index);

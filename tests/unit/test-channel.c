@@ -225,16 +225,16 @@ static void test_requeue_after_a_death(void **state) {
         submit(f, 0, 2, 0);
         strcpy(channel_payload(&f->client, 0), "untouched");
         uint64_t word = claim(f, 0);
-        assert_false(channel_requeue(&f->broker, 0, WORKER + 1));
-        assert_true(channel_requeue(&f->broker, 0, WORKER));
-        assert_false(channel_requeue(&f->broker, 0, WORKER));
+        assert_int_equal(channel_requeue(&f->broker, 0, WORKER + 1, true), 0);
+        assert_int_equal(channel_requeue(&f->broker, 0, WORKER, true), 1);
+        assert_int_equal(channel_requeue(&f->broker, 0, WORKER, true), 0);
         assert_int_equal(channel_finish(&f->worker, 0, word, SLOT_DONE, -1), -ESTALE);
         word = claim(f, 0);
         assert_int_equal(slot_attempt(word), 2);
         assert_int_equal(slot_generation(word), 1);
         assert_string_equal(channel_payload(&f->worker, 0), "untouched");
         for (unsigned i = 3; i < 70; i++) { /* the attempt stays in its six bits */
-                assert_true(channel_requeue(&f->broker, 0, WORKER));
+                assert_int_equal(channel_requeue(&f->broker, 0, WORKER, true), 1);
                 word = claim(f, 0);
                 assert_int_equal(slot_attempt(word), i < LAYOUT_MAX_ATTEMPTS ? i : LAYOUT_MAX_ATTEMPTS);
                 assert_int_equal(slot_state(word), SLOT_RUNNING);
@@ -349,7 +349,7 @@ static void test_hostile_client(void **state) {
                         assert_true(claimed < SLOTS);
                 channel_has_work(&f->worker);
                 channel_finish(&f->worker, slot, word, SLOT_DONE, -1);
-                channel_requeue(&f->broker, slot, WORKER);
+                channel_requeue(&f->broker, slot, WORKER, true);
                 channel_judge(&f->broker, slot, WORKER, 1, SLOT_POISONED, 0, &line);
                 channel_judge_queued(&f->broker, slot, 1, SLOT_CANCELLED);
                 channel_end_quarantine(&f->broker, slot);

@@ -318,7 +318,7 @@ static void recover_slot(struct broker *b, uint32_t worker, uint32_t index, uint
                 channel_announce(c, slot, b->done_fds[index]);
                 return;
         }
-        assert_true(channel_requeue(c, slot, worker));
+        assert_int_equal(channel_requeue(c, slot, worker, true), 1);
         b->n_requeued += index == 0;
 }
 
