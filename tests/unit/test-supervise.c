@@ -339,6 +339,25 @@ static void test_slot_freed_twice(void **state) {
         assert_int_equal(p->n_free_slots, 4);
 }
 
+/* A job that kills its worker each time, and whose slot word says each time that this was the first attempt. */
+static void test_attempts_wound_back(void **state) {
+        struct pool *p = add_pool(NULL);
+        load();
+        struct job *j = NULL;
+        for (unsigned i = 0; i < 3; i++) {
+                struct stand_in w = ready();
+                j = j ? j : submit(p, 0);
+                struct channel *c = &p->channels[0]->channel;
+                claim(p, p->channels[0]);
+                uint32_t slot = p->memory->worker[0].record & 0xffff;
+                uint64_t word = channel_word(c, slot);
+                atomic_store(&c->slots[slot].word,
+                             SLOT_WORD(SLOT_RUNNING, 0, 1, slot_owner(word), slot_generation(word)));
+                end(&w, CLD_KILLED, SIGSEGV);
+        }
+        UNTIL(state_of(j) == SLOT_POISONED);
+}
+
 static void test_limits_after_a_death_before_the_doorbell(void **state) {
         struct pool *p = add_pool(NULL);
         load();
@@ -546,6 +565,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_flood_of_reports, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_timeout_of_ages, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_slot_freed_twice, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_attempts_wound_back, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_limits_after_a_death_before_the_doorbell, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_drain_keeps_accepted_jobs, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_deaf_worker_is_replaced, setup, teardown),
