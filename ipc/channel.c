@@ -237,6 +237,7 @@ int channel_cancel(const struct channel *c, uint32_t slot) {
                                          SLOT_WORD(SLOT_CANCELLED, slot_flags(word), slot_attempt(word),
                                                    SLOT_OWNER_NONE, slot_generation(word))))
                                 break;
+                        atomic_fetch_add_explicit(&c->head->cancelled, 1, memory_order_relaxed);
                         channel_set_done(c, slot);
                         return SLOT_QUEUED;
                 case SLOT_RUNNING:
@@ -316,6 +317,7 @@ static int channel_claim_hint(const struct channel *c, const struct channel_clai
         if (!won)
                 return CHANNEL_EMPTY;
         if (is_overdue) {
+                atomic_fetch_add_explicit(&c->head->expired, 1, memory_order_relaxed);
                 channel_announce(c, slot, w->done_fd);
                 return CHANNEL_EMPTY;
         }

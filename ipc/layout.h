@@ -115,7 +115,9 @@ struct layout_channel {
         uint32_t pad2;
         /* jobs QUEUED so far: only the client writes it, only people read it; not on a line that workers read */
         _Atomic uint64_t submitted;
-        uint64_t pad3[6];
+        /* Verdicts that neither a worker that ran the job nor the broker gave: added by whoever won the CAS. */
+        _Atomic uint64_t cancelled, expired;
+        uint64_t pad3[4];
         struct layout_ring ring[LAYOUT_PRIORITIES];
         /* then, each at a page (struct channel_geometry): ring cells, slots, done bitmap,
          * job areas, result areas, verdicts */

@@ -138,8 +138,6 @@ static void job_collect(struct job *j, uint64_t word) {
         uint32_t slot = j->slot;
         job_finish(j, slot_state(word));
         j->attempt = slot_attempt(word);
-        if (j->state == SLOT_EXPIRED && slot_owner(word) != SLOT_OWNER_NONE)
-                pool_count_verdict(p, SLOT_EXPIRED); /* a claimer found it overdue: it counts only what it ran */
         struct layout_result line;
         channel_copy(&line, channel_result(c, slot), sizeof(line));
         bool is_workers = j->state == SLOT_DONE || j->state == SLOT_FAILED;

@@ -137,6 +137,13 @@ struct pool_channel *pool_channel_at(const struct pool *p, uint32_t index) {
         return index < LAYOUT_MAX_CHANNELS ? p->channels[index] : NULL;
 }
 
+void pool_channel_count(const struct pool_channel *c, struct pool_counters *counters) {
+        const struct layout_channel *head = c->channel.head;
+        counters->submitted += atomic_load(&head->submitted);
+        counters->cancelled += atomic_load(&head->cancelled);
+        counters->expired += atomic_load(&head->expired);
+}
+
 /* Queued jobs of a client that is gone are nobody's; running ones are asked to stop and end as they like. */
 void pool_channel_drop(struct pool_channel *c) {
         struct pool *p = c->pool;
@@ -145,12 +152,13 @@ void pool_channel_drop(struct pool_channel *c) {
         atomic_store(&c->channel.head->closed, CHANNEL_DEAD);
         for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
                 uint64_t word = channel_word(&c->channel, slot);
-                if (slot_state(word) == SLOT_QUEUED)
-                        channel_judge_queued(&c->channel, slot, slot_generation(word), SLOT_CANCELLED);
+                if (slot_state(word) == SLOT_QUEUED &&
+                    channel_judge_queued(&c->channel, slot, slot_generation(word), SLOT_CANCELLED))
+                        pool_count_verdict(p, SLOT_CANCELLED);
                 else if (slot_state(word) == SLOT_RUNNING)
                         channel_ask_cancel(&c->channel, slot, slot_generation(word));
         }
-        p->counters.submitted += atomic_load(&c->channel.head->submitted);
+        pool_channel_count(c, &p->counters);
         for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
                 if (p->workers[i])
                         worker_sync(p->workers[i]);

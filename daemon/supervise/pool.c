@@ -582,7 +582,7 @@ void pool_get_info(const struct pool *p, struct pool_info *ret) {
                         pool_counters_add(live, state, atomic_load(&worker_line(p->workers[i])->counts[state]));
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
                 if (p->channels[i] && !p->channels[i]->is_dead)
-                        live->submitted += atomic_load(&p->channels[i]->channel.head->submitted);
+                        pool_channel_count(p->channels[i], live);
 }
 
 enum pool_state pool_get_state(const struct pool *p) { return p->state; }

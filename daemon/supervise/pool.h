@@ -113,6 +113,8 @@ void pool_memory_free(struct pool *p);
 int pool_bell_for(struct pool *p, uid_t uid, uint32_t *ret_bell); /* -ENOSPC: too many users */
 int pool_channel_new(struct pool *p, uid_t uid, struct pool_channel **ret);
 void pool_channel_drop(struct pool_channel *c);        /* its client is gone */
+/* Adds what the channel's parties counted themselves. */
+void pool_channel_count(const struct pool_channel *c, struct pool_counters *counters);
 void pool_channel_collect(struct pool_channel *c);     /* frees it once no worker maps it */
 struct pool_channel *pool_channel_at(const struct pool *p, uint32_t index);
 void pool_update_bells(struct pool *p);                /* mode by state: FUTEX only while somebody can serve */

@@ -229,8 +229,10 @@ static void session_expire(struct session *s, uint64_t now_ns) {
                 if (now_ns < own->queue_deadline_ns) {
                         if (own->queue_deadline_ns < s->next_deadline_ns)
                                 s->next_deadline_ns = own->queue_deadline_ns;
-                } else if (channel_judge_queued(&s->channel, i, own->generation, SLOT_EXPIRED))
+                } else if (channel_judge_queued(&s->channel, i, own->generation, SLOT_EXPIRED)) {
+                        atomic_fetch_add_explicit(&s->channel.head->expired, 1, memory_order_relaxed);
                         session_look(s, i);
+                }
         }
 }
 

@@ -137,8 +137,9 @@ class Map(Test):
 
         def quiet():
             p = self.d.pool("primes")
-            return p["Running"] == 0 and p["Queued"] == 0 and p["Cancelled"] >= before["Cancelled"] + 2
-        wait_for(quiet, 10, "what ran is cancelled, what waited is gone")
+            ends = sum(p[name] for name in ("Completed", "Failed", "Cancelled", "Expired", "TimedOut", "Poisoned", "Lost"))
+            return p["Running"] == 0 and p["Queued"] == 0 and p["Cancelled"] == before["Cancelled"] + 8 and p["Submitted"] == ends
+        wait_for(quiet, 10, "what ran and what waited is cancelled, and every job counts once")
         self.assertEqual(self.d.run("primes", "is_prime", n=97), {"prime": True})
 
     def test_a_pool_that_stops_gives_what_it_owes_then_refuses(self):
