@@ -18,8 +18,8 @@
  *   - Two clients of one channel, where the real one has a client and the broker: more pushers, not fewer. Each has
  * done words of its own, as it would in its own channel.
  *   - ring.head_seen: the head only rises, so a head seen earlier that shows room is confirmed by the real one.
- *   - Recovery's sweep over all slots: an honest record names the one slot that can be RUNNING by the dead; at rest it is
- *     checked that none is left.
+ *   - Recovery's sweep over all slots: an honest record names the one slot that can be RUNNING by the dead; at rest it
+ * is checked that none is left.
  *   - Two rings of the four; claims of the least urgent first. Counters, `armed`, control word, orders, queue
  * deadlines, cancel, quarantine and doorbells: not part of this model; mode is FUTEX throughout.
  *   - Stores to memory that nobody else reads before the next locked operation (job line, result, record): no buffer.

@@ -122,6 +122,7 @@ enum pc {
         SIGNAL_VAIN,
         IDLE,
         REPAIR_CELL,
+        REPAIR_COUNT,
         REPAIR_MARK,
         REPAIR_SEQ,
         REPAIR_WAKE,
@@ -533,6 +534,7 @@ static const struct {
         [SIGNAL_WAKE] = {signal_wake, "signal: FUTEX_WAKE(1)"},
         [SIGNAL_VAIN] = {signal_vain, "signal: woke nobody, clear the flag"},
         [REPAIR_CELL] = {NULL, "a cell: WRITING -> FREE, LEASED -> RETURNED"},
+        [REPAIR_COUNT] = {NULL, "counts in `returned`"},
         [REPAIR_MARK] = {NULL, "marks `returned`"},
         [REPAIR_SEQ] = {NULL, "broadcast: sequence + 1"},
         [REPAIR_WAKE] = {NULL, "broadcast: FUTEX_WAKE(all)"},
@@ -562,7 +564,7 @@ static void repair_cell(struct state *s) {
         if (++s->repair_i < config->n_cells)
                 return;
         s->repair_i = 0;
-        s->repair_pc = REPAIR_MARK;
+        s->repair_pc = REPAIR_COUNT;
 }
 
 static void repair_step(struct explore *x, const struct state *s) {
@@ -572,11 +574,13 @@ static void repair_step(struct explore *x, const struct state *s) {
         case REPAIR_CELL:
                 repair_cell(&next);
                 break;
+        case REPAIR_COUNT:
+                next.returned = (uint8_t)(s->returned + (config->fault == RESET_BY_VALUE ? 1 : 2));
+                next.repair_pc = REPAIR_MARK;
+                break;
         case REPAIR_MARK:
-                if (config->fault == RESET_BY_VALUE)
-                        next.returned++;
-                else if (config->fault != NO_MARK)
-                        next.returned = (uint8_t)((s->returned + 2) | 1);
+                if (config->fault != RESET_BY_VALUE && config->fault != NO_MARK)
+                        next.returned |= 1;
                 next.repair_pc = config->fault == NO_BROADCAST ? IDLE : REPAIR_SEQ;
                 next.repaired = 0;
                 break;
@@ -672,7 +676,9 @@ static void queue_canonicalize(void *state) {
                                         s->proc[k].seen.owner = (s->proc[k].seen.owner == j ? j + 1 : j) & 15;
                         unsigned a = s->dead >> (j - 1) & 1, b = s->dead >> j & 1;
                         s->dead = (uint8_t)((s->dead & ~(3u << (j - 1))) | b << (j - 1) | a << j);
-                        if (s->repair_pc == REPAIR_CELL && (s->repaired == j - 1 || s->repaired == j))
+                        if ((s->repair_pc == REPAIR_CELL || s->repair_pc == REPAIR_COUNT ||
+                             s->repair_pc == REPAIR_MARK) &&
+                            (s->repaired == j - 1 || s->repaired == j))
                                 s->repaired = (uint8_t)(s->repaired == j ? j - 1 : j);
                 }
 }
