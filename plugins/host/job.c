@@ -211,6 +211,15 @@ static void job_write_failure(struct drover_job *j) {
         j->result_bytes = n;
 }
 
+/* Should we not come to its end, the broker still sees when it began, and that it did. */
+static void job_mark_begin(const struct drover_job *j, uint64_t started_ns) {
+        struct layout_result *r = channel_result(j->channel, j->slot);
+        r->pid = j->pid;
+        r->started_ns = started_ns;
+        r->finished_ns = r->cpu_ns = 0;
+        __atomic_store_n(&r->generation, slot_generation(j->claimed), __ATOMIC_RELEASE); /* last: it vouches for the rest */
+}
+
 static int job_finish(struct drover_job *j, int done_fd, enum slot_state verdict, uint64_t started_ns) {
         if (verdict == SLOT_FAILED)
                 job_write_failure(j);
@@ -220,9 +229,6 @@ static int job_finish(struct drover_job *j, int done_fd, enum slot_state verdict
         struct layout_result *r = channel_result(j->channel, j->slot);
         r->bytes = (uint32_t)j->result_bytes;
         r->error = verdict == SLOT_FAILED ? j->failure_error : 0;
-        r->pid = j->pid;
-        r->generation = slot_generation(j->claimed);
-        r->started_ns = started_ns;
         r->finished_ns = finished_ns;
         r->cpu_ns = job_cpu_ns(j, started_ns, finished_ns);
 
@@ -248,6 +254,7 @@ int job_run(struct drover_job *j, const struct channel *c, int done_fd, uint32_t
         j->failure[0] = 0;
         j->failure_error = 0;
         args_writer_init(&j->writer, j->result, c->geometry.slot_bytes);
+        job_mark_begin(j, started_ns);
         job_cpu_begin(j, started_ns);
 
         int r = job_take(j);

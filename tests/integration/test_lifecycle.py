@@ -54,6 +54,20 @@ class Drain(Test):
                 self.assertLess(took, 3 * PATIENCE)
                 self.assertTrue(running)
 
+    def test_a_job_whose_worker_was_killed_is_known_to_have_run(self):
+        with Drover({"sleep": {"Plugin": "sleep", "Workers": 1, "KillGraceSec": "100ms"}}) as d:
+            _, path = d.submit("sleep", "sleep", {"hard-timeout": 300000}, ms=5000)
+            self.assertEqual(d.wait_job(path), "timed-out")
+            result = d.result(path)
+            self.assertGreater(result["run-usec"], 200000)
+            self.assertLess(result["queue-usec"], 200000)
+            self.assertGreater(d.job(path)["StartedUSec"], 0)
+            _, path = d.submit("sleep", "sleep", ms=5000)
+            wait_for(lambda: d.job(path)["State"] == "running", 10, "it runs")
+            d.pool_call("sleep", "Stop")
+            self.assertEqual(d.wait_job(path), "cancelled")
+            self.assertIn("while it ran", d.result(path)["error"])
+
     def test_idle_stop_is_quick(self):
         with Drover({"primes": {"Plugin": "primes", "Workers": 4}}) as d:
             d.wait_workers("primes", 4)
