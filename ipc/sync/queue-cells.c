@@ -26,7 +26,10 @@
 #include "ipc/kill-point.h"
 #include "ipc/sync/queue.h"
 
-enum { QUEUE_TRY_LOCK_MS = 100 };
+enum {
+        QUEUE_TRY_LOCK_MS = 100,
+        QUEUE_SPARE_TRIES = 1024, /* lost to others who made progress; a hostile peer gets bounded work */
+};
 
 /* a - b of positions, which wrap. */
 static int64_t queue_difference(uint64_t a, uint64_t b) { return (int64_t)((a - b) << 20) >> 20; }
@@ -73,7 +76,7 @@ static bool queue_has_room(struct drover_queue *q, uint64_t position) {
 }
 
 static int queue_claim_next(struct drover_queue *q, uint32_t *ret_cell) {
-        for (uint32_t i = 0; i < 2 * q->n_cells; i++) {
+        for (uint32_t i = 0; i < 2 * q->n_cells + QUEUE_SPARE_TRIES; i++) {
                 uint64_t tail = atomic_load_explicit(&q->shared->tail, memory_order_acquire) & CELL_POSITION_MASK;
                 uint32_t cell = queue_cell_of(q, tail);
                 uint64_t word = queue_word(q, cell), position = cell_position(word);
@@ -130,6 +133,19 @@ static bool queue_lease_returned(struct drover_queue *q, uint32_t *ret_cell) {
         }
 }
 
+/* Before taking an item behind cells that were WRITING: was one of them published since? Then its producer may have put
+ * the later item as well, and the earlier goes first. If none was, the later item is of another thread. */
+static bool queue_find_earlier(const struct drover_queue *q, uint64_t from, uint64_t to, uint64_t *ret) {
+        for (uint64_t at = from; queue_difference(to, at) > 0; at = queue_next(at)) {
+                uint64_t word = queue_word(q, queue_cell_of(q, at));
+                if (cell_state(word) == CELL_QUEUED && cell_position(word) == at) {
+                        *ret = at;
+                        return true;
+                }
+        }
+        return false;
+}
+
 static int queue_lease_next(struct drover_queue *q, uint32_t *ret_cell) {
         /* Before the cells: a producer that found the queue open has its cell WRITING by now (Q1 ~ Q2). */
         bool is_closed = atomic_load_explicit(&q->shared->is_closed, memory_order_seq_cst), is_blocked = false;
@@ -137,15 +153,17 @@ static int queue_lease_next(struct drover_queue *q, uint32_t *ret_cell) {
                 return 0;
 
         uint64_t from = atomic_load_explicit(&q->shared->head, memory_order_acquire) & CELL_POSITION_MASK, at = from,
-                 head = from;
+                 head = from; /* where the first WRITING cell is, or the end */
         int r = -EAGAIN;
-        for (uint32_t i = 0; i < 2 * q->n_cells; i++) {
+        for (uint32_t i = 0; i < 4 * q->n_cells + QUEUE_SPARE_TRIES && r < 0; i++) {
                 uint32_t cell = queue_cell_of(q, at);
                 uint64_t word = queue_word(q, cell);
                 int64_t ahead = queue_difference(cell_position(word), at);
                 if (ahead < 0)
                         break;
                 if (ahead == 0 && cell_state(word) == CELL_QUEUED) {
+                        if (is_blocked && queue_find_earlier(q, head, at, &at))
+                                continue;
                         if (!queue_lease_word(q, cell, word))
                                 continue;
                         KILL_POINT("queue-leased");
@@ -157,8 +175,6 @@ static int queue_lease_next(struct drover_queue *q, uint32_t *ret_cell) {
                 at = ahead == 0 ? queue_next(at) : (cell_position(word) - q->n_cells + 1) & CELL_POSITION_MASK;
                 if (!is_blocked)
                         head = at;
-                if (r == 0)
-                        break;
         }
         queue_move(&q->shared->head, from, head);
         KILL_POINT("queue-head");
