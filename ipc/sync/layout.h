@@ -236,7 +236,7 @@ struct layout_queue {
         struct layout_gate items, room, done;
         _Atomic uint32_t is_closed;
         _Atomic uint32_t watched;  /* cell + 1 whose end a joiner waits for */
-        _Atomic uint32_t returned; /* changes with every return of an item; 0: none since the last vain scan */
+        _Atomic uint32_t returned; /* rises with every return of an item; lowest bit: some since the last vain scan */
         uint32_t pad3;
         uint64_t pad4[3];
         _Atomic uint64_t cells[]; /* then _Atomic uint64_t meta[]: bytes 32 | priority 32; then, at a line, the items */

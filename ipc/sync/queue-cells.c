@@ -113,7 +113,7 @@ static bool queue_lease_returned(struct drover_queue *q, uint32_t *ret_cell) {
         for (;;) {
                 uint32_t hint = atomic_load_explicit(&q->shared->returned, memory_order_seq_cst), best = q->n_cells;
                 uint64_t best_word = 0;
-                for (uint32_t i = 0; hint != 0 && i < q->n_cells; i++) {
+                for (uint32_t i = 0; (hint & 1) && i < q->n_cells; i++) {
                         uint64_t word = queue_word(q, i);
                         if (cell_state(word) != CELL_RETURNED ||
                             (best < q->n_cells && queue_difference(cell_position(word), cell_position(best_word)) > 0))
@@ -122,8 +122,8 @@ static bool queue_lease_returned(struct drover_queue *q, uint32_t *ret_cell) {
                         best_word = word;
                 }
                 if (best == q->n_cells) {
-                        if (hint != 0)
-                                atomic_compare_exchange_strong(&q->shared->returned, &hint, 0);
+                        if (hint & 1)
+                                atomic_compare_exchange_strong(&q->shared->returned, &hint, hint & ~1u);
                         return false;
                 }
                 if (queue_lease_word(q, best, best_word)) {
@@ -149,7 +149,7 @@ static bool queue_find_earlier(const struct drover_queue *q, uint64_t from, uint
 static int queue_lease_next(struct drover_queue *q, uint32_t *ret_cell) {
         /* Before the cells: a producer that found the queue open has its cell WRITING by now (Q1 ~ Q2). */
         bool is_closed = atomic_load_explicit(&q->shared->is_closed, memory_order_seq_cst), is_blocked = false;
-        if (atomic_load_explicit(&q->shared->returned, memory_order_seq_cst) != 0 && queue_lease_returned(q, ret_cell))
+        if ((atomic_load_explicit(&q->shared->returned, memory_order_seq_cst) & 1) && queue_lease_returned(q, ret_cell))
                 return 0;
 
         uint64_t from = atomic_load_explicit(&q->shared->head, memory_order_acquire) & CELL_POSITION_MASK, at = from,
@@ -286,6 +286,7 @@ bool queue_end_lease(struct drover_queue *q, uint32_t cell, enum cell_state stat
 }
 
 void queue_mark_returned(struct layout_queue *shared) {
-        while (atomic_fetch_add_explicit(&shared->returned, 1, memory_order_seq_cst) == UINT32_MAX)
-                ;
+        /* Never back to an older value: who scanned in vain before this return must fail to take the mark away. */
+        atomic_fetch_add_explicit(&shared->returned, 2, memory_order_seq_cst);
+        atomic_fetch_or_explicit(&shared->returned, 1, memory_order_seq_cst);
 }
