@@ -10,7 +10,6 @@
  * have no single owner: a walk ends there. */
 #include <string.h>
 
-#include "ipc/event.h"
 #include "ipc/sync/lock.h"
 
 struct cycle_step {
@@ -91,8 +90,8 @@ static void cycle_break(struct drover_arena *a, const struct cycle_step *steps, 
                                                      memory_order_acq_rel, memory_order_relaxed))
                 return;
         struct layout_lock *lock = wait_lock(a, s->object);
-        if (lock) /* all: the others on this lock look, and sleep again */
-                event_wake((_Atomic uint32_t *)&lock->word, INT32_MAX);
+        if (lock)
+                lock_alarm(lock);
 }
 
 int drover_arena_find_cycle(drover_arena *arena, struct drover_wait_info *infos, size_t n) {

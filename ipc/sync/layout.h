@@ -36,6 +36,7 @@ enum {
 enum lock_flag {
         LOCK_WAITERS = 1u << 0,   /* somebody may sleep on the low half */
         LOCK_OWNERDEAD = 1u << 1, /* an owner died; until somebody says that the data is consistent */
+        LOCK_LOOK = 1u << 2,      /* turned over when a waiter is chosen as a victim, so that none sleeps on past it */
 };
 
 #define OWNER_FLAGS UINT64_C(0xff)

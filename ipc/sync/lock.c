@@ -100,6 +100,16 @@ int lock_consistent(struct layout_lock *l, uint64_t self) {
         return 0;
 }
 
+void lock_alarm(struct layout_lock *l) {
+        /* A waiter that has looked at its line but does not sleep yet is to find another word than it saw. */
+        uint64_t word = atomic_load_explicit(&l->word, memory_order_relaxed);
+        for (unsigned i = 0; i < LOCK_MAX_TRIES && owner_identity(word) != 0; i++)
+                if (atomic_compare_exchange_weak_explicit(&l->word, &word, word ^ LOCK_LOOK, memory_order_acq_rel,
+                                                          memory_order_relaxed))
+                        break;
+        event_wake(lock_futex(l), INT32_MAX);
+}
+
 bool lock_repair(struct layout_lock *l, uint32_t participant) {
         bool was_held = false;
         uint64_t word = atomic_load_explicit(&l->word, memory_order_relaxed);

@@ -24,4 +24,6 @@ static inline bool lock_is_held(const struct layout_lock *l, uint64_t self) {
 int lock_acquire(struct layout_lock *l, const struct object *o, struct spin *spin, uint64_t deadline_ns);
 int lock_release(struct layout_lock *l, uint64_t self);    /* -EPERM: not the caller's */
 int lock_consistent(struct layout_lock *l, uint64_t self); /* -EPERM; -EINVAL: nothing to say */
+/* Makes every waiter look at its wait line. */
+void lock_alarm(struct layout_lock *l);
 bool lock_repair(struct layout_lock *l, uint32_t participant);
