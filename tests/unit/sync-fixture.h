@@ -1,5 +1,5 @@
-/* What the tests of sharing objects have in common: an arena, threads, child processes that attach to it, and the part of
- * a broker: to wait for a child and repair. */
+/* What the tests of sharing objects have in common: an arena, threads, child processes that attach to it, and the part
+ * of a broker: to wait for a child and repair. */
 #pragma once
 
 #include <setjmp.h>

@@ -270,7 +270,7 @@ static void test_condition(void **state) {
         assert_int_equal(drover_condition_notify_all(c), -EPERM);
         pid_t pid = fixture_fork(a, wait_three_deep, bank);
         fixture_await_waiters(a, "money", 1);
-        assert_int_equal(drover_mutex_lock(m, stuck()), 0); /* it gave up all three */
+        assert_int_equal(drover_mutex_lock(m, stuck()), 0);  /* it gave up all three */
         assert_int_equal(drover_condition_notify_all(c), 0); /* for nothing: the predicate says no */
         assert_int_equal(drover_mutex_unlock(m), 0);
         assert_int_equal(drover_mutex_lock(m, stuck()), 0);

@@ -31,9 +31,7 @@ static drover_queue *open_queue(drover_arena *a, unsigned order) {
         return q;
 }
 
-static void put(drover_queue *q, uint64_t value) {
-        assert_int_equal(drover_queue_put(q, &value, sizeof value, 0), 0);
-}
+static void put(drover_queue *q, uint64_t value) { assert_int_equal(drover_queue_put(q, &value, sizeof value, 0), 0); }
 
 static uint64_t get(drover_queue *q) {
         uint64_t value = 0;
