@@ -1,10 +1,30 @@
+/* An arena, its users and their ends. Children leave by _exit: what they hold is given back by whoever reaps them. */
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "tests/unit/sync-fixture.h"
 
-enum { MAX_CREW = 32 };
+enum { MAX_CREW = 32, MAX_OWNED = 4096 };
+
+static struct {
+        void (*free_handle)(void);
+        void *handle;
+} owned[MAX_OWNED];
+static _Atomic uint32_t n_owned;
+
+void fixture_own(void (*free_handle)(void), void *handle) {
+        uint32_t i = atomic_fetch_add(&n_owned, 1);
+        CHECK(i < MAX_OWNED);
+        owned[i].free_handle = free_handle;
+        owned[i].handle = handle;
+}
+
+void fixture_free(drover_arena *arena) {
+        for (uint32_t i = atomic_exchange(&n_owned, 0); i-- > 0;)
+                ((void *(*)(void *))owned[i].free_handle)(owned[i].handle);
+        drover_arena_free(arena);
+}
 
 drover_arena *fixture_arena(uint64_t bytes) {
         drover_arena *a;
@@ -26,6 +46,7 @@ pid_t fixture_fork(drover_arena *arena, void (*fn)(drover_arena *arena, void *us
         if (pid > 0)
                 return pid;
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        atomic_store(&n_owned, 0); /* our parent's */
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);

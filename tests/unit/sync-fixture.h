@@ -39,6 +39,11 @@ static inline uint64_t stuck(void) { return drover_deadline_in(STUCK_NS); }
 
 drover_arena *fixture_arena(uint64_t bytes);
 
+/* Handles that live as long as the arena; fixture_free frees them, then it. */
+void fixture_own(void (*free_handle)(void), void *handle);
+#define OWN(kind, handle) fixture_own((void (*)(void))drover_##kind##_free, (handle))
+void fixture_free(drover_arena *arena);
+
 /* Memory that children share beside the arena, zeroed. */
 void *fixture_shared(size_t bytes);
 void fixture_unshare(void *p, size_t bytes);

@@ -56,7 +56,7 @@ static void test_too_many(void **state) {
         assert_int_equal(drover_arena_list(a, NULL, 0), n - 1);
         assert_int_equal(drover_event_open(a, "0123456789012345678901234567890123456789012345678901234", &e), -ENOSPC);
         assert_int_equal(drover_event_open(a, "01234567890123456789012345678901234567890123456789012345", &e), -EINVAL);
-        drover_arena_free(a);
+        fixture_free(a);
 }
 
 static void open_the_same(drover_arena *a, void *user) {
@@ -83,7 +83,7 @@ static void test_made_once(void **state) {
                         assert_int_equal(drover_semaphore_value(s), 0);
                         drover_semaphore_free(s);
                 }
-                drover_arena_free(a);
+                fixture_free(a);
         }
 }
 
@@ -98,7 +98,9 @@ static void test_deadlines(void **state) {
 static void fill(drover_arena *a, void *user) {
         drover_array *number, *numbers;
         CHECK(drover_array_open(a, "number", sizeof(double), 1, &number) == 0);
+        OWN(array, number);
         CHECK(drover_array_open(a, "numbers", sizeof(int32_t), 10, &numbers) == 0);
+        OWN(array, numbers);
         CHECK(drover_array_lock(number, stuck()) == 0);
         *(double *)drover_array_data(number) = 3.1415927;
         CHECK(drover_array_unlock(number) == 0);
@@ -125,14 +127,17 @@ static void test_value_and_array(void **state) {
         drover_array *number, *numbers, *counters;
         assert_int_equal(fixture_reap(a, fixture_fork(a, fill, NULL)), 0);
         assert_int_equal(drover_array_open(a, "number", 0, 0, &number), 0);
+        OWN(array, number);
         assert_true(*(double *)drover_array_data(number) == 3.1415927);
         assert_int_equal(drover_array_open(a, "numbers", sizeof(int32_t), 10, &numbers), 0);
+        OWN(array, numbers);
         assert_int_equal(drover_array_length(numbers), 10);
         for (int i = 0; i < 10; i++)
                 assert_int_equal(((int32_t *)drover_array_data(numbers))[i], -i);
         uint64_t value;
         assert_int_equal(drover_array_load(numbers, 0, &value), -EINVAL);
         assert_int_equal(drover_array_open(a, "counters", 8, 2, &counters), 0);
+        OWN(array, counters);
         for (int processes = 0; processes < 2; processes++)
                 fixture_run(a, &(struct fixture_crew){count, NULL, 4, processes});
         assert_int_equal(drover_array_load(counters, 0, &value), 0);
@@ -144,7 +149,7 @@ static void test_value_and_array(void **state) {
         assert_int_equal(drover_array_unlock(counters), -EPERM);
         assert_int_equal(drover_array_lock(counters, 0), 0);
         assert_int_equal(drover_array_lock(counters, 0), 0); /* recursive, as Python's */
-        drover_arena_free(a);
+        fixture_free(a);
 }
 
 /* ---- dictionaries ---- */
@@ -171,6 +176,7 @@ static void test_three_processes_update_one_dictionary(void **state) {
         drover_arena *a = fixture_arena(1 << 16);
         drover_dictionary *d;
         assert_int_equal(drover_dictionary_open(a, "d", 16, 8, 8, &d), 0);
+        OWN(dictionary, d);
         for (int processes = 0; processes < 2; processes++)
                 fixture_run(a, &(struct fixture_crew){update, NULL, 3, processes});
         assert_int_equal(drover_dictionary_count(d, 0), 10);
@@ -185,7 +191,7 @@ static void test_three_processes_update_one_dictionary(void **state) {
                 n++;
         }
         assert_int_equal(n, 10);
-        drover_arena_free(a);
+        fixture_free(a);
 }
 
 static void test_dictionary_edges(void **state) {
@@ -194,6 +200,7 @@ static void test_dictionary_edges(void **state) {
         char buffer[8];
         size_t bytes;
         assert_int_equal(drover_dictionary_open(a, "d", 4, 4, 8, &d), 0);
+        OWN(dictionary, d);
         assert_int_equal(drover_dictionary_put(d, "", 0, "x", 1, 0), -EINVAL);
         assert_int_equal(drover_dictionary_put(d, "toolong", 7, "x", 1, 0), -EMSGSIZE);
         assert_int_equal(drover_dictionary_get(d, "toolong", 7, buffer, 8, &bytes, 0), -ENOENT);
@@ -215,12 +222,13 @@ static void test_dictionary_edges(void **state) {
                 assert_int_equal(drover_dictionary_count(d, 0), 0);
         }
         assert_int_equal(drover_dictionary_consistent(d), -EINVAL);
-        drover_arena_free(a);
+        fixture_free(a);
 }
 
 static void die_updating(drover_arena *a, void *user) {
         drover_dictionary *d;
         CHECK(drover_dictionary_open(a, "d", 4, 4, 8, &d) == 0);
+        OWN(dictionary, d);
         CHECK(drover_dictionary_lock(d, stuck()) == 0);
         CHECK(drover_dictionary_put(d, "a", 1, "new", 3, stuck()) == 0);
         kill(getpid(), SIGKILL); /* "b" was to follow */
@@ -232,6 +240,7 @@ static void test_dictionary_owner_dies(void **state) {
         char buffer[8];
         size_t bytes;
         assert_int_equal(drover_dictionary_open(a, "d", 4, 4, 8, &d), 0);
+        OWN(dictionary, d);
         assert_int_equal(drover_dictionary_put(d, "a", 1, "old", 3, 0), 0);
         assert_int_equal(fixture_reap(a, fixture_fork(a, die_updating, NULL)), -SIGKILL);
         assert_int_equal(drover_dictionary_get(d, "a", 1, buffer, 8, &bytes, stuck()), -EOWNERDEAD);
@@ -239,7 +248,7 @@ static void test_dictionary_owner_dies(void **state) {
         assert_int_equal(drover_dictionary_consistent(d), 0);
         assert_int_equal(drover_dictionary_get(d, "a", 1, buffer, 8, &bytes, stuck()), 0);
         assert_memory_equal(buffer, "new", 3);
-        drover_arena_free(a);
+        fixture_free(a);
 }
 
 /* ---- pipes ---- */
@@ -305,9 +314,13 @@ static void test_hostile_peer(void **state) {
         drover_barrier *b;
         drover_mutex *m;
         assert_int_equal(drover_queue_open(a, "q", 8, 16, DROVER_QUEUE_FIFO, &q), 0);
+        OWN(queue, q);
         assert_int_equal(drover_dictionary_open(a, "d", 8, 8, 8, &d), 0);
+        OWN(dictionary, d);
         assert_int_equal(drover_barrier_open(a, "b", 3, &b), 0);
+        OWN(barrier, b);
         assert_int_equal(drover_mutex_open(a, "m", 0, &m), 0);
+        OWN(mutex, m);
         pid_t pid = fixture_fork(a, scribble, n_writes);
         uint64_t end = in_ms(300);
         for (unsigned i = 0; event_now_ns() < end || atomic_load(n_writes) < 100000; i++) {
@@ -334,7 +347,7 @@ static void test_hostile_peer(void **state) {
         kill(pid, SIGKILL);
         fixture_reap(a, pid);
         fixture_unshare((void *)n_writes, 4096);
-        drover_arena_free(a);
+        fixture_free(a);
 }
 
 int main(void) {

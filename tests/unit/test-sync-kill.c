@@ -70,16 +70,27 @@ void kill_point(const char *name) {
 
 static void objects_open(drover_arena *a, struct objects *o) {
         CHECK(drover_mutex_open(a, "mutex", 0, &o->mutex) == 0);
+        OWN(mutex, o->mutex);
         CHECK(drover_mutex_open(a, "bank", DROVER_RECURSIVE, &o->bank) == 0);
+        OWN(mutex, o->bank);
         CHECK(drover_condition_open(a, "tokens", o->bank, &o->tokens) == 0);
+        OWN(condition, o->tokens);
         CHECK(drover_semaphore_open(a, "semaphore", 0, &o->semaphore) == 0);
+        OWN(semaphore, o->semaphore);
         CHECK(drover_permits_open(a, "permits", PERMITS, &o->permits) == 0);
+        OWN(permits, o->permits);
         CHECK(drover_event_open(a, "event", &o->event) == 0);
+        OWN(event, o->event);
         CHECK(drover_rwlock_open(a, "rwlock", &o->rwlock) == 0);
+        OWN(rwlock, o->rwlock);
         CHECK(drover_dictionary_open(a, "dictionary", 8, 8, 64, &o->dictionary) == 0);
+        OWN(dictionary, o->dictionary);
         CHECK(drover_queue_open(a, "queue", CAPACITY, 64, DROVER_QUEUE_FIFO, &o->queue) == 0);
+        OWN(queue, o->queue);
         CHECK(drover_queue_open(a, "simple", CAPACITY, 64, DROVER_QUEUE_SIMPLE, &o->simple) == 0);
+        OWN(queue, o->simple);
         CHECK(drover_queue_open(a, "lifo", CAPACITY, 64, DROVER_QUEUE_LIFO, &o->lifo) == 0);
+        OWN(queue, o->lifo);
 }
 
 static void use_mutex(struct objects *o, unsigned random) {
@@ -284,7 +295,7 @@ static void worker(drover_arena *a, void *user) {
                 if (order->point >= 0 && i > 3000) /* this place was not met in time */
                         kill(getpid(), SIGKILL);
         }
-        drover_arena_free(a);
+        fixture_free(a);
 }
 
 /* ---- the broker ---- */
@@ -360,7 +371,7 @@ static void test_every_place(void **state) {
                 if (shared->n_deaths_at[i] == 0 && n_seeds() >= DEFAULT_SEEDS)
                         print_message("never died at %s\n", points[i]);
         fixture_unshare(shared, sizeof *shared);
-        drover_arena_free(arena);
+        fixture_free(arena);
 }
 
 /* ---- barriers: a death breaks, a reset mends ---- */
@@ -385,7 +396,7 @@ static void meet(drover_arena *a, void *user) {
                         usleep(20);
         }
         drover_barrier_free(b);
-        drover_arena_free(a);
+        fixture_free(a);
 }
 
 static void test_barriers(void **state) {
@@ -422,7 +433,7 @@ static void test_barriers(void **state) {
         assert_true(atomic_load(&shared->n_operations) > 0);
         drover_barrier_free(b);
         fixture_unshare(shared, sizeof *shared);
-        drover_arena_free(arena);
+        fixture_free(arena);
 }
 
 /* ---- the repairer dies too, and somebody else begins anew ---- */
@@ -468,7 +479,7 @@ static void test_repair_begins_anew(void **state) {
                 assert_int_equal(drover_queue_size(o.queue), 1);
                 assert_true(queue_out(o.queue, false, 0));
                 fixture_unshare(shared, sizeof *shared);
-                drover_arena_free(arena);
+                fixture_free(arena);
         }
 }
 

@@ -13,12 +13,14 @@ struct bank {
 static drover_mutex *mutex_open(drover_arena *a, const char *name, unsigned flags) {
         drover_mutex *m;
         CHECK(drover_mutex_open(a, name, flags, &m) == 0);
+        OWN(mutex, m);
         return m;
 }
 
 static drover_condition *condition_open(drover_arena *a, const char *name, drover_mutex *m) {
         drover_condition *c;
         CHECK(drover_condition_open(a, name, m, &c) == 0);
+        OWN(condition, c);
         return c;
 }
 
@@ -34,7 +36,6 @@ static void deposit(drover_arena *a, void *user) {
                 *(volatile int64_t *)&bank->balance = balance + 1;
                 CHECK(drover_mutex_unlock(m) == 0);
         }
-        drover_mutex_free(m);
 }
 
 static void test_bank_account(void **state) {
@@ -44,7 +45,7 @@ static void test_bank_account(void **state) {
                 fixture_run(a, &(struct fixture_crew){deposit, bank, DEPOSITORS, processes});
                 assert_int_equal(bank->balance, DEPOSITORS * DEPOSITS);
                 fixture_unshare(bank, sizeof *bank);
-                drover_arena_free(a);
+                fixture_free(a);
         }
 }
 
@@ -70,7 +71,7 @@ static void test_ten_processes_print(void **state) {
                 for (int k = 0; k < 7; k++)
                         assert_int_equal(bank->lines[i][k], 'a' + i);
         fixture_unshare(bank, sizeof *bank);
-        drover_arena_free(a);
+        fixture_free(a);
 }
 
 static void test_errors(void **state) {
@@ -88,9 +89,8 @@ static void test_errors(void **state) {
         assert_int_equal(drover_mutex_open(a, "m", DROVER_RECURSIVE, &other), -EEXIST);
         assert_int_equal(drover_mutex_open(a, "m", 6, &other), -EINVAL);
         assert_int_equal(drover_mutex_open(a, "", 0, &other), -EINVAL);
-        drover_mutex_free(m);
         assert_null(drover_mutex_free(NULL));
-        drover_arena_free(a);
+        fixture_free(a);
 }
 
 static void hold(drover_arena *a, void *user) {
@@ -124,7 +124,7 @@ static void test_foreign_and_timed(void **state) {
         assert_string_equal(info.type, "mutex");
         fixture_kill(a, pid);
         fixture_unshare(held, 4096);
-        drover_arena_free(a);
+        fixture_free(a);
 }
 
 static void wait_for_dead_owner(drover_arena *a, void *user) {
@@ -157,7 +157,7 @@ static void test_kill_the_holder(void **state) {
         assert_int_equal(fixture_info(a, "m").n_repaired, 1);
         assert_int_equal(fixture_info(a, "m").n_waiters, 0);
         fixture_unshare(shared, 4096);
-        drover_arena_free(a);
+        fixture_free(a);
 }
 
 static void recursive(drover_arena *a, void *user) {
@@ -175,7 +175,6 @@ static void recursive(drover_arena *a, void *user) {
                 CHECK(drover_mutex_unlock(m) == 0);
                 CHECK(i > 0 || drover_mutex_unlock(m) == -EPERM);
         }
-        drover_mutex_free(m);
 }
 
 static void test_recursive(void **state) {
@@ -185,7 +184,7 @@ static void test_recursive(void **state) {
                 fixture_run(a, &(struct fixture_crew){recursive, bank, DEPOSITORS, processes});
                 assert_int_equal(bank->balance, DEPOSITORS * DEPOSITS);
                 fixture_unshare(bank, sizeof *bank);
-                drover_arena_free(a);
+                fixture_free(a);
         }
 }
 
@@ -203,8 +202,6 @@ static void withdraw(drover_arena *a, struct bank *bank, int n) {
                 CHECK(bank->balance >= 0);
                 CHECK(drover_mutex_unlock(m) == 0);
         }
-        drover_condition_free(c);
-        drover_mutex_free(m);
 }
 
 static void put_in(drover_arena *a, struct bank *bank, int n) {
@@ -216,8 +213,6 @@ static void put_in(drover_arena *a, struct bank *bank, int n) {
                 CHECK(drover_condition_notify(c, 1) == 0);
                 CHECK(drover_mutex_unlock(m) == 0);
         }
-        drover_condition_free(c);
-        drover_mutex_free(m);
 }
 
 enum { OPERATIONS = 2000 };
@@ -237,7 +232,7 @@ static void test_bank_with_withdrawals(void **state) {
                 fixture_run(a, &(struct fixture_crew){bank_job, bank, 10, processes});
                 assert_int_equal(bank->balance, 0);
                 fixture_unshare(bank, sizeof *bank);
-                drover_arena_free(a);
+                fixture_free(a);
         }
 }
 
@@ -279,7 +274,7 @@ static void test_condition(void **state) {
         assert_int_equal(drover_mutex_unlock(m), 0);
         assert_int_equal(fixture_reap(a, pid), 0);
         fixture_unshare(bank, sizeof *bank);
-        drover_arena_free(a);
+        fixture_free(a);
 }
 
 /* ---- guards ---- */
@@ -302,7 +297,7 @@ static void test_guards(void **state) {
         assert_int_equal(drover_mutex_lock(m, 0), 0);
         assert_int_equal(guarded(m, 0), -EAGAIN);
         assert_int_equal(drover_mutex_unlock(m), 0);
-        drover_arena_free(a);
+        fixture_free(a);
 }
 
 /* ---- cycles ---- */
@@ -359,7 +354,7 @@ static void test_cycle_is_named_and_broken(void **state) {
                             (strcmp(w.infos[0].object, "bank/b") == 0 && strcmp(w.infos[1].object, "bank/a") == 0));
                 assert_int_equal(drover_arena_find_cycle(a, w.infos, 2), 0);
                 fixture_unshare(t, sizeof *t);
-                drover_arena_free(a);
+                fixture_free(a);
         }
 }
 
@@ -392,7 +387,7 @@ static void test_honest_waits_give_no_alarm(void **state) {
         fixture_run(a, &(struct fixture_crew){lock_in_order, w.infos, 3, 0});
         pthread_join(id, NULL);
         assert_int_equal(w.found, 0);
-        drover_arena_free(a);
+        fixture_free(a);
 }
 
 int main(void) {

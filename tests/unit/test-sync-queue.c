@@ -20,7 +20,7 @@ static int setup(void **state) {
 }
 
 static int teardown(void **state) {
-        drover_arena_free(arena);
+        fixture_free(arena);
         fixture_unshare(shared, sizeof *shared);
         return 0;
 }
@@ -28,6 +28,7 @@ static int teardown(void **state) {
 static drover_queue *open_queue(drover_arena *a, unsigned order) {
         drover_queue *q;
         CHECK(drover_queue_open(a, "q", CAPACITY, 64, order, &q) == 0);
+        OWN(queue, q);
         return q;
 }
 
@@ -90,7 +91,6 @@ static void test_errors(void **state) {
         assert_int_equal(drover_queue_task_done(other), 0);
         assert_int_equal(drover_queue_join(q, stuck()), 0);
         drover_queue_free(other);
-        drover_queue_free(q);
 }
 
 static void test_lifo_and_priority(void **state) {
@@ -127,8 +127,6 @@ static void test_a_long_lease_stops_nobody(void **state) {
         assert_int_equal(drover_queue_join(q, 0), -EAGAIN);
         assert_int_equal(drover_queue_task_done(slow), 0);
         assert_int_equal(drover_queue_join(q, 0), 0);
-        drover_queue_free(slow);
-        drover_queue_free(q);
 }
 
 static void produce(drover_queue *q) {
@@ -163,7 +161,6 @@ static void work(drover_arena *a, void *user) {
                 produce(q);
         else
                 consume(q, order == DROVER_QUEUE_SIMPLE);
-        drover_queue_free(q);
 }
 
 static void *close_at_end(void *user) {
@@ -173,7 +170,6 @@ static void *close_at_end(void *user) {
                 sched_yield();
         CHECK(drover_queue_join(q, stuck()) == 0);
         CHECK(drover_queue_close(q) == 0);
-        drover_queue_free(q);
         return NULL;
 }
 
@@ -185,7 +181,6 @@ static void in_order(unsigned order, int processes) {
         assert_int_equal(shared->n, PRODUCERS * ITEMS);
         drover_queue *q = open_queue(arena, order);
         assert_int_equal(drover_queue_put(q, "", 0, 0), -ESHUTDOWN);
-        drover_queue_free(q);
 }
 
 static void test_in_order_threads(void **state) { in_order(DROVER_QUEUE_FIFO, 0); }
@@ -200,6 +195,7 @@ static void take_and_die(drover_arena *a, void *user) {
         uint64_t value;
         size_t bytes;
         CHECK(drover_queue_open(a, "q", 0, 0, 0, &q) == 0);
+        OWN(queue, q);
         for (int i = 0; i < 3; i++)
                 CHECK(drover_queue_get(q, &value, sizeof value, &bytes, stuck()) == 0);
         kill(getpid(), SIGKILL);
@@ -217,7 +213,6 @@ static void test_items_of_a_dead_consumer_come_back(void **state) {
                 assert_int_equal(drover_queue_task_done(q), 0);
         assert_int_equal(drover_queue_join(q, 0), 0);
         assert_int_equal(fixture_info(arena, "q").n_repaired, 1);
-        drover_queue_free(q);
 }
 
 static void test_priority_of_a_dead_consumer(void **state) {
@@ -229,7 +224,6 @@ static void test_priority_of_a_dead_consumer(void **state) {
         assert_int_equal(fixture_reap(arena, fixture_fork(arena, take_and_die, NULL)), -SIGKILL);
         for (uint64_t i = 1; i <= CAPACITY; i++)
                 assert_int_equal(get(q), i);
-        drover_queue_free(q);
 }
 
 static void put_and_die(drover_arena *a, void *user) {
@@ -244,7 +238,6 @@ static void test_put_of_the_dead_is_delivered(void **state) {
         assert_int_equal(fixture_reap(arena, fixture_fork(arena, put_and_die, &order)), -SIGKILL);
         drover_queue *q = open_queue(arena, order);
         assert_int_equal(get(q), 42);
-        drover_queue_free(q);
 }
 
 static void join(drover_arena *a, void *user) {
@@ -279,7 +272,6 @@ static void test_dishes(void **state) {
                 assert_int_equal(fixture_reap(arena, joiners[i]), 0);
         assert_int_equal(drover_queue_close(q), 0);
         assert_int_equal(fixture_reap(arena, dryer), 0);
-        drover_queue_free(q);
 }
 
 int main(void) {

@@ -22,7 +22,7 @@ static int setup(void **state) {
 }
 
 static int teardown(void **state) {
-        drover_arena_free(arena);
+        fixture_free(arena);
         fixture_unshare(shared, sizeof *shared);
         return 0;
 }
@@ -46,6 +46,7 @@ static void test_semaphore(void **state) {
 static void post_and_die(drover_arena *a, void *user) {
         drover_semaphore *s;
         CHECK(drover_semaphore_open(a, "s", 0, &s) == 0);
+        OWN(semaphore, s);
         CHECK(drover_semaphore_post(s, 2) == 0);
         kill(getpid(), SIGKILL);
 }
@@ -53,6 +54,7 @@ static void post_and_die(drover_arena *a, void *user) {
 static void test_posts_of_the_dead_stay(void **state) {
         drover_semaphore *s;
         assert_int_equal(drover_semaphore_open(arena, "s", 0, &s), 0);
+        OWN(semaphore, s);
         assert_int_equal(fixture_reap(arena, fixture_fork(arena, post_and_die, NULL)), -SIGKILL);
         assert_int_equal(drover_semaphore_value(s), 2);
         assert_int_equal(drover_semaphore_wait(s, stuck()), 0);
@@ -61,7 +63,9 @@ static void test_posts_of_the_dead_stay(void **state) {
 static void hand_over(drover_arena *a, void *user) {
         drover_semaphore *s[2];
         CHECK(drover_semaphore_open(a, "ping", 0, &s[0]) == 0);
+        OWN(semaphore, s[0]);
         CHECK(drover_semaphore_open(a, "pong", 0, &s[1]) == 0);
+        OWN(semaphore, s[1]);
         uint32_t mine = atomic_fetch_add(&shared->turn, 1) % 2;
         for (int i = 0; i < 2000; i++) {
                 if (mine == 0)
@@ -119,6 +123,7 @@ static void test_permits(void **state) {
 static void hold_permit(drover_arena *a, void *user) {
         drover_permits *p;
         CHECK(drover_permits_open(a, "p", 3, &p) == 0);
+        OWN(permits, p);
         CHECK(drover_permits_acquire(p, stuck()) == 0);
         atomic_fetch_add(&shared->n, 1);
         for (;;)
@@ -128,6 +133,7 @@ static void hold_permit(drover_arena *a, void *user) {
 static void want_permit(drover_arena *a, void *user) {
         drover_permits *p;
         CHECK(drover_permits_open(a, "p", 3, &p) == 0);
+        OWN(permits, p);
         CHECK(drover_permits_acquire(p, stuck()) == 0);
 }
 
@@ -135,6 +141,7 @@ static void test_kill_three_holders(void **state) {
         drover_permits *p;
         pid_t holders[3];
         assert_int_equal(drover_permits_open(arena, "p", 3, &p), 0);
+        OWN(permits, p);
         for (int i = 0; i < 3; i++)
                 holders[i] = fixture_fork(arena, hold_permit, NULL);
         await_count(&shared->n, 3);
@@ -153,6 +160,7 @@ static void test_kill_three_holders(void **state) {
 static void wait_event(drover_arena *a, void *user) {
         drover_event *e;
         CHECK(drover_event_open(a, "e", &e) == 0);
+        OWN(event, e);
         CHECK(drover_event_wait(e, stuck()) == 0);
         atomic_fetch_add(&shared->n, 1);
 }
@@ -160,6 +168,7 @@ static void wait_event(drover_arena *a, void *user) {
 static void test_event(void **state) {
         drover_event *e;
         assert_int_equal(drover_event_open(arena, "e", &e), 0);
+        OWN(event, e);
         assert_false(drover_event_is_set(e));
         assert_int_equal(drover_event_wait(e, 0), -EAGAIN);
         assert_int_equal(drover_event_wait(e, in_ms(5)), -ETIMEDOUT);
@@ -217,6 +226,7 @@ static void wait_barrier(drover_arena *a, void *user) {
 static void join_and_pause(drover_arena *a, void *user) {
         drover_barrier *b;
         CHECK(drover_barrier_open(a, "b", 5, &b) == 0);
+        OWN(barrier, b);
         atomic_fetch_add(&shared->n, 1);
         for (;;)
                 pause();
@@ -309,6 +319,7 @@ static void read_and_write(drover_arena *a, void *user) {
 static void test_rwlock(void **state) {
         drover_rwlock *l;
         assert_int_equal(drover_rwlock_open(arena, "l", &l), 0);
+        OWN(rwlock, l);
         for (int processes = 0; processes < 2; processes++)
                 fixture_run(arena, &(struct fixture_crew){read_and_write, NULL, 6, processes});
         assert_int_equal(shared->a, shared->b);
@@ -330,6 +341,7 @@ static void test_rwlock(void **state) {
 static void read_and_pause(drover_arena *a, void *user) {
         drover_rwlock *l;
         CHECK(drover_rwlock_open(a, "l", &l) == 0);
+        OWN(rwlock, l);
         CHECK((user ? drover_rwlock_write : drover_rwlock_read)(l, stuck()) == 0);
         atomic_fetch_add(&shared->n, 1);
         for (;;)
@@ -339,6 +351,7 @@ static void read_and_pause(drover_arena *a, void *user) {
 static void write_after_death(drover_arena *a, void *user) {
         drover_rwlock *l;
         CHECK(drover_rwlock_open(a, "l", &l) == 0);
+        OWN(rwlock, l);
         CHECK(drover_rwlock_write(l, stuck()) == (user ? -EOWNERDEAD : 0));
         CHECK(drover_rwlock_unlock(l) == 0);
 }
@@ -346,6 +359,7 @@ static void write_after_death(drover_arena *a, void *user) {
 static void test_rwlock_deaths(void **state) {
         drover_rwlock *l;
         assert_int_equal(drover_rwlock_open(arena, "l", &l), 0);
+        OWN(rwlock, l);
         pid_t reader = fixture_fork(arena, read_and_pause, NULL);
         await_count(&shared->n, 1);
         pid_t writer = fixture_fork(arena, write_after_death, NULL);
