@@ -58,25 +58,30 @@ static struct drover_arena *arena_unmap(struct drover_arena *a) {
         return NULL;
 }
 
-/* FREE → LIVE in the first free entry. */
-static int arena_join(struct drover_arena *a) {
-        for (uint32_t i = 0; i < ARENA_PARTICIPANTS; i++) {
-                _Atomic uint64_t *word = &a->shared->participants[i].word;
-                uint64_t seen = atomic_load_explicit(word, memory_order_relaxed);
-                if (participant_state(seen) != PARTICIPANT_FREE)
-                        continue;
-                uint16_t generation = (uint16_t)(participant_generation(seen) + 1);
-                /* acquire: what the repair of the last holder left behind */
-                if (!atomic_compare_exchange_strong_explicit(word, &seen,
-                                                             PARTICIPANT_WORD(PARTICIPANT_LIVE, generation, getpid()),
-                                                             memory_order_acq_rel, memory_order_relaxed))
-                        continue;
-                KILL_POINT("arena-joined");
-                a->participant = i;
-                a->identity = (uint64_t)(i + 1) << OWNER_PARTICIPANT_SHIFT | (uint64_t)generation
-                                                                                     << OWNER_GENERATION_SHIFT;
-                return 0;
-        }
+/* FREE → LIVE in one entry. */
+static bool arena_join_as(struct drover_arena *a, uint32_t participant) {
+        _Atomic uint64_t *word = &a->shared->participants[participant].word;
+        uint64_t seen = atomic_load_explicit(word, memory_order_relaxed);
+        uint16_t generation = (uint16_t)(participant_generation(seen) + 1);
+        /* acquire: what the repair of the last holder left behind */
+        if (participant_state(seen) != PARTICIPANT_FREE ||
+            !atomic_compare_exchange_strong_explicit(word, &seen,
+                                                     PARTICIPANT_WORD(PARTICIPANT_LIVE, generation, getpid()),
+                                                     memory_order_acq_rel, memory_order_relaxed))
+                return false;
+        KILL_POINT("arena-joined");
+        a->participant = participant;
+        a->identity = (uint64_t)(participant + 1) << OWNER_PARTICIPANT_SHIFT | (uint64_t)generation
+                                                                                       << OWNER_GENERATION_SHIFT;
+        return true;
+}
+
+static int arena_join(struct drover_arena *a, uint32_t participant) {
+        if (participant < ARENA_PARTICIPANTS)
+                return arena_join_as(a, participant) ? 0 : -EBUSY;
+        for (uint32_t i = 0; i < ARENA_PARTICIPANTS; i++)
+                if (arena_join_as(a, i))
+                        return 0;
         return -EUSERS;
 }
 
@@ -94,21 +99,21 @@ int arena_watch(int fd, struct drover_arena **ret) {
         return 0;
 }
 
-int drover_arena_attach(int fd, drover_arena **ret_arena) {
+int arena_attach(int fd, uint32_t participant, struct drover_arena **ret) {
         struct drover_arena *a;
         int r = arena_watch(fd, &a);
         if (r < 0)
                 return r;
-        r = arena_join(a);
+        r = arena_join(a, participant);
         if (r < 0) {
                 arena_unmap(a);
                 return r;
         }
-        *ret_arena = a;
+        *ret = a;
         return 0;
 }
 
-int drover_arena_create(const char *name, uint64_t bytes, drover_arena **ret_arena) {
+int arena_make(const char *name, uint64_t bytes, int *ret_fd) {
         if (bytes == 0 || bytes > ARENA_MAX_BYTES)
                 return -EINVAL;
         bytes = (bytes + LAYOUT_PAGE - 1) / LAYOUT_PAGE * LAYOUT_PAGE + ARENA_FIRST_OBJECT;
@@ -118,18 +123,27 @@ int drover_arena_create(const char *name, uint64_t bytes, drover_arena **ret_are
                 return r;
         struct drover_arena *a;
         r = arena_map(fd, &a);
-        close(fd);
-        if (r < 0)
-                return r;
-        a->shared->bytes = bytes;
-        a->shared->header = (struct layout_header){.magic = LAYOUT_MAGIC_ARENA, .version = LAYOUT_ARENA_VERSION};
-        r = arena_join(a);
         if (r < 0) {
-                arena_unmap(a);
+                close(fd);
                 return r;
         }
-        *ret_arena = a;
+        a->shared->bytes = bytes;
+        a->shared->header = (struct layout_header){.magic = LAYOUT_MAGIC_ARENA, .version = LAYOUT_ARENA_VERSION};
+        arena_unmap(a);
+        *ret_fd = fd;
         return 0;
+}
+
+int drover_arena_attach(int fd, drover_arena **ret_arena) { return arena_attach(fd, ARENA_PARTICIPANTS, ret_arena); }
+
+int drover_arena_create(const char *name, uint64_t bytes, drover_arena **ret_arena) {
+        int fd;
+        int r = arena_make(name, bytes, &fd);
+        if (r < 0)
+                return r;
+        r = drover_arena_attach(fd, ret_arena);
+        close(fd);
+        return r;
 }
 
 drover_arena *drover_arena_free(drover_arena *arena) {

@@ -22,8 +22,14 @@ static inline uint64_t arena_self(const struct drover_arena *a) {
         return a->identity | (uint64_t)owner_sub_self() << OWNER_SUB_SHIFT;
 }
 
-/* Attaches without becoming a participant: to list, to repair, to find cycles. What the broker does. */
+/* ---- for a broker, which hands arenas out and keeps its own books of who is which participant ---- */
+
+/* Makes and seals the memory file, attaches nobody. -EINVAL, -errno. */
+int arena_make(const char *name, uint64_t bytes, int *ret_fd);
+/* Attaches without becoming a participant: to list, to repair, to find cycles. */
 int arena_watch(int fd, struct drover_arena **ret);
+/* Attaches as the participant that the broker gave out: -EBUSY if that entry is not free. ARENA_PARTICIPANTS: any. */
+int arena_attach(int fd, uint32_t participant, struct drover_arena **ret);
 
 /* ---- objects ---- */
 

@@ -1,12 +1,11 @@
 /* Locks and queues between two processes, next to what they are measured against, in alternating pairs.
  *
- *     sync mutex|queue [--pairs=N] [--table]
+ *     sync mutex|queue [--pairs=N]
  *
  * mutex: lock and unlock of a process-shared pthread mutex. queue: one way, 64 bytes, against a bare ring with one
  * producer and one consumer that spin. Both sides pinned, one to a CPU. */
-#include <inttypes.h>
+#include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -19,9 +18,9 @@
 
 #include "ipc/event.h"
 #include "ipc/sync/include/drover/sync.h"
+#include "tests/bench/bench.h"
 
 enum {
-        MAX_PAIRS = 200,
         UNCONTENDED_ROUNDS = 1000000,
         CONTENDED_ROUNDS = 400000,
         ITEMS = 400000,
@@ -59,18 +58,6 @@ struct side {
         drover_mutex *mutex;
         drover_queue *queue;
 };
-
-static void die(const char *what) {
-        perror(what);
-        exit(1);
-}
-
-static void pin(int cpu) {
-        cpu_set_t set;
-        CPU_ZERO(&set);
-        CPU_SET(cpu, &set);
-        sched_setaffinity(0, sizeof set, &set);
-}
 
 /* ---- what one side does ---- */
 
@@ -151,10 +138,11 @@ static void pass_drover(struct side *s, int is_child) { (is_child ? queue_put : 
 
 static void side_open(struct side *s, const struct bench *b, drover_arena *a) {
         *s = (struct side){.bench = b, .arena = a};
-        if (drover_mutex_open(a, "mutex", 0, &s->mutex) < 0)
-                die("mutex");
-        if (b->queue_name && drover_queue_open(a, b->queue_name, RING, ITEM_BYTES, b->order, &s->queue) < 0)
-                die("queue");
+        int r = drover_mutex_open(a, "mutex", 0, &s->mutex);
+        if (r == 0 && b->queue_name)
+                r = drover_queue_open(a, b->queue_name, RING, ITEM_BYTES, b->order, &s->queue);
+        if (r < 0)
+                bench_die("objects", -r);
 }
 
 static void side_close(struct side *s) {
@@ -174,11 +162,11 @@ static double both(const struct bench *b, void (*fn)(struct side *s, int is_chil
         atomic_store(&b->shared->n_ready, 0);
         pid_t pid = fork();
         if (pid < 0)
-                die("fork");
+                bench_die("fork", errno);
         if (pid == 0) {
                 drover_arena *a;
                 prctl(PR_SET_PDEATHSIG, SIGKILL);
-                pin(1);
+                bench_pin(0, 1);
                 if (drover_arena_attach(drover_arena_fd(b->arena), &a) < 0)
                         exit(1);
                 side_open(&s, b, a);
@@ -188,14 +176,14 @@ static double both(const struct bench *b, void (*fn)(struct side *s, int is_chil
                 drover_arena_free(a);
                 _exit(0);
         }
-        pin(0);
+        bench_pin(0, 0);
         side_open(&s, b, b->arena);
         start_together(b->shared);
         uint64_t start = event_now_ns();
         fn(&s, 0);
         int status;
         if (waitpid(pid, &status, 0) != pid || status != 0)
-                die("the other side");
+                bench_die("the other side", ECHILD);
         uint64_t took = event_now_ns() - start;
         side_close(&s);
         return (double)took;
@@ -203,7 +191,7 @@ static double both(const struct bench *b, void (*fn)(struct side *s, int is_chil
 
 static double alone(const struct bench *b, void (*fn)(struct side *s, unsigned n)) {
         struct side s;
-        pin(0);
+        bench_pin(0, 0);
         side_open(&s, b, b->arena);
         uint64_t start = event_now_ns();
         fn(&s, UNCONTENDED_ROUNDS);
@@ -230,62 +218,44 @@ static const struct {
         {"queue", "leased", "M/s", "bare SPSC ring", ours_queue, limit_queue, DROVER_QUEUE_FIFO},
 };
 
-static int compare(const void *a, const void *b) {
-        double x = *(const double *)a, y = *(const double *)b;
-        return (x > y) - (x < y);
-}
-
-/* Sorts. */
-static double quantile(double *v, unsigned n, double q) {
-        qsort(v, n, sizeof *v, compare);
-        return v[(unsigned)(q * (n - 1) + 0.5)];
-}
-
-static void run(struct bench *b, unsigned i, unsigned n_pairs, int is_table) {
-        double ours[MAX_PAIRS], limit[MAX_PAIRS], ratio[MAX_PAIRS];
+static void run(struct bench *b, unsigned i, unsigned n_pairs) {
+        static struct bench_pairs p;
         b->queue_name = cases[i].order ? cases[i].name : NULL;
         b->order = cases[i].order;
+        p = (struct bench_pairs){
+                .bench = cases[i].bench,
+                .name = cases[i].name,
+                .unit = cases[i].unit,
+                .limit_name = cases[i].limit_name,
+                .n = n_pairs,
+        };
         for (unsigned k = 0; k < n_pairs; k++) {
-                limit[k] = cases[i].limit(b);
-                ours[k] = cases[i].ours(b);
-                ratio[k] = ours[k] / limit[k];
+                p.limit[k] = cases[i].limit(b);
+                p.ours[k] = cases[i].ours(b);
         }
-        if (is_table)
-                printf("%-6s %-12s %8.2f %-4s %-16s %8.2f %-4s %5.2f x\n", cases[i].bench, cases[i].name,
-                       quantile(ours, n_pairs, 0.5), cases[i].unit, cases[i].limit_name, quantile(limit, n_pairs, 0.5),
-                       cases[i].unit, quantile(ratio, n_pairs, 0.5));
-        else
-                printf("{\"bench\":\"%s\",\"case\":\"%s\",\"ours\":%.2f,\"unit\":\"%s\",\"limit\":%.2f,"
-                       "\"limit_name\":\"%s\",\"ratio\":%.3f,\"ratio_low\":%.3f,\"ratio_high\":%.3f,\"pairs\":%u}\n",
-                       cases[i].bench, cases[i].name, quantile(ours, n_pairs, 0.5), cases[i].unit,
-                       quantile(limit, n_pairs, 0.5), cases[i].limit_name, quantile(ratio, n_pairs, 0.5),
-                       quantile(ratio, n_pairs, 0.25), quantile(ratio, n_pairs, 0.75), n_pairs);
-        fflush(stdout);
+        bench_report(&p);
 }
 
 int main(int argc, char *argv[]) {
         struct bench b = {0};
-        unsigned n_pairs = 15;
-        int is_table = 0;
-        for (int i = 2; i < argc; i++)
-                if (strncmp(argv[i], "--pairs=", 8) == 0)
-                        n_pairs = (unsigned)atoi(argv[i] + 8);
-                else
-                        is_table = strcmp(argv[i], "--table") == 0;
-        if (argc < 2 || n_pairs < 1 || n_pairs > MAX_PAIRS) {
-                fputs("sync mutex|queue [--pairs=N] [--table]\n", stderr);
+        unsigned n_pairs = bench_pairs(argc, argv);
+        if (argc < 2) {
+                fputs("sync mutex|queue [--pairs=N]\n", stderr);
                 return 2;
         }
         b.shared = mmap(NULL, sizeof *b.shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-        if (b.shared == MAP_FAILED || drover_arena_create("bench", 4 << 20, &b.arena) < 0)
-                die("memory");
+        if (b.shared == MAP_FAILED)
+                bench_die("memory", errno);
+        int r = drover_arena_create("bench", 4 << 20, &b.arena);
+        if (r < 0)
+                bench_die("arena", -r);
         pthread_mutexattr_t attributes;
         pthread_mutexattr_init(&attributes);
         pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
         pthread_mutex_init(&b.shared->mutex, &attributes);
         for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++)
                 if (strcmp(cases[i].bench, argv[1]) == 0)
-                        run(&b, i, n_pairs, is_table);
+                        run(&b, i, n_pairs);
         drover_arena_free(b.arena);
         return 0;
 }
