@@ -7,7 +7,12 @@
  *   - with one CPU to run on: never;
  *   - at most SPIN_NS, a third of what a sleep costs: a mix with one hit in three breaks even;
  *   - each miss doubles the number of waits that go straight to sleep before the next try, up to SPIN_MAX_DISTANCE;
- *     a hit takes that back. There being no free CPU shows as misses: nobody can end our wait while we hold his CPU. */
+ *     a hit takes that back. There being no free CPU shows as misses: nobody can end our wait while we hold his CPU.
+ *
+ * Measured with two processes on two CPUs that others kept busy as well (load 4), medians, without and with spinning:
+ * a mutex held 0.5 µs of every 1 µs by each 0.38 → 0.68 M/s, held 3 of 6 µs 0.074 → 0.13 M/s; a ping-pong over two
+ * semaphores, where the other side had to wait for its CPU, 115 → 100 µs, and on one shared CPU 3 µs both ways: spinning
+ * that cannot pay costs nothing that can be told from noise. */
 #include <sched.h>
 
 #include "ipc/event.h"
