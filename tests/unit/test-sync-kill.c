@@ -305,6 +305,16 @@ static unsigned n_seeds(void) {
         return text ? (unsigned)atoi(text) : DEFAULT_SEEDS;
 }
 
+/* Whoever ends first: the others may wait for what it held. Not how it was meant to end: a CHECK said why. */
+static void reap_any(drover_arena *arena) {
+        int status;
+        pid_t pid = waitpid(-1, &status, 0);
+        assert_true(pid > 0);
+        drover_arena_repair_pid(arena, pid);
+        assert_true((WIFEXITED(status) && WEXITSTATUS(status) == 0) ||
+                    (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
+}
+
 /* Puts and gets are paired in each worker; what deaths between the two leave behind would fill the queues. */
 static void drain(struct objects *o) {
         while (drover_queue_size(o->queue) > CAPACITY / 2 && queue_out(o->queue, false, 0))
@@ -362,10 +372,8 @@ static void test_every_place(void **state) {
         shared->n_tokens += WORKERS;
         assert_int_equal(drover_condition_notify_all(o.tokens), 0);
         assert_int_equal(drover_mutex_unlock(o.bank), 0);
-        for (unsigned i = 0; i < WORKERS; i++) {
-                int r = fixture_reap(arena, pids[i]);
-                assert_true(r == 0 || (r == -SIGKILL && i > 0));
-        }
+        for (unsigned i = 0; i < WORKERS; i++)
+                reap_any(arena);
         verify(arena, &o);
         for (unsigned i = 0; i < N_POINTS; i++)
                 if (shared->n_deaths_at[i] == 0 && n_seeds() >= DEFAULT_SEEDS)
@@ -426,10 +434,8 @@ static void test_barriers(void **state) {
         }
         atomic_store(&shared->stop, 1);
         drover_barrier_abort(b);
-        for (int i = 0; i < PARTIES; i++) {
-                int r = fixture_reap(arena, pids[i]);
-                assert_true(r == 0 || (r == -SIGKILL && i > 0));
-        }
+        for (int i = 0; i < PARTIES; i++)
+                reap_any(arena);
         assert_true(atomic_load(&shared->n_operations) > 0);
         drover_barrier_free(b);
         fixture_unshare(shared, sizeof *shared);
