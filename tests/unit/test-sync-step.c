@@ -8,12 +8,7 @@
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { DEFAULT_STRIDE = 601 };
-#else
-enum { DEFAULT_STRIDE = 61 };
-#endif
-enum { PERMITS = 2 };
+enum { DEFAULT_STRIDE = 61, PERMITS = 2 };
 
 struct objects {
         drover_mutex *mutex;
