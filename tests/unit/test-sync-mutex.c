@@ -1,6 +1,8 @@
 /* Mutexes, plain and recursive, conditions over them, guards, cycles (FEATURES 7, 8, 9, 26, 67, 68, 69). */
 #include "tests/unit/sync-fixture.h"
 
+#include "ipc/sync/owner.h"
+
 enum { DEPOSITORS = 4, DEPOSITS = 100 };
 
 struct bank {
@@ -186,6 +188,26 @@ static void test_recursive(void **state) {
                 fixture_unshare(bank, sizeof *bank);
                 fixture_free(a);
         }
+}
+
+static void test_two_fibers_of_one_thread(void **state) {
+        drover_arena *a = fixture_arena(4096);
+        drover_mutex *m = mutex_open(a, "r", DROVER_RECURSIVE);
+        uint32_t thread = owner_sub_self(), fibers[2] = {owner_sub_new(), owner_sub_new()};
+        owner_sub_set(fibers[0]);
+        assert_int_equal(drover_mutex_lock(m, 0), 0);
+        assert_int_equal(drover_mutex_lock(m, 0), 0);
+        owner_sub_set(fibers[1]);
+        assert_int_equal(drover_mutex_lock(m, 0), -EAGAIN);
+        assert_int_equal(drover_mutex_unlock(m), -EPERM);
+        owner_sub_set(fibers[0]);
+        assert_int_equal(drover_mutex_unlock(m), 0);
+        assert_int_equal(drover_mutex_unlock(m), 0);
+        owner_sub_set(fibers[1]);
+        assert_int_equal(drover_mutex_lock(m, 0), 0);
+        assert_int_equal(drover_mutex_unlock(m), 0);
+        owner_sub_set(thread);
+        fixture_free(a);
 }
 
 /* ---- conditions ---- */
@@ -398,6 +420,7 @@ int main(void) {
                 cmocka_unit_test(test_foreign_and_timed),
                 cmocka_unit_test(test_kill_the_holder),
                 cmocka_unit_test(test_recursive),
+                cmocka_unit_test(test_two_fibers_of_one_thread),
                 cmocka_unit_test(test_condition),
                 cmocka_unit_test(test_bank_with_withdrawals),
                 cmocka_unit_test(test_guards),
