@@ -10,13 +10,14 @@
 #define LAYOUT_MAGIC_ARENA UINT32_C(0x41485244) /* "DRHA" */
 #define LAYOUT_ARENA_VERSION 1u
 
-static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the futex half of a u64 word is its low half, at its address");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+              "the futex half of a u64 word is its low half, at its address");
 
 enum {
         ARENA_PARTICIPANTS = 256,
-        ARENA_WAITS = 512,   /* threads and fibers that wait at once and are seen to; more wait unseen */
+        ARENA_WAITS = 512, /* threads and fibers that wait at once and are seen to; more wait unseen */
         ARENA_OBJECTS = 256,
-        ARENA_NAME = 56,     /* with the NUL */
+        ARENA_NAME = 56, /* with the NUL */
         ARENA_PARAMETERS = 4,
         ARENA_MAX_PERMITS = 4096,
         ARENA_MAX_PARTIES = 1024,
@@ -86,7 +87,7 @@ struct layout_wait {
 /* ---- the lock word and its like ---- */
 
 struct layout_lock {
-        _Atomic uint64_t word; /* identity | lock_flag; the low half is the futex */
+        _Atomic uint64_t word;  /* identity | lock_flag; the low half is the futex */
         _Atomic uint32_t depth; /* of a recursive lock: only its owner touches it */
         uint32_t reserved;
 };
@@ -223,7 +224,7 @@ enum cell_state {
 /* state 4 | participant 16 | position 44, from bit 0 up */
 #define CELL_POSITION_MASK ((UINT64_C(1) << 44) - 1)
 #define CELL_WORD(state, participant, position)                                                                        \
-        ((uint64_t)(state) | (uint64_t)(participant) << 4 | ((uint64_t)(position) & CELL_POSITION_MASK) << 20)
+        ((uint64_t)(state) | (uint64_t)(participant) << 4 | ((uint64_t)(position)&CELL_POSITION_MASK) << 20)
 
 struct layout_queue {
         struct layout_lock lock; /* LIFO and priority only */

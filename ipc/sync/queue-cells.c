@@ -250,6 +250,11 @@ int queue_claim(struct drover_queue *q, uint32_t *ret_cell) {
         return queue_is_fifo(q) ? queue_claim_next(q, ret_cell) : queue_claim_any(q, ret_cell);
 }
 
+bool queue_has_more_room(struct drover_queue *q) {
+        return queue_is_fifo(q) &&
+               queue_has_room(q, atomic_load_explicit(&q->shared->tail, memory_order_acquire) & CELL_POSITION_MASK);
+}
+
 int queue_lease(struct drover_queue *q, uint32_t *ret_cell) {
         return queue_is_fifo(q) ? queue_lease_next(q, ret_cell) : queue_lease_best(q, ret_cell);
 }

@@ -150,6 +150,11 @@ int drover_queue_put_priority(drover_queue *queue, uint32_t priority, const void
                 return -EPROTO; /* nobody but us may touch it */
         KILL_POINT("queue-published");
         gate_signal(&queue->shared->items, 1);
+        /* The baton: one get makes room for several when the head was held up by a slow producer, or passes what was
+         * passed over, but wakes one of us. */
+        if ((atomic_load_explicit(&queue->shared->room.word, memory_order_seq_cst) & GATE_SLEEPERS) &&
+            queue_has_more_room(queue))
+                gate_wake(&queue->shared->room, 1);
         return 0;
 }
 

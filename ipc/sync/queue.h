@@ -38,6 +38,8 @@ static inline bool queue_cas(struct drover_queue *q, uint32_t cell, uint64_t exp
 
 /* FREE → WRITING(me). 0 and the cell; -EAGAIN: no room. */
 int queue_claim(struct drover_queue *q, uint32_t *ret_cell);
+/* After a claim: would another find room? */
+bool queue_has_more_room(struct drover_queue *q);
 /* QUEUED | RETURNED → LEASED(me). 0 and the cell; -EAGAIN: nothing; -ESHUTDOWN: nothing, and nothing will come. */
 int queue_lease(struct drover_queue *q, uint32_t *ret_cell);
 /* LEASED(me) → FREE | RETURNED. */

@@ -57,13 +57,14 @@ static struct {
         const char *name;
         _Atomic uint32_t *n_deaths;
         unsigned n_left;
+        int signal; /* 0: SIGKILL */
 } plan;
 
 void kill_point(const char *name) {
         if (!plan.name || strcmp(plan.name, name) != 0 || --plan.n_left > 0)
                 return;
         atomic_fetch_add(plan.n_deaths, 1);
-        kill(getpid(), SIGKILL);
+        kill(getpid(), plan.signal ? plan.signal : SIGKILL);
 }
 
 /* ---- a worker ---- */
@@ -444,6 +445,48 @@ static void test_barriers(void **state) {
         fixture_free(arena);
 }
 
+/* ---- a producer that is stopped half way holds up nobody's wake-up ---- */
+
+static void put_slowly(drover_arena *a, void *user) {
+        drover_queue *q;
+        CHECK(drover_queue_open(a, "two", 0, 0, 0, &q) == 0);
+        if (user) {
+                plan.n_deaths = &shared->n_deaths_at[0];
+                plan.n_left = 1;
+                plan.signal = SIGSTOP;
+                plan.name = "queue-claimed";
+        }
+        CHECK(drover_queue_put(q, "item", 4, stuck()) == 0);
+}
+
+static void test_two_rooms_at_once(void **state) {
+        drover_arena *arena = fixture_arena(1 << 16);
+        drover_queue *q;
+        char item[8];
+        size_t bytes;
+        int status;
+        shared = fixture_shared(sizeof *shared);
+        assert_int_equal(drover_queue_open(arena, "two", 2, 8, DROVER_QUEUE_FIFO, &q), 0);
+        pid_t slow = fixture_fork(arena, put_slowly, q);
+        assert_int_equal(waitpid(slow, &status, WUNTRACED), slow);
+        assert_true(WIFSTOPPED(status));
+        assert_int_equal(drover_queue_put(q, "item", 4, 0), 0);
+        pid_t waiters[2] = {fixture_fork(arena, put_slowly, NULL), fixture_fork(arena, put_slowly, NULL)};
+        fixture_await_waiters(arena, "two", 2);
+        /* past the stopped one's cell: no room yet, though a wake-up was spent */
+        assert_int_equal(drover_queue_get(q, item, sizeof item, &bytes, 0), 0);
+        kill(slow, SIGCONT);
+        assert_int_equal(fixture_reap(arena, slow), 0);
+        fixture_await_waiters(arena, "two", 2);
+        /* one get, room for both */
+        assert_int_equal(drover_queue_get(q, item, sizeof item, &bytes, 0), 0);
+        for (int i = 0; i < 2; i++)
+                assert_int_equal(fixture_reap(arena, waiters[i]), 0);
+        drover_queue_free(q);
+        fixture_unshare(shared, sizeof *shared);
+        drover_arena_free(arena);
+}
+
 /* ---- the repairer dies too, and somebody else begins anew ---- */
 
 static void hold_everything(drover_arena *a, void *user) {
@@ -493,6 +536,7 @@ static void test_repair_begins_anew(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_two_rooms_at_once),
                 cmocka_unit_test(test_repair_begins_anew),
                 cmocka_unit_test(test_barriers),
                 cmocka_unit_test(test_every_place),
