@@ -20,6 +20,7 @@ int event_wait(const _Atomic uint32_t *word, uint32_t seen, uint64_t deadline_ns
 /* The same on several words at once, 1..EVENT_MAX_WORDS. */
 int event_wait_any(const struct event_wait *waits, unsigned n_waits, uint64_t deadline_ns);
 
+/* Wakes up to n sleepers. Returns how many it woke; 0 if the word is not mapped. */
 int event_wake(_Atomic uint32_t *word, int n);
 
 /* seq++ and wake everybody: after a death, a mode change, a message. */

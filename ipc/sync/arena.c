@@ -1,0 +1,159 @@
+/* Arenas: making, attaching, participants.
+ *
+ * Owns the participant table. An entry goes FREE → LIVE by one CAS of whoever attaches (with the next generation), LIVE
+ * → DEAD by whoever knows the process for dead, DEAD → FREE when its repair is through (arena-repair.c): so an index is
+ * not given out again while any word may still name its dead holder.
+ *
+ * Sizes are private: the mapping is as long as the sealed file is, and every offset from shared memory is checked
+ * against that. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "ipc/event.h"
+#include "ipc/kill-point.h"
+#include "ipc/segment.h"
+#include "ipc/sync/arena.h"
+
+uint64_t drover_deadline_in(uint64_t ns) {
+        uint64_t now = event_now_ns();
+        return ns > DROVER_FOREVER - now ? DROVER_FOREVER : now + ns;
+}
+
+static int arena_map(int fd, struct drover_arena **ret) {
+        struct stat st;
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        uint64_t bytes = (uint64_t)st.st_size;
+        if (st.st_size < (off_t)ARENA_FIRST_OBJECT || bytes > ARENA_MAX_BYTES + ARENA_FIRST_OBJECT)
+                return -EPROTO;
+        int r = segment_check(fd, bytes);
+        if (r < 0)
+                return r;
+
+        struct drover_arena *a = calloc(1, sizeof *a);
+        if (!a)
+                return -ENOMEM;
+        a->bytes = bytes;
+        a->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        void *shared;
+        r = a->fd < 0 ? -errno : segment_map(a->fd, 0, bytes, true, &shared);
+        if (r < 0) {
+                if (a->fd >= 0)
+                        close(a->fd);
+                free(a);
+                return r;
+        }
+        a->shared = shared;
+        *ret = a;
+        return 0;
+}
+
+static struct drover_arena *arena_unmap(struct drover_arena *a) {
+        segment_unmap(a->shared, a->bytes);
+        close(a->fd);
+        free(a);
+        return NULL;
+}
+
+/* FREE → LIVE in one entry. */
+static bool arena_join_as(struct drover_arena *a, uint32_t participant) {
+        _Atomic uint64_t *word = &a->shared->participants[participant].word;
+        uint64_t seen = atomic_load_explicit(word, memory_order_relaxed);
+        uint16_t generation = (uint16_t)(participant_generation(seen) + 1);
+        /* acquire: what the repair of the last holder left behind */
+        if (participant_state(seen) != PARTICIPANT_FREE ||
+            !atomic_compare_exchange_strong_explicit(word, &seen,
+                                                     PARTICIPANT_WORD(PARTICIPANT_LIVE, generation, getpid()),
+                                                     memory_order_acq_rel, memory_order_relaxed))
+                return false;
+        KILL_POINT("arena-joined");
+        a->participant = participant;
+        a->identity = (uint64_t)(participant + 1) << OWNER_PARTICIPANT_SHIFT | (uint64_t)generation
+                                                                                       << OWNER_GENERATION_SHIFT;
+        return true;
+}
+
+static int arena_join(struct drover_arena *a, uint32_t participant) {
+        if (participant < ARENA_PARTICIPANTS)
+                return arena_join_as(a, participant) ? 0 : -EBUSY;
+        for (uint32_t i = 0; i < ARENA_PARTICIPANTS; i++)
+                if (arena_join_as(a, i))
+                        return 0;
+        return -EUSERS;
+}
+
+int arena_watch(int fd, struct drover_arena **ret) {
+        struct drover_arena *a;
+        int r = arena_map(fd, &a);
+        if (r < 0)
+                return r;
+        const struct layout_header h = a->shared->header;
+        if (h.magic != LAYOUT_MAGIC_ARENA || h.version != LAYOUT_ARENA_VERSION) {
+                arena_unmap(a);
+                return -EPROTO;
+        }
+        *ret = a;
+        return 0;
+}
+
+int arena_attach(int fd, uint32_t participant, struct drover_arena **ret) {
+        struct drover_arena *a;
+        int r = arena_watch(fd, &a);
+        if (r < 0)
+                return r;
+        r = arena_join(a, participant);
+        if (r < 0) {
+                arena_unmap(a);
+                return r;
+        }
+        *ret = a;
+        return 0;
+}
+
+int arena_make(const char *name, uint64_t bytes, int *ret_fd) {
+        if (bytes == 0 || bytes > ARENA_MAX_BYTES)
+                return -EINVAL;
+        bytes = (bytes + LAYOUT_PAGE - 1) / LAYOUT_PAGE * LAYOUT_PAGE + ARENA_FIRST_OBJECT;
+        int fd;
+        int r = segment_create(name, bytes, &fd);
+        if (r < 0)
+                return r;
+        struct drover_arena *a;
+        r = arena_map(fd, &a);
+        if (r < 0) {
+                close(fd);
+                return r;
+        }
+        a->shared->bytes = bytes;
+        a->shared->header = (struct layout_header){.magic = LAYOUT_MAGIC_ARENA, .version = LAYOUT_ARENA_VERSION};
+        arena_unmap(a);
+        *ret_fd = fd;
+        return 0;
+}
+
+int drover_arena_attach(int fd, drover_arena **ret_arena) { return arena_attach(fd, ARENA_PARTICIPANTS, ret_arena); }
+
+int drover_arena_create(const char *name, uint64_t bytes, drover_arena **ret_arena) {
+        int fd;
+        int r = arena_make(name, bytes, &fd);
+        if (r < 0)
+                return r;
+        r = drover_arena_attach(fd, ret_arena);
+        close(fd);
+        return r;
+}
+
+drover_arena *drover_arena_free(drover_arena *arena) {
+        if (!arena)
+                return NULL;
+        if (arena->identity != 0)
+                drover_arena_repair(arena, arena->participant);
+        return arena_unmap(arena);
+}
+
+int drover_arena_fd(const drover_arena *arena) { return arena->fd; }
+
+uint32_t drover_arena_participant(const drover_arena *arena) { return arena->participant; }

@@ -1,0 +1,97 @@
+/* An arena as one process sees it, and what every kind of object is built from. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ipc/sync/include/drover/sync.h"
+#include "ipc/sync/layout.h"
+#include "ipc/sync/owner.h"
+
+struct drover_arena {
+        struct layout_arena *shared;
+        uint64_t bytes;       /* of the mapping: the size that addresses are checked against */
+        uint64_t identity;    /* participant and generation, as in an owner word; 0: attached to look and repair only */
+        uint32_t participant; /* index */
+        int fd;
+};
+
+/* The calling thread or fiber as the owner of a word. */
+static inline uint64_t arena_self(const struct drover_arena *a) {
+        return a->identity | (uint64_t)owner_sub_self() << OWNER_SUB_SHIFT;
+}
+
+/* ---- for a broker, which hands arenas out and keeps its own books of who is which participant ---- */
+
+/* Makes and seals the memory file, attaches nobody. -EINVAL, -errno. */
+int arena_make(const char *name, uint64_t bytes, int *ret_fd);
+/* Attaches without becoming a participant: to list, to repair, to find cycles. */
+int arena_watch(int fd, struct drover_arena **ret);
+/* Attaches as the participant that the broker gave out: -EBUSY if that entry is not free. ARENA_PARTICIPANTS: any. */
+int arena_attach(int fd, uint32_t participant, struct drover_arena **ret);
+
+/* ---- objects ---- */
+
+/* One object as one process sees it: everything in here was checked once and is private. */
+struct object {
+        struct drover_arena *arena;
+        void *at;
+        uint64_t bytes;
+        uint64_t parameters[ARENA_PARAMETERS];
+        uint32_t index, type;
+};
+
+struct object_kind {
+        const char *name;
+        /* How much memory an object with these parameters needs; 0: they make no sense. */
+        uint64_t (*bytes)(const uint64_t parameters[ARENA_PARAMETERS]);
+        void (*init)(void *at, const uint64_t parameters[ARENA_PARAMETERS]); /* NULL: all zero is right */
+        /* Takes from a dead participant what it holds, and broadcasts what it could have been about to signal. Each
+         * step one CAS, repeatable. true if something was its. */
+        bool (*repair)(const struct object *o, uint32_t participant);
+        bool has_lock; /* a struct layout_lock stands first */
+};
+
+/* NULL for a type that does not exist. */
+const struct object_kind *object_kind(uint32_t type);
+
+extern const struct object_kind mutex_kind, recursive_mutex_kind, condition_kind, semaphore_kind, permits_kind,
+        event_kind, barrier_kind, rwlock_kind, array_kind, dictionary_kind, queue_kind;
+
+/* Finds or makes, and allocates `handle_bytes` whose first member is a struct object. A parameter of 0 takes what an
+ * existing object has. -EINVAL; -EEXIST: another type or other parameters; -ENOSPC; -ENOENT: parameters that are not
+ * enough to make one; -ENOMEM; -EPROTO. */
+int object_open(struct drover_arena *a, const char *name, enum object_type type,
+                const uint64_t parameters[ARENA_PARAMETERS], size_t handle_bytes, void **ret);
+
+/* The object of directory entry `index`, checked. -ENOENT: no such entry; -EPROTO. */
+int object_look(struct drover_arena *a, uint32_t index, struct object *ret);
+
+/* ---- waiting ---- */
+
+/* One wait of one thread, from its first sleep to its end; published in a wait line. */
+struct wait {
+        struct drover_arena *arena;
+        uint64_t deadline_ns;
+        uint64_t published;
+        uint32_t object;
+        uint32_t line; /* + 1; 0 = none */
+};
+
+#define WAIT(a, o, deadline)                                                                                           \
+        (struct wait) { .arena = (a), .object = (o), .deadline_ns = (deadline) }
+
+/* Sleeps while *word == seen. 0: look again; -ETIMEDOUT; -EDEADLK: chosen to break a cycle. No wake-up is lost in an
+ * error: neither is returned by a call that a waker has counted. */
+int wait_sleep(struct wait *w, const _Atomic uint32_t *word, uint32_t seen);
+void wait_end(struct wait *w);
+
+struct drover_wait_info;
+/* A wait line in words; `object` is what its word said. */
+void wait_describe(struct drover_arena *a, uint32_t line, uint32_t object, struct drover_wait_info *ret);
+/* The word of an object's lock, and where it is; NULL if it has none. */
+struct layout_lock *wait_lock(struct drover_arena *a, uint32_t object);
+
+/* Takes a dead participant's lines from it. */
+bool wait_repair(struct drover_arena *a, uint32_t participant);

@@ -1,0 +1,156 @@
+/* The directory of an arena: objects by name and type, made once however many ask at once.
+ *
+ * Owns the entries and where objects lie. An entry is valid from the store of its type on, and never changes then, so
+ * looking needs no lock. Making runs under the directory's lock; whether a name exists, how many entries there are and
+ * where free memory begins is read off the valid entries each time. So a maker that dies leaves nothing to repair: its
+ * entry was never valid and its memory is taken, and zeroed, by the next. Objects are not unmade; arenas are.
+ *
+ * Every entry may be rewritten by a hostile peer: it is copied once, checked against the private size of the mapping
+ * and the needs of its type, and only the copy is used. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ipc/kill-point.h"
+#include "ipc/sync/lock.h"
+
+static const struct object_kind *const object_kinds[OBJECT_N_TYPES] = {
+        [OBJECT_MUTEX] = &mutex_kind,         [OBJECT_RECURSIVE_MUTEX] = &recursive_mutex_kind,
+        [OBJECT_CONDITION] = &condition_kind, [OBJECT_SEMAPHORE] = &semaphore_kind,
+        [OBJECT_PERMITS] = &permits_kind,     [OBJECT_EVENT] = &event_kind,
+        [OBJECT_BARRIER] = &barrier_kind,     [OBJECT_RWLOCK] = &rwlock_kind,
+        [OBJECT_ARRAY] = &array_kind,         [OBJECT_DICTIONARY] = &dictionary_kind,
+        [OBJECT_QUEUE] = &queue_kind,
+};
+
+const struct object_kind *object_kind(uint32_t type) { return type < OBJECT_N_TYPES ? object_kinds[type] : NULL; }
+
+static uint64_t object_align(uint64_t bytes) { return (bytes + LAYOUT_LINE - 1) & ~(uint64_t)(LAYOUT_LINE - 1); }
+
+int object_look(struct drover_arena *a, uint32_t index, struct object *ret) {
+        if (index >= ARENA_OBJECTS)
+                return -ENOENT;
+        const struct layout_object *e = &a->shared->objects[index];
+        /* acquire: partner is the store in object_make; the rest of the entry is older */
+        uint32_t type = atomic_load_explicit(&e->type, memory_order_acquire);
+        if (type == OBJECT_NONE)
+                return -ENOENT;
+        const struct object_kind *kind = object_kind(type);
+        if (!kind)
+                return -EPROTO;
+
+        struct object o = {.arena = a, .index = index, .type = type};
+        uint64_t offset = *(const volatile uint64_t *)&e->offset;
+        for (unsigned i = 0; i < ARENA_PARAMETERS; i++)
+                o.parameters[i] = *(const volatile uint64_t *)&e->parameters[i];
+        o.bytes = kind->bytes(o.parameters);
+        if (o.bytes == 0 || offset % LAYOUT_LINE != 0 || offset < ARENA_FIRST_OBJECT || offset > a->bytes ||
+            o.bytes > a->bytes - offset)
+                return -EPROTO;
+        o.at = (uint8_t *)a->shared + offset;
+        *ret = o;
+        return 0;
+}
+
+/* The entry with this name; `ret` untouched and -ENOENT if there is none. */
+static int object_find(struct drover_arena *a, const char name[static ARENA_NAME], struct object *ret) {
+        for (uint32_t i = 0; i < ARENA_OBJECTS; i++) {
+                const struct layout_object *e = &a->shared->objects[i];
+                if (atomic_load_explicit(&e->type, memory_order_acquire) == OBJECT_NONE)
+                        return -ENOENT;
+                if (memcmp(e->name, name, ARENA_NAME) == 0)
+                        return object_look(a, i, ret);
+        }
+        return -ENOENT;
+}
+
+static bool object_matches(const struct object *o, enum object_type type, const uint64_t parameters[ARENA_PARAMETERS]) {
+        for (unsigned i = 0; i < ARENA_PARAMETERS; i++)
+                if (parameters[i] != 0 && parameters[i] != o->parameters[i])
+                        return false;
+        return o->type == type;
+}
+
+/* Under the directory's lock. */
+static int object_make(struct drover_arena *a, const char name[static ARENA_NAME], enum object_type type,
+                       const uint64_t parameters[ARENA_PARAMETERS], struct object *ret) {
+        const struct object_kind *kind = object_kind(type);
+        uint64_t bytes = kind->bytes(parameters), offset = ARENA_FIRST_OBJECT;
+        uint32_t index = 0;
+        for (struct object o; index < ARENA_OBJECTS; index++) {
+                int r = object_look(a, index, &o);
+                if (r == -ENOENT)
+                        break;
+                if (r < 0)
+                        return r;
+                uint64_t end = object_align((uint64_t)((uint8_t *)o.at - (uint8_t *)a->shared) + o.bytes);
+                offset = end > offset ? end : offset;
+        }
+        if (index == ARENA_OBJECTS || offset > a->bytes || bytes > a->bytes - offset)
+                return -ENOSPC;
+
+        struct layout_object *e = &a->shared->objects[index];
+        uint8_t *at = (uint8_t *)a->shared + offset;
+        memset(at, 0, bytes);
+        KILL_POINT("object-zeroed");
+        if (kind->init)
+                kind->init(at, parameters);
+        e->offset = offset;
+        e->bytes = bytes;
+        memcpy(e->parameters, parameters, sizeof e->parameters);
+        memcpy(e->name, name, ARENA_NAME);
+        atomic_store_explicit(&e->n_repaired, 0, memory_order_relaxed);
+        KILL_POINT("object-filled");
+        /* release: who sees the type sees the entry and the object */
+        atomic_store_explicit(&e->type, type, memory_order_release);
+        KILL_POINT("object-made");
+        return object_look(a, index, ret);
+}
+
+static int object_find_or_make(struct drover_arena *a, const char name[static ARENA_NAME], enum object_type type,
+                               const uint64_t parameters[ARENA_PARAMETERS], struct object *ret) {
+        int r = object_find(a, name, ret);
+        if (r != -ENOENT)
+                return r;
+        if (object_kind(type)->bytes(parameters) == 0) {
+                for (unsigned i = 0; i < ARENA_PARAMETERS; i++)
+                        if (parameters[i] != 0)
+                                return -EINVAL;
+                return -ENOENT;
+        }
+
+        struct spin spin = {0};
+        const struct object directory = {.arena = a, .index = ARENA_OBJECTS};
+        r = lock_acquire(&a->shared->directory, &directory, &spin, DROVER_FOREVER);
+        if (r == -EOWNERDEAD)
+                r = lock_consistent(&a->shared->directory, arena_self(a));
+        if (r < 0)
+                return r;
+        r = object_find(a, name, ret);
+        if (r == -ENOENT)
+                r = object_make(a, name, type, parameters, ret);
+        lock_release(&a->shared->directory, arena_self(a));
+        return r;
+}
+
+int object_open(struct drover_arena *a, const char *name, enum object_type type,
+                const uint64_t parameters[ARENA_PARAMETERS], size_t handle_bytes, void **ret) {
+        char padded[ARENA_NAME] = {0};
+        size_t n = strnlen(name, ARENA_NAME);
+        if (n == 0 || n == ARENA_NAME)
+                return -EINVAL;
+        memcpy(padded, name, n);
+
+        struct object o;
+        int r = object_find_or_make(a, padded, type, parameters, &o);
+        if (r < 0)
+                return r;
+        if (!object_matches(&o, type, parameters))
+                return -EEXIST;
+        struct object *handle = calloc(1, handle_bytes);
+        if (!handle)
+                return -ENOMEM;
+        *handle = o;
+        *ret = handle;
+        return 0;
+}

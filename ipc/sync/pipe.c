@@ -1,0 +1,114 @@
+/* Pipes: a pair of SEQPACKET sockets with deadlines. The kernel keeps the messages whole, the descriptors in flight and
+ * the end of file after a death, so there is nothing here to repair. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "ipc/event.h"
+#include "ipc/packet.h"
+#include "ipc/sync/include/drover/sync.h"
+
+struct drover_pipe {
+        int fd;
+};
+
+int drover_pipe_new_from_fd(int fd, drover_pipe **ret_pipe) {
+        int type, flags = fcntl(fd, F_GETFL);
+        socklen_t length = sizeof type;
+        int r = 0;
+        if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) < 0)
+                r = -errno;
+        else if (type != SOCK_SEQPACKET)
+                r = -EPROTOTYPE;
+        else if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+                r = -errno;
+        struct drover_pipe *p = r < 0 ? NULL : malloc(sizeof *p);
+        if (!p) {
+                close(fd);
+                return r < 0 ? r : -ENOMEM;
+        }
+        p->fd = fd;
+        *ret_pipe = p;
+        return 0;
+}
+
+int drover_pipe_new(drover_pipe **ret_a, drover_pipe **ret_b) {
+        int fds[2];
+        int r = packet_pair(fds);
+        if (r < 0)
+                return r;
+        drover_pipe *a, *b;
+        r = drover_pipe_new_from_fd(fds[0], &a);
+        if (r < 0) {
+                close(fds[1]);
+                return r;
+        }
+        r = drover_pipe_new_from_fd(fds[1], &b);
+        if (r < 0) {
+                drover_pipe_free(a);
+                return r;
+        }
+        *ret_a = a;
+        *ret_b = b;
+        return 0;
+}
+
+drover_pipe *drover_pipe_free(drover_pipe *pipe) {
+        if (pipe)
+                close(pipe->fd);
+        free(pipe);
+        return NULL;
+}
+
+int drover_pipe_fd(const drover_pipe *pipe) { return pipe->fd; }
+
+/* 0: look again; -EAGAIN, -ETIMEDOUT. */
+static int pipe_poll(const struct drover_pipe *p, short events, uint64_t deadline_ns) {
+        if (deadline_ns == 0)
+                return -EAGAIN;
+        struct timespec ts, *timeout = NULL;
+        if (deadline_ns != DROVER_FOREVER) {
+                uint64_t now = event_now_ns(), left = deadline_ns > now ? deadline_ns - now : 0;
+                if (left == 0)
+                        return -ETIMEDOUT;
+                ts = (struct timespec){.tv_sec = (time_t)(left / 1000000000u), .tv_nsec = (long)(left % 1000000000u)};
+                timeout = &ts;
+        }
+        struct pollfd poll = {.fd = p->fd, .events = events};
+        return ppoll(&poll, 1, timeout, NULL) < 0 && errno != EINTR ? -errno : 0;
+}
+
+int drover_pipe_send(drover_pipe *pipe, const void *data, size_t bytes, const int *fds, unsigned n_fds,
+                     uint64_t deadline_ns) {
+        for (;;) {
+                int r = packet_send(pipe->fd, data, bytes, fds, n_fds);
+                if (r != -EAGAIN)
+                        return r;
+                r = pipe_poll(pipe, POLLOUT, deadline_ns);
+                if (r < 0)
+                        return r;
+        }
+}
+
+int drover_pipe_receive(drover_pipe *pipe, void *buffer, size_t room, size_t *ret_bytes, int *fds, unsigned *n_fds,
+                        uint64_t deadline_ns) {
+        unsigned n_room = n_fds ? *n_fds : 0;
+        for (;;) {
+                if (n_fds)
+                        *n_fds = n_room;
+                size_t bytes;
+                int r = packet_receive(pipe->fd, buffer, room, &bytes, fds, n_fds);
+                if (r == 0 && bytes == 0)
+                        return -EPIPE;
+                if (r == 0)
+                        *ret_bytes = bytes;
+                if (r != -EAGAIN)
+                        return r;
+                r = pipe_poll(pipe, POLLIN, deadline_ns);
+                if (r < 0)
+                        return r;
+        }
+}

@@ -1,0 +1,367 @@
+/* Arenas and what only holds data: arrays, dictionaries; pipes; creation by many at once; a peer that writes anywhere
+ * (FEATURES 22, 27, 28, 68). */
+#include "tests/unit/sync-fixture.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "ipc/segment.h"
+#include "ipc/sync/layout.h"
+
+static void test_attach(void **state) {
+        drover_arena *a, *b;
+        assert_int_equal(drover_arena_create("test", 0, &a), -EINVAL);
+        assert_int_equal(drover_arena_create("test", UINT64_MAX, &a), -EINVAL);
+        assert_int_equal(drover_arena_create("test", 1, &a), 0);
+        assert_int_equal(drover_arena_attach(drover_arena_fd(a), &b), 0);
+        assert_int_not_equal(drover_arena_participant(a), drover_arena_participant(b));
+        uint32_t second = drover_arena_participant(b);
+        drover_arena_free(b);
+        assert_int_equal(drover_arena_repair(a, second), -EINVAL); /* gone already */
+        assert_int_equal(drover_arena_repair(a, 1000000), -EINVAL);
+        assert_int_equal(drover_arena_attach(drover_arena_fd(a), &b), 0);
+        assert_int_equal(drover_arena_participant(b), second);
+        drover_arena_free(b);
+
+        int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+        assert_int_equal(drover_arena_attach(fd, &b), -EPROTO);
+        close(fd);
+        assert_int_equal(segment_create("no arena", ARENA_FIRST_OBJECT + 4096, &fd), 0);
+        assert_int_equal(drover_arena_attach(fd, &b), -EPROTO);
+        close(fd);
+        assert_int_equal(segment_create("short", 4096, &fd), 0);
+        assert_int_equal(drover_arena_attach(fd, &b), -EPROTO);
+        close(fd);
+        drover_arena_free(a);
+        assert_null(drover_arena_free(NULL));
+}
+
+static void test_too_many(void **state) {
+        drover_arena *a = fixture_arena(4096), *more[ARENA_PARTICIPANTS], *last;
+        for (int i = 1; i < ARENA_PARTICIPANTS; i++)
+                assert_int_equal(drover_arena_attach(drover_arena_fd(a), &more[i]), 0);
+        assert_int_equal(drover_arena_attach(drover_arena_fd(a), &last), -EUSERS);
+        for (int i = 1; i < ARENA_PARTICIPANTS; i++)
+                drover_arena_free(more[i]);
+        drover_event *e;
+        int r = 0, n = 0;
+        for (; r == 0; n++) {
+                char name[16];
+                snprintf(name, sizeof name, "e%d", n);
+                r = drover_event_open(a, name, &e);
+                if (r == 0)
+                        drover_event_free(e);
+        }
+        assert_int_equal(r, -ENOSPC);
+        assert_int_equal(drover_arena_list(a, NULL, 0), n - 1);
+        assert_int_equal(drover_event_open(a, "0123456789012345678901234567890123456789012345678901234", &e), -ENOSPC);
+        assert_int_equal(drover_event_open(a, "01234567890123456789012345678901234567890123456789012345", &e), -EINVAL);
+        fixture_free(a);
+}
+
+static void open_the_same(drover_arena *a, void *user) {
+        for (int i = 0; i < 50; i++) {
+                char name[16];
+                drover_semaphore *s;
+                snprintf(name, sizeof name, "s%d", i);
+                CHECK(drover_semaphore_open(a, name, 10, &s) == 0);
+                CHECK(drover_semaphore_wait(s, 0) == 0); /* ten of us: enough if it was made once */
+                drover_semaphore_free(s);
+        }
+}
+
+static void test_made_once(void **state) {
+        for (int processes = 0; processes < 2; processes++) {
+                drover_arena *a = fixture_arena(1 << 16);
+                fixture_run(a, &(struct fixture_crew){open_the_same, NULL, 10, processes});
+                assert_int_equal(drover_arena_list(a, NULL, 0), 50);
+                for (int i = 0; i < 50; i++) {
+                        char name[16];
+                        drover_semaphore *s;
+                        snprintf(name, sizeof name, "s%d", i);
+                        assert_int_equal(drover_semaphore_open(a, name, 10, &s), 0);
+                        assert_int_equal(drover_semaphore_value(s), 0);
+                        drover_semaphore_free(s);
+                }
+                fixture_free(a);
+        }
+}
+
+static void test_deadlines(void **state) {
+        assert_true(drover_deadline_in(DROVER_FOREVER) == DROVER_FOREVER);
+        assert_true(drover_deadline_in(UINT64_MAX - 1) == DROVER_FOREVER);
+        assert_true(drover_deadline_in(0) > 0);
+}
+
+/* ---- values and arrays ---- */
+
+static void fill(drover_arena *a, void *user) {
+        drover_array *number, *numbers;
+        CHECK(drover_array_open(a, "number", sizeof(double), 1, &number) == 0);
+        OWN(array, number);
+        CHECK(drover_array_open(a, "numbers", sizeof(int32_t), 10, &numbers) == 0);
+        OWN(array, numbers);
+        CHECK(drover_array_lock(number, stuck()) == 0);
+        *(double *)drover_array_data(number) = 3.1415927;
+        CHECK(drover_array_unlock(number) == 0);
+        int32_t *n = drover_array_data(numbers);
+        for (int i = 0; i < 10; i++)
+                n[i] = -i;
+}
+
+static void count(drover_arena *a, void *user) {
+        drover_array *counters;
+        CHECK(drover_array_open(a, "counters", 8, 2, &counters) == 0);
+        for (int i = 0; i < 1000; i++) {
+                uint64_t seen;
+                CHECK(drover_array_add(counters, 0, 1, NULL) == 0);
+                CHECK(drover_array_load(counters, 1, &seen) == 0);
+                while (drover_array_compare_exchange(counters, 1, &seen, seen + 2) == 0)
+                        ;
+        }
+        drover_array_free(counters);
+}
+
+static void test_value_and_array(void **state) {
+        drover_arena *a = fixture_arena(1 << 16);
+        drover_array *number, *numbers, *counters;
+        assert_int_equal(fixture_reap(a, fixture_fork(a, fill, NULL)), 0);
+        assert_int_equal(drover_array_open(a, "number", 0, 0, &number), 0);
+        OWN(array, number);
+        assert_true(*(double *)drover_array_data(number) == 3.1415927);
+        assert_int_equal(drover_array_open(a, "numbers", sizeof(int32_t), 10, &numbers), 0);
+        OWN(array, numbers);
+        assert_int_equal(drover_array_length(numbers), 10);
+        for (int i = 0; i < 10; i++)
+                assert_int_equal(((int32_t *)drover_array_data(numbers))[i], -i);
+        uint64_t value;
+        assert_int_equal(drover_array_load(numbers, 0, &value), -EINVAL);
+        assert_int_equal(drover_array_open(a, "counters", 8, 2, &counters), 0);
+        OWN(array, counters);
+        for (int processes = 0; processes < 2; processes++)
+                fixture_run(a, &(struct fixture_crew){count, NULL, 4, processes});
+        assert_int_equal(drover_array_load(counters, 0, &value), 0);
+        assert_int_equal(value, 8000);
+        assert_int_equal(drover_array_load(counters, 1, &value), 0);
+        assert_int_equal(value, 16000);
+        assert_int_equal(drover_array_store(counters, 2, 0), -ERANGE);
+        assert_int_equal(drover_array_store(counters, 1, 7), 0);
+        assert_int_equal(drover_array_unlock(counters), -EPERM);
+        assert_int_equal(drover_array_lock(counters, 0), 0);
+        assert_int_equal(drover_array_lock(counters, 0), 0); /* recursive, as Python's */
+        fixture_free(a);
+}
+
+/* ---- dictionaries ---- */
+
+static void update(drover_arena *a, void *user) {
+        drover_dictionary *d;
+        CHECK(drover_dictionary_open(a, "d", 16, 8, 8, &d) == 0);
+        for (int i = 0; i < 500; i++) {
+                char key[8];
+                uint64_t value = 0;
+                size_t bytes;
+                int n = snprintf(key, sizeof key, "k%d", i % 10);
+                CHECK(drover_dictionary_lock(d, stuck()) == 0);
+                int r = drover_dictionary_get(d, key, (size_t)n, &value, sizeof value, &bytes, stuck());
+                CHECK(r == 0 || r == -ENOENT);
+                value++;
+                CHECK(drover_dictionary_put(d, key, (size_t)n, &value, sizeof value, stuck()) == 0);
+                CHECK(drover_dictionary_unlock(d) == 0);
+        }
+        drover_dictionary_free(d);
+}
+
+static void test_three_processes_update_one_dictionary(void **state) {
+        drover_arena *a = fixture_arena(1 << 16);
+        drover_dictionary *d;
+        assert_int_equal(drover_dictionary_open(a, "d", 16, 8, 8, &d), 0);
+        OWN(dictionary, d);
+        for (int processes = 0; processes < 2; processes++)
+                fixture_run(a, &(struct fixture_crew){update, NULL, 3, processes});
+        assert_int_equal(drover_dictionary_count(d, 0), 10);
+        uint32_t position = 0, n = 0;
+        char key[8];
+        size_t bytes;
+        while (drover_dictionary_next(d, &position, key, sizeof key, &bytes, 0) == 1) {
+                uint64_t value;
+                size_t value_bytes;
+                assert_int_equal(drover_dictionary_get(d, key, bytes, &value, sizeof value, &value_bytes, 0), 0);
+                assert_int_equal(value, 300);
+                n++;
+        }
+        assert_int_equal(n, 10);
+        fixture_free(a);
+}
+
+static void test_dictionary_edges(void **state) {
+        drover_arena *a = fixture_arena(1 << 16);
+        drover_dictionary *d;
+        char buffer[8];
+        size_t bytes;
+        assert_int_equal(drover_dictionary_open(a, "d", 4, 4, 8, &d), 0);
+        OWN(dictionary, d);
+        assert_int_equal(drover_dictionary_put(d, "", 0, "x", 1, 0), -EINVAL);
+        assert_int_equal(drover_dictionary_put(d, "toolong", 7, "x", 1, 0), -EMSGSIZE);
+        assert_int_equal(drover_dictionary_get(d, "toolong", 7, buffer, 8, &bytes, 0), -ENOENT);
+        for (int round = 0; round < 100; round++) {
+                for (char c = 'a'; c < 'e'; c++) {
+                        char key[2] = {c, (char)('0' + round % 10)};
+                        assert_int_equal(drover_dictionary_put(d, key, 2, key, 2, 0), 0);
+                }
+                assert_int_equal(drover_dictionary_put(d, "z", 1, "x", 1, 0), -ENOSPC);
+                for (char c = 'a'; c < 'e'; c++) {
+                        char key[2] = {c, (char)('0' + round % 10)};
+                        assert_int_equal(drover_dictionary_get(d, key, 2, buffer, 1, &bytes, 0), -EMSGSIZE);
+                        assert_int_equal(bytes, 2);
+                        assert_int_equal(drover_dictionary_get(d, key, 2, buffer, 8, &bytes, 0), 0);
+                        assert_memory_equal(buffer, key, 2);
+                        assert_int_equal(drover_dictionary_remove(d, key, 2, 0), 0);
+                        assert_int_equal(drover_dictionary_remove(d, key, 2, 0), -ENOENT);
+                }
+                assert_int_equal(drover_dictionary_count(d, 0), 0);
+        }
+        assert_int_equal(drover_dictionary_consistent(d), -EINVAL);
+        fixture_free(a);
+}
+
+static void die_updating(drover_arena *a, void *user) {
+        drover_dictionary *d;
+        CHECK(drover_dictionary_open(a, "d", 4, 4, 8, &d) == 0);
+        OWN(dictionary, d);
+        CHECK(drover_dictionary_lock(d, stuck()) == 0);
+        CHECK(drover_dictionary_put(d, "a", 1, "new", 3, stuck()) == 0);
+        kill(getpid(), SIGKILL); /* "b" was to follow */
+}
+
+static void test_dictionary_owner_dies(void **state) {
+        drover_arena *a = fixture_arena(1 << 16);
+        drover_dictionary *d;
+        char buffer[8];
+        size_t bytes;
+        assert_int_equal(drover_dictionary_open(a, "d", 4, 4, 8, &d), 0);
+        OWN(dictionary, d);
+        assert_int_equal(drover_dictionary_put(d, "a", 1, "old", 3, 0), 0);
+        assert_int_equal(fixture_reap(a, fixture_fork(a, die_updating, NULL)), -SIGKILL);
+        assert_int_equal(drover_dictionary_get(d, "a", 1, buffer, 8, &bytes, stuck()), -EOWNERDEAD);
+        assert_int_equal(drover_dictionary_get(d, "a", 1, buffer, 8, &bytes, stuck()), -EOWNERDEAD);
+        assert_int_equal(drover_dictionary_consistent(d), 0);
+        assert_int_equal(drover_dictionary_get(d, "a", 1, buffer, 8, &bytes, stuck()), 0);
+        assert_memory_equal(buffer, "new", 3);
+        fixture_free(a);
+}
+
+/* ---- pipes ---- */
+
+static void test_pipe(void **state) {
+        drover_pipe *a, *b, *none;
+        char buffer[64];
+        size_t bytes;
+        int fd, passed;
+        unsigned n = 1;
+        assert_int_equal(drover_pipe_new(&a, &b), 0);
+        assert_int_equal(drover_pipe_receive(b, buffer, sizeof buffer, &bytes, NULL, NULL, 0), -EAGAIN);
+        assert_int_equal(drover_pipe_receive(b, buffer, sizeof buffer, &bytes, NULL, NULL, in_ms(5)), -ETIMEDOUT);
+        assert_int_equal(segment_create("passed", 4096, &fd), 0);
+        assert_int_equal(drover_pipe_send(a, "hello", 5, NULL, 0, 0), 0);
+        assert_int_equal(drover_pipe_send(a, "memfd", 5, &fd, 1, 0), 0);
+        assert_int_equal(drover_pipe_receive(b, buffer, sizeof buffer, &bytes, NULL, NULL, stuck()), 0);
+        assert_int_equal(bytes, 5); /* boundaries are kept */
+        assert_memory_equal(buffer, "hello", 5);
+        assert_int_equal(drover_pipe_receive(b, buffer, sizeof buffer, &bytes, &passed, &n, stuck()), 0);
+        assert_int_equal(n, 1);
+        assert_int_equal(segment_check(passed, 4096), 0);
+        close(passed);
+        assert_int_equal(drover_pipe_send(b, "x", 1, NULL, 0, 0), 0); /* duplex */
+        int r = 0;
+        while (r == 0)
+                r = drover_pipe_send(a, buffer, sizeof buffer, NULL, 0, 0);
+        assert_int_equal(r, -EAGAIN);
+        drover_pipe_free(a);
+        while ((r = drover_pipe_receive(b, buffer, sizeof buffer, &bytes, NULL, NULL, stuck())) == 0)
+                ;
+        assert_int_equal(r, -EPIPE);
+        assert_int_equal(drover_pipe_send(b, "x", 1, NULL, 0, 0), -EPIPE);
+        drover_pipe_free(b);
+        assert_int_equal(drover_pipe_new_from_fd(fd, &none), -ENOTSOCK);
+}
+
+/* ---- a hostile peer ---- */
+
+static void scribble(drover_arena *a, void *user) {
+        struct stat st;
+        CHECK(fstat(drover_arena_fd(a), &st) == 0);
+        uint64_t *words = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, drover_arena_fd(a), 0);
+        CHECK(words != MAP_FAILED);
+        unsigned seed = 7;
+        for (uint64_t i = 0;; i++) {
+                uint64_t at = ((uint64_t)rand_r(&seed) << 16 ^ (uint64_t)rand_r(&seed)) % ((uint64_t)st.st_size / 8);
+                uint64_t value = (uint64_t)rand_r(&seed) << 32 | (uint64_t)rand_r(&seed);
+                if (at < 8)
+                        continue; /* or nobody could attach */
+                __atomic_store_n(&words[at], i % 3 == 0 ? 0 : i % 3 == 1 ? value : value & 0xffffff, __ATOMIC_RELAXED);
+                atomic_fetch_add((_Atomic uint64_t *)user, 1);
+        }
+}
+
+/* Nobody who shares memory with such a peer gets sense out of it, but nobody crashes, and what looks and repairs never
+ * blocks. */
+static void test_hostile_peer(void **state) {
+        drover_arena *a = fixture_arena(1 << 16);
+        _Atomic uint64_t *n_writes = fixture_shared(4096);
+        drover_queue *q;
+        drover_dictionary *d;
+        drover_barrier *b;
+        drover_mutex *m;
+        assert_int_equal(drover_queue_open(a, "q", 8, 16, DROVER_QUEUE_FIFO, &q), 0);
+        OWN(queue, q);
+        assert_int_equal(drover_dictionary_open(a, "d", 8, 8, 8, &d), 0);
+        OWN(dictionary, d);
+        assert_int_equal(drover_barrier_open(a, "b", 3, &b), 0);
+        OWN(barrier, b);
+        assert_int_equal(drover_mutex_open(a, "m", 0, &m), 0);
+        OWN(mutex, m);
+        pid_t pid = fixture_fork(a, scribble, n_writes);
+        uint64_t end = in_ms(300);
+        for (unsigned i = 0; event_now_ns() < end || atomic_load(n_writes) < 100000; i++) {
+                struct drover_object_info infos[8];
+                struct drover_wait_info waits[8];
+                char buffer[16];
+                size_t bytes;
+                drover_arena_list(a, infos, 8);
+                drover_arena_list_waits(a, waits, 8);
+                drover_arena_find_cycle(a, waits, 8);
+                drover_arena_repair(a, 1 + i % 255);
+                drover_queue_put(q, buffer, sizeof buffer, 0);
+                drover_queue_get(q, buffer, sizeof buffer, &bytes, 0);
+                drover_queue_task_done(q);
+                drover_queue_size(q);
+                drover_dictionary_put(d, "key", 3, "value", 5, 0);
+                drover_dictionary_get(d, "key", 3, buffer, 8, &bytes, 0);
+                drover_dictionary_remove(d, "key", 3, 0);
+                drover_barrier_wait(b, 0);
+                drover_barrier_reset(b);
+                if (drover_mutex_lock(m, 0) == 0)
+                        drover_mutex_unlock(m);
+        }
+        kill(pid, SIGKILL);
+        fixture_reap(a, pid);
+        fixture_unshare((void *)n_writes, 4096);
+        fixture_free(a);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_attach),
+                cmocka_unit_test(test_too_many),
+                cmocka_unit_test(test_made_once),
+                cmocka_unit_test(test_deadlines),
+                cmocka_unit_test(test_value_and_array),
+                cmocka_unit_test(test_three_processes_update_one_dictionary),
+                cmocka_unit_test(test_dictionary_edges),
+                cmocka_unit_test(test_dictionary_owner_dies),
+                cmocka_unit_test(test_pipe),
+                cmocka_unit_test(test_hostile_peer),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
