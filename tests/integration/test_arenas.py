@@ -1,0 +1,166 @@
+"""Arenas: handed out by name on the bus and to workers; holders are killed while others wait; cycles are named and broken."""
+
+import ctypes
+import mmap
+import os
+import subprocess
+import sys
+import time
+
+import harness
+from harness import MANAGER, Drover, Test, kill, wait_for
+from sdbus import Connection, _lib, u64
+
+NOBODY = 65534
+METHODS = ("forkserver", "spawn", "fork")
+
+
+def open_arena(connection, name, size=None):
+    """(fd, bytes, created) as the reply has them; the descriptor is the caller's."""
+    if size is None:
+        m = connection.call(*MANAGER, "OpenArena", "sa{sv}", name.encode(), 0)
+    else:
+        m = connection.call(*MANAGER, "OpenArena", "sa{sv}", name.encode(), 1, b"bytes", b"t", u64(size))
+    found = {}
+    assert _lib.sd_bus_message_enter_container(m.handle, ctypes.c_char(b"a"), b"{sv}") > 0
+    while _lib.sd_bus_message_enter_container(m.handle, ctypes.c_char(b"e"), b"sv") > 0:
+        key = m.read("s")[0]
+        kind = {"memory": "h", "bytes": "t", "created": "b"}[key]
+        value = ctypes.c_uint64()
+        assert _lib.sd_bus_message_enter_container(m.handle, ctypes.c_char(b"v"), kind.encode()) > 0
+        assert _lib.sd_bus_message_read_basic(m.handle, ctypes.c_char(kind.encode()), ctypes.byref(value)) > 0
+        found[key] = value.value
+        for _ in range(2):
+            _lib.sd_bus_message_exit_container(m.handle)
+    return os.dup(found["memory"]), found["bytes"], bool(found["created"])
+
+
+class OnTheBus(Test):
+    @classmethod
+    def setUpClass(cls):
+        cls.d = Drover({"w": {"Plugin": "arenas", "Workers": 2, "StartMethod": "fork", "MaxAttempts": 1}})
+        cls.d.__enter__()
+        os.chmod(cls.d.dir, 0o711)  # so that nobody reaches the bus
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.d.__exit__(None, None, None)
+
+    def connect(self, uid=None):
+        c = Connection(self.d.bus.address, uid)
+        self.addCleanup(c.close)
+        return c
+
+    def objects(self, arena):
+        return {o["name"]: o for o in self.d.call(*MANAGER, "ListObjects", "s", arena) or []}
+
+    def remove(self, arena):
+        self.d.call(*MANAGER, "RemoveArena", "s", arena)
+
+    def test_same_memory_by_name(self):
+        a, b = self.connect(), self.connect()
+        fd1, size, created = open_arena(a, "same", 8192)
+        fd2, size2, created2 = open_arena(b, "same")
+        try:
+            self.assertEqual((size, created, size2, created2), (8192, True, 8192, False))
+            self.assertEqual(os.fstat(fd1).st_ino, os.fstat(fd2).st_ino)
+            self.assertGreater(os.fstat(fd1).st_size, size)
+        finally:
+            os.close(fd1)
+            os.close(fd2)
+        with self.assert_error("InvalidArgs", "same", "8192"):
+            a.call(*MANAGER, "OpenArena", "sa{sv}", b"same", 1, b"bytes", b"t", u64(10000))
+        self.remove("same")
+        with self.assert_error("NoSuchArena", "same"):
+            self.remove("same")
+        fd3, _, created3 = open_arena(a, "same")
+        os.close(fd3)
+        self.assertTrue(created3)
+        self.remove("same")
+
+    def test_the_memory_outlives_the_name(self):
+        c = self.connect()
+        fd, size, _ = open_arena(c, "outlives")
+        with mmap.mmap(fd, os.fstat(fd).st_size) as memory:
+            memory[-1] = 7
+            self.remove("outlives")
+            self.assertEqual(memory[-1], 7)
+            fd2, _, created = open_arena(c, "outlives", size)
+            self.assertTrue(created)
+            self.assertNotEqual(os.fstat(fd).st_ino, os.fstat(fd2).st_ino)
+            os.close(fd2)
+        os.close(fd)
+        self.remove("outlives")
+
+    def test_bad_requests(self):
+        for name in ("", "a/b", "x" * 65, "ä"):
+            with self.assert_error("InvalidArgs", "arena name"):
+                self.d.call(*MANAGER, "OpenArena", "sa{sv}", name, 0)
+        with self.assert_error("InvalidArgs", "colour"):
+            self.d.call(*MANAGER, "OpenArena", "sa{sv}", "bad", 1, "colour", "s", "red")
+        with self.assert_error("InvalidArgs", "bytes"):
+            self.d.call(*MANAGER, "OpenArena", "sa{sv}", "bad", 1, "bytes", "t", 1 << 33)
+        for member in ("ListObjects", "RemoveArena"):
+            with self.assert_error("NoSuchArena", "nowhere"):
+                self.d.call(*MANAGER, member, "s", "nowhere")
+
+    def test_a_share_of_4_gib(self):
+        c = self.connect()
+        os.close(open_arena(c, "half", 3 << 30)[0])
+        with self.assert_error("LimitsExceeded"):
+            open_arena(c, "other", 3 << 30)
+        self.remove("half")
+        with self.assert_error("LimitsExceeded"):  # this process may have it mapped
+            open_arena(c, "other", 3 << 30)
+        code = ("import sys; sys.path.insert(0, %r); import test_arenas as t; c = t.Connection(%r); "
+                "t.open_arena(c, 'third', 512 << 20)" % (os.path.dirname(os.path.abspath(__file__)), self.d.bus.address))
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=30 * harness.PATIENCE)
+        self.remove("third")
+
+    def test_many_arenas_of_one_uid(self):
+        c = self.connect(NOBODY) if os.getuid() == 0 else None
+        if not c:
+            self.skipTest("needs root, to be somebody else")
+        with self.assert_error("LimitsExceeded", str(NOBODY)):
+            for i in range(300):
+                os.close(open_arena(c, f"many{i}", 4096)[0])
+        self.assertGreaterEqual(i, 250)
+        for k in range(i):
+            c.call(*MANAGER, "RemoveArena", "s", b"many%d" % k)
+
+    def test_a_foreign_arena_is_as_unknown_as_a_missing_one(self):
+        if os.getuid() != 0:
+            self.skipTest("needs root, to be somebody else")
+        other, mine = self.connect(NOBODY), self.connect()
+        fd, _, created = open_arena(mine, "private")
+        fd2, _, created2 = open_arena(other, "private2")
+        self.assertTrue(created and created2)
+        for member in (b"ListObjects", b"RemoveArena"):
+            with self.assert_error("NoSuchArena"):
+                other.call(*MANAGER, member.decode(), "s", b"private")
+        self.d.call(*MANAGER, "ListObjects", "s", f"{NOBODY}/private2")
+        with self.assert_error("NoSuchArena"):
+            self.d.call(*MANAGER, "ListObjects", "s", "private2")
+        os.close(fd)
+        os.close(fd2)
+        self.remove("private")
+        self.remove(f"{NOBODY}/private2")
+
+    def test_workers_and_programs_share(self):
+        self.assertEqual(self.d.run("w", "put", arena="shared", name="q"), {"outcome": "0"})
+        self.assertEqual(self.objects("shared")["q"]["type"], "queue")
+        fd, _, created = open_arena(self.connect(), "shared")
+        os.close(fd)
+        self.assertFalse(created)
+        self.assertEqual(self.d.run("w", "take", arena="shared", kind="queue", name="q", hold_ms=0), {"outcome": "0"})
+        self.assertEqual(self.objects("init"), {})
+
+    def test_a_worker_is_told_why_not(self):
+        self.assertEqual(self.d.run("w", "fd", arena="no/name", bytes=0), {"outcome": "EINVAL"})
+        self.assertEqual(self.d.run("w", "fd", arena="x" * 65, bytes=0), {"outcome": "EINVAL"})
+        self.assertEqual(self.d.run("w", "fd", arena="huge", bytes=1 << 40), {"outcome": "EINVAL"})
+        self.assertEqual(self.d.run("w", "fd", arena="fine", bytes=1), {"outcome": "0"})
+
+
+if __name__ == "__main__":
+    harness.main()
