@@ -138,15 +138,18 @@ static bool waiting_is_in(struct arena *a, pid_t pid) {
         return false;
 }
 
-void waiting_break_cycles(struct supervisor *s, pid_t pid) {
+bool waiting_break_cycles(struct supervisor *s, pid_t pid) {
         struct arena *a;
+        bool is_waiting = false;
         for (size_t i = 0; (a = arenas_opened_by(supervisor_arenas(s), pid, i)); i++) {
                 const struct drover_wait_info *waits;
                 bool is_new;
                 if (!waiting_is_in(a, pid))
                         continue;
+                is_waiting = true;
                 size_t n = arena_find_cycle(a, &waits, &is_new);
                 if (n > 0 && is_new)
                         waiting_log_cycle(s, a, waits, n);
         }
+        return is_waiting;
 }
