@@ -5,7 +5,6 @@ import mmap
 import os
 import subprocess
 import sys
-import time
 
 import harness
 from harness import MANAGER, Drover, Test, kill, wait_for
@@ -160,6 +159,124 @@ class OnTheBus(Test):
         self.assertEqual(self.d.run("w", "fd", arena="x" * 65, bytes=0), {"outcome": "EINVAL"})
         self.assertEqual(self.d.run("w", "fd", arena="huge", bytes=1 << 40), {"outcome": "EINVAL"})
         self.assertEqual(self.d.run("w", "fd", arena="fine", bytes=1), {"outcome": "0"})
+
+
+class Deaths(Test):
+    """Who holds something is killed while another waits for it."""
+
+    # kind of the holder, kind of who waits, how that one's wait ends, has the object an owner
+    CASES = (
+        ("mutex", "mutex", "EOWNERDEAD", True),
+        ("recursive", "recursive", "EOWNERDEAD", True),
+        ("rwlock-write", "rwlock-write", "EOWNERDEAD", True),
+        ("rwlock-read", "rwlock-write", "0", False),
+        ("array", "array", "EOWNERDEAD", True),
+        ("dictionary", "dictionary", "EOWNERDEAD", True),
+        ("permits", "permits", "0", False),
+        ("queue", "queue", "0", False),
+        ("barrier", "barrier", "EPIPE", False),
+    )
+
+    def object(self, name):
+        """As droverctl shows it."""
+        r = self.d.ctl("list-objects", "--json=short", "deaths")
+        return {o["name"]: o for o in harness.json.loads(r.stdout)}[name]
+
+    def take(self, kind, name, hold_ms):
+        return self.d.submit("w", "take", arena="deaths", kind=kind, name=name, hold_ms=hold_ms)
+
+    def wait_waiters(self, name, n):
+        return wait_for(lambda: (o := self.object(name))["waiters"] == n and o, 10, f"{n} wait for {name}")
+
+    def check_death(self, kind, waiting_kind, outcome, has_owner):
+        d, name = self.d, f"the-{kind}"
+        if kind == "queue":
+            d.run("w", "put", arena="deaths", name=name)
+        holder_id, holder = self.take(kind, name, 60000)
+        if kind == "barrier":
+            self.wait_waiters(name, 1)
+        else:
+            wait_for(lambda: d.job(holder)["Progress"][0] == 1, 10, "it is held")
+        waiter_id, waiter = self.take(waiting_kind, name, 0)
+        before = self.wait_waiters(name, 2 if kind == "barrier" else 1)
+        pid = d.job(holder)["WorkerPid"]
+        if has_owner:
+            self.assertEqual((before["owner-pid"], before["owner-job"]), (pid, holder_id))
+            self.assertEqual(before["owner-worker"], next(row[0] for row in d.list_workers("w") if row[3] == pid))
+        why = d.ctl("why", waiter_id).stdout
+        self.assertRegex(why, rf"It waits for \S+( mutex)? deaths/{name}.* for \d+\.\d s")
+        if has_owner:
+            self.assertIn(f"held by worker {before['owner-worker']} (job {holder_id})", why)
+        kill(pid)
+        self.assertEqual(d.wait_job(waiter), "done")
+        self.assertEqual(d.result(waiter)["result"], {"outcome": outcome})
+        self.assertEqual(d.wait_job(holder), "poisoned")
+        after = self.wait_waiters(name, 0)
+        self.assertEqual((after["owner-pid"], after["inconsistent"]), (0, False))
+        self.assertGreaterEqual(after["deaths-repaired"], 1)
+        self.assertIn(name, d.ctl("list-objects", "deaths").stdout)
+        d.wait_workers("w", 2)
+
+    def check_all(self, method):
+        with Drover({"w": {"Plugin": "arenas", "Workers": 2, "StartMethod": method, "MaxAttempts": 1}}) as self.d:
+            for case in self.CASES:
+                with self.subTest(case[0]):
+                    self.check_death(*case)
+
+    def test_by_start_method_forkserver(self):
+        self.check_all("forkserver")
+
+    def test_by_start_method_spawn(self):
+        self.check_all("spawn")
+
+    def test_by_start_method_fork(self):
+        self.check_all("fork")
+
+    def test_a_program_on_the_bus_is_repaired_too(self):
+        """It opens the arena, says who it is in a place of it, and is killed while it holds the mutex."""
+        with Drover({"w": {"Plugin": "arenas", "Workers": 1, "MaxAttempts": 1}}) as self.d:
+            r = subprocess.Popen([f"{harness.BUILD}/tests/integration/arena-holder", "deaths", "mutex"], env=self.d.env(),
+                                 stdout=subprocess.PIPE, text=True)
+            self.assertEqual(r.stdout.readline(), "held\n")
+            _, waiter = self.take("mutex", "mutex", 0)
+            self.assertEqual(self.wait_waiters("mutex", 1)["owner-pid"], r.pid)
+            self.assertIn(f"held by process {r.pid}", self.d.workers("w")[0]["WaitingFor"])
+            r.kill()
+            self.assertEqual(self.d.wait_job(waiter), "done")
+            self.assertEqual(self.d.result(waiter)["result"], {"outcome": "EOWNERDEAD"})
+            r.wait()
+            r.stdout.close()
+
+
+class Cycles(Test):
+    def test_two_locks_two_workers(self):
+        """Named in one line, and broken within 100 ms of the soft limit."""
+        soft_us = 300000
+        with Drover({"w": {"Plugin": "arenas", "Workers": 2, "MaxAttempts": 1}}) as d:
+            jobs = [d.submit("w", "cross", {"soft-timeout": soft_us}, arena="x", first=a, second=b) for a, b in ("ab", "ba")]
+            for _, path in jobs:
+                self.assertEqual(d.wait_job(path), "done")
+            self.assertEqual(sorted(d.result(path)["result"]["outcome"] for _, path in jobs), ["0", "EDEADLK"])
+            started = max(d.job(path)["StartedUSec"] for _, path in jobs)
+            finished = max(d.job(path)["FinishedUSec"] for _, path in jobs)
+            self.assertGreaterEqual(finished - started, 0)
+            self.assertLess(finished - started, soft_us + 100000 * harness.PATIENCE)
+            lines = [line for line in d.log().splitlines() if "a cycle of" in line]
+            self.assertEqual(len(lines), 1, lines)
+            for _id, _ in jobs:
+                self.assertIn(f"(job {_id})", lines[0])
+            for lock in "ab":
+                self.assertRegex(lines[0], rf"waits for mutex x/{lock} held by worker \d+ \(job \d+\)")
+            self.assertIn("EDEADLK", lines[0])
+
+    def test_slow_holders_are_no_cycle(self):
+        with Drover({"w": {"Plugin": "arenas", "Workers": 2, "MaxAttempts": 1}}) as d:
+            _, first = d.submit("w", "take", arena="x", kind="mutex", name="m", hold_ms=600)
+            wait_for(lambda: d.job(first)["Progress"][0] == 1, 10, "it is held")
+            _, second = d.submit("w", "take", {"soft-timeout": 50000}, arena="x", kind="mutex", name="m", hold_ms=0)
+            self.assertEqual(d.wait_job(second), "done")
+            self.assertEqual(d.result(second)["result"], {"outcome": "0"})
+            self.assertNotIn("a cycle", d.log())
 
 
 if __name__ == "__main__":

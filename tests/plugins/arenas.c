@@ -78,7 +78,7 @@ static int take_item(struct thing *t) {
 static int give_item(struct thing *t) { return drover_queue_task_done(t->queue); }
 
 static int open_barrier(struct thing *t, const char *name) {
-        return drover_barrier_open(t->arena, name, 2, &t->barrier);
+        return drover_barrier_open(t->arena, name, 3, &t->barrier);
 }
 static int take_barrier(struct thing *t) {
         int r = drover_barrier_wait(t->barrier, DROVER_FOREVER);
@@ -165,6 +165,7 @@ static int take(drover_job *job) {
         if (r == -EOWNERDEAD && k->consistent)
                 k->consistent(&t);
         if (r == 0 || r == -EOWNERDEAD) {
+                drover_progress(job, 1, 1, "holds");
                 hold(job, ms);
                 if (k->give)
                         k->give(&t);
