@@ -122,20 +122,19 @@ static int arenas_check_share(struct arenas *as, uid_t uid, uint64_t bytes, stru
         return 0;
 }
 
-/* Made by a participant that leaves at once: from then on we only look. */
 static int arena_make_memory(const char *name, uint64_t bytes, struct drover_arena **ret) {
         char label[sizeof("drover-arena-") + POOL_NAME_MAX];
-        struct drover_arena *maker;
+        int fd;
         snprintf(label, sizeof(label), "drover-arena-%s", name);
-        int r = drover_arena_create(label, bytes, &maker);
+        int r = arena_make(label, bytes, &fd);
         if (r < 0)
                 return r;
-        r = arena_watch(drover_arena_fd(maker), ret);
-        drover_arena_free(maker);
+        r = arena_watch(fd, ret);
+        close(fd);
         return r;
 }
 
-static int arena_make(struct arenas *as, const struct arena_request *q, struct arena **ret, struct fault *f) {
+static int arena_new(struct arenas *as, const struct arena_request *q, struct arena **ret, struct fault *f) {
         uint64_t bytes = q->bytes ? q->bytes : ARENAS_DEFAULT_BYTES;
         if (bytes > ARENAS_BYTES_PER_UID - ARENA_FIRST_OBJECT) {
                 fault_set(f, FAULT_INVALID_ARGS, "bytes=%llu: an arena has at most %llu", (unsigned long long)bytes,
@@ -277,7 +276,7 @@ int arenas_open(struct arenas *as, const struct arena_request *q, struct arena_o
         }
         struct arena *a = arenas_find(as, q->uid, q->name);
         bool is_created = !a;
-        int r = a ? 0 : arena_make(as, q, &a, f);
+        int r = a ? 0 : arena_new(as, q, &a, f);
         if (r < 0)
                 return r;
         if (q->bytes > a->bytes) {

@@ -34,6 +34,11 @@ def open_arena(connection, name, size=None):
     return os.dup(found["memory"]), found["bytes"], bool(found["created"])
 
 
+def worker_of(d, job):
+    """The pid that runs it, as soon as one does."""
+    return wait_for(lambda: (p := d.job(job))["State"] == "running" and p["WorkerPid"], 10, f"{job} runs")
+
+
 class OnTheBus(Test):
     @classmethod
     def setUpClass(cls):
@@ -199,7 +204,7 @@ class Deaths(Test):
             wait_for(lambda: d.job(holder)["Progress"][0] == 1, 10, "it is held")
         waiter_id, waiter = self.take(waiting_kind, name, 0)
         before = self.wait_waiters(name, 2 if kind == "barrier" else 1)
-        pid = d.job(holder)["WorkerPid"]
+        pid = worker_of(d, holder)
         if has_owner:
             self.assertEqual((before["owner-pid"], before["owner-job"]), (pid, holder_id))
             self.assertEqual(before["owner-worker"], next(row[0] for row in d.list_workers("w") if row[3] == pid))
@@ -277,6 +282,95 @@ class Cycles(Test):
             self.assertEqual(d.wait_job(second), "done")
             self.assertEqual(d.result(second)["result"], {"outcome": "0"})
             self.assertNotIn("a cycle", d.log())
+
+
+class Examples(Test):
+    """The programs in plugins/ that share something, under each start method."""
+
+    def grid(self, plugin, check, workers=3, **keys):
+        for method in METHODS:
+            with self.subTest(method):
+                with Drover({"p": {"Plugin": plugin, "Workers": workers, "StartMethod": method, **keys}}) as self.d:
+                    check()
+
+    def objects(self, arena):
+        return {o["name"]: o for o in self.d.call(*MANAGER, "ListObjects", "s", arena)}
+
+    def test_bank_account(self):
+        def check():
+            lines = "".join("account=shared amount=1\n" for _ in range(100))
+            r = self.d.ctl("map", "p", "deposit", input=lines)
+            self.assertEqual(r.returncode, 0, r.stderr)
+            self.assertEqual(sorted(int(line.rpartition("=")[2]) for line in r.stdout.splitlines()), list(range(1, 101)))
+            self.assertEqual(self.d.run("p", "balance", account="shared"), {"balance": 100})
+        self.grid("bank", check)
+
+    def test_bank_with_withdrawals(self):
+        def check():
+            d = self.d
+            waiting = [d.submit("p", "withdraw", account="w", amount=60)[1] for _ in range(2)]
+            wait_for(lambda: self.objects("bank").get("w.funds", {}).get("waiters") == 2, 10, "two wait for funds")
+            # Their wait is cut into slices, so not every look sees them in it.
+            wait_for(lambda: any(w["WaitingFor"].startswith("condition bank/w.funds for ") for w in d.workers("p")), 10, "it is told")
+            self.assertEqual(d.run("p", "deposit", account="w", amount=70), {"balance": 70})
+            done = wait_for(lambda: [path for path in waiting if d.job(path)["State"] == "done"], 10, "one was paid")
+            self.assertEqual(len(done), 1)
+            self.assertEqual(d.run("p", "balance", account="w"), {"balance": 10})
+            d.run("p", "deposit", account="w", amount=50)
+            self.assertEqual([d.wait_job(path) for path in waiting], ["done", "done"])
+            self.assertEqual(d.run("p", "balance", account="w"), {"balance": 0})
+            _, poor = d.submit("p", "withdraw", account="w", amount=1)
+            worker_of(d, poor)
+            d.call(poor, "org.drover1.Job", "Cancel", "s", "ask")
+            self.assertEqual(d.wait_job(poor), "cancelled")
+        self.grid("bank", check)
+
+    def test_bank_survives_its_tellers(self):
+        def check():
+            d = self.d
+            _, waits = d.submit("p", "withdraw", account="k", amount=1)
+            wait_for(lambda: self.objects("bank").get("k.funds", {}).get("waiters") == 1, 10, "it waits for funds")
+            kill(worker_of(d, waits))
+            self.assertEqual(d.wait_job(waits), "lost")
+            self.assertEqual(d.run("p", "deposit", account="k", amount=5), {"balance": 5})
+            wait_for(lambda: self.objects("bank")["k.funds"]["waiters"] == 0, 10, "nobody waits any more")
+        self.grid("bank", check)
+
+    def stages(self, run, n, slow_ms=0):
+        return [self.d.submit("p", stage, run=run, n=n, slow_ms=slow_ms)[1] for stage in ("put_away", "dry", "wash")]
+
+    def test_dishes_as_processes(self):
+        def check():
+            jobs = self.stages("a", 50)
+            self.assertEqual([self.d.wait_job(job) for job in jobs], ["done"] * 3)
+            self.assertEqual(self.d.result(jobs[0])["result"], {"shelf": 50})
+        self.grid("dishes", check)
+
+    def test_dishes_as_threads(self):
+        self.grid("dishes", lambda: self.assertEqual(self.d.run("p", "together", run="a", n=50, slow_ms=0), {"shelf": 50}))
+
+    def test_dishes_when_a_stage_is_killed(self):
+        """What was leased to it comes back, and its next attempt goes on."""
+        def check():
+            d = self.d
+            jobs = self.stages("k", 30, slow_ms=10)
+            for job in jobs[:2]:
+                kill(worker_of(d, job))
+            self.assertEqual([d.wait_job(job) for job in jobs], ["done"] * 3)
+            self.assertEqual(d.result(jobs[0])["result"], {"shelf": 30})
+            self.assertEqual([d.job(job)["Attempt"] for job in jobs], [2, 2, 1])
+        self.grid("dishes", check, MaxAttempts=3)
+
+    def test_producer_and_consumer(self):
+        def check():
+            d = self.d
+            _, consumer = d.submit("p", "consume")
+            self.assertEqual(d.run("p", "produce", n=5), {"sum": 15})
+            self.assertEqual(d.job(consumer)["State"], "running")
+            self.assertEqual(d.call(consumer, "org.drover1.Job", "Cancel", "s", "ask"), "asked")
+            self.assertEqual(d.wait_job(consumer), "cancelled")
+            self.assertEqual(self.objects("producer")["items"]["waiters"], 0)
+        self.grid("producer", check, workers=2)
 
 
 if __name__ == "__main__":
