@@ -58,9 +58,11 @@ static int on_first(sd_bus_message *m, void *user, sd_bus_error *e) {
 int peer_ask_process(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn) {
         int r = peer_hold(p, m, fn);
 
-        if (r >= 0 && !p->process.query)
-                r = ask(p, on_first);
-        return r < 0 ? r : 1;
+        if (r < 0)
+                return r;
+        if (!p->process.query && ask(p, on_first) < 0)
+                forget(p);
+        return 1;
 }
 
 void peer_forget_process(struct bus_peer *p) {

@@ -79,8 +79,7 @@ static struct bus_held *take_held(struct bus_peer *p) {
         return all;
 }
 
-static void drop_held(struct bus_peer *p, struct bus_held *h) {
-        p->n_calls--;
+static void drop_held(struct bus_held *h) {
         sd_bus_message_unref(h->message);
         free(h);
 }
@@ -90,8 +89,9 @@ void peer_run_held(struct bus_peer *p) {
 
         for (struct bus_held *h = take_held(p); h; h = next) { /* a call may be held again, for something else */
                 next = h->next;
+                p->n_calls--; /* before: it may count as waiting for something else then */
                 bus_run_held(p->bus, p, h->message, h->fn);
-                drop_held(p, h);
+                drop_held(h);
         }
 }
 
@@ -105,8 +105,9 @@ void peer_fail_held(struct bus_peer *p, const char *error, const char *format, .
         va_end(ap);
         for (struct bus_held *h = take_held(p); h; h = next) {
                 next = h->next;
+                p->n_calls--;
                 sd_bus_reply_method_errorf(h->message, error, "%s", text);
-                drop_held(p, h);
+                drop_held(h);
         }
 }
 

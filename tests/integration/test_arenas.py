@@ -1,6 +1,7 @@
 """Arenas: handed out by name on the bus and to workers; holders are killed while others wait; cycles are named and broken."""
 
 import ctypes
+import json
 import mmap
 import os
 import subprocess
@@ -183,9 +184,10 @@ class Deaths(Test):
     )
 
     def object(self, name):
-        """As droverctl shows it."""
+        """As droverctl shows it; nobody waits for what is not there yet."""
         r = self.d.ctl("list-objects", "--json=short", "deaths")
-        return {o["name"]: o for o in harness.json.loads(r.stdout)}[name]
+        objects = json.loads(r.stdout) if r.returncode == 0 else []
+        return {o["name"]: o for o in objects}.get(name, {"waiters": -1})
 
     def take(self, kind, name, hold_ms):
         return self.d.submit("w", "take", arena="deaths", kind=kind, name=name, hold_ms=hold_ms)
@@ -294,7 +296,7 @@ class Examples(Test):
                     check()
 
     def objects(self, arena):
-        return {o["name"]: o for o in self.d.call(*MANAGER, "ListObjects", "s", arena)}
+        return {o["name"]: o for o in self.d.call(*MANAGER, "ListObjects", "s", arena) or []}
 
     def test_bank_account(self):
         def check():
