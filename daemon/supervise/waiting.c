@@ -47,27 +47,36 @@ static void waiting_add_name(struct waiting_text *t, const char *name) {
         waiting_add(t, "%s", clean);
 }
 
-static void waiting_add_process(struct waiting_text *t, struct supervisor *s, pid_t pid) {
+struct waiting_process {
+        pid_t pid;
+        uint64_t worker, job; /* 0 = none */
+};
+
+static struct waiting_process waiting_look_up(struct supervisor *s, pid_t pid) {
         struct worker *w = supervisor_find_worker_by_pid(s, pid);
-        struct worker_info info;
-        if (!w) {
-                waiting_add(t, "process %d", (int)pid);
-                return;
-        }
-        worker_get_info(w, &info);
-        waiting_add(t, "worker %" PRIu64, info.id);
-        if (info.current_job)
-                waiting_add(t, " (job %" PRIu64 ")", info.current_job);
+        struct worker_info info = {0};
+        if (w)
+                worker_get_info(w, &info);
+        return (struct waiting_process){pid, info.id, info.current_job};
 }
 
-static void waiting_add_wait(struct waiting_text *t, struct supervisor *s, const struct arena *a,
-                             const struct drover_wait_info *w) {
+static void waiting_add_process(struct waiting_text *t, const struct waiting_process *p) {
+        if (p->worker == 0)
+                waiting_add(t, "process %d", (int)p->pid);
+        else
+                waiting_add(t, "worker %" PRIu64, p->worker);
+        if (p->job)
+                waiting_add(t, " (job %" PRIu64 ")", p->job);
+}
+
+static void waiting_add_wait(struct waiting_text *t, const struct arena *a, const struct drover_wait_info *w,
+                             const struct waiting_process *owner) {
         waiting_add_name(t, w->type);
         waiting_add(t, " %s/", arena_name(a));
         waiting_add_name(t, w->object);
         if (w->owner_pid) {
                 waiting_add(t, " held by ");
-                waiting_add_process(t, s, w->owner_pid);
+                waiting_add_process(t, owner);
         }
 }
 
@@ -101,55 +110,79 @@ void waiting_describe(struct supervisor *s, pid_t pid, char *text, size_t bytes)
         for (int hop = 0; a && hop < WAITING_MAX_HOPS; hop++) {
                 if (hop > 0)
                         waiting_add(&t, ", which waits for ");
-                waiting_add_wait(&t, s, a, &w);
+                const struct waiting_process owner = waiting_look_up(s, w.owner_pid);
+                waiting_add_wait(&t, a, &w, &owner);
                 waiting_add_duration(&t, w.since_ns);
                 a = w.owner_pid && (w.owner_pid != pid || hop == 0) ? waiting_find(s, w.owner_pid, w.owner_thread, &w)
                                                                     : NULL;
         }
 }
 
-static void waiting_log_cycle(struct supervisor *s, const struct arena *a, const struct drover_wait_info *waits,
-                              size_t n) {
-        char text[1000];
-        struct waiting_text t = {text, sizeof(text) - 1};
-        size_t youngest = 0;
-        for (size_t i = 0; i < n; i++) {
-                waiting_add(&t, i == 0 ? "" : ", which waits for ");
-                if (i == 0) {
-                        waiting_add_process(&t, s, waits[i].pid);
-                        waiting_add(&t, " waits for ");
-                }
-                waiting_add_wait(&t, s, a, &waits[i]);
-                if (waits[i].since_ns > waits[youngest].since_ns)
-                        youngest = i;
-        }
-        waiting_add(&t, "; the youngest wait, of ");
-        waiting_add_process(&t, s, waits[youngest].pid);
-        waiting_add(&t, ", ends with EDEADLK");
-        log_warning("a cycle of %zu waits: %s", n, text);
+/* ---- cycles ---- */
+
+enum { WAITING_MAX_PROCESSES = 256 };
+
+/* Who waits in an arena, with the jobs they run: taken before a cycle is broken, because after that they go on. */
+struct waiting_processes {
+        size_t n;
+        struct waiting_process of[WAITING_MAX_PROCESSES];
+};
+
+static struct waiting_process waiting_recall(const struct waiting_processes *all, pid_t pid) {
+        for (size_t i = 0; i < all->n; i++)
+                if (all->of[i].pid == pid)
+                        return all->of[i];
+        return (struct waiting_process){.pid = pid};
 }
 
-static bool waiting_is_in(struct arena *a, pid_t pid) {
+/* true if `pid` is among them. */
+static bool waiting_take_names(struct supervisor *s, struct arena *a, pid_t pid, struct waiting_processes *ret) {
         const struct drover_wait_info *waits;
         size_t n = arena_list_waits(a, &waits);
-        for (size_t i = 0; i < n; i++)
-                if (waits[i].pid == pid)
+        ret->n = 0;
+        for (size_t i = 0; i < n && ret->n < WAITING_MAX_PROCESSES; i++)
+                if (waiting_recall(ret, waits[i].pid).worker == 0)
+                        ret->of[ret->n++] = waiting_look_up(s, waits[i].pid);
+        for (size_t i = 0; i < ret->n; i++)
+                if (ret->of[i].pid == pid)
                         return true;
         return false;
 }
 
+static void waiting_log_cycle(const struct waiting_processes *all, const struct arena *a,
+                              const struct drover_wait_info *waits, size_t n) {
+        char text[1000];
+        struct waiting_text t = {text, sizeof(text) - 1};
+        struct waiting_process p = waiting_recall(all, waits[0].pid);
+        size_t youngest = 0;
+        waiting_add_process(&t, &p);
+        for (size_t i = 0; i < n; i++) {
+                p = waiting_recall(all, waits[i].owner_pid);
+                waiting_add(&t, i == 0 ? " waits for " : ", which waits for ");
+                waiting_add_wait(&t, a, &waits[i], &p);
+                if (waits[i].since_ns > waits[youngest].since_ns)
+                        youngest = i;
+        }
+        p = waiting_recall(all, waits[youngest].pid);
+        waiting_add(&t, "; the youngest wait, of ");
+        waiting_add_process(&t, &p);
+        waiting_add(&t, ", ends with EDEADLK");
+        log_warning("a cycle of %zu waits: %s", n, text);
+}
+
 bool waiting_break_cycles(struct supervisor *s, pid_t pid) {
+        static struct waiting_processes all; /* one thread, one arena at a time */
         struct arena *a;
         bool is_waiting = false;
         for (size_t i = 0; (a = arenas_opened_by(supervisor_arenas(s), pid, i)); i++) {
                 const struct drover_wait_info *waits;
                 bool is_new;
-                if (!waiting_is_in(a, pid))
+                if (!waiting_take_names(s, a, pid, &all))
                         continue;
                 is_waiting = true;
                 size_t n = arena_find_cycle(a, &waits, &is_new);
                 if (n > 0 && is_new)
-                        waiting_log_cycle(s, a, waits, n);
+                        waiting_log_cycle(&all, a, waits, n);
         }
         return is_waiting;
 }
