@@ -100,6 +100,7 @@ enum worker_order_type {
         ORDER_CHANNEL,   /* descriptors: channel memory, its done eventfd; channel `channel` of bell `bell` */
         ORDER_DROP,      /* unmap channel `channel` → REPORT_DROPPED */
         ORDER_DROP_BELL,
+        ORDER_ARENA, /* the answer to REPORT_ARENA: descriptor: its memory, `arena_bytes`; or none, and `error` */
 };
 
 struct worker_order {
@@ -110,12 +111,16 @@ struct worker_order {
         uint32_t model;            /* SETUP: 1 = process */
         uint64_t id;               /* SETUP: D-Bus id of the worker */
         char pool[72];
+        int32_t error;             /* ARENA: errno, positive; 0 = fine */
+        uint32_t reserved;
+        uint64_t arena_bytes;      /* ARENA */
 };
 
 enum worker_report_type {
         REPORT_READY = 1, /* schema text behind the struct */
         REPORT_FAILED,    /* init failed: reason, error, text; the worker exits next */
         REPORT_DROPPED,   /* channel */
+        REPORT_ARENA,     /* wants the arena named in `text`, of `arena_bytes` (0 = as it is) → ORDER_ARENA; one at a time */
 };
 
 struct worker_report {
@@ -127,6 +132,7 @@ struct worker_report {
         uint32_t reserved;
         char sandbox[64]; /* READY: layers that are on, e.g. "seccomp,landlock:7,no-new-privs,rlimits" */
         char text[WIRE_TEXT];
+        uint64_t arena_bytes;
 };
 
 /* Descriptors of an exec'd drover-worker, whatever its role. */

@@ -1,9 +1,10 @@
-/* org.drover1.Manager: the object at the root. Run, Submit and OpenChannel are in run.c. */
+/* org.drover1.Manager: the object at the root. Run, Submit and OpenChannel are in run.c, arenas in arena.c. */
 #include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/bus/arena.h"
 #include "daemon/bus/run.h"
 #include "daemon/bus/value.h"
 #include "ipc/words.h"
@@ -324,6 +325,9 @@ static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
                 {"ListDeaths", method_list_deaths},
                 {"CreatePool", method_create_pool},
                 {"RemovePool", method_remove_pool},
+                {"OpenArena", arena_method_open},
+                {"RemoveArena", arena_method_remove},
+                {"ListObjects", arena_method_list_objects},
                 {"GetJob", method_get_job},
                 {"Reload", method_reload},
                 {"Subscribe", method_subscribe},
@@ -348,7 +352,7 @@ static int get_words(sd_bus *bus, const char *path, const char *interface, const
                 return sd_bus_message_append(reply, "as", 3, "forkserver", "spawn", "fork");
         if (strcmp(name, "Models") == 0)
                 return sd_bus_message_append(reply, "as", 1, "process");
-        return sd_bus_message_append(reply, "as", 4, "channels", "raw", "forkserver", "sandbox");
+        return sd_bus_message_append(reply, "as", 5, "channels", "raw", "forkserver", "sandbox", "arenas");
 }
 
 static int get_count(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
@@ -382,6 +386,9 @@ const sd_bus_vtable manager_vtable[] = {
         METHOD("ListDeaths", ("s", pool, "u", n), ("aa{sv}", deaths)),
         METHOD("CreatePool", ("s", name, "a{sv}", settings, "t", flags), ("o", path)),
         METHOD("RemovePool", ("s", name, "t", flags), (NULL)),
+        METHOD("OpenArena", ("s", name, "a{sv}", options), ("a{sv}", arena)),
+        METHOD("RemoveArena", ("s", name), (NULL)),
+        METHOD("ListObjects", ("s", arena), ("aa{sv}", objects)),
         METHOD("GetJob", ("t", id), ("o", path)),
         METHOD("Reload", ("t", flags), ("a(sss)", changes)),
         METHOD("Subscribe", (NULL), (NULL)),

@@ -10,6 +10,7 @@
 #include "daemon/bus/peer.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,6 +50,7 @@ static struct bus_peer *peer_free(struct bus_peer *p) {
                 sd_bus_message_unref(h->message);
                 free(h);
         }
+        peer_forget_process(p);
         sd_bus_slot_unref(p->query);
         sd_bus_slot_unref(p->match);
         free(p);
@@ -69,30 +71,59 @@ static int on_owner_changed(sd_bus_message *m, void *user, sd_bus_error *e) {
         return 0;
 }
 
+static struct bus_held *take_held(struct bus_peer *p) {
+        struct bus_held *all = p->held;
+
+        p->held = NULL;
+        p->held_tail = &p->held;
+        return all;
+}
+
+static void drop_held(struct bus_held *h) {
+        sd_bus_message_unref(h->message);
+        free(h);
+}
+
+void peer_run_held(struct bus_peer *p) {
+        struct bus_held *next;
+
+        for (struct bus_held *h = take_held(p); h; h = next) { /* a call may be held again, for something else */
+                next = h->next;
+                p->n_calls--; /* before: it may count as waiting for something else then */
+                bus_run_held(p->bus, p, h->message, h->fn);
+                drop_held(h);
+        }
+}
+
+void peer_fail_held(struct bus_peer *p, const char *error, const char *format, ...) {
+        struct bus_held *next;
+        char text[200];
+        va_list ap;
+
+        va_start(ap, format);
+        vsnprintf(text, sizeof(text), format, ap);
+        va_end(ap);
+        for (struct bus_held *h = take_held(p); h; h = next) {
+                next = h->next;
+                p->n_calls--;
+                sd_bus_reply_method_errorf(h->message, error, "%s", text);
+                drop_held(h);
+        }
+}
+
 static int on_uid(sd_bus_message *m, void *user, sd_bus_error *e) {
         struct bus_peer *p = user;
-        struct bus *b = p->bus;
-        struct bus_held *h;
         uint32_t uid;
 
         p->query = sd_bus_slot_unref(p->query);
         if (sd_bus_message_is_method_error(m, NULL) || sd_bus_message_read(m, "u", &uid) < 0) {
-                for (h = p->held; h; h = h->next)
-                        sd_bus_reply_method_errorf(h->message, SD_BUS_ERROR_ACCESS_DENIED,
-                                                   "the bus does not say who %s is", p->name);
+                peer_fail_held(p, SD_BUS_ERROR_ACCESS_DENIED, "the bus does not say who %s is", p->name);
                 peer_free(p);
                 return 0;
         }
         p->uid = uid;
         p->is_known = true;
-        while ((h = p->held)) {
-                p->held = h->next;
-                p->n_calls--;
-                bus_run_held(b, p, h->message, h->fn);
-                sd_bus_message_unref(h->message);
-                free(h);
-        }
-        p->held_tail = &p->held;
+        peer_run_held(p);
         return 0;
 }
 
@@ -144,6 +175,7 @@ int peer_get(struct bus *b, const char *name, struct bus_peer **ret) {
                 return -ENOMEM;
         p->bus = b;
         p->held_tail = &p->held;
+        p->process.pidfd = p->process.opened = -1;
         memcpy(p->name, name, bytes);
         TAILQ_INIT(&p->calls);
         p->next = *bucket;

@@ -19,6 +19,11 @@ struct bus_peer {
         struct bus_held *held, **held_tail;
         struct bus_call_list calls;
         sd_bus_slot *match, *query;
+        struct { /* peer-process.c */
+                pid_t pid;
+                int pidfd, opened; /* -1: not known yet; `opened` becomes pidfd when it is certain whose it is */
+                sd_bus_slot *query;
+        } process;
         char name[];
 };
 
@@ -27,6 +32,13 @@ int peer_get(struct bus *b, const char *name, struct bus_peer **ret);
 struct bus_peer *peer_find(struct bus *b, const char *name);
 /* Keeps the message until the uid is known, then bus_run_held. */
 int peer_hold(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn);
+/* What was held, in order: runs, or is answered by an error. */
+void peer_run_held(struct bus_peer *p);
+void peer_fail_held(struct bus_peer *p, const char *error, const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
+/* Holds the call back until p->process.pidfd is there. 1, or an error. */
+int peer_ask_process(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn);
+void peer_forget_process(struct bus_peer *p);
 void peer_subscribe(struct bus_peer *p, bool is_subscribed);
 bool peer_may_see(const struct bus_peer *p, uid_t owner);
 void peer_free_all(struct bus *b);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "daemon/bus/peer.h"
+#include "daemon/supervise/waiting.h"
 
 /* ---- methods ---- */
 
@@ -65,7 +66,8 @@ static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
 struct worker_view {
         struct worker_info info;
         uint32_t pid;
-        const char *pool, *start_method, *state, *waiting_for;
+        const char *pool, *start_method, *state;
+        char waiting_for[400];
 };
 
 static const struct bus_property properties[] = {
@@ -76,8 +78,7 @@ static const struct bus_property properties[] = {
         {"State", "s", offsetof(struct worker_view, state)},
         {"SandboxLevel", "s", offsetof(struct worker_view, info.sandbox)},
         {"Status", "s", offsetof(struct worker_view, info.status), .is_inline = true},
-        {"WaitingFor", "s",
-         offsetof(struct worker_view, waiting_for)}, /* what jobs wait for comes with the sharing objects */
+        {"WaitingFor", "s", offsetof(struct worker_view, waiting_for), .is_inline = true},
         {"JobsDone", "t", offsetof(struct worker_view, info.jobs_done)},
         {"CurrentJob", "t", offsetof(struct worker_view, info.current_job)},
         {"StartedUSec", "t", offsetof(struct worker_view, info.started_realtime_us)},
@@ -86,7 +87,8 @@ static const struct bus_property properties[] = {
 
 static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
                         void *user, sd_bus_error *e) {
-        struct worker_view v = {.waiting_for = ""};
+        struct bus *b = sd_bus_slot_get_userdata(sd_bus_get_current_slot(bus));
+        struct worker_view v;
 
         worker_get_info(user, &v.info);
         bus_clean_text(v.info.status);
@@ -94,6 +96,11 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
         v.pool = pool_get_config(v.info.pool)->name;
         v.start_method = start_method_word(v.info.start_method);
         v.state = worker_state_word(v.info.state);
+        v.waiting_for[0] = '\0';
+        if (strcmp(name, "WaitingFor") == 0 && v.info.pid > 0) { /* it alone costs a look into the arenas */
+                waiting_describe(b->supervisor, v.info.pid, v.waiting_for, sizeof(v.waiting_for));
+                bus_clean_text(v.waiting_for);
+        }
         return bus_append_property(reply, bus_find_property(properties, name), &v);
 }
 

@@ -59,6 +59,7 @@ void ctl_print_help(FILE *f);
 int verb_status(struct ctl *c);
 int verb_list_pools(struct ctl *c);
 int verb_list_workers(struct ctl *c);
+int verb_list_objects(struct ctl *c);
 int verb_show(struct ctl *c);
 int verb_call(struct ctl *c);
 int verb_map(struct ctl *c);

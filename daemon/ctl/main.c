@@ -21,6 +21,7 @@ static const struct ctl_verb verbs[] = {
         {"status", "", "the daemon and its pools at a glance", 0, 0, true, verb_status},
         {"list-pools", "", "every pool with its state and counters", 0, 0, true, verb_list_pools},
         {"list-workers", "", "every worker with its pid, state and job", 0, 0, true, verb_list_workers},
+        {"list-objects", "ARENA", "what is in an arena: locks, queues, who holds them", 1, 1, true, verb_list_objects},
         {"show", "POOL", "all properties of one pool, its job types and its last deaths", 1, 1, true, verb_show},
         {"call", "POOL JOB [KEY=VALUE...]", "run one job and print its result", 2, -1, true, verb_call},
         {"map", "POOL JOB", "run one job per input line, results in input order", 2, 2, true, verb_map},

@@ -1,4 +1,4 @@
-/* status, list-pools, list-workers, show: what stands on the bus, as tables or as JSON.
+/* status, list-pools, list-workers, list-objects, show: what stands on the bus, as tables or as JSON.
  *
  * Each asks for the objects' own properties and renders one tree, so a table never knows more than --json. A pool or
  * worker may go between the list and the question about it: it is left out then, which is the truth by now. */
@@ -112,6 +112,31 @@ int verb_list_workers(struct ctl *c) {
                 return CTL_OK;
         }
         return print_view(c, &worker_view, workers);
+}
+
+static const char *const object_keys[] = {"name",      "type",    "owner-pid",       "owner-worker",
+                                          "owner-job", "waiters", "deaths-repaired", "inconsistent"};
+static const struct table_column object_columns[] = {{"OBJECT", false}, {"TYPE", false},        {"OWNER", true},
+                                                     {"WORKER", true},  {"JOB", true},          {"WAITERS", true},
+                                                     {"DEATHS", true},  {"INCONSISTENT", false}};
+static const struct view object_view = {object_keys, object_columns, 8};
+
+int verb_list_objects(struct ctl *c) {
+        const struct remote_call list = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListObjects"};
+        ctl_cleanup(json_putp) struct json_object *objects = NULL;
+        int r = remote_call(c->remote, &list, &objects, "s", c->operands[0]);
+
+        if (r < 0)
+                return remote_report(c->remote, r);
+        if (c->json != CTL_JSON_OFF) {
+                json_print(stdout, objects, c->json);
+                return CTL_OK;
+        }
+        for (size_t i = 0; i < json_object_array_length(objects); i++) /* no owner: no number */
+                for (unsigned k = 2; k < 5; k++)
+                        if (json_number(json_object_array_get_idx(objects, i), object_keys[k]) == 0)
+                                json_object_object_add(json_object_array_get_idx(objects, i), object_keys[k], NULL);
+        return print_view(c, &object_view, objects);
 }
 
 int verb_status(struct ctl *c) {

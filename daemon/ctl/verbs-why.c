@@ -71,6 +71,21 @@ static void say_waiting(struct json_object *job) {
                        json_number(job, "WorkerPid"));
 }
 
+/* What a running job's worker waits for in an arena; NULL if in none, or if the job ended meanwhile. */
+static struct json_object *find_wait(struct ctl *c, struct json_object *job) {
+        const struct remote_call find = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "GetWorkerByPID"};
+        ctl_cleanup(json_putp) struct json_object *path = NULL, *worker = NULL;
+        struct json_object *wait;
+
+        if (strcmp(json_text(job, "State", ""), "running") != 0 ||
+            remote_call(c->remote, &find, &path, "u", (uint32_t)json_number(job, "WorkerPid")) < 0 ||
+            remote_get_all(c->remote, json_object_get_string(path), "Worker", &worker) < 0 ||
+            json_number(worker, "CurrentJob") != json_number(job, "Id") || !*json_text(worker, "WaitingFor", "") ||
+            !json_object_object_get_ex(worker, "WaitingFor", &wait))
+                return NULL;
+        return json_object_get(wait);
+}
+
 /* The daemon's own sentence for a failure names the job: "job 7 (…) is poisoned after 3 attempts: …". */
 static void say_verdict(struct json_object *job, struct json_object *result) {
         const char *error = json_text(result, "error", "");
@@ -111,11 +126,14 @@ static void say_times(struct json_object *result) {
         puts(".");
 }
 
-static void say_all(struct json_object *job, struct json_object *result, struct json_object *deaths) {
+static void say_all(struct json_object *job, struct json_object *result, struct json_object *deaths,
+                    struct json_object *wait) {
         if (result)
                 say_verdict(job, result);
         else
                 say_waiting(job);
+        if (wait)
+                printf("It waits for %s.\n", json_object_get_string(wait));
         say_deaths(deaths);
         if (result)
                 say_times(result);
@@ -157,7 +175,8 @@ static int why_unknown(struct ctl *c, uint64_t id, int error) {
 
 int verb_why(struct ctl *c) {
         const struct remote_call find = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "GetJob"};
-        ctl_cleanup(json_putp) struct json_object *path = NULL, *job = NULL, *result = NULL, *deaths = NULL;
+        ctl_cleanup(json_putp) struct json_object *path = NULL, *job = NULL, *result = NULL, *deaths = NULL,
+                                                  *wait = NULL;
         uint64_t id;
         int r;
 
@@ -178,11 +197,13 @@ int verb_why(struct ctl *c) {
         r = find_deaths(c, id, &deaths);
         if (r < 0)
                 return remote_report(c->remote, r);
+        wait = result ? NULL : find_wait(c, job);
         if (c->json == CTL_JSON_OFF) {
-                say_all(job, result, deaths);
+                say_all(job, result, deaths, wait);
         } else {
                 json_object_object_add(job, "Result", json_object_get(result));
                 json_object_object_add(job, "Deaths", json_object_get(deaths));
+                json_object_object_add(job, "WaitingFor", json_object_get(wait));
                 json_print(stdout, job, c->json);
         }
         return CTL_OK;

@@ -2,7 +2,8 @@
  *
  * The broker is not told of claims. The first claim after a quiet spell finds `armed` = 0, sets it and rings; from then
  * on this tick looks at every worker's run record a few times per smallest limit (1–100 ms), stamps a start when it
- * changed, and acts when a limit passed: soft = CANCEL flag, hard = verdict first, then the kill. After a second without
+ * changed, and acts when a limit passed: soft = CANCEL flag, hard = verdict first, then the kill. A worker that is past its
+ * soft limit and waits in an arena may be part of a cycle: that is looked for on each tick. After a second without
  * work it disarms, so an idle pool costs nothing. Precision: limit + one tick.
  *
  * Disarming: armed = 0, then look at the claims once more. A worker writes claims, then reads armed; one of the two sees
@@ -10,11 +11,13 @@
 #include "daemon/supervise/limits.h"
 
 #include "daemon/supervise/supervisor-internal.h"
+#include "daemon/supervise/waiting.h"
 #include "daemon/supervise/worker.h"
 #include "ipc/event.h"
 
 #define LIMITS_MIN_TICK_NS UINT64_C(1000000)
 #define LIMITS_MAX_TICK_NS UINT64_C(100000000)
+#define LIMITS_WAITING_TICK_NS UINT64_C(25000000)
 #define LIMITS_QUIET_NS UINT64_C(1000000000)
 
 static uint64_t limits_smaller(uint64_t a, uint64_t b) { return a == 0 ? b : b == 0 || a < b ? a : b; }
@@ -33,30 +36,53 @@ static void limits_stamp(struct worker *w, const struct worker_job *job, uint64_
         w->hard_ns = limits_smaller(w->pool->config.hard_timeout_ns, line.hard_ns);
 }
 
-/* Returns the worker's smallest limit that is still ahead, 0 for none. */
-static uint64_t limits_check(struct worker *w, uint64_t now, bool *is_busy) {
+/* What one tick sees, over all workers. */
+struct limits_look {
+        uint64_t now;
+        uint64_t smallest; /* limit that is still ahead; 0 = none */
+        uint64_t next;     /* when to look again at the latest; 0 = whenever */
+        bool is_busy;
+};
+
+static void limits_ahead(struct limits_look *l, const struct worker *w, uint64_t limit_ns) {
+        if (limit_ns == 0)
+                return;
+        l->smallest = limits_smaller(l->smallest, limit_ns);
+        l->next = limits_smaller(l->next, w->stamp_ns + limit_ns);
+}
+
+/* It was asked to stop and goes on: it may wait for somebody who waits for it. */
+static void limits_overdue(struct limits_look *l, struct worker *w) {
+        if (waiting_break_cycles(w->pool->supervisor, w->pid))
+                l->next = limits_smaller(l->next, l->now + LIMITS_WAITING_TICK_NS);
+}
+
+static void limits_check(struct worker *w, struct limits_look *l) {
         struct worker_job job;
         uint64_t claims = atomic_load(&worker_line(w)->claims);
-        *is_busy |= claims != w->seen_claims;
+        l->is_busy |= claims != w->seen_claims;
         w->seen_claims = claims;
         if (!worker_get_job(w, &job)) {
                 w->stamp_job = 0;
-                return 0;
+                return;
         }
-        *is_busy = true;
+        l->is_busy = true;
         if (limits_identity(&job) != w->stamp_job) /* not by `claims`: it may lag behind the record */
-                limits_stamp(w, &job, now);
-        uint64_t ran = now - w->stamp_ns;
+                limits_stamp(w, &job, l->now);
+        uint64_t ran = l->now - w->stamp_ns;
         if (w->hard_ns && ran >= w->hard_ns) {
                 worker_judge(w, SLOT_TIMED_OUT, REASON_TIME_LIMIT);
-                return 0;
+                return;
         }
         if (w->soft_ns && ran >= w->soft_ns && !w->soft_told) {
                 w->soft_told = true;
                 atomic_store(&worker_line(w)->soft_hit, (uint64_t)job.generation << 32 | (job.slot + 1));
                 channel_ask_cancel(&job.channel->channel, job.slot, job.generation);
         }
-        return limits_smaller(w->soft_told ? 0 : w->soft_ns, w->hard_ns);
+        if (w->soft_told)
+                limits_overdue(l, w);
+        limits_ahead(l, w, w->soft_told ? 0 : w->soft_ns);
+        limits_ahead(l, w, w->hard_ns);
 }
 
 static bool limits_disarm(struct pool *p) {
@@ -67,25 +93,30 @@ static bool limits_disarm(struct pool *p) {
         return true;
 }
 
+static uint64_t limits_next_tick(const struct pool *p, const struct limits_look *l) {
+        uint64_t smallest = limits_smaller(l->smallest, limits_smaller(p->config.soft_timeout_ns, p->config.hard_timeout_ns));
+        uint64_t tick = smallest ? smallest / 4 : LIMITS_MAX_TICK_NS;
+        if (l->next)
+                tick = limits_smaller(tick, l->next > l->now ? l->next - l->now : LIMITS_MIN_TICK_NS);
+        tick = tick < LIMITS_MIN_TICK_NS ? LIMITS_MIN_TICK_NS : tick > LIMITS_MAX_TICK_NS ? LIMITS_MAX_TICK_NS : tick;
+        return l->now + tick;
+}
+
 static void limits_on_tick(struct loop_timer *t) {
         struct pool *p = t->user;
-        uint64_t now = event_now_ns(), smallest = 0;
-        bool is_busy = false;
+        struct limits_look look = {.now = event_now_ns()};
         for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
                 if (p->workers[i] && p->workers[i]->phase >= PHASE_READY)
-                        smallest = limits_smaller(smallest, limits_check(p->workers[i], now, &is_busy));
-        if (is_busy)
-                p->busy_ns = now;
-        if (now - p->busy_ns > LIMITS_QUIET_NS) {
+                        limits_check(p->workers[i], &look);
+        if (look.is_busy)
+                p->busy_ns = look.now;
+        if (look.now - p->busy_ns > LIMITS_QUIET_NS) {
                 if (limits_disarm(p))
                         return;
                 atomic_store(&p->memory->armed, 1);
-                p->busy_ns = now;
+                p->busy_ns = look.now;
         }
-        smallest = limits_smaller(smallest, limits_smaller(p->config.soft_timeout_ns, p->config.hard_timeout_ns));
-        uint64_t tick = smallest ? smallest / 4 : LIMITS_MAX_TICK_NS;
-        tick = tick < LIMITS_MIN_TICK_NS ? LIMITS_MIN_TICK_NS : tick > LIMITS_MAX_TICK_NS ? LIMITS_MAX_TICK_NS : tick;
-        loop_timer_set(p->supervisor->loop, &p->tick_timer, now + tick, limits_on_tick, p);
+        loop_timer_set(p->supervisor->loop, &p->tick_timer, limits_next_tick(p, &look), limits_on_tick, p);
 }
 
 void limits_wake(struct pool *p) {

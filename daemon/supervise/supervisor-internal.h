@@ -3,6 +3,7 @@
 
 #include <sys/queue.h>
 
+#include "daemon/supervise/arenas.h"
 #include "daemon/supervise/pool.h"
 #include "daemon/supervise/spawner.h"
 #include "daemon/supervise/worker.h"
@@ -12,6 +13,7 @@ struct supervisor {
         struct supervisor_hooks hooks;
         struct spawner *spawner;
         struct jobs *jobs;
+        struct arenas *arenas;
         TAILQ_HEAD(, pool) pools;     /* by name */
         TAILQ_HEAD(, worker) workers; /* by id */
         void *workers_by_id;          /* tsearch tree */

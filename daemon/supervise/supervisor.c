@@ -139,6 +139,8 @@ int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {
         };
         int r = jobs_new(&s->jobs, s);
         if (r >= 0)
+                r = arenas_new(&s->arenas, s->loop);
+        if (r >= 0)
                 r = spawner_new(&s->spawner, &config);
         if (r < 0) {
                 supervisor_free(s);
@@ -167,6 +169,7 @@ struct supervisor *supervisor_free(struct supervisor *s) {
         while ((p = TAILQ_FIRST(&s->pools)))
                 supervisor_drop_pool(s, p);
         s->jobs = jobs_free(s->jobs);
+        s->arenas = arenas_free(s->arenas);
         free(s);
         return NULL;
 }
@@ -314,6 +317,7 @@ int supervisor_open_session(struct supervisor *s, struct pool *p, uid_t uid, str
         return session_new(&session, p, uid, ret, f);
 }
 
+struct arenas *supervisor_arenas(struct supervisor *s) { return s->arenas; }
 uint32_t supervisor_n_sessions(const struct supervisor *s) { return s->n_sessions; }
 uint32_t supervisor_n_workers(const struct supervisor *s) { return s->n_workers; }
 bool supervisor_is_shutting_down(const struct supervisor *s) { return s->is_shutting_down; }

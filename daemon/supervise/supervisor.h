@@ -204,6 +204,11 @@ int supervisor_open_session(struct supervisor *s, struct pool *p, uid_t uid, str
 uint32_t supervisor_n_sessions(const struct supervisor *s);
 uint32_t supervisor_n_workers(const struct supervisor *s);
 
+/* ---- arenas: arenas.h ---- */
+
+struct arenas;
+struct arenas *supervisor_arenas(struct supervisor *s);
+
 /* SIGTERM: refuses new jobs, drains every pool for at most TimeoutStopSec=, then `done` is called once. */
 void supervisor_shut_down(struct supervisor *s, void (*done)(void *user), void *user);
 bool supervisor_is_shutting_down(const struct supervisor *s);

@@ -74,7 +74,7 @@ static int worker_send_channel(struct worker *w, struct pool_channel *c) {
 void worker_sync(struct worker *w) {
         if (w->phase != PHASE_READY && w->phase != PHASE_STOPPING)
                 return;
-        int r = 0;
+        int r = worker_answer_arena(w);
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS && r >= 0; i++)
                 if (w->pool->channels[i])
                         r = worker_send_channel(w, w->pool->channels[i]);

@@ -122,6 +122,8 @@ static int worker_receive(struct worker *w) {
                 return worker_on_failed(w, report);
         case REPORT_DROPPED:
                 return worker_on_dropped(w, report->channel);
+        case REPORT_ARENA:
+                return worker_on_arena_wanted(w, report);
         default:
                 return -EPROTO;
         }

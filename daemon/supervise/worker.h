@@ -45,6 +45,10 @@ struct worker {
         uint64_t started_us, ready_ns;
         char sandbox[64], text[WIRE_TEXT];
         uint32_t bells_sent; /* bit = bell number */
+        /* worker-arena.c: what it asked for and was not answered yet */
+        bool arena_wanted;
+        char arena_name[POOL_NAME_MAX + 2]; /* one more: too long stays too long */
+        uint64_t arena_bytes;
         /* limits.c */
         uint64_t seen_claims, stamp_job, stamp_ns, soft_ns, hard_ns;
         bool soft_told;
@@ -86,6 +90,10 @@ void worker_command(struct worker *w); /* tells it the pool's wish: RUN, WAIT or
 int worker_listen(struct worker *w);
 void worker_hear_out(struct worker *w); /* the last words of a dead one */
 void worker_take_text(struct worker *w, const char *text);
+
+/* ---- worker-arena.c ---- */
+int worker_on_arena_wanted(struct worker *w, const struct worker_report *report); /* -EPROTO: out of turn */
+int worker_answer_arena(struct worker *w); /* -EAGAIN: its socket is full */
 
 /* ---- worker-output.c: what it prints becomes log lines, at a bounded rate ---- */
 int worker_output_start(struct worker *w, int *ret_write_fd);

@@ -18,6 +18,7 @@
 #include "ipc/layout.h"
 #include "ipc/wire.h"
 #include "plugins/host/load.h"
+#include "plugins/host/orders.h"
 #include "plugins/host/sandbox.h"
 
 enum host_role { HOST_WORKER, HOST_TEMPLATE };
@@ -78,6 +79,7 @@ struct host {
         struct drover_worker worker;
         struct drover_preload_ctx preload;
         void *state; /* of worker_init */
+        struct orders_held held;
 
         /* a template's: what its fork must set right in the child */
         void *tid_address, *robust_list;

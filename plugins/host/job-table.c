@@ -123,7 +123,9 @@ static const char *table_pool_name(const void *object) { return job_host(object)
 static void *table_shared(const void *object) { return job_host(object)->plugin.shared; }
 static void *table_state(const void *object) { return job_host(object)->state; }
 static void *table_thread_state(const drover_job *j) { return j->thread_state; }
-static const void *table_get_extension(const char *id) { return NULL; /* ABI 1.0 has none */ }
+static const void *table_get_extension(const char *id) {
+        return strcmp(id, DROVER_ARENA_EXTENSION) == 0 ? &arena_extension : NULL;
+}
 
 /* "<6>job 812: text": the priority in the journal's own spelling, one write, lost if the pipe is full. */
 __attribute__((format(printf, 6, 0))) static void table_vlog(const void *object, int priority, const char *file,

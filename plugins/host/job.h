@@ -86,5 +86,8 @@ void job_make_text(char *text);
 /* The next job does not inherit this one's progress. */
 void job_clear_progress(struct drover_job *j);
 
+/* arena.c */
+extern const struct drover_arena_extension arena_extension;
+
 int job_arg_get(const drover_job *job, const char *name, char type, void *ret, size_t *ret_size);
 int job_ret_set(drover_job *job, const char *name, char type, const void *value, size_t size);

@@ -13,10 +13,37 @@
 #include <unistd.h>
 
 #include "ipc/packet.h"
-#include "ipc/wire.h"
 #include "plugins/host/orders.h"
 
-void orders_init(struct orders *o, int fd) { *o = (struct orders){.fd = fd}; }
+void orders_init(struct orders *o, int fd, struct orders_held *held) { *o = (struct orders){.fd = fd, .held = held}; }
+
+struct orders_held_one {
+        struct orders_held_one *next;
+        struct worker_order order;
+        int fds[ORDERS_MAX_FDS];
+        unsigned n_fds;
+};
+
+static void close_all(const int *fds, unsigned n_fds) {
+        for (unsigned i = 0; i < n_fds; i++)
+                if (fds[i] >= 0)
+                        close(fds[i]);
+}
+
+int orders_hold(struct orders_held *held, const struct worker_order *order, const int *fds, unsigned n_fds) {
+        struct orders_held_one *one = malloc(sizeof *one);
+        if (!one) {
+                close_all(fds, n_fds);
+                return -ENOMEM;
+        }
+        *one = (struct orders_held_one){.order = *order, .n_fds = n_fds};
+        memcpy(one->fds, fds, n_fds * sizeof *fds);
+        if (!held->first)
+                held->last = &held->first;
+        *held->last = one;
+        held->last = &one->next;
+        return 0;
+}
 
 static uint64_t channel_bit(uint32_t channel) { return UINT64_C(1) << (channel & 63); }
 
@@ -115,15 +142,30 @@ static int obey(struct orders *o, const struct worker_order *order, int *fds, un
         }
 }
 
+static int obey_held(struct orders *o) {
+        int r = 0;
+        while (o->held->first && r >= 0) {
+                struct orders_held_one *one = o->held->first;
+                o->held->first = one->next;
+                r = obey(o, &one->order, one->fds, one->n_fds);
+                close_all(one->fds, one->n_fds);
+                free(one);
+        }
+        return r;
+}
+
 int orders_read(struct orders *o) {
+        int held = obey_held(o);
+        if (held < 0)
+                return held;
         for (;;) {
                 struct pollfd p = {.fd = o->fd, .events = POLLIN};
                 if (poll(&p, 1, 0) <= 0)
                         return 0;
                 struct worker_order order;
                 size_t bytes;
-                int fds[2];
-                unsigned n_fds = 2;
+                int fds[ORDERS_MAX_FDS];
+                unsigned n_fds = ORDERS_MAX_FDS;
                 int r = packet_receive(o->fd, &order, sizeof order, &bytes, fds, &n_fds);
                 if (r == -EAGAIN)
                         return 0;
@@ -132,9 +174,7 @@ int orders_read(struct orders *o) {
                 if (bytes == 0)
                         return -EPIPE;
                 r = bytes != sizeof order || order.version != WIRE_VERSION ? -EPROTO : obey(o, &order, fds, n_fds);
-                for (unsigned i = 0; i < n_fds; i++)
-                        if (fds[i] >= 0)
-                                close(fds[i]);
+                close_all(fds, n_fds);
                 if (r < 0)
                         return r;
         }

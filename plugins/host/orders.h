@@ -7,6 +7,7 @@
 #include "ipc/bell.h"
 #include "ipc/channel.h"
 #include "ipc/layout.h"
+#include "ipc/wire.h"
 
 struct orders_channel {
         struct channel channel;
@@ -21,15 +22,26 @@ struct orders_bell {
         uint32_t next;                        /* the channel whose turn it is */
 };
 
+/* Orders that came when they could not be obeyed: somebody waited for another one (arena.c). Obeyed first. */
+struct orders_held {
+        struct orders_held_one *first, **last;
+};
+
+enum { ORDERS_MAX_FDS = 2 };
+
+/* Keeps the descriptors, also on failure. */
+int orders_hold(struct orders_held *held, const struct worker_order *order, const int *fds, unsigned n_fds);
+
 struct orders {
         int fd;
+        struct orders_held *held;
         uint32_t n_bells; /* index of the last + 1 */
         uint32_t max_slot_bytes;
         struct orders_bell bell[LAYOUT_BELLS_PER_WORKER];
         struct orders_channel *channel[LAYOUT_MAX_CHANNELS]; /* NULL: no such channel */
 };
 
-void orders_init(struct orders *o, int fd);
+void orders_init(struct orders *o, int fd, struct orders_held *held);
 
 /* Reads all orders that wait. -EPIPE: the broker is gone. -EPROTO: an order that makes no sense. */
 int orders_read(struct orders *o);

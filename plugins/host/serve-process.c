@@ -260,7 +260,7 @@ int serve_process(struct host *h, void *thread_state) {
         s->line = h->line;
         s->may_spin = has_several_cpus();
         s->spin_credit = SERVE_SPIN_CREDIT;
-        orders_init(&s->orders, WIRE_CONTROL_FD);
+        orders_init(&s->orders, WIRE_CONTROL_FD, &h->held);
         int r = job_init(&s->job, h);
         if (r < 0)
                 return r;

@@ -100,6 +100,8 @@ void trial_deinit(struct trial *t) {
                 bell_unmap(t->bell);
         channel_unmap(&t->channel);
         schema_free(t->schema);
+        for (size_t i = 0; i < TRIAL_ARENAS; i++)
+                drover_arena_free(t->arenas[i].arena);
         *t = (struct trial){0};
 }
 
@@ -117,6 +119,46 @@ int trial_set_up(struct trial *t, int control_fd, int output_fd) {
         const struct worker_order order = {
                 .type = ORDER_SETUP, .version = WIRE_VERSION, .model = 1, .id = 1, .pool = "trial"};
         return give_order(t, &order, (const int[]){t->pool_fd, t->doorbell_fd, output_fd}, 3);
+}
+
+/* ---- arenas ---- */
+
+static int find_arena(struct trial *t, const char *name, uint64_t bytes, int *ret_fd) {
+        size_t n = strlen(name);
+        if (n == 0 || n > 64 || strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") != n)
+                return -EINVAL;
+        for (size_t i = 0; i < TRIAL_ARENAS; i++) {
+                if (!t->arenas[i].arena) {
+                        int r = drover_arena_create("drover-trial-arena", bytes ? bytes : 1 << 20, &t->arenas[i].arena);
+                        if (r < 0)
+                                return r;
+                        memcpy(t->arenas[i].name, name, n + 1);
+                }
+                if (strcmp(t->arenas[i].name, name) == 0) {
+                        *ret_fd = drover_arena_fd(t->arenas[i].arena);
+                        return 0;
+                }
+        }
+        return -ENFILE;
+}
+
+static int answer_arena(struct trial *t, struct worker_report *report) {
+        struct worker_order order = {.type = ORDER_ARENA, .version = WIRE_VERSION};
+        int fd, r;
+        report->text[sizeof report->text - 1] = 0;
+        r = find_arena(t, report->text, report->arena_bytes, &fd);
+        order.error = r < 0 ? -r : 0;
+        return packet_send(t->control_fd, &order, sizeof order, &fd, r < 0 ? 0 : 1);
+}
+
+/* While a job runs a worker reports nothing else. */
+static int read_report(struct trial *t) {
+        struct worker_report report;
+        size_t bytes;
+        int r = packet_receive(t->control_fd, &report, sizeof report, &bytes, NULL, NULL);
+        if (r < 0 || bytes != sizeof report || report.version != WIRE_VERSION || report.type != REPORT_ARENA)
+                return -ECONNRESET;
+        return answer_arena(t, &report);
 }
 
 struct ready {
@@ -140,19 +182,29 @@ static int read_ready(struct trial *t, struct ready *m, size_t bytes, char *text
         return schema_parse(m->schema, report->text_bytes, &t->schema, text, WIRE_TEXT) < 0 ? -EPROTO : 0;
 }
 
-int trial_await_ready(struct trial *t, char *text) {
-        struct ready *m = calloc(1, sizeof *m);
-        if (!m)
-                return -ENOMEM;
+/* 1: it was about an arena, and something else comes. */
+static int await_report(struct trial *t, struct ready *m, char *text) {
         size_t bytes = 0;
         struct pollfd p = {.fd = t->control_fd, .events = POLLIN};
         while (poll(&p, 1, -1) < 0 && errno == EINTR)
                 ;
         int r = packet_receive(t->control_fd, m, sizeof *m, &bytes, NULL, NULL);
         if (r < 0 || bytes == 0)
-                r = -ECONNRESET;
-        else
-                r = read_ready(t, m, bytes, text);
+                return -ECONNRESET;
+        if (bytes == sizeof m->report && m->report.version == WIRE_VERSION && m->report.type == REPORT_ARENA) {
+                r = answer_arena(t, &m->report);
+                return r < 0 ? r : 1;
+        }
+        return read_ready(t, m, bytes, text);
+}
+
+int trial_await_ready(struct trial *t, char *text) {
+        struct ready *m = calloc(1, sizeof *m);
+        if (!m)
+                return -ENOMEM;
+        int r;
+        while ((r = await_report(t, m, text)) > 0)
+                ;
         free(m);
         return r;
 }
@@ -212,7 +264,7 @@ int trial_wait(struct trial *t, uint32_t slot, uint64_t deadline_ns, uint64_t *r
                 int r = poll(p, 2, poll_timeout_ms(deadline_ns));
                 if (r == 0)
                         return -ETIMEDOUT;
-                if (r > 0 && p[1].revents && !slot_is_verdict(channel_word(&t->channel, slot)))
+                if (r > 0 && p[1].revents && !slot_is_verdict(channel_word(&t->channel, slot)) && read_report(t) < 0)
                         return -ECONNRESET;
         }
 }

@@ -8,9 +8,10 @@
 #include "ipc/bell.h"
 #include "ipc/channel.h"
 #include "ipc/schema.h"
+#include "ipc/sync/include/drover/sync.h"
 #include "ipc/wire.h"
 
-enum { TRIAL_SLOTS = 64, TRIAL_SLOT_BYTES = LAYOUT_MAX_SLOT_BYTES };
+enum { TRIAL_SLOTS = 64, TRIAL_SLOT_BYTES = LAYOUT_MAX_SLOT_BYTES, TRIAL_ARENAS = 16 };
 
 struct trial {
         int pool_fd, bell_fd, channel_fd, doorbell_fd, done_fd;
@@ -21,6 +22,10 @@ struct trial {
         struct channel channel;
         struct schema *schema; /* after trial_await_ready */
         char sandbox[64];
+        struct {
+                char name[72];
+                drover_arena *arena;
+        } arenas[TRIAL_ARENAS]; /* private ones, made as the worker asks for them */
 };
 
 /* Memory and doorbells. 0 or -errno; trial_deinit is due in either case. */

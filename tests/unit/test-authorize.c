@@ -17,7 +17,7 @@ static const struct {
         const sd_bus_vtable *vtable;
         unsigned n_methods;
 } faces[] = {
-        {BUS_MANAGER, manager_vtable, 14},
+        {BUS_MANAGER, manager_vtable, 17},
         {BUS_POOL, pool_vtable, 9},
         {BUS_WORKER, worker_vtable, 2},
         {BUS_JOB, job_vtable, 3},

@@ -1,0 +1,151 @@
+/* Arenas on the bus: OpenArena, RemoveArena, ListObjects.
+ *
+ * An arena belongs to the caller's uid; a foreign one is as unknown as a missing one. Root may name another's as
+ * "UID/NAME", and finds the daemon's own, which its workers use, by the plain name if it has none of that name itself.
+ *
+ * Whoever gets an arena is watched by a pidfd from then on, so OpenArena needs the process behind the caller's unique
+ * name (peer-process.c): asked for once, and until then the call is held back. */
+#include "daemon/bus/arena.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/bus/authorize.h"
+#include "daemon/bus/call.h"
+#include "daemon/bus/value.h"
+#include "daemon/supervise/arenas.h"
+
+static int read_open_options(sd_bus_message *m, struct arena_request *q, sd_bus_error *e) {
+        const char *name;
+        int r;
+
+        r = sd_bus_message_enter_container(m, 'a', "{sv}");
+        while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
+                r = sd_bus_message_read_basic(m, 's', &name);
+                if (r >= 0 && strcmp(name, "bytes") != 0)
+                        return bus_invalid(e, "unknown option \"%.64s\"; there is bytes", name);
+                if (r >= 0)
+                        r = value_read_number(m, name, 1, UINT64_MAX, &q->bytes, e);
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+        }
+        return r < 0 ? r : sd_bus_message_exit_container(m);
+}
+
+int arena_method_open(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct arena_request q = {.uid = p->uid};
+        struct arena_offer offer;
+        struct fault f = {};
+        int r;
+
+        if (p->process.pidfd < 0) {
+                r = call_check_room(p, e);
+                return r < 0 ? r : peer_ask_process(p, m, arena_method_open);
+        }
+        r = sd_bus_message_read_basic(m, 's', &q.name);
+        if (r >= 0)
+                r = read_open_options(m, &q, e);
+        if (r < 0)
+                return r;
+        q.pid = p->process.pid;
+        q.pidfd = p->process.pidfd;
+        if (arenas_open(supervisor_arenas(b->supervisor), &q, &offer, &f) < 0)
+                return bus_error_from_fault(e, &f);
+        return bus_reply(m, "a{sv}", 3, "memory", "h", offer.memory_fd, "bytes", "t", offer.bytes, "created", "b",
+                         (int)offer.is_created);
+}
+
+/* ---- finding ---- */
+
+/* "1000/bank": 1000 and "bank". */
+static bool split_name(const char *word, uid_t *ret_uid, const char **ret_name) {
+        const char *slash = strchr(word, '/');
+        unsigned long long uid;
+        char *end;
+
+        if (!slash || word[0] < '0' || word[0] > '9')
+                return false;
+        errno = 0;
+        uid = strtoull(word, &end, 10);
+        if (end != slash || errno || uid > UINT32_MAX)
+                return false;
+        *ret_uid = (uid_t)uid;
+        *ret_name = slash + 1;
+        return true;
+}
+
+static int read_arena(struct bus *b, struct bus_peer *p, sd_bus_message *m, struct arena **ret, sd_bus_error *e) {
+        struct arenas *arenas = supervisor_arenas(b->supervisor);
+        const char *word, *name;
+        struct arena *a;
+        uid_t uid;
+        int r;
+
+        r = sd_bus_message_read_basic(m, 's', &word);
+        if (r < 0)
+                return r;
+        a = arenas_find(arenas, p->uid, word);
+        if (!a && authorize_is_root(p->uid))
+                a = split_name(word, &uid, &name) ? arenas_find(arenas, uid, name)
+                                                  : arenas_find(arenas, geteuid(), word);
+        if (!a)
+                return sd_bus_error_setf(e, "org.drover1.Error.NoSuchArena", "there is no arena \"%.80s\" of uid %u",
+                                         word, (unsigned)p->uid);
+        *ret = a;
+        return 0;
+}
+
+int arena_method_remove(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct arena *a;
+        int r;
+
+        r = read_arena(b, p, m, &a, e);
+        if (r < 0)
+                return r;
+        arenas_remove(a);
+        return bus_reply(m, NULL);
+}
+
+/* ---- what is in it ---- */
+
+static int append_object(struct bus *b, sd_bus_message *reply, const struct drover_object_info *o) {
+        struct worker *w = o->owner_pid > 0 ? supervisor_find_worker_by_pid(b->supervisor, o->owner_pid) : NULL;
+        struct worker_info owner = {};
+        char name[sizeof(o->name)], type[sizeof(o->type)];
+
+        if (w)
+                worker_get_info(w, &owner);
+        memcpy(name, o->name, sizeof(name)); /* anybody who shares the arena wrote it */
+        memcpy(type, o->type, sizeof(type));
+        name[sizeof(name) - 1] = type[sizeof(type) - 1] = '\0';
+        bus_clean_text(name);
+        bus_clean_text(type);
+        return sd_bus_message_append(reply, "a{sv}", 8, "name", "s", name, "type", "s", type, "owner-pid", "u",
+                                     (uint32_t)o->owner_pid, "owner-worker", "t", owner.id, "owner-job", "t",
+                                     owner.current_job, "waiters", "u", o->n_waiters, "deaths-repaired", "u",
+                                     o->n_repaired, "inconsistent", "b", (int)o->is_inconsistent);
+}
+
+int arena_method_list_objects(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        const struct drover_object_info *objects;
+        struct arena *a;
+        size_t n;
+        int r;
+
+        r = read_arena(b, p, m, &a, e);
+        if (r >= 0)
+                r = sd_bus_message_new_method_return(m, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "a{sv}");
+        if (r < 0)
+                return r;
+        n = arena_list_objects(a, &objects);
+        for (size_t i = 0; i < n && r >= 0; i++)
+                r = append_object(b, reply, &objects[i]);
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}

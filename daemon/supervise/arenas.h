@@ -1,0 +1,62 @@
+/* Arenas: the memories with sharing objects (ipc/sync) that the broker makes, hands out by name, accounts to a uid, and
+ * repairs when a process that opened one dies. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "daemon/config.h"
+#include "daemon/loop.h"
+#include "daemon/supervise/fault.h"
+#include "ipc/sync/include/drover/sync.h"
+
+enum {
+        ARENAS_MAX = 1024,
+        ARENAS_PER_UID = 256,
+        ARENAS_MAX_USERS = 4096, /* processes watched at once */
+        ARENAS_USERS_EACH = 256, /* processes of one arena: it has no more places */
+        ARENAS_DEFAULT_BYTES = 1 << 20,
+};
+
+#define ARENAS_BYTES_PER_UID (UINT64_C(4) << 30)
+
+struct arenas;
+struct arena;
+
+int arenas_new(struct arenas **ret, struct loop *loop);
+struct arenas *arenas_free(struct arenas *as); /* forgets them; who has one mapped keeps it */
+
+struct arena_request {
+        const char *name;
+        uid_t uid;
+        uint64_t bytes; /* for objects; 0 = as it is, or ARENAS_DEFAULT_BYTES */
+        pid_t pid;      /* who will have it, and a descriptor of that process, which is borrowed */
+        int pidfd;
+};
+
+struct arena_offer {
+        int memory_fd; /* borrowed */
+        uint64_t bytes;
+        bool is_created;
+};
+
+/* Finds or makes. From now on the process is watched. -EINVAL: a bad name, or too few or too many bytes; -EDQUOT: the
+ * uid's share is used up; -ENFILE: ARENAS_MAX; -EUSERS: too many processes; -ESRCH: it is dead; -ENOMEM, -EMFILE …;
+ * with the same in words. */
+int arenas_open(struct arenas *as, const struct arena_request *q, struct arena_offer *ret, struct fault *f);
+
+struct arena *arenas_find(struct arenas *as, uid_t uid, const char *name);
+/* The name is free again. The memory is accounted until the last process that opened it has ended. */
+void arenas_remove(struct arena *a);
+
+const char *arena_name(const struct arena *a);
+/* In no order; belongs to the arenas, until the next call. Returns how many. */
+size_t arena_list_objects(struct arena *a, const struct drover_object_info **ret);
+size_t arena_list_waits(struct arena *a, const struct drover_wait_info **ret);
+/* As drover_arena_find_cycle; *ret_is_new: it was not found before. */
+size_t arena_find_cycle(struct arena *a, const struct drover_wait_info **ret, bool *ret_is_new);
+
+/* Arena number `i` of those that a process has opened; NULL: it has no more. */
+struct arena *arenas_opened_by(struct arenas *as, pid_t pid, size_t i);

@@ -1,0 +1,188 @@
+/* Waits in words.
+ *
+ * An arena knows pids; here they become workers and jobs. Everything that comes out of an arena was written by its
+ * participants: names are made printable, and a pid is only ever looked up. Each line was true at some moment while it
+ * was read, and the whole need not be; only a cycle is certain, because drover_arena_find_cycle looks twice. */
+#include "daemon/supervise/waiting.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/log.h"
+#include "daemon/supervise/arenas.h"
+#include "ipc/event.h"
+#include "ipc/utf8.h"
+
+enum { WAITING_MAX_HOPS = 4 };
+
+struct waiting_text {
+        char *at;
+        size_t left; /* without the NUL */
+};
+
+__attribute__((format(printf, 2, 3))) static void waiting_add(struct waiting_text *t, const char *format, ...) {
+        va_list ap;
+        va_start(ap, format);
+        int n = vsnprintf(t->at, t->left + 1, format, ap);
+        va_end(ap);
+        size_t added = n < 0 ? 0 : (size_t)n < t->left ? (size_t)n : t->left;
+        t->at += added;
+        t->left -= added;
+}
+
+/* Bytes of an arena as others may read them. */
+static void waiting_add_name(struct waiting_text *t, const char *name) {
+        char clean[sizeof(((struct drover_wait_info *)0)->object)];
+        snprintf(clean, sizeof(clean), "%s", name);
+        for (char *c = clean; *c;) {
+                size_t n = utf8_length(c, strlen(c));
+                if (n == 0 || (unsigned char)*c < 0x20 || *c == 0x7f) {
+                        *c = '?';
+                        n = 1;
+                }
+                c += n;
+        }
+        waiting_add(t, "%s", clean);
+}
+
+struct waiting_process {
+        pid_t pid;
+        uint64_t worker, job; /* 0 = none */
+};
+
+static struct waiting_process waiting_look_up(struct supervisor *s, pid_t pid) {
+        struct worker *w = supervisor_find_worker_by_pid(s, pid);
+        struct worker_info info = {0};
+        if (w)
+                worker_get_info(w, &info);
+        return (struct waiting_process){pid, info.id, info.current_job};
+}
+
+static void waiting_add_process(struct waiting_text *t, const struct waiting_process *p) {
+        if (p->worker == 0)
+                waiting_add(t, "process %d", (int)p->pid);
+        else
+                waiting_add(t, "worker %" PRIu64, p->worker);
+        if (p->job)
+                waiting_add(t, " (job %" PRIu64 ")", p->job);
+}
+
+static void waiting_add_wait(struct waiting_text *t, const struct arena *a, const struct drover_wait_info *w,
+                             const struct waiting_process *owner) {
+        waiting_add_name(t, w->type);
+        waiting_add(t, " %s/", arena_name(a));
+        waiting_add_name(t, w->object);
+        if (w->owner_pid) {
+                waiting_add(t, " held by ");
+                waiting_add_process(t, owner);
+        }
+}
+
+static void waiting_add_duration(struct waiting_text *t, uint64_t since_ns) {
+        uint64_t now = event_now_ns(), ms = since_ns < now ? (now - since_ns) / 1000000 : 0;
+        waiting_add(t, " for %" PRIu64 ".%" PRIu64 " s", ms / 1000, ms % 1000 / 100);
+}
+
+/* The longest wait of a process, or of one thread of it (thread != 0), in the arenas that it opened. */
+static struct arena *waiting_find(struct supervisor *s, pid_t pid, uint32_t thread, struct drover_wait_info *ret) {
+        struct arena *a, *found = NULL;
+        for (size_t i = 0; (a = arenas_opened_by(supervisor_arenas(s), pid, i)); i++) {
+                const struct drover_wait_info *waits;
+                size_t n = arena_list_waits(a, &waits);
+                for (size_t k = 0; k < n; k++) {
+                        if (waits[k].pid != pid || (thread && waits[k].thread != thread) ||
+                            (found && waits[k].since_ns >= ret->since_ns))
+                                continue;
+                        *ret = waits[k];
+                        found = a;
+                }
+        }
+        return found;
+}
+
+void waiting_describe(struct supervisor *s, pid_t pid, char *text, size_t bytes) {
+        struct waiting_text t = {text, bytes - 1};
+        struct drover_wait_info w;
+        struct arena *a = waiting_find(s, pid, 0, &w);
+        text[0] = 0;
+        for (int hop = 0; a && hop < WAITING_MAX_HOPS; hop++) {
+                if (hop > 0)
+                        waiting_add(&t, ", which waits for ");
+                const struct waiting_process owner = waiting_look_up(s, w.owner_pid);
+                waiting_add_wait(&t, a, &w, &owner);
+                waiting_add_duration(&t, w.since_ns);
+                a = w.owner_pid && (w.owner_pid != pid || hop == 0) ? waiting_find(s, w.owner_pid, w.owner_thread, &w)
+                                                                    : NULL;
+        }
+}
+
+/* ---- cycles ---- */
+
+enum { WAITING_MAX_PROCESSES = 256 };
+
+/* Who waits in an arena, with the jobs they run: taken before a cycle is broken, because after that they go on. */
+struct waiting_processes {
+        size_t n;
+        struct waiting_process of[WAITING_MAX_PROCESSES];
+};
+
+static struct waiting_process waiting_recall(const struct waiting_processes *all, pid_t pid) {
+        for (size_t i = 0; i < all->n; i++)
+                if (all->of[i].pid == pid)
+                        return all->of[i];
+        return (struct waiting_process){.pid = pid};
+}
+
+/* true if `pid` is among them. */
+static bool waiting_take_names(struct supervisor *s, struct arena *a, pid_t pid, struct waiting_processes *ret) {
+        const struct drover_wait_info *waits;
+        size_t n = arena_list_waits(a, &waits);
+        ret->n = 0;
+        for (size_t i = 0; i < n && ret->n < WAITING_MAX_PROCESSES; i++)
+                if (waiting_recall(ret, waits[i].pid).worker == 0)
+                        ret->of[ret->n++] = waiting_look_up(s, waits[i].pid);
+        for (size_t i = 0; i < ret->n; i++)
+                if (ret->of[i].pid == pid)
+                        return true;
+        return false;
+}
+
+static void waiting_log_cycle(const struct waiting_processes *all, const struct arena *a,
+                              const struct drover_wait_info *waits, size_t n) {
+        char text[1000];
+        struct waiting_text t = {text, sizeof(text) - 1};
+        struct waiting_process p = waiting_recall(all, waits[0].pid);
+        size_t youngest = 0;
+        waiting_add_process(&t, &p);
+        for (size_t i = 0; i < n; i++) {
+                p = waiting_recall(all, waits[i].owner_pid);
+                waiting_add(&t, i == 0 ? " waits for " : ", which waits for ");
+                waiting_add_wait(&t, a, &waits[i], &p);
+                if (waits[i].since_ns > waits[youngest].since_ns)
+                        youngest = i;
+        }
+        p = waiting_recall(all, waits[youngest].pid);
+        waiting_add(&t, "; the youngest wait, of ");
+        waiting_add_process(&t, &p);
+        waiting_add(&t, ", ends with EDEADLK");
+        log_warning("a cycle of %zu waits: %s", n, text);
+}
+
+bool waiting_break_cycles(struct supervisor *s, pid_t pid) {
+        static struct waiting_processes all; /* one thread, one arena at a time */
+        struct arena *a;
+        bool is_waiting = false;
+        for (size_t i = 0; (a = arenas_opened_by(supervisor_arenas(s), pid, i)); i++) {
+                const struct drover_wait_info *waits;
+                bool is_new;
+                if (!waiting_take_names(s, a, pid, &all))
+                        continue;
+                is_waiting = true;
+                size_t n = arena_find_cycle(a, &waits, &is_new);
+                if (n > 0 && is_new)
+                        waiting_log_cycle(&all, a, waits, n);
+        }
+        return is_waiting;
+}

@@ -1,0 +1,13 @@
+/* Who waits for what in the arenas, in words: for WaitingFor, for `why`, and for the log when a cycle is broken. */
+#pragma once
+
+#include "daemon/supervise/supervisor.h"
+
+/* What the process waits for, and what the owner of that waits for: "mutex bank/a held by worker 3 (job 790) for 3.1
+ * s".
+ * "" if it waits in no arena that it opened. Valid UTF-8. */
+void waiting_describe(struct supervisor *s, pid_t pid, char *text, size_t bytes);
+
+/* Looks for cycles in the arenas where the process waits. Each that is found is broken and logged once. false: it waits
+ * in none. */
+bool waiting_break_cycles(struct supervisor *s, pid_t pid);

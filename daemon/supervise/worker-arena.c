@@ -1,0 +1,47 @@
+/* A worker asks for an arena.
+ *
+ * It asks for one at a time and waits for the answer, so what it asked for fits into struct worker. Only when its
+ * socket is full the answer waits, too, until it reads. Arenas of workers belong to the broker's own uid: workers of
+ * all pools and the programs of that user share them. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/log.h"
+#include "daemon/supervise/arenas.h"
+#include "daemon/supervise/supervisor-internal.h"
+#include "ipc/packet.h"
+
+int worker_answer_arena(struct worker *w) {
+        if (!w->arena_wanted)
+                return 0;
+        const struct arena_request q = {
+                .name = w->arena_name, .uid = geteuid(), .bytes = w->arena_bytes, .pid = w->pid, .pidfd = w->pidfd};
+        struct worker_order order = {.type = ORDER_ARENA, .version = WIRE_VERSION};
+        struct arena_offer offer;
+        struct fault f;
+        int r = arenas_open(w->pool->supervisor->arenas, &q, &offer, &f);
+        if (r < 0) {
+                log_notice("pool %s, worker %llu: %s", w->pool->config.name, (unsigned long long)w->id, f.text);
+                order.error = -r;
+                r = packet_send(w->control_fd, &order, sizeof(order), NULL, 0);
+        } else {
+                order.arena_bytes = offer.bytes;
+                r = packet_send(w->control_fd, &order, sizeof(order), &offer.memory_fd, 1);
+        }
+        w->arena_wanted = r == -EAGAIN;
+        return r;
+}
+
+int worker_on_arena_wanted(struct worker *w, const struct worker_report *report) {
+        if (w->arena_wanted || w->phase == PHASE_STARTING)
+                return -EPROTO;
+        snprintf(w->arena_name, sizeof(w->arena_name), "%.*s", (int)sizeof(w->arena_name) - 1, report->text);
+        w->arena_bytes = report->arena_bytes;
+        w->arena_wanted = true;
+        if (worker_answer_arena(w) == -EAGAIN) /* other failures are told by the socket's poll */
+                loop_poll_change(&w->control_poll, POLLIN | POLLOUT);
+        return 0;
+}

@@ -1,0 +1,379 @@
+"""Arenas: handed out by name on the bus and to workers; holders are killed while others wait; cycles are named and broken."""
+
+import ctypes
+import json
+import mmap
+import os
+import subprocess
+import sys
+
+import harness
+from harness import MANAGER, Drover, Test, kill, wait_for
+from sdbus import Connection, _lib, u64
+
+NOBODY = 65534
+METHODS = ("forkserver", "spawn", "fork")
+
+
+def open_arena(connection, name, size=None):
+    """(fd, bytes, created) as the reply has them; the descriptor is the caller's."""
+    if size is None:
+        m = connection.call(*MANAGER, "OpenArena", "sa{sv}", name.encode(), 0)
+    else:
+        m = connection.call(*MANAGER, "OpenArena", "sa{sv}", name.encode(), 1, b"bytes", b"t", u64(size))
+    found = {}
+    assert _lib.sd_bus_message_enter_container(m.handle, ctypes.c_char(b"a"), b"{sv}") > 0
+    while _lib.sd_bus_message_enter_container(m.handle, ctypes.c_char(b"e"), b"sv") > 0:
+        key = m.read("s")[0]
+        kind = {"memory": "h", "bytes": "t", "created": "b"}[key]
+        value = ctypes.c_uint64()
+        assert _lib.sd_bus_message_enter_container(m.handle, ctypes.c_char(b"v"), kind.encode()) > 0
+        assert _lib.sd_bus_message_read_basic(m.handle, ctypes.c_char(kind.encode()), ctypes.byref(value)) > 0
+        found[key] = value.value
+        for _ in range(2):
+            _lib.sd_bus_message_exit_container(m.handle)
+    return os.dup(found["memory"]), found["bytes"], bool(found["created"])
+
+
+def worker_of(d, job):
+    """The pid that runs it, as soon as one does."""
+    return wait_for(lambda: (p := d.job(job))["State"] == "running" and p["WorkerPid"], 10, f"{job} runs")
+
+
+class OnTheBus(Test):
+    @classmethod
+    def setUpClass(cls):
+        cls.d = Drover({"w": {"Plugin": "arenas", "Workers": 2, "StartMethod": "fork", "MaxAttempts": 1}})
+        cls.d.__enter__()
+        os.chmod(cls.d.dir, 0o711)  # so that nobody reaches the bus
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.d.__exit__(None, None, None)
+
+    def connect(self, uid=None):
+        c = Connection(self.d.bus.address, uid)
+        self.addCleanup(c.close)
+        return c
+
+    def objects(self, arena):
+        return {o["name"]: o for o in self.d.call(*MANAGER, "ListObjects", "s", arena) or []}
+
+    def remove(self, arena):
+        self.d.call(*MANAGER, "RemoveArena", "s", arena)
+
+    def test_same_memory_by_name(self):
+        a, b = self.connect(), self.connect()
+        fd1, size, created = open_arena(a, "same", 8192)
+        fd2, size2, created2 = open_arena(b, "same")
+        try:
+            self.assertEqual((size, created, size2, created2), (8192, True, 8192, False))
+            self.assertEqual(os.fstat(fd1).st_ino, os.fstat(fd2).st_ino)
+            self.assertGreater(os.fstat(fd1).st_size, size)
+        finally:
+            os.close(fd1)
+            os.close(fd2)
+        with self.assert_error("InvalidArgs", "same", "8192"):
+            a.call(*MANAGER, "OpenArena", "sa{sv}", b"same", 1, b"bytes", b"t", u64(10000))
+        self.remove("same")
+        with self.assert_error("NoSuchArena", "same"):
+            self.remove("same")
+        fd3, _, created3 = open_arena(a, "same")
+        os.close(fd3)
+        self.assertTrue(created3)
+        self.remove("same")
+
+    def test_the_memory_outlives_the_name(self):
+        c = self.connect()
+        fd, size, _ = open_arena(c, "outlives")
+        with mmap.mmap(fd, os.fstat(fd).st_size) as memory:
+            memory[-1] = 7
+            self.remove("outlives")
+            self.assertEqual(memory[-1], 7)
+            fd2, _, created = open_arena(c, "outlives", size)
+            self.assertTrue(created)
+            self.assertNotEqual(os.fstat(fd).st_ino, os.fstat(fd2).st_ino)
+            os.close(fd2)
+        os.close(fd)
+        self.remove("outlives")
+
+    def test_bad_requests(self):
+        for name in ("", "a/b", "x" * 65, "ä"):
+            with self.assert_error("InvalidArgs", "arena name"):
+                self.d.call(*MANAGER, "OpenArena", "sa{sv}", name, 0)
+        with self.assert_error("InvalidArgs", "colour"):
+            self.d.call(*MANAGER, "OpenArena", "sa{sv}", "bad", 1, "colour", "s", "red")
+        with self.assert_error("InvalidArgs", "bytes"):
+            self.d.call(*MANAGER, "OpenArena", "sa{sv}", "bad", 1, "bytes", "t", 1 << 33)
+        for member in ("ListObjects", "RemoveArena"):
+            with self.assert_error("NoSuchArena", "nowhere"):
+                self.d.call(*MANAGER, member, "s", "nowhere")
+
+    def test_a_share_of_4_gib(self):
+        c = self.connect()
+        os.close(open_arena(c, "half", 3 << 30)[0])
+        with self.assert_error("LimitsExceeded"):
+            open_arena(c, "other", 3 << 30)
+        self.remove("half")
+        with self.assert_error("LimitsExceeded"):  # this process may have it mapped
+            open_arena(c, "other", 3 << 30)
+        code = ("import sys; sys.path.insert(0, %r); import test_arenas as t; c = t.Connection(%r); "
+                "t.open_arena(c, 'third', 512 << 20)" % (os.path.dirname(os.path.abspath(__file__)), self.d.bus.address))
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=30 * harness.PATIENCE)
+        self.remove("third")
+
+    def test_many_arenas_of_one_uid(self):
+        c = self.connect(NOBODY) if os.getuid() == 0 else None
+        if not c:
+            self.skipTest("needs root, to be somebody else")
+        with self.assert_error("LimitsExceeded", str(NOBODY)):
+            for i in range(300):
+                os.close(open_arena(c, f"many{i}", 4096)[0])
+        self.assertGreaterEqual(i, 250)
+        for k in range(i):
+            c.call(*MANAGER, "RemoveArena", "s", b"many%d" % k)
+
+    def test_a_foreign_arena_is_as_unknown_as_a_missing_one(self):
+        if os.getuid() != 0:
+            self.skipTest("needs root, to be somebody else")
+        other, mine = self.connect(NOBODY), self.connect()
+        fd, _, created = open_arena(mine, "private")
+        fd2, _, created2 = open_arena(other, "private2")
+        self.assertTrue(created and created2)
+        for member in (b"ListObjects", b"RemoveArena"):
+            with self.assert_error("NoSuchArena"):
+                other.call(*MANAGER, member.decode(), "s", b"private")
+        self.d.call(*MANAGER, "ListObjects", "s", f"{NOBODY}/private2")
+        with self.assert_error("NoSuchArena"):
+            self.d.call(*MANAGER, "ListObjects", "s", "private2")
+        os.close(fd)
+        os.close(fd2)
+        self.remove("private")
+        self.remove(f"{NOBODY}/private2")
+
+    def test_workers_and_programs_share(self):
+        self.assertEqual(self.d.run("w", "put", arena="shared", name="q"), {"outcome": "0"})
+        self.assertEqual(self.objects("shared")["q"]["type"], "queue")
+        fd, _, created = open_arena(self.connect(), "shared")
+        os.close(fd)
+        self.assertFalse(created)
+        self.assertEqual(self.d.run("w", "take", arena="shared", kind="queue", name="q", hold_ms=0), {"outcome": "0"})
+        self.assertEqual(self.objects("init"), {})
+
+    def test_a_worker_is_told_why_not(self):
+        self.assertEqual(self.d.run("w", "fd", arena="no/name", bytes=0), {"outcome": "EINVAL"})
+        self.assertEqual(self.d.run("w", "fd", arena="x" * 65, bytes=0), {"outcome": "EINVAL"})
+        self.assertEqual(self.d.run("w", "fd", arena="huge", bytes=1 << 40), {"outcome": "EINVAL"})
+        self.assertEqual(self.d.run("w", "fd", arena="fine", bytes=1), {"outcome": "0"})
+
+
+class Deaths(Test):
+    """Who holds something is killed while another waits for it."""
+
+    # kind of the holder, kind of who waits, how that one's wait ends, has the object an owner
+    CASES = (
+        ("mutex", "mutex", "EOWNERDEAD", True),
+        ("recursive", "recursive", "EOWNERDEAD", True),
+        ("rwlock-write", "rwlock-write", "EOWNERDEAD", True),
+        ("rwlock-read", "rwlock-write", "0", False),
+        ("array", "array", "EOWNERDEAD", True),
+        ("dictionary", "dictionary", "EOWNERDEAD", True),
+        ("permits", "permits", "0", False),
+        ("queue", "queue", "0", False),
+        ("barrier", "barrier", "EPIPE", False),
+    )
+
+    def object(self, name):
+        """As droverctl shows it; nobody waits for what is not there yet."""
+        r = self.d.ctl("list-objects", "--json=short", "deaths")
+        objects = json.loads(r.stdout) if r.returncode == 0 else []
+        return {o["name"]: o for o in objects}.get(name, {"waiters": -1})
+
+    def take(self, kind, name, hold_ms):
+        return self.d.submit("w", "take", arena="deaths", kind=kind, name=name, hold_ms=hold_ms)
+
+    def wait_waiters(self, name, n):
+        return wait_for(lambda: (o := self.object(name))["waiters"] == n and o, 10, f"{n} wait for {name}")
+
+    def check_death(self, kind, waiting_kind, outcome, has_owner):
+        d, name = self.d, f"the-{kind}"
+        if kind == "queue":
+            d.run("w", "put", arena="deaths", name=name)
+        holder_id, holder = self.take(kind, name, 60000)
+        if kind == "barrier":
+            self.wait_waiters(name, 1)
+        else:
+            wait_for(lambda: d.job(holder)["Progress"][0] == 1, 10, "it is held")
+        waiter_id, waiter = self.take(waiting_kind, name, 0)
+        before = self.wait_waiters(name, 2 if kind == "barrier" else 1)
+        pid = worker_of(d, holder)
+        if has_owner:
+            self.assertEqual((before["owner-pid"], before["owner-job"]), (pid, holder_id))
+            self.assertEqual(before["owner-worker"], next(row[0] for row in d.list_workers("w") if row[3] == pid))
+        why = d.ctl("why", waiter_id).stdout
+        self.assertRegex(why, rf"It waits for \S+( mutex)? deaths/{name}.* for \d+\.\d s")
+        if has_owner:
+            self.assertIn(f"held by worker {before['owner-worker']} (job {holder_id})", why)
+        kill(pid)
+        self.assertEqual(d.wait_job(waiter), "done")
+        self.assertEqual(d.result(waiter)["result"], {"outcome": outcome})
+        self.assertEqual(d.wait_job(holder), "poisoned")
+        after = self.wait_waiters(name, 0)
+        self.assertEqual((after["owner-pid"], after["inconsistent"]), (0, False))
+        self.assertGreaterEqual(after["deaths-repaired"], 1)
+        self.assertIn(name, d.ctl("list-objects", "deaths").stdout)
+        d.wait_workers("w", 2)
+
+    def check_all(self, method):
+        with Drover({"w": {"Plugin": "arenas", "Workers": 2, "StartMethod": method, "MaxAttempts": 1}}) as self.d:
+            for case in self.CASES:
+                with self.subTest(case[0]):
+                    self.check_death(*case)
+
+    def test_by_start_method_forkserver(self):
+        self.check_all("forkserver")
+
+    def test_by_start_method_spawn(self):
+        self.check_all("spawn")
+
+    def test_by_start_method_fork(self):
+        self.check_all("fork")
+
+    def test_a_program_on_the_bus_is_repaired_too(self):
+        """It opens the arena, says who it is in a place of it, and is killed while it holds the mutex."""
+        with Drover({"w": {"Plugin": "arenas", "Workers": 1, "MaxAttempts": 1}}) as self.d:
+            r = subprocess.Popen([f"{harness.BUILD}/tests/integration/arena-holder", "deaths", "mutex"], env=self.d.env(),
+                                 stdout=subprocess.PIPE, text=True)
+            self.assertEqual(r.stdout.readline(), "held\n")
+            _, waiter = self.take("mutex", "mutex", 0)
+            self.assertEqual(self.wait_waiters("mutex", 1)["owner-pid"], r.pid)
+            self.assertIn(f"held by process {r.pid}", self.d.workers("w")[0]["WaitingFor"])
+            r.kill()
+            self.assertEqual(self.d.wait_job(waiter), "done")
+            self.assertEqual(self.d.result(waiter)["result"], {"outcome": "EOWNERDEAD"})
+            r.wait()
+            r.stdout.close()
+
+
+class Cycles(Test):
+    def test_two_locks_two_workers(self):
+        """Named in one line, and broken within 100 ms of the soft limit."""
+        soft_us = 300000
+        with Drover({"w": {"Plugin": "arenas", "Workers": 2, "MaxAttempts": 1}}) as d:
+            jobs = [d.submit("w", "cross", {"soft-timeout": soft_us}, arena="x", first=a, second=b) for a, b in ("ab", "ba")]
+            for _, path in jobs:
+                self.assertEqual(d.wait_job(path), "done")
+            self.assertEqual(sorted(d.result(path)["result"]["outcome"] for _, path in jobs), ["0", "EDEADLK"])
+            started = max(d.job(path)["StartedUSec"] for _, path in jobs)
+            finished = max(d.job(path)["FinishedUSec"] for _, path in jobs)
+            self.assertGreaterEqual(finished - started, 0)
+            self.assertLess(finished - started, soft_us + 100000 * harness.PATIENCE)
+            lines = [line for line in d.log().splitlines() if "a cycle of" in line]
+            self.assertEqual(len(lines), 1, lines)
+            for _id, _ in jobs:
+                self.assertIn(f"(job {_id})", lines[0])
+            for lock in "ab":
+                self.assertRegex(lines[0], rf"waits for mutex x/{lock} held by worker \d+ \(job \d+\)")
+            self.assertIn("EDEADLK", lines[0])
+
+    def test_slow_holders_are_no_cycle(self):
+        with Drover({"w": {"Plugin": "arenas", "Workers": 2, "MaxAttempts": 1}}) as d:
+            _, first = d.submit("w", "take", arena="x", kind="mutex", name="m", hold_ms=600)
+            wait_for(lambda: d.job(first)["Progress"][0] == 1, 10, "it is held")
+            _, second = d.submit("w", "take", {"soft-timeout": 50000}, arena="x", kind="mutex", name="m", hold_ms=0)
+            self.assertEqual(d.wait_job(second), "done")
+            self.assertEqual(d.result(second)["result"], {"outcome": "0"})
+            self.assertNotIn("a cycle", d.log())
+
+
+class Examples(Test):
+    """The programs in plugins/ that share something, under each start method."""
+
+    def grid(self, plugin, check, workers=3, **keys):
+        for method in METHODS:
+            with self.subTest(method):
+                with Drover({"p": {"Plugin": plugin, "Workers": workers, "StartMethod": method, **keys}}) as self.d:
+                    check()
+
+    def objects(self, arena):
+        return {o["name"]: o for o in self.d.call(*MANAGER, "ListObjects", "s", arena) or []}
+
+    def test_bank_account(self):
+        def check():
+            lines = "".join("account=shared amount=1\n" for _ in range(100))
+            r = self.d.ctl("map", "p", "deposit", input=lines)
+            self.assertEqual(r.returncode, 0, r.stderr)
+            self.assertEqual(sorted(int(line.rpartition("=")[2]) for line in r.stdout.splitlines()), list(range(1, 101)))
+            self.assertEqual(self.d.run("p", "balance", account="shared"), {"balance": 100})
+        self.grid("bank", check)
+
+    def test_bank_with_withdrawals(self):
+        def check():
+            d = self.d
+            waiting = [d.submit("p", "withdraw", account="w", amount=60)[1] for _ in range(2)]
+            wait_for(lambda: self.objects("bank").get("w.funds", {}).get("waiters") == 2, 10, "two wait for funds")
+            # Their wait is cut into slices, so not every look sees them in it.
+            wait_for(lambda: any(w["WaitingFor"].startswith("condition bank/w.funds for ") for w in d.workers("p")), 10, "it is told")
+            self.assertEqual(d.run("p", "deposit", account="w", amount=70), {"balance": 70})
+            done = wait_for(lambda: [path for path in waiting if d.job(path)["State"] == "done"], 10, "one was paid")
+            self.assertEqual(len(done), 1)
+            self.assertEqual(d.run("p", "balance", account="w"), {"balance": 10})
+            d.run("p", "deposit", account="w", amount=50)
+            self.assertEqual([d.wait_job(path) for path in waiting], ["done", "done"])
+            self.assertEqual(d.run("p", "balance", account="w"), {"balance": 0})
+            _, poor = d.submit("p", "withdraw", account="w", amount=1)
+            worker_of(d, poor)
+            d.call(poor, "org.drover1.Job", "Cancel", "s", "ask")
+            self.assertEqual(d.wait_job(poor), "cancelled")
+        self.grid("bank", check)
+
+    def test_bank_survives_its_tellers(self):
+        def check():
+            d = self.d
+            _, waits = d.submit("p", "withdraw", account="k", amount=1)
+            wait_for(lambda: self.objects("bank").get("k.funds", {}).get("waiters") == 1, 10, "it waits for funds")
+            kill(worker_of(d, waits))
+            self.assertEqual(d.wait_job(waits), "lost")
+            self.assertEqual(d.run("p", "deposit", account="k", amount=5), {"balance": 5})
+            wait_for(lambda: self.objects("bank")["k.funds"]["waiters"] == 0, 10, "nobody waits any more")
+        self.grid("bank", check)
+
+    def stages(self, run, n, slow_ms=0):
+        return [self.d.submit("p", stage, run=run, n=n, slow_ms=slow_ms)[1] for stage in ("put_away", "dry", "wash")]
+
+    def test_dishes_as_processes(self):
+        def check():
+            jobs = self.stages("a", 50)
+            self.assertEqual([self.d.wait_job(job) for job in jobs], ["done"] * 3)
+            self.assertEqual(self.d.result(jobs[0])["result"], {"shelf": 50})
+        self.grid("dishes", check)
+
+    def test_dishes_as_threads(self):
+        self.grid("dishes", lambda: self.assertEqual(self.d.run("p", "together", run="a", n=50, slow_ms=0), {"shelf": 50}))
+
+    def test_dishes_when_a_stage_is_killed(self):
+        """What was leased to it comes back, and its next attempt goes on."""
+        def check():
+            d = self.d
+            jobs = self.stages("k", 30, slow_ms=10)
+            for job in jobs[:2]:
+                kill(worker_of(d, job))
+            self.assertEqual([d.wait_job(job) for job in jobs], ["done"] * 3)
+            self.assertEqual(d.result(jobs[0])["result"], {"shelf": 30})
+            self.assertEqual([d.job(job)["Attempt"] for job in jobs], [2, 2, 1])
+        self.grid("dishes", check, MaxAttempts=3)
+
+    def test_producer_and_consumer(self):
+        def check():
+            d = self.d
+            _, consumer = d.submit("p", "consume")
+            self.assertEqual(d.run("p", "produce", n=5), {"sum": 15})
+            self.assertEqual(d.job(consumer)["State"], "running")
+            self.assertEqual(d.call(consumer, "org.drover1.Job", "Cancel", "s", "ask"), "asked")
+            self.assertEqual(d.wait_job(consumer), "cancelled")
+            self.assertEqual(self.objects("producer")["items"]["waiters"], 0)
+        self.grid("producer", check, workers=2)
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,244 @@
+/* Takes things in arenas and holds them, so that a test can kill who holds what others wait for.
+ *
+ *   take   takes object `name` of `kind` (waits as long as it must), holds it `hold_ms` or until it is asked to stop,
+ * gives it back; the outcome is how the taking went: "0", "EOWNERDEAD", … An owner that died is made good at once.
+ *   cross  takes mutex `first`, meets the other at a barrier, takes `second`.
+ *   put    one item into queue `name`.
+ *   fd     opens an arena and says how that went. */
+#include <drover/plugin.h>
+#include <drover/sync.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { QUEUE_CAPACITY = 8, ITEM_BYTES = 16 };
+
+struct thing {
+        drover_arena *arena;
+        drover_mutex *mutex;
+        drover_condition *condition;
+        drover_semaphore *semaphore;
+        drover_permits *permits;
+        drover_event *event;
+        drover_barrier *barrier;
+        drover_rwlock *rwlock;
+        drover_array *array;
+        drover_dictionary *dictionary;
+        drover_queue *queue;
+};
+
+struct kind {
+        const char *name;
+        int (*open)(struct thing *t, const char *name);
+        int (*take)(struct thing *t);
+        int (*consistent)(struct thing *t);
+        int (*give)(struct thing *t);
+};
+
+static int open_mutex(struct thing *t, const char *name) { return drover_mutex_open(t->arena, name, 0, &t->mutex); }
+static int open_recursive(struct thing *t, const char *name) {
+        return drover_mutex_open(t->arena, name, DROVER_RECURSIVE, &t->mutex);
+}
+static int take_mutex(struct thing *t) { return drover_mutex_lock(t->mutex, DROVER_FOREVER); }
+static int mend_mutex(struct thing *t) { return drover_mutex_consistent(t->mutex); }
+static int give_mutex(struct thing *t) { return drover_mutex_unlock(t->mutex); }
+
+static int open_permits(struct thing *t, const char *name) {
+        return drover_permits_open(t->arena, name, 1, &t->permits);
+}
+static int take_permit(struct thing *t) { return drover_permits_acquire(t->permits, DROVER_FOREVER); }
+static int give_permit(struct thing *t) { return drover_permits_release(t->permits); }
+
+static int open_rwlock(struct thing *t, const char *name) { return drover_rwlock_open(t->arena, name, &t->rwlock); }
+static int take_read(struct thing *t) { return drover_rwlock_read(t->rwlock, DROVER_FOREVER); }
+static int take_write(struct thing *t) { return drover_rwlock_write(t->rwlock, DROVER_FOREVER); }
+static int mend_rwlock(struct thing *t) { return drover_rwlock_consistent(t->rwlock); }
+static int give_rwlock(struct thing *t) { return drover_rwlock_unlock(t->rwlock); }
+
+static int open_array(struct thing *t, const char *name) { return drover_array_open(t->arena, name, 8, 4, &t->array); }
+static int take_array(struct thing *t) { return drover_array_lock(t->array, DROVER_FOREVER); }
+static int mend_array(struct thing *t) { return drover_array_consistent(t->array); }
+static int give_array(struct thing *t) { return drover_array_unlock(t->array); }
+
+static int open_dictionary(struct thing *t, const char *name) {
+        return drover_dictionary_open(t->arena, name, 8, 16, 16, &t->dictionary);
+}
+static int take_dictionary(struct thing *t) { return drover_dictionary_lock(t->dictionary, DROVER_FOREVER); }
+static int mend_dictionary(struct thing *t) { return drover_dictionary_consistent(t->dictionary); }
+static int give_dictionary(struct thing *t) { return drover_dictionary_unlock(t->dictionary); }
+
+static int open_queue(struct thing *t, const char *name) {
+        return drover_queue_open(t->arena, name, QUEUE_CAPACITY, ITEM_BYTES, DROVER_QUEUE_FIFO, &t->queue);
+}
+static int take_item(struct thing *t) {
+        char item[ITEM_BYTES];
+        size_t bytes;
+        return drover_queue_get(t->queue, item, sizeof item, &bytes, DROVER_FOREVER);
+}
+static int give_item(struct thing *t) { return drover_queue_task_done(t->queue); }
+
+static int open_barrier(struct thing *t, const char *name) {
+        return drover_barrier_open(t->arena, name, 3, &t->barrier);
+}
+static int take_barrier(struct thing *t) {
+        int r = drover_barrier_wait(t->barrier, DROVER_FOREVER);
+        return r < 0 ? r : 0;
+}
+
+static int open_semaphore(struct thing *t, const char *name) {
+        return drover_semaphore_open(t->arena, name, 1, &t->semaphore);
+}
+static int take_semaphore(struct thing *t) { return drover_semaphore_wait(t->semaphore, DROVER_FOREVER); }
+static int give_semaphore(struct thing *t) { return drover_semaphore_post(t->semaphore, 1); }
+
+static int open_event(struct thing *t, const char *name) { return drover_event_open(t->arena, name, &t->event); }
+static int take_event(struct thing *t) { return drover_event_wait(t->event, DROVER_FOREVER); }
+static int set_event(struct thing *t) { return drover_event_set(t->event); }
+
+static const struct kind kinds[] = {
+        {"mutex", open_mutex, take_mutex, mend_mutex, give_mutex},
+        {"recursive", open_recursive, take_mutex, mend_mutex, give_mutex},
+        {"permits", open_permits, take_permit, NULL, give_permit},
+        {"rwlock-read", open_rwlock, take_read, NULL, give_rwlock},
+        {"rwlock-write", open_rwlock, take_write, mend_rwlock, give_rwlock},
+        {"array", open_array, take_array, mend_array, give_array},
+        {"dictionary", open_dictionary, take_dictionary, mend_dictionary, give_dictionary},
+        {"queue", open_queue, take_item, NULL, give_item},
+        {"barrier", open_barrier, take_barrier, NULL, NULL},
+        {"semaphore", open_semaphore, take_semaphore, NULL, give_semaphore},
+        {"event", open_event, take_event, NULL, NULL},
+        {"set-event", open_event, set_event, NULL, NULL},
+};
+
+/* The handles live as long as the process: one job, one arena, a few objects. */
+static int attach(drover_job *job, const char *name, drover_arena **ret) {
+        static struct {
+                char name[72];
+                drover_arena *arena;
+        } known;
+        int fd, r = 0;
+        if (!known.arena || strcmp(known.name, name) != 0) {
+                known.arena = drover_arena_free(known.arena);
+                r = drover_arena_open_fd(job, name, 0, &fd);
+                if (r < 0)
+                        return drover_fail(job, -r, "arena %s: %s", name, strerror(-r));
+                r = drover_arena_attach(fd, &known.arena);
+                close(fd);
+                strncpy(known.name, name, sizeof known.name - 1);
+        }
+        *ret = known.arena;
+        return r;
+}
+
+static int hold(drover_job *job, uint64_t ms) {
+        for (uint64_t i = 0; i < ms; i++) {
+                if (drover_checkpoint(job) < 0)
+                        break;
+                nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        }
+        return 0;
+}
+
+static const char *outcome(int r) { return r == 0 ? "0" : strerrorname_np(-r); }
+
+static int take(drover_job *job) {
+        const char *arena, *kind, *name;
+        uint64_t ms;
+        struct thing t = {0};
+        drover_arg_str(job, "arena", &arena, NULL);
+        drover_arg_str(job, "kind", &kind, NULL);
+        drover_arg_str(job, "name", &name, NULL);
+        drover_arg_u64(job, "hold_ms", &ms);
+        const struct kind *k = NULL;
+        for (size_t i = 0; i < DROVER_COUNT(kinds); i++)
+                if (strcmp(kinds[i].name, kind) == 0)
+                        k = &kinds[i];
+        if (!k)
+                return drover_fail(job, EINVAL, "no kind %s", kind);
+        int r = attach(job, arena, &t.arena);
+        if (r < 0)
+                return r;
+        r = k->open(&t, name);
+        if (r < 0)
+                return drover_fail(job, -r, "%s %s cannot be opened", kind, name);
+        r = k->take(&t);
+        if (r == -EOWNERDEAD && k->consistent)
+                k->consistent(&t);
+        if (r == 0 || r == -EOWNERDEAD) {
+                drover_progress(job, 1, 1, "holds");
+                hold(job, ms);
+                if (k->give)
+                        k->give(&t);
+        }
+        return drover_ret_str(job, "outcome", outcome(r));
+}
+
+static int cross(drover_job *job) {
+        const char *arena, *first, *second;
+        drover_arena *a;
+        drover_mutex *m1, *m2;
+        drover_barrier *both;
+        drover_arg_str(job, "arena", &arena, NULL);
+        drover_arg_str(job, "first", &first, NULL);
+        drover_arg_str(job, "second", &second, NULL);
+        int r = attach(job, arena, &a);
+        if (r < 0)
+                return r;
+        if (drover_mutex_open(a, first, 0, &m1) < 0 || drover_mutex_open(a, second, 0, &m2) < 0 ||
+            drover_barrier_open(a, "both", 2, &both) < 0)
+                return drover_fail(job, EIO, "cannot open");
+        drover_mutex_lock(m1, DROVER_FOREVER);
+        drover_barrier_wait(both, DROVER_FOREVER);
+        r = drover_mutex_lock(m2, DROVER_FOREVER);
+        if (r == 0)
+                drover_mutex_unlock(m2);
+        drover_mutex_unlock(m1);
+        return drover_ret_str(job, "outcome", outcome(r));
+}
+
+static int put(drover_job *job) {
+        const char *arena, *name;
+        struct thing t = {0};
+        drover_arg_str(job, "arena", &arena, NULL);
+        drover_arg_str(job, "name", &name, NULL);
+        int r = attach(job, arena, &t.arena);
+        if (r == 0)
+                r = open_queue(&t, name);
+        if (r == 0)
+                r = drover_queue_put(t.queue, "item", 4, DROVER_FOREVER);
+        return r < 0 ? r : drover_ret_str(job, "outcome", outcome(r));
+}
+
+static int open_fd(drover_job *job) {
+        const char *arena;
+        uint64_t bytes;
+        int fd;
+        drover_arg_str(job, "arena", &arena, NULL);
+        drover_arg_u64(job, "bytes", &bytes);
+        int r = drover_arena_open_fd(job, arena, bytes, &fd);
+        if (r == 0)
+                close(fd);
+        return drover_ret_str(job, "outcome", outcome(r));
+}
+
+static int on_init(drover_worker *worker, void **state) {
+        int fd, r = drover_arena_open_fd(worker, "init", 4096, &fd);
+        if (r == 0)
+                close(fd);
+        return r;
+}
+
+static int on_preload(drover_preload_ctx *ctx, void **shared) {
+        int fd;
+        return drover_arena_open_fd(ctx, "preload", 0, &fd) == -EPERM ? 0 : -EIO;
+}
+
+static const struct drover_job_type jobs[] = {
+        {.name = "take", .args = "arena:str,kind:str,name:str,hold_ms:u64", .result = "outcome:str", .handle = take},
+        {.name = "cross", .args = "arena:str,first:str,second:str", .result = "outcome:str", .handle = cross},
+        {.name = "put", .args = "arena:str,name:str", .result = "outcome:str", .handle = put},
+        {.name = "fd", .args = "arena:str,bytes:u64", .result = "outcome:str", .handle = open_fd},
+};
+static struct drover_plugin plugin = {
+        .jobs = jobs, .n_jobs = DROVER_COUNT(jobs), .preload = on_preload, .worker_init = on_init};
+DROVER_REGISTER(plugin, "arenas", "1.0.0")

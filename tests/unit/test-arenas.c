@@ -1,0 +1,197 @@
+/* Arenas of the broker: by uid and name, bounded, and repaired when somebody who opened one dies. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "daemon/supervise/arenas.h"
+#include "ipc/event.h"
+
+struct fixture {
+        struct loop *loop;
+        struct arenas *arenas;
+        int pidfd; /* of this process */
+        struct loop_timer timer;
+        bool is_late;
+};
+
+static int set_up(void **state) {
+        static struct fixture f;
+        const char *why;
+        f = (struct fixture){0};
+        assert_int_equal(loop_new(&f.loop, &why), 0);
+        assert_int_equal(arenas_new(&f.arenas, f.loop), 0);
+        f.pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+        assert_true(f.pidfd >= 0);
+        *state = &f;
+        return 0;
+}
+
+static int tear_down(void **state) {
+        struct fixture *f = *state;
+        f->arenas = arenas_free(f->arenas);
+        f->loop = loop_free(f->loop);
+        close(f->pidfd);
+        return 0;
+}
+
+static int open_as(struct fixture *f, uid_t uid, const char *name, uint64_t bytes, struct arena_offer *ret,
+                   struct fault *fault) {
+        const struct arena_request q = {.name = name, .uid = uid, .bytes = bytes, .pid = getpid(), .pidfd = f->pidfd};
+        return arenas_open(f->arenas, &q, ret, fault);
+}
+
+static void test_key_is_uid_and_name(void **state) {
+        struct fixture *f = *state;
+        struct arena_offer a, b, c;
+        struct fault fault;
+        assert_int_equal(open_as(f, 1, "x", 0, &a, &fault), 0);
+        assert_true(a.is_created);
+        assert_int_equal(a.bytes, ARENAS_DEFAULT_BYTES);
+        assert_int_equal(open_as(f, 1, "x", 0, &b, &fault), 0);
+        assert_false(b.is_created);
+        assert_int_equal(a.memory_fd, b.memory_fd);
+        assert_int_equal(open_as(f, 2, "x", 0, &c, &fault), 0);
+        assert_true(c.is_created);
+        assert_ptr_not_equal(arenas_find(f->arenas, 1, "x"), arenas_find(f->arenas, 2, "x"));
+        assert_null(arenas_find(f->arenas, 3, "x"));
+        assert_string_equal(arena_name(arenas_opened_by(f->arenas, getpid(), 1)), "x");
+        assert_null(arenas_opened_by(f->arenas, getpid(), 2));
+}
+
+static void test_bad_requests(void **state) {
+        struct fixture *f = *state;
+        struct arena_offer a;
+        struct fault fault = {0};
+        const char *const names[] = {"", "a/b", "a b", "\xff",
+                                     "0123456789012345678901234567890123456789012345678901234567890123x"};
+        for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+                assert_int_equal(open_as(f, 1, names[i], 0, &a, &fault), -EINVAL);
+                assert_int_equal(fault.code, FAULT_INVALID_ARGS);
+        }
+        assert_int_equal(open_as(f, 1, "huge", UINT64_MAX, &a, &fault), -EINVAL);
+        assert_int_equal(open_as(f, 1, "x", 4096, &a, &fault), 0);
+        assert_int_equal(open_as(f, 1, "x", 4097, &a, &fault), -EINVAL);
+        assert_non_null(strstr(fault.text, "4096"));
+}
+
+static void test_shares(void **state) {
+        struct fixture *f = *state;
+        struct arena_offer a;
+        struct fault fault;
+        char name[16];
+        assert_int_equal(open_as(f, 1, "most", ARENAS_BYTES_PER_UID - (UINT64_C(1) << 20), &a, &fault), 0);
+        assert_int_equal(open_as(f, 1, "more", 0, &a, &fault), -EDQUOT);
+        assert_int_equal(fault.code, FAULT_LIMITS_EXCEEDED);
+        arenas_remove(arenas_find(f->arenas, 1, "most")); /* we may have it mapped */
+        assert_null(arenas_find(f->arenas, 1, "most"));
+        assert_int_equal(open_as(f, 1, "more", 0, &a, &fault), -EDQUOT);
+        for (int i = 0; i < ARENAS_PER_UID; i++) {
+                snprintf(name, sizeof(name), "n%d", i);
+                assert_int_equal(open_as(f, 2, name, 1, &a, &fault), 0);
+        }
+        assert_int_equal(open_as(f, 2, "one-more", 1, &a, &fault), -EDQUOT);
+}
+
+static void test_the_dead_open_nothing(void **state) {
+        struct fixture *f = *state;
+        struct arena_offer a;
+        struct fault fault;
+        pid_t pid = fork();
+        if (pid == 0)
+                _exit(0);
+        int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+        assert_int_equal(waitpid(pid, NULL, 0), pid);
+        const struct arena_request q = {.name = "x", .uid = 1, .pid = pid, .pidfd = pidfd};
+        assert_int_equal(arenas_open(f->arenas, &q, &a, &fault), -ESRCH);
+        assert_null(arenas_find(f->arenas, 1, "x"));
+        close(pidfd);
+}
+
+/* ---- a death ---- */
+
+static void on_late(struct loop_timer *t) {
+        struct fixture *f = t->user;
+        f->is_late = true;
+        loop_exit(f->loop, 0);
+}
+
+/* Before each sleep: has the child's death been heard of? */
+static void on_turn(void *user) {
+        struct fixture *f = user;
+        const struct drover_object_info *objects;
+        struct arena *a = arenas_find(f->arenas, 1, "x");
+        if (a && arena_list_objects(a, &objects) == 1 && objects[0].n_repaired == 1)
+                loop_exit(f->loop, 0);
+}
+
+static void hold_and_die(int fd, int told) {
+        drover_arena *arena;
+        drover_mutex *mutex;
+        char c = drover_arena_attach(fd, &arena) == 0 && drover_mutex_open(arena, "m", 0, &mutex) == 0 &&
+                                 drover_mutex_lock(mutex, DROVER_FOREVER) == 0
+                         ? 'y'
+                         : 'n';
+        if (write(told, &c, 1) == 1)
+                pause();
+        _exit(1);
+}
+
+static void test_death(void **state) {
+        struct fixture *f = *state;
+        struct arena_offer offer;
+        struct fault fault;
+        const struct drover_object_info *objects;
+        int told[2];
+        char c = 0;
+        assert_int_equal(open_as(f, 1, "x", 0, &offer, &fault), 0);
+        assert_int_equal(pipe(told), 0);
+        pid_t pid = fork();
+        if (pid == 0)
+                hold_and_die(offer.memory_fd, told[1]);
+        assert_int_equal(read(told[0], &c, 1), 1);
+        assert_int_equal(c, 'y');
+        int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+        const struct arena_request q = {.name = "x", .uid = 1, .pid = pid, .pidfd = pidfd};
+        assert_int_equal(arenas_open(f->arenas, &q, &offer, &fault), 0);
+        assert_int_equal(arena_list_objects(arenas_find(f->arenas, 1, "x"), &objects), 1);
+        assert_string_equal(objects[0].name, "m");
+        assert_int_equal(objects[0].owner_pid, pid);
+        assert_int_equal(objects[0].n_repaired, 0);
+
+        kill(pid, SIGKILL);
+        loop_add_hook(f->loop, on_turn, f);
+        loop_timer_set(f->loop, &f->timer, event_now_ns() + UINT64_C(20000000000), on_late, f);
+        assert_int_equal(loop_run(f->loop), 0);
+        assert_false(f->is_late);
+        loop_timer_stop(&f->timer);
+        assert_int_equal(arena_list_objects(arenas_find(f->arenas, 1, "x"), &objects), 1);
+        assert_int_equal(objects[0].owner_pid, 0);
+        assert_true(objects[0].is_inconsistent);
+        assert_null(arenas_opened_by(f->arenas, pid, 0));
+        assert_int_equal(waitpid(pid, NULL, 0), pid);
+        close(pidfd);
+        close(told[0]);
+        close(told[1]);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_key_is_uid_and_name, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_bad_requests, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_shares, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_the_dead_open_nothing, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_death, set_up, tear_down),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
