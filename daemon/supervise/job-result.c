@@ -27,8 +27,8 @@ void job_describe_failure(struct job *j) {
         death_describe(j->verdict.reason, j->verdict.signal, j->verdict.status, j->verdict.syscall, why, sizeof(why));
         switch (j->state) {
         case SLOT_POISONED:
-                job_set_error(j, "%s is poisoned after %u attempts: its worker (pid %u) died: %s", what, j->attempt,
-                              j->verdict.pid, why);
+                job_set_error(j, "%s is poisoned after %u attempt%s: its worker (pid %u) died: %s", what, j->attempt,
+                              j->attempt == 1 ? "" : "s", j->verdict.pid, why);
                 break;
         case SLOT_LOST:
                 job_set_error(j, "%s is lost in attempt %u and may not run twice: its worker (pid %u) died: %s", what,

@@ -292,7 +292,10 @@ void pool_settle(struct pool *p) {
 
 void pool_refuse(struct pool *p, const char *text) {
         const char *where = p->config.where_plugin;
-        pool_set_problem(p, "%s%s%.380s", where, *where ? ": " : "", text);
+        if (*where)
+                pool_set_problem(p, "%s: %.380s", where, text);
+        else
+                pool_set_problem(p, "Plugin=%.100s: %.380s", p->config.plugin, text);
         p->is_refused = true;
         pool_close_channels(p, true);
         pool_retire_all(p, REASON_OPERATOR, p->config.kill_grace_ns);
