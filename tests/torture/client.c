@@ -1,0 +1,218 @@
+/* torture-client POOL MAX-ATTEMPTS FIRST-ELEMENT SEED: submits jobs and checks every verdict until SIGTERM, then waits for
+ * those that are left.
+ *
+ * Checked: one verdict a job; DONE comes with the right answer; POISONED only after all attempts; no job ran more often than
+ * it had attempts (the plugin counts its runs in an arena); nothing else ever happens.
+ *
+ * A second thread looks at the shared words while all others use them as always, so the waits are the real ones, without
+ * any timeout that could rescue them. It tells of two things that must not last: a QUEUED job beside a worker that sleeps
+ * (same sleeper bit, nobody lay down since: its wake-up is lost), and a verdict beside a client that waits. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ipc/client/session-internal.h"
+#include "ipc/event.h"
+#include "tests/torture/job.h"
+#include "tests/torture/part.h"
+
+enum { WINDOW = 8, COUNT_EVERY_NS = 200000000 };
+
+struct flight {
+        uint64_t serial, answer, since_ns;
+        bool is_out;
+};
+
+struct watch { /* the second thread's */
+        uint64_t queued_since_ns[WINDOW], verdict_since_ns;
+        uint64_t sleepers[LAYOUT_BELL_WORDS];
+        uint32_t sleeps;
+        uint64_t words[WINDOW];
+};
+
+struct client {
+        struct session *session;
+        drover_array *runs;
+        uint32_t max_attempts, first_element;
+        uint64_t random, n_jobs, n_done, n_retries, n_poisoned, said_ns;
+        struct flight flights[WINDOW];
+        _Atomic uint32_t slots[WINDOW]; /* slot + 1 of each flight, for the second thread */
+        _Atomic bool is_waiting;
+        struct watch watch;
+};
+
+/* ---- the second thread ---- */
+
+/* The same workers asleep as at the last look? */
+static bool are_asleep(struct client *c) {
+        struct watch *w = &c->watch;
+        const struct layout_bell *b = c->session->bell;
+        bool is_any = false;
+        uint32_t sleeps = atomic_load(&b->sleeps);
+        for (unsigned i = 0; i < LAYOUT_BELL_WORDS; i++) {
+                uint64_t now = atomic_load(&b->sleepers[i]);
+                is_any |= (now & w->sleepers[i]) != 0;
+                w->sleepers[i] = now;
+        }
+        bool is_same = sleeps == w->sleeps;
+        w->sleeps = sleeps;
+        return is_same && is_any;
+}
+
+static void look(void *user, uint64_t now_ns) {
+        struct client *c = user;
+        struct watch *w = &c->watch;
+        bool has_verdict = false, asleep = are_asleep(c);
+        for (unsigned i = 0; i < WINDOW; i++) {
+                uint32_t slot = atomic_load(&c->slots[i]);
+                uint64_t word = slot > 0 ? channel_word(&c->session->channel, slot - 1) : 0;
+                has_verdict |= slot_is_verdict(word);
+                if (!asleep || slot_state(word) != SLOT_QUEUED || word != w->words[i])
+                        w->queued_since_ns[i] = 0;
+                else if (w->queued_since_ns[i] == 0)
+                        w->queued_since_ns[i] = now_ns;
+                else if (now_ns > w->queued_since_ns[i] + PART_SLOW_NS) {
+                        part_waited("worker-asleep", w->queued_since_ns[i], now_ns);
+                        w->queued_since_ns[i] = 0;
+                }
+                w->words[i] = word;
+        }
+        if (!has_verdict || !atomic_load(&c->is_waiting))
+                w->verdict_since_ns = 0;
+        else if (w->verdict_since_ns == 0)
+                w->verdict_since_ns = now_ns;
+        else if (now_ns > w->verdict_since_ns + PART_SLOW_NS) {
+                part_waited("client-asleep", w->verdict_since_ns, now_ns);
+                w->verdict_since_ns = 0;
+        }
+}
+
+/* ---- the first ---- */
+
+static void submit(struct client *c, unsigned i) {
+        uint8_t payload[TORTURE_PAYLOAD];
+        struct torture_job head = {
+                .element = c->first_element + i,
+                .busy_ns = (uint32_t)(part_random(&c->random) % 300000),
+                .nonce = part_random(&c->random),
+        };
+        size_t bytes = sizeof head + part_random(&c->random) % (sizeof payload - sizeof head + 1);
+        memcpy(payload, &head, sizeof head);
+        for (size_t k = sizeof head; k < bytes; k++)
+                payload[k] = (uint8_t)(head.nonce >> k % 57);
+        drover_array_store(c->runs, head.element, 0);
+        struct flight *f = &c->flights[i];
+        *f = (struct flight){
+                .serial = c->n_jobs, .answer = torture_answer(payload, bytes), .since_ns = event_now_ns(), .is_out = true};
+        const struct session_job job = {
+                .priority = (uint32_t)(part_random(&c->random) % LAYOUT_PRIORITIES),
+                .payload = payload,
+                .bytes = bytes,
+                .user = f->serial * WINDOW + i,
+        };
+        uint32_t slot;
+        int r = session_submit(c->session, &job, &slot);
+        f->is_out = r == 0;
+        if (r < 0 && r != -EAGAIN)
+                part_fail("submit: %s", strerror(-r));
+        if (r < 0)
+                return;
+        c->n_jobs++;
+        atomic_store(&c->slots[i], slot + 1);
+}
+
+static void check(struct client *c, const struct session_result *result) {
+        unsigned i = (unsigned)(result->user % WINDOW);
+        struct flight *f = &c->flights[i];
+        unsigned long long serial = result->user / WINDOW;
+        char text[300];
+        if (!f->is_out || f->serial != serial)
+                part_fail("a second verdict for job %llu", serial);
+        f->is_out = false;
+        session_describe(result, text, sizeof text);
+        uint64_t n_runs = 0, answer = 0;
+        drover_array_load(c->runs, c->first_element + i, &n_runs);
+        if (result->state == SLOT_DONE && result->bytes == sizeof answer)
+                memcpy(&answer, result->data, sizeof answer);
+        if (result->state == SLOT_DONE && answer != f->answer)
+                part_fail("job %llu: a wrong answer of %zu bytes", serial, result->bytes);
+        if (result->attempt > c->max_attempts || n_runs > c->max_attempts || n_runs > result->attempt)
+                part_fail("job %llu: %llu runs in %u of %u attempts", serial, (unsigned long long)n_runs, result->attempt,
+                          c->max_attempts);
+        if (result->state == SLOT_DONE && n_runs == 0)
+                part_fail("job %llu: done without a run", serial);
+        if (result->state == SLOT_POISONED ? result->verdict.attempts != c->max_attempts : result->state != SLOT_DONE)
+                part_fail("job %llu: %s (attempt %u)", serial, text, result->attempt);
+        c->n_done++;
+        c->n_retries += result->attempt - 1;
+        c->n_poisoned += result->state == SLOT_POISONED;
+        part_waited("job", f->since_ns, event_now_ns());
+}
+
+static void say_counts(struct client *c, uint64_t now_ns) {
+        if (now_ns < c->said_ns + COUNT_EVERY_NS)
+                return;
+        c->said_ns = now_ns;
+        part_say("count jobs %llu", (unsigned long long)c->n_done);
+        part_say("count retries %llu", (unsigned long long)c->n_retries);
+        part_say("count poisoned %llu", (unsigned long long)c->n_poisoned);
+        c->n_done = c->n_retries = c->n_poisoned = 0;
+}
+
+/* Waits for one verdict, or until `deadline_ns`. */
+static bool collect(struct client *c, uint64_t deadline_ns) {
+        struct session_result result;
+        atomic_store(&c->is_waiting, true);
+        int r = session_next(c->session, &result, deadline_ns);
+        atomic_store(&c->is_waiting, false);
+        if (r < 0 && r != -EINTR)
+                part_fail("session_next: %s", strerror(-r));
+        if (r != 1)
+                return false;
+        atomic_store(&c->slots[result.user % WINDOW], 0);
+        check(c, &result);
+        return true;
+}
+
+static void run(struct client *c) {
+        while (!part_is_over()) {
+                unsigned window = 1 + (unsigned)(part_random(&c->random) % WINDOW);
+                for (unsigned i = 0; i < window; i++)
+                        if (!c->flights[i].is_out)
+                                submit(c, i);
+                while (session_in_flight(c->session) > 0 && part_random(&c->random) % 4 > 0)
+                        collect(c, event_now_ns() + 1000000000);
+                if (part_random(&c->random) % 4 == 0) { /* workers and clients shall fall asleep */
+                        const struct timespec pause = {.tv_nsec = (long)(part_random(&c->random) % 4000000)};
+                        nanosleep(&pause, NULL);
+                }
+                say_counts(c, event_now_ns());
+        }
+        for (uint64_t end_ns = event_now_ns() + UINT64_C(30000000000); session_in_flight(c->session) > 0;)
+                if (!collect(c, end_ns) && event_now_ns() >= end_ns)
+                        part_fail("%u jobs without a verdict after 30 s", session_in_flight(c->session));
+        say_counts(c, UINT64_MAX);
+}
+
+int main(int argc, char *argv[]) {
+        static struct client c;
+        char error[400];
+        if (argc != 5)
+                return 2;
+        part_init();
+        c.max_attempts = (uint32_t)strtoul(argv[2], NULL, 10);
+        c.first_element = (uint32_t)strtoul(argv[3], NULL, 10) * WINDOW % TORTURE_ELEMENTS;
+        c.random = strtoull(argv[4], NULL, 10);
+        sd_bus *bus = part_bus();
+        if (session_open(&c.session, bus, argv[1], error, sizeof error) < 0)
+                part_fail("%s", error);
+        drover_arena *arena = part_arena(bus, TORTURE_ARENA, TORTURE_ARENA_BYTES);
+        int r = drover_array_open(arena, "runs", sizeof(uint64_t), TORTURE_ELEMENTS, &c.runs);
+        if (r < 0)
+                part_fail("runs: %s", strerror(-r));
+        part_watch(look, &c);
+        part_say("ready");
+        run(&c);
+        return 0;
+}

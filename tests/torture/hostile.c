@@ -1,0 +1,263 @@
+/* torture-hostile POOL SEED UID MODE: becomes UID (0: stays who it is), opens a channel and an arena, and until SIGTERM
+ *   MODE idle     does nothing;
+ *   MODE hostile  writes into channel, bell and arena whatever it likes: random words, small steps, flipped bits, words that
+ * look like slots, positions of rings, jobs that are fine; rings doorbells and wakes futexes in storms; truncates, punches
+ * holes, adds seals, maps executable; sends rubbish on the session socket; leaves all of it behind and opens it anew.
+ *
+ * Everything comes from SEED. What must not work (a new size, a new seal) is checked here; what it does to others, by those
+ * who run it. It rests between its bursts but for a storm now and then: it is not the CPU that it is to take from them. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ipc/bell.h"
+#include "ipc/channel.h"
+#include "ipc/event.h"
+#include "tests/torture/part.h"
+
+enum { BURST = 48, STORM = 300, PATIENCE_NS = 1000000000 };
+
+struct memory {
+        int fd;
+        uint8_t *at;
+        size_t bytes;
+};
+
+struct hostile {
+        sd_bus *bus;
+        const char *pool;
+        uint64_t random;
+        struct memory channel, bell, arena;
+        int doorbell_fd, done_fd, socket_fd;
+        uint32_t index, n_slots, slot_bytes;
+        struct channel map; /* the channel once more, for jobs that are fine */
+        struct bell_memo memo;
+        uint64_t n_writes, n_storms, n_jobs, n_opened;
+};
+
+static uint64_t dice(struct hostile *h, uint64_t n) { return part_random(&h->random) % n; }
+
+/* ---- getting in and out ---- */
+
+static void memory_map(struct memory *m) {
+        struct stat st;
+        if (fstat(m->fd, &st) < 0)
+                part_fail("fstat: %s", strerror(errno));
+        m->bytes = (size_t)st.st_size;
+        m->at = mmap(NULL, m->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, m->fd, 0);
+        if (m->at == MAP_FAILED)
+                part_fail("mmap: %s", strerror(errno));
+}
+
+static void memory_leave(struct memory *m) {
+        munmap(m->at, m->bytes);
+        close(m->fd);
+}
+
+static int read_entry(struct hostile *h, sd_bus_message *m) {
+        const struct {
+                const char *key;
+                int *fd;
+                uint32_t *u32;
+        } known[] = {
+                {"channel", .fd = &h->channel.fd}, {"bell", .fd = &h->bell.fd},    {"doorbell", .fd = &h->doorbell_fd},
+                {"done", .fd = &h->done_fd},       {"session", .fd = &h->socket_fd}, {"memory", .fd = &h->arena.fd},
+                {"index", .u32 = &h->index},       {"slots", .u32 = &h->n_slots},  {"slot-size", .u32 = &h->slot_bytes},
+        };
+        const char *key;
+        int fd, r = sd_bus_message_read(m, "s", &key);
+        for (unsigned i = 0; r >= 0 && i < sizeof known / sizeof *known; i++) {
+                if (strcmp(key, known[i].key) != 0)
+                        continue;
+                if (known[i].u32)
+                        return sd_bus_message_read(m, "v", "u", known[i].u32);
+                r = sd_bus_message_read(m, "v", "h", &fd);
+                if (r >= 0)
+                        *known[i].fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+                return r;
+        }
+        return r < 0 ? r : sd_bus_message_skip(m, "v");
+}
+
+/* Calls Manager.`member`(`name`, {}) and takes what it gives. */
+static void call(struct hostile *h, const char *member, const char *name) {
+        sd_bus_error error = SD_BUS_ERROR_NULL;
+        sd_bus_message *m = NULL;
+        uint64_t since_ns = event_now_ns();
+        int r = sd_bus_call_method(h->bus, "org.drover1", "/org/drover1", "org.drover1.Manager", member, &error, &m,
+                                   "sa{sv}", name, 0);
+        if (r < 0)
+                part_fail("%s: %s", member, error.message ? error.message : strerror(-r));
+        if (event_now_ns() > since_ns + PATIENCE_NS)
+                part_waited("answer", since_ns, event_now_ns());
+        r = sd_bus_message_enter_container(m, 'a', "{sv}");
+        while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
+                r = read_entry(h, m);
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+        }
+        if (r < 0)
+                part_fail("the reply of %s: %s", member, strerror(-r));
+        sd_bus_message_unref(m);
+}
+
+static void enter(struct hostile *h) {
+        struct channel_geometry g;
+        call(h, "OpenChannel", h->pool);
+        memory_map(&h->channel);
+        memory_map(&h->bell);
+        int r = channel_geometry_init(&g, h->n_slots, h->slot_bytes);
+        if (r >= 0)
+                r = channel_map(&h->map, &g, h->channel.fd, CHANNEL_BROKER);
+        if (r < 0)
+                part_fail("channel_map: %s", strerror(-r));
+        h->n_opened++;
+}
+
+static void leave(struct hostile *h) {
+        channel_unmap(&h->map);
+        memory_leave(&h->channel);
+        memory_leave(&h->bell);
+        close(h->doorbell_fd);
+        close(h->done_fd);
+        close(h->socket_fd);
+}
+
+/* ---- what it does ---- */
+
+static struct memory *any_memory(struct hostile *h) {
+        uint64_t choice = dice(h, 10);
+        return choice < 6 ? &h->channel : choice < 8 ? &h->bell : &h->arena;
+}
+
+static uint64_t any_word(struct hostile *h, uint64_t before) {
+        uint64_t random = part_random(&h->random);
+        switch (dice(h, 6)) {
+        case 0:
+                return random;
+        case 1:
+                return before + 1 + random % 3;
+        case 2:
+                return before - 1 - random % 3;
+        case 3:
+                return before ^ UINT64_C(1) << random % 64;
+        case 4:
+                return random % 2 == 0 ? 0 : UINT64_MAX;
+        default: /* a hint, or a position, or a length */
+                return random >> (32 + random % 24);
+        }
+}
+
+static void scribble(struct hostile *h) {
+        struct memory *m = any_memory(h);
+        /* Half of the time where it hurts: head and rings, wait lines, objects. */
+        uint64_t reach = dice(h, 2) == 0 && m->bytes > 8192 ? 8192 : m->bytes;
+        for (uint64_t n = 1 + dice(h, BURST); n > 0; n--) {
+                uint64_t *word = (uint64_t *)(m->at + dice(h, reach / 8) * 8);
+                __atomic_store_n(word, any_word(h, *word), __ATOMIC_RELAXED);
+                h->n_writes++;
+        }
+}
+
+static void scribble_slots(struct hostile *h) {
+        for (uint64_t n = 1 + dice(h, BURST); n > 0; n--) {
+                uint32_t slot = (uint32_t)dice(h, h->n_slots);
+                uint64_t before = channel_word(&h->map, slot);
+                uint64_t owner = dice(h, 4) == 0 ? dice(h, 65536) : dice(h, 5);
+                uint32_t generation = slot_generation(before) + (uint32_t)dice(h, 2);
+                uint64_t word = SLOT_WORD(dice(h, 16), dice(h, 64), dice(h, 64), owner, generation);
+                atomic_store(&h->map.slots[slot].word, word);
+                if (slot_state(word) == SLOT_QUEUED)
+                        channel_push(&h->map, slot, generation, (uint32_t)dice(h, 5));
+                h->n_writes++;
+        }
+        bell_ring((struct layout_bell *)h->bell.at, h->index, h->doorbell_fd, &h->memo);
+}
+
+static void submit(struct hostile *h) {
+        uint32_t slot = (uint32_t)dice(h, h->n_slots);
+        if (channel_begin(&h->map, slot) < 0)
+                return;
+        struct layout_job *job = channel_job(&h->map, slot);
+        *job = (struct layout_job){.bytes = (uint32_t)dice(h, h->slot_bytes + 2), .priority = (uint32_t)dice(h, 4)};
+        channel_commit(&h->map, slot, job->priority);
+        bell_ring((struct layout_bell *)h->bell.at, h->index, h->doorbell_fd, &h->memo);
+        h->n_jobs++;
+}
+
+static void storm(struct hostile *h) {
+        struct layout_bell *b = (struct layout_bell *)h->bell.at;
+        const uint64_t one = 1, most = UINT64_MAX - 1;
+        for (unsigned i = 0; i < STORM; i++) {
+                if (write(h->doorbell_fd, &one, sizeof one) < 0 && errno != EAGAIN)
+                        part_fail("doorbell: %s", strerror(errno));
+                atomic_fetch_add(&b->seq, 1);
+                event_wake(&b->seq, INT32_MAX);
+        }
+        ssize_t n = write(h->doorbell_fd, &most, sizeof most); /* full, or EAGAIN */
+        n += write(h->done_fd, &one, sizeof one);
+        n += send(h->socket_fd, h, dice(h, 64), MSG_DONTWAIT | MSG_NOSIGNAL);
+        h->n_storms += n != 0;
+}
+
+static void misuse(struct hostile *h) {
+        struct memory *m = any_memory(h);
+        off_t page = (off_t)(dice(h, m->bytes / 4096) * 4096);
+        if (ftruncate(m->fd, page) == 0 && page != (off_t)m->bytes)
+                part_fail("a sealed memory was cut to %lld", (long long)page);
+        if (ftruncate(m->fd, (off_t)m->bytes * 2) == 0 || fallocate(m->fd, 0, (off_t)m->bytes, 4096) == 0)
+                part_fail("a sealed memory grew");
+        if (fcntl(m->fd, F_ADD_SEALS, F_SEAL_WRITE) == 0 || fcntl(m->fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) == 0)
+                part_fail("a seal was added");
+        fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, page, 4096);
+        void *p = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_SHARED, m->fd, 0); /* one's own address space */
+        if (p != MAP_FAILED)
+                munmap(p, 4096);
+}
+
+static void run(struct hostile *h) {
+        static void (*const does[])(struct hostile *h) = {scribble, scribble, scribble_slots, scribble_slots, submit,
+                                                          submit,   misuse,   storm};
+        while (!part_is_over()) {
+                does[dice(h, sizeof does / sizeof *does)](h);
+                const struct timespec rest = {.tv_nsec = (long)(500000 + dice(h, 3000000))};
+                nanosleep(&rest, NULL);
+                if (dice(h, 300) == 0) {
+                        leave(h);
+                        enter(h);
+                }
+        }
+        part_say("count writes %llu", (unsigned long long)h->n_writes);
+        part_say("count storms %llu", (unsigned long long)h->n_storms);
+        part_say("count hostile-jobs %llu", (unsigned long long)h->n_jobs);
+        part_say("count opened %llu", (unsigned long long)h->n_opened);
+}
+
+int main(int argc, char *argv[]) {
+        static struct hostile h;
+        if (argc != 5)
+                return 2;
+        uid_t uid = (uid_t)strtoul(argv[3], NULL, 10);
+        if (uid != 0 && (setresgid(uid, uid, uid) < 0 || setresuid(uid, uid, uid) < 0))
+                part_fail("setresuid: %s", strerror(errno));
+        part_init();
+        h.pool = argv[1];
+        h.random = strtoull(argv[2], NULL, 10);
+        h.bus = part_bus();
+        call(&h, "OpenArena", "hostile");
+        memory_map(&h.arena);
+        enter(&h);
+        part_say("ready");
+        if (strcmp(argv[4], "hostile") == 0)
+                run(&h);
+        else
+                while (!part_is_over())
+                        pause();
+        return 0;
+}

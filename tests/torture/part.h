@@ -1,0 +1,34 @@
+/* Shared by the programs that a torture run starts: random numbers, the bus, and what they tell the one who runs them.
+ *
+ * Lines on standard output, each one write, times in CLOCK_MONOTONIC ns:
+ *   fail TEXT                something is broken
+ *   slow WHAT SINCE UNTIL    somebody waited that long
+ *   stall SINCE UNTIL        this process did not get a CPU meanwhile
+ *   count NAME N             N more of them since the last such line
+ *   ready                    it is on its way */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <systemd/sd-bus.h>
+
+#include "ipc/sync/include/drover/sync.h"
+
+enum { PART_SLOW_NS = 20000000, PART_STALL_NS = 5000000 };
+
+uint64_t part_random(uint64_t *state);
+__attribute__((format(printf, 1, 2))) void part_say(const char *format, ...);
+__attribute__((format(printf, 1, 2), noreturn)) void part_fail(const char *format, ...);
+/* Says so if the wait was slow. */
+void part_waited(const char *what, uint64_t since_ns, uint64_t until_ns);
+
+/* Both end the program when they fail. */
+sd_bus *part_bus(void);
+drover_arena *part_arena(sd_bus *bus, const char *name, uint64_t bytes);
+
+/* A thread that sleeps for a millisecond again and again, says when that took much longer, and calls `look` (or NULL). */
+void part_watch(void (*look)(void *user, uint64_t now_ns), void *user);
+
+/* SIGTERM came. */
+bool part_is_over(void);
+void part_init(void);
