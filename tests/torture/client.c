@@ -1,12 +1,13 @@
-/* torture-client POOL MAX-ATTEMPTS FIRST-ELEMENT SEED: submits jobs and checks every verdict until SIGTERM, then waits for
+/* torture-client POOL MAX-ATTEMPTS FIRST-ELEMENT SEED DROVERD: submits jobs and checks every verdict until SIGTERM, then waits for
  * those that are left.
  *
  * Checked: one verdict a job; DONE comes with the right answer; POISONED only after all attempts; no job ran more often than
  * it had attempts (the plugin counts its runs in an arena); nothing else ever happens.
  *
  * A second thread looks at the shared words while all others use them as always, so the waits are the real ones, without
- * any timeout that could rescue them. It tells of two things that must not last: a QUEUED job beside a worker that sleeps
- * (same sleeper bit, nobody lay down since: its wake-up is lost), and a verdict beside a client that waits. */
+ * any timeout that could rescue them. It tells of two things that must not last: a QUEUED job while all workers sleep (the same
+ * sleeper bits, nobody lay down since, none of the processes is even ready to run: its wake-up is lost), and a verdict beside
+ * a client that sleeps. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,20 +45,21 @@ struct client {
 
 /* ---- the second thread ---- */
 
-/* The same workers asleep as at the last look? */
+/* All workers asleep, and the same as at the last look? */
 static bool are_asleep(struct client *c) {
         struct watch *w = &c->watch;
         const struct layout_bell *b = c->session->bell;
-        bool is_any = false;
+        unsigned n_bits = 0, n_alive, n_awake;
         uint32_t sleeps = atomic_load(&b->sleeps);
         for (unsigned i = 0; i < LAYOUT_BELL_WORDS; i++) {
                 uint64_t now = atomic_load(&b->sleepers[i]);
-                is_any |= (now & w->sleepers[i]) != 0;
+                n_bits += (unsigned)__builtin_popcountll(now & w->sleepers[i]);
                 w->sleepers[i] = now;
         }
         bool is_same = sleeps == w->sleeps;
         w->sleeps = sleeps;
-        return is_same && is_any;
+        part_count_watched(&n_alive, &n_awake);
+        return is_same && n_bits > 0 && n_awake == 0 && n_alive > n_bits; /* droverd is one of them */
 }
 
 static void look(void *user, uint64_t now_ns) {
@@ -73,12 +75,17 @@ static void look(void *user, uint64_t now_ns) {
                 else if (w->queued_since_ns[i] == 0)
                         w->queued_since_ns[i] = now_ns;
                 else if (now_ns > w->queued_since_ns[i] + PART_SLOW_NS) {
-                        part_waited("worker-asleep", w->queued_since_ns[i], now_ns);
+                        const struct layout_bell *b = c->session->bell;
+                        part_say("slow worker-asleep %llu %llu sleepers %llx spinners %llx work %llx mode %u",
+                                 (unsigned long long)w->queued_since_ns[i], (unsigned long long)now_ns,
+                                 (unsigned long long)atomic_load(&b->sleepers[0]),
+                                 (unsigned long long)atomic_load(&b->spinners[0]),
+                                 (unsigned long long)atomic_load(&b->work[0]), atomic_load(&b->mode));
                         w->queued_since_ns[i] = 0;
                 }
                 w->words[i] = word;
         }
-        if (!has_verdict || !atomic_load(&c->is_waiting))
+        if (!has_verdict || !atomic_load(&c->is_waiting) || !part_is_asleep())
                 w->verdict_since_ns = 0;
         else if (w->verdict_since_ns == 0)
                 w->verdict_since_ns = now_ns;
@@ -94,7 +101,7 @@ static void submit(struct client *c, unsigned i) {
         uint8_t payload[TORTURE_PAYLOAD];
         struct torture_job head = {
                 .element = c->first_element + i,
-                .busy_ns = (uint32_t)(part_random(&c->random) % 300000),
+                .busy_ns = (uint32_t)(part_random(&c->random) % (part_random(&c->random) % 8 == 0 ? 5000000 : 100000)),
                 .nonce = part_random(&c->random),
         };
         size_t bytes = sizeof head + part_random(&c->random) % (sizeof payload - sizeof head + 1);
@@ -127,6 +134,8 @@ static void check(struct client *c, const struct session_result *result) {
         struct flight *f = &c->flights[i];
         unsigned long long serial = result->user / WINDOW;
         char text[300];
+        if (result->worker_pid > 0)
+                part_watch_pid((int32_t)result->worker_pid);
         if (!f->is_out || f->serial != serial)
                 part_fail("a second verdict for job %llu", serial);
         f->is_out = false;
@@ -184,7 +193,7 @@ static void run(struct client *c) {
                 while (session_in_flight(c->session) > 0 && part_random(&c->random) % 4 > 0)
                         collect(c, event_now_ns() + 1000000000);
                 if (part_random(&c->random) % 4 == 0) { /* workers and clients shall fall asleep */
-                        const struct timespec pause = {.tv_nsec = (long)(part_random(&c->random) % 4000000)};
+                        const struct timespec pause = {.tv_nsec = (long)(part_random(&c->random) % 5000000)};
                         nanosleep(&pause, NULL);
                 }
                 say_counts(c, event_now_ns());
@@ -198,7 +207,7 @@ static void run(struct client *c) {
 int main(int argc, char *argv[]) {
         static struct client c;
         char error[400];
-        if (argc != 5)
+        if (argc != 6)
                 return 2;
         part_init();
         c.max_attempts = (uint32_t)strtoul(argv[2], NULL, 10);
@@ -211,6 +220,7 @@ int main(int argc, char *argv[]) {
         int r = drover_array_open(arena, "runs", sizeof(uint64_t), TORTURE_ELEMENTS, &c.runs);
         if (r < 0)
                 part_fail("runs: %s", strerror(-r));
+        part_watch_pid((int32_t)strtol(argv[5], NULL, 10));
         part_watch(look, &c);
         part_say("ready");
         run(&c);

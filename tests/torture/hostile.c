@@ -228,7 +228,7 @@ static void run(struct hostile *h) {
                 does[dice(h, sizeof does / sizeof *does)](h);
                 const struct timespec rest = {.tv_nsec = (long)(500000 + dice(h, 3000000))};
                 nanosleep(&rest, NULL);
-                if (dice(h, 300) == 0) {
+                if (dice(h, 100) == 0) {
                         leave(h);
                         enter(h);
                 }

@@ -3,7 +3,7 @@
  * Lines on standard output, each one write, times in CLOCK_MONOTONIC ns:
  *   fail TEXT                something is broken
  *   slow WHAT SINCE UNTIL    somebody waited that long
- *   stall SINCE UNTIL        this process did not get a CPU meanwhile
+ *   stall SINCE UNTIL        a thread was ready to run all that time: it waited for a CPU
  *   count NAME N             N more of them since the last such line
  *   ready                    it is on its way */
 #pragma once
@@ -26,8 +26,14 @@ void part_waited(const char *what, uint64_t since_ns, uint64_t until_ns);
 sd_bus *part_bus(void);
 drover_arena *part_arena(sd_bus *bus, const char *name, uint64_t bytes);
 
-/* A thread that sleeps for a millisecond again and again, says when that took much longer, and calls `look` (or NULL). */
+/* A thread that looks every millisecond: which of the watched ones (this thread and those of part_watch_pid) are ready to
+ * run? Says when one was for long, and calls `look` (or NULL). Any process may be watched; the longest known are forgotten. */
 void part_watch(void (*look)(void *user, uint64_t now_ns), void *user);
+void part_watch_pid(int32_t pid);
+/* For `look`: how many of the watched processes live, and how many of these do not sleep. */
+void part_count_watched(unsigned *ret_alive, unsigned *ret_awake);
+/* Does the thread that called part_watch sleep? */
+bool part_is_asleep(void);
 
 /* SIGTERM came. */
 bool part_is_over(void);

@@ -72,7 +72,7 @@ class Record:
             if kind == "fail":
                 self.failures.append((self.clock(), f"{who}: {rest}"))
             elif kind == "slow":
-                self.slow.append((words[0], int(words[1]), int(words[2]), who))
+                self.slow.append((words[0], int(words[1]), int(words[2]), " ".join([who] + words[3:])))
             elif kind == "stall":
                 self.windows.append((int(words[0]), int(words[1])))
             elif kind == "count":

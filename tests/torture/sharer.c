@@ -24,6 +24,7 @@ enum {
         SHARER_PARTIES = 2,
         SHARER_CAPACITY = 64,
         COUNT_EVERY = 512,
+        REST_EVERY = 4,
 };
 
 /* An item's element: the lower half is what its producer says, the upper counts how often it was got. */
@@ -60,8 +61,13 @@ static void open_all(struct sharer *s) {
                         part_fail("object %u: %s", i, strerror(-results[i]));
 }
 
+/* Holds what it holds, for a moment or asleep. */
 static void linger(struct sharer *s) {
-        uint64_t end_ns = event_now_ns() + part_random(&s->random) % 100000;
+        if (part_random(&s->random) % 8 == 0) {
+                const struct timespec nap = {.tv_nsec = (long)(part_random(&s->random) % 1000000)};
+                nanosleep(&nap, NULL);
+        }
+        uint64_t end_ns = event_now_ns() + part_random(&s->random) % 10000;
         while (event_now_ns() < end_ns)
                 ;
 }
@@ -188,8 +194,10 @@ static void run(struct sharer *s) {
                         part_say("count calls %u", COUNT_EVERY);
                         part_say("count dead-owners %llu", (unsigned long long)s->n_dead_owners);
                         s->n_dead_owners = 0;
-                        const struct timespec pause = {.tv_nsec = (long)(part_random(&s->random) % 3000000)};
-                        nanosleep(&pause, NULL);
+                }
+                if (s->n_calls % REST_EVERY == 0) { /* others shall find a CPU, too */
+                        const struct timespec rest = {.tv_nsec = (long)(part_random(&s->random) % 500000)};
+                        nanosleep(&rest, NULL);
                 }
         }
         s->arena = drover_arena_free(s->arena);
