@@ -4,6 +4,7 @@
  *   fail TEXT                something is broken
  *   slow WHAT SINCE UNTIL    somebody waited that long
  *   stall SINCE UNTIL        a thread was ready to run all that time: it waited for a CPU
+ *   runs N JOB SINCE UNTIL   a job ran N times more often than it had attempts
  *   count NAME N             N more of them since the last such line
  *   ready                    it is on its way */
 #pragma once

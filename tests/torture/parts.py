@@ -63,7 +63,8 @@ class Record:
         self.clock = clock
         self.start = clock()
         self.lock = threading.Lock()
-        self.failures, self.slow, self.windows, self.deaths = [], [], [], []
+        self.failures, self.slow, self.windows, self.deaths, self.runs = [], [], [], [], []
+        self.spawner_deaths = []  # (killed, all workers new): nobody's attempt
         self.counts = collections.Counter()
 
     def take(self, kind, rest, who):
@@ -75,6 +76,8 @@ class Record:
                 self.slow.append((words[0], int(words[1]), int(words[2]), " ".join([who] + words[3:])))
             elif kind == "stall":
                 self.windows.append((int(words[0]), int(words[1])))
+            elif kind == "runs":
+                self.runs.append((int(words[0]), int(words[1]), int(words[2]), int(words[3]), who))
             elif kind == "count":
                 self.counts[words[0]] += int(words[1])
             else:
@@ -112,6 +115,11 @@ class Record:
                 self.failures.append((until, f"{who}: {what} waited {(until - since) / 1e6:.0f} ms, {left / 1e6:.0f} ms of them "
                                              f"{'past a death' if died else 'for no reason'}"))
         return longest, n_bad, n_excused
+
+    def judge_runs(self):
+        for n, job, since, until, who in self.runs:
+            if n > sum(since <= b and a <= until for a, b in self.spawner_deaths):
+                self.failures.append((until, f"{who}: job {job} ran {n} times more often than it had attempts"))
 
     def report_failures(self):
         for when, text in sorted(self.failures)[:20]:
