@@ -1,14 +1,14 @@
-/* torture-client POOL MAX-ATTEMPTS FIRST-ELEMENT SEED DROVERD: submits jobs and checks every verdict until SIGTERM, then waits for
- * those that are left.
+/* torture-client POOL MAX-ATTEMPTS FIRST-ELEMENT SEED DROVERD: submits jobs and checks every verdict until SIGTERM,
+ * then waits for those that are left.
  *
- * Checked: one verdict a job; DONE comes with the right answer; POISONED only after all attempts; nothing else ever happens. A
- * job that ran more often than it had attempts (the plugin counts its runs in an arena) is told: only whoever killed the
- * spawner knows whether that was right.
+ * Checked: one verdict a job; DONE comes with the right answer; POISONED only after all attempts; nothing else ever
+ * happens. A job that ran more often than it had attempts (the plugin counts its runs in an arena) is told: only
+ * whoever killed the spawner knows whether that was right.
  *
- * A second thread looks at the shared words while all others use them as always, so the waits are the real ones, without
- * any timeout that could rescue them. It tells of two things that must not last: a QUEUED job while all workers sleep (the same
- * sleeper bits, nobody lay down since, none of the processes is even ready to run: its wake-up is lost), and a verdict beside
- * a client that sleeps. */
+ * A second thread looks at the shared words while all others use them as always, so the waits are the real ones,
+ * without any timeout that could rescue them. It tells of two things that must not last: a QUEUED job while all workers
+ * sleep (the same sleeper bits, nobody lay down since, none of the processes is even ready to run: its wake-up is
+ * lost), and a verdict beside a client that sleeps. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,8 +111,10 @@ static void submit(struct client *c, unsigned i) {
                 payload[k] = (uint8_t)(head.nonce >> k % 57);
         drover_array_store(c->runs, head.element, 0);
         struct flight *f = &c->flights[i];
-        *f = (struct flight){
-                .serial = c->n_jobs, .answer = torture_answer(payload, bytes), .since_ns = event_now_ns(), .is_out = true};
+        *f = (struct flight){.serial = c->n_jobs,
+                             .answer = torture_answer(payload, bytes),
+                             .since_ns = event_now_ns(),
+                             .is_out = true};
         const struct session_job job = {
                 .priority = (uint32_t)(part_random(&c->random) % LAYOUT_PRIORITIES),
                 .payload = payload,
@@ -227,5 +229,5 @@ int main(int argc, char *argv[]) {
         part_watch(look, &c);
         part_say("ready");
         run(&c);
-        return 0;
+        part_end();
 }

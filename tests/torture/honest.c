@@ -1,5 +1,5 @@
-/* torture-honest POOL SECONDS SEED: one round trip after the other through pool POOL (plugin echo), each answer compared;
- * says how many and how long the slowest hundredth took. */
+/* torture-honest POOL SECONDS SEED: one round trip after the other through pool POOL (plugin echo), each answer
+ * compared; says how many and how long the slowest hundredth took. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,5 +60,5 @@ int main(int argc, char *argv[]) {
         part_say("count p50 %u", samples[n / 2]);
         part_say("count p99 %u", samples[n * 99 / 100]);
         session_free(s);
-        return 0;
+        part_end();
 }

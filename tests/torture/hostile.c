@@ -1,11 +1,13 @@
 /* torture-hostile POOL SEED UID MODE: becomes UID (0: stays who it is), opens a channel and an arena, and until SIGTERM
  *   MODE idle     does nothing;
- *   MODE hostile  writes into channel, bell and arena whatever it likes: random words, small steps, flipped bits, words that
- * look like slots, positions of rings, jobs that are fine; rings doorbells and wakes futexes in storms; truncates, punches
- * holes, adds seals, maps executable; sends rubbish on the session socket; leaves all of it behind and opens it anew.
+ *   MODE hostile  writes into channel, bell and arena whatever it likes: random words, small steps, flipped bits, words
+ * that look like slots, positions of rings, jobs that are fine; rings doorbells and wakes futexes in storms; truncates,
+ * punches holes, adds seals, maps executable; sends rubbish on the session socket; leaves all of it behind and opens it
+ * anew.
  *
- * Everything comes from SEED. What must not work (a new size, a new seal) is checked here; what it does to others, by those
- * who run it. It rests between its bursts but for a storm now and then: it is not the CPU that it is to take from them. */
+ * Everything comes from SEED. What must not work (a new size, a new seal) is checked here; what it does to others, by
+ * those who run it. It rests between its bursts but for a storm now and then: it is not the CPU that it is to take from
+ * them. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -66,9 +68,11 @@ static int read_entry(struct hostile *h, sd_bus_message *m) {
                 int *fd;
                 uint32_t *u32;
         } known[] = {
-                {"channel", .fd = &h->channel.fd}, {"bell", .fd = &h->bell.fd},    {"doorbell", .fd = &h->doorbell_fd},
-                {"done", .fd = &h->done_fd},       {"session", .fd = &h->socket_fd}, {"memory", .fd = &h->arena.fd},
-                {"index", .u32 = &h->index},       {"slots", .u32 = &h->n_slots},  {"slot-size", .u32 = &h->slot_bytes},
+                {"channel", .fd = &h->channel.fd},    {"bell", .fd = &h->bell.fd},
+                {"doorbell", .fd = &h->doorbell_fd},  {"done", .fd = &h->done_fd},
+                {"session", .fd = &h->socket_fd},     {"memory", .fd = &h->arena.fd},
+                {"index", .u32 = &h->index},          {"slots", .u32 = &h->n_slots},
+                {"slot-size", .u32 = &h->slot_bytes},
         };
         const char *key;
         int fd, r = sd_bus_message_read(m, "s", &key);
@@ -222,8 +226,8 @@ static void misuse(struct hostile *h) {
 }
 
 static void run(struct hostile *h) {
-        static void (*const does[])(struct hostile *h) = {scribble, scribble, scribble_slots, scribble_slots, submit,
-                                                          submit,   misuse,   storm};
+        static void (*const does[])(struct hostile * h) = {scribble, scribble, scribble_slots, scribble_slots,
+                                                           submit,   submit,   misuse,         storm};
         while (!part_is_over()) {
                 does[dice(h, sizeof does / sizeof *does)](h);
                 const struct timespec rest = {.tv_nsec = (long)(500000 + dice(h, 3000000))};
@@ -259,5 +263,5 @@ int main(int argc, char *argv[]) {
         else
                 while (!part_is_over())
                         pause();
-        return 0;
+        part_end();
 }

@@ -39,3 +39,5 @@ bool part_is_asleep(void);
 /* SIGTERM came. */
 bool part_is_over(void);
 void part_init(void);
+/* Success, and everything goes as with a kill. */
+__attribute__((noreturn)) void part_end(void);

@@ -1,10 +1,10 @@
-/* torture-sharer INSTANCE SEED: takes locks, permits and items of one arena, in random order, until SIGTERM; is killed in
- * between, and so are others that do the same.
- * torture-sharer end: when all are gone, takes what they left and checks that nothing is missing.
+/* torture-sharer INSTANCE SEED: takes locks, permits and items of one arena, in random order, until SIGTERM; is killed
+ * in between, and so are others that do the same. torture-sharer end: when all are gone, takes what they left and
+ * checks that nothing is missing.
  *
- * Checked: what a mutex and a rwlock guard is never seen half changed but after -EOWNERDEAD; every item whose put returned 0
- * is got at least once, and nothing else is got; at the end all permits are there, the queue is empty and all is done. Who
- * waits says how long. */
+ * Checked: what a mutex and a rwlock guard is never seen half changed but after -EOWNERDEAD; every item whose put
+ * returned 0 is got at least once, and nothing else is got; at the end all permits are there, the queue is empty and
+ * all is done. Who waits says how long. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -182,7 +182,8 @@ static void use_barrier(struct sharer *s) {
 }
 
 static void run(struct sharer *s) {
-        static void (*const uses[])(struct sharer *s) = {use_mutex, use_rwlock, use_permits, use_queue, use_queue, use_barrier};
+        static void (*const uses[])(struct sharer * s) = {use_mutex, use_rwlock, use_permits,
+                                                          use_queue, use_queue,  use_barrier};
         const unsigned n = sizeof uses / sizeof *uses;
         while (!part_is_over()) {
                 uint64_t choice = part_random(&s->random);
@@ -218,7 +219,8 @@ static void check_end(struct sharer *s) {
         int r = drover_queue_join(s->queue, drover_deadline_in(1000000000));
         uint32_t n_queued = drover_queue_size(s->queue), n_permits = drover_permits_available(s->permits);
         if (r < 0 || n_queued != 0 || n_permits != SHARER_PERMITS)
-                part_fail("at the end: join %d, %u items queued, %u of %u permits", r, n_queued, n_permits, SHARER_PERMITS);
+                part_fail("at the end: join %d, %u items queued, %u of %u permits", r, n_queued, n_permits,
+                          SHARER_PERMITS);
         use_mutex(s);
         use_rwlock(s);
         part_say("count items %llu", (unsigned long long)n_put);
@@ -233,7 +235,7 @@ int main(int argc, char *argv[]) {
         open_all(&s);
         if (strcmp(argv[1], "end") == 0) {
                 check_end(&s);
-                return 0;
+                part_end();
         }
         s.next_item = (uint32_t)strtoul(argv[1], NULL, 10) * SHARER_ITEMS_EACH % SHARER_ITEMS;
         s.end_item = s.next_item + SHARER_ITEMS_EACH;
@@ -241,5 +243,5 @@ int main(int argc, char *argv[]) {
         part_watch(NULL, NULL);
         part_say("ready");
         run(&s);
-        return 0;
+        part_end();
 }
