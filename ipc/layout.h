@@ -39,6 +39,8 @@ enum {
         LAYOUT_MAX_ATTEMPTS = 63,     /* six bits in the slot word */
         LAYOUT_BELL_WORDS = LAYOUT_MAX_WORKERS / 64,
         LAYOUT_BELLS_PER_WORKER = 16, /* more uids than this are served by way of the broker */
+        LAYOUT_LATENCY_BUCKETS = 272,
+        LAYOUT_LATENCY_TYPES = 16,    /* a plugin's later job types share the last one */
 };
 
 struct layout_header {
@@ -213,6 +215,18 @@ struct layout_worker {
         char status[128]; /* drover_progress note; read as untrusted bytes */
 };
 
+/* One histogram (ipc/latency.h). Only the worker of its index writes it. */
+struct layout_latency {
+        _Atomic uint64_t counts[LAYOUT_LATENCY_BUCKETS];
+        _Atomic uint64_t max_ns;
+        uint64_t reserved[7];
+};
+
+/* Jobs of one type with a verdict from a worker. */
+struct layout_latencies {
+        struct layout_latency queue, run; /* until the claim, from there to the verdict */
+};
+
 struct layout_pool {
         struct layout_header header;
         uint64_t pad0[6];
@@ -220,6 +234,7 @@ struct layout_pool {
         uint32_t pad1;
         uint64_t pad2[7];
         struct layout_worker worker[LAYOUT_MAX_WORKERS];
+        struct layout_latencies latency[LAYOUT_MAX_WORKERS][LAYOUT_LATENCY_TYPES]; /* pages nobody wrote cost nothing */
 };
 
 /* The size of the memory file: whole pages. */
@@ -249,6 +264,8 @@ static_assert(sizeof(struct layout_job) == LAYOUT_LINE);
 static_assert(sizeof(struct layout_result) == LAYOUT_LINE);
 static_assert(sizeof(struct layout_verdict) == LAYOUT_LINE);
 static_assert(sizeof(struct layout_worker) == 384);
+static_assert(sizeof(struct layout_latencies) == 4480);
+static_assert(offsetof(struct layout_pool, latency) == 98432);
 static_assert(offsetof(struct layout_worker, counts) == 128);
 static_assert(offsetof(struct layout_worker, record) == 64);
 static_assert(offsetof(struct layout_channel, done_seq) == 64);

@@ -150,6 +150,80 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
         return bus_append_property(reply, bus_find_property(properties, name), &v);
 }
 
+static int append_figures(sd_bus_message *reply, const struct pool_latency *l) {
+        const struct {
+                const char *name;
+                uint64_t value;
+        } figures[] = {
+                {"jobs", l->n_jobs},
+                {"queue-p50-usec", l->queue.p50_us},
+                {"queue-p90-usec", l->queue.p90_us},
+                {"queue-p99-usec", l->queue.p99_us},
+                {"queue-max-usec", l->queue.max_us},
+                {"run-p50-usec", l->run.p50_us},
+                {"run-p90-usec", l->run.p90_us},
+                {"run-p99-usec", l->run.p99_us},
+                {"run-max-usec", l->run.max_us},
+        };
+        int r;
+
+        r = sd_bus_message_open_container(reply, 'a', "{st}");
+        for (size_t i = 0; i < sizeof(figures) / sizeof(*figures) && r >= 0; i++)
+                r = sd_bus_message_append(reply, "{st}", figures[i].name, figures[i].value);
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+static int append_latency_of_types(sd_bus_message *reply, const struct pool *p) {
+        struct pool_latency l;
+        int r;
+
+        r = sd_bus_message_open_container(reply, 'a', "{sa{st}}");
+        for (uint32_t i = 0; i < pool_n_latency_types(p) && r >= 0; i++) {
+                pool_get_latency(p, i, 1, &l);
+                if (l.n_jobs == 0)
+                        continue;
+                r = sd_bus_message_open_container(reply, 'e', "sa{st}");
+                if (r >= 0)
+                        r = sd_bus_message_append(reply, "s", pool_latency_type(p, i));
+                if (r >= 0)
+                        r = append_figures(reply, &l);
+                if (r >= 0)
+                        r = sd_bus_message_close_container(reply);
+        }
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+/* {"all": a{st}, "types": a{sa{st}}} */
+static int get_latency(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
+                       void *user, sd_bus_error *e) {
+        struct pool_latency all;
+        int r;
+
+        pool_get_latency(user, 0, pool_n_latency_types(user), &all);
+        r = sd_bus_message_open_container(reply, 'a', "{sv}");
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'e', "sv");
+        if (r >= 0)
+                r = sd_bus_message_append(reply, "s", "all");
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'v', "a{st}");
+        if (r >= 0)
+                r = append_figures(reply, &all);
+        for (unsigned i = 0; i < 2 && r >= 0; i++) /* variant and entry */
+                r = sd_bus_message_close_container(reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'e', "sv");
+        if (r >= 0)
+                r = sd_bus_message_append(reply, "s", "types");
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'v', "a{sa{st}}");
+        if (r >= 0)
+                r = append_latency_of_types(reply, user);
+        for (unsigned i = 0; i < 3 && r >= 0; i++)
+                r = sd_bus_message_close_container(reply);
+        return r;
+}
+
 /* ---- objects ---- */
 
 int pool_face_find(sd_bus *bus, const char *path, const char *interface, void *user, void **ret, sd_bus_error *e) {
@@ -216,5 +290,6 @@ const sd_bus_vtable pool_vtable[] = {
         PROPERTY("Lost", "t", 0),
         PROPERTY("Retried", "t", 0),
         PROPERTY("WorkerDeaths", "t", 0),
+        SD_BUS_PROPERTY("Latency", "a{sv}", get_latency, 0, 0),
         SD_BUS_VTABLE_END,
 };

@@ -29,12 +29,11 @@ static void pool_on_doorbell(struct loop_poll *poll, uint32_t revents) {
 }
 
 int pool_memory_new(struct pool *p) {
-        size_t bytes = (sizeof(struct layout_pool) + LAYOUT_PAGE - 1) / LAYOUT_PAGE * LAYOUT_PAGE;
         void *memory;
-        int r = segment_create("drover-pool", bytes, &p->memory_fd);
+        int r = segment_create("drover-pool", LAYOUT_POOL_BYTES, &p->memory_fd);
         if (r < 0)
                 return r;
-        r = segment_map(p->memory_fd, 0, bytes, true, &memory);
+        r = segment_map(p->memory_fd, 0, LAYOUT_POOL_BYTES, true, &memory);
         if (r < 0)
                 return r;
         p->memory = memory;
@@ -69,7 +68,7 @@ void pool_memory_free(struct pool *p) {
         if (p->doorbell_fd >= 0)
                 close(p->doorbell_fd);
         if (p->memory)
-                segment_unmap(p->memory, (sizeof(struct layout_pool) + LAYOUT_PAGE - 1) / LAYOUT_PAGE * LAYOUT_PAGE);
+                segment_unmap(p->memory, LAYOUT_POOL_BYTES);
         if (p->memory_fd >= 0)
                 close(p->memory_fd);
 }

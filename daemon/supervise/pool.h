@@ -54,6 +54,8 @@ struct pool {
         struct schema *schema;
         char *schema_text;
         size_t schema_bytes;
+        uint32_t n_type_lists; /* how often the job types were other ones than before */
+        uint32_t latency_list[LAYOUT_MAX_WORKERS]; /* pool-latency.c: whose job types an index counts by; 0 = none yet */
 
         struct layout_pool *memory;
         int memory_fd, doorbell_fd;
@@ -105,6 +107,9 @@ uint32_t pool_count_workers(const struct pool *p);
 uint32_t pool_max_attempts(const struct pool *p, const struct layout_job *line, bool *ret_is_once);
 void pool_add_verdicts(struct pool *p, enum slot_state verdict, uint64_t n);
 static inline void pool_count_verdict(struct pool *p, enum slot_state verdict) { pool_add_verdicts(p, verdict, 1); }
+
+/* A worker at this index is about to claim: pool-latency.c */
+void pool_latency_begin(struct pool *p, uint32_t index);
 
 /* ---- channels and bells: pool-channels.c ---- */
 

@@ -106,6 +106,18 @@ const struct pool_config *pool_get_config(const struct pool *p);
 void pool_get_info(const struct pool *p, struct pool_info *ret);
 /* Looks at every slot of every channel: for who asks for these two. */
 void pool_count_jobs(const struct pool *p, uint32_t *ret_queued, uint32_t *ret_running);
+/* Waits in the queue and run times since the plugin's job types were last other ones, of `n_types` types from the first
+ * on; type < pool_n_latency_types. Not what a worker did not live to finish. */
+struct pool_quantiles {
+        uint64_t p50_us, p90_us, p99_us, max_us;
+};
+struct pool_latency {
+        uint64_t n_jobs;
+        struct pool_quantiles queue, run;
+};
+uint32_t pool_n_latency_types(const struct pool *p);
+const char *pool_latency_type(const struct pool *p, uint32_t type); /* "*": several share it */
+void pool_get_latency(const struct pool *p, uint32_t first_type, uint32_t n_types, struct pool_latency *ret);
 enum pool_state pool_get_state(const struct pool *p);
 int pool_start(struct pool *p, struct fault *f);
 int pool_stop(struct pool *p, struct fault *f);

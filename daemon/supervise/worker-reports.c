@@ -58,6 +58,7 @@ static int worker_learn_schema(struct worker *w, const struct worker_report *rep
         p->schema = schema;
         p->schema_text = copy;
         p->schema_bytes = bytes;
+        p->n_type_lists++;
         return 0;
 }
 

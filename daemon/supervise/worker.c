@@ -132,6 +132,7 @@ static void worker_do_setup(struct worker *w) {
 static void worker_do_ready(struct worker *w) {
         w->ready_ns = event_now_ns();
         loop_timer_stop(&w->kill_timer);
+        pool_latency_begin(w->pool, w->index);
         worker_sync(w);
         worker_command(w);
         pool_on_worker_ready(w->pool, w);

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "ipc/event.h"
+#include "ipc/latency.h"
 #include "plugins/host/job.h"
 
 enum {
@@ -76,6 +77,7 @@ int job_init(struct drover_job *j, struct host *h) {
         *j = (struct drover_job){
                 .object = {.sdk = {.host = &job_table}, .host = h},
                 .line = h->line,
+                .latencies = h->pool->latency[h->index],
                 .pid = (uint32_t)getpid(),
                 .scratch = malloc(JOB_SCRATCH_BYTES),
         };
@@ -143,11 +145,14 @@ static int job_take(struct drover_job *j) {
         __asm__ volatile("" ::: "memory"); /* the copy is what counts from here on, not the client's next write */
 
         j->id = line.id;
+        j->queued_ns = line.not_before_ns > line.queued_ns ? line.not_before_ns : line.queued_ns;
+        j->latency = NULL;
         j->schema = &p->schema_jobs[0];
         if (line.type >= p->schema.n_jobs)
                 return job_fail(j, EINVAL, "job type %u does not exist: plugin %s has %u", line.type, p->schema.plugin,
                                 p->schema.n_jobs);
         j->type = &p->jobs[line.type];
+        j->latency = &j->latencies[line.type < LAYOUT_LATENCY_TYPES ? line.type : LAYOUT_LATENCY_TYPES - 1];
         j->schema = &p->schema_jobs[line.type];
         if (line.bytes > j->channel->geometry.slot_bytes)
                 return job_fail(j, EMSGSIZE, "a payload of %u bytes does not fit SlotSize=%u", line.bytes,
@@ -217,7 +222,16 @@ static void job_mark_begin(const struct drover_job *j, uint64_t started_ns) {
         r->pid = j->pid;
         r->started_ns = started_ns;
         r->finished_ns = r->cpu_ns = 0;
-        __atomic_store_n(&r->generation, slot_generation(j->claimed), __ATOMIC_RELEASE); /* last: it vouches for the rest */
+        __atomic_store_n(&r->generation, slot_generation(j->claimed),
+                         __ATOMIC_RELEASE); /* last: it vouches for the rest */
+}
+
+static void job_count_latency(const struct drover_job *j, uint64_t started_ns, uint64_t finished_ns) {
+        if (!j->latency)
+                return;
+        if (slot_attempt(j->claimed) == 1) /* later ones waited for their predecessors to die */
+                latency_count(&j->latency->queue, started_ns > j->queued_ns ? started_ns - j->queued_ns : 0);
+        latency_count(&j->latency->run, finished_ns - started_ns);
 }
 
 static int job_finish(struct drover_job *j, int done_fd, enum slot_state verdict, uint64_t started_ns) {
@@ -232,6 +246,7 @@ static int job_finish(struct drover_job *j, int done_fd, enum slot_state verdict
         r->finished_ns = finished_ns;
         r->cpu_ns = job_cpu_ns(j, started_ns, finished_ns);
 
+        job_count_latency(j, started_ns, finished_ns);
         /* Only we write it: no need for a locked add. */
         _Atomic uint64_t *count = &j->line->counts[verdict];
         uint64_t n = atomic_load_explicit(count, memory_order_relaxed);

@@ -24,6 +24,7 @@ struct job_block {
 struct drover_job {
         struct host_object object; /* first: what the SDK sees */
         struct layout_worker *line;
+        struct layout_latencies *latencies; /* of this worker, by job type */
         void *thread_state;
         uint32_t pid;
 
@@ -33,6 +34,8 @@ struct drover_job {
         uint64_t claimed; /* the slot word as this context claimed it */
         uint32_t slot;
         uint64_t id;
+        uint64_t queued_ns; /* as the client says */
+        struct layout_latencies *latency; /* of its type; NULL: the type does not exist */
         const struct drover_job_type *type;
         const struct schema_job *schema;
         const uint8_t *payload; /* raw: in place; typed: `args` */
