@@ -4,9 +4,9 @@
  * without waiting; the calls that come meanwhile are held back in order. The answer is good for the life of the name:
  * unique names are never given out twice. One match per name tells of its end (a match for all names would wake the
  * daemon for every client of the bus). The cache is bounded: the name not heard of for longest goes, if nothing of it
- * waits and it is not subscribed.
+ * waits, it is not subscribed and has no session.
  *
- * When a name leaves the bus, its calls are cancelled: nobody would read the answer. */
+ * When a name leaves the bus, its calls are cancelled (nobody would read the answer) and its sessions end. */
 #include "daemon/bus/peer.h"
 
 #include <errno.h>
@@ -45,6 +45,7 @@ static struct bus_peer *peer_free(struct bus_peer *p) {
         p->bus->n_peers--;
         peer_subscribe(p, false);
         call_cancel_all(p);
+        supervisor_end_sessions(&p->sessions); /* before its process is forgotten */
         while ((h = p->held)) {
                 p->held = h->next;
                 sd_bus_message_unref(h->message);
@@ -147,7 +148,7 @@ static bool evict_one(struct bus *b) {
         struct bus_peer *p;
 
         TAILQ_FOREACH(p, &b->peers, link)
-        if (p->is_known && !p->is_subscribed && p->n_calls == 0) {
+        if (p->is_known && !p->is_subscribed && p->n_calls == 0 && p->sessions.n_sessions == 0) {
                 peer_free(p);
                 return true;
         }
@@ -175,7 +176,7 @@ int peer_get(struct bus *b, const char *name, struct bus_peer **ret) {
                 return -ENOMEM;
         p->bus = b;
         p->held_tail = &p->held;
-        p->process.pidfd = p->process.opened = -1;
+        peer_init_process(p);
         memcpy(p->name, name, bytes);
         TAILQ_INIT(&p->calls);
         p->next = *bucket;

@@ -19,10 +19,13 @@ struct bus_peer {
         struct bus_held *held, **held_tail;
         struct bus_call_list calls;
         sd_bus_slot *match, *query;
+        struct session_owner sessions;
         struct { /* peer-process.c */
+                uint64_t heard_ticks; /* when its name was new to us, in clock ticks since boot */
                 pid_t pid;
                 int pidfd, opened; /* -1: not known yet; `opened` becomes pidfd when it is certain whose it is */
                 sd_bus_slot *query;
+                struct loop_poll poll; /* of pidfd: its sessions end with it */
         } process;
         char name[];
 };
@@ -38,6 +41,7 @@ void peer_fail_held(struct bus_peer *p, const char *error, const char *format, .
         __attribute__((format(printf, 3, 4)));
 /* Holds the call back until p->process.pidfd is there. 1, or an error. */
 int peer_ask_process(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn);
+void peer_init_process(struct bus_peer *p);
 void peer_forget_process(struct bus_peer *p);
 void peer_subscribe(struct bus_peer *p, bool is_subscribed);
 bool peer_may_see(const struct bus_peer *p, uid_t owner);

@@ -176,18 +176,20 @@ static int reply_offer(sd_bus_message *m, const struct session_offer *o) {
 }
 
 int run_method_open_channel(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct session_request q = {.uid = p->uid, .owner = &p->sessions};
         struct session_offer offer;
         struct fault f = {};
         const char *name, *option;
         bool must_wait = false;
-        struct pool *pool;
         int r;
 
         r = call_check_room(p, e);
+        if (r >= 0 && p->process.pidfd < 0)
+                return peer_ask_process(p, m, run_method_open_channel);
         if (r >= 0)
                 r = sd_bus_message_read(m, "s", &name);
         if (r >= 0)
-                r = bus_find_pool(b, name, &pool, e);
+                r = bus_find_pool(b, name, &q.pool, e);
         if (r >= 0)
                 r = sd_bus_message_enter_container(m, 'a', "{sv}");
         if (r >= 0)
@@ -198,7 +200,7 @@ int run_method_open_channel(struct bus *b, struct bus_peer *p, sd_bus_message *m
         }
         if (r < 0)
                 return r;
-        r = supervisor_open_session(b->supervisor, pool, p->uid, &offer, &must_wait, &f);
+        r = supervisor_open_session(b->supervisor, &q, &offer, &must_wait, &f);
         if (r < 0 && must_wait)
                 return call_wait_pool(p, m, run_method_open_channel);
         if (r < 0)

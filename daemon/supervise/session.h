@@ -1,7 +1,7 @@
-/* A client's channel, held open by a socket: when the client dies the socket says so. */
+/* A client's channel, held open by a socket, by the client's process and by whoever owns the session. */
 #pragma once
 
 #include "daemon/supervise/pool.h"
 
-int session_new(struct session **ret, struct pool *p, uid_t uid, struct session_offer *offer, struct fault *f);
+int session_new(struct session **ret, const struct session_request *q, struct session_offer *offer, struct fault *f);
 struct session *session_end(struct session *s); /* drops its channel */

@@ -299,8 +299,9 @@ size_t supervisor_list_deaths(struct supervisor *s, const struct pool *pool, str
 
 struct job *supervisor_find_job(struct supervisor *s, uint64_t id) { return jobs_find(s->jobs, id); }
 
-int supervisor_open_session(struct supervisor *s, struct pool *p, uid_t uid, struct session_offer *ret, bool *ret_wait,
-                            struct fault *f) {
+int supervisor_open_session(struct supervisor *s, const struct session_request *q, struct session_offer *ret,
+                            bool *ret_wait, struct fault *f) {
+        struct pool *p = q->pool;
         struct session *session;
         *ret_wait = false;
         if (s->is_shutting_down)
@@ -314,7 +315,7 @@ int supervisor_open_session(struct supervisor *s, struct pool *p, uid_t uid, str
                 return fault_set(f, FAULT_POOL_REFUSED, "pool %s is %s: no worker of it was ready yet%s%s", p->config.name,
                                  pool_state_word(p->state), p->problem[0] ? ": " : "", p->problem);
         }
-        return session_new(&session, p, uid, ret, f);
+        return session_new(&session, q, ret, f);
 }
 
 struct arenas *supervisor_arenas(struct supervisor *s) { return s->arenas; }

@@ -204,6 +204,19 @@ void *job_get_user(const struct job *j);
 
 /* ---- sessions ---- */
 
+/* One client, embedded in whatever stands for it; all zero at first. supervisor_end_sessions is due once the client is
+ * gone, and before this is freed. */
+struct session_owner {
+        struct session *first;
+        uint32_t n_sessions;
+};
+
+struct session_request {
+        struct pool *pool;
+        uid_t uid;
+        struct session_owner *owner;
+};
+
 struct session_offer {
         int channel_fd, bell_fd, doorbell_fd, done_fd, socket_fd; /* the caller sends and closes socket_fd; the rest is borrowed */
         uint32_t channel, n_slots, slot_bytes;
@@ -212,7 +225,8 @@ struct session_offer {
         size_t schema_bytes;
 };
 /* *ret_wait as in pool_find_job_type. */
-int supervisor_open_session(struct supervisor *s, struct pool *p, uid_t uid, struct session_offer *ret, bool *ret_wait, struct fault *f);
+int supervisor_open_session(struct supervisor *s, const struct session_request *q, struct session_offer *ret, bool *ret_wait, struct fault *f);
+void supervisor_end_sessions(struct session_owner *o);
 uint32_t supervisor_n_sessions(const struct supervisor *s);
 uint32_t supervisor_n_workers(const struct supervisor *s);
 

@@ -237,6 +237,14 @@ static void test_spawner_lost_twice_before_a_worker_died(void **state) {
         close(w.fd);
 }
 
+static struct session_owner client;
+
+static int open_session(struct pool *p, struct session_offer *ret, struct fault *f) {
+        const struct session_request q = {.pool = p, .uid = 1, .owner = &client};
+        bool wait;
+        return supervisor_open_session(supervisor, &q, ret, &wait, f);
+}
+
 /* A job in slot 0 of a channel, claimed by the worker of index 0. */
 static void claim(struct pool *p, struct pool_channel *c) {
         uint32_t slot;
@@ -249,11 +257,10 @@ static void claim(struct pool *p, struct pool_channel *c) {
 static void test_channel_dropped_under_a_quarantine(void **state) {
         struct session_offer offer;
         struct fault f;
-        bool wait;
         struct pool *p = add_pool(NULL);
         load();
         struct stand_in w = ready();
-        assert_int_equal(supervisor_open_session(supervisor, p, 1, &offer, &wait, &f), 0);
+        assert_int_equal(open_session(p, &offer, &f), 0);
         struct pool_channel *c = pool_channel_at(p, offer.channel);
         assert_int_equal(channel_begin(&c->channel, 0), 0);
         assert_int_equal(channel_commit(&c->channel, 0, 1), 0);
@@ -439,7 +446,6 @@ static void test_degraded_pool_recovers(void **state) {
 static void test_sessions_leave_descriptors_for_workers(void **state) {
         struct session_offer offer;
         struct fault f;
-        bool wait;
         struct rlimit before, small;
         struct pool *p = add_pool(NULL);
         load();
@@ -447,9 +453,28 @@ static void test_sessions_leave_descriptors_for_workers(void **state) {
         assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
         small = (struct rlimit){200, before.rlim_max};
         assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
-        assert_int_equal(supervisor_open_session(supervisor, p, 1, &offer, &wait, &f), -1);
+        assert_int_equal(open_session(p, &offer, &f), -1);
         assert_int_equal(f.code, FAULT_LIMITS_EXCEEDED);
         assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+        end(&w, CLD_EXITED, 0);
+}
+
+static void test_sessions_end_with_their_owner(void **state) {
+        struct session_offer offers[3];
+        struct fault f;
+        struct pool *p = add_pool(NULL);
+        load();
+        struct stand_in w = ready();
+        for (unsigned i = 0; i < 3; i++)
+                assert_int_equal(open_session(p, &offers[i], &f), 0);
+        close(offers[1].socket_fd); /* the one in the middle goes by itself */
+        UNTIL(supervisor_n_sessions(supervisor) == 2);
+        supervisor_end_sessions(&client);
+        assert_int_equal(supervisor_n_sessions(supervisor), 0);
+        supervisor_end_sessions(&client);
+        assert_null(client.first);
+        close(offers[0].socket_fd);
+        close(offers[2].socket_fd);
         end(&w, CLD_EXITED, 0);
 }
 
@@ -572,6 +597,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_retired_worker_that_stays, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_degraded_pool_recovers, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_sessions_leave_descriptors_for_workers, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_sessions_end_with_their_owner, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_released_and_cancelled, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_finished_records_are_small, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_times_of_a_liar, setup, teardown),
