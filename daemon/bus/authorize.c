@@ -15,6 +15,7 @@ static const struct authorize_row rows[] = {
         {"org.drover1.Manager", "GetPool", AUTHORIZE_PUBLIC},
         {"org.drover1.Manager", "ListWorkers", AUTHORIZE_PUBLIC},
         {"org.drover1.Manager", "GetWorkerByPID", AUTHORIZE_PUBLIC},
+        {"org.drover1.Manager", "ListJobs", AUTHORIZE_OWNER},
         {"org.drover1.Manager", "ListDeaths", AUTHORIZE_PUBLIC},
         {"org.drover1.Manager", "OpenArena", AUTHORIZE_PUBLIC},
         {"org.drover1.Manager", "RemoveArena", AUTHORIZE_OWNER},
@@ -34,6 +35,7 @@ static const struct authorize_row rows[] = {
         {"org.drover1.Pool", "Restart", AUTHORIZE_ROOT},
         {"org.drover1.Pool", "Resize", AUTHORIZE_ROOT},
         {"org.drover1.Pool", "ResetFailed", AUTHORIZE_ROOT},
+        {"org.drover1.Pool", "RequeuePoisoned", AUTHORIZE_ROOT},
         {"org.drover1.Pool", "Schema", AUTHORIZE_PUBLIC},
 
         {"org.drover1.Worker", "Kill", AUTHORIZE_ROOT},
@@ -42,6 +44,7 @@ static const struct authorize_row rows[] = {
         {"org.drover1.Job", "Cancel", AUTHORIZE_OWNER},
         {"org.drover1.Job", "Wait", AUTHORIZE_OWNER},
         {"org.drover1.Job", "GetResult", AUTHORIZE_OWNER},
+        {"org.drover1.Job", "Requeue", AUTHORIZE_OWNER},
 };
 
 const struct authorize_row *authorize_find(const char *interface, const char *member) {

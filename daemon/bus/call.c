@@ -101,10 +101,8 @@ static void on_timeout(struct loop_timer *t) {
 
 /* Nobody will read the verdict: the job need not run. */
 static void abandon(struct job *j) {
-        struct fault f = {};
-
         job_release(j); /* first: one that was still queued is forgotten when it is cancelled */
-        job_cancel(j, "ask", &f);
+        job_cancel(j, CANCEL_ASK);
 }
 
 int call_wait_verdict(struct bus_peer *p, sd_bus_message *m, enum bus_call_kind kind, struct job *j,

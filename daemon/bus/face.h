@@ -87,8 +87,15 @@ struct worker *bus_worker_at(struct bus *b, const char *path);
 int bus_parse_id(const char *path, const char *prefix, uint64_t *ret);
 /* NoSuchPool, naming it and the ones that exist. */
 int bus_find_pool(struct bus *b, const char *name, struct pool **ret, sd_bus_error *e);
-/* NoSuchJob for a missing and for a foreign one alike. */
-int bus_find_job(struct bus *b, const struct bus_peer *peer, uint64_t id, struct job **ret, sd_bus_error *e);
+/* One of the bus, or (job NULL) one of a session. */
+struct bus_job {
+        struct job *job;
+        struct session_job session;
+};
+
+void bus_job_get_info(const struct bus_job *j, struct job_info *ret);
+/* NoSuchJob for a missing and for a foreign one alike; ResultExpired for one's own that was not kept long enough. */
+int bus_find_job(struct bus *b, const struct bus_peer *peer, uint64_t id, struct bus_job *ret, sd_bus_error *e);
 
 /* ---- properties.c: getters by table ---- */
 
@@ -105,10 +112,13 @@ const struct bus_property *bus_find_property(const struct bus_property *table, c
 /* ---- the interfaces ---- */
 
 extern const sd_bus_vtable manager_vtable[], pool_vtable[], worker_vtable[], job_vtable[];
+int list_jobs_method(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);
 int pool_face_find(sd_bus *bus, const char *path, const char *interface, void *user, void **ret, sd_bus_error *e);
 int pool_face_enumerate(sd_bus *bus, const char *prefix, void *user, char ***ret, sd_bus_error *e);
 int worker_face_find(sd_bus *bus, const char *path, const char *interface, void *user, void **ret, sd_bus_error *e);
 int worker_face_enumerate(sd_bus *bus, const char *prefix, void *user, char ***ret, sd_bus_error *e);
 int job_face_find(sd_bus *bus, const char *path, const char *interface, void *user, void **ret, sd_bus_error *e);
+int job_properties_get(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
+                       void *user, sd_bus_error *e);
 /* Filter: properties of a job asked for by a caller not known yet, which no vtable getter could answer later. */
 int job_face_filter(sd_bus_message *m, void *user, sd_bus_error *e);

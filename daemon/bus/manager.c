@@ -87,7 +87,7 @@ static int method_get_worker_by_pid(struct bus *b, struct bus_peer *p, sd_bus_me
 
 static int method_get_job(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
         char path[BUS_MAX_PATH];
-        struct job *j;
+        struct bus_job j;
         uint64_t id;
         int r;
 
@@ -322,6 +322,7 @@ static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
                 {"GetPool", method_get_pool},
                 {"ListWorkers", method_list_workers},
                 {"GetWorkerByPID", method_get_worker_by_pid},
+                {"ListJobs", list_jobs_method},
                 {"ListDeaths", method_list_deaths},
                 {"CreatePool", method_create_pool},
                 {"RemovePool", method_remove_pool},
@@ -383,6 +384,7 @@ const sd_bus_vtable manager_vtable[] = {
         METHOD("GetPool", ("s", name), ("o", path)),
         METHOD("ListWorkers", (NULL), ("a(tsous)", workers)),
         METHOD("GetWorkerByPID", ("u", pid), ("o", path)),
+        METHOD("ListJobs", ("a{sv}", filter, "s", cursor, "u", limit), ("a(tosss)", jobs, "s", next)),
         METHOD("ListDeaths", ("s", pool, "u", n), ("aa{sv}", deaths)),
         METHOD("CreatePool", ("s", name, "a{sv}", settings, "t", flags), ("o", path)),
         METHOD("RemovePool", ("s", name, "t", flags), (NULL)),

@@ -78,17 +78,27 @@ int bus_find_pool(struct bus *b, const char *name, struct pool **ret, sd_bus_err
         return bus_error_from_fault(e, &f);
 }
 
-int bus_find_job(struct bus *b, const struct bus_peer *peer, uint64_t id, struct job **ret, sd_bus_error *e) {
-        struct job_info info;
-        struct job *j;
+void bus_job_get_info(const struct bus_job *j, struct job_info *ret) {
+        if (j->job)
+                job_get_info(j->job, ret);
+        else
+                session_job_get_info(&j->session, ret);
+}
 
-        j = supervisor_find_job(b->supervisor, id);
-        if (j) {
-                job_get_info(j, &info);
-                if (peer_may_see(peer, info.uid)) {
-                        *ret = j;
+int bus_find_job(struct bus *b, const struct bus_peer *peer, uint64_t id, struct bus_job *ret, sd_bus_error *e) {
+        struct job_info info;
+        uid_t uid;
+
+        *ret = (struct bus_job){.job = supervisor_find_job(b->supervisor, id)};
+        if (ret->job || supervisor_find_session_job(b->supervisor, id, &ret->session)) {
+                bus_job_get_info(ret, &info);
+                if (peer_may_see(peer, info.uid))
                         return 0;
-                }
+        } else if (supervisor_was_job_evicted(b->supervisor, id, &uid) && peer_may_see(peer, uid)) {
+                return sd_bus_error_setf(e, "org.drover1.Error.ResultExpired",
+                                         "the result of job %" PRIu64 " was dropped before ResultTTL= was over: too "
+                                         "many finished jobs, or too large ones, were kept",
+                                         id);
         }
         return sd_bus_error_setf(
                 e, "org.drover1.Error.NoSuchJob",

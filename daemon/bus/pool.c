@@ -55,6 +55,18 @@ static int method_resize(struct bus *b, struct bus_peer *p, sd_bus_message *m, s
         return pool_resize(pool, n, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(m, NULL);
 }
 
+static int method_requeue_poisoned(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct fault f = {};
+        struct pool *pool;
+        uint32_t n;
+        int r;
+
+        r = pool_of(b, m, &pool, e);
+        if (r < 0)
+                return r;
+        return pool_requeue_poisoned(pool, &n, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(m, "u", n);
+}
+
 static int method_schema(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
         struct pool_info info;
         struct pool *pool;
@@ -91,7 +103,8 @@ static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
                 {"Pause", method_pause},   {"Resume", method_resume},
                 {"Drain", method_drain},   {"Restart", method_restart},
                 {"Resize", method_resize}, {"ResetFailed", method_reset_failed},
-                {"Schema", method_schema}, {},
+                {"Schema", method_schema}, {"RequeuePoisoned", method_requeue_poisoned},
+                {},
         };
 
         return bus_dispatch(sd_bus_slot_get_userdata(sd_bus_get_current_slot(sd_bus_message_get_bus(m))), m, methods,
@@ -267,6 +280,7 @@ const sd_bus_vtable pool_vtable[] = {
         METHOD("Restart", (NULL), (NULL)),
         METHOD("Resize", ("u", workers), (NULL)),
         METHOD("ResetFailed", (NULL), (NULL)),
+        METHOD("RequeuePoisoned", (NULL), ("u", n)),
         METHOD("Schema", (NULL), ("s", json)),
         PROPERTY("Name", "s", SD_BUS_VTABLE_PROPERTY_CONST),
         PROPERTY("Plugin", "s", 0),

@@ -1,19 +1,24 @@
-/* Looking at a job and cancelling it, for the bus. While it runs, its state is in shared memory; once it has a verdict,
- * in its record. */
+/* Looking at a job and cancelling it, for the bus, be it one of the bus or of a session. While it runs, its state is in
+ * shared memory; once it has a verdict, in its record. */
 #include <stdio.h>
 #include <string.h>
 
 #include "daemon/supervise/job.h"
 #include "daemon/supervise/supervisor-internal.h"
 
-static struct worker *job_worker(const struct job *j, uint64_t word) {
+static struct worker *job_worker(const struct pool *p, uint64_t word) {
         unsigned index = slot_owner(word) - SLOT_OWNER_WORKER0;
-        return slot_state(word) == SLOT_RUNNING && index < LAYOUT_MAX_WORKERS ? j->pool->workers[index] : NULL;
+        return slot_state(word) == SLOT_RUNNING && index < LAYOUT_MAX_WORKERS ? p->workers[index] : NULL;
 }
 
-static void job_get_live(const struct job *j, struct job_info *ret) {
+enum slot_state job_live_state(const struct job *j) {
         uint64_t word = channel_word(jobs_channel(j->pool), j->slot);
-        struct worker *w = job_worker(j, word);
+        return slot_state(word) == SLOT_RUNNING ? SLOT_RUNNING : SLOT_QUEUED;
+}
+
+/* What the slot and the worker's line tell. */
+static void job_get_live(const struct pool *p, uint64_t word, uint64_t submitted_ns, struct job_info *ret) {
+        struct worker *w = job_worker(p, word);
         ret->state = slot_state(word) == SLOT_RUNNING ? SLOT_RUNNING : SLOT_QUEUED;
         ret->attempt = slot_attempt(word);
         if (!w)
@@ -24,8 +29,24 @@ static void job_get_live(const struct job *j, struct job_info *ret) {
         snprintf(ret->progress_note, sizeof(ret->progress_note), "%s", info.status);
         ret->progress_done = atomic_load(&worker_line(w)->progress_done);
         ret->progress_total = atomic_load(&worker_line(w)->progress_total);
-        if (w->stamp_ns >= j->submitted_ns && (uint32_t)(w->stamp_job >> 32) == j->generation)
-                ret->started_us = j->submitted_us + (w->stamp_ns - j->submitted_ns) / 1000;
+        if (w->stamp_ns >= submitted_ns && (uint32_t)(w->stamp_job >> 32) == slot_generation(word))
+                ret->started_us = ret->submitted_us + (w->stamp_ns - submitted_ns) / 1000;
+}
+
+void session_job_get_info(const struct session_job *sj, struct job_info *ret) {
+        const struct pool_channel *c = sj->channel;
+        struct layout_job line;
+        channel_copy(&line, channel_job(&c->channel, sj->slot), sizeof(line));
+        *ret = (struct job_info){
+                .id = worker_job_id(&(struct worker_job){.channel = sj->channel, .slot = sj->slot}),
+                .pool = c->pool,
+                .pool_name = c->pool->config.name,
+                .name = session_job_name(sj, line.type),
+                .uid = c->pool->bells[c->bell].uid,
+                .submitted_us = session_job_submitted_us(&line),
+                .error = "",
+        };
+        job_get_live(c->pool, channel_word(&c->channel, sj->slot), line.queued_ns, ret);
 }
 
 static uint64_t job_span_us(uint64_t from_ns, uint64_t to_ns) {
@@ -47,7 +68,7 @@ void job_get_info(const struct job *j, struct job_info *ret) {
                 .error = j->error ? j->error : "",
         };
         if (!j->is_finished) {
-                job_get_live(j, ret);
+                job_get_live(j->pool, channel_word(jobs_channel(j->pool), j->slot), j->submitted_ns, ret);
                 return;
         }
         ret->result = j->result;
@@ -75,35 +96,49 @@ void job_get_fault(const struct job *j, struct fault *f) {
                 fault_set(f, codes[j->state], "%s", j->error ? j->error : "");
 }
 
-static const char *job_cancel_queued(struct job *j) {
-        struct channel *c = jobs_channel(j->pool);
-        if (!channel_judge_queued(c, j->slot, j->generation, SLOT_CANCELLED))
-                return NULL;
-        pool_count_verdict(j->pool, SLOT_CANCELLED);
-        jobs_collect_slot(j);
-        return "cancelled";
+/* A slot in some channel that may be about to change: each step is a CAS on exactly this generation, so what is said is
+ * what happened. */
+static const char *job_cancel_slot(struct pool_channel *pc, uint32_t slot, uint32_t generation, enum cancel_mode mode) {
+        struct channel *c = &pc->channel;
+        if (channel_judge_queued(c, slot, generation, SLOT_CANCELLED)) {
+                pool_count_verdict(pc->pool, SLOT_CANCELLED);
+                return "cancelled";
+        }
+        if (mode == CANCEL_ASK && channel_ask_cancel(c, slot, generation))
+                return "asked";
+        struct worker *w = job_worker(pc->pool, channel_word(c, slot));
+        struct worker_job held;
+        if (mode == CANCEL_KILL && w && worker_get_job(w, &held) && held.channel == pc &&
+            held.generation == generation && held.slot == slot && worker_judge(w, SLOT_CANCELLED, REASON_OPERATOR))
+                return "killed";
+        uint64_t word = channel_word(c, slot);
+        return slot_generation(word) != generation || slot_is_verdict(word) ? "finished" : "running";
 }
 
-const char *job_cancel(struct job *j, const char *mode, struct fault *f) {
-        bool ask = strcmp(mode, "ask") == 0, kill = strcmp(mode, "kill") == 0;
-        if (!ask && !kill && strcmp(mode, "queued") != 0) {
-                fault_set(f, FAULT_INVALID_ARGS, "Cancel: \"%.40s\" is not a mode: use queued, ask or kill", mode);
-                return NULL;
-        }
+int job_cancel_mode(const char *word, enum cancel_mode *ret) {
+        static const char *const words[] = {[CANCEL_QUEUED] = "queued", [CANCEL_ASK] = "ask", [CANCEL_KILL] = "kill"};
+        for (unsigned i = 0; i < sizeof(words) / sizeof(*words); i++)
+                if (strcmp(words[i], word) == 0) {
+                        *ret = i;
+                        return 0;
+                }
+        return -1;
+}
+
+const char *job_cancel(struct job *j, enum cancel_mode mode) {
         if (j->is_finished)
                 return "finished";
-        const char *done = job_cancel_queued(j);
-        if (done)
-                return done;
-        uint64_t word = channel_word(jobs_channel(j->pool), j->slot);
-        struct worker *w = job_worker(j, word);
-        if (ask && channel_ask_cancel(jobs_channel(j->pool), j->slot, j->generation))
-                return "asked";
-        struct worker_job held;
-        if (kill && w && worker_get_job(w, &held) && held.generation == j->generation && held.slot == j->slot &&
-            worker_judge(w, SLOT_CANCELLED, REASON_OPERATOR))
-                return "killed";
-        return slot_is_verdict(channel_word(jobs_channel(j->pool), j->slot)) ? "finished" : "running";
+        const char *what = job_cancel_slot(j->pool->channels[0], j->slot, j->generation, mode);
+        if (strcmp(what, "cancelled") == 0)
+                jobs_collect_slot(j);
+        return what;
+}
+
+const char *session_job_cancel(const struct session_job *sj, enum cancel_mode mode) {
+        const char *what = job_cancel_slot(sj->channel, sj->slot, sj->generation, mode);
+        if (strcmp(what, "cancelled") == 0)
+                channel_announce(&sj->channel->channel, sj->slot, sj->channel->done_fd);
+        return what;
 }
 
 void job_set_user(struct job *j, void *user) { j->user = user; }

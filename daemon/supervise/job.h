@@ -1,7 +1,8 @@
-/* A job over the bus, as supervise/ keeps it, and what the files about jobs share: jobs.c (records and verdicts),
- * job-submit.c, job-result.c, job-info.c. */
+/* A job over the bus, as supervise/ keeps it, and what the files about jobs share: jobs.c (slots and verdicts),
+ * job-keep.c (records), job-submit.c, job-result.c, job-info.c, job-list.c. */
 #pragma once
 
+#include <string.h>
 #include <sys/queue.h>
 
 #include "daemon/supervise/jobs.h"
@@ -9,14 +10,30 @@
 
 enum { JOBS_NO_SLOT = UINT32_MAX };
 
+/* What one uid has here. */
+struct job_user {
+        uid_t uid;
+        uint32_t n_jobs;  /* records of any state */
+        uint32_t n_finished;
+        size_t finished_bytes;
+        TAILQ_HEAD(job_user_list, job) finished; /* in the order they ended */
+};
+
+/* What the submitter asked for, kept to queue the job once more. */
+struct job_wish {
+        uint32_t priority, max_attempts;
+        uint64_t queue_timeout_ns, soft_ns, hard_ns;
+};
+
 struct job {
         uint64_t id;
         struct jobs *jobs;
         struct pool *pool; /* NULL: the pool is gone */
-        char pool_name[POOL_NAME_MAX + 1];
-        char name[SCHEMA_MAX_NAME];
-        struct schema_fields *result_fields; /* behind this struct, as many as there are */
+        struct schema_fields *result_fields; /* behind this struct, as many as there are; then these two: */
+        const char *name, *pool_name;
+        struct job_user *user_of; /* of its uid */
         uid_t uid;
+        struct job_wish wish;
         uint32_t slot, generation;
         bool is_finished, is_released;
         enum slot_state state; /* once finished */
@@ -25,6 +42,8 @@ struct job {
         uint64_t submitted_us, submitted_ns, started_ns, finished_ns, cpu_ns;
         void *result;
         size_t result_bytes;
+        void *payload; /* of a job that did not end well, for Requeue */
+        size_t payload_bytes;
         char *error; /* NULL: none */
         int error_number;
         struct layout_verdict verdict;
@@ -32,25 +51,53 @@ struct job {
         uint64_t expires_ns; /* once finished */
         struct job_waiter *waiters;
         void *user;
-        TAILQ_ENTRY(job) link; /* finished ones, oldest first */
+        TAILQ_ENTRY(job) all_link;  /* jobs->all */
+        TAILQ_ENTRY(job) link;      /* jobs->finished, if finished */
+        TAILQ_ENTRY(job) user_link; /* user_of->finished, if finished */
+};
+
+/* A record that had to go before its time. */
+struct job_evicted {
+        uint64_t id, until_ns;
+        uid_t uid;
 };
 
 struct jobs {
         struct supervisor *supervisor;
         void *by_id; /* tsearch tree */
+        void *users; /* tsearch tree */
+        TAILQ_HEAD(, job) all;              /* by id */
         TAILQ_HEAD(job_list, job) finished; /* by expiry */
         size_t n_finished, finished_bytes;
         struct loop_timer expiry_timer;
         unsigned n_telling; /* inside job_tell, which expires at its end */
+        struct job_evicted *evicted; /* the newest JOBS_MAX_EVICTED, or NULL */
+        uint64_t n_evicted;
+        struct job_user *newest_user; /* whose job ended last, until jobs_expire looked */
 };
 
 static inline struct channel *jobs_channel(const struct pool *p) { return &p->channels[0]->channel; }
 
+/* ---- job-keep.c: records, from the first to the last ---- */
+int job_keep(struct jobs *js, struct job *j); /* with its id and uid: found from now on. -ENOMEM */
+void job_drop(struct job *j);                 /* one that was never queued */
+void job_keep_finished(struct job *j);        /* until it expires or others need the room */
+void job_keep_again(struct job *j);           /* not finished any more */
+void jobs_expire(struct jobs *js);
+
 /* ---- jobs.c ---- */
-int job_compare(const void *a, const void *b); /* by id, for tsearch */
+void job_tell(struct job *j);
+void job_finish(struct job *j, enum slot_state state);
 uint32_t jobs_take_slot(struct pool *p);
 void jobs_put_slot(struct pool *p, uint32_t slot);
 void jobs_collect_slot(struct job *j); /* for a verdict that we gave ourselves just now */
+
+/* ---- job-info.c ---- */
+enum slot_state job_live_state(const struct job *j); /* SLOT_QUEUED or SLOT_RUNNING */
+
+/* ---- job-list.c ---- */
+const char *session_job_name(const struct session_job *sj, uint32_t type);
+uint64_t session_job_submitted_us(const struct layout_job *line);
 
 /* ---- job-result.c ---- */
 void job_set_error(struct job *j, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,16 +1,14 @@
 /* Jobs that came over the bus: the broker is their client, on channel 0 of each pool.
  *
- * A job is a record in broker-private memory from submission until its result was fetched or ResultTTL= passed; while it
- * runs it also holds a slot. The verdict is copied out of shared memory once, checked against the schema, and never read
- * there again. A slot in quarantine (its worker may still write) stays out of use until the worker's death is sure.
- * Finished records are bounded in number and bytes: the oldest go first. How a job comes in, what its verdict says and
- * what is asked about it stand in job-submit.c, job-result.c and job-info.c. */
+ * A job is a record in broker-private memory from submission until its result was fetched or ResultTTL= passed; while
+ * it runs it also holds a slot. The verdict is copied out of shared memory once, checked against the schema, and never
+ * read there again. A slot in quarantine (its worker may still write) stays out of use until the worker's death is
+ * sure. How long records live, how a job comes in, what its verdict says and what is asked about it stand in
+ * job-keep.c, job-submit.c, job-result.c and job-info.c. */
 #include "daemon/supervise/job.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <poll.h>
-#include <search.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,97 +16,9 @@
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
 
-enum {
-        JOBS_MAX_FINISHED = 100000,
-        JOBS_MAX_FINISHED_BYTES = 32 << 20, /* of all of the record */
-        JOBS_OVERHEAD_BYTES = 96,
-};
-
-int job_compare(const void *a, const void *b) {
-        uint64_t x = ((const struct job *)a)->id, y = ((const struct job *)b)->id;
-        return (x > y) - (x < y);
-}
-
-int jobs_new(struct jobs **ret, struct supervisor *s) {
-        struct jobs *js = calloc(1, sizeof(*js));
-        if (!js)
-                return -ENOMEM;
-        js->supervisor = s;
-        TAILQ_INIT(&js->finished);
-        *ret = js;
-        return 0;
-}
-
-struct job *jobs_find(const struct jobs *js, uint64_t id) {
-        struct job key = {.id = id}, **found = tfind(&key, &js->by_id, job_compare);
-        return found ? *found : NULL;
-}
-
-/* ---- the end of a record ---- */
-
-/* Roughly: with what the allocator and the tree take for it. */
-static size_t job_bytes(const struct job *j) {
-        return sizeof(*j) + j->result_fields->n_fields * sizeof(struct schema_field) + j->result_bytes +
-               (j->error ? strlen(j->error) : 0) + JOBS_OVERHEAD_BYTES;
-}
-
-static void job_forget(struct job *j) {
-        struct jobs *js = j->jobs;
-        assert(j->is_finished && !j->waiters);
-        SUPERVISOR_TELL(js->supervisor, on_job_forgotten, j);
-        TAILQ_REMOVE(&js->finished, j, link);
-        js->n_finished--;
-        js->finished_bytes -= job_bytes(j);
-        tdelete(j, &js->by_id, job_compare);
-        free(j->result);
-        free(j->error);
-        free(j);
-}
-
-static void jobs_on_expiry(struct loop_timer *t);
-
-static void jobs_expire(struct jobs *js) {
-        uint64_t now = event_now_ns();
-        struct job *j;
-        while ((j = TAILQ_FIRST(&js->finished)) &&
-               (j->expires_ns <= now || js->n_finished > JOBS_MAX_FINISHED || js->finished_bytes > JOBS_MAX_FINISHED_BYTES))
-                job_forget(j);
-        if (j && !js->expiry_timer.heap_index)
-                loop_timer_set(js->supervisor->loop, &js->expiry_timer, j->expires_ns, jobs_on_expiry, js);
-}
-
-static void jobs_on_expiry(struct loop_timer *t) { jobs_expire(t->user); }
-
-struct jobs *jobs_free(struct jobs *js) {
-        if (!js)
-                return NULL;
-        struct job *j;
-        while ((j = TAILQ_FIRST(&js->finished)))
-                job_forget(j);
-        loop_timer_stop(&js->expiry_timer);
-        free(js);
-        return NULL;
-}
-
-/* By expiry, so that one timer serves pools with different ResultTTL=; nearly always the tail is the place, or the head
- * for what nobody asks for any more. */
-static void jobs_insert_finished(struct jobs *js, struct job *j) {
-        struct job *before = NULL;
-        if (!j->is_released)
-                TAILQ_FOREACH_REVERSE(before, &js->finished, job_list, link)
-                        if (before->expires_ns <= j->expires_ns)
-                                break;
-        if (before)
-                TAILQ_INSERT_AFTER(&js->finished, before, j, link);
-        else
-                TAILQ_INSERT_HEAD(&js->finished, j, link);
-        js->n_finished++;
-        js->finished_bytes += job_bytes(j);
-}
-
 /* ---- verdicts ---- */
 
-static void job_tell(struct job *j) {
+void job_tell(struct job *j) {
         struct jobs *js = j->jobs;
         struct job_waiter *waiters = j->waiters, *next;
         js->n_telling++;
@@ -124,12 +34,22 @@ static void job_tell(struct job *j) {
                 jobs_expire(js);
 }
 
-static void job_finish(struct job *j, enum slot_state state) {
+void job_finish(struct job *j, enum slot_state state) {
         j->state = state;
         j->is_finished = true;
         loop_timer_stop(&j->deadline_timer);
         j->finished_ns = event_now_ns();
         j->expires_ns = j->finished_ns + (j->is_released ? 0 : j->pool ? j->pool->config.result_ttl_ns : 0);
+}
+
+/* Workers cannot write the job area, and nobody else but us has it. Without memory it cannot be queued again, that is
+ * all. */
+static void job_keep_payload(struct job *j, const void *payload) {
+        j->payload = malloc(j->payload_bytes ? j->payload_bytes : 1);
+        if (j->payload)
+                memcpy(j->payload, payload, j->payload_bytes);
+        else
+                j->payload_bytes = 0;
 }
 
 static void job_collect(struct job *j, uint64_t word) {
@@ -159,7 +79,11 @@ static void job_collect(struct job *j, uint64_t word) {
                 j->worker_pid = j->verdict.pid;
         if (j->state != SLOT_DONE && j->state != SLOT_FAILED)
                 job_describe_failure(j);
-        jobs_insert_finished(j->jobs, j);
+        if (j->state != SLOT_DONE && !j->is_released)
+                job_keep_payload(j, channel_payload(c, slot));
+        else
+                j->payload_bytes = 0;
+        job_keep_finished(j);
         p->slot_job[slot] = NULL;
         j->slot = JOBS_NO_SLOT;
         memset(channel_verdict(c, slot), 0, sizeof(struct layout_verdict));
@@ -242,10 +166,11 @@ void jobs_pool_deinit(struct pool *p) {
                         if (!j)
                                 continue;
                         j->slot = JOBS_NO_SLOT;
+                        j->payload_bytes = 0;
                         job_finish(j, SLOT_LOST);
-                        job_set_error(j, "job %llu is lost: its pool %.64s was removed",
-                                 (unsigned long long)j->id, j->pool_name);
-                        jobs_insert_finished(j->jobs, j);
+                        job_set_error(j, "job %llu is lost: its pool %.64s was removed", (unsigned long long)j->id,
+                                      j->pool_name);
+                        job_keep_finished(j);
                         job_tell(j);
                 }
         }
@@ -261,11 +186,11 @@ void jobs_pool_gone(struct jobs *js, struct pool *p) {
         struct job *j;
         jobs_pool_deinit(p);
         TAILQ_FOREACH(j, &js->finished, link)
-                if (j->pool == p)
-                        j->pool = NULL;
+        if (j->pool == p)
+                j->pool = NULL;
 }
 
-/* ---- who waits for a verdict, and who wants none ---- */
+/* ---- who waits for a verdict ---- */
 
 void job_wait(struct job *j, struct job_waiter *w, void (*fn)(struct job_waiter *, struct job *)) {
         *w = (struct job_waiter){.fn = fn};
@@ -287,18 +212,4 @@ void job_wait_stop(struct job_waiter *w) {
                         break;
                 }
         w->job = NULL;
-}
-
-void job_release(struct job *j) {
-        if (j->is_released)
-                return;
-        j->is_released = true;
-        if (!j->is_finished || j->waiters)
-                return;
-        struct jobs *js = j->jobs;
-        TAILQ_REMOVE(&js->finished, j, link);
-        j->expires_ns = 0;
-        TAILQ_INSERT_HEAD(&js->finished, j, link);
-        if (js->n_telling == 0) /* not now: the caller still holds it */
-                loop_timer_set(js->supervisor->loop, &js->expiry_timer, event_now_ns(), jobs_on_expiry, js);
 }

@@ -13,3 +13,4 @@ int jobs_new(struct jobs **ret, struct supervisor *s);
 struct jobs *jobs_free(struct jobs *js);
 void jobs_pool_gone(struct jobs *js, struct pool *p); /* records outlive their pool */
 struct job *jobs_find(const struct jobs *js, uint64_t id);
+struct job *jobs_after(const struct jobs *js, uint64_t id); /* the next one by id */

@@ -24,6 +24,8 @@ struct supervisor;
 struct pool;
 struct worker;
 struct job;
+struct job_info;
+enum cancel_mode { CANCEL_QUEUED, CANCEL_ASK, CANCEL_KILL };
 
 struct pool_counters {
         uint64_t submitted, completed, failed, cancelled, expired, timed_out, poisoned, lost, retried, worker_deaths;
@@ -184,11 +186,46 @@ struct job_info {
 };
 
 struct job *supervisor_find_job(struct supervisor *s, uint64_t id);
+
+/* Jobs of the bus and of sessions, by id. */
+struct job_filter {
+        const char *pool, *name; /* NULL = any */
+        uint32_t states;         /* bit = enum slot_state; 0 = any */
+        bool has_uid, sees_all;  /* sees_all: root; else only what belongs to `viewer` */
+        uid_t uid, viewer;
+        uint64_t since_us; /* CLOCK_REALTIME, of the submission */
+};
+
+struct job_row {
+        uint64_t id;
+        const char *pool, *name; /* valid until the loop runs again */
+        enum slot_state state;
+};
+
+/* The next ones with an id above `after`, at most n; *ret_next is where to go on, 0 = there are no more. A page may be
+ * short, or empty, without being the last: a call looks at a bounded number of jobs. Of sessions' jobs it knows those
+ * that are queued or running. */
+size_t supervisor_list_jobs(struct supervisor *s, const struct job_filter *f, uint64_t after, struct job_row *ret,
+                            size_t n, uint64_t *ret_next);
+
+/* A queued or running job of a session: all the broker knows is in its slot. */
+struct session_job {
+        struct pool_channel *channel;
+        uint32_t slot, generation;
+};
+bool supervisor_find_session_job(struct supervisor *s, uint64_t id, struct session_job *ret);
+void session_job_get_info(const struct session_job *sj, struct job_info *ret);
+const char *session_job_cancel(const struct session_job *sj, enum cancel_mode mode);
+/* Its record had to go before ResultTTL= was over, because too much was kept. */
+bool supervisor_was_job_evicted(struct supervisor *s, uint64_t id, uid_t *ret_uid);
 void job_get_info(const struct job *j, struct job_info *ret);
 /* The fault a caller of Run gets for this verdict; FAULT_NONE for DONE. */
 void job_get_fault(const struct job *j, struct fault *f);
-/* Returns the word for what happened: "cancelled", "running" (asked to stop / too late for queued), "finished". mode: queued, ask, kill. */
-const char *job_cancel(struct job *j, const char *mode, struct fault *f);
+/* queued: only if it has not begun. ask: a running one hears of it at its next checkpoint. kill: a running one gets its
+ * verdict, then its worker dies. All end a queued one. Returns what happened: "cancelled" (it never ran), "asked",
+ * "killed", "running" (too late for queued; for kill: its worker is already being ended), "finished" (too late). */
+int job_cancel_mode(const char *word, enum cancel_mode *ret); /* -1: none of the three */
+const char *job_cancel(struct job *j, enum cancel_mode mode);
 /* Called once when the job has its verdict (at once if it has); a waiter is embedded in the caller's struct. */
 struct job_waiter {
         void (*fn)(struct job_waiter *w, struct job *j);
@@ -199,6 +236,10 @@ void job_wait(struct job *j, struct job_waiter *w, void (*fn)(struct job_waiter 
 void job_wait_stop(struct job_waiter *w);
 /* Nobody asks for its result any more (a Run that was answered or left): drop it as soon as it has a verdict. */
 void job_release(struct job *j);
+/* A job with a bad end runs once more, under its id and with its arguments, its attempts counted from 1. NOT_FINISHED,
+ * INVALID_ARGS (done, or its arguments are gone), NO_SUCH_POOL, QUEUE_FULL … */
+int job_requeue(struct job *j, struct fault *f);
+int pool_requeue_poisoned(struct pool *p, uint32_t *ret_n, struct fault *f); /* as many as there is room for */
 void job_set_user(struct job *j, void *user);
 void *job_get_user(const struct job *j);
 

@@ -74,6 +74,7 @@ class Bus(Test):
         for key in ("queue-usec", "run-usec", "worker-pid", "cpu-usec"):
             self.assertIn(key, result)
         self.assertEqual(d.call(job, "org.drover1.Job", "Cancel", "s", "queued"), "finished")
+        self.assertIn([job_id, job, "p", "is_prime", "done"], d.call(*MANAGER, "ListJobs", "a{sv}su", 1, "pool", "s", "p", job_id - 1, 5)[0])
         properties = d.job(job)
         self.assertEqual((properties["Id"], properties["Pool"], properties["Name"], properties["State"], properties["Attempt"]),
                          (job_id, "p", "is_prime", "done", 1))
@@ -152,6 +153,13 @@ class Bus(Test):
         self.assertIn("'prime': <true>", gdbus(job, "Job.GetResult"))
         self.assertEqual(gdbus(job, "Job.Cancel", "queued"), "('finished',)")
         self.assertEqual(gdbus("/org/drover1", "Manager.GetJob", job.rpartition("/")[2]), f"(objectpath '{job}',)")
+        self.assertIn(f"'{job}', 'p', 'is_prime', 'done')", gdbus("/org/drover1", "Manager.ListJobs", "{'state': <['done']>}", "", "1000"))
+        self.d.pool_call("slow", "Pause")
+        again = self.d.submit("slow", "is_prime", n=97)[1]
+        self.assertEqual(gdbus(again, "Job.Cancel", "queued"), "('cancelled',)")
+        gdbus(again, "Job.Requeue")
+        self.d.pool_call("slow", "Resume")
+        self.assertEqual(gdbus("/org/drover1/pool/slow", "Pool.RequeuePoisoned"), "(uint32 0,)")
         self.assertIn("'slow'", gdbus("/org/drover1", "Manager.ListPools"))
         self.assertEqual(gdbus("/org/drover1", "Manager.GetPool", "p"), "(objectpath '/org/drover1/pool/p',)")
         self.assertIn("/org/drover1/worker/", gdbus("/org/drover1", "Manager.ListWorkers"))
@@ -187,6 +195,16 @@ assert job.Wait(10000000) == "done"
 assert job.GetResult()["result"] == {"prime": False}
 assert job.Cancel("queued") == "finished"
 assert m.GetJob(id) == path
+rows, next = m.ListJobs({"pool": "p", "state": dbus.Array(["done"], signature="s")}, str(id - 1), 1)
+assert rows[0] == (id, path, "p", "is_prime", "done"), rows
+slow = at("/org/drover1/pool/slow", "Pool")
+slow.Pause()
+job = at(m.Submit("slow", "is_prime", {"n": 7}, none)[1], "Job")
+assert job.Cancel("ask") == "cancelled"
+job.Requeue()
+slow.Resume()
+assert job.Wait(10000000) == "done"
+assert slow.RequeuePoisoned() == 0
 assert [row[0] for row in m.ListPools()] == ["p", "slow"], m.ListPools()
 workers = [row for row in m.ListWorkers() if row[1] == "p"]
 assert m.GetWorkerByPID(workers[0][3]) == workers[0][2]
@@ -216,6 +234,77 @@ print("fine")
         if "No module named 'dbus'" in r.stderr:
             self.skipTest("python3-dbus is not installed")
         self.assertEqual(r.stdout, "fine\n", r.stderr)
+
+    DASBUS = """
+import os, re, sys
+from dasbus.connection import AddressedMessageBus
+from dasbus.typing import get_variant as v
+bus = AddressedMessageBus(os.environ["DBUS_SESSION_BUS_ADDRESS"])
+called = set()
+class At:
+    def __init__(self, path, face):
+        self.proxy, self.face = bus.get_proxy("org.drover1", path, "org.drover1." + face), face
+    def __getattr__(self, member):
+        called.add(self.face + "." + member)
+        return getattr(self.proxy, member)
+m = At("/org/drover1", "Manager")
+n97 = {"n": v("t", 97)}
+assert m.Run("p", "is_prime", n97, {})["prime"].unpack() is True
+id, path = m.Submit("p", "is_prime", n97, {"priority": v("i", 2)})
+job = At(path, "Job")
+assert job.Wait(10000000) == "done" and job.Pool == "p" and job.State == "done" and job.Progress == (0, 0, "")
+assert job.GetResult()["result"].unpack()["prime"] is True
+assert job.Cancel("kill") == "finished"
+assert m.GetJob(id) == path
+assert m.ListJobs({"since": v("t", 0)}, str(id - 1), 1)[0] == [(id, path, "p", "is_prime", "done")]
+slow = At("/org/drover1/pool/slow", "Pool")
+slow.Pause()
+job = At(m.Submit("slow", "is_prime", n97, {})[1], "Job")
+assert job.Cancel("ask") == "cancelled"
+job.Requeue()
+slow.Resume()
+assert job.Wait(10000000) == "done"
+assert [row[0] for row in m.ListPools()] == ["p", "slow"]
+workers = [row for row in m.ListWorkers() if row[1] == "p"]
+assert m.GetWorkerByPID(workers[0][3]) == workers[0][2]
+worker = At(workers[0][2], "Worker")
+worker.Kill(18)
+# A descriptor in the reply needs the connection's own call.
+from gi.repository import Gio, GLib
+def with_fds(path, face, member, parameters):
+    called.add(face + "." + member)
+    return bus.connection.call_with_unix_fd_list_sync("org.drover1", path, "org.drover1." + face, member, parameters, None,
+        Gio.DBusCallFlags.NONE, 20000, None, None)
+reply, fds = with_fds(workers[0][2], "Worker", "GetPidFD", None)
+assert "Pid:\\t%d\\n" % workers[0][3] in open("/proc/self/fdinfo/%d" % fds.get(reply.unpack()[0])).read()
+reply, fds = with_fds("/org/drover1", "Manager", "OpenChannel", GLib.Variant("(sa{sv})", ("p", {})))
+assert fds.get_length() >= 5
+reply, fds = with_fds("/org/drover1", "Manager", "OpenArena", GLib.Variant("(sa{sv})", ("by-dasbus", {})))
+m.ListObjects("by-dasbus")
+m.RemoveArena("by-dasbus")
+m.ListDeaths("p", 5)
+m.Subscribe(); m.Unsubscribe()
+assert m.Reload(0) == []
+pool = At(m.CreatePool("das", {"Plugin": v("s", "primes"), "Workers": v("u", 1), "StartMethod": v("s", "fork")}, 0), "Pool")
+assert m.GetPool("das") == "/org/drover1/pool/das"
+for member in "Start Pause Resume Drain Stop Restart ResetFailed RequeuePoisoned".split():
+    getattr(pool, member)()
+pool.Resize(2)
+At("/org/drover1/pool/p", "Pool").Schema()
+m.RemovePool("das", 0)
+print(*sorted(called))
+"""
+
+    def test_every_member_by_dasbus(self):
+        r = subprocess.run(["/usr/bin/python3", "-c", self.DASBUS], env=self.d.env(), capture_output=True, text=True, timeout=60, check=False)
+        if "No module named 'dasbus'" in r.stderr:
+            self.skipTest("python3-dasbus is not installed")
+        self.assertEqual(r.returncode, 0, r.stderr)
+        members = []
+        for name in FACES:
+            file = ElementTree.parse(f"{harness.SOURCE}/units/org.drover1.{name}.xml").getroot()
+            members += [f"{name}.{method.get('name')}" for method in file.findall("interface/method")]
+        self.assertEqual([member for member in members if member not in r.stdout.split()], [])
 
     # ---- errors: the name, the culprit in the text, and one good job after each ----
 

@@ -17,10 +17,10 @@ static const struct {
         const sd_bus_vtable *vtable;
         unsigned n_methods;
 } faces[] = {
-        {BUS_MANAGER, manager_vtable, 17},
-        {BUS_POOL, pool_vtable, 9},
+        {BUS_MANAGER, manager_vtable, 18},
+        {BUS_POOL, pool_vtable, 10},
         {BUS_WORKER, worker_vtable, 2},
-        {BUS_JOB, job_vtable, 3},
+        {BUS_JOB, job_vtable, 4},
 };
 
 static void test_every_member_has_a_row(void **state) {

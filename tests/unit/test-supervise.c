@@ -486,12 +486,11 @@ static void no_ttl(struct pool_config *c) {
 /* As a caller does that leaves: nobody asks for the verdict, and the record goes with it. */
 static void test_released_and_cancelled(void **state) {
         struct pool *p = add_pool(no_ttl);
-        struct fault f;
         load();
         struct stand_in w = ready();
         struct job *j = submit(p, 0);
         job_release(j);
-        assert_string_equal(job_cancel(j, "ask", &f), "cancelled");
+        assert_string_equal(job_cancel(j, CANCEL_ASK), "cancelled");
         assert_null(supervisor_find_job(supervisor, 1));
         assert_int_equal(p->n_free_slots, 4);
         end(&w, CLD_EXITED, 0);
@@ -500,14 +499,14 @@ static void test_released_and_cancelled(void **state) {
 /* Finished records are many (ResultTTL=): each must be small. */
 static void test_finished_records_are_small(void **state) {
         struct pool *p = add_pool(NULL);
-        struct fault f;
+
         load();
         struct stand_in w = ready();
         for (unsigned i = 0; i < 1000; i++)
-                assert_string_equal(job_cancel(submit(p, 0), "queued", &f), "cancelled"); /* warm */
+                assert_string_equal(job_cancel(submit(p, 0), CANCEL_QUEUED), "cancelled"); /* warm */
         size_t before = mallinfo2().uordblks;
         for (unsigned i = 0; i < 10000; i++)
-                job_cancel(submit(p, 0), "queued", &f);
+                job_cancel(submit(p, 0), CANCEL_QUEUED);
         assert_true((mallinfo2().uordblks - before) / 10000 < 640);
         assert_non_null(supervisor_find_job(supervisor, 1));
         end(&w, CLD_EXITED, 0);

@@ -1,0 +1,149 @@
+/* Manager.ListJobs: a filter, a page. The cursor is the last id of the page before, as text, and nothing to be kept
+ * here: whoever pages through sees every job that was there from first to last, once. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/bus/authorize.h"
+#include "daemon/bus/peer.h"
+#include "daemon/bus/value.h"
+#include "ipc/words.h"
+
+enum { MAX_JOBS_LISTED = 1000 };
+
+/* "queued" … "lost" → its bit. DELAYED is called queued, too. */
+static int read_state(const char *word, uint32_t *states, sd_bus_error *e) {
+        for (unsigned state = SLOT_QUEUED; state < SLOT_N_STATES; state++)
+                if (state != SLOT_DELAYED && strcmp(words_slot_state(state), word) == 0) {
+                        *states |= 1u << state;
+                        return 0;
+                }
+        return bus_invalid(e,
+                           "filter state: \"%.64s\" is none of queued, running, done, failed, cancelled, expired, "
+                           "timed-out, poisoned, lost",
+                           word);
+}
+
+static int read_states(sd_bus_message *m, uint32_t *states, sd_bus_error *e) {
+        const char *word;
+        int r;
+
+        r = sd_bus_message_enter_container(m, 'a', "s");
+        while (r >= 0 && (r = sd_bus_message_read_basic(m, 's', &word)) > 0)
+                r = read_state(word, states, e);
+        return r < 0 ? r : sd_bus_message_exit_container(m);
+}
+
+/* Enters the variant if it holds `contents`. */
+static int enter_variant(sd_bus_message *m, const char *key, const char *contents, sd_bus_error *e) {
+        const char *found;
+        char type;
+        int r;
+
+        r = sd_bus_message_peek_type(m, &type, &found);
+        if (r < 0)
+                return r;
+        if (strcmp(found, contents) != 0)
+                return bus_invalid(e, "filter %s must be of D-Bus type \"%s\", not \"%s\"", key, contents, found);
+        return sd_bus_message_enter_container(m, 'v', contents);
+}
+
+static int read_condition(sd_bus_message *m, struct job_filter *f, sd_bus_error *e) {
+        const char *key;
+        uint64_t n;
+        int r;
+
+        r = sd_bus_message_read_basic(m, 's', &key);
+        if (r < 0)
+                return r;
+        if (strcmp(key, "uid") == 0) {
+                r = value_read_number(m, key, 0, UINT32_MAX, &n, e);
+                f->uid = (uid_t)n;
+                f->has_uid = true;
+                return r;
+        }
+        if (strcmp(key, "since") == 0)
+                return value_read_number(m, key, 0, UINT64_MAX, &f->since_us, e);
+        bool is_state = strcmp(key, "state") == 0, is_pool = strcmp(key, "pool") == 0;
+        if (!is_state && !is_pool && strcmp(key, "job") != 0)
+                return bus_invalid(e, "unknown filter \"%.64s\"; there are pool, job, state, uid, since", key);
+        r = enter_variant(m, key, is_state ? "as" : "s", e);
+        if (r >= 0)
+                r = is_state ? read_states(m, &f->states, e)
+                             : sd_bus_message_read_basic(m, 's', is_pool ? &f->pool : &f->name);
+        return r < 0 ? r : sd_bus_message_exit_container(m);
+}
+
+static int read_filter(sd_bus_message *m, struct job_filter *f, sd_bus_error *e) {
+        int r;
+
+        r = sd_bus_message_enter_container(m, 'a', "{sv}");
+        while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
+                r = read_condition(m, f, e);
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+        }
+        return r < 0 ? r : sd_bus_message_exit_container(m);
+}
+
+static int read_cursor(const char *text, uint64_t *ret, sd_bus_error *e) {
+        char *end;
+
+        *ret = 0;
+        if (text[0] == '\0')
+                return 0;
+        errno = 0;
+        *ret = strtoull(text, &end, 10);
+        if (errno || *end || text[0] < '0' || text[0] > '9')
+                return bus_invalid(e, "cursor \"%.40s\": start with \"\", go on with what the last page gave", text);
+        return 0;
+}
+
+static int append_rows(sd_bus_message *reply, const struct job_row *rows, size_t n, uint64_t next) {
+        char path[BUS_MAX_PATH], text[24] = "";
+        int r;
+
+        r = sd_bus_message_open_container(reply, 'a', "(tosss)");
+        for (size_t i = 0; i < n && r >= 0; i++) {
+                bus_job_path(rows[i].id, path);
+                r = sd_bus_message_append(reply, "(tosss)", rows[i].id, path, rows[i].pool, rows[i].name,
+                                          words_slot_state(rows[i].state));
+        }
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        if (next)
+                snprintf(text, sizeof(text), "%" PRIu64, next);
+        return r < 0 ? r : sd_bus_message_append(reply, "s", text);
+}
+
+int list_jobs_method(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        struct job_filter f = {.viewer = p->uid, .sees_all = authorize_is_root(p->uid)};
+        struct job_row *rows;
+        const char *cursor;
+        uint64_t after, next;
+        uint32_t limit;
+        size_t n;
+        int r;
+
+        r = read_filter(m, &f, e);
+        if (r >= 0)
+                r = sd_bus_message_read(m, "su", &cursor, &limit);
+        if (r >= 0)
+                r = read_cursor(cursor, &after, e);
+        if (r >= 0)
+                r = sd_bus_message_new_method_return(m, &reply);
+        if (r < 0)
+                return r;
+        if (limit == 0 || limit > MAX_JOBS_LISTED)
+                limit = MAX_JOBS_LISTED;
+        rows = calloc(limit, sizeof(*rows));
+        if (!rows)
+                return -ENOMEM;
+        n = supervisor_list_jobs(b->supervisor, &f, after, rows, limit, &next);
+        r = append_rows(reply, rows, n, next);
+        free(rows);
+        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}

@@ -1,0 +1,245 @@
+/* Records of jobs over the bus: who finds them, how long, and who goes first when there are too many.
+ *
+ * A record stands in a tree by id, in a list by id (ids rise, so that is the order of submission) and, once it has a
+ * verdict, in the list of its uid by age and in the list of all by expiry. It goes when ResultTTL= is over, or before
+ * that under two budgets of number and bytes: the uid that keeps too much loses its own oldest first, so that nobody
+ * pushes others out; then the next to expire goes. Who asks for a record that had to go early is told so, as far back
+ * as the memory of that reaches; any other unknown id is just unknown. */
+#include "daemon/supervise/job.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <search.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/supervise/supervisor-internal.h"
+#include "ipc/event.h"
+
+enum {
+        JOBS_MAX_FINISHED = 100000,
+        JOBS_MAX_FINISHED_BYTES = 64 << 20, /* of all of the record */
+        JOBS_MAX_FINISHED_OF_UID = JOBS_MAX_FINISHED / 2,
+        JOBS_MAX_FINISHED_BYTES_OF_UID = JOBS_MAX_FINISHED_BYTES / 2,
+        JOBS_OVERHEAD_BYTES = 96,
+        JOBS_MAX_EVICTED = 16384,
+};
+
+static int job_compare(const void *a, const void *b) {
+        uint64_t x = ((const struct job *)a)->id, y = ((const struct job *)b)->id;
+        return (x > y) - (x < y);
+}
+
+static int job_user_compare(const void *a, const void *b) {
+        uid_t x = ((const struct job_user *)a)->uid, y = ((const struct job_user *)b)->uid;
+        return (x > y) - (x < y);
+}
+
+int jobs_new(struct jobs **ret, struct supervisor *s) {
+        struct jobs *js = calloc(1, sizeof(*js));
+        if (!js)
+                return -ENOMEM;
+        js->supervisor = s;
+        TAILQ_INIT(&js->all);
+        TAILQ_INIT(&js->finished);
+        *ret = js;
+        return 0;
+}
+
+struct job *jobs_find(const struct jobs *js, uint64_t id) {
+        struct job key = {.id = id}, **found = tfind(&key, &js->by_id, job_compare);
+        return found ? *found : NULL;
+}
+
+/* The first with a larger id. Usually `id` itself is still there; the ones that are gone were the oldest, so the walk
+ * is short, too. */
+struct job *jobs_after(const struct jobs *js, uint64_t id) {
+        struct job *j = jobs_find(js, id);
+        if (j)
+                return TAILQ_NEXT(j, all_link);
+        TAILQ_FOREACH(j, &js->all, all_link)
+        if (j->id > id)
+                return j;
+        return NULL;
+}
+
+/* ---- whose ---- */
+
+static struct job_user *job_user_get(struct jobs *js, uid_t uid) {
+        struct job_user key = {.uid = uid}, **found = tfind(&key, &js->users, job_user_compare);
+        if (found)
+                return *found;
+        struct job_user *u = calloc(1, sizeof(*u));
+        if (!u)
+                return NULL;
+        u->uid = uid;
+        TAILQ_INIT(&u->finished);
+        if (tsearch(u, &js->users, job_user_compare))
+                return u;
+        free(u);
+        return NULL;
+}
+
+static void job_user_put(struct jobs *js, struct job_user *u) {
+        if (u->n_jobs > 0)
+                return;
+        tdelete(u, &js->users, job_user_compare);
+        free(u);
+}
+
+/* ---- from the first to the last ---- */
+
+int job_keep(struct jobs *js, struct job *j) {
+        struct job_user *u = job_user_get(js, j->uid);
+        if (!u)
+                return -ENOMEM;
+        if (!tsearch(j, &js->by_id, job_compare)) {
+                job_user_put(js, u);
+                return -ENOMEM;
+        }
+        j->user_of = u;
+        u->n_jobs++;
+        TAILQ_INSERT_TAIL(&js->all, j, all_link);
+        return 0;
+}
+
+void job_drop(struct job *j) {
+        struct jobs *js = j->jobs;
+        TAILQ_REMOVE(&js->all, j, all_link);
+        tdelete(j, &js->by_id, job_compare);
+        j->user_of->n_jobs--;
+        job_user_put(js, j->user_of);
+        free(j->result);
+        free(j->payload);
+        free(j->error);
+        free(j);
+}
+
+/* Roughly: with what the allocator and the tree take for it. */
+static size_t job_bytes(const struct job *j) {
+        return sizeof(*j) + j->result_fields->n_fields * sizeof(struct schema_field) + j->result_bytes +
+               j->payload_bytes + (j->error ? strlen(j->error) : 0) + JOBS_OVERHEAD_BYTES;
+}
+
+static void job_count_finished(struct job *j, bool is_added) {
+        struct jobs *js = j->jobs;
+        struct job_user *u = j->user_of;
+        size_t bytes = job_bytes(j);
+        js->n_finished += is_added ? 1 : -1;
+        u->n_finished += is_added ? 1 : -1;
+        js->finished_bytes += is_added ? bytes : -bytes;
+        u->finished_bytes += is_added ? bytes : -bytes;
+}
+
+/* By expiry, so that one timer serves pools with different ResultTTL=; nearly always the tail is the place, or the head
+ * for what nobody asks for any more. */
+void job_keep_finished(struct job *j) {
+        struct jobs *js = j->jobs;
+        struct job *before = NULL;
+        if (!j->is_released)
+                TAILQ_FOREACH_REVERSE(before, &js->finished, job_list, link)
+        if (before->expires_ns <= j->expires_ns)
+                break;
+        if (before)
+                TAILQ_INSERT_AFTER(&js->finished, before, j, link);
+        else
+                TAILQ_INSERT_HEAD(&js->finished, j, link);
+        TAILQ_INSERT_TAIL(&j->user_of->finished, j, user_link);
+        js->newest_user = j->user_of;
+        job_count_finished(j, true);
+}
+
+void job_keep_again(struct job *j) {
+        assert(j->is_finished);
+        TAILQ_REMOVE(&j->jobs->finished, j, link);
+        TAILQ_REMOVE(&j->user_of->finished, j, user_link);
+        job_count_finished(j, false);
+}
+
+static void job_forget(struct job *j) {
+        assert(!j->waiters);
+        SUPERVISOR_TELL(j->jobs->supervisor, on_job_forgotten, j);
+        job_keep_again(j);
+        job_drop(j);
+}
+
+/* ---- too many ---- */
+
+static void job_evict(struct job *j) {
+        struct jobs *js = j->jobs;
+        if (!js->evicted)
+                js->evicted = calloc(JOBS_MAX_EVICTED, sizeof(*js->evicted));
+        if (js->evicted && !j->is_released)
+                js->evicted[js->n_evicted++ % JOBS_MAX_EVICTED] =
+                        (struct job_evicted){.id = j->id, .until_ns = j->expires_ns, .uid = j->uid};
+        job_forget(j);
+}
+
+bool supervisor_was_job_evicted(struct supervisor *s, uint64_t id, uid_t *ret_uid) {
+        const struct jobs *js = s->jobs;
+        uint64_t n = js->n_evicted < JOBS_MAX_EVICTED ? js->n_evicted : JOBS_MAX_EVICTED;
+        for (uint64_t i = 0; i < n; i++)
+                if (js->evicted[i].id == id && js->evicted[i].until_ns > event_now_ns()) {
+                        *ret_uid = js->evicted[i].uid;
+                        return true;
+                }
+        return false;
+}
+
+static bool job_user_keeps_too_much(const struct job_user *u) {
+        return u->n_finished > JOBS_MAX_FINISHED_OF_UID || u->finished_bytes > JOBS_MAX_FINISHED_BYTES_OF_UID;
+}
+
+static void jobs_on_expiry(struct loop_timer *t) { jobs_expire(t->user); }
+
+/* Only the uid of the newest can have come to keep too much. */
+static void jobs_make_room(struct jobs *js, struct job_user *u) {
+        struct job *j;
+        while (u && job_user_keeps_too_much(u)) {
+                bool is_last = u->n_jobs == 1;
+                job_evict(TAILQ_FIRST(&u->finished));
+                if (is_last)
+                        break;
+        }
+        while ((js->n_finished > JOBS_MAX_FINISHED || js->finished_bytes > JOBS_MAX_FINISHED_BYTES) &&
+               (j = TAILQ_FIRST(&js->finished)))
+                job_evict(j);
+}
+
+void jobs_expire(struct jobs *js) {
+        uint64_t now = event_now_ns();
+        struct job_user *u = js->newest_user;
+        struct job *j;
+        js->newest_user = NULL;
+        jobs_make_room(js, u);
+        while ((j = TAILQ_FIRST(&js->finished)) && j->expires_ns <= now)
+                job_forget(j);
+        if (j && !js->expiry_timer.heap_index)
+                loop_timer_set(js->supervisor->loop, &js->expiry_timer, j->expires_ns, jobs_on_expiry, js);
+}
+
+void job_release(struct job *j) {
+        if (j->is_released)
+                return;
+        j->is_released = true;
+        if (!j->is_finished || j->waiters)
+                return;
+        struct jobs *js = j->jobs;
+        TAILQ_REMOVE(&js->finished, j, link);
+        j->expires_ns = 0;
+        TAILQ_INSERT_HEAD(&js->finished, j, link);
+        if (js->n_telling == 0) /* not now: the caller still holds it */
+                loop_timer_set(js->supervisor->loop, &js->expiry_timer, event_now_ns(), jobs_on_expiry, js);
+}
+
+struct jobs *jobs_free(struct jobs *js) {
+        if (!js)
+                return NULL;
+        struct job *j;
+        while ((j = TAILQ_FIRST(&js->finished)))
+                job_forget(j);
+        loop_timer_stop(&js->expiry_timer);
+        free(js->evicted);
+        free(js);
+        return NULL;
+}

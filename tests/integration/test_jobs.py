@@ -1,0 +1,253 @@
+"""Jobs as a caller and an operator see them: listed, cancelled in three ways, kept, queued once more, judged when their pool goes."""
+
+import os
+import subprocess
+import unittest
+
+from harness import DROVERCTL, MANAGER, BusError, Drover, Test, is_alive, main, wait_for
+from sdbus import Connection, u64
+
+NOBODY = 65534
+JOB = "org.drover1.Job"
+
+
+class Jobs(Test):
+    @classmethod
+    def setUpClass(cls):
+        cls.drover = Drover({"tell": {"Plugin": "jobs", "Workers": 1, "StartMethod": "fork"},
+                             "work": {"Plugin": "cancellable", "Workers": 1, "StartMethod": "fork"},
+                             "hang": {"Plugin": "hang", "Workers": 1, "StartMethod": "fork"},
+                             "crash": {"Plugin": "jobs", "Workers": 1, "StartMethod": "fork", "MaxAttempts": 2, "RestartSec": "10ms"},
+                             "big": {"Plugin": "jobs", "Workers": 1, "StartMethod": "fork", "SlotSize": "1M", "Slots": 4}})
+        cls.d = cls.drover.__enter__()
+        for pool in cls.drover.pools:
+            cls.d.wait_state(pool, "running")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.drover.__exit__(None, None, None)
+
+    def connect(self, uid=None):
+        c = Connection(self.d.bus.address, uid)
+        self.addCleanup(c.close)
+        return c
+
+    def list(self, cursor="", limit=0, **conditions):
+        words = [len(conditions)]
+        for key, value in conditions.items():
+            if key == "state":
+                words += [key, "as", len(value), *value]
+            else:
+                words += [key, "s" if isinstance(value, str) else "t", value]
+        return self.d.call(*MANAGER, "ListJobs", "a{sv}su", *words, cursor, limit)
+
+    def pages(self, limit, **conditions):
+        rows, cursor, n_pages = [], "", 0
+        while True:
+            page, cursor = self.list(cursor, limit, **conditions)
+            self.assertLessEqual(len(page), limit)
+            rows += page
+            n_pages += 1
+            if not cursor:
+                return rows, n_pages
+
+    def state(self, job):
+        return self.d.get(job, JOB, "State")
+
+    # ---- ListJobs ----
+
+    def test_pages_show_every_job_once(self):
+        c = self.connect()
+        cookies = [c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", b"tell", b"tell", 1, b"n", b"t", u64(i), 0) for i in range(25)]
+        ids = [c.reply(cookie).read("t")[0] for cookie in cookies]
+        for job_id in ids:
+            self.d.wait_job(f"/org/drover1/job/{job_id}")
+        rows, n_pages = self.pages(7, pool="tell", job="tell")
+        mine = [row for row in rows if row[0] in ids]
+        self.assertEqual([row[0] for row in mine], ids)
+        self.assertEqual(mine[0], [ids[0], f"/org/drover1/job/{ids[0]}", "tell", "tell", "done"])
+        self.assertGreaterEqual(n_pages, 4)
+        self.assertEqual([row[0] for row in self.list(str(ids[9]), 3, pool="tell", job="tell")[0]], ids[10:13])
+        since = self.d.get(f"/org/drover1/job/{ids[20]}", JOB, "SubmittedUSec")
+        self.assertLessEqual(len([row for row in self.pages(100, pool="tell", since=since)[0] if row[0] in ids]), 25 - 1)
+        self.assertIn(ids[20], [row[0] for row in self.pages(100, pool="tell", since=since)[0]])
+        self.assertEqual(self.pages(100, pool="tell", since=2 ** 62)[0], [])
+
+    def test_filters(self):
+        running = self.d.submit("work", "work", ms=60000)
+        queued = self.d.submit("work", "work", ms=60000)
+        wait_for(lambda: self.state(running[1]) == "running", 10, "it runs")
+        self.assertEqual(self.list(pool="work", state=["running"])[0], [[*running, "work", "work", "running"]])
+        self.assertEqual(self.list(pool="work", state=["queued", "lost"])[0], [[*queued, "work", "work", "queued"]])
+        self.assertEqual(self.list(pool="work", state=["queued"], uid=os.getuid())[0], [[*queued, "work", "work", "queued"]])
+        self.assertEqual(self.list(pool="work", uid=4711)[0], [])
+        self.assertEqual(self.list(pool="nowhere")[0], [])
+        for name, words in (("asleep", {"state": ["asleep"]}), ("colour", {"colour": "red"}), ("uid", {"uid": "root"})):
+            with self.assert_error("InvalidArgs", name):
+                self.list(**words)
+        with self.assert_error("InvalidArgs", "cursor"):
+            self.list("x1")
+        for _, job in (running, queued):
+            self.d.call(job, JOB, "Cancel", "s", "kill")
+            self.d.wait_job(job)
+
+    def test_the_jobs_of_a_session_are_listed_and_can_be_cancelled(self):
+        client = subprocess.Popen([DROVERCTL, "--user", "map", "work", "work", "--arg=ms"], env=self.d.env(), text=True, stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            client.stdin.write("60000\n" * 5)
+            client.stdin.close()
+            rows = wait_for(lambda: (lambda r: r if len(r) == 5 and any(x[4] == "running" for x in r) else None)(
+                [row for row in self.list(pool="work")[0] if row[0] >> 40]), 10, "five jobs, one runs")
+            self.assertEqual([row[0] for row in rows], sorted(row[0] for row in rows))
+            self.assertEqual([row[0] for row in self.pages(2, pool="work", state=["queued", "running"])[0] if row[0] >> 40], [row[0] for row in rows])
+            running = next(row for row in rows if row[4] == "running")
+            waiting = next(row for row in rows if row[4] == "queued")
+            properties = self.d.job(running[1])
+            self.assertEqual((properties["Id"], properties["Pool"], properties["Name"], properties["State"]), (running[0], "work", "work", "running"))
+            self.assertEqual(properties["Progress"][1], 60000)
+            self.assertEqual(self.d.call(*MANAGER, "GetJob", "t", running[0]), running[1])
+            with self.assert_error("InvalidArgs", "channel", "GetResult"):
+                self.d.result(running[1])
+            self.assertEqual(self.d.call(waiting[1], JOB, "Cancel", "s", "queued"), "cancelled")
+            self.assertEqual(self.d.call(running[1], JOB, "Cancel", "s", "queued"), "running")
+            self.assertEqual(self.d.call(running[1], JOB, "Cancel", "s", "ask"), "asked")
+            wait_for(lambda: len([row for row in self.list(pool="work")[0] if row[0] >> 40]) == 3, 10, "two are gone")
+            if os.geteuid() == 0:
+                with self.assertRaises(BusError) as caught:
+                    os.chmod(self.d.dir, 0o711)
+                    self.connect(NOBODY).call(rows[-1][1], JOB, "Cancel", "s", b"ask")
+                self.assertEqual(caught.exception.name, "org.drover1.Error.NoSuchJob")
+        finally:
+            client.kill()
+            client.wait()
+            client.stdout.close()
+            client.stderr.close()
+        wait_for(lambda: not [row for row in self.list(pool="work")[0] if row[0] >> 40], 10, "they went with their client")
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to call as somebody else")
+    def test_a_foreign_job_is_not_listed(self):
+        self.d.wait_job(self.d.submit("tell", "tell", n=1)[1])
+        os.chmod(self.d.dir, 0o711)
+        c = self.connect(NOBODY)
+        own = c.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"tell", b"tell", 1, b"n", b"t", u64(7), 0).read("t")[0]
+        self.assertIn(own, [row[0] for row in self.pages(100, uid=NOBODY)[0]])
+        listed = subprocess.run(["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "busctl", f"--address={self.d.bus.address}", "call",
+                                 "org.drover1", *MANAGER, "ListJobs", "a{sv}su", "0", "", "0"], capture_output=True, text=True, check=True).stdout
+        self.assertTrue(listed.startswith("a(tosss)s 1 " + str(own)), listed)
+
+    # ---- Cancel ----
+
+    def test_cancel_says_what_happened(self):
+        def cancel(job, mode):
+            return self.d.call(job, JOB, "Cancel", "s", mode)
+        for mode in ("queued", "ask", "kill"):
+            first, second = self.d.submit("work", "work", ms=60000)[1], self.d.submit("work", "work", ms=60000)[1]
+            wait_for(lambda job=first: self.state(job) == "running", 10, "it runs")
+            self.assertEqual(cancel(second, mode), "cancelled")
+            self.assertEqual(self.d.result(second)["state"], "cancelled")
+            self.assertIn("before it ran", self.d.result(second)["error"])
+            pid = self.d.get(first, JOB, "WorkerPid")
+            self.assertEqual(cancel(first, mode), {"queued": "running", "ask": "asked", "kill": "killed"}[mode])
+            if mode == "queued":
+                self.assertEqual(cancel(first, "ask"), "asked")
+            self.assertEqual(self.d.wait_job(first), "cancelled")
+            wait_for(lambda p=pid: is_alive(p) == (mode != "kill"), 10, "the worker lives unless it was killed")
+            self.assertEqual(cancel(first, mode), "finished")
+            done = self.d.submit("work", "work", ms=1)[1]
+            self.assertEqual(self.d.wait_job(done), "done")
+            self.assertEqual(cancel(done, mode), "finished")
+
+    def test_only_kill_ends_a_stubborn_job(self):
+        job = self.d.submit("hang", "hang")[1]
+        wait_for(lambda: self.state(job) == "running", 10, "it runs")
+        self.assertEqual(self.d.call(job, JOB, "Cancel", "s", "ask"), "asked")
+        self.assertEqual(self.d.call(job, JOB, "Wait", "t", 200000), "running")
+        pid = self.d.get(job, JOB, "WorkerPid")
+        self.assertEqual(self.d.call(job, JOB, "Cancel", "s", "kill"), "killed")
+        self.assertEqual(self.state(job), "cancelled")  # the verdict first
+        result = self.d.result(job)
+        self.assertEqual((result["reason"], result["worker-pid"] if "worker-pid" in result else pid), ("operator", pid))
+        wait_for(lambda: not is_alive(pid), 10, "then the kill")
+        self.d.wait_workers("hang", 1)
+
+    # ---- results ----
+
+    def test_results_are_kept_within_a_budget(self):
+        first = self.d.submit("tell", "tell", n=1)[1]
+        self.d.wait_job(first)
+        million = (1 << 20) - 100
+        for _ in range(36):  # a megabyte each: over the half of 64 MiB that one uid may keep
+            last = self.d.submit("big", "big", bytes=million)[1]
+            self.assertEqual(self.d.wait_job(last), "done")
+        with self.assert_error("ResultExpired", first.rpartition("/")[2], "ResultTTL="):
+            self.d.result(first)
+        self.assertEqual(len(self.d.result(last)["result"]["data"]), million)
+        self.assertLess(len(self.list(pool="big")[0]), 36)
+        with self.assert_error("NoSuchJob", "999999"):
+            self.d.result("/org/drover1/job/999999")
+
+    # ---- once more ----
+
+    def test_requeue(self):
+        d = self.d
+        done = d.submit("tell", "tell", n=5)[1]
+        d.wait_job(done)
+        with self.assert_error("InvalidArgs", "is done"):
+            d.call(done, JOB, "Requeue")
+        d.pool_call("tell", "Pause")
+        job_id, job = d.submit("tell", "tell", n=6)
+        with self.assert_error("NotFinished"):
+            d.call(job, JOB, "Requeue")
+        self.assertEqual(d.call(job, JOB, "Cancel", "s", "queued"), "cancelled")
+        c = self.connect()
+        c.call(*MANAGER, "Subscribe")
+        d.call(job, JOB, "Requeue")
+        self.assertEqual(self.state(job), "queued")
+        d.pool_call("tell", "Resume")
+        self.assertEqual(d.wait_job(job), "done")
+        self.assertEqual((d.result(job)["result"]["n"], d.result(job)["attempts"]), (6, 1))
+        self.assertEqual(c.wait(lambda m: m.member == "JobRemoved").read("toss"), [job_id, job, "tell", "done"])
+
+    def test_requeue_poisoned(self):
+        d = self.d
+        jobs = [d.submit("crash", "die")[1] for _ in range(3)]
+        for job in jobs:
+            self.assertEqual(d.wait_job(job), "poisoned")
+        fine = d.submit("crash", "tell", n=1)[1]
+        d.wait_job(fine)
+        d.pool_call("crash", "Pause")
+        self.assertEqual(d.pool_call("crash", "RequeuePoisoned"), 3)
+        self.assertEqual(d.pool_call("crash", "RequeuePoisoned"), 0)
+        self.assertEqual([self.state(job) for job in jobs], ["queued"] * 3)
+        d.pool_call("crash", "Resume")
+        for job in jobs:
+            self.assertEqual(d.wait_job(job), "poisoned")
+            self.assertEqual(d.result(job)["attempts"], 2)
+
+    # ---- the pool goes ----
+
+    def test_queued_jobs_get_a_verdict_when_their_pool_goes(self):
+        d = self.d
+        for ending in ("Stop", "RemovePool"):
+            d.call(*MANAGER, "CreatePool", "sa{sv}t", "brief", 3, "Plugin", "s", "cancellable", "Workers", "u", 1, "StartMethod", "s", "fork", 0)
+            d.wait_state("brief", "running")
+            running, queued = d.submit("brief", "work", ms=60000)[1], d.submit("brief", "work", ms=60000)[1]
+            wait_for(lambda job=running: self.state(job) == "running", 10, "it runs")
+            if ending == "Stop":
+                d.pool_call("brief", "Stop")
+            else:
+                d.call(*MANAGER, "RemovePool", "st", "brief", 0)
+            self.assertEqual([d.wait_job(queued), d.wait_job(running)], ["cancelled", "cancelled"])
+            if ending == "Stop":
+                with self.assert_error("PoolStopped", "brief"):
+                    d.call(queued, JOB, "Requeue")
+                d.call(*MANAGER, "RemovePool", "st", "brief", 0)
+            wait_for(lambda: "brief" not in [row[0] for row in d.call(*MANAGER, "ListPools")], 10, "the pool is gone")
+            self.assertEqual(d.result(queued)["state"], "cancelled")
+            with self.assert_error("NoSuchPool", "brief"):
+                d.call(queued, JOB, "Requeue")
+
+
+if __name__ == "__main__":
+    main()
