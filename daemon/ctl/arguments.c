@@ -1,10 +1,12 @@
 /* KEY=VALUE words and input lines as the arguments of a job.
  *
  * ipc/args judges names, types and ranges; this file only cuts words and checks the finished map, so a command line and
- * a line of map's input are wrong in the same words. Holds nothing between calls. */
+ * a line of map's input are wrong in the same words. Files are read for the command line only: a line of input comes
+ * from who knows where. Holds nothing between calls. */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "daemon/ctl/arguments.h"
@@ -16,14 +18,41 @@ static int say(char *error, const char *what, const char *why, int code) {
         return code;
 }
 
-static int put_word(struct args_writer *w, const struct schema_fields *f, char *word, char *error) {
+/* NAME=@FILE: the bytes of FILE. */
+static int put_file(struct args_writer *w, const char *name, const char *path, char *error) {
+        size_t room = w->capacity + 1, bytes = 0;
+        char *data = malloc(room);
+        FILE *f = fopen(path, "re");
+        int r;
+
+        if (data && f)
+                bytes = fread(data, 1, room, f);
+        if (!data || !f || ferror(f))
+                r = say(error, path, strerror(errno), -EINVAL);
+        else if (bytes == room)
+                r = say(error, path, "does not fit into a slot", -EMSGSIZE);
+        else
+                r = args_put(w, name, &(struct args_value){.type = SCHEMA_BYTES, .data = data, .bytes = bytes});
+        if (f)
+                fclose(f);
+        free(data);
+        return r;
+}
+
+static int put_word(struct args_writer *w, const struct schema_fields *f, char *word, bool may_read_files,
+                    char *error) {
         char *equals = strchr(word, '=');
+        const struct schema_field *field;
         int r;
 
         if (!equals)
                 return say(error, word, "not KEY=VALUE", -EINVAL);
         *equals = 0;
-        r = args_put_text(w, f, word, equals + 1, error, ARGUMENTS_MAX_ERROR);
+        field = schema_find_field(f, word);
+        if (may_read_files && equals[1] == '@' && field && field->type == SCHEMA_BYTES && !field->is_array)
+                r = put_file(w, field->name, equals + 2, error);
+        else
+                r = args_put_text(w, f, word, equals + 1, error, ARGUMENTS_MAX_ERROR);
         *equals = '=';
         return r;
 }
@@ -65,7 +94,7 @@ int arguments_from_words(const struct schema_fields *f, char *const *words, int 
         }
         args_writer_init(&w, buffer, capacity);
         for (int i = 0; i < n_words; i++) {
-                int r = put_word(&w, f, words[i], error);
+                int r = put_word(&w, f, words[i], true, error);
 
                 if (r < 0)
                         return r;
@@ -112,6 +141,6 @@ int arguments_from_line(const struct schema_fields *f, const char *name, char *l
                 r = args_put_text(&w, f, name, line, error, ARGUMENTS_MAX_ERROR);
         else
                 while (r >= 0 && (word = next_word(&line)))
-                        r = put_word(&w, f, word, error);
+                        r = put_word(&w, f, word, false, error);
         return r < 0 ? r : finish(&w, f, ret_bytes, error);
 }

@@ -7,7 +7,8 @@
 
 enum { ARGUMENTS_MAX_ERROR = 256 };
 
-/* `words` by `f` into `buffer`, a complete map. -EINVAL with `error`, -EMSGSIZE. Missing fields are errors too. */
+/* `words` by `f` into `buffer`, a complete map; KEY=@FILE is the content of FILE where KEY is bytes. -EINVAL with
+ * `error`, -EMSGSIZE. Missing fields are errors too. */
 int arguments_from_words(const struct schema_fields *f, char *const *words, int n_words, void *buffer, size_t capacity,
                          size_t *ret_bytes, char *error);
 /* One line: the value of the one field `name`; with NULL the line is KEY=VALUE words (blanks between, "…" with \ around

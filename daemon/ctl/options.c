@@ -2,8 +2,9 @@
  *
  * Options stand before or after the verb (getopt_long permutes); `--` ends them, and what follows belongs to the verb
  * (run's COMMAND). One table says for each option its letter, its argument, the verbs that know it and how it is
- * stored, so that an option given to the wrong verb is an error that names both, and --help cannot forget one. run's
- * pool settings are rows as well: option, section and key of the pool file. Their values are judged by droverd. */
+ * stored, so that an option given to the wrong verb is an error that names both, and --help and completion cannot
+ * forget one. What is only passed on is a row as well: to run's pool file (section and key), or to a job (its option
+ * of the same name). Such values are judged by droverd. */
 #include <errno.h>
 #include <getopt.h>
 #include <string.h>
@@ -23,38 +24,59 @@ enum option_kind {
         OPTION_ARG,
         OPTION_PLUGIN,
         OPTION_SETTING,
+        OPTION_FULL,
+        OPTION_NO_WAIT,
+        OPTION_MODE,
+        OPTION_SIGNAL,
+        OPTION_LINES,
+        OPTION_OUTPUT,
 };
 
 struct option_row {
         const char *name, *value, *verbs, *help; /* verbs: space-separated, NULL = all */
         enum option_kind kind;
         char letter;
-        const char *section, *key; /* OPTION_SETTING */
+        const char *section, *key; /* OPTION_SETTING of run */
+        char type;                 /* OPTION_SETTING of a job: its type on the bus */
 };
 
+#define TAKES_TIME "start stop restart drain"
+#define JOB "call submit"
+#define JOB_OR_RUN "run call submit"
+
 static const struct option_row rows[] = {
-        {"help", NULL, NULL, "this text", OPTION_HELP, 'h', NULL, NULL},
-        {"version", NULL, NULL, "the version", OPTION_VERSION, 0, NULL, NULL},
-        {"user", NULL, NULL, "use the user bus", OPTION_USER, 0, NULL, NULL},
-        {"system", NULL, NULL, "use the system bus (neither: the user bus if a droverd is there)", OPTION_SYSTEM, 0,
-         NULL, NULL},
-        {"address", "ADDRESS", NULL, "use the bus at this D-Bus address", OPTION_ADDRESS, 0, NULL, NULL},
-        {"json", "MODE", NULL, "pretty, short (one object a line) or off", OPTION_JSON, 0, NULL, NULL},
-        {"quiet", NULL, NULL, "no progress bar, no table headings", OPTION_QUIET, 'q', NULL, NULL},
-        {"input", "FILE", "map call",
-         "read lines (map) or the payload of a raw job (call) from FILE, - = standard input", OPTION_INPUT, 'i', NULL,
-         NULL},
-        {"arg", "NAME", "map", "the line is the value of this argument", OPTION_ARG, 'a', NULL, NULL},
-        {"plugin", "FILE", "run", "a pool for this plugin, named after the file; may be repeated", OPTION_PLUGIN, 'p',
-         NULL, NULL},
+        {"help", NULL, NULL, "this text", OPTION_HELP, 'h'},
+        {"version", NULL, NULL, "the version", OPTION_VERSION},
+        {"user", NULL, NULL, "use the user bus", OPTION_USER},
+        {"system", NULL, NULL, "use the system bus (neither: the user bus if a droverd is there)", OPTION_SYSTEM},
+        {"address", "ADDRESS", NULL, "use the bus at this D-Bus address", OPTION_ADDRESS},
+        {"json", "MODE", NULL, "pretty, short (one object a line) or off", OPTION_JSON},
+        {"quiet", NULL, NULL, "no progress bar, no table headings", OPTION_QUIET, 'q'},
+        {"full", NULL, "status list-pools list-workers list-objects list-deaths",
+         "cut nothing to the terminal's width; status: the workers, too", OPTION_FULL, 'l'},
+        {"no-wait", NULL, TAKES_TIME, "do not wait until it is done", OPTION_NO_WAIT},
+        {"mode", "MODE", "cancel", "queued (only if it has not begun), ask (the default) or kill", OPTION_MODE},
+        {"signal", "SIGNAL", "kill", "a name or a number; TERM if not given", OPTION_SIGNAL, 's'},
+        {"lines", "N", "list-deaths", "at most N rows", OPTION_LINES, 'n'},
+        {"input", "FILE", "map " JOB,
+         "read lines (map) or the payload of a raw job (call, submit) from FILE, - = standard input", OPTION_INPUT,
+         'i'},
+        {"output", "FIELD=FILE", "call result", "write a field of the result to FILE; may be repeated", OPTION_OUTPUT,
+         'o'},
+        {"arg", "NAME", "map", "the line is the value of this argument", OPTION_ARG, 'a'},
+        {"plugin", "FILE", "run", "a pool for this plugin, named after the file; may be repeated", OPTION_PLUGIN, 'p'},
         {"start-method", "METHOD", "run", "fork, spawn or forkserver", OPTION_SETTING, 'm', "Pool", "StartMethod"},
         {"workers", "N", "run", "workers of each pool, or auto", OPTION_SETTING, 'w', "Pool", "Workers"},
         {"slots", "N", "run", "jobs a channel holds", OPTION_SETTING, 0, "Pool", "Slots"},
         {"slot-size", "BYTES", "run", "largest payload and result", OPTION_SETTING, 0, "Pool", "SlotSize"},
-        {"max-attempts", "N", "run", "attempts before a job is poisoned", OPTION_SETTING, 0, "Job", "MaxAttempts"},
-        {"queue-timeout", "TIME", "run", "longest wait in the queue", OPTION_SETTING, 0, "Job", "QueueTimeout"},
-        {"soft-timeout", "TIME", "run", "when a job is asked to stop", OPTION_SETTING, 0, "Job", "SoftTimeout"},
-        {"hard-timeout", "TIME", "run", "when its worker is killed", OPTION_SETTING, 0, "Job", "HardTimeout"},
+        {"priority", "N", JOB, "0 to 3, which is served first; 1 if not given", OPTION_SETTING, 0, NULL, NULL, 'u'},
+        {"max-attempts", "N", JOB_OR_RUN, "attempts before a job is poisoned", OPTION_SETTING, 0, "Job", "MaxAttempts",
+         'u'},
+        {"queue-timeout", "TIME", JOB_OR_RUN, "longest wait in the queue", OPTION_SETTING, 0, "Job", "QueueTimeout",
+         't'},
+        {"soft-timeout", "TIME", JOB_OR_RUN, "when a job is asked to stop", OPTION_SETTING, 0, "Job", "SoftTimeout",
+         't'},
+        {"hard-timeout", "TIME", JOB_OR_RUN, "when its worker is killed", OPTION_SETTING, 0, "Job", "HardTimeout", 't'},
         {"restart-sec", "TIME", "run", "first pause before a worker that failed to start is replaced", OPTION_SETTING,
          0, "Worker", "RestartSec"},
         {"environment", "NAME=VALUE", "run", "environment of the workers", OPTION_SETTING, 'e', "Worker",
@@ -121,7 +143,36 @@ static int store_setting(struct ctl *c, const struct option_row *row, const char
                 ctl_error("--%s: a line break in its value", row->name);
                 return CTL_USAGE;
         }
-        c->settings[c->n_settings++] = (struct ctl_setting){row->section, row->key, value};
+        c->settings[c->n_settings++] = (struct ctl_setting){row->name, row->section, row->key, value, row->type};
+        return -1;
+}
+
+static int store_output(struct ctl *c, const char *value) {
+        const char *equals = strchr(value, '=');
+
+        if (!equals || equals == value || !equals[1]) {
+                ctl_error("--output=%s: not FIELD=FILE", value);
+                return CTL_USAGE;
+        }
+        if (c->n_outputs == CTL_MAX_OUTPUTS) {
+                ctl_error("--output=%s: at most %d fields", value, CTL_MAX_OUTPUTS);
+                return CTL_USAGE;
+        }
+        c->outputs[c->n_outputs++] = value;
+        return -1;
+}
+
+static int store_lines(struct ctl *c, const char *value) {
+        char *end;
+        unsigned long n;
+
+        errno = 0;
+        n = strtoul(value, &end, 10);
+        if (*value < '0' || *value > '9' || *end || errno || n < 1 || n > UINT32_MAX) {
+                ctl_error("--lines=%s: not a number from 1", value);
+                return CTL_USAGE;
+        }
+        c->n_lines = (uint32_t)n;
         return -1;
 }
 
@@ -158,6 +209,22 @@ static int store(struct ctl *c, const struct option_row *row, const char *value)
                 return store_plugin(c, value);
         case OPTION_SETTING:
                 return store_setting(c, row, value);
+        case OPTION_FULL:
+                c->full = true;
+                return -1;
+        case OPTION_NO_WAIT:
+                c->no_wait = true;
+                return -1;
+        case OPTION_MODE:
+                c->mode = value;
+                return -1;
+        case OPTION_SIGNAL:
+                c->signal = value;
+                return -1;
+        case OPTION_LINES:
+                return store_lines(c, value);
+        case OPTION_OUTPUT:
+                return store_output(c, value);
         }
         return CTL_USAGE;
 }

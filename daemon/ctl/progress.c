@@ -1,15 +1,15 @@
-/* The progress bar of map.
+/* The progress bar.
  *
  * One line on stderr, redrawn in place and taken away before anything else is printed, so it never mixes with results
  * when both go to one terminal. Off unless stderr is a terminal. The rate is smoothed over about two seconds; the time
  * left comes from the whole run, which jumps less. */
 #include <inttypes.h>
 #include <stdio.h>
-#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "daemon/ctl/progress.h"
+#include "daemon/ctl/terminal.h"
 
 enum { EVERY_NS = 100 * 1000 * 1000, SMOOTH_NS = 2000 * 1000 * 1000, MAX_BAR = 40 };
 
@@ -20,21 +20,15 @@ static uint64_t now_ns(void) {
         return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-void progress_init(struct progress *p, bool is_wanted) {
-        *p = (struct progress){.is_on = is_wanted && isatty(STDERR_FILENO)};
+void progress_init(struct progress *p, bool is_wanted, const char *what) {
+        *p = (struct progress){.is_on = is_wanted && isatty(STDERR_FILENO), .what = what};
         if (p->is_on)
                 p->started_ns = p->drawn_ns = now_ns();
 }
 
-static unsigned terminal_columns(void) {
-        struct winsize w;
-
-        return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
-}
-
 /* "[#####.....]  45%  " or nothing when the total is not known or the terminal is narrow. */
 static void draw_bar(double fraction) {
-        unsigned columns = terminal_columns(), width = columns > 56 ? columns - 56 : 0;
+        unsigned columns = terminal_columns(stderr), width = columns > 56 ? columns - 56 : 0;
         char bar[MAX_BAR + 1];
 
         if (width > MAX_BAR)
@@ -51,7 +45,7 @@ static void draw(struct progress *p, uint64_t done, uint64_t failed, double frac
         fputs("\r\033[K", stderr);
         if (fraction >= 0)
                 draw_bar(fraction > 1 ? 1 : fraction);
-        fprintf(stderr, "%" PRIu64 " jobs", done);
+        fprintf(stderr, "%" PRIu64 " %s", done, p->what);
         if (failed > 0)
                 fprintf(stderr, ", %" PRIu64 " failed", failed);
         fprintf(stderr, "  %.0f/s", p->rate);

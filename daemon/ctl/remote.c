@@ -13,9 +13,6 @@
 #include <time.h>
 
 #include "daemon/ctl/remote.h"
-#include "ipc/args.h"
-
-#define REMOTE_NAME "org.drover1"
 
 struct remote {
         sd_bus *bus;
@@ -123,14 +120,23 @@ static int wait_bus(sd_bus *bus, const sigset_t *open_mask) {
         return 0;
 }
 
-static int wait_reply(struct remote *r, struct pending *pending, bool is_final) {
-        sigset_t blocked, before;
-        int error = 0;
+/* From here on SIGINT and SIGTERM come inside ppoll only. */
+static void block_interrupts(sigset_t *ret_before) {
+        sigset_t blocked;
 
         sigemptyset(&blocked);
         sigaddset(&blocked, SIGINT);
         sigaddset(&blocked, SIGTERM);
-        sigprocmask(SIG_BLOCK, &blocked, &before);
+        sigprocmask(SIG_BLOCK, &blocked, ret_before);
+}
+
+void remote_message_unrefp(sd_bus_message **m) { sd_bus_message_unref(*m); }
+
+static int wait_reply(struct remote *r, struct pending *pending, bool is_final) {
+        sigset_t before;
+        int error = 0;
+
+        block_interrupts(&before);
         while (!pending->reply && error >= 0) {
                 error = sd_bus_process(r->bus, NULL);
                 if (error == 0)
@@ -141,10 +147,20 @@ static int wait_reply(struct remote *r, struct pending *pending, bool is_final) 
         return pending->reply ? 0 : error;
 }
 
+int remote_pause(unsigned ms) {
+        struct timespec timeout = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+        sigset_t before;
+
+        block_interrupts(&before);
+        if (!ctl_is_interrupted())
+                ppoll(NULL, 0, &timeout, &before);
+        sigprocmask(SIG_SETMASK, &before, NULL);
+        return ctl_is_interrupted() ? -EINTR : 0;
+}
+
 static const struct remote_call plain_call;
 
-/* Sends `m` as `call` says, leaves the reply's values in *ret. */
-static int exchange(struct remote *r, sd_bus_message *m, const struct remote_call *call, struct json_object **ret) {
+int remote_exchange(struct remote *r, sd_bus_message *m, const struct remote_call *call, struct json_object **ret) {
         struct pending pending = {0};
         sd_bus_slot *slot = NULL;
         struct json_object *o = NULL;
@@ -172,10 +188,8 @@ static int exchange(struct remote *r, sd_bus_message *m, const struct remote_cal
         return 0;
 }
 
-static void message_unrefp(sd_bus_message **m) { sd_bus_message_unref(*m); }
-
 int remote_call(struct remote *r, const struct remote_call *call, struct json_object **ret, const char *types, ...) {
-        ctl_cleanup(message_unrefp) sd_bus_message *m = NULL;
+        ctl_cleanup(remote_message_unrefp) sd_bus_message *m = NULL;
         char interface[64];
         va_list ap;
         int error;
@@ -187,11 +201,11 @@ int remote_call(struct remote *r, const struct remote_call *call, struct json_ob
                 error = sd_bus_message_appendv(m, types, ap);
                 va_end(ap);
         }
-        return error < 0 ? error : exchange(r, m, call, ret);
+        return error < 0 ? error : remote_exchange(r, m, call, ret);
 }
 
 int remote_get_all(struct remote *r, const char *path, const char *interface, struct json_object **ret) {
-        ctl_cleanup(message_unrefp) sd_bus_message *m = NULL;
+        ctl_cleanup(remote_message_unrefp) sd_bus_message *m = NULL;
         char name[64];
         int error;
 
@@ -200,7 +214,7 @@ int remote_get_all(struct remote *r, const char *path, const char *interface, st
                                                "GetAll");
         if (error >= 0)
                 error = sd_bus_message_append(m, "s", name);
-        return error < 0 ? error : exchange(r, m, &plain_call, ret);
+        return error < 0 ? error : remote_exchange(r, m, &plain_call, ret);
 }
 
 int remote_get_schema(struct remote *r, const char *pool_path, struct json_object **ret) {
@@ -221,7 +235,7 @@ int remote_get_schema(struct remote *r, const char *pool_path, struct json_objec
 }
 
 int remote_has_daemon(struct remote *r) {
-        ctl_cleanup(message_unrefp) sd_bus_message *m = NULL;
+        ctl_cleanup(remote_message_unrefp) sd_bus_message *m = NULL;
         ctl_cleanup(json_putp) struct json_object *o = NULL;
         int error;
 
@@ -230,114 +244,8 @@ int remote_has_daemon(struct remote *r) {
         if (error >= 0)
                 error = sd_bus_message_append(m, "s", REMOTE_NAME);
         if (error >= 0)
-                error = exchange(r, m, &plain_call, &o);
+                error = remote_exchange(r, m, &plain_call, &o);
         return error < 0 ? error : json_object_get_boolean(o);
-}
-
-/* ---- Submit: the typed map as a{sv} ---- */
-
-static int append_value(sd_bus_message *m, const struct args_value *v) {
-        ctl_cleanup(ctl_freep) char *text = NULL;
-
-        switch (v->type) {
-        case SCHEMA_U64:
-                return sd_bus_message_append_basic(m, 't', &v->u64);
-        case SCHEMA_I64:
-                return sd_bus_message_append_basic(m, 'x', &v->i64);
-        case SCHEMA_F64:
-                return sd_bus_message_append_basic(m, 'd', &v->f64);
-        case SCHEMA_BOOL:
-                return sd_bus_message_append_basic(m, 'b', &(int){v->boolean});
-        case SCHEMA_STR:
-                text = strndup(v->data, v->bytes);
-                return text ? sd_bus_message_append_basic(m, 's', text) : -ENOMEM;
-        case SCHEMA_BYTES:
-                return sd_bus_message_append_array(m, 'y', v->data, v->bytes);
-        case SCHEMA_FD:
-                break;
-        }
-        return -EINVAL;
-}
-
-static const char *bus_type(const struct schema_field *f) {
-        static const char *const one[] = {"", "t", "x", "d", "b", "s", "ay", "h"};
-        static const char *const array[] = {"", "at", "ax", "ad", "ab", "as", "aay", "ah"};
-
-        return f->is_array ? array[f->type] : one[f->type];
-}
-
-static int append_field(sd_bus_message *m, const struct schema_field *f, const void *args, size_t bytes) {
-        struct args_value v;
-        uint32_t n;
-        int r;
-
-        r = sd_bus_message_open_container(m, SD_BUS_TYPE_VARIANT, bus_type(f));
-        if (r < 0)
-                return r;
-        if (!f->is_array) {
-                r = args_get(args, bytes, f->name, f->type, &v);
-                if (r >= 0)
-                        r = append_value(m, &v);
-                return r < 0 ? r : sd_bus_message_close_container(m);
-        }
-        r = args_array_length(args, bytes, f->name, &n);
-        if (r >= 0)
-                r = sd_bus_message_open_container(m, SD_BUS_TYPE_ARRAY, bus_type(f) + 1);
-        for (uint32_t i = 0; r >= 0 && i < n; i++) {
-                r = args_get_element(args, bytes, f->name, i, f->type, &v);
-                if (r >= 0)
-                        r = append_value(m, &v);
-        }
-        if (r >= 0)
-                r = sd_bus_message_close_container(m);
-        return r < 0 ? r : sd_bus_message_close_container(m);
-}
-
-static int append_args(sd_bus_message *m, const struct schema_fields *fields, const void *args, size_t bytes) {
-        int r = sd_bus_message_open_container(m, SD_BUS_TYPE_ARRAY, "{sv}");
-
-        for (uint32_t i = 0; r >= 0 && i < fields->n_fields; i++) {
-                r = sd_bus_message_open_container(m, SD_BUS_TYPE_DICT_ENTRY, "sv");
-                if (r >= 0)
-                        r = sd_bus_message_append_basic(m, 's', fields->field[i].name);
-                if (r >= 0)
-                        r = append_field(m, &fields->field[i], args, bytes);
-                if (r >= 0)
-                        r = sd_bus_message_close_container(m);
-        }
-        return r < 0 ? r : sd_bus_message_close_container(m);
-}
-
-static int append_payload(sd_bus_message *m, const void *payload, size_t bytes) {
-        int r = sd_bus_message_open_container(m, SD_BUS_TYPE_ARRAY, "{sv}");
-
-        if (r >= 0)
-                r = sd_bus_message_open_container(m, SD_BUS_TYPE_DICT_ENTRY, "sv");
-        if (r >= 0)
-                r = sd_bus_message_append_basic(m, 's', "payload");
-        if (r >= 0)
-                r = sd_bus_message_open_container(m, SD_BUS_TYPE_VARIANT, "ay");
-        if (r >= 0)
-                r = sd_bus_message_append_array(m, 'y', payload, bytes);
-        for (int level = 0; r >= 0 && level < 3; level++)
-                r = sd_bus_message_close_container(m);
-        return r;
-}
-
-int remote_submit(struct remote *r, const char *pool, const char *job, const struct schema_fields *fields,
-                  const void *args, size_t bytes, struct json_object **ret) {
-        ctl_cleanup(message_unrefp) sd_bus_message *m = NULL;
-        int error;
-
-        error = sd_bus_message_new_method_call(r->bus, &m, REMOTE_NAME, REMOTE_MANAGER, REMOTE_NAME ".Manager",
-                                               "Submit");
-        if (error >= 0)
-                error = sd_bus_message_append(m, "ss", pool, job);
-        if (error >= 0)
-                error = fields->is_raw ? append_payload(m, args, bytes) : append_args(m, fields, args, bytes);
-        if (error >= 0)
-                error = sd_bus_message_append(m, "a{sv}", 0);
-        return error < 0 ? error : exchange(r, m, &plain_call, ret);
 }
 
 /* ---- failures ---- */

@@ -7,9 +7,11 @@
 #include "daemon/ctl/json.h"
 #include "ipc/schema.h"
 
+#define REMOTE_NAME "org.drover1"
 #define REMOTE_MANAGER "/org/drover1"
 
 typedef struct sd_bus sd_bus;
+typedef struct sd_bus_message sd_bus_message;
 
 /* Prints why not. 0 or -errno. */
 int remote_open(struct remote **ret, enum ctl_scope scope, const char *address);
@@ -32,9 +34,12 @@ int remote_get_all(struct remote *r, const char *path, const char *interface, st
 /* Pool.Schema() as an object. */
 int remote_get_schema(struct remote *r, const char *pool_path, struct json_object **ret);
 
-/* Manager.Submit: the typed map `args` (checked against `fields`), or the bytes of a raw job. */
-int remote_submit(struct remote *r, const char *pool, const char *job, const struct schema_fields *fields,
-                  const void *args, size_t bytes, struct json_object **ret);
+/* Sends a message made by the caller and takes the reply as remote_call does. */
+int remote_exchange(struct remote *r, sd_bus_message *m, const struct remote_call *call, struct json_object **ret);
+void remote_message_unrefp(sd_bus_message **m);
+
+/* Lets time pass. -EINTR once ctl_is_interrupted. */
+int remote_pause(unsigned ms);
 
 /* Does somebody own org.drover1? 1, 0, -errno. */
 int remote_has_daemon(struct remote *r);

@@ -2,14 +2,17 @@
  *
  * Owns copies of all cells until the end, because a column is as wide as its widest cell. Width counts code points, not
  * bytes. What comes from the daemon may hold text that a plugin chose, so control characters never reach the terminal.
- * Does not cut, wrap or colour: whoever pipes a table gets what a terminal gets. */
+ * A table that is too wide first loses columns by rank, as few as let the others fit with their texts cut short; then
+ * the widest texts are cut, with an ellipsis. Nothing is ever cut where there is no width to keep: whoever pipes a
+ * table gets all of it. Does not wrap. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/ctl/table.h"
+#include "daemon/ctl/terminal.h"
 
-enum { TABLE_MAX_COLUMNS = 16 };
+enum { TABLE_MAX_COLUMNS = 16, SHORTEST_TEXT = 8, GAP = 2 };
 
 struct table {
         const struct table_column *columns;
@@ -82,33 +85,128 @@ static size_t width_of(const char *s) {
         return n;
 }
 
-static void print_cell(const struct table *t, FILE *f, unsigned column, const char *text, size_t width) {
-        size_t blanks = width - width_of(text);
-        bool is_last = column + 1 == t->n_columns;
+/* ---- width ---- */
 
-        if (t->columns[column].is_number)
-                fprintf(f, "%*s%s", (int)blanks, "", text);
-        else if (is_last)
-                fputs(text, f);
-        else
-                fprintf(f, "%s%*s", text, (int)blanks, "");
-        fputs(is_last ? "\n" : "  ", f);
+struct layout {
+        size_t width[TABLE_MAX_COLUMNS];
+        bool is_out[TABLE_MAX_COLUMNS];
+};
+
+/* What a column can be cut down to. */
+static size_t floor_of(const struct table *t, const struct layout *l, unsigned column) {
+        return t->columns[column].is_number || l->width[column] < SHORTEST_TEXT ? l->width[column] : SHORTEST_TEXT;
 }
 
-void table_print(const struct table *t, FILE *f, bool with_headings) {
-        size_t width[TABLE_MAX_COLUMNS];
+static size_t total(const struct table *t, const struct layout *l, bool is_cut) {
+        size_t sum = 0;
 
+        for (unsigned i = 0; i < t->n_columns; i++)
+                if (!l->is_out[i])
+                        sum += (sum > 0 ? GAP : 0) + (is_cut ? floor_of(t, l, i) : l->width[i]);
+        return sum;
+}
+
+static void drop_columns(const struct table *t, struct layout *l, size_t max_width) {
+        while (total(t, l, true) > max_width) {
+                unsigned worst = t->n_columns;
+
+                for (unsigned i = 0; i < t->n_columns; i++)
+                        if (!l->is_out[i] && t->columns[i].rank > 0 &&
+                            (worst == t->n_columns || t->columns[i].rank > t->columns[worst].rank))
+                                worst = i;
+                if (worst == t->n_columns)
+                        return;
+                l->is_out[worst] = true;
+        }
+}
+
+static void cut_texts(const struct table *t, struct layout *l, size_t max_width) {
+        for (size_t now = total(t, l, false); now > max_width; now--) {
+                unsigned widest = t->n_columns;
+
+                for (unsigned i = 0; i < t->n_columns; i++)
+                        if (!l->is_out[i] && l->width[i] > floor_of(t, l, i) &&
+                            (widest == t->n_columns || l->width[i] > l->width[widest]))
+                                widest = i;
+                if (widest == t->n_columns)
+                        return;
+                l->width[widest]--;
+        }
+}
+
+static void lay_out(const struct table *t, const struct table_look *look, struct layout *ret) {
+        *ret = (struct layout){0};
         for (unsigned i = 0; i < t->n_columns; i++) {
-                width[i] = with_headings ? width_of(t->columns[i].heading) : 0;
+                ret->width[i] = look->with_headings ? width_of(t->columns[i].heading) : 0;
                 for (size_t row = 0; row < t->n_rows; row++) {
                         size_t w = width_of(t->cells[row * t->n_columns + i]);
 
-                        if (w > width[i])
-                                width[i] = w;
+                        if (w > ret->width[i])
+                                ret->width[i] = w;
                 }
         }
-        for (unsigned i = 0; with_headings && i < t->n_columns; i++)
-                print_cell(t, f, i, t->columns[i].heading, width[i]);
-        for (size_t cell = 0; cell < t->n_rows * t->n_columns; cell++)
-                print_cell(t, f, cell % t->n_columns, t->cells[cell], width[cell % t->n_columns]);
+        if (look->max_width > 0) {
+                drop_columns(t, ret, look->max_width);
+                cut_texts(t, ret, look->max_width);
+        }
+}
+
+/* ---- printing ---- */
+
+/* At most `width` characters of it, the last an ellipsis if there are more. */
+static void print_text(FILE *f, const char *text, size_t width) {
+        size_t n = width_of(text);
+
+        if (n <= width) {
+                fputs(text, f);
+                return;
+        }
+        for (n = 0; *text && (n + 1 < width || (*text & 0xc0) == 0x80); text++) {
+                fputc(*text, f);
+                n += (text[1] & 0xc0) != 0x80;
+        }
+        fputs("…", f);
+}
+
+static void print_cell(FILE *f, const struct table_column *c, const char *text, size_t width, const char *colour,
+                       bool is_last) {
+        size_t n = width_of(text), blanks = n < width ? width - n : 0;
+
+        if (c->is_number)
+                fprintf(f, "%*s", (int)blanks, "");
+        fputs(colour, f);
+        print_text(f, text, width);
+        if (*colour)
+                fputs(TERMINAL_PLAIN, f);
+        if (!c->is_number && !is_last)
+                fprintf(f, "%*s", (int)blanks, "");
+}
+
+static void print_row(const struct table *t, FILE *f, const struct layout *l, const struct table_look *look,
+                      char *const *cells) {
+        unsigned last = t->n_columns;
+
+        while (last > 1 && l->is_out[last - 1])
+                last--;
+        for (unsigned i = 0; i < last; i++) {
+                const char *text = cells ? cells[i] : t->columns[i].heading, *colour = "";
+
+                if (l->is_out[i])
+                        continue;
+                if (look->has_colours)
+                        colour = !cells ? TERMINAL_BOLD : t->columns[i].is_state ? terminal_state_colour(text) : "";
+                print_cell(f, &t->columns[i], text, l->width[i], colour, i + 1 == last);
+                fprintf(f, "%*s", i + 1 == last ? 0 : GAP, "");
+        }
+        fputc('\n', f);
+}
+
+void table_print(const struct table *t, FILE *f, const struct table_look *look) {
+        struct layout l;
+
+        lay_out(t, look, &l);
+        if (look->with_headings)
+                print_row(t, f, &l, look, NULL);
+        for (size_t row = 0; row < t->n_rows; row++)
+                print_row(t, f, &l, look, t->cells + row * t->n_columns);
 }

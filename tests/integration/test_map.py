@@ -188,7 +188,7 @@ class Map(Test):
 
     def test_usage(self):
         for words, code, text in (
-                (["map", "primes"], 2, "JOB"),
+                (["map", "primes"], 2, "TYPE"),
                 (["map", "primes", "is_prime", "--arg=m"], 2, "'m'"),
                 (["map", "primes", "is_prime", "--input=/nonexistent"], 2, "/nonexistent"),
                 (["map", "nopool", "is_prime"], 4, "nopool"),

@@ -10,9 +10,9 @@
 
 #include "daemon/ctl/table.h"
 
-static const struct table_column columns[] = {{"NAME", false}, {"N", true}, {"NOTE", false}};
+static const struct table_column columns[] = {{"NAME"}, {"N", true}, {"NOTE", .is_state = true, .rank = 1}};
 
-static char *print(const char *const (*rows)[3], size_t n, bool with_headings) {
+static char *print_as(const char *const (*rows)[3], size_t n, const struct table_look *look) {
         struct table *t;
         char *text;
         size_t bytes;
@@ -21,10 +21,21 @@ static char *print(const char *const (*rows)[3], size_t n, bool with_headings) {
         assert_int_equal(table_new(&t, columns, 3), 0);
         for (size_t i = 0; i < n; i++)
                 assert_int_equal(table_add(t, rows[i]), 0);
-        table_print(t, f, with_headings);
+        table_print(t, f, look);
         fclose(f);
         assert_null(table_free(t));
         return text;
+}
+
+static char *print(const char *const (*rows)[3], size_t n, bool with_headings) {
+        return print_as(rows, n, &(const struct table_look){.with_headings = with_headings});
+}
+
+static void expect(const char *const (*rows)[3], size_t n, const struct table_look *look, const char *wanted) {
+        char *text = print_as(rows, n, look);
+
+        assert_string_equal(text, wanted);
+        free(text);
 }
 
 static void test_columns_line_up(void **state) {
@@ -58,8 +69,41 @@ static void test_nothing_reaches_the_terminal_but_text(void **state) {
         free(text);
 }
 
+static void test_fits_the_terminal(void **state) {
+        const char *const rows[][3] = {{"a rather long name", "12345", "running"}, {"größte Länge", "1", "paused"}};
+
+        expect(rows, 2, &(const struct table_look){true, false, 80},
+               "NAME                    N  NOTE\n"
+               "a rather long name  12345  running\n"
+               "größte Länge            1  paused\n");
+        expect(rows, 2, &(const struct table_look){true, false, 30},
+               "NAME                N  NOTE\n"
+               "a rather long…  12345  running\n"
+               "größte Länge        1  paused\n");
+        /* Not even with the name at its shortest: the column of the highest rank goes. */
+        expect(rows, 2, &(const struct table_look){true, false, 20},
+               "NAME               N\n"
+               "a rather lon…  12345\n"
+               "größte Länge       1\n");
+        expect(rows, 2, &(const struct table_look){false, false, 12},
+               "a rathe…  12345\n"
+               "größte …      1\n"); /* no further: numbers are never cut */
+}
+
+static void test_colours(void **state) {
+        const char *const rows[][3] = {{"running", "1", "running"}, {"x", "2", "idle"}, {"x", "3", "poisoned"}};
+
+        expect(rows, 3, &(const struct table_look){false, true, 0},
+               "running  1  \033[32mrunning\033[0m\n"
+               "x        2  idle\n"
+               "x        3  \033[31mpoisoned\033[0m\n");
+        expect(rows, 1, &(const struct table_look){true, true, 0},
+               "\033[1mNAME\033[0m     \033[1mN\033[0m  \033[1mNOTE\033[0m\n"
+               "running  1  \033[32mrunning\033[0m\n");
+}
+
 static void test_empty_and_too_wide(void **state) {
-        struct table_column many[17] = {{"X", false}};
+        struct table_column many[17] = {{"X"}};
         struct table *t;
         char *text = print(NULL, 0, true);
 
@@ -74,6 +118,8 @@ int main(void) {
                 cmocka_unit_test(test_columns_line_up),
                 cmocka_unit_test(test_width_is_in_characters),
                 cmocka_unit_test(test_nothing_reaches_the_terminal_but_text),
+                cmocka_unit_test(test_fits_the_terminal),
+                cmocka_unit_test(test_colours),
                 cmocka_unit_test(test_empty_and_too_wide),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -286,18 +286,22 @@ static int report(struct map *m, int error) {
         }
 }
 
+/* Every line that is still out: queued jobs end now, running ones are asked to. */
+static void cancel_all(struct map *m) {
+        for (uint64_t line = m->n_printed; line < m->n_read; line++)
+                if (entry_of(m, line)->phase == ENTRY_SUBMITTED)
+                        session_cancel(m->session, entry_of(m, line)->slot);
+}
+
 static int map_run(struct map *m) {
         int r = 0;
 
-        while (r == 0 && !ctl_is_interrupted())
+        while (r == 0 && !ctl_is_interrupted() && !ferror(stdout))
                 r = turn(m);
-        if (ctl_is_interrupted()) {
-                /* Every line that is still out: queued jobs end now, running ones are asked to. */
-                for (uint64_t line = m->n_printed; line < m->n_read; line++)
-                        if (entry_of(m, line)->phase == ENTRY_SUBMITTED)
-                                session_cancel(m->session, entry_of(m, line)->slot);
+        if (ctl_is_interrupted() || ferror(stdout)) { /* nobody takes the results */
+                cancel_all(m);
                 progress_clear(&m->progress);
-                return CTL_INTERRUPTED;
+                return ctl_is_interrupted() ? CTL_INTERRUPTED : CTL_OK; /* main says what is wrong with the output */
         }
         if (r < 0 || m->end)
                 return report(m, r < 0 ? r : m->end);
@@ -331,13 +335,15 @@ static int map_open(struct map *m) {
         }
         m->n_window = session_slots(m->session) < MAP_WINDOW ? session_slots(m->session) : MAP_WINDOW;
         m->payload = malloc(session_slot_bytes(m->session) + 1);
-        r = m->payload ? lines_open(&m->lines, c->input) : -ENOMEM;
+        if (!m->payload)
+                return ctl_no_memory();
+        r = lines_open(&m->lines, c->input);
         if (r < 0) {
                 ctl_error("--input=%s: %s", c->input ? c->input : "-", strerror(-r));
                 return CTL_USAGE;
         }
         m->is_tty = isatty(STDOUT_FILENO);
-        progress_init(&m->progress, !c->quiet);
+        progress_init(&m->progress, !c->quiet, "jobs");
         return CTL_OK;
 }
 
@@ -359,7 +365,7 @@ int verb_map(struct ctl *c) {
         int code;
 
         if (!m)
-                return CTL_REFUSED;
+                return ctl_no_memory();
         m->c = c;
         m->lines.fd = -1;
         ctl_catch_interrupts();

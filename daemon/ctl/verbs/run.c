@@ -19,7 +19,7 @@
 
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/remote.h"
-#include "daemon/ctl/run-tree.h"
+#include "daemon/ctl/verbs/run-tree.h"
 
 enum { START_MS = 20000, COMMAND_GRACE_MS = 5000, DAEMON_GRACE_MS = 40000, LEFTOVER_GRACE_MS = 5000, TICK_MS = 5 };
 

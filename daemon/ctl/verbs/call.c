@@ -1,19 +1,17 @@
-/* call: one job, its result.
+/* call and submit: one job from the words of the command line.
  *
- * Submit, then Job.Wait in slices, then GetResult: so a job may take longer than the 25 s a bus call lives, and Ctrl-C
- * can cancel it by its id. The command line's words become typed values by the schema of the pool, because nothing on
- * the bus parses text. */
+ * call is Submit, then Job.Wait in slices, then GetResult: so a job may take longer than the 25 s a bus call lives, and
+ * Ctrl-C can cancel it by its id. The command line's words become typed values by the schema of the pool, because
+ * nothing on the bus parses text. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 
 #include "daemon/ctl/arguments.h"
-#include "daemon/ctl/ctl.h"
-#include "daemon/ctl/remote.h"
+#include "daemon/ctl/submit.h"
+#include "daemon/ctl/verbs/job.h"
 #include "ipc/layout.h"
-
-enum { WAIT_SLICE_US = 20 * 1000 * 1000, WAIT_CALL_US = 60 * 1000 * 1000 };
 
 /* "n:u64,who:str" from {"n":"u64","who":"str"}. */
 static int fields_from_json(struct json_object *o, struct schema_fields *ret, char *error, size_t error_bytes) {
@@ -33,9 +31,8 @@ static int fields_from_json(struct json_object *o, struct schema_fields *ret, ch
         return schema_parse_fields(signature, ret, error, error_bytes);
 }
 
-/* Arguments and result of `job`, out of the pool's schema. CTL_OK or the exit code, said. */
-static int find_fields(struct ctl *c, const char *pool, const char *job, struct schema_fields *ret_args,
-                       struct schema_fields *ret_result) {
+int job_find_fields(struct ctl *c, const char *pool, const char *job, struct schema_fields *ret_args,
+                    struct schema_fields *ret_result) {
         const struct remote_call get = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "GetPool"};
         ctl_cleanup(json_putp) struct json_object *path = NULL, *schema = NULL;
         struct json_object *jobs = NULL, *args = NULL, *result = NULL;
@@ -104,79 +101,57 @@ static int build(struct ctl *c, const struct schema_fields *fields, void *buffer
         return CTL_OK;
 }
 
-/* Waits for the verdict; asks for the job's end when interrupted. */
-static int await_verdict(struct ctl *c, const char *job) {
-        const struct remote_call wait = {.path = job, .interface = "Job", .member = "Wait", .timeout_us = WAIT_CALL_US};
-        const struct remote_call cancel = {.path = job, .interface = "Job", .member = "Cancel", .is_final = true};
-
-        for (;;) {
-                ctl_cleanup(json_putp) struct json_object *state = NULL;
-                int r = remote_call(c->remote, &wait, &state, "t", (uint64_t)WAIT_SLICE_US);
-
-                if (r == -EINTR) {
-                        if (remote_call(c->remote, &cancel, NULL, "s", "ask") < 0)
-                                remote_call(c->remote, &cancel, NULL, "s", "queued");
-                        return CTL_INTERRUPTED;
-                }
-                if (r < 0)
-                        return remote_report(c->remote, r);
-                if (strcmp(json_object_get_string(state), "queued") != 0 &&
-                    strcmp(json_object_get_string(state), "running") != 0)
-                        return CTL_OK;
-        }
-}
-
-static unsigned nibble(char c) { return (unsigned)(c <= '9' ? c - '0' : c - 'a' + 10); }
-
-/* The bytes of a raw result as they are, so that they can go into a file or a pipe. */
-static void print_raw(const char *hex) {
-        for (; *hex; hex += 2)
-                putchar((int)(nibble(hex[0]) << 4 | nibble(hex[1])));
-}
-
-static void print_result(struct ctl *c, bool is_raw, struct json_object *result) {
-        struct json_object *values = NULL;
-
-        json_object_object_get_ex(result, "result", &values);
-        if (c->json != CTL_JSON_OFF)
-                json_print(stdout, result, c->json);
-        else if (strcmp(json_text(result, "state", ""), "done") != 0)
-                ctl_error("%s", json_text(result, "error", json_text(result, "state", "no verdict")));
-        else if (is_raw)
-                print_raw(json_text(values, "payload", ""));
-        else if (values && json_object_object_length(values) > 0)
-                json_print_words(stdout, values);
-}
-
-int verb_call(struct ctl *c) {
+/* The job of the command line, submitted: [number, path] in *ret. CTL_OK or the exit code, said. */
+static int submit(struct ctl *c, struct schema_fields *ret_result, struct json_object **ret) {
         ctl_cleanup(ctl_freep) void *buffer = malloc(LAYOUT_MAX_SLOT_BYTES + 1);
-        ctl_cleanup(json_putp) struct json_object *submitted = NULL, *result = NULL;
-        struct schema_fields args, result_fields;
+        struct schema_fields args;
         size_t bytes;
         int code, r;
 
         if (!buffer)
-                return CTL_REFUSED;
-        ctl_catch_interrupts();
-        code = find_fields(c, c->operands[0], c->operands[1], &args, &result_fields);
+                return ctl_no_memory();
+        code = submit_check_options(c);
+        if (code == CTL_OK)
+                code = job_find_fields(c, c->operands[0], c->operands[1], &args, ret_result);
         if (code == CTL_OK)
                 code = build(c, &args, buffer, LAYOUT_MAX_SLOT_BYTES + 1, &bytes);
         if (code != CTL_OK)
                 return code;
-        r = remote_submit(c->remote, c->operands[0], c->operands[1], &args, buffer, bytes, &submitted);
-        if (r < 0)
-                return remote_report(c->remote, r);
-        const char *job = json_object_get_string(json_object_array_get_idx(submitted, 1));
-        code = await_verdict(c, job);
+        r = submit_job(c, c->operands[0], c->operands[1], &args, buffer, bytes, ret);
+        return r < 0 ? remote_report(c->remote, r) : CTL_OK;
+}
+
+int verb_submit(struct ctl *c) {
+        ctl_cleanup(json_putp) struct json_object *submitted = NULL, *o = json_object_new_object();
+        struct schema_fields fields;
+        int code = submit(c, &fields, &submitted);
+
         if (code != CTL_OK)
                 return code;
-        const struct remote_call get = {.path = job,
-                                        .interface = "Job",
-                                        .member = "GetResult",
-                                        .bytes = c->json == CTL_JSON_OFF ? JSON_BYTES_HEX : JSON_BYTES_BASE64};
-        r = remote_call(c->remote, &get, &result, NULL);
-        if (r < 0)
-                return remote_report(c->remote, r);
-        print_result(c, result_fields.is_raw, result);
-        return strcmp(json_text(result, "state", ""), "done") == 0 ? CTL_OK : CTL_JOB_FAILED;
+        json_object_object_add(o, "id", json_object_get(json_object_array_get_idx(submitted, 0)));
+        json_object_object_add(o, "path", json_object_get(json_object_array_get_idx(submitted, 1)));
+        if (c->json != CTL_JSON_OFF)
+                json_print(stdout, o, c->json);
+        else
+                printf("%" PRIu64 "\n", json_number(o, "id"));
+        return CTL_OK;
+}
+
+int verb_call(struct ctl *c) {
+        ctl_cleanup(json_putp) struct json_object *submitted = NULL;
+        struct schema_fields fields;
+        struct progress progress;
+        int code;
+
+        ctl_catch_interrupts();
+        code = submit(c, &fields, &submitted);
+        if (code != CTL_OK)
+                return code;
+        const char *job = json_object_get_string(json_object_array_get_idx(submitted, 1));
+        const struct remote_call cancel = {.path = job, .interface = "Job", .member = "Cancel", .is_final = true};
+        progress_init(&progress, !c->quiet, "steps");
+        code = job_await(c, job, &progress);
+        if (code == CTL_INTERRUPTED && remote_call(c->remote, &cancel, NULL, "s", "ask") < 0)
+                remote_call(c->remote, &cancel, NULL, "s", "queued");
+        return code == CTL_OK ? job_print_result(c, job, &fields) : code;
 }

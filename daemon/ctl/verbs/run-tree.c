@@ -17,7 +17,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "daemon/ctl/run-tree.h"
+#include "daemon/ctl/verbs/run-tree.h"
 
 /* Where a program stands, seen from droverctl's directory: installed, then in a build tree. */
 struct program {

@@ -6,10 +6,9 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <time.h>
 
-#include "daemon/ctl/ctl.h"
-#include "daemon/ctl/remote.h"
+#include "daemon/ctl/text.h"
+#include "daemon/ctl/verbs/job.h"
 
 enum { MAX_DEATHS = 1000 };
 
@@ -30,44 +29,21 @@ static int find_deaths(struct ctl *c, uint64_t id, struct json_object **ret) {
         return r;
 }
 
-static const char *duration(uint64_t us, char text[32]) {
-        if (us < 1000)
-                snprintf(text, 32, "%" PRIu64 " µs", us);
-        else if (us < 1000 * 1000)
-                snprintf(text, 32, "%.1f ms", (double)us / 1e3);
-        else
-                snprintf(text, 32, "%.1f s", (double)us / 1e6);
-        return text;
-}
-
-static uint64_t now_us(void) {
-        struct timespec t;
-
-        clock_gettime(CLOCK_REALTIME, &t);
-        return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
-
-static uint64_t since(uint64_t us) {
-        uint64_t now = now_us();
-
-        return us < now ? now - us : 0;
-}
-
 static void say_head(struct json_object *job) {
         printf("Job %" PRIu64 " (%s of pool %s) is %s", json_number(job, "Id"), json_text(job, "Name", "?"),
                json_text(job, "Pool", "?"), json_text(job, "State", "?"));
 }
 
 static void say_waiting(struct json_object *job) {
-        char text[32];
+        char text[TEXT_MAX];
 
         say_head(job);
         if (strcmp(json_text(job, "State", ""), "queued") == 0)
                 printf(", for %s so far; attempt %" PRIu64 " comes next.\n",
-                       duration(since(json_number(job, "SubmittedUSec")), text), json_number(job, "Attempt"));
+                       text_duration(text_since(json_number(job, "SubmittedUSec")), text), json_number(job, "Attempt"));
         else
                 printf(" in attempt %" PRIu64 ", for %s so far, in the worker with pid %" PRIu64 ".\n",
-                       json_number(job, "Attempt"), duration(since(json_number(job, "StartedUSec")), text),
+                       json_number(job, "Attempt"), text_duration(text_since(json_number(job, "StartedUSec")), text),
                        json_number(job, "WorkerPid"));
 }
 
@@ -118,11 +94,11 @@ static void say_deaths(struct json_object *deaths) {
 
 static void say_times(struct json_object *result) {
         uint64_t ran = json_number(result, "run-usec");
-        char text[32];
+        char text[TEXT_MAX];
 
-        printf("It waited %s", duration(json_number(result, "queue-usec"), text));
+        printf("It waited %s", text_duration(json_number(result, "queue-usec"), text));
         if (ran)
-                printf(" and ran %s", duration(ran, text));
+                printf(" and ran %s", text_duration(ran, text));
         puts(".");
 }
 
@@ -137,16 +113,6 @@ static void say_all(struct json_object *job, struct json_object *result, struct 
         say_deaths(deaths);
         if (result)
                 say_times(result);
-}
-
-/* "7" or the job's object path. */
-static int parse_job(const char *word, uint64_t *ret) {
-        const char *digits = strrchr(word, '/') ? strrchr(word, '/') + 1 : word;
-        char *end;
-
-        errno = 0;
-        *ret = strtoull(digits, &end, 10);
-        return *digits < '0' || *digits > '9' || *end || errno ? -EINVAL : 0;
 }
 
 /* A job that the daemon has no record of: forgotten, or one of a channel, whose client has it. Its deaths may be known.
@@ -180,8 +146,8 @@ int verb_why(struct ctl *c) {
         uint64_t id;
         int r;
 
-        if (parse_job(c->operands[0], &id) < 0) {
-                ctl_error("why %s: a job is a number, as Submit and list-workers give it", c->operands[0]);
+        if (job_parse(c->operands[0], &id) < 0) {
+                ctl_error("why %s: a job is a number, as submit and list-workers give it", c->operands[0]);
                 return CTL_USAGE;
         }
         r = remote_call(c->remote, &find, &path, "t", id);

@@ -1,0 +1,180 @@
+/* status and the lists: pools, workers, objects of an arena, deaths. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "daemon/ctl/text.h"
+#include "daemon/ctl/usage.h"
+#include "daemon/ctl/verbs/view.h"
+
+enum { MAX_DEATHS = 1000 };
+
+/* What is wrong with a pool stands below the table: it is a sentence. */
+static void print_problems(struct json_object *pools) {
+        for (size_t i = 0; i < json_object_array_length(pools); i++) {
+                struct json_object *pool = json_object_array_get_idx(pools, i);
+                const char *problem = json_text(pool, "Problem", "");
+
+                if (*problem)
+                        printf("pool %s: %s\n", json_text(pool, "Name", "?"), problem);
+        }
+}
+
+int verb_list_pools(struct ctl *c) {
+        ctl_cleanup(json_putp) struct json_object *pools = NULL;
+        int code = view_gather(c, "ListPools", "Pool", 1, NULL, &pools);
+
+        if (code != CTL_OK)
+                return code;
+        if (c->json != CTL_JSON_OFF) {
+                json_print(stdout, pools, c->json);
+                return CTL_OK;
+        }
+        code = view_print(c, &view_pools, pools);
+        print_problems(pools);
+        return code;
+}
+
+int verb_list_workers(struct ctl *c) {
+        ctl_cleanup(json_putp) struct json_object *workers = NULL;
+        int code = view_gather(c, "ListWorkers", "Worker", 2, c->n_operands > 0 ? c->operands[0] : NULL, &workers);
+
+        if (code != CTL_OK)
+                return code;
+        if (c->json != CTL_JSON_OFF) {
+                json_print(stdout, workers, c->json);
+                return CTL_OK;
+        }
+        return view_print(c, &view_workers, workers);
+}
+
+/* ---- objects and deaths ---- */
+
+static const char *const object_keys[] = {"name",      "type",    "owner-pid",       "owner-worker",
+                                          "owner-job", "waiters", "deaths-repaired", "inconsistent"};
+static const struct table_column object_columns[] = {{"OBJECT"},
+                                                     {"TYPE"},
+                                                     {"OWNER", true},
+                                                     {"WORKER", true},
+                                                     {"JOB", true},
+                                                     {"WAITERS", true},
+                                                     {"DEATHS", true, .rank = 1},
+                                                     {"INCONSISTENT"}};
+static const struct view object_view = {object_keys, object_columns, 8};
+
+int verb_list_objects(struct ctl *c) {
+        const struct remote_call list = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListObjects"};
+        ctl_cleanup(json_putp) struct json_object *objects = NULL;
+        int r = remote_call(c->remote, &list, &objects, "s", c->operands[0]);
+
+        if (r < 0)
+                return remote_report(c->remote, r);
+        if (c->json != CTL_JSON_OFF) {
+                json_print(stdout, objects, c->json);
+                return CTL_OK;
+        }
+        for (size_t i = 0; i < json_object_array_length(objects); i++) /* no owner: no number */
+                for (unsigned k = 2; k < 5; k++)
+                        if (json_number(json_object_array_get_idx(objects, i), object_keys[k]) == 0)
+                                json_object_object_add(json_object_array_get_idx(objects, i), object_keys[k], NULL);
+        return view_print(c, &object_view, objects);
+}
+
+static const char *const death_keys[] = {"time",   "worker",  "pool", "pid",    "reason",
+                                         "status", "syscall", "job",  "attempt"};
+static const struct table_column death_columns[] = {
+        {"TIME"},         {"WORKER", true},       {"POOL"},      {"PID", true},    {"REASON"},
+        {"STATUS", true}, {"SYSCALL", .rank = 1}, {"JOB", true}, {"ATTEMPT", true}};
+static const struct view death_view = {death_keys, death_columns, 9};
+
+int verb_list_deaths(struct ctl *c) {
+        const struct remote_call list = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListDeaths"};
+        ctl_cleanup(json_putp) struct json_object *deaths = NULL;
+        char text[TEXT_MAX];
+        int r = remote_call(c->remote, &list, &deaths, "su", c->n_operands > 0 ? c->operands[0] : "",
+                            c->n_lines ? c->n_lines : (uint32_t)MAX_DEATHS);
+
+        if (r < 0)
+                return remote_report(c->remote, r);
+        if (c->json != CTL_JSON_OFF) {
+                json_print(stdout, deaths, c->json);
+                return CTL_OK;
+        }
+        for (size_t i = 0; i < json_object_array_length(deaths); i++) {
+                struct json_object *death = json_object_array_get_idx(deaths, i);
+
+                text_moment(json_number(death, "realtime-usec"), text);
+                json_object_object_add(death, "time", json_object_new_string(text));
+        }
+        return view_print(c, &death_view, deaths);
+}
+
+/* ---- status ---- */
+
+static const char *const full_keys[] = {"Id",         "Pool",     "Pid", "State",  "since",
+                                        "CurrentJob", "JobsDone", "cpu", "memory", "says"};
+static const struct table_column full_columns[] = {
+        {"WORKER", true}, {"POOL"},      {"PID", true},    {"STATE", .is_state = true}, {"UP", true}, {"JOB", true},
+        {"DONE", true},   {"CPU", true}, {"MEMORY", true}, {"WAITS FOR, OR SAYS"}};
+static const struct view full_view = {full_keys, full_columns, 10};
+
+static void add_text(struct json_object *o, const char *key, const char *text) {
+        json_object_object_add(o, key, json_object_new_string(text));
+}
+
+/* Beside the bus's properties what /proc knows: numbers for programs, words for people. */
+static void add_usage(struct json_object *worker, bool is_for_people) {
+        char text[TEXT_MAX];
+        const char *waits = json_text(worker, "WaitingFor", "");
+        struct usage usage;
+        bool is_known = usage_of((uint32_t)json_number(worker, "Pid"), &usage) == 0;
+
+        if (is_known && is_for_people) {
+                add_text(worker, "cpu", text_duration(usage.cpu_us, text));
+                add_text(worker, "memory", text_bytes(usage.memory_bytes, text));
+        } else if (is_known) {
+                json_object_object_add(worker, "cpu-usec", json_object_new_uint64(usage.cpu_us));
+                json_object_object_add(worker, "memory-bytes", json_object_new_uint64(usage.memory_bytes));
+        }
+        if (!is_for_people)
+                return;
+        add_text(worker, "since", text_duration(text_since(json_number(worker, "StartedUSec")), text));
+        add_text(worker, "says", *waits ? waits : json_text(worker, "Status", ""));
+        if (json_number(worker, "CurrentJob") == 0)
+                json_object_object_add(worker, "CurrentJob", NULL);
+}
+
+static int status_workers(struct ctl *c, struct json_object **ret) {
+        int code = view_gather(c, "ListWorkers", "Worker", 2, NULL, ret);
+
+        for (size_t i = 0; code == CTL_OK && i < json_object_array_length(*ret); i++)
+                add_usage(json_object_array_get_idx(*ret, i), c->json == CTL_JSON_OFF);
+        return code;
+}
+
+int verb_status(struct ctl *c) {
+        ctl_cleanup(json_putp) struct json_object *manager = NULL, *pools = NULL, *workers = NULL;
+        int r = remote_get_all(c->remote, REMOTE_MANAGER, "Manager", &manager);
+        int code = r < 0 ? remote_report(c->remote, r) : view_gather(c, "ListPools", "Pool", 1, NULL, &pools);
+
+        if (code == CTL_OK && c->full)
+                code = status_workers(c, &workers);
+        if (code != CTL_OK)
+                return code;
+        if (c->json != CTL_JSON_OFF) {
+                json_object_object_add(manager, "Pools", json_object_get(pools));
+                if (c->full)
+                        json_object_object_add(manager, "Workers", json_object_get(workers));
+                json_print(stdout, manager, c->json);
+                return CTL_OK;
+        }
+        printf("droverd %s: %" PRIu64 " pools, %" PRIu64 " workers, %" PRIu64 " sessions\n\n",
+               json_text(manager, "Version", "?"), json_number(manager, "NPools"), json_number(manager, "NWorkers"),
+               json_number(manager, "NSessions"));
+        code = view_print(c, &view_pools, pools);
+        print_problems(pools);
+        if (c->full && code == CTL_OK) {
+                putchar('\n');
+                code = view_print(c, &full_view, workers);
+        }
+        return code;
+}

@@ -1,0 +1,154 @@
+/* show and schema: all about one thing.
+ *
+ * What a pool's job types take and give comes from the plugin's own schema, which a pool knows once a worker of it came
+ * up; a pool that had none yet is shown without, and not waited for. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "daemon/ctl/text.h"
+#include "daemon/ctl/verbs/job.h"
+#include "daemon/ctl/verbs/view.h"
+
+enum { DEATHS_SHOWN = 10 };
+
+/* "Name: value", one property a line. */
+static int print_properties(struct json_object *o) {
+        static const struct table_column columns[] = {{"", true}, {""}};
+        const struct table_look look = {0};
+        ctl_cleanup(table_freep) struct table *t = NULL;
+
+        if (table_new(&t, columns, 2) < 0)
+                return ctl_no_memory();
+        json_object_object_foreach(o, key, value) {
+                char heading[64];
+
+                snprintf(heading, sizeof heading, "%s:", key);
+                if (table_add(t, (const char *const[]){heading, value ? json_object_get_string(value) : ""}) < 0)
+                        return ctl_no_memory();
+        }
+        table_print(t, stdout, &look);
+        return CTL_OK;
+}
+
+static void print_fields(struct json_object *fields) {
+        const char *between = "";
+
+        if (json_object_is_type(fields, json_type_string)) {
+                fputs(json_object_get_string(fields), stdout);
+                return;
+        }
+        json_object_object_foreach(fields, key, value) {
+                printf("%s%s:%s", between, key, json_object_get_string(value));
+                between = " ";
+        }
+}
+
+static void print_job_types(struct json_object *schema, const char *heading) {
+        struct json_object *jobs;
+
+        if (!json_object_object_get_ex(schema, "jobs", &jobs) || json_object_array_length(jobs) == 0)
+                return;
+        fputs(heading, stdout);
+        for (size_t i = 0; i < json_object_array_length(jobs); i++) {
+                struct json_object *job = json_object_array_get_idx(jobs, i), *fields;
+                const char *help = json_text(job, "help", "");
+
+                printf("  %s(", json_text(job, "name", "?"));
+                if (json_object_object_get_ex(job, "args", &fields))
+                        print_fields(fields);
+                fputs(") -> ", stdout);
+                if (json_object_object_get_ex(job, "result", &fields))
+                        print_fields(fields);
+                printf("%s%s\n", *help ? "   " : "", help);
+        }
+}
+
+static int show_pool(struct ctl *c, const char *name) {
+        const struct remote_call get = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "GetPool"};
+        const struct remote_call deaths_of = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListDeaths"};
+        ctl_cleanup(json_putp) struct json_object *path = NULL, *pool = NULL, *schema = NULL, *deaths = NULL;
+        int r = remote_call(c->remote, &get, &path, "s", name);
+
+        if (r >= 0)
+                r = remote_get_all(c->remote, json_object_get_string(path), "Pool", &pool);
+        if (r >= 0)
+                r = remote_call(c->remote, &deaths_of, &deaths, "su", name, (uint32_t)DEATHS_SHOWN);
+        if (r < 0)
+                return remote_report(c->remote, r);
+        if (*json_text(pool, "PluginVersion", ""))
+                remote_get_schema(c->remote, json_object_get_string(path), &schema);
+        if (c->json != CTL_JSON_OFF) {
+                json_object_object_add(pool, "Schema", json_object_get(schema));
+                json_object_object_add(pool, "Deaths", json_object_get(deaths));
+                json_print(stdout, pool, c->json);
+                return CTL_OK;
+        }
+        int code = print_properties(pool);
+        print_job_types(schema, "\nJob types:\n");
+        if (json_object_array_length(deaths) > 0)
+                puts("\nLast deaths of workers, newest first:");
+        for (size_t i = 0; i < json_object_array_length(deaths); i++)
+                printf("  %s\n", json_text(json_object_array_get_idx(deaths, i), "text", "?"));
+        return code;
+}
+
+/* A time of the bus for people: when it was. */
+static void spell_moment(struct json_object *o, const char *key) {
+        uint64_t us = json_number(o, key);
+        char text[TEXT_MAX];
+
+        if (us > 0)
+                json_object_object_add(o, key, json_object_new_string(text_moment(us, text)));
+}
+
+static int show_object(struct ctl *c, const char *path, const char *interface) {
+        ctl_cleanup(json_putp) struct json_object *o = NULL;
+        int r = remote_get_all(c->remote, path, interface, &o);
+
+        if (r < 0)
+                return remote_report(c->remote, r);
+        if (c->json != CTL_JSON_OFF) {
+                json_print(stdout, o, c->json);
+                return CTL_OK;
+        }
+        spell_moment(o, "SubmittedUSec");
+        spell_moment(o, "StartedUSec");
+        spell_moment(o, "FinishedUSec");
+        return print_properties(o);
+}
+
+/* "worker/3", "job/7", or the whole object path of one; else the name of a pool, which never holds a '/'. */
+int verb_show(struct ctl *c) {
+        static const char root[] = REMOTE_MANAGER "/";
+        const char *word = c->operands[0];
+        char path[64];
+        uint64_t id;
+
+        if (strncmp(word, root, sizeof root - 1) == 0)
+                word += sizeof root - 1;
+        if (!strchr(word, '/'))
+                return show_pool(c, word);
+        bool is_worker = strncmp(word, "worker/", 7) == 0;
+        if ((!is_worker && strncmp(word, "job/", 4) != 0) || job_parse(word, &id) < 0) {
+                ctl_error("show %s: neither a pool nor worker/ID nor job/ID", c->operands[0]);
+                return CTL_USAGE;
+        }
+        snprintf(path, sizeof path, "%s%s/%" PRIu64, root, is_worker ? "worker" : "job", id);
+        return show_object(c, path, is_worker ? "Worker" : "Job");
+}
+
+int verb_schema(struct ctl *c) {
+        const struct remote_call get = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "GetPool"};
+        ctl_cleanup(json_putp) struct json_object *path = NULL, *schema = NULL;
+        int r = remote_call(c->remote, &get, &path, "s", c->operands[0]);
+
+        if (r >= 0)
+                r = remote_get_schema(c->remote, json_object_get_string(path), &schema);
+        if (r < 0)
+                return remote_report(c->remote, r);
+        if (c->json != CTL_JSON_OFF)
+                json_print(stdout, schema, c->json);
+        else
+                print_job_types(schema, "");
+        return CTL_OK;
+}

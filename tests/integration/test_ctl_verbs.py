@@ -1,0 +1,372 @@
+"""droverctl's verbs: the JSON of each is a contract, jobs by number, the switches of pools, output that cannot be written."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import tempfile
+
+from harness import DROVERCTL, Drover, Test, main, wait_for
+
+# Takes seconds: a prime near 2^64.
+LONG = "n=18446744073709551557"
+
+
+def verbs():
+    """Every verb of --help."""
+    text = subprocess.run([DROVERCTL, "--help"], capture_output=True, text=True, check=True).stdout
+    return re.findall(r"^  ([a-z][a-z-]*) ", text.partition("\nOptions")[0], re.MULTILINE)
+
+
+class Json(Test):
+    """One JSON value a call (map: one a line), with these keys; pretty and short are the same value."""
+
+    POOL = {"Name", "Plugin", "PluginVersion", "StartMethod", "Model", "State", "Problem", "Workers", "MinWorkers", "MaxWorkers",
+            "Queued", "Running", "Submitted", "Completed", "Failed", "Cancelled", "Expired", "TimedOut", "Poisoned", "Lost",
+            "Retried", "WorkerDeaths"}
+    WORKER = {"Id", "Pid", "Pool", "StartMethod", "State", "SandboxLevel", "Status", "WaitingFor", "JobsDone", "CurrentJob",
+              "StartedUSec"}
+    JOB = {"Id", "Pool", "Name", "State", "Attempt", "WorkerPid", "Progress", "SubmittedUSec", "StartedUSec", "FinishedUSec"}
+    MANAGER = {"Version", "Features", "StartMethods", "Models", "NPools", "NWorkers", "NSessions"}
+    RESULT = {"state", "attempts", "queue-usec", "run-usec", "worker-pid", "cpu-usec", "result"}
+    DEATH = {"worker", "pool", "pid", "reason", "status", "realtime-usec", "text"}
+    STATE = {"pool", "state"}
+
+    # verb -> [(words, keys of the object, or of each element in a list)]; verbs that speak no JSON have none.
+    CONTRACT = {
+        "status": [([], MANAGER | {"Pools"}), (["--full"], MANAGER | {"Pools", "Workers"})],
+        "list-pools": [([], [POOL])],
+        "list-workers": [([], [WORKER]), (["primes"], [WORKER])],
+        "list-objects": [(["shared"], [{"name", "type", "owner-pid", "waiters", "deaths-repaired", "inconsistent"}])],
+        "list-deaths": [([], [DEATH]), (["primes", "-n", "1"], [DEATH])],
+        "show": [(["primes"], POOL | {"Schema", "Deaths"}), (["worker/{worker}"], WORKER), (["job/{job}"], JOB)],
+        "schema": [(["primes"], {"plugin", "jobs"})],
+        "why": [(["{job}"], JOB | {"Result", "Deaths", "WaitingFor"})],
+        "call": [(["primes", "is_prime", "n=97"], RESULT)],
+        "submit": [(["primes", "is_prime", "n=97"], {"id", "path"})],
+        "wait": [(["{job}"], [{"id", "state"}])],
+        "result": [(["{job}"], RESULT)],
+        "cancel": [(["{job}"], [{"id", "outcome"}])],
+        "map": [(["primes", "is_prime"], {"input", "state", "attempt", "result"})],
+        "start": [(["second"], [STATE])],
+        "stop": [(["second"], [STATE])],
+        "restart": [(["second"], [STATE])],
+        "drain": [(["second"], [STATE])],
+        "pause": [(["second"], [STATE])],
+        "resume": [(["second"], [STATE])],
+        "resize": [(["second", "1"], {"pool", "workers"})],
+        "reset-failed": [(["second"], [STATE])],
+        "kill": [(["{worker}"], [{"worker", "signal"}])],
+        "reload": [([], [{"kind", "name", "what"}])],
+        "run": [],
+        "help": [],
+    }
+
+    @classmethod
+    def setUpClass(cls):
+        cls.drover = Drover({"primes": {"Plugin": "primes", "Workers": 2}, "second": {"Plugin": "primes", "Workers": 1},
+                             "bank": {"Plugin": "bank", "Workers": 1}})
+        cls.d = cls.drover.__enter__()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.drover.__exit__(None, None, None)
+
+    def prepare(self, verb):
+        """What the verb needs to have something to say; the words that stand for numbers."""
+        if verb in ("list-deaths", "show", "status"):
+            number = self.d.list_workers("primes")[0][0]
+            before = len(self.d.deaths("primes"))
+            self.assertEqual(self.d.ctl("kill", number, "-s", "KILL").returncode, 0)
+            wait_for(lambda: len(self.d.deaths("primes")) > before, 10, "a death")
+        if verb == "list-objects":
+            self.d.call("/org/drover1", "org.drover1.Manager", "OpenArena", "sa{sv}", "shared", 0)
+        if verb == "reload":
+            self.d.write_pool("second", Plugin="primes", Workers=2 if self.d.pools["second"]["Workers"] == 1 else 1)
+        if verb in ("start", "resume"):
+            self.d.ctl("stop" if verb == "start" else "pause", "second")
+        self.d.ctl("start", "second")
+        self.d.wait_workers("primes", 2)
+        job, path = self.d.submit("primes", "is_prime", n=97)
+        self.assertEqual(self.d.wait_job(path), "done")
+        return {"job": job, "worker": self.d.list_workers("primes")[0][0]}
+
+    def check(self, value, keys, words):
+        if isinstance(keys, list):
+            self.assertIsInstance(value, list, words)
+            if words[0] != "list-objects":
+                self.assertTrue(value, f"{words}: an empty list shows nothing")
+            for row in value:
+                self.check(row, keys[0], words)
+        else:
+            self.assertIsInstance(value, dict, words)
+            self.assertEqual(keys - set(value), set(), f"{words}: keys are missing")
+
+    def test_of_every_verb(self):
+        self.assertEqual(sorted(self.CONTRACT), sorted(verbs()), "the contract has a row for each verb of --help")
+        for verb, forms in self.CONTRACT.items():
+            for form, keys in forms:
+                for mode in ("short", "pretty"):
+                    numbers = self.prepare(verb)
+                    words = [verb] + [word.format(**numbers) for word in form]
+                    r = self.d.ctl(f"--json={mode}", *words, input="97\n")
+                    self.assertEqual((r.returncode, r.stderr), (0, ""), words)
+                    self.check(json.loads(r.stdout), keys, words)
+                    if mode == "short":
+                        self.assertEqual(r.stdout.count("\n"), 1, f"{words}: one line")
+
+    def test_without_it_no_verb_prints_json(self):
+        for verb, forms in self.CONTRACT.items():
+            for form, _ in forms:
+                numbers = self.prepare(verb)
+                r = self.d.ctl(verb, *[word.format(**numbers) for word in form], input="97\n")
+                self.assertEqual(r.returncode, 0, (verb, r.stderr))
+                self.assertNotRegex(r.stdout, r"(?m)^\s*[{\[]\"", verb)
+
+
+class Jobs(Test):
+    @classmethod
+    def setUpClass(cls):
+        cls.drover = Drover({"cancellable": {"Plugin": "cancellable", "Workers": 1}, "typed": {"Plugin": "typed", "Workers": 1},
+                             "primes": {"Plugin": "primes", "Workers": 1}})
+        cls.d = cls.drover.__enter__()
+        cls.tmp = tempfile.TemporaryDirectory()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.tmp.cleanup()
+        cls.drover.__exit__(None, None, None)
+
+    def path(self, name, content=None):
+        path = os.path.join(self.tmp.name, name)
+        if content is not None:
+            with open(path, "wb") as f:
+                f.write(content)
+        return path
+
+    def submit(self, *words):
+        r = self.d.ctl("submit", *words)
+        self.assertEqual((r.returncode, r.stderr), (0, ""))
+        return int(r.stdout)
+
+    def test_submit_wait_result(self):
+        number = self.submit("cancellable", "work", "ms=50")
+        r = self.d.ctl("wait", number)
+        self.assertEqual((r.returncode, r.stdout, r.stderr), (0, f"{number} done\n", ""))
+        self.assertEqual(self.d.ctl("result", number).stdout, "ms=50\n")
+        self.assertEqual(self.d.ctl("result", f"/org/drover1/job/{number}").stdout, "ms=50\n")
+
+    def test_wait_for_several_tells_each_and_fails_if_one_does(self):
+        numbers = [self.submit("cancellable", "work", f"ms={ms}") for ms in (30, 60000, 10)]
+        r = self.d.ctl("result", numbers[1])
+        self.assertEqual(r.returncode, 4)
+        self.assertIn("NotFinished", r.stderr)
+        waiting = self.d.ctl_start("wait", *numbers, stdout=subprocess.PIPE)
+        self.assertEqual(waiting.stdout.readline(), f"{numbers[0]} done\n")
+        wait_for(lambda: self.d.job(f"/org/drover1/job/{numbers[1]}")["State"] == "running", 10, "the second runs")
+        r = self.d.ctl("cancel", numbers[1], numbers[0])
+        self.assertEqual((r.returncode, r.stdout), (0, f"{numbers[1]} asked\n{numbers[0]} finished\n"))
+        self.assertEqual(waiting.communicate()[0], f"{numbers[1]} cancelled\n{numbers[2]} done\n")
+        self.assertEqual(waiting.returncode, 1)
+        r = self.d.ctl("result", numbers[1])
+        self.assertEqual((r.returncode, r.stdout), (1, ""))
+        self.assertIn("cancelled", r.stderr)
+
+    def test_interrupt_of_wait_leaves_the_job_alone(self):
+        number = self.submit("cancellable", "work", "ms=1500")
+        waiting = self.d.ctl_start("wait", number, stdout=subprocess.PIPE)
+        wait_for(lambda: self.d.pool("cancellable")["Running"] == 1, 10, "it runs")
+        waiting.send_signal(signal.SIGINT)
+        self.assertEqual(waiting.communicate()[0], "")
+        self.assertEqual(waiting.returncode, 130)
+        self.assertEqual(self.d.ctl("wait", number).stdout, f"{number} done\n")
+
+    def test_modes_of_cancel(self):
+        running, queued = self.submit("cancellable", "work", "ms=60000"), self.submit("cancellable", "work", "ms=1")
+        wait_for(lambda: self.d.pool("cancellable")["Running"] == 1, 10, "the first runs")
+        self.assertEqual(self.d.ctl("cancel", "--mode=queued", running, queued).stdout, f"{running} running\n{queued} cancelled\n")
+        self.assertEqual(self.d.ctl("cancel", "--mode=kill", running).returncode, 0)
+        self.assertEqual(self.d.ctl("wait", running).stdout, f"{running} cancelled\n")
+        r = self.d.ctl("cancel", "--mode=gently", running)
+        self.assertEqual(r.returncode, 4)
+        self.assertIn("gently", r.stderr)
+
+    def test_options_of_a_job(self):
+        r = self.d.ctl("call", "cancellable", "work", "ms=60000", "--soft-timeout=50ms")
+        self.assertEqual(r.returncode, 1)
+        self.assertIn("timed out", r.stderr)
+        number = self.submit("cancellable", "work", "ms=1", "--priority=3", "--max-attempts=1", "--queue-timeout=1min")
+        self.assertEqual(self.d.ctl("wait", number).stdout, f"{number} done\n")
+        for option, text in (("--soft-timeout=soon", "soon"), ("--priority=high", "high"), ("--hard-timeout=infinity", "infinity")):
+            r = self.d.ctl("submit", "cancellable", "work", "ms=1", option)
+            self.assertEqual((r.returncode, r.stdout), (2, ""))
+            self.assertIn(text, r.stderr)
+        r = self.d.ctl("submit", "cancellable", "work", "ms=1", "--priority=9")
+        self.assertEqual(r.returncode, 4)
+        self.assertIn("priority", r.stderr)
+        self.assertEqual(self.d.ctl("call", "cancellable", "work", "ms=1", "--workers=2").returncode, 2)
+
+    ALL = ["u=0x10", "i=-5", "f=1.5", "b=true", "s=two words", "us=1,2,3", "is=-1,1", "fs=0.5", "bs=true,false", "ss=a,b"]
+
+    def test_files_in_and_out(self):
+        data = bytes(range(256))
+        source, target, text = self.path("in", data), self.path("out"), self.path("text")
+        r = self.d.ctl("call", "typed", "echo", *self.ALL, f"y=@{source}", "-o", f"y={target}", f"--output=s={text}")
+        self.assertEqual((r.returncode, r.stderr), (0, ""))
+        self.assertEqual(r.stdout, "u=16 i=-5 f=1.5 b=true us=1,2,3 is=-1,1 fs=0.5 bs=true,false ss=a,b\n")
+        with open(target, "rb") as f:
+            self.assertEqual(f.read(), data)
+        with open(text, encoding="utf-8") as f:
+            self.assertEqual(f.read(), "two words")
+        number = self.submit("typed", "raw", "-i", source)
+        self.assertEqual(self.d.ctl("wait", number).returncode, 0)
+        self.assertEqual(self.d.ctl("result", number, "-o", f"payload={target}", "--json=short").returncode, 0)
+        with open(target, "rb") as f:
+            self.assertEqual(f.read(), data)
+
+    def test_files_that_are_not_there_or_too_large(self):
+        for words, code, text in (
+                (["y=@/nonexistent/file"], 2, "/nonexistent/file"),
+                ([f"y=@{self.path('large', bytes(1 << 24))}"], 2, "does not fit"),
+                (["y=00", "-o", "z=/dev/null"], 2, "z"),
+                (["y=00", "-o", "y"], 2, "FIELD=FILE"),
+                (["y=00", "-o", "y=/nonexistent/file"], 5, "/nonexistent/file")):
+            r = self.d.ctl("call", "typed", "echo", *self.ALL, *words)
+            self.assertEqual((r.returncode, r.stdout), (code, ""), (words, r.stderr))
+            self.assertIn(text, r.stderr)
+
+    def test_a_line_of_input_reads_no_file(self):
+        source = self.path("secret", b"secret")
+        line = " ".join(f'"{word}"' if " " in word else word for word in self.ALL)
+        r = self.d.ctl("map", "typed", "echo", input=f"{line} y=@{source}\n")
+        self.assertEqual(r.returncode, 1)
+        self.assertIn("is not bytes", r.stdout)
+
+    def test_numbers_that_are_none(self):
+        for verb in ("wait", "result", "cancel", "why"):
+            r = self.d.ctl(verb, "seven")
+            self.assertEqual(r.returncode, 2, r.stderr)
+            self.assertIn("seven", r.stderr)
+            r = self.d.ctl(verb, "4711")
+            self.assertEqual(r.returncode, 4, r.stderr)
+            self.assertIn("4711", r.stderr)
+
+
+class Pools(Test):
+    def setUp(self):
+        self.drover = Drover({"a": {"Plugin": "cancellable", "Workers": 2}, "b": {"Plugin": "primes", "Workers": 1}})
+        self.d = self.drover.__enter__()
+
+    def tearDown(self):
+        self.drover.__exit__(None, None, None)
+
+    def good(self, *words):
+        r = self.d.ctl(*words)
+        self.assertEqual((r.returncode, r.stderr), (0, ""), words)
+        return r.stdout
+
+    def test_stop_and_start_wait_until_it_is_so(self):
+        self.assertEqual(self.good("stop", "a", "b"), "a is stopped\nb is stopped\n")
+        self.assertEqual(self.d.list_workers(), [])
+        self.assertEqual(self.good("start", "a", "b"), "a is running\nb is running\n")
+        self.assertEqual(self.d.run("b", "is_prime", n=97), {"prime": True})
+        self.assertEqual(self.good("pause", "b"), "b is paused\n")
+        self.assertEqual(self.good("resume", "b", "-q"), "")
+        self.assertEqual(self.d.pool("b")["State"], "running")
+
+    def test_drain_waits_for_the_jobs(self):
+        _, path = self.d.submit("a", "work", ms=400)
+        self.assertEqual(self.good("drain", "a", "--no-wait"), "a is draining\n")
+        self.assertEqual(self.good("drain", "a"), "a is stopped\n")
+        self.assertEqual(self.d.wait_job(path), "done")
+
+    def test_restart_replaces_every_worker_after_its_job(self):
+        _, path = self.d.submit("a", "work", ms=400)
+        old = {row[0] for row in self.d.list_workers("a")}
+        self.assertEqual(self.good("restart", "a"), "a is running\n")
+        self.assertEqual(self.d.wait_job(path), "done")
+        new = {row[0] for row in self.d.list_workers("a")}
+        self.assertEqual(old & new, set())
+        self.assertTrue(new)
+
+    def test_a_start_that_fails_says_why(self):
+        self.d.write_pool("c", Plugin="refuses-init")
+        self.assertIn("c", self.good("reload"))
+        wait_for(lambda: self.d.pool("c")["Problem"], 10, "a problem")
+        self.d.ctl("stop", "c")
+        self.d.write_pool("d", Plugin="no-such-plugin")
+        self.good("reload")
+        r = self.d.ctl("start", "d")
+        self.assertEqual((r.returncode, r.stdout), (4, ""))
+        self.assertIn("no-such-plugin", r.stderr)
+
+    def test_an_interrupt_ends_the_waiting_only(self):
+        self.d.submit("a", "work", ms=1000)
+        draining = self.d.ctl_start("drain", "a", stdout=subprocess.PIPE)
+        wait_for(lambda: self.d.pool("a")["State"] == "draining", 10, "it drains")
+        draining.send_signal(signal.SIGINT)
+        self.assertEqual(draining.communicate()[0], "")
+        self.assertEqual(draining.returncode, 130)
+        self.d.wait_state("a", "stopped")
+
+    def test_resize(self):
+        self.assertEqual(self.good("resize", "b", "3"), "b has 3 workers\n")
+        self.d.wait_workers("b", 3)
+        for n, code in (("many", 2), ("0", 4), ("257", 4)):
+            self.assertEqual(self.d.ctl("resize", "b", n).returncode, code, n)
+
+    def test_kill(self):
+        number, _, _, pid, _ = self.d.list_workers("b")[0]
+        self.assertEqual(self.good("kill", number), "")
+        wait_for(lambda: len(self.d.deaths("b")) == 1, 10, "a death")
+        self.d.wait_workers("b", 1)
+        pid = self.d.list_workers("b")[0][3]
+        self.assertEqual(self.good("kill", f"pid:{pid}", "--signal=SIGKILL"), "")
+        wait_for(lambda: len(self.d.deaths("b")) == 2, 10, "a second death")
+        self.assertEqual([(d["reason"], d["status"]) for d in self.d.deaths("b")], [("signal", 9), ("signal", 15)])
+        for words, code in ((["x"], 2), (["1", "-s", "GENTLY"], 2), (["4711"], 4), (["pid:1"], 4)):
+            r = self.d.ctl("kill", *words)
+            self.assertEqual(r.returncode, code, (words, r.stderr))
+        self.assertEqual(self.d.ctl("list-deaths", "b", "-q", "--lines=1").stdout.split()[5], "signal")
+
+    def test_reload_tells_what_changed(self):
+        self.assertEqual(self.good("reload"), "nothing changed\n")
+        self.d.write_pool("b", Plugin="primes", Workers=2)
+        self.assertIn("pool b: ", self.good("reload"))
+
+
+class Output(Test):
+    """What is printed is there, or the exit code says that it is not: never a success without the output."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.drover = Drover({"primes": {"Plugin": "primes", "Workers": 1}})
+        cls.d = cls.drover.__enter__()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.drover.__exit__(None, None, None)
+
+    def test_output_that_cannot_be_written(self):
+        for command in ("status", "call primes is_prime n=97", "map primes is_prime --input=/dev/stdin", "--help"):
+            for where in (">/dev/full", ">&-"):
+                r = subprocess.run(["sh", "-c", f"echo 97 | '{DROVERCTL}' --user {command} {where}"], env=self.d.env(),
+                                   capture_output=True, text=True, check=False)
+                self.assertEqual((r.returncode, r.stdout), (5, ""), (command, where))
+                self.assertIn("cannot write the output", r.stderr)
+
+    def test_map_ends_when_nobody_takes_the_results(self):
+        r = subprocess.run(["sh", "-c", f"yes 97 | '{DROVERCTL}' --user map primes is_prime >/dev/full"], env=self.d.env(),
+                           capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(r.returncode, 5)
+        wait_for(lambda: self.d.pool("primes")["Queued"] == 0, 10, "what was queued is cancelled")
+
+    def test_nothing_goes_to_the_bus_by_mistake(self):
+        """With the standard streams closed the bus gets none of their numbers."""
+        r = subprocess.run(["sh", "-c", f"'{DROVERCTL}' --user status <&- >&- 2>&-"], env=self.d.env(), check=False)
+        self.assertEqual(r.returncode, 5)
+
+
+if __name__ == "__main__":
+    main()
