@@ -44,7 +44,7 @@ class Readme(Test):
                 self.assertEqual(mask(r.stdout), mask(shown), command)
 
     def test_every_promise_names_a_test_that_runs(self):
-        rows = re.findall(r"^\| (.+) \| (test_\w+\.py|tests/(?:unit|model)/[\w-]+\.c)(?: `(\w+)`)? \|$", readme(), re.MULTILINE)
+        rows = re.findall(r"^\| (.+) \| (test_\w+\.py|tests/(?:unit|model)/[\w-]+\.c|tests/torture/\w+)(?: `(\w+)`)? \|$", readme(), re.MULTILINE)
         promises = readme().partition("## What it promises")[2].partition("\n## ")[0]
         self.assertEqual(len(rows), promises.count("\n| ") - 1, "each row of the table names a test")
         with open(f"{SOURCE}/tests/integration/meson.build", encoding="utf-8") as f:
