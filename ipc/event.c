@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "ipc/event.h"
+#include "ipc/wait-watch.h"
 
 /* glibc 2.36 has no wrapper, and headers before 5.16 have neither the number nor the struct. */
 #ifndef SYS_futex_waitv
@@ -46,15 +47,15 @@ uint64_t event_now_ns(void) {
         return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-int event_wait(const _Atomic uint32_t *word, uint32_t seen, uint64_t deadline_ns) {
+static int event_sleep_one(const _Atomic uint32_t *word, uint32_t seen, uint64_t deadline_ns) {
         struct timespec ts;
         return event_result(syscall(SYS_futex, word, FUTEX_WAIT_BITSET, seen, event_timespec(&ts, deadline_ns), NULL,
                                     FUTEX_BITSET_MATCH_ANY));
 }
 
-int event_wait_any(const struct event_wait *waits, unsigned n_waits, uint64_t deadline_ns) {
+static int event_sleep(const struct event_wait *waits, unsigned n_waits, uint64_t deadline_ns) {
         if (n_waits == 1)
-                return event_wait(waits[0].word, waits[0].seen, deadline_ns);
+                return event_sleep_one(waits[0].word, waits[0].seen, deadline_ns);
         if (n_waits == 0 || n_waits > EVENT_MAX_WORDS)
                 return -EINVAL;
 
@@ -68,6 +69,24 @@ int event_wait_any(const struct event_wait *waits, unsigned n_waits, uint64_t de
         struct timespec ts;
         return event_result(syscall(SYS_futex_waitv, v, n_waits, 0, event_timespec(&ts, deadline_ns), CLOCK_MONOTONIC));
 }
+
+#ifdef DROVER_WATCHED_WAITS
+int event_wait(const _Atomic uint32_t *word, uint32_t seen, uint64_t deadline_ns) {
+        return wait_watch_sleep(&(struct event_wait){.word = word, .seen = seen}, 1, deadline_ns, event_sleep);
+}
+
+int event_wait_any(const struct event_wait *waits, unsigned n_waits, uint64_t deadline_ns) {
+        return wait_watch_sleep(waits, n_waits, deadline_ns, event_sleep);
+}
+#else
+int event_wait(const _Atomic uint32_t *word, uint32_t seen, uint64_t deadline_ns) {
+        return event_sleep_one(word, seen, deadline_ns);
+}
+
+int event_wait_any(const struct event_wait *waits, unsigned n_waits, uint64_t deadline_ns) {
+        return event_sleep(waits, n_waits, deadline_ns);
+}
+#endif
 
 int event_wake(_Atomic uint32_t *word, int n) {
         long r = syscall(SYS_futex, word, FUTEX_WAKE, n, NULL, NULL, 0);

@@ -22,6 +22,7 @@
 #include "ipc/client/session-internal.h"
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
+#include "ipc/wait-watch.h"
 
 enum { SESSION_SPIN_CREDIT = 8, SESSION_SPIN_PROBE = 64 };
 
@@ -263,6 +264,22 @@ static int session_poll(struct session *s, uint64_t deadline_ns) {
         return n == 0 ? -ETIMEDOUT : 0;
 }
 
+#ifdef DROVER_WATCHED_WAITS
+/* A verdict that is announced and not collected. */
+static uint64_t session_look_done(const void *user) {
+        const struct session *s = user;
+        for (uint32_t i = 0; i < s->n_words; i++)
+                for (uint64_t bits = atomic_load(&s->channel.done[i]); bits; bits &= bits - 1) {
+                        uint32_t slot = i * 64 + (uint32_t)__builtin_ctzll(bits);
+                        uint64_t word = slot < s->channel.geometry.n_slots ? channel_word(&s->channel, slot) : 0;
+                        if (slot_is_verdict(word) && s->slots[slot].state == SESSION_BUSY &&
+                            s->slots[slot].generation == slot_generation(word))
+                                return word;
+                }
+        return 0;
+}
+#endif
+
 /* Sleeps until something may have changed. 0, -ETIMEDOUT at the deadline, -EINTR. */
 static int session_sleep(struct session *s, uint64_t deadline_ns, bool *is_long) {
         deadline_ns = session_min(deadline_ns, s->next_deadline_ns);
@@ -273,6 +290,7 @@ static int session_sleep(struct session *s, uint64_t deadline_ns, bool *is_long)
                         r = session_poll(s, deadline_ns);
                 else {
                         uint64_t futex_ns = event_now_ns() + SESSION_FUTEX_NS;
+                        WAIT_LOOK("client", session_look_done, s);
                         r = event_wait(&s->channel.head->done_seq, seen, session_min(deadline_ns, futex_ns));
                         if (r == -ETIMEDOUT && futex_ns < deadline_ns) {
                                 *is_long = true;

@@ -16,6 +16,7 @@
 #include "ipc/event.h"
 #include "ipc/kill-point.h"
 #include "ipc/sync/arena.h"
+#include "ipc/wait-watch.h"
 
 enum { BARRIER_MAX_TRIES = 100000, BARRIER_HISTORY = 32 };
 #define BARRIER_PHASES UINT32_C(0x7fffffff)
@@ -167,6 +168,7 @@ static int barrier_sleep(struct drover_barrier *b, uint64_t was, uint64_t deadli
                 r = barrier_outcome(was, word);
                 if (r != -EAGAIN)
                         break;
+                WAIT_LOOK("barrier", NULL, NULL);
                 r = wait_sleep(&w, (_Atomic uint32_t *)&b->shared->word, (uint32_t)word);
                 if (r < 0) {
                         if (!has_arrived || barrier_end(b->shared, word, word | BARRIER_BROKEN))

@@ -9,6 +9,7 @@
 #include "ipc/event.h"
 #include "ipc/kill-point.h"
 #include "ipc/sync/arena.h"
+#include "ipc/wait-watch.h"
 
 struct drover_event {
         struct object object;
@@ -75,6 +76,13 @@ bool drover_event_is_set(const drover_event *event) {
         return atomic_load_explicit(&event->shared->word, memory_order_acquire) & EVENT_SET;
 }
 
+#ifdef DROVER_WATCHED_WAITS
+static uint64_t event_look(const void *word) {
+        uint32_t now = atomic_load_explicit((const _Atomic uint32_t *)word, memory_order_acquire);
+        return now & EVENT_SET ? now : 0;
+}
+#endif
+
 int drover_event_wait(drover_event *event, uint64_t deadline_ns) {
         _Atomic uint32_t *word = &event->shared->word;
         uint32_t seen = atomic_load_explicit(word, memory_order_acquire), epoch = seen / EVENT_EPOCH;
@@ -88,6 +96,7 @@ int drover_event_wait(drover_event *event, uint64_t deadline_ns) {
                                                            memory_order_acquire))
                         continue;
                 KILL_POINT("event-sleeper");
+                WAIT_LOOK("event", event_look, word);
                 r = wait_sleep(&w, word, seen | EVENT_SLEEPERS);
                 seen = atomic_load_explicit(word, memory_order_acquire);
         }

@@ -14,6 +14,7 @@
 #include "ipc/event.h"
 #include "ipc/kill-point.h"
 #include "ipc/sync/gate.h"
+#include "ipc/wait-watch.h"
 
 enum { GATE_MAX_TRIES = 100000 };
 #define GATE_REGISTRATION (UINT64_C(1) << 32)
@@ -75,8 +76,11 @@ int gate_wait(struct layout_gate *g, const struct object *o, struct spin *spin, 
         for (;;) {
                 uint32_t seen = gate_register(g);
                 r = attempt(user);
-                if (r != -EAGAIN)
+                if (r != -EAGAIN) {
+                        WAIT_FOUND();
                         break;
+                }
+                WAIT_GATE("gate", &g->word);
                 r = wait_sleep(&w, gate_futex(g), seen);
                 if (r < 0)
                         break;

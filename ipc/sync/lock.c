@@ -16,6 +16,7 @@
 #include "ipc/event.h"
 #include "ipc/kill-point.h"
 #include "ipc/sync/lock.h"
+#include "ipc/wait-watch.h"
 
 enum { LOCK_MAX_TRIES = 100000 };
 
@@ -24,6 +25,14 @@ static _Atomic uint32_t *lock_futex(struct layout_lock *l) { return (_Atomic uin
 static bool lock_is_free(const struct layout_lock *l) {
         return owner_identity(atomic_load_explicit(&l->word, memory_order_relaxed)) == 0;
 }
+
+#ifdef DROVER_WATCHED_WAITS
+static uint64_t lock_look(const void *user) {
+        const struct layout_lock *l = user;
+        uint64_t word = atomic_load_explicit(&l->word, memory_order_acquire);
+        return owner_identity(word) == 0 ? word | UINT64_C(1) << 63 : 0;
+}
+#endif
 
 /* Takes a word that nobody owns, with what its flags say. 0, -EOWNERDEAD: taken; -EAGAIN: somebody was faster. */
 static int lock_take_flagged(struct layout_lock *l, uint64_t word, uint64_t self, unsigned flags) {
@@ -64,6 +73,7 @@ int lock_acquire(struct layout_lock *l, const struct object *o, struct spin *spi
                                                                  memory_order_relaxed, memory_order_relaxed)) {
                         KILL_POINT("lock-flagged");
                         flags = LOCK_WAITERS;
+                        WAIT_LOOK("lock", lock_look, l);
                         r = wait_sleep(&w, lock_futex(l), (uint32_t)word | LOCK_WAITERS);
                         if (r == 0)
                                 r = -EAGAIN;

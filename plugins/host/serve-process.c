@@ -19,6 +19,7 @@
 
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
+#include "ipc/wait-watch.h"
 #include "plugins/host/job.h"
 #include "plugins/host/orders.h"
 #include "plugins/host/serve-process.h"
@@ -204,6 +205,25 @@ static bool spin(struct serve *s) {
         return came || has_work_in_sight(s); /* a waker that saw our bit woke nobody */
 }
 
+#ifdef DROVER_WATCHED_WAITS
+/* The first job that waits in a channel of ours; not by the bits, which may be what is wrong. */
+static uint64_t look_for_job(const void *user) {
+        const struct serve *s = user;
+        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++) {
+                const struct orders_channel *c = s->orders.channel[i];
+                struct ring_hint hint;
+                for (unsigned k = 0; c && k < LAYOUT_PRIORITIES; k++) {
+                        if (!ring_peek(&c->channel.ring[k], &hint) || hint.slot >= c->channel.geometry.n_slots)
+                                continue;
+                        uint64_t word = channel_word(&c->channel, hint.slot);
+                        if (slot_state(word) == SLOT_QUEUED && (uint16_t)slot_generation(word) == hint.generation)
+                                return word | (uint64_t)hint.slot << 16; /* QUEUED has no owner */
+                }
+        }
+        return 0;
+}
+#endif
+
 static void sleep_on_all(struct serve *s) {
         struct event_wait waits[EVENT_MAX_WORDS] = {{.word = &s->line->control, .seen = s->control_seen}};
         unsigned n = 1;
@@ -215,6 +235,7 @@ static void sleep_on_all(struct serve *s) {
                 if (b)
                         waits[n++] = (struct event_wait){.word = &b->seq, .seen = bell_sleep_begin(b, s->host->index)};
         }
+        WAIT_LOOK("worker", look_for_job, s);
         if (!has_reason_to_wake(s))
                 event_wait_any(waits, n, EVENT_FOREVER);
         each_bell(s, bell_sleep_end);

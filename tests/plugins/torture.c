@@ -2,6 +2,7 @@
  * arena "torture-runs", wherever the worker is killed afterwards. */
 #include <drover/plugin.h>
 #include <drover/sync.h>
+#include <signal.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -36,6 +37,8 @@ static int work(drover_job *job) {
         int r = drover_array_add(runs, head.element, 1, NULL);
         if (r < 0)
                 return drover_fail(job, -r, "element %u: %s", head.element, strerror(-r));
+        if (head.kills)
+                raise(SIGKILL);
         for (uint64_t end_ns = now_ns() + head.busy_ns; now_ns() < end_ns;)
                 ;
         uint64_t answer = torture_answer(payload, size);

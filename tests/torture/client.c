@@ -1,14 +1,13 @@
-/* torture-client POOL MAX-ATTEMPTS FIRST-ELEMENT SEED DROVERD: submits jobs and checks every verdict until SIGTERM,
+/* torture-client POOL MAX-ATTEMPTS FIRST-ELEMENT SEED: submits jobs and checks every verdict until SIGTERM,
  * then waits for those that are left.
  *
  * Checked: one verdict a job; DONE comes with the right answer; POISONED only after all attempts; nothing else ever
  * happens. A job that ran more often than it had attempts (the plugin counts its runs in an arena) is told: only
  * whoever killed the spawner knows whether that was right.
  *
- * A second thread looks at the shared words while all others use them as always, so the waits are the real ones,
- * without any timeout that could rescue them. It tells of two things that must not last: a QUEUED job while all workers
- * sleep (the same sleeper bits, nobody lay down since, none of the processes is even ready to run: its wake-up is
- * lost), and a verdict beside a client that sleeps. */
+ * One job in POISON_EVERY kills whoever runs it: it must end POISONED, after all its attempts and not one more.
+ *
+ * The waits are watched (wait-watch.c): a wake-up that is lost is told. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,84 +18,20 @@
 #include "tests/torture/job.h"
 #include "tests/torture/part.h"
 
-enum { WINDOW = 8, COUNT_EVERY_NS = 200000000 };
+enum { WINDOW = 8, COUNT_EVERY_NS = 200000000, POISON_EVERY = 1500 };
 
 struct flight {
         uint64_t serial, answer, since_ns;
-        bool is_out;
-};
-
-struct watch { /* the second thread's */
-        uint64_t queued_since_ns[WINDOW], verdict_since_ns;
-        uint64_t sleepers[LAYOUT_BELL_WORDS];
-        uint32_t sleeps;
-        uint64_t words[WINDOW];
+        bool is_out, kills;
 };
 
 struct client {
         struct session *session;
         drover_array *runs;
         uint32_t max_attempts, first_element;
-        uint64_t random, n_jobs, n_done, n_retries, n_poisoned, said_ns;
+        uint64_t random, n_jobs, n_done, n_retries, n_poisoned, n_poison, said_ns;
         struct flight flights[WINDOW];
-        _Atomic uint32_t slots[WINDOW]; /* slot + 1 of each flight, for the second thread */
-        _Atomic bool is_waiting;
-        struct watch watch;
 };
-
-/* ---- the second thread ---- */
-
-/* All workers asleep, and the same as at the last look? */
-static bool are_asleep(struct client *c) {
-        struct watch *w = &c->watch;
-        const struct layout_bell *b = c->session->bell;
-        unsigned n_bits = 0, n_alive, n_awake;
-        uint32_t sleeps = atomic_load(&b->sleeps);
-        for (unsigned i = 0; i < LAYOUT_BELL_WORDS; i++) {
-                uint64_t now = atomic_load(&b->sleepers[i]);
-                n_bits += (unsigned)__builtin_popcountll(now & w->sleepers[i]);
-                w->sleepers[i] = now;
-        }
-        bool is_same = sleeps == w->sleeps;
-        w->sleeps = sleeps;
-        part_count_watched(&n_alive, &n_awake);
-        return is_same && n_bits > 0 && n_awake == 0 && n_alive > n_bits; /* droverd is one of them */
-}
-
-static void look(void *user, uint64_t now_ns) {
-        struct client *c = user;
-        struct watch *w = &c->watch;
-        bool has_verdict = false, asleep = are_asleep(c);
-        for (unsigned i = 0; i < WINDOW; i++) {
-                uint32_t slot = atomic_load(&c->slots[i]);
-                uint64_t word = slot > 0 ? channel_word(&c->session->channel, slot - 1) : 0;
-                has_verdict |= slot_is_verdict(word);
-                if (!asleep || slot_state(word) != SLOT_QUEUED || word != w->words[i])
-                        w->queued_since_ns[i] = 0;
-                else if (w->queued_since_ns[i] == 0)
-                        w->queued_since_ns[i] = now_ns;
-                else if (now_ns > w->queued_since_ns[i] + PART_SLOW_NS) {
-                        const struct layout_bell *b = c->session->bell;
-                        part_say("slow worker-asleep %llu %llu sleepers %llx spinners %llx work %llx mode %u",
-                                 (unsigned long long)w->queued_since_ns[i], (unsigned long long)now_ns,
-                                 (unsigned long long)atomic_load(&b->sleepers[0]),
-                                 (unsigned long long)atomic_load(&b->spinners[0]),
-                                 (unsigned long long)atomic_load(&b->work[0]), atomic_load(&b->mode));
-                        w->queued_since_ns[i] = 0;
-                }
-                w->words[i] = word;
-        }
-        if (!has_verdict || !atomic_load(&c->is_waiting) || !part_is_asleep())
-                w->verdict_since_ns = 0;
-        else if (w->verdict_since_ns == 0)
-                w->verdict_since_ns = now_ns;
-        else if (now_ns > w->verdict_since_ns + PART_SLOW_NS) {
-                part_waited("client-asleep", w->verdict_since_ns, now_ns);
-                w->verdict_since_ns = 0;
-        }
-}
-
-/* ---- the first ---- */
 
 static void submit(struct client *c, unsigned i) {
         uint8_t payload[TORTURE_PAYLOAD];
@@ -104,6 +39,7 @@ static void submit(struct client *c, unsigned i) {
                 .element = c->first_element + i,
                 .busy_ns = (uint32_t)(part_random(&c->random) % (part_random(&c->random) % 8 == 0 ? 5000000 : 100000)),
                 .nonce = part_random(&c->random),
+                .kills = part_random(&c->random) % POISON_EVERY == 0,
         };
         size_t bytes = sizeof head + part_random(&c->random) % (sizeof payload - sizeof head + 1);
         memcpy(payload, &head, sizeof head);
@@ -114,7 +50,8 @@ static void submit(struct client *c, unsigned i) {
         *f = (struct flight){.serial = c->n_jobs,
                              .answer = torture_answer(payload, bytes),
                              .since_ns = event_now_ns(),
-                             .is_out = true};
+                             .is_out = true,
+                             .kills = head.kills != 0};
         const struct session_job job = {
                 .priority = (uint32_t)(part_random(&c->random) % LAYOUT_PRIORITIES),
                 .payload = payload,
@@ -126,10 +63,7 @@ static void submit(struct client *c, unsigned i) {
         f->is_out = r == 0;
         if (r < 0 && r != -EAGAIN)
                 part_fail("submit: %s", strerror(-r));
-        if (r < 0)
-                return;
-        c->n_jobs++;
-        atomic_store(&c->slots[i], slot + 1);
+        c->n_jobs += r == 0;
 }
 
 static void check(struct client *c, const struct session_result *result) {
@@ -137,8 +71,6 @@ static void check(struct client *c, const struct session_result *result) {
         struct flight *f = &c->flights[i];
         unsigned long long serial = result->user / WINDOW;
         char text[300];
-        if (result->worker_pid > 0)
-                part_watch_pid((int32_t)result->worker_pid);
         if (!f->is_out || f->serial != serial)
                 part_fail("a second verdict for job %llu", serial);
         f->is_out = false;
@@ -158,10 +90,13 @@ static void check(struct client *c, const struct session_result *result) {
                 part_fail("job %llu: done without a run", serial);
         if (result->state == SLOT_POISONED ? result->verdict.attempts != c->max_attempts : result->state != SLOT_DONE)
                 part_fail("job %llu: %s (attempt %u)", serial, text, result->attempt);
+        if (f->kills && result->state != SLOT_POISONED)
+                part_fail("job %llu kills whoever runs it, and yet: %s", serial, text);
         c->n_done++;
+        c->n_poison += f->kills;
         c->n_retries += result->attempt - 1;
         c->n_poisoned += result->state == SLOT_POISONED;
-        part_waited("job", f->since_ns, event_now_ns());
+        part_waited(f->kills ? "poison" : "job", f->since_ns, event_now_ns());
 }
 
 static void say_counts(struct client *c, uint64_t now_ns) {
@@ -171,20 +106,18 @@ static void say_counts(struct client *c, uint64_t now_ns) {
         part_say("count jobs %llu", (unsigned long long)c->n_done);
         part_say("count retries %llu", (unsigned long long)c->n_retries);
         part_say("count poisoned %llu", (unsigned long long)c->n_poisoned);
-        c->n_done = c->n_retries = c->n_poisoned = 0;
+        part_say("count poison %llu", (unsigned long long)c->n_poison);
+        c->n_done = c->n_retries = c->n_poisoned = c->n_poison = 0;
 }
 
 /* Waits for one verdict, or until `deadline_ns`. */
 static bool collect(struct client *c, uint64_t deadline_ns) {
         struct session_result result;
-        atomic_store(&c->is_waiting, true);
         int r = session_next(c->session, &result, deadline_ns);
-        atomic_store(&c->is_waiting, false);
         if (r < 0 && r != -EINTR)
                 part_fail("session_next: %s", strerror(-r));
         if (r != 1)
                 return false;
-        atomic_store(&c->slots[result.user % WINDOW], 0);
         check(c, &result);
         return true;
 }
@@ -197,8 +130,8 @@ static void run(struct client *c) {
                                 submit(c, i);
                 while (session_in_flight(c->session) > 0 && part_random(&c->random) % 4 > 0)
                         collect(c, event_now_ns() + 1000000000);
-                if (part_random(&c->random) % 4 == 0) { /* workers and clients shall fall asleep */
-                        const struct timespec pause = {.tv_nsec = (long)(part_random(&c->random) % 5000000)};
+                if (part_random(&c->random) % 2 == 0) { /* workers and clients shall fall asleep, others find a CPU */
+                        const struct timespec pause = {.tv_nsec = (long)(part_random(&c->random) % 6000000)};
                         nanosleep(&pause, NULL);
                 }
                 say_counts(c, event_now_ns());
@@ -212,7 +145,7 @@ static void run(struct client *c) {
 int main(int argc, char *argv[]) {
         static struct client c;
         char error[400];
-        if (argc != 6)
+        if (argc != 5)
                 return 2;
         part_init();
         c.max_attempts = (uint32_t)strtoul(argv[2], NULL, 10);
@@ -225,8 +158,6 @@ int main(int argc, char *argv[]) {
         int r = drover_array_open(arena, "runs", sizeof(uint64_t), TORTURE_ELEMENTS, &c.runs);
         if (r < 0)
                 part_fail("runs: %s", strerror(-r));
-        part_watch_pid((int32_t)strtol(argv[5], NULL, 10));
-        part_watch(look, &c);
         part_say("ready");
         run(&c);
         part_end();

@@ -16,6 +16,8 @@ struct torture_job {
         uint32_t element;
         uint32_t busy_ns;
         uint64_t nonce;
+        uint32_t kills; /* != 0: whoever runs it dies */
+        uint32_t reserved;
 };
 
 /* FNV-1a */

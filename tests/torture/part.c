@@ -1,39 +1,17 @@
 /* What the programs of a torture run have in common. They are killed at any time and owe nobody anything: errors end
  * the program, and memory goes with it. */
 #include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "ipc/event.h"
 #include "tests/torture/part.h"
 
 static volatile sig_atomic_t is_over;
-
-enum { WATCHED = 16 };
-
-/* The watching thread's; only `next` and the pids are written by others. */
-static struct {
-        void (*look)(void *user, uint64_t now_ns);
-        void *user;
-        char own[64]; /* the stat file of the thread that is watched */
-        _Atomic int32_t pids[WATCHED];
-        unsigned next;
-        struct {
-                int32_t pid;
-                char state;
-                uint64_t ready_since_ns;
-        } seen[WATCHED + 1]; /* the last: our own */
-} watched;
 
 uint64_t part_random(uint64_t *state) { /* splitmix64 */
         uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
@@ -110,82 +88,6 @@ drover_arena *part_arena(sd_bus *bus, const char *name, uint64_t bytes) {
                 part_fail("arena %s: %s", name, error.message ? error.message : strerror(-r));
         sd_bus_message_unref(reply);
         return arena;
-}
-
-/* The letter of ps(1); 0 = it is gone. */
-static char part_state(const char *path) {
-        char text[128];
-        int fd = open(path, O_RDONLY | O_CLOEXEC);
-        ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-        if (fd >= 0)
-                close(fd);
-        if (n <= 0)
-                return 0;
-        text[n] = 0;
-        const char *end = strrchr(text, ')');
-        return end && end[1] == ' ' ? end[2] : 0;
-}
-
-static void part_look_at(unsigned i, uint64_t now_ns) {
-        char path[64];
-        int32_t pid = i < WATCHED ? atomic_load(&watched.pids[i]) : 1;
-        if (pid != watched.seen[i].pid)
-                watched.seen[i].ready_since_ns = 0;
-        watched.seen[i].pid = pid;
-        snprintf(path, sizeof path, "/proc/%d/stat", pid);
-        watched.seen[i].state = pid == 0 ? 0 : part_state(i < WATCHED ? path : watched.own);
-        uint64_t *since_ns = &watched.seen[i].ready_since_ns;
-        if (*since_ns > 0 && now_ns > *since_ns + PART_STALL_NS)
-                part_say("stall %llu %llu", (unsigned long long)*since_ns, (unsigned long long)now_ns);
-        if (watched.seen[i].state != 'R')
-                *since_ns = 0;
-        else if (*since_ns == 0 || now_ns > *since_ns + PART_STALL_NS)
-                *since_ns = now_ns;
-}
-
-static void *part_look(void *unused) {
-        uint64_t before_ns = event_now_ns();
-        for (;;) {
-                const struct timespec pause = {.tv_nsec = 1000000};
-                nanosleep(&pause, NULL);
-                uint64_t now_ns = event_now_ns();
-                if (now_ns > before_ns + PART_STALL_NS)
-                        part_say("stall %llu %llu", (unsigned long long)before_ns, (unsigned long long)now_ns);
-                for (unsigned i = 0; i <= WATCHED; i++)
-                        part_look_at(i, now_ns);
-                if (watched.look)
-                        watched.look(watched.user, now_ns);
-                before_ns = now_ns;
-        }
-        return NULL;
-}
-
-void part_watch_pid(int32_t pid) {
-        for (unsigned i = 0; i < WATCHED; i++)
-                if (atomic_load_explicit(&watched.pids[i], memory_order_relaxed) == pid)
-                        return;
-        atomic_store(&watched.pids[watched.next++ % WATCHED], pid);
-}
-
-void part_count_watched(unsigned *ret_alive, unsigned *ret_awake) {
-        *ret_alive = *ret_awake = 0;
-        for (unsigned i = 0; i < WATCHED; i++) {
-                char state = watched.seen[i].state;
-                *ret_alive += state != 0 && state != 'Z' && state != 'X';
-                *ret_awake += state == 'R' || state == 'D';
-        }
-}
-
-bool part_is_asleep(void) { return watched.seen[WATCHED].state == 'S'; }
-
-void part_watch(void (*look)(void *user, uint64_t now_ns), void *user) {
-        watched.look = look;
-        watched.user = user;
-        snprintf(watched.own, sizeof watched.own, "/proc/self/task/%d/stat", (int)syscall(SYS_gettid));
-        pthread_t thread;
-        int r = pthread_create(&thread, NULL, part_look, NULL);
-        if (r != 0)
-                part_fail("pthread_create: %s", strerror(r));
 }
 
 static void on_term(int signal) { is_over = 1; }

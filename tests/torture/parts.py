@@ -1,8 +1,8 @@
 """The programs of a torture run as Python sees them: what they said, and which of the long waits they had are somebody's fault.
 
-A wait is excused while something that the run itself did stood in its way: a worker or client that was stopped, no spawner,
-a machine that had no CPU to give (all programs measure that all the time). What is left counts from the last death before
-its end: that is the time that somebody was left waiting past a death.
+From a wait is taken exactly the time in which somebody that could have ended it, or the waiter itself, was stopped by the
+run, or was ready and had no CPU (the sampler reads that from the kernel's books), or in which there was no spawner. What is
+left counts from the last death that the wait can have suffered from: that is how long somebody was left waiting past it.
 """
 
 import collections
@@ -16,16 +16,17 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from harness import BUILD  # noqa: E402
 
 NS = 1000000000
-ASLEEP_NS = 15000000  # beside work, and nobody even ready to run: told in pieces of 20 ms, and no matter of patience
+EVERYBODY = ("machine", "droverd", "drover-spawn")
+STALL_NS = 8000000  # of a waker between publishing and waking: less than what a watched wait waits for it
 
 
 class Part:
     """One program, and a thread that listens to it."""
 
-    def __init__(self, record, name, words, env):
-        self.name, self.record = name, record
+    def __init__(self, record, name, words, env, pool=None):
+        self.name, self.record, self.pool = name, record, pool
         self.process = subprocess.Popen([f"{BUILD}/tests/torture/torture-{name}", *map(str, words)], env=env, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, text=True, errors="replace")
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
         self.is_ready = threading.Event()
         self.was_killed = False
         self.listener = threading.Thread(target=self.listen, daemon=True)
@@ -35,12 +36,20 @@ class Part:
     def pid(self):
         return self.process.pid
 
+    @property
+    def group(self):
+        """Whose stops and delays are its own: sharers wait for each other, clients for their pool."""
+        return "sharer" if self.name == "sharer" else f"{self.name} {self.pid}"
+
+    def concerns(self):
+        return {self.group, self.pool, *EVERYBODY}
+
     def listen(self):
         for line in self.process.stdout:
             kind, _, rest = line.rstrip("\n").partition(" ")
             if kind == "ready":
                 self.is_ready.set()
-            elif not self.record.take(kind, rest, f"{self.name} {self.pid}"):
+            elif not self.record.take(kind, rest, self):
                 self.record.fail(f"{self.name} {self.pid} said: {line.strip()}")
         self.process.stdout.close()
         self.is_ready.set()
@@ -57,6 +66,19 @@ class Part:
         return code
 
 
+Slow = collections.namedtuple("Slow", "what since until who concerns")
+Judged = collections.namedtuple("Judged", "n_past_death n_judged excused longest longest_text")
+
+
+def group_of(name, pid):
+    """Of a process's name, as ps shows it: the pool of a worker or template, …"""
+    if name.startswith(("drw:", "drt:")):
+        return name[4:]
+    if name.startswith("torture-"):
+        return "sharer" if name == "torture-sharer" else f"{name[8:]} {pid}"
+    return name
+
+
 class Record:
     """Everything that was said and done, and the judgement of it."""
 
@@ -64,19 +86,23 @@ class Record:
         self.clock = clock
         self.start = clock()
         self.lock = threading.Lock()
-        self.failures, self.slow, self.windows, self.deaths, self.runs = [], [], [], [], []
+        self.failures, self.slow, self.rescued, self.runs = [], [], [], []
+        self.deaths = collections.defaultdict(list)   # group -> when
+        self.windows = collections.defaultdict(list)  # group -> (since, until, why)
         self.spawner_deaths = []  # (killed, all workers new): nobody's attempt
         self.counts = collections.Counter()
 
-    def take(self, kind, rest, who):
-        words = rest.split()
+    def take(self, kind, rest, part):
+        words, who = rest.split(), f"{part.name} {part.pid}"
         with self.lock:
             if kind == "fail":
                 self.failures.append((self.clock(), f"{who}: {rest}"))
             elif kind == "slow":
-                self.slow.append((words[0], int(words[1]), int(words[2]), " ".join([who] + words[3:])))
-            elif kind == "stall":
-                self.windows.append((int(words[0]), int(words[1])))
+                self.slow.append(Slow(words[0], int(words[1]), int(words[2]), who, part.concerns()))
+            elif kind == "rescued":
+                self.rescued.append((words[0], int(words[1]), int(words[2]), who))
+            elif kind == "delay":
+                self.windows[group_of(words[0], words[1])].append((int(words[2]), int(words[3]), "no CPU"))
             elif kind == "runs":
                 self.runs.append((int(words[0]), int(words[1]), int(words[2]), int(words[3]), who))
             elif kind == "count":
@@ -89,38 +115,69 @@ class Record:
         with self.lock:
             self.failures.append((self.clock(), text))
 
-    def death(self, when):
+    def death(self, group, when):
         with self.lock:
-            self.deaths.append(when)
+            self.deaths[group].append(when)
 
-    def excuse(self, since, until):
+    def excuse(self, group, since, until, why):
         with self.lock:
-            self.windows.append((since, until))
+            self.windows[group].append((since, until, why))
+
+    def left_of(self, since, until, concerns):
+        """(ns of [since, until] outside of all windows, reason -> ns of the windows' part)"""
+        windows = sorted((max(a, since), min(b, until), why) for group in concerns for a, b, why in self.windows.get(group, ())
+                         if a < until and b > since)
+        left, at, why_ns = 0, since, collections.Counter()
+        for a, b, why in windows:
+            if a > at:
+                left += a - at
+            if b > at:
+                why_ns[why] += b - max(a, at)
+                at = b
+        return left + max(0, until - at), why_ns
 
     def judge(self, limit_ns):
-        """Longest wait past a death in ns, how many waits lasted too long, and how many were excused; the former are failures."""
-        longest, n_bad, n_excused = 0, 0, 0
-        for what, since, until, who in self.slow:
-            died = max((d for d in self.deaths if since <= d <= until), default=None)
-            begin, bare = max(since, died or 0), until
-            for a, b in sorted(self.windows):
-                if a < bare and b > begin:  # only what came after the last excuse counts
-                    begin = min(max(begin, b), bare)
-            left = bare - begin
-            if left < until - max(since, died or 0):
-                n_excused += 1
-            if died:
-                longest = max(longest, left)
-            if left > (ASLEEP_NS if what.endswith("asleep") else limit_ns):
-                n_bad += 1
-                self.failures.append((until, f"{who}: {what} waited {(until - since) / 1e6:.0f} ms, {left / 1e6:.0f} ms of them "
-                                             f"{'past a death' if died else 'for no reason'}"))
-        return longest, n_bad, n_excused
+        """Judges all slow waits; those that lasted too long are failures. Excused: too long, but for what was taken away."""
+        n_past_death, excused, longest, longest_text = 0, collections.Counter(), 0, ""
+        for s in self.slow:
+            limit = limit_ns * 3 if s.what == "poison" else limit_ns  # three deaths of its own
+            died = max((d for group in s.concerns for d in self.deaths.get(group, ()) if s.since <= d <= s.until), default=None)
+            begin = max(s.since, died or 0)
+            left, why_ns = self.left_of(begin, s.until, s.concerns)
+            n_past_death += died is not None
+            text = f"{s.who}: {s.what} waited {(s.until - s.since) / 1e6:.0f} ms, {left / 1e6:.0f} ms of them " \
+                   f"{'past a death' if died else 'for no reason'} (" \
+                   f"{', '.join(f'{why} {ns / 1e6:.0f} ms' for why, ns in why_ns.items()) or 'nothing taken away'})"
+            if left > limit:
+                self.failures.append((s.until, text))
+            elif s.until - begin > limit:
+                excused[why_ns.most_common(1)[0][0]] += 1
+            if died and s.what != "poison" and left > longest:
+                longest, longest_text = left, text
+        return Judged(n_past_death, len(self.slow) - sum(excused.values()), excused, longest, longest_text)
+
+    def judge_rescued(self):
+        """Wake-ups that nobody gave: (failures, those in a window in which whoever owed it stood still)."""
+        n_bad, n_apart = 0, 0
+        stalls = [(a, b) for rows in self.windows.values() for a, b, why in rows if why != "no CPU" or b - a > STALL_NS]
+        for what, since, until, who in self.rescued:
+            if any(a < until and b > since - STALL_NS for a, b in stalls):
+                n_apart += 1
+                continue
+            n_bad += 1
+            self.failures.append((until, f"{who}: {what}: a wake-up was lost; the wait was {(until - since) / 1e6:.0f} ms beside its "
+                                         "reason to end"))
+        return n_bad, n_apart
 
     def judge_runs(self):
+        """How many jobs ran again because the spawner died; any other that ran more often than it had attempts is a failure."""
+        n_excused = 0
         for n, job, since, until, who in self.runs:
             if n > sum(since <= b and a <= until for a, b in self.spawner_deaths):
                 self.failures.append((until, f"{who}: job {job} ran {n} times more often than it had attempts"))
+            else:
+                n_excused += 1
+        return n_excused
 
     def report_failures(self):
         for when, text in sorted(self.failures)[:20]:

@@ -197,7 +197,7 @@ static void run(struct sharer *s) {
                         s->n_dead_owners = 0;
                 }
                 if (s->n_calls % REST_EVERY == 0) { /* others shall find a CPU, too */
-                        const struct timespec rest = {.tv_nsec = (long)(part_random(&s->random) % 500000)};
+                        const struct timespec rest = {.tv_nsec = (long)(part_random(&s->random) % 1500000)};
                         nanosleep(&rest, NULL);
                 }
         }
@@ -240,7 +240,6 @@ int main(int argc, char *argv[]) {
         s.next_item = (uint32_t)strtoul(argv[1], NULL, 10) * SHARER_ITEMS_EACH % SHARER_ITEMS;
         s.end_item = s.next_item + SHARER_ITEMS_EACH;
         s.random = strtoull(argv[2], NULL, 10);
-        part_watch(NULL, NULL);
         part_say("ready");
         run(&s);
         part_end();
