@@ -122,6 +122,7 @@ static bool queue_lease_returned(struct drover_queue *q, uint32_t *ret_cell) {
                         best_word = word;
                 }
                 if (best == q->n_cells) {
+                        KILL_POINT("queue-scanned");
                         if (hint & 1)
                                 atomic_compare_exchange_strong(&q->shared->returned, &hint, hint & ~1u);
                         return false;
@@ -170,8 +171,10 @@ static int queue_lease_next(struct drover_queue *q, uint32_t *ret_cell) {
                         *ret_cell = cell;
                         r = 0;
                 }
-                if (ahead == 0 && cell_state(word) == CELL_WRITING)
+                if (ahead == 0 && cell_state(word) == CELL_WRITING) {
                         is_blocked = true;
+                        KILL_POINT("queue-passed");
+                }
                 at = ahead == 0 ? queue_next(at) : (cell_position(word) - q->n_cells + 1) & CELL_POSITION_MASK;
                 if (!is_blocked)
                         head = at;

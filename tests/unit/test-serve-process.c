@@ -149,6 +149,26 @@ static void urgent_first_but_nobody_starves(void **state) {
         finish(&t, pid, 0);
 }
 
+/* Two jobs may have been worth one wake-up: whoever claims the first wakes somebody for the second. */
+static void the_baton_is_passed_before_the_job_runs(void **state) {
+        enum { SLEEPER = 200 };
+        struct trial t;
+        pid_t pid = start(&t, "sleep");
+        submit(&t, 0, "sleep", "ms", 300, 1); /* keeps it busy meanwhile */
+        await(is_running(&t, 0));
+        submit(&t, 1, "sleep", "ms", 60000, 1);
+        submit(&t, 2, "sleep", "ms", 0, 1);
+        uint32_t seq = bell_sleep_begin(t.bell, SLEEPER); /* after both rings: nobody else will wake it */
+        await(is_running(&t, 1));
+        await(atomic_load(&t.bell->seq) != seq);
+        assert_true(is_running(&t, 1));
+        bell_sleep_end(t.bell, SLEEPER);
+        assert_int_equal(slot_state(channel_word(&t.channel, 2)), SLOT_QUEUED);
+        kill(pid, SIGKILL);
+        host_fixture_reap(pid);
+        trial_deinit(&t);
+}
+
 static void a_judged_worker_claims_nothing_more(void **state) {
         struct trial t;
         pid_t pid = start(&t, "sleep");
@@ -249,6 +269,7 @@ int main(void) {
                 cmocka_unit_test(soft_limit_is_told_from_cancel),
                 cmocka_unit_test(who_ignores_cancel_still_finishes),
                 cmocka_unit_test(urgent_first_but_nobody_starves),
+                cmocka_unit_test(the_baton_is_passed_before_the_job_runs),
                 cmocka_unit_test(a_judged_worker_claims_nothing_more),
                 cmocka_unit_test(nonsense_in_a_job_fails_that_job),
                 cmocka_unit_test(retire_waits_for_the_job_in_hand),

@@ -1,0 +1,101 @@
+/* A consumer of the leased queue is overtaken at one place: what the others do meanwhile happens inside kill_point(), so
+ * each order of steps comes about every time. */
+#include "tests/unit/sync-fixture.h"
+
+#include "ipc/kill-point.h"
+#include "ipc/sync/queue.h"
+
+static struct {
+        const char *place;
+        void (*meanwhile)(drover_queue *q, uint32_t cell);
+        drover_queue *queue;
+        uint32_t cell;
+} plan;
+
+void kill_point(const char *name) {
+        if (!plan.place || strcmp(plan.place, name) != 0)
+                return;
+        plan.place = NULL; /* what it does has such places too */
+        plan.meanwhile(plan.queue, plan.cell);
+}
+
+static drover_queue *queue_of(drover_arena *arena) {
+        drover_queue *q;
+        assert_int_equal(drover_queue_open(arena, "queue", 8, 8, DROVER_QUEUE_FIFO, &q), 0);
+        return q;
+}
+
+static void assert_gets(drover_queue *q, const char *text) {
+        char item[8];
+        size_t bytes;
+        assert_int_equal(drover_queue_get(q, item, sizeof item, &bytes, 0), 0);
+        assert_int_equal(bytes, strlen(text) + 1);
+        assert_string_equal(item, text);
+}
+
+/* The second half of drover_queue_put. */
+static void publish(drover_queue *q, uint32_t cell, const char *text) {
+        uint64_t word = queue_word(q, cell);
+        memcpy(queue_item(q, cell), text, strlen(text) + 1);
+        atomic_store(&q->meta[cell], strlen(text) + 1);
+        assert_true(queue_cas(q, cell, word, CELL_WORD(CELL_QUEUED, 0, cell_position(word))));
+}
+
+static void publish_and_put_another(drover_queue *q, uint32_t cell) {
+        publish(q, cell, "first");
+        assert_int_equal(drover_queue_put(q, "second", 7, 0), 0);
+}
+
+/* The consumer has passed a cell that was being written; before it looks at the next, its producer publishes it and puts
+ * another. */
+static void test_a_later_item_never_overtakes(void **state) {
+        drover_arena *arena = fixture_arena(1 << 16);
+        drover_queue *q = queue_of(arena);
+        uint32_t cell;
+        assert_int_equal(queue_claim(q, &cell), 0);
+        plan.queue = q;
+        plan.cell = cell;
+        plan.meanwhile = publish_and_put_another;
+        plan.place = "queue-passed";
+        assert_gets(q, "first");
+        assert_null(plan.place);
+        assert_gets(q, "second");
+        drover_queue_free(q);
+        drover_arena_free(arena);
+}
+
+static void return_it(drover_queue *q, uint32_t cell) {
+        assert_true(queue_end_lease(q, cell, CELL_RETURNED));
+        queue_mark_returned(q->shared);
+}
+
+/* The consumer has looked for returned items in vain; before it takes the mark away, one is returned. */
+static void test_a_return_during_a_vain_scan_is_found(void **state) {
+        drover_arena *arena = fixture_arena(1 << 16);
+        drover_queue *q = queue_of(arena);
+        char item[8];
+        size_t bytes;
+        uint32_t cell;
+        assert_int_equal(drover_queue_put(q, "only", 5, 0), 0);
+        assert_int_equal(queue_lease(q, &cell), 0);
+        queue_mark_returned(q->shared); /* for nothing */
+        plan.queue = q;
+        plan.cell = cell;
+        plan.meanwhile = return_it;
+        plan.place = "queue-scanned";
+        int r = drover_queue_get(q, item, sizeof item, &bytes, 0);
+        assert_null(plan.place);
+        assert_true(r == 0 || r == -EAGAIN);
+        if (r == -EAGAIN) /* it had looked before; but the next one must look again */
+                assert_gets(q, "only");
+        drover_queue_free(q);
+        drover_arena_free(arena);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_a_later_item_never_overtakes),
+                cmocka_unit_test(test_a_return_during_a_vain_scan_is_found),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
