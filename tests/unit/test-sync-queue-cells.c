@@ -1,5 +1,5 @@
-/* A consumer of the leased queue is overtaken at one place: what the others do meanwhile happens inside kill_point(), so
- * each order of steps comes about every time. */
+/* A consumer of the leased queue is overtaken at one place: what the others do meanwhile happens inside kill_point(),
+ * so each order of steps comes about every time. */
 #include "tests/unit/sync-fixture.h"
 
 #include "ipc/kill-point.h"
@@ -46,8 +46,8 @@ static void publish_and_put_another(drover_queue *q, uint32_t cell) {
         assert_int_equal(drover_queue_put(q, "second", 7, 0), 0);
 }
 
-/* The consumer has passed a cell that was being written; before it looks at the next, its producer publishes it and puts
- * another. */
+/* The consumer has passed a cell that was being written; before it looks at the next, its producer publishes it and
+ * puts another. */
 static void test_a_later_item_never_overtakes(void **state) {
         drover_arena *arena = fixture_arena(1 << 16);
         drover_queue *q = queue_of(arena);
