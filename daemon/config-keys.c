@@ -142,6 +142,19 @@ static int parse_limit(const struct config_key *k, void *field, const char *valu
         return 0;
 }
 
+/* A size; 0 and infinity both mean none. */
+static int parse_bytes(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes) {
+        uint64_t n;
+        int r;
+
+        r = value_parse_size(value, &n);
+        if (r < 0 || (n != 0 && n != VALUE_INFINITY && (n < k->minimum || n > k->maximum)))
+                return fail(error, error_bytes, "%s=%s: not a size of %ju bytes at least (like 512M or infinity)",
+                            k->name, value, (uintmax_t)k->minimum);
+        *(uint64_t *)field = n == VALUE_INFINITY ? 0 : n;
+        return 0;
+}
+
 static int parse_span(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes) {
         uint64_t ns;
 
@@ -251,8 +264,8 @@ const struct config_key config_keys[] = {
         {"Pool", "StartMethod", parse_start_method, FIELD(start_method)},
         {"Pool", "Model", .only = "process"},
         {"Pool", "Workers", parse_workers, FIELD(n_workers), 1, LAYOUT_MAX_WORKERS},
-        {"Pool", "MinWorkers"},
-        {"Pool", "MaxWorkers"},
+        {"Pool", "MinWorkers", parse_count, FIELD(min_workers), 0, LAYOUT_MAX_WORKERS},
+        {"Pool", "MaxWorkers", parse_count, FIELD(max_workers), 1, LAYOUT_MAX_WORKERS},
         {"Pool", "Threads"},
         {"Pool", "Fibers"},
         {"Pool", "Hooks"},
@@ -274,9 +287,9 @@ const struct config_key config_keys[] = {
         {"Job", "RetryMaxDelay"},
         {"Job", "ResultTTL", parse_span, FIELD(result_ttl_ns), 0, SECONDS(30 * 86400)},
 
-        {"Worker", "MaxJobs"},
-        {"Worker", "RecycleMemory"},
-        {"Worker", "MaxAge"},
+        {"Worker", "MaxJobs", parse_count, FIELD(max_jobs), 0, UINT32_MAX},
+        {"Worker", "RecycleMemory", parse_bytes, FIELD(recycle_bytes), 1 << 20, INT64_MAX},
+        {"Worker", "MaxAge", parse_limit, FIELD(max_age_ns), 0, YEARS_100},
         {"Worker", "RestartSec", parse_span, FIELD(restart_ns), 0, SECONDS(86400)},
         {"Worker", "RestartMaxDelaySec", parse_span, FIELD(restart_max_ns), 0, SECONDS(86400)},
         {"Worker", "StartLimitBurst", parse_count, FIELD(start_limit_burst), 1, 1000},

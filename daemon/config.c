@@ -18,6 +18,8 @@ void pool_config_defaults(struct pool_config *c) {
 
         *c = (struct pool_config){
                 .start_method = START_FORKSERVER,
+                .min_workers = POOL_WORKERS_UNSET,
+                .max_workers = POOL_WORKERS_UNSET,
                 .n_slots = 1024,
                 .slot_bytes = 4096,
                 .max_attempts = 3,
@@ -52,6 +54,12 @@ int pool_config_check(const struct pool_config *c, char *error, size_t error_byt
                 snprintf(error, error_bytes, "Plugin= is missing in pool %s", c->name);
                 return -EINVAL;
         }
+        if (pool_config_min_workers(c) > pool_config_max_workers(c)) {
+                snprintf(error, error_bytes, "MinWorkers=%u is more than %s=%u in pool %s", c->min_workers,
+                         c->max_workers == POOL_WORKERS_UNSET ? "Workers" : "MaxWorkers", pool_config_max_workers(c),
+                         c->name);
+                return -EINVAL;
+        }
         if (c->hard_timeout_ns && c->soft_timeout_ns > c->hard_timeout_ns) {
                 snprintf(error, error_bytes, "SoftTimeout= is longer than HardTimeout= in pool %s", c->name);
                 return -EINVAL;
@@ -61,6 +69,16 @@ int pool_config_check(const struct pool_config *c, char *error, size_t error_byt
                 return -EINVAL;
         }
         return 0;
+}
+
+uint32_t pool_config_max_workers(const struct pool_config *c) {
+        return c->max_workers == POOL_WORKERS_UNSET ? c->n_workers : c->max_workers;
+}
+
+uint32_t pool_config_min_workers(const struct pool_config *c) {
+        if (c->min_workers != POOL_WORKERS_UNSET)
+                return c->min_workers;
+        return c->max_workers == POOL_WORKERS_UNSET ? c->n_workers : 1;
 }
 
 bool pool_name_is_valid(const char *name) {

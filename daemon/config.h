@@ -8,6 +8,7 @@
 #include "ipc/wire.h"
 
 enum { POOL_NAME_MAX = 64 }; /* [A-Za-z0-9_.-]{1,64} */
+#define POOL_WORKERS_UNSET UINT32_MAX
 
 enum pool_guarantee { GUARANTEE_AT_LEAST_ONCE, GUARANTEE_AT_MOST_ONCE };
 
@@ -17,6 +18,7 @@ struct pool_config {
         char where_plugin[256]; /* "FILE:LINE" of Plugin=, or "" when set over the bus: for messages */
         enum start_method start_method;
         uint32_t n_workers; /* resolved: auto = CPUs in the affinity mask */
+        uint32_t min_workers, max_workers; /* POOL_WORKERS_UNSET: see pool_config_min_workers */
         uint32_t n_slots, slot_bytes;
         uint32_t max_attempts;
         enum pool_guarantee guarantee;
@@ -25,6 +27,8 @@ struct pool_config {
         uint64_t restart_ns, restart_max_ns, start_limit_interval_ns;
         uint32_t start_limit_burst;
         uint64_t timeout_stop_ns, kill_grace_ns;
+        uint32_t max_jobs;                   /* 0 = none, as the next two */
+        uint64_t recycle_bytes, max_age_ns;
         char environment[WIRE_ENVIRONMENT]; /* NAME=value, 0-separated, ended by an empty one */
 };
 
@@ -34,6 +38,9 @@ void pool_config_defaults(struct pool_config *c);
 int pool_config_set(struct pool_config *c, const char *section, const char *key, const char *value, char *error, size_t error_bytes);
 /* What only the whole shows (Plugin= missing, SoftTimeout= over HardTimeout= …). -EINVAL with `error`. */
 int pool_config_check(const struct pool_config *c, char *error, size_t error_bytes);
+/* MaxWorkers=, else Workers=; MinWorkers=, else 1 under a MaxWorkers=, else Workers=. */
+uint32_t pool_config_max_workers(const struct pool_config *c);
+uint32_t pool_config_min_workers(const struct pool_config *c);
 bool pool_name_is_valid(const char *name);
 /* "" when equal, else the names of the settings that differ, comma-separated. */
 void pool_config_differences(const struct pool_config *a, const struct pool_config *b, char *text, size_t text_bytes);

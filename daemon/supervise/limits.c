@@ -2,12 +2,12 @@
  *
  * The broker is not told of claims. The first claim after a quiet spell finds `armed` = 0, sets it and rings; from then
  * on this tick looks at every worker's run record a few times per smallest limit (1–100 ms), stamps a start when it
- * changed, and acts when a limit passed: soft = CANCEL flag, hard = verdict first, then the kill. A worker that is past its
- * soft limit and waits in an arena may be part of a cycle: that is looked for on each tick. After a second without
+ * changed, and acts when a limit passed: soft = CANCEL flag, hard = verdict first, then the kill. A worker that is past
+ * its soft limit and waits in an arena may be part of a cycle: that is looked for on each tick. After a second without
  * work it disarms, so an idle pool costs nothing. Precision: limit + one tick.
  *
- * Disarming: armed = 0, then look at the claims once more. A worker writes claims, then reads armed; one of the two sees
- * the other (both seq_cst), so no job runs unwatched. */
+ * Disarming: armed = 0, then look at the claims once more. A worker writes claims, then reads armed; one of the two
+ * sees the other (both seq_cst), so no job runs unwatched. */
 #include "daemon/supervise/limits.h"
 
 #include "daemon/supervise/supervisor-internal.h"
@@ -94,16 +94,20 @@ static bool limits_disarm(struct pool *p) {
 }
 
 static uint64_t limits_next_tick(const struct pool *p, const struct limits_look *l) {
-        uint64_t smallest = limits_smaller(l->smallest, limits_smaller(p->config.soft_timeout_ns, p->config.hard_timeout_ns));
+        uint64_t smallest =
+                limits_smaller(l->smallest, limits_smaller(p->config.soft_timeout_ns, p->config.hard_timeout_ns));
         uint64_t tick = smallest ? smallest / 4 : LIMITS_MAX_TICK_NS;
+        if (pool_may_grow(p))
+                tick = limits_smaller(tick, SCALE_LOOK_NS);
         if (l->next)
                 tick = limits_smaller(tick, l->next > l->now ? l->next - l->now : LIMITS_MIN_TICK_NS);
         tick = tick < LIMITS_MIN_TICK_NS ? LIMITS_MIN_TICK_NS : tick > LIMITS_MAX_TICK_NS ? LIMITS_MAX_TICK_NS : tick;
         return l->now + tick;
 }
 
-static void limits_on_tick(struct loop_timer *t) {
-        struct pool *p = t->user;
+static void limits_on_tick(struct loop_timer *t);
+
+static void limits_look(struct pool *p) {
         struct limits_look look = {.now = event_now_ns()};
         for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
                 if (p->workers[i] && p->workers[i]->phase >= PHASE_READY)
@@ -119,11 +123,19 @@ static void limits_on_tick(struct loop_timer *t) {
         loop_timer_set(p->supervisor->loop, &p->tick_timer, limits_next_tick(p, &look), limits_on_tick, p);
 }
 
+static void limits_on_tick(struct loop_timer *t) {
+        struct pool *p = t->user;
+        limits_look(p);
+        bool is_scaled = pool_scale(p), is_due = pool_look_at_memory(p);
+        if (is_scaled || is_due)
+                pool_settle(p);
+}
+
 void limits_wake(struct pool *p) {
         if (p->tick_timer.heap_index)
                 return;
         p->busy_ns = event_now_ns();
-        limits_on_tick((struct loop_timer[]){{.user = p}});
+        limits_look(p);
 }
 
 void limits_stop(struct pool *p) { loop_timer_stop(&p->tick_timer); }

@@ -26,6 +26,8 @@ static void pool_on_doorbell(struct loop_poll *poll, uint32_t revents) {
                         bell_pass_on(p->bells[i].memory, &(struct bell_memo){0}); /* rung in the old mode: pass it on */
         if (pool_is_over(p) && pool_count_workers(p) == 0)
                 pool_cancel_queued(p); /* pushed while we closed */
+        pool_scale(p);
+        pool_settle(p); /* also rung by workers that are about to be used up */
 }
 
 int pool_memory_new(struct pool *p) {
@@ -174,7 +176,7 @@ void pool_channel_collect(struct pool_channel *c) {
         pool_channel_free(c);
 }
 
-static bool pool_serves(const struct pool *p) { return !p->is_paused && pool_count_ready(p) > 0; }
+static bool pool_serves(const struct pool *p) { return !p->is_paused && pool_count_serving(p) > 0; }
 
 void pool_update_bells(struct pool *p) {
         enum bell_mode mode = pool_serves(p) ? BELL_FUTEX : BELL_BROKER;
@@ -197,7 +199,8 @@ void pool_close_channels(struct pool *p, bool is_closed) {
                         atomic_store(&p->channels[i]->channel.head->closed, is_closed ? CHANNEL_CLOSED : CHANNEL_OPEN);
 }
 
-void pool_cancel_queued(struct pool *p) {
+uint32_t pool_cancel_queued(struct pool *p) {
+        uint32_t n = 0;
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++) {
                 struct pool_channel *c = p->channels[i];
                 if (!c)
@@ -209,8 +212,10 @@ void pool_cancel_queued(struct pool *p) {
                                 continue;
                         channel_announce(&c->channel, slot, c->done_fd);
                         pool_count_verdict(p, SLOT_CANCELLED);
+                        n++;
                 }
         }
+        return n;
 }
 
 void pool_count_jobs(const struct pool *p, uint32_t *ret_queued, uint32_t *ret_running) {

@@ -5,6 +5,7 @@
 #include <sys/queue.h>
 
 #include "daemon/supervise/restart.h"
+#include "daemon/supervise/scale.h"
 #include "daemon/supervise/supervisor.h"
 #include "ipc/channel.h"
 
@@ -43,6 +44,7 @@ struct pool {
         /* what is wanted */
         bool is_wanted, is_paused, is_draining, is_removed;
         bool is_refused; /* until ResetFailed, Start or Reload */
+        struct scale scale;
 
         /* what is */
         enum pool_state state;
@@ -64,7 +66,10 @@ struct pool {
         struct pool_channel *channels[LAYOUT_MAX_CHANNELS];
         struct worker *workers[LAYOUT_MAX_WORKERS]; /* by index; NULL = free */
         struct restart restart;
-        struct loop_timer restart_timer, drain_timer;
+        struct loop_timer restart_timer, drain_timer, scale_timer, age_timer, nobody_timer;
+        uint64_t nobody_ns;      /* since when no worker is ready though some are wanted; 0 = some are */
+        uint64_t scale_claims;   /* pool-scale.c: claims seen at the last look */
+        uint64_t memory_look_ns; /* pool-recycle.c: when it was looked at */
         uint64_t drain_deadline_ns; /* 0 = none; past it what is left is cancelled */
         struct loop_timer tick_timer; /* limits.c */
         uint64_t busy_ns;             /* limits.c: when work was last seen */
@@ -86,23 +91,16 @@ struct pool *pool_free(struct pool *p); /* no worker may be left */
 
 void pool_set_problem(struct pool *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void pool_refuse(struct pool *p, const char *text); /* permanent failure: workers end, state REFUSED */
-void pool_end(struct pool *p, uint64_t deadline_ns); /* drains until the deadline, then ends what is left (shutdown) */
-void pool_remove(struct pool *p);
 /* Brings what is towards what is wanted: loads, starts, retires; then tells the state. Call after any change. */
 void pool_settle(struct pool *p);
 
 /* The spawner's answers and the workers' lives. */
 void pool_on_spawner_up(struct pool *p);
 void pool_on_spawner_lost(struct pool *p); /* its workers hear of it themselves */
-void pool_on_loaded(struct pool *p, const struct spawn_event *e);
-void pool_on_worker_ready(struct pool *p, struct worker *w);
-void pool_on_worker_gone(struct pool *p, struct worker *w, enum death_reason reason, bool had_job);
-void pool_on_template(struct pool *p, const struct spawn_event *e);
-void pool_note_failure(struct pool *p); /* the next start waits: restart.h */
 
 bool pool_accepts(const struct pool *p);
 bool pool_is_over(const struct pool *p); /* stopped, refused or removed: what is queued will never run */
-uint32_t pool_count_ready(const struct pool *p);
+uint32_t pool_count_ready(const struct pool *p); /* also those that stand by */
 uint32_t pool_count_workers(const struct pool *p);
 uint32_t pool_max_attempts(const struct pool *p, const struct layout_job *line, bool *ret_is_once);
 void pool_add_verdicts(struct pool *p, enum slot_state verdict, uint64_t n);
@@ -110,6 +108,47 @@ static inline void pool_count_verdict(struct pool *p, enum slot_state verdict) {
 
 /* A worker at this index is about to claim: pool-latency.c */
 void pool_latency_begin(struct pool *p, uint32_t index);
+
+void pool_stop_timers(struct pool *p); /* what only a pool that is wanted needs */
+
+/* ---- the plugin files: pool-generations.c ---- */
+
+void pool_load(struct pool *p);
+void pool_forget_old_generation(struct pool *p);
+void pool_forget_generations(struct pool *p);
+void pool_set_file_problem(struct pool *p, const char *text);
+bool pool_roll_back(struct pool *p); /* the new plugin file cannot run at all: back to the one that does, if there is one */
+void pool_on_loaded(struct pool *p, const struct spawn_event *e);
+void pool_on_template(struct pool *p, const struct spawn_event *e);
+
+/* ---- as many workers as are wanted: pool-strength.c ---- */
+
+void pool_settle_strength(struct pool *p);
+void pool_retire_all(struct pool *p, enum death_reason why, uint64_t grace_ns);
+uint32_t pool_count_serving(const struct pool *p);
+bool pool_is_without_workers(const struct pool *p); /* for so long that it is to be told */
+void pool_note_failure(struct pool *p);             /* the next start waits: restart.h */
+void pool_on_worker_ready(struct pool *p, struct worker *w);
+void pool_on_worker_gone(struct pool *p, struct worker *w, const struct death *d, bool had_job);
+
+/* ---- how many: pool-scale.c ---- */
+
+uint32_t pool_min_workers(const struct pool *p);
+uint32_t pool_max_workers(const struct pool *p);
+uint32_t pool_wanted_workers(const struct pool *p);
+bool pool_may_grow(const struct pool *p);
+bool pool_scale(struct pool *p); /* looks at the load; true: another number is wanted, settle */
+void pool_scale_arm(struct pool *p);
+
+/* ---- which are worn: pool-recycle.c ---- */
+
+void pool_check_ages(struct pool *p);
+bool pool_look_at_memory(struct pool *p); /* true: somebody is due, settle */
+
+/* ---- verbs: pool-verbs.c; more in supervisor.h ---- */
+
+void pool_end(struct pool *p, uint64_t deadline_ns); /* drains until the deadline, then ends what is left (shutdown) */
+void pool_remove(struct pool *p);
 
 /* ---- channels and bells: pool-channels.c ---- */
 
@@ -125,4 +164,4 @@ struct pool_channel *pool_channel_at(const struct pool *p, uint32_t index);
 void pool_update_bells(struct pool *p);                /* mode by state: FUTEX only while somebody can serve */
 void pool_broadcast(struct pool *p);
 void pool_close_channels(struct pool *p, bool is_closed);
-void pool_cancel_queued(struct pool *p);
+uint32_t pool_cancel_queued(struct pool *p); /* returns how many */

@@ -30,6 +30,10 @@ void restart_note_failure(struct restart *r, const struct restart_policy *p, uin
         r->not_before_ns = now_ns + restart_jitter(r, delay);
 }
 
+void restart_note_loss(struct restart *r, uint64_t delay_ns, uint64_t now_ns) {
+        r->not_before_ns = now_ns + restart_jitter(r, delay_ns);
+}
+
 void restart_note_healthy(struct restart *r) {
         r->n_failures = 0;
         r->n_in_interval = 0;

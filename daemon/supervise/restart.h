@@ -23,6 +23,8 @@ void restart_init(struct restart *r, uint64_t seed);
 /* A death before READY or while idle: sets not_before_ns. Delay = RestartSec × 2^failures, capped, ± 25 % jitter;
  * a degraded pool tries every RestartMaxDelaySec. */
 void restart_note_failure(struct restart *r, const struct restart_policy *p, uint64_t now_ns);
+/* A worker that was fine is gone: the next one waits RestartSec=, and nothing is counted. */
+void restart_note_loss(struct restart *r, uint64_t delay_ns, uint64_t now_ns);
 /* A worker became ready: the row ends once it has lived an interval (told again by the caller then). */
 void restart_note_healthy(struct restart *r);
 void restart_reset(struct restart *r); /* ResetFailed */

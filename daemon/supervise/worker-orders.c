@@ -87,6 +87,7 @@ void worker_command(struct worker *w) {
         uint32_t command = w->phase == PHASE_STOPPING ? WORKER_RETIRE
                            : w->phase != PHASE_READY  ? WORKER_WAIT
                            : w->pool->is_paused       ? WORKER_WAIT
+                           : w->is_standby            ? WORKER_WAIT
                                                       : WORKER_RUN;
         if (atomic_exchange(&worker_line(w)->command, command) != command)
                 worker_poke(w);

@@ -60,6 +60,7 @@ int worker_start(struct pool *p, uint32_t index, struct worker **ret) {
                 .generation = p->generation,
                 .method = p->config.start_method,
                 .phase = PHASE_STARTING,
+                .is_standby = true,
                 .pidfd = -1,
                 .control_fd = -1,
                 .output_fd = -1,
@@ -350,7 +351,7 @@ void worker_on_gone(struct worker *w, const struct spawn_event *e) {
         supervisor_forget_worker(s, w);
         worker_tell_death(w, &death, recovery.had_job);
         SUPERVISOR_TELL(s, on_worker_removed, w, &death);
-        pool_on_worker_gone(p, w, reason, recovery.had_job);
+        pool_on_worker_gone(p, w, &death, recovery.had_job);
         worker_free(w);
         pool_settle(p); /* may free the pool */
 }

@@ -38,6 +38,8 @@ struct worker {
         struct loop_poll control_poll, output_poll, pid_poll;
         struct loop_timer kill_timer;
         bool is_outdated;          /* another generation or other settings are wanted now */
+        bool is_due;               /* MaxAge= or RecycleMemory= passed: to be replaced */
+        bool is_standby;           /* ready, but somebody else still has its place */
         enum death_reason doom;    /* why we are ending it; REASON_NONE = we are not */
         enum death_reason said;    /* REPORT_FAILED, SPAWN_FAILED: its own reason */
         bool is_permanent;
@@ -85,6 +87,12 @@ void worker_free(struct worker *w); /* no recovery: the broker itself ends */
 int worker_send_setup(struct worker *w);
 void worker_sync(struct worker *w); /* sends the bells and channels it does not know yet, takes back dead ones */
 void worker_command(struct worker *w); /* tells it the pool's wish: RUN, WAIT or RETIRE */
+
+/* ---- pool-strength.c, pool-recycle.c: its place in the pool ---- */
+bool worker_serves(const struct worker *w);
+bool worker_is_worn(const struct worker *w);    /* to be replaced */
+bool worker_is_used_up(const struct worker *w); /* claims no more */
+void worker_limit_jobs(struct worker *w);       /* tells it MaxJobs= */
 
 /* ---- worker-reports.c: what it says ---- */
 int worker_listen(struct worker *w);

@@ -67,6 +67,14 @@ static void announce_claim(struct serve *s) {
         if (atomic_load_explicit(armed, memory_order_seq_cst) == 0 &&
             atomic_compare_exchange_strong_explicit(armed, &idle, 1, memory_order_seq_cst, memory_order_relaxed))
                 doorbell_ring(s->host->doorbell_fd);
+        const uint64_t max = atomic_load_explicit(&s->line->max_claims, memory_order_relaxed);
+        if (max != 0 && (n + 1 == max || n + 1 == max / 2)) /* the broker sees to a successor */
+                doorbell_ring(s->host->doorbell_fd);
+}
+
+static bool is_used_up(const struct serve *s) {
+        const uint64_t max = atomic_load_explicit(&s->line->max_claims, memory_order_relaxed);
+        return max != 0 && atomic_load_explicit(&s->line->claims, memory_order_relaxed) >= max;
 }
 
 /* After a claim from `channel` of bell `from`. With nobody asleep it costs a look at one cache line a bell. */
@@ -260,6 +268,10 @@ static int serve_loop(struct serve *s) {
                 case WORKER_RETIRE:
                         return 0;
                 case WORKER_RUN:
+                        if (is_used_up(s)) {
+                                event_wait(&s->line->control, s->control_seen, EVENT_FOREVER);
+                                break;
+                        }
                         r = serve_one(s);
                         if (r < 0)
                                 return r;

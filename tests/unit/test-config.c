@@ -95,7 +95,11 @@ static void test_bad_values(void **state) {
                 {"Environment", "9A=1", -EINVAL},
                 {"Environment", "\"A=1", -EINVAL},
                 {"MemoryMax", "1G", -EOPNOTSUPP},
-                {"MinWorkers", "1", -EOPNOTSUPP},
+                {"MinWorkers", "257", -EINVAL},
+                {"MaxWorkers", "0", -EINVAL},
+                {"MaxJobs", "4294967296", -EINVAL},
+                {"RecycleMemory", "4K", -EINVAL},
+                {"MaxAge", "old", -EINVAL},
                 {"Profile", "net", -EOPNOTSUPP},
                 {"Wokers", "4", -ENOENT},
         };
@@ -113,6 +117,29 @@ static void test_bad_values(void **state) {
                         assert_non_null(strstr(error, "not built yet"));
                 assert_memory_equal(&c, &before, sizeof(c));
         }
+}
+
+static void test_bounds_of_workers(void **state) {
+        struct pool_config c;
+        char error[400];
+
+        pool_config_defaults(&c);
+        strcpy(c.name, "p");
+        strcpy(c.plugin, "p");
+        set(&c, NULL, "Workers", "4", error);
+        assert_int_equal(pool_config_min_workers(&c), 4);
+        assert_int_equal(pool_config_max_workers(&c), 4);
+        set(&c, NULL, "MinWorkers", "0", error);
+        assert_int_equal(pool_config_min_workers(&c), 0);
+        assert_int_equal(pool_config_max_workers(&c), 4);
+        set(&c, NULL, "MaxWorkers", "8", error);
+        assert_int_equal(pool_config_max_workers(&c), 8);
+        set(&c, NULL, "MinWorkers", "", error);
+        assert_int_equal(pool_config_min_workers(&c), 1);
+        assert_int_equal(pool_config_check(&c, error, sizeof(error)), 0);
+        set(&c, NULL, "MinWorkers", "9", error);
+        assert_int_equal(pool_config_check(&c, error, sizeof(error)), -EINVAL);
+        assert_string_equal(error, "MinWorkers=9 is more than MaxWorkers=8 in pool p");
 }
 
 static void test_nearest_name(void **state) {
@@ -218,7 +245,8 @@ static void test_any_value(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_defaults),     cmocka_unit_test(test_good_values),
-                cmocka_unit_test(test_bad_values),   cmocka_unit_test(test_nearest_name),
+                cmocka_unit_test(test_bad_values),   cmocka_unit_test(test_bounds_of_workers),
+                cmocka_unit_test(test_nearest_name),
                 cmocka_unit_test(test_empty_resets), cmocka_unit_test(test_whole),
                 cmocka_unit_test(test_names),        cmocka_unit_test(test_any_value),
         };
