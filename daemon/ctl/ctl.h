@@ -43,7 +43,10 @@ struct ctl {
         const char *input, *arg; /* map, call */
         const char *mode;        /* cancel */
         const char *signal;      /* kill */
-        uint32_t n_lines;        /* list-deaths; 0 = as many as there are */
+        const char *state;       /* list-jobs: words between commas */
+        uint32_t n_lines;        /* list-jobs, list-deaths; 0 = as many as there are */
+        bool once;               /* top */
+        uint64_t interval_us;    /* top; 0 = its own */
         const char *plugins[CTL_MAX_PLUGINS];
         unsigned n_plugins;
         const char *outputs[CTL_MAX_OUTPUTS]; /* call, result: FIELD=FILE */
@@ -73,12 +76,14 @@ int verb_cancel(struct ctl *c);
 int verb_drain(struct ctl *c);
 int verb_kill(struct ctl *c);
 int verb_list_deaths(struct ctl *c);
+int verb_list_jobs(struct ctl *c);
 int verb_list_objects(struct ctl *c);
 int verb_list_pools(struct ctl *c);
 int verb_list_workers(struct ctl *c);
 int verb_map(struct ctl *c);
 int verb_pause(struct ctl *c);
 int verb_reload(struct ctl *c);
+int verb_requeue(struct ctl *c);
 int verb_reset_failed(struct ctl *c);
 int verb_resize(struct ctl *c);
 int verb_restart(struct ctl *c);
@@ -91,6 +96,7 @@ int verb_start(struct ctl *c);
 int verb_status(struct ctl *c);
 int verb_stop(struct ctl *c);
 int verb_submit(struct ctl *c);
+int verb_top(struct ctl *c);
 int verb_wait(struct ctl *c);
 int verb_why(struct ctl *c);
 

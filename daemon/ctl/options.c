@@ -9,6 +9,7 @@
 #include <getopt.h>
 #include <string.h>
 
+#include "daemon/config-value.h"
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/options.h"
 
@@ -30,6 +31,9 @@ enum option_kind {
         OPTION_SIGNAL,
         OPTION_LINES,
         OPTION_OUTPUT,
+        OPTION_STATE,
+        OPTION_ONCE,
+        OPTION_INTERVAL,
 };
 
 struct option_row {
@@ -52,12 +56,15 @@ static const struct option_row rows[] = {
         {"address", "ADDRESS", NULL, "use the bus at this D-Bus address", OPTION_ADDRESS},
         {"json", "MODE", NULL, "pretty, short (one object a line) or off", OPTION_JSON},
         {"quiet", NULL, NULL, "no progress bar, no table headings", OPTION_QUIET, 'q'},
-        {"full", NULL, "status list-pools list-workers list-objects list-deaths",
+        {"full", NULL, "status list-pools list-workers list-jobs list-objects list-deaths",
          "cut nothing to the terminal's width; status: the workers, too", OPTION_FULL, 'l'},
         {"no-wait", NULL, TAKES_TIME, "do not wait until it is done", OPTION_NO_WAIT},
         {"mode", "MODE", "cancel", "queued (only if it has not begun), ask (the default) or kill", OPTION_MODE},
         {"signal", "SIGNAL", "kill", "a name or a number; TERM if not given", OPTION_SIGNAL, 's'},
-        {"lines", "N", "list-deaths", "at most N rows", OPTION_LINES, 'n'},
+        {"lines", "N", "list-jobs list-deaths", "at most N rows", OPTION_LINES, 'n'},
+        {"state", "STATE", "list-jobs", "only these; several with commas between", OPTION_STATE},
+        {"once", NULL, "top", "one block, after one interval", OPTION_ONCE},
+        {"interval", "TIME", "top", "between two looks; 1s if not given", OPTION_INTERVAL, 'd'},
         {"input", "FILE", "map " JOB,
          "read lines (map) or the payload of a raw job (call, submit) from FILE, - = standard input", OPTION_INPUT,
          'i'},
@@ -176,6 +183,17 @@ static int store_lines(struct ctl *c, const char *value) {
         return -1;
 }
 
+static int store_interval(struct ctl *c, const char *value) {
+        uint64_t ns;
+
+        if (value_parse_time(value, &ns) < 0 || ns < 100 * 1000 * 1000 || ns == VALUE_INFINITY) {
+                ctl_error("--interval=%s: not a time like 2 (seconds) or 500ms, from 100ms", value);
+                return CTL_USAGE;
+        }
+        c->interval_us = ns / 1000;
+        return -1;
+}
+
 static int store(struct ctl *c, const struct option_row *row, const char *value) {
         switch (row->kind) {
         case OPTION_HELP:
@@ -225,6 +243,14 @@ static int store(struct ctl *c, const struct option_row *row, const char *value)
                 return store_lines(c, value);
         case OPTION_OUTPUT:
                 return store_output(c, value);
+        case OPTION_STATE:
+                c->state = value;
+                return -1;
+        case OPTION_ONCE:
+                c->once = true;
+                return -1;
+        case OPTION_INTERVAL:
+                return store_interval(c, value);
         }
         return CTL_USAGE;
 }

@@ -147,15 +147,17 @@ static int wait_reply(struct remote *r, struct pending *pending, bool is_final) 
         return pending->reply ? 0 : error;
 }
 
-int remote_pause(unsigned ms) {
+int remote_pause(unsigned ms, int fd) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
         struct timespec timeout = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
         sigset_t before;
+        int n = 0;
 
         block_interrupts(&before);
         if (!ctl_is_interrupted())
-                ppoll(NULL, 0, &timeout, &before);
+                n = ppoll(&p, 1, &timeout, &before);
         sigprocmask(SIG_SETMASK, &before, NULL);
-        return ctl_is_interrupted() ? -EINTR : 0;
+        return ctl_is_interrupted() ? -EINTR : n > 0;
 }
 
 static const struct remote_call plain_call;

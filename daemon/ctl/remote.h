@@ -38,8 +38,9 @@ int remote_get_schema(struct remote *r, const char *pool_path, struct json_objec
 int remote_exchange(struct remote *r, sd_bus_message *m, const struct remote_call *call, struct json_object **ret);
 void remote_message_unrefp(sd_bus_message **m);
 
-/* Lets time pass. -EINTR once ctl_is_interrupted. */
-int remote_pause(unsigned ms);
+/* Lets time pass, less if a signal comes or `fd` (-1: none) is readable: 1 then, else 0. -EINTR once
+ * ctl_is_interrupted. */
+int remote_pause(unsigned ms, int fd);
 
 /* Does somebody own org.drover1? 1, 0, -errno. */
 int remote_has_daemon(struct remote *r);

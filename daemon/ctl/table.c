@@ -2,9 +2,9 @@
  *
  * Owns copies of all cells until the end, because a column is as wide as its widest cell. Width counts code points, not
  * bytes. What comes from the daemon may hold text that a plugin chose, so control characters never reach the terminal.
- * A table that is too wide first loses columns by rank, as few as let the others fit with their texts cut short; then
- * the widest texts are cut, with an ellipsis. Nothing is ever cut where there is no width to keep: whoever pipes a
- * table gets all of it. Does not wrap. */
+ * A table that is too wide first loses columns, those of the highest rank and then the rightmost, as few as let the
+ * others fit with their texts cut short; then the widest texts are cut, with an ellipsis. Nothing is ever cut where
+ * there is no width to keep: whoever pipes a table gets all of it. Does not wrap. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,14 +106,24 @@ static size_t total(const struct table *t, const struct layout *l, bool is_cut) 
         return sum;
 }
 
+/* The next column to go: of the highest rank; when only those without one are left, the last but the first two. */
+static unsigned worst_column(const struct table *t, const struct layout *l) {
+        unsigned worst = t->n_columns;
+
+        for (unsigned i = 0; i < t->n_columns; i++)
+                if (!l->is_out[i] && t->columns[i].rank > 0 &&
+                    (worst == t->n_columns || t->columns[i].rank > t->columns[worst].rank))
+                        worst = i;
+        for (unsigned i = 2, n = worst; n == t->n_columns && i < t->n_columns; i++)
+                if (!l->is_out[i])
+                        worst = i;
+        return worst;
+}
+
 static void drop_columns(const struct table *t, struct layout *l, size_t max_width) {
         while (total(t, l, true) > max_width) {
-                unsigned worst = t->n_columns;
+                unsigned worst = worst_column(t, l);
 
-                for (unsigned i = 0; i < t->n_columns; i++)
-                        if (!l->is_out[i] && t->columns[i].rank > 0 &&
-                            (worst == t->n_columns || t->columns[i].rank > t->columns[worst].rank))
-                                worst = i;
                 if (worst == t->n_columns)
                         return;
                 l->is_out[worst] = true;

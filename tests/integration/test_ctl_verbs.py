@@ -24,7 +24,7 @@ class Json(Test):
 
     POOL = {"Name", "Plugin", "PluginVersion", "StartMethod", "Model", "State", "Problem", "Workers", "MinWorkers", "MaxWorkers",
             "Queued", "Running", "Submitted", "Completed", "Failed", "Cancelled", "Expired", "TimedOut", "Poisoned", "Lost",
-            "Retried", "WorkerDeaths"}
+            "Retried", "WorkerDeaths", "Latency"}
     WORKER = {"Id", "Pid", "Pool", "StartMethod", "State", "SandboxLevel", "Status", "WaitingFor", "JobsDone", "CurrentJob",
               "StartedUSec"}
     JOB = {"Id", "Pool", "Name", "State", "Attempt", "WorkerPid", "Progress", "SubmittedUSec", "StartedUSec", "FinishedUSec"}
@@ -38,6 +38,7 @@ class Json(Test):
         "status": [([], MANAGER | {"Pools"}), (["--full"], MANAGER | {"Pools", "Workers"})],
         "list-pools": [([], [POOL])],
         "list-workers": [([], [WORKER]), (["primes"], [WORKER])],
+        "list-jobs": [([], [{"id", "path", "pool", "job", "state"}]), (["primes", "-n", "1"], [{"id", "path", "pool", "job", "state"}])],
         "list-objects": [(["shared"], [{"name", "type", "owner-pid", "waiters", "deaths-repaired", "inconsistent"}])],
         "list-deaths": [([], [DEATH]), (["primes", "-n", "1"], [DEATH])],
         "show": [(["primes"], POOL | {"Schema", "Deaths"}), (["worker/{worker}"], WORKER), (["job/{job}"], JOB)],
@@ -48,6 +49,8 @@ class Json(Test):
         "wait": [(["{job}"], [{"id", "state"}])],
         "result": [(["{job}"], RESULT)],
         "cancel": [(["{job}"], [{"id", "outcome"}])],
+        "requeue": [(["{failed}"], [{"id", "state"}]), (["primes"], [{"pool", "requeued"}])],
+        "top": [(["--once", "--interval=100ms"], {"time-usec", "Manager", "Pools", "Workers"})],
         "map": [(["primes", "is_prime"], {"input", "state", "attempt", "result"})],
         "start": [(["second"], [STATE])],
         "stop": [(["second"], [STATE])],
@@ -66,7 +69,7 @@ class Json(Test):
     @classmethod
     def setUpClass(cls):
         cls.drover = Drover({"primes": {"Plugin": "primes", "Workers": 2}, "second": {"Plugin": "primes", "Workers": 1},
-                             "bank": {"Plugin": "bank", "Workers": 1}})
+                             "bank": {"Plugin": "bank", "Workers": 1}, "crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 1}})
         cls.d = cls.drover.__enter__()
 
     @classmethod
@@ -90,7 +93,9 @@ class Json(Test):
         self.d.wait_workers("primes", 2)
         job, path = self.d.submit("primes", "is_prime", n=97)
         self.assertEqual(self.d.wait_job(path), "done")
-        return {"job": job, "worker": self.d.list_workers("primes")[0][0]}
+        failed, path = self.d.submit("crash", "segfault")
+        self.assertEqual(self.d.wait_job(path), "poisoned")
+        return {"job": job, "failed": failed, "worker": self.d.list_workers("primes")[0][0]}
 
     def check(self, value, keys, words):
         if isinstance(keys, list):
@@ -242,6 +247,51 @@ class Jobs(Test):
         r = self.d.ctl("map", "typed", "echo", input=f"{line} y=@{source}\n")
         self.assertEqual(r.returncode, 1)
         self.assertIn("is not bytes", r.stdout)
+
+    def test_list_jobs(self):
+        numbers = [self.submit("typed", "raw", "payload=x") for _ in range(3)] + [self.submit("cancellable", "work", "ms=60000")]
+        self.assertEqual(self.d.ctl("wait", *numbers[:3]).returncode, 0)
+        rows = [line.split() for line in self.d.ctl("list-jobs", "typed", "-q").stdout.splitlines()]
+        self.assertEqual([row for row in rows if int(row[0]) in numbers],
+                         [[str(number), "typed", "raw", "done"] for number in numbers[:3]])
+        self.assertEqual(len(self.d.ctl("list-jobs", "-q", "-n", "2").stdout.splitlines()), 2)
+        wait_for(lambda: self.d.pool("cancellable")["Running"] == 1, 10, "it runs")
+        r = self.d.ctl("list-jobs", "-q", "--state=running,queued")
+        self.assertEqual(r.stdout.split(), [str(numbers[3]), "cancellable", "work", "running"])
+        self.assertEqual(self.d.ctl("cancel", numbers[3]).stdout, f"{numbers[3]} asked\n")
+        self.assertEqual(self.d.ctl("list-jobs", "nopool").returncode, 4)
+        r = self.d.ctl("list-jobs", "--state=happy")
+        self.assertEqual(r.returncode, 4)
+        self.assertIn("happy", r.stderr)
+
+    def test_more_jobs_than_a_page(self):
+        """Five channels with a full window each: 1280 jobs, and a page of the bus has at most a thousand."""
+        self.assertEqual(self.d.ctl("pause", "typed").returncode, 0)
+        lines = self.path("lines", b"x\n" * 300)
+        feeders = [self.d.ctl_start("map", "typed", "raw", f"--input={lines}", stdout=subprocess.DEVNULL) for _ in range(5)]
+        count = ("list-jobs", "typed", "-q", "--state=queued")
+        wait_for(lambda: len(self.d.ctl(*count).stdout.splitlines()) == 1280, 20, "all are listed")
+        rows = self.d.ctl(*count).stdout.splitlines()
+        self.assertEqual(len(set(rows)), 1280, "each once")
+        self.assertEqual(len(self.d.ctl(*count, "-n", "1100").stdout.splitlines()), 1100)
+        for feeder in feeders:
+            feeder.terminate()
+            self.assertEqual(feeder.wait(20), 130)
+        self.assertEqual(self.d.ctl("resume", "typed").returncode, 0)
+
+    def test_requeue(self):
+        number = self.submit("cancellable", "work", "ms=20")
+        self.assertEqual(self.d.ctl("wait", number).stdout, f"{number} done\n")
+        self.assertEqual(self.d.ctl("requeue", "cancellable").stdout, "cancellable: 0 jobs are queued again\n")
+        r = self.d.ctl("requeue", number)
+        self.assertEqual(r.returncode, 4, "it is done")
+        number = self.submit("cancellable", "work", "ms=60000")
+        self.assertEqual(self.d.ctl("cancel", "--mode=queued", number).returncode, 0)
+        self.d.ctl("cancel", number)
+        self.assertEqual(self.d.ctl("wait", number).stdout, f"{number} cancelled\n")
+        self.assertEqual(self.d.ctl("requeue", number).stdout, f"{number} queued\n")
+        wait_for(lambda: self.d.job(f"/org/drover1/job/{number}")["State"] == "running", 10, "it runs once more")
+        self.assertEqual(self.d.ctl("cancel", number).returncode, 0)
 
     def test_numbers_that_are_none(self):
         for verb in ("wait", "result", "cancel", "why"):

@@ -90,6 +90,23 @@ static void test_fits_the_terminal(void **state) {
                "größte …      1\n"); /* no further: numbers are never cut */
 }
 
+static void test_without_ranks_the_last_columns_go(void **state) {
+        static const struct table_column plain[] = {{"A", true}, {"B", true}, {"C", true}, {"D", true}};
+        const struct table_look look = {.with_headings = true, .max_width = 7};
+        struct table *t;
+        char *text;
+        size_t bytes;
+        FILE *f = open_memstream(&text, &bytes);
+
+        assert_int_equal(table_new(&t, plain, 4), 0);
+        assert_int_equal(table_add(t, (const char *const[]){"1", "2", "3", "4"}), 0);
+        table_print(t, f, &look);
+        fclose(f);
+        assert_string_equal(text, "A  B  C\n1  2  3\n");
+        free(text);
+        table_free(t);
+}
+
 static void test_colours(void **state) {
         const char *const rows[][3] = {{"running", "1", "running"}, {"x", "2", "idle"}, {"x", "3", "poisoned"}};
 
@@ -119,6 +136,7 @@ int main(void) {
                 cmocka_unit_test(test_width_is_in_characters),
                 cmocka_unit_test(test_nothing_reaches_the_terminal_but_text),
                 cmocka_unit_test(test_fits_the_terminal),
+                cmocka_unit_test(test_without_ranks_the_last_columns_go),
                 cmocka_unit_test(test_colours),
                 cmocka_unit_test(test_empty_and_too_wide),
         };

@@ -1,4 +1,4 @@
-/* status and the lists: pools, workers, objects of an arena, deaths. */
+/* status and the lists: pools, workers, objects of an arena, deaths. Jobs are in list-jobs.c. */
 #include <inttypes.h>
 #include <string.h>
 

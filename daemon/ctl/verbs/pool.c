@@ -148,7 +148,7 @@ static int watch(struct watch *w, const struct verb *verb) {
                 if (code != CTL_OK)
                         return code;
                 code = verb->is_there(w);
-                if (code < 0 && remote_pause(LOOK_MS) < 0)
+                if (code < 0 && remote_pause(LOOK_MS, -1) < 0)
                         code = CTL_INTERRUPTED;
         } while (code < 0);
         return code;

@@ -22,6 +22,9 @@ static int print_properties(struct json_object *o) {
         json_object_object_foreach(o, key, value) {
                 char heading[64];
 
+                if (json_object_is_type(value, json_type_object)) /* shown below, as a table */
+                        continue;
+
                 snprintf(heading, sizeof heading, "%s:", key);
                 if (table_add(t, (const char *const[]){heading, value ? json_object_get_string(value) : ""}) < 0)
                         return ctl_no_memory();
@@ -63,6 +66,47 @@ static void print_job_types(struct json_object *schema, const char *heading) {
         }
 }
 
+static const struct table_column latency_columns[] = {
+        {"TYPE"},      {"JOBS", true},           {"WAIT P50", true}, {"P90", true, .rank = 1},
+        {"P99", true}, {"MAX", true, .rank = 2}, {"RUN P50", true},  {"P90", true, .rank = 1},
+        {"P99", true}, {"MAX", true, .rank = 2}};
+
+static int add_latency(struct table *t, const char *type, struct json_object *latency) {
+        static const char *const keys[] = {"queue-p50-usec", "queue-p90-usec", "queue-p99-usec", "queue-max-usec",
+                                           "run-p50-usec",   "run-p90-usec",   "run-p99-usec",   "run-max-usec"};
+        const char *cells[10] = {type, json_text(latency, "jobs", "0")};
+        char text[8][TEXT_MAX];
+
+        for (unsigned i = 0; i < 8; i++)
+                cells[2 + i] = view_latency(latency, keys[i], text[i]);
+        return table_add(t, cells);
+}
+
+/* Waits and run times by job type, the whole pool last. */
+static int print_latency(struct ctl *c, struct json_object *pool) {
+        const struct table_look look = view_look(c);
+        ctl_cleanup(table_freep) struct table *t = NULL;
+        struct json_object *latency, *all, *types;
+        int r = 0;
+
+        if (!json_object_object_get_ex(pool, "Latency", &latency) || !json_object_object_get_ex(latency, "all", &all) ||
+            json_number(all, "jobs") == 0)
+                return CTL_OK;
+        if (table_new(&t, latency_columns, 10) < 0)
+                return ctl_no_memory();
+        if (json_object_object_get_ex(latency, "types", &types)) {
+                json_object_object_foreach(types, type, values) {
+                        if (r >= 0)
+                                r = add_latency(t, type, values);
+                }
+        }
+        if (r < 0 || add_latency(t, "all", all) < 0)
+                return ctl_no_memory();
+        putchar('\n');
+        table_print(t, stdout, &look);
+        return CTL_OK;
+}
+
 static int show_pool(struct ctl *c, const char *name) {
         const struct remote_call get = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "GetPool"};
         const struct remote_call deaths_of = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListDeaths"};
@@ -85,6 +129,8 @@ static int show_pool(struct ctl *c, const char *name) {
         }
         int code = print_properties(pool);
         print_job_types(schema, "\nJob types:\n");
+        if (code == CTL_OK)
+                code = print_latency(c, pool);
         if (json_object_array_length(deaths) > 0)
                 puts("\nLast deaths of workers, newest first:");
         for (size_t i = 0; i < json_object_array_length(deaths); i++)

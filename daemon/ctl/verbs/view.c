@@ -67,6 +67,10 @@ int view_print(struct ctl *c, const struct view *view, struct json_object *objec
         return CTL_OK;
 }
 
+const char *view_latency(struct json_object *latency, const char *key, char text[TEXT_MAX]) {
+        return json_number(latency, "jobs") > 0 ? text_duration(json_number(latency, key), text) : "-";
+}
+
 static const char *const pool_keys[] = {"Name",    "Plugin",    "StartMethod", "State",    "Workers", "Queued",
                                         "Running", "Completed", "Failed",      "Poisoned", "Retried", "WorkerDeaths"};
 static const struct table_column pool_columns[] = {{"POOL"},

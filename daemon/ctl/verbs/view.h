@@ -3,6 +3,7 @@
 
 #include "daemon/ctl/remote.h"
 #include "daemon/ctl/table.h"
+#include "daemon/ctl/text.h"
 
 enum { VIEW_MAX_COLUMNS = 14 };
 
@@ -20,6 +21,9 @@ int view_gather(struct ctl *c, const char *member, const char *interface, unsign
 int view_print(struct ctl *c, const struct view *view, struct json_object *objects);
 /* How a table looks on standard output. */
 struct table_look view_look(const struct ctl *c);
+/* One quantile of a pool's Latency, or of a job type's in it ("run-p99-usec"), as people read it; "-" if none is known.
+ */
+const char *view_latency(struct json_object *latency, const char *key, char text[TEXT_MAX]);
 /* Is there a pool of that name? CTL_OK or the exit code, said. */
 int view_check_pool(struct ctl *c, const char *pool);
 

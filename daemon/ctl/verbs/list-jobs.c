@@ -1,0 +1,161 @@
+/* list-jobs and requeue: jobs in bulk.
+ *
+ * The daemon hands out pages; they are put together here, so nobody types a cursor. The filter is the daemon's: a word
+ * that it does not know is its error to tell. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <systemd/sd-bus.h>
+
+#include "daemon/ctl/verbs/job.h"
+#include "daemon/ctl/verbs/view.h"
+
+enum { PAGE = 1000, MAX_STATES = 16 };
+
+static int append_states(sd_bus_message *m, const char *list) {
+        ctl_cleanup(ctl_freep) char *copy = strdup(list);
+        char *words[MAX_STATES + 1] = {0}, *rest = copy;
+        int r;
+
+        if (!copy)
+                return -ENOMEM;
+        for (unsigned n = 0; rest && n < MAX_STATES; n++)
+                words[n] = strsep(&rest, ",");
+        r = sd_bus_message_open_container(m, SD_BUS_TYPE_DICT_ENTRY, "sv");
+        if (r >= 0)
+                r = sd_bus_message_append_basic(m, 's', "state");
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, SD_BUS_TYPE_VARIANT, "as");
+        if (r >= 0)
+                r = sd_bus_message_append_strv(m, words);
+        for (int i = 0; i < 2 && r >= 0; i++)
+                r = sd_bus_message_close_container(m);
+        return r;
+}
+
+/* One page behind `cursor`: [jobs, next]. */
+static int ask(struct ctl *c, const char *cursor, uint32_t limit, struct json_object **ret) {
+        static const struct remote_call plain;
+        ctl_cleanup(remote_message_unrefp) sd_bus_message *m = NULL;
+        int r = sd_bus_message_new_method_call(remote_bus(c->remote), &m, REMOTE_NAME, REMOTE_MANAGER,
+                                               REMOTE_NAME ".Manager", "ListJobs");
+
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, SD_BUS_TYPE_ARRAY, "{sv}");
+        if (r >= 0 && c->n_operands > 0)
+                r = sd_bus_message_append(m, "{sv}", "pool", "s", c->operands[0]);
+        if (r >= 0 && c->state)
+                r = append_states(m, c->state);
+        if (r >= 0)
+                r = sd_bus_message_close_container(m);
+        if (r >= 0)
+                r = sd_bus_message_append(m, "su", cursor, limit);
+        return r < 0 ? r : remote_exchange(c->remote, m, &plain, ret);
+}
+
+static void add_page(struct json_object *jobs, struct json_object *page) {
+        static const char *const keys[] = {"id", "path", "pool", "job", "state"};
+
+        for (size_t i = 0; i < json_object_array_length(page); i++) {
+                struct json_object *row = json_object_array_get_idx(page, i), *job = json_object_new_object();
+
+                for (unsigned k = 0; k < 5; k++)
+                        json_object_object_add(job, keys[k], json_object_get(json_object_array_get_idx(row, k)));
+                json_object_array_add(jobs, job);
+        }
+}
+
+/* All pages, up to --lines=. CTL_OK or the exit code, said. */
+static int gather(struct ctl *c, struct json_object *jobs) {
+        char cursor[32] = "";
+        size_t wanted = c->n_lines ? c->n_lines : SIZE_MAX;
+        int r = c->n_operands > 0 ? view_check_pool(c, c->operands[0]) : CTL_OK;
+
+        if (r != CTL_OK)
+                return r;
+        do {
+                ctl_cleanup(json_putp) struct json_object *reply = NULL;
+                size_t left = wanted - json_object_array_length(jobs);
+
+                r = ask(c, cursor, left < PAGE ? (uint32_t)left : PAGE, &reply);
+                if (r < 0)
+                        return remote_report(c->remote, r);
+                add_page(jobs, json_object_array_get_idx(reply, 0));
+                snprintf(cursor, sizeof cursor, "%s", json_object_get_string(json_object_array_get_idx(reply, 1)));
+        } while (*cursor && json_object_array_length(jobs) < wanted);
+        return CTL_OK;
+}
+
+static const char *const job_keys[] = {"id", "pool", "job", "state"};
+static const struct table_column job_columns[] = {{"JOB", true}, {"POOL"}, {"TYPE"}, {"STATE", .is_state = true}};
+static const struct view job_view = {job_keys, job_columns, 4};
+
+int verb_list_jobs(struct ctl *c) {
+        ctl_cleanup(json_putp) struct json_object *jobs = json_object_new_array();
+        int code = gather(c, jobs);
+
+        if (code != CTL_OK)
+                return code;
+        if (c->json != CTL_JSON_OFF) {
+                json_print(stdout, jobs, c->json);
+                return CTL_OK;
+        }
+        return view_print(c, &job_view, jobs);
+}
+
+/* ---- requeue ---- */
+
+static int requeue_job(struct ctl *c, const char *word, struct json_object *rows) {
+        ctl_cleanup(json_putp) struct json_object *path = NULL;
+        struct json_object *row = json_object_new_object();
+        uint64_t id = 0;
+        int code = job_find(c, word, &path), r;
+
+        json_object_array_add(rows, row);
+        if (code != CTL_OK)
+                return code;
+        const struct remote_call call = {.path = json_object_get_string(path), .interface = "Job", .member = "Requeue"};
+        r = remote_call(c->remote, &call, NULL, NULL);
+        if (r < 0)
+                return remote_report(c->remote, r);
+        job_parse(word, &id);
+        json_object_object_add(row, "id", json_object_new_uint64(id));
+        json_object_object_add(row, "state", json_object_new_string("queued"));
+        if (c->json == CTL_JSON_OFF && !c->quiet)
+                printf("%" PRIu64 " queued\n", id);
+        return CTL_OK;
+}
+
+static int requeue_pool(struct ctl *c, const char *name, struct json_object *rows) {
+        const struct remote_call get = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "GetPool"};
+        ctl_cleanup(json_putp) struct json_object *path = NULL, *n = NULL;
+        struct json_object *row = json_object_new_object();
+        int r = remote_call(c->remote, &get, &path, "s", name);
+
+        json_object_array_add(rows, row);
+        const struct remote_call call = {
+                .path = json_object_get_string(path), .interface = "Pool", .member = "RequeuePoisoned"};
+        if (r >= 0)
+                r = remote_call(c->remote, &call, &n, NULL);
+        if (r < 0)
+                return remote_report(c->remote, r);
+        json_object_object_add(row, "pool", json_object_new_string(name));
+        json_object_object_add(row, "requeued", json_object_get(n));
+        if (c->json == CTL_JSON_OFF && !c->quiet)
+                printf("%s: %s jobs are queued again\n", name, json_object_get_string(n));
+        return CTL_OK;
+}
+
+/* A number or a path is a job, everything else a pool: its poisoned ones. */
+int verb_requeue(struct ctl *c) {
+        ctl_cleanup(json_putp) struct json_object *rows = json_object_new_array();
+        int code = CTL_OK;
+        uint64_t id;
+
+        for (int i = 0; i < c->n_operands && code == CTL_OK; i++)
+                code = job_parse(c->operands[i], &id) == 0 ? requeue_job(c, c->operands[i], rows)
+                                                           : requeue_pool(c, c->operands[i], rows);
+        if (c->json != CTL_JSON_OFF && code == CTL_OK)
+                json_print(stdout, rows, c->json);
+        return code;
+}
