@@ -53,8 +53,10 @@ int arena_method_open(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_b
         q.pidfd = p->process.pidfd;
         if (arenas_open(supervisor_arenas(b->supervisor), &q, &offer, &f) < 0)
                 return bus_error_from_fault(e, &f);
-        return bus_reply(m, "a{sv}", 3, "memory", "h", offer.memory_fd, "bytes", "t", offer.bytes, "created", "b",
-                         (int)offer.is_created);
+        r = bus_reply(m, "a{sv}", 3, "memory", "h", offer.memory_fd, "bytes", "t", offer.bytes, "created", "b",
+                      (int)offer.is_created); /* which has a descriptor of its own */
+        close(offer.memory_fd);
+        return r;
 }
 
 /* ---- finding ---- */

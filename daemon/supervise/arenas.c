@@ -1,59 +1,20 @@
-/* Arenas by name, and the processes that opened them.
+/* Arenas by name.
  *
- * Owns two lists. An arena is found by (uid, name) until it is removed; then it stays, nameless, on its uid's account
- * until no process that opened it lives, because until then somebody may have it mapped. A user is a process that was
- * handed an arena: its pidfd is watched, and when it is readable every arena that the process opened is repaired.
+ * Owns the list of them. An arena is found by (uid, name) until it is removed; then it stays, nameless, on its uid's
+ * account until no process that opened it lives (arena-users.c), because until then somebody may have it mapped.
  *
- * The pid in an arena's table of participants is what the participant wrote. So a process can have its own places
- * repaired early by lying, and those of others who share the arena, whom it could harm in simpler ways; it can do
- * nothing to arenas that it does not share. The broker never becomes a participant: it maps, looks and repairs, and
- * every call it makes there is bounded by the sizes in ipc/sync/layout.h, whatever stands in the memory.
+ * The broker never becomes a participant: it maps, looks and repairs, and every call it makes there is bounded by the
+ * sizes in ipc/sync/layout.h, whatever stands in the memory. Who waits for whom is followed from arena to arena by way
+ * of the places that are kept for a process, which the broker knows by itself.
  *
  * What it does not do: know workers and callers (waiting.c puts names to pids), or outlive the broker. */
-#include "daemon/supervise/arenas.h"
-
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 #include <unistd.h>
 
-#include "daemon/log.h"
-#include "ipc/sync/arena.h"
-
-struct arena {
-        struct arenas *arenas;
-        char name[POOL_NAME_MAX + 1];
-        uid_t uid;
-        uint64_t bytes;
-        struct drover_arena *watch;
-        uint32_t n_users;
-        uint64_t last_cycle; /* since when its waiters waited, added up: tells it from the next */
-        bool is_removed;
-        TAILQ_ENTRY(arena) link;
-};
-
-struct arena_user {
-        struct arenas *arenas;
-        pid_t pid;
-        int pidfd;
-        struct loop_poll poll;
-        struct arena **opened;
-        size_t n_opened;
-        TAILQ_ENTRY(arena_user) link;
-};
-
-struct arenas {
-        struct loop *loop;
-        TAILQ_HEAD(, arena) all;
-        TAILQ_HEAD(, arena_user) users;
-        size_t n_all, n_users;
-        struct drover_object_info objects[ARENA_OBJECTS];
-        struct drover_wait_info waits[ARENA_WAITS];
-};
+#include "daemon/supervise/arenas-internal.h"
 
 int arenas_new(struct arenas **ret, struct loop *loop) {
         struct arenas *as = calloc(1, sizeof(*as));
@@ -77,7 +38,7 @@ static void arena_free(struct arena *a) {
         free(a);
 }
 
-static void arena_collect(struct arena *a) {
+void arena_collect(struct arena *a) {
         if (a->is_removed && a->n_users == 0)
                 arena_free(a);
 }
@@ -162,110 +123,9 @@ static int arena_new(struct arenas *as, const struct arena_request *q, struct ar
         return 0;
 }
 
-/* ---- who opened them ---- */
-
-static bool arenas_is_dead(int pidfd) {
-        struct pollfd p = {.fd = pidfd, .events = POLLIN};
-        return poll(&p, 1, 0) > 0;
-}
-
-static void arena_user_free(struct arena_user *u) {
-        TAILQ_REMOVE(&u->arenas->users, u, link);
-        u->arenas->n_users--;
-        loop_poll_stop(&u->poll);
-        close(u->pidfd);
-        free(u->opened);
-        free(u);
-}
-
-static void arena_user_died(struct arena_user *u) {
-        for (size_t i = 0; i < u->n_opened; i++) {
-                struct arena *a = u->opened[i];
-                int n = drover_arena_repair_pid(a->watch, u->pid);
-                log_debug("arena %s: process %d ended, %d of its places repaired", a->name, (int)u->pid, n);
-                a->n_users--;
-                arena_collect(a);
-        }
-        arena_user_free(u);
-}
-
-static void arena_user_on_pidfd(struct loop_poll *p, uint32_t revents) { arena_user_died(p->user); }
-
-static struct arena_user *arena_user_find(struct arenas *as, pid_t pid) {
-        struct arena_user *u;
-        TAILQ_FOREACH(u, &as->users, link)
-        if (u->pid == pid)
-                return u;
-        return NULL;
-}
-
-/* A pid that is known may be another process by now: then the death of the first was not heard of yet. */
-static int arena_user_get(struct arenas *as, pid_t pid, int pidfd, struct arena_user **ret) {
-        struct arena_user *u = arena_user_find(as, pid);
-        if (u && arenas_is_dead(u->pidfd)) {
-                arena_user_died(u);
-                u = NULL;
-        }
-        if (arenas_is_dead(pidfd))
-                return -ESRCH;
-        if (u) {
-                *ret = u;
-                return 0;
-        }
-        if (as->n_users >= ARENAS_MAX_USERS)
-                return -EUSERS;
-        u = calloc(1, sizeof(*u));
-        if (!u)
-                return -ENOMEM;
-        *u = (struct arena_user){.arenas = as, .pid = pid, .pidfd = fcntl(pidfd, F_DUPFD_CLOEXEC, 3)};
-        int r = u->pidfd < 0 ? -errno : loop_poll_start(as->loop, &u->poll, u->pidfd, POLLIN, arena_user_on_pidfd, u);
-        if (r < 0) {
-                if (u->pidfd >= 0)
-                        close(u->pidfd);
-                free(u);
-                return r;
-        }
-        TAILQ_INSERT_TAIL(&as->users, u, link);
-        as->n_users++;
-        *ret = u;
-        return 0;
-}
-
-static int arena_user_add(struct arena_user *u, struct arena *a) {
-        for (size_t i = 0; i < u->n_opened; i++)
-                if (u->opened[i] == a)
-                        return 0;
-        if (a->n_users >= ARENAS_USERS_EACH)
-                return -EUSERS;
-        struct arena **more = realloc(u->opened, (u->n_opened + 1) * sizeof(*more));
-        if (!more)
-                return -ENOMEM;
-        u->opened = more;
-        u->opened[u->n_opened++] = a;
-        a->n_users++;
-        return 0;
-}
-
 struct arena *arenas_opened_by(struct arenas *as, pid_t pid, size_t i) {
         struct arena_user *u = arena_user_find(as, pid);
         return u && i < u->n_opened ? u->opened[i] : NULL;
-}
-
-static int arenas_add_user(struct arena *a, const struct arena_request *q, struct fault *f) {
-        struct arena_user *u;
-        int r = arena_user_get(a->arenas, q->pid, q->pidfd, &u);
-        if (r < 0) {
-                fault_set(f, r == -EUSERS ? FAULT_LIMITS_EXCEEDED : FAULT_INTERNAL, "process %d cannot be watched: %s",
-                          (int)q->pid, strerror(-r));
-                return r;
-        }
-        r = arena_user_add(u, a);
-        if (r < 0)
-                fault_set(f, r == -EUSERS ? FAULT_LIMITS_EXCEEDED : FAULT_INTERNAL, "arena %s: %s", a->name,
-                          r == -EUSERS ? "256 processes have it open" : strerror(-r));
-        if (u->n_opened == 0)
-                arena_user_free(u);
-        return r;
 }
 
 int arenas_open(struct arenas *as, const struct arena_request *q, struct arena_offer *ret, struct fault *f) {
@@ -284,13 +144,19 @@ int arenas_open(struct arenas *as, const struct arena_request *q, struct arena_o
                           (unsigned long long)q->bytes, a->name, (unsigned long long)a->bytes);
                 return -EINVAL;
         }
-        r = arenas_add_user(a, q, f);
+        uint32_t participant;
+        int fd;
+        r = arena_user_open(a, q, &participant, f);
+        if (r == 0 && (r = arena_open_for(a->watch, participant, &fd)) < 0)
+                fault_set(f, FAULT_INTERNAL, "arena %s: %s", a->name, strerror(-r));
         if (r < 0) {
-                if (is_created)
-                        arena_free(a);
+                if (is_created) {
+                        a->is_removed = true;
+                        arena_collect(a);
+                }
                 return r;
         }
-        *ret = (struct arena_offer){drover_arena_fd(a->watch), a->bytes, is_created};
+        *ret = (struct arena_offer){fd, a->bytes, is_created};
         return 0;
 }
 
@@ -319,14 +185,56 @@ size_t arena_list_waits(struct arena *a, const struct drover_wait_info **ret) {
         return arena_bound(drover_arena_list_waits(a->watch, a->arenas->waits, ARENA_WAITS), ARENA_WAITS);
 }
 
-size_t arena_find_cycle(struct arena *a, const struct drover_wait_info **ret, bool *ret_is_new) {
-        size_t n = arena_bound(drover_arena_find_cycle(a->watch, a->arenas->waits, ARENA_WAITS), ARENA_WAITS);
+/* ---- cycles ---- */
+
+static struct arena *arena_of_watch(const struct arenas *as, const struct drover_arena *watch) {
+        struct arena *a;
+        TAILQ_FOREACH(a, &as->all, link)
+        if (a->watch == watch)
+                return a;
+        return NULL;
+}
+
+/* Of the process that has one place: its places in all arenas, counted through. */
+static bool arenas_place(void *user, const struct cycle_place *of, uint32_t i, struct cycle_place *ret) {
+        const struct arena *from = arena_of_watch(user, of->arena);
+        const struct arena_user *u = from ? from->holders[of->participant] : NULL;
+        for (size_t k = 0; u && k < u->n_opened; k++)
+                for (uint32_t at = 0; at < ARENA_PARTICIPANTS; at++) {
+                        if (u->opened[k]->holders[at] != u || i-- > 0)
+                                continue;
+                        *ret = (struct cycle_place){.arena = u->opened[k]->watch, .participant = at};
+                        return true;
+                }
+        return false;
+}
+
+size_t arenas_find_cycle(struct arenas *as, pid_t pid, const struct arena_wait **ret, bool *ret_is_new) {
+        const struct cycle_books books = {.place = arenas_place, .user = as};
+        struct arena *a;
         uint64_t sum = 0;
-        for (size_t i = 0; i < n; i++)
-                sum += a->arenas->waits[i].since_ns;
-        *ret = a->arenas->waits;
-        *ret_is_new = n > 0 && sum != a->last_cycle;
-        if (n > 0)
-                a->last_cycle = sum;
+        uint32_t n = 0;
+        for (size_t i = 0; n == 0 && (a = arenas_opened_by(as, pid, i)); i++) {
+                const struct cycle_place here = {.arena = a->watch};
+                n = cycle_find(&books, &here, pid, as->steps);
+        }
+        uint32_t youngest = cycle_youngest(as->steps, n);
+        for (uint32_t i = 0; i < n; i++) {
+                const struct cycle_step *s = &as->steps[i];
+                as->cycle[i].arena = arena_of_watch(as, s->place.arena);
+                as->cycle[i].ends = i == youngest;
+                wait_describe(s->place.arena, s->line, s->object, &as->cycle[i].info);
+                sum += s->since_ns;
+        }
+        as->n_steps = n;
+        *ret = as->cycle;
+        *ret_is_new = n > 0 && sum != as->cycle[0].arena->last_cycle;
+        for (uint32_t i = 0; i < n; i++)
+                as->cycle[i].arena->last_cycle = sum;
         return n;
+}
+
+void arenas_break_cycle(struct arenas *as) {
+        cycle_break(as->steps, as->n_steps);
+        as->n_steps = 0;
 }

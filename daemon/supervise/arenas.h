@@ -16,7 +16,6 @@ enum {
         ARENAS_MAX = 1024,
         ARENAS_PER_UID = 256,
         ARENAS_MAX_USERS = 4096, /* processes watched at once */
-        ARENAS_USERS_EACH = 256, /* processes of one arena: it has no more places */
         ARENAS_DEFAULT_BYTES = 1 << 20,
 };
 
@@ -37,14 +36,14 @@ struct arena_request {
 };
 
 struct arena_offer {
-        int memory_fd; /* borrowed */
+        int memory_fd; /* the caller's to close; to this process only: it says which place is its */
         uint64_t bytes;
         bool is_created;
 };
 
 /* Finds or makes. From now on the process is watched. -EINVAL: a bad name, or too few or too many bytes; -EDQUOT: the
- * uid's share is used up; -ENFILE: ARENAS_MAX; -EUSERS: too many processes; -ESRCH: it is dead; -ENOMEM, -EMFILE …;
- * with the same in words. */
+ * uid's share is used up; -ENFILE: ARENAS_MAX; -EUSERS: too many processes, or no place left; -ESRCH: it is dead;
+ * -ENOMEM, -EMFILE …; with the same in words. */
 int arenas_open(struct arenas *as, const struct arena_request *q, struct arena_offer *ret, struct fault *f);
 
 struct arena *arenas_find(struct arenas *as, uid_t uid, const char *name);
@@ -55,8 +54,18 @@ const char *arena_name(const struct arena *a);
 /* In no order; belongs to the arenas, until the next call. Returns how many. */
 size_t arena_list_objects(struct arena *a, const struct drover_object_info **ret);
 size_t arena_list_waits(struct arena *a, const struct drover_wait_info **ret);
-/* As drover_arena_find_cycle; *ret_is_new: it was not found before. */
-size_t arena_find_cycle(struct arena *a, const struct drover_wait_info **ret, bool *ret_is_new);
+
+struct arena_wait {
+        struct arena *arena;
+        struct drover_wait_info info;
+        bool ends; /* with -EDEADLK, if the cycle is broken */
+};
+
+/* A cycle that a wait of this process is in or leads to, through whatever arenas; valid until the next call. Returns
+ * how many wait in it, in their order; 0: none. *ret_is_new: it was not found before. */
+size_t arenas_find_cycle(struct arenas *as, pid_t pid, const struct arena_wait **ret, bool *ret_is_new);
+/* Breaks what was found last: its youngest waiter is told. */
+void arenas_break_cycle(struct arenas *as);
 
 /* Arena number `i` of those that a process has opened; NULL: it has no more. */
 struct arena *arenas_opened_by(struct arenas *as, pid_t pid, size_t i);

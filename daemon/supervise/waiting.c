@@ -2,7 +2,7 @@
  *
  * An arena knows pids; here they become workers and jobs. Everything that comes out of an arena was written by its
  * participants: names are made printable, and a pid is only ever looked up. Each line was true at some moment while it
- * was read, and the whole need not be; only a cycle is certain, because drover_arena_find_cycle looks twice. */
+ * was read, and the whole need not be; only a cycle is certain (ipc/sync/cycle.c looks twice). */
 #include "daemon/supervise/waiting.h"
 
 #include <inttypes.h>
@@ -120,69 +120,40 @@ void waiting_describe(struct supervisor *s, pid_t pid, char *text, size_t bytes)
 
 /* ---- cycles ---- */
 
-enum { WAITING_MAX_PROCESSES = 256 };
-
-/* Who waits in an arena, with the jobs they run: taken before a cycle is broken, because after that they go on. */
-struct waiting_processes {
-        size_t n;
-        struct waiting_process of[WAITING_MAX_PROCESSES];
-};
-
-static struct waiting_process waiting_recall(const struct waiting_processes *all, pid_t pid) {
-        for (size_t i = 0; i < all->n; i++)
-                if (all->of[i].pid == pid)
-                        return all->of[i];
-        return (struct waiting_process){.pid = pid};
-}
-
-/* true if `pid` is among them. */
-static bool waiting_take_names(struct supervisor *s, struct arena *a, pid_t pid, struct waiting_processes *ret) {
-        const struct drover_wait_info *waits;
-        size_t n = arena_list_waits(a, &waits);
-        ret->n = 0;
-        for (size_t i = 0; i < n && ret->n < WAITING_MAX_PROCESSES; i++)
-                if (waiting_recall(ret, waits[i].pid).worker == 0)
-                        ret->of[ret->n++] = waiting_look_up(s, waits[i].pid);
-        for (size_t i = 0; i < ret->n; i++)
-                if (ret->of[i].pid == pid)
-                        return true;
-        return false;
-}
-
-static void waiting_log_cycle(const struct waiting_processes *all, const struct arena *a,
-                              const struct drover_wait_info *waits, size_t n) {
+static void waiting_log_cycle(struct supervisor *s, const struct arena_wait *waits, size_t n) {
         char text[1000];
         struct waiting_text t = {text, sizeof(text) - 1};
-        struct waiting_process p = waiting_recall(all, waits[0].pid);
-        size_t youngest = 0;
+        struct waiting_process p = waiting_look_up(s, waits[0].info.pid), ends = {0};
         waiting_add_process(&t, &p);
         for (size_t i = 0; i < n; i++) {
-                p = waiting_recall(all, waits[i].owner_pid);
+                p = waiting_look_up(s, waits[i].info.owner_pid);
                 waiting_add(&t, i == 0 ? " waits for " : ", which waits for ");
-                waiting_add_wait(&t, a, &waits[i], &p);
-                if (waits[i].since_ns > waits[youngest].since_ns)
-                        youngest = i;
+                waiting_add_wait(&t, waits[i].arena, &waits[i].info, &p);
+                if (waits[i].ends)
+                        ends = waiting_look_up(s, waits[i].info.pid);
         }
-        p = waiting_recall(all, waits[youngest].pid);
-        waiting_add(&t, "; the youngest wait, of ");
-        waiting_add_process(&t, &p);
-        waiting_add(&t, ", ends with EDEADLK");
+        waiting_add(&t, "; ");
+        if (ends.pid) {
+                waiting_add(&t, "the youngest wait, of ");
+                waiting_add_process(&t, &ends);
+                waiting_add(&t, ", ends with EDEADLK");
+        } else {
+                waiting_add(&t, "none of these can be ended");
+        }
         log_warning("a cycle of %zu waits: %s", n, text);
 }
 
+static bool waiting_is_any(struct supervisor *s, pid_t pid) {
+        struct drover_wait_info w;
+        return waiting_find(s, pid, 0, &w) != NULL;
+}
+
 bool waiting_break_cycles(struct supervisor *s, pid_t pid) {
-        static struct waiting_processes all; /* one thread, one arena at a time */
-        struct arena *a;
-        bool is_waiting = false;
-        for (size_t i = 0; (a = arenas_opened_by(supervisor_arenas(s), pid, i)); i++) {
-                const struct drover_wait_info *waits;
-                bool is_new;
-                if (!waiting_take_names(s, a, pid, &all))
-                        continue;
-                is_waiting = true;
-                size_t n = arena_find_cycle(a, &waits, &is_new);
-                if (n > 0 && is_new)
-                        waiting_log_cycle(&all, a, waits, n);
-        }
-        return is_waiting;
+        const struct arena_wait *waits;
+        bool is_new;
+        size_t n = arenas_find_cycle(supervisor_arenas(s), pid, &waits, &is_new);
+        if (n > 0 && is_new) /* first, because then they go on, with other jobs */
+                waiting_log_cycle(s, waits, n);
+        arenas_break_cycle(supervisor_arenas(s));
+        return n > 0 || waiting_is_any(s, pid);
 }

@@ -8,6 +8,6 @@
  * "" if it waits in no arena that it opened. Valid UTF-8. */
 void waiting_describe(struct supervisor *s, pid_t pid, char *text, size_t bytes);
 
-/* Looks for cycles in the arenas where the process waits. Each that is found is broken and logged once. false: it waits
- * in none. */
+/* Looks for a cycle that the process waits in, or behind, through whatever arenas. It is broken, and logged once. false:
+ * the process waits in no arena. */
 bool waiting_break_cycles(struct supervisor *s, pid_t pid);

@@ -30,6 +30,7 @@ int worker_answer_arena(struct worker *w) {
         } else {
                 order.arena_bytes = offer.bytes;
                 r = packet_send(w->control_fd, &order, sizeof(order), &offer.memory_fd, 1);
+                close(offer.memory_fd);
         }
         w->arena_wanted = r == -EAGAIN;
         return r;

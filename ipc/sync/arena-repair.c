@@ -33,9 +33,13 @@ int drover_arena_repair(drover_arena *arena, uint32_t participant) {
                 return -EINVAL;
         _Atomic uint64_t *word = &arena->shared->participants[participant].word;
         uint64_t seen = atomic_load_explicit(word, memory_order_acquire);
-        if (participant_state(seen) == PARTICIPANT_FREE)
+        if (participant_state(seen) == PARTICIPANT_FREE || participant_state(seen) == PARTICIPANT_KEPT)
                 return -EINVAL;
-        uint64_t dead = PARTICIPANT_WORD(PARTICIPANT_DEAD, participant_generation(seen), participant_pid(seen));
+        uint64_t tied = seen & PARTICIPANT_TIED;
+        uint64_t dead = PARTICIPANT_WORD(PARTICIPANT_DEAD, participant_generation(seen), participant_pid(seen)) | tied;
+        uint64_t left =
+                tied ? PARTICIPANT_WORD(PARTICIPANT_KEPT, participant_generation(seen), participant_pid(seen)) | tied
+                     : PARTICIPANT_WORD(PARTICIPANT_FREE, participant_generation(seen), 0);
         if (seen != dead &&
             !atomic_compare_exchange_strong_explicit(word, &seen, dead, memory_order_acq_rel, memory_order_relaxed))
                 return -EBUSY;
@@ -45,9 +49,7 @@ int drover_arena_repair(drover_arena *arena, uint32_t participant) {
         repair_objects(arena, participant);
         KILL_POINT("repair-done");
         /* release: whoever gets the entry next finds nothing that names it */
-        atomic_compare_exchange_strong_explicit(word, &dead,
-                                                PARTICIPANT_WORD(PARTICIPANT_FREE, participant_generation(dead), 0),
-                                                memory_order_acq_rel, memory_order_relaxed);
+        atomic_compare_exchange_strong_explicit(word, &dead, left, memory_order_acq_rel, memory_order_relaxed);
         return 0;
 }
 
@@ -55,7 +57,8 @@ int drover_arena_repair_pid(drover_arena *arena, int32_t pid) {
         int n = 0;
         for (uint32_t i = 0; i < ARENA_PARTICIPANTS; i++) {
                 uint64_t word = atomic_load_explicit(&arena->shared->participants[i].word, memory_order_acquire);
-                if (participant_state(word) == PARTICIPANT_FREE || participant_pid(word) != (uint32_t)pid)
+                if (participant_state(word) == PARTICIPANT_FREE || participant_pid(word) != (uint32_t)pid ||
+                    (word & PARTICIPANT_TIED)) /* a broker's: it will */
                         continue;
                 n += drover_arena_repair(arena, i) == 0;
         }
@@ -64,7 +67,7 @@ int drover_arena_repair_pid(drover_arena *arena, int32_t pid) {
 
 /* ---- looking ---- */
 
-static int32_t repair_owner_pid(const struct drover_arena *a, uint64_t owner) {
+int32_t wait_pid(const struct drover_arena *a, uint64_t owner) {
         uint32_t participant = owner_participant(owner);
         if (participant == 0 || participant > ARENA_PARTICIPANTS)
                 return 0;
@@ -114,7 +117,7 @@ int drover_arena_list(drover_arena *arena, struct drover_object_info *infos, siz
                         continue;
                 uint64_t word = repair_lock_word(arena, count);
                 infos[count] = (struct drover_object_info){
-                        .owner_pid = repair_owner_pid(arena, word),
+                        .owner_pid = wait_pid(arena, word),
                         .owner_thread = owner_sub(word),
                         .n_waiters = n_waiters[count],
                         .n_repaired = atomic_load(&arena->shared->objects[count].n_repaired),
@@ -129,10 +132,10 @@ void wait_describe(struct drover_arena *a, uint32_t line, uint32_t object, struc
         const struct layout_wait *l = &a->shared->waits[line];
         uint64_t owner = atomic_load(&l->owner), holder = repair_lock_word(a, object);
         *ret = (struct drover_wait_info){
-                .pid = repair_owner_pid(a, owner),
+                .pid = wait_pid(a, owner),
                 .thread = owner_sub(owner),
                 .since_ns = atomic_load(&l->since_ns),
-                .owner_pid = repair_owner_pid(a, holder),
+                .owner_pid = wait_pid(a, holder),
                 .owner_thread = owner_sub(holder),
         };
         repair_copy_name(a, object, ret->object, ret->type);

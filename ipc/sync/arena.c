@@ -4,10 +4,16 @@
  * → DEAD by whoever knows the process for dead, DEAD → FREE when its repair is through (arena-repair.c): so an index is
  * not given out again while any word may still name its dead holder.
  *
+ * A broker does not believe the pid that a participant writes (in another pid namespace it is another number): it keeps
+ * an entry for each process that it hands the arena to, and later repairs that entry, whatever stands there. The entry
+ * is told by the file offset of a descriptor that only this process gets: so that attaching needs the descriptor and
+ * nothing else. A child that inherits it has another pid, and attaches as anybody.
+ *
  * Sizes are private: the mapping is as long as the sealed file is, and every offset from shared memory is checked
  * against that. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -58,16 +64,16 @@ static struct drover_arena *arena_unmap(struct drover_arena *a) {
         return NULL;
 }
 
-/* FREE → LIVE in one entry. */
-static bool arena_join_as(struct drover_arena *a, uint32_t participant) {
+/* FREE or KEPT → LIVE in one entry. */
+static bool arena_join_as(struct drover_arena *a, uint32_t participant, unsigned from) {
         _Atomic uint64_t *word = &a->shared->participants[participant].word;
         uint64_t seen = atomic_load_explicit(word, memory_order_relaxed);
         uint16_t generation = (uint16_t)(participant_generation(seen) + 1);
+        uint32_t pid = from == PARTICIPANT_KEPT ? participant_pid(seen) : (uint32_t)getpid();
+        uint64_t live = PARTICIPANT_WORD(PARTICIPANT_LIVE, generation, pid) | (seen & PARTICIPANT_TIED);
         /* acquire: what the repair of the last holder left behind */
-        if (participant_state(seen) != PARTICIPANT_FREE ||
-            !atomic_compare_exchange_strong_explicit(word, &seen,
-                                                     PARTICIPANT_WORD(PARTICIPANT_LIVE, generation, getpid()),
-                                                     memory_order_acq_rel, memory_order_relaxed))
+        if (participant_state(seen) != from ||
+            !atomic_compare_exchange_strong_explicit(word, &seen, live, memory_order_acq_rel, memory_order_relaxed))
                 return false;
         KILL_POINT("arena-joined");
         a->participant = participant;
@@ -76,11 +82,21 @@ static bool arena_join_as(struct drover_arena *a, uint32_t participant) {
         return true;
 }
 
-static int arena_join(struct drover_arena *a, uint32_t participant) {
-        if (participant < ARENA_PARTICIPANTS)
-                return arena_join_as(a, participant) ? 0 : -EBUSY;
+/* The entry that a broker keeps for us, if there is one. */
+static bool arena_join_kept(struct drover_arena *a) {
+        off_t at = lseek(a->fd, 0, SEEK_CUR);
+        if (at <= 0 || at > ARENA_PARTICIPANTS)
+                return false;
+        const struct layout_participant *p = &a->shared->participants[at - 1];
+        return atomic_load_explicit(&p->own_pid, memory_order_acquire) == (uint64_t)getpid() &&
+               arena_join_as(a, (uint32_t)at - 1, PARTICIPANT_KEPT);
+}
+
+static int arena_join(struct drover_arena *a) {
+        if (arena_join_kept(a))
+                return 0;
         for (uint32_t i = 0; i < ARENA_PARTICIPANTS; i++)
-                if (arena_join_as(a, i))
+                if (arena_join_as(a, i, PARTICIPANT_FREE))
                         return 0;
         return -EUSERS;
 }
@@ -99,17 +115,17 @@ int arena_watch(int fd, struct drover_arena **ret) {
         return 0;
 }
 
-int arena_attach(int fd, uint32_t participant, struct drover_arena **ret) {
+int drover_arena_attach(int fd, drover_arena **ret_arena) {
         struct drover_arena *a;
         int r = arena_watch(fd, &a);
         if (r < 0)
                 return r;
-        r = arena_join(a, participant);
+        r = arena_join(a);
         if (r < 0) {
                 arena_unmap(a);
                 return r;
         }
-        *ret = a;
+        *ret_arena = a;
         return 0;
 }
 
@@ -134,8 +150,6 @@ int arena_make(const char *name, uint64_t bytes, int *ret_fd) {
         return 0;
 }
 
-int drover_arena_attach(int fd, drover_arena **ret_arena) { return arena_attach(fd, ARENA_PARTICIPANTS, ret_arena); }
-
 int drover_arena_create(const char *name, uint64_t bytes, drover_arena **ret_arena) {
         int fd;
         int r = arena_make(name, bytes, &fd);
@@ -157,3 +171,53 @@ drover_arena *drover_arena_free(drover_arena *arena) {
 int drover_arena_fd(const drover_arena *arena) { return arena->fd; }
 
 uint32_t drover_arena_participant(const drover_arena *arena) { return arena->participant; }
+
+/* ---- a broker's ---- */
+
+int arena_keep(struct drover_arena *a, uint32_t pid, uint32_t own_pid, uint32_t *ret_participant) {
+        for (uint32_t i = 0; i < ARENA_PARTICIPANTS; i++) {
+                struct layout_participant *p = &a->shared->participants[i];
+                uint64_t seen = atomic_load_explicit(&p->word, memory_order_relaxed);
+                uint64_t kept =
+                        PARTICIPANT_WORD(PARTICIPANT_KEPT, participant_generation(seen), pid) | PARTICIPANT_TIED;
+                if (participant_state(seen) != PARTICIPANT_FREE ||
+                    !atomic_compare_exchange_strong_explicit(&p->word, &seen, kept, memory_order_acq_rel,
+                                                             memory_order_relaxed))
+                        continue;
+                /* Nobody has a descriptor yet that says which entry this is. */
+                atomic_store_explicit(&p->own_pid, own_pid, memory_order_release);
+                *ret_participant = i;
+                return 0;
+        }
+        return -EUSERS;
+}
+
+bool arena_is_kept(const struct drover_arena *a, uint32_t participant) {
+        uint64_t word = atomic_load_explicit(&a->shared->participants[participant].word, memory_order_relaxed);
+        return participant_state(word) == PARTICIPANT_KEPT;
+}
+
+int arena_open_for(const struct drover_arena *a, uint32_t participant, int *ret_fd) {
+        char path[sizeof "/proc/self/fd/" + 10];
+        snprintf(path, sizeof path, "/proc/self/fd/%d", a->fd);
+        int fd = open(path, O_RDWR | O_CLOEXEC), r = 0;
+        if (fd < 0)
+                return -errno;
+        if (lseek(fd, (off_t)participant + 1, SEEK_SET) < 0) {
+                r = -errno;
+                close(fd);
+                return r;
+        }
+        *ret_fd = fd;
+        return 0;
+}
+
+void arena_let_go(struct drover_arena *a, uint32_t participant) {
+        _Atomic uint64_t *word = &a->shared->participants[participant].word;
+        drover_arena_repair(a, participant);
+        uint64_t seen = atomic_load_explicit(word, memory_order_relaxed);
+        if (participant_state(seen) == PARTICIPANT_KEPT)
+                atomic_compare_exchange_strong_explicit(
+                        word, &seen, PARTICIPANT_WORD(PARTICIPANT_FREE, participant_generation(seen), 0),
+                        memory_order_acq_rel, memory_order_relaxed);
+}

@@ -28,8 +28,15 @@ static inline uint64_t arena_self(const struct drover_arena *a) {
 int arena_make(const char *name, uint64_t bytes, int *ret_fd);
 /* Attaches without becoming a participant: to list, to repair, to find cycles. */
 int arena_watch(int fd, struct drover_arena **ret);
-/* Attaches as the participant that the broker gave out: -EBUSY if that entry is not free. ARENA_PARTICIPANTS: any. */
-int arena_attach(int fd, uint32_t participant, struct drover_arena **ret);
+
+/* Keeps an entry for the process that the broker knows as `pid`, and that calls itself `own_pid`. -EUSERS. */
+int arena_keep(struct drover_arena *a, uint32_t pid, uint32_t own_pid, uint32_t *ret_participant);
+/* Nobody has attached as it so far, or they have detached. */
+bool arena_is_kept(const struct drover_arena *a, uint32_t participant);
+/* A descriptor of the memory file whose file offset tells drover_arena_attach() which entry is kept for it. */
+int arena_open_for(const struct drover_arena *a, uint32_t participant, int *ret_fd);
+/* That process is dead: repairs, and the entry is anybody's. */
+void arena_let_go(struct drover_arena *a, uint32_t participant);
 
 /* ---- objects ---- */
 
@@ -51,6 +58,8 @@ struct object_kind {
          * step one CAS, repeatable. true if something was its. */
         bool (*repair)(const struct object *o, uint32_t participant);
         bool has_lock; /* a struct layout_lock stands first */
+        /* Makes whoever waits here look at its wait line. NULL: they sleep at the lock, if there is one. */
+        void (*alarm)(const struct object *o);
 };
 
 /* NULL for a type that does not exist. */
@@ -77,6 +86,7 @@ struct wait {
         uint64_t published;
         uint32_t object;
         uint32_t line; /* + 1; 0 = none */
+        bool is_firm;  /* the caller cannot do with -EDEADLK */
 };
 
 #define WAIT(a, o, deadline)                                                                                           \
@@ -90,6 +100,8 @@ void wait_end(struct wait *w);
 struct drover_wait_info;
 /* A wait line in words; `object` is what its word said. */
 void wait_describe(struct drover_arena *a, uint32_t line, uint32_t object, struct drover_wait_info *ret);
+/* The pid in the entry that an owner word names; 0 = none. */
+int32_t wait_pid(const struct drover_arena *a, uint64_t owner);
 /* The word of an object's lock, and where it is; NULL if it has none. */
 struct layout_lock *wait_lock(struct drover_arena *a, uint32_t object);
 

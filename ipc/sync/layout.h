@@ -52,13 +52,17 @@ static inline uint32_t owner_participant(uint64_t word) { return word >> OWNER_P
 static inline uint32_t owner_sub(uint64_t word) { return word >> OWNER_SUB_SHIFT & OWNER_SUB_MASK; }
 static inline uint64_t owner_identity(uint64_t word) { return word & ~OWNER_FLAGS; }
 
-/* ---- participants: state 8 | generation 16 | pid 32, from bit 0 up ---- */
+/* ---- participants: state 8 | generation 16 | pid 32 | tied 1, from bit 0 up ---- */
 
 enum participant_state {
         PARTICIPANT_FREE = 0,
         PARTICIPANT_LIVE,
         PARTICIPANT_DEAD, /* being repaired; not given out again before that is done */
+        PARTICIPANT_KEPT, /* by a broker, for one process, which is not attached */
 };
+
+/* A broker gave it to one process and wrote the pid; when that process detaches it is KEPT again. */
+#define PARTICIPANT_TIED (UINT64_C(1) << 56)
 
 #define PARTICIPANT_WORD(state, generation, pid)                                                                       \
         ((uint64_t)(state) | (uint64_t)(uint16_t)(generation) << 8 | (uint64_t)(uint32_t)(pid) << 24)
@@ -68,14 +72,16 @@ static inline uint32_t participant_pid(uint64_t word) { return (uint32_t)(word >
 
 struct layout_participant {
         _Atomic uint64_t word;
-        uint64_t reserved[7];
+        _Atomic uint64_t own_pid; /* of one that is tied: what getpid() says in that process */
+        uint64_t reserved[6];
 };
 
-/* ---- wait lines: what a thread that sleeps waits for. wait = object + 1 16 | victim 1 | sequence 47 ---- */
+/* ---- wait lines: what a thread that sleeps waits for. wait = object + 1 16 | victim 1 | firm 1 | sequence 46 ---- */
 
 #define WAIT_OBJECT_MASK UINT64_C(0xffff)
 #define WAIT_VICTIM (UINT64_C(1) << 16)
-#define WAIT_SEQUENCE_ONE (UINT64_C(1) << 17)
+#define WAIT_FIRM (UINT64_C(1) << 17) /* it cannot end with -EDEADLK: no victim */
+#define WAIT_SEQUENCE_ONE (UINT64_C(1) << 18)
 
 struct layout_wait {
         _Atomic uint64_t owner; /* identity; 0 = the line is free */

@@ -52,9 +52,8 @@ static void lock_spin(struct layout_lock *l, struct spin *spin) {
         spin_end(spin, &round, is_free);
 }
 
-int lock_acquire(struct layout_lock *l, const struct object *o, struct spin *spin, uint64_t deadline_ns) {
-        uint64_t self = arena_self(o->arena);
-        struct wait w = WAIT(o->arena, o->index, deadline_ns);
+static int lock_wait(struct layout_lock *l, struct spin *spin, struct wait *w) {
+        uint64_t self = arena_self(w->arena);
         unsigned flags = 0, n_spins = 0;
         int r;
         do {
@@ -62,7 +61,7 @@ int lock_acquire(struct layout_lock *l, const struct object *o, struct spin *spi
                 r = -EAGAIN;
                 if (owner_identity(word) == 0)
                         r = lock_take_flagged(l, word, self, flags);
-                else if (deadline_ns == 0)
+                else if (w->deadline_ns == 0)
                         break;
                 else if (owner_identity(word) == self)
                         r = -EDEADLK;
@@ -74,14 +73,25 @@ int lock_acquire(struct layout_lock *l, const struct object *o, struct spin *spi
                         KILL_POINT("lock-flagged");
                         flags = LOCK_WAITERS;
                         WAIT_LOOK("lock", lock_look, l);
-                        r = wait_sleep(&w, lock_futex(l), (uint32_t)word | LOCK_WAITERS);
+                        r = wait_sleep(w, lock_futex(l), (uint32_t)word | LOCK_WAITERS);
                         if (r == 0)
                                 r = -EAGAIN;
                         KILL_POINT("lock-woken");
                 }
         } while (r == -EAGAIN);
-        wait_end(&w);
+        wait_end(w);
         return r;
+}
+
+int lock_acquire(struct layout_lock *l, const struct object *o, struct spin *spin, uint64_t deadline_ns) {
+        struct wait w = WAIT(o->arena, o->index, deadline_ns);
+        return lock_wait(l, spin, &w);
+}
+
+int lock_regain(struct layout_lock *l, const struct object *o, struct spin *spin) {
+        struct wait w = WAIT(o->arena, o->index, DROVER_FOREVER);
+        w.is_firm = true;
+        return lock_wait(l, spin, &w);
 }
 
 int lock_release(struct layout_lock *l, uint64_t self) {

@@ -22,6 +22,8 @@ static inline bool lock_is_held(const struct layout_lock *l, uint64_t self) {
 /* 0; -EOWNERDEAD: taken, an owner died since the data was last consistent. Not taken: -EAGAIN (deadline 0), -ETIMEDOUT,
  * -EDEADLK (the caller has it already, or was chosen to break a cycle). */
 int lock_acquire(struct layout_lock *l, const struct object *o, struct spin *spin, uint64_t deadline_ns);
+/* The same, waits as long as it must and is never chosen: 0, -EOWNERDEAD. */
+int lock_regain(struct layout_lock *l, const struct object *o, struct spin *spin);
 int lock_release(struct layout_lock *l, uint64_t self);    /* -EPERM: not the caller's */
 int lock_consistent(struct layout_lock *l, uint64_t self); /* -EPERM; -EINVAL: nothing to say */
 /* Makes every waiter look at its wait line. */

@@ -122,10 +122,8 @@ int mutex_yield(struct drover_mutex *m) {
 }
 
 int mutex_regain(struct drover_mutex *m, int depth) {
-        int r;
-        do
-                r = lock_acquire(m->lock, &m->object, &m->spin, DROVER_FOREVER);
-        while (r == -EDEADLK); /* to break a cycle here would break the caller's invariant: another one is chosen */
+        /* To break a cycle here would break the caller's invariant: another one is chosen. */
+        int r = lock_regain(m->lock, &m->object, &m->spin);
         if (m->is_recursive)
                 mutex_set_depth(m, (uint32_t)depth);
         return r;

@@ -34,11 +34,18 @@ static bool rwlock_repair(const struct object *o, uint32_t participant) {
         return was_any;
 }
 
+static void rwlock_alarm(const struct object *o) {
+        struct layout_rwlock *l = o->at;
+        lock_alarm(&l->writer);
+        gate_broadcast(&l->opened); /* readers do not sleep at the word */
+}
+
 const struct object_kind rwlock_kind = {
         .name = "rwlock",
         .bytes = rwlock_bytes,
         .repair = rwlock_repair,
         .has_lock = true,
+        .alarm = rwlock_alarm,
 };
 
 int drover_rwlock_open(drover_arena *arena, const char *name, drover_rwlock **ret_rwlock) {

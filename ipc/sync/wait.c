@@ -13,7 +13,7 @@
 #include "ipc/sync/arena.h"
 
 static uint64_t wait_next(uint64_t word, uint64_t object) {
-        return ((word & ~(WAIT_OBJECT_MASK | WAIT_VICTIM)) + WAIT_SEQUENCE_ONE) | object;
+        return ((word & ~(WAIT_OBJECT_MASK | WAIT_VICTIM | WAIT_FIRM)) + WAIT_SEQUENCE_ONE) | object;
 }
 
 static void wait_begin(struct wait *w) {
@@ -29,6 +29,7 @@ static void wait_begin(struct wait *w) {
                 KILL_POINT("wait-line");
                 atomic_store_explicit(&l->since_ns, event_now_ns(), memory_order_relaxed);
                 w->published = wait_next(atomic_load_explicit(&l->wait, memory_order_relaxed), w->object + 1);
+                w->published |= w->is_firm ? WAIT_FIRM : 0;
                 /* release: owner and since are older */
                 atomic_store_explicit(&l->wait, w->published, memory_order_release);
                 KILL_POINT("wait-published");
@@ -46,7 +47,7 @@ int wait_sleep(struct wait *w, const _Atomic uint32_t *word, uint32_t seen) {
         if (w->line == 0)
                 wait_begin(w);
         struct layout_wait *l = wait_line(w);
-        if (l && (atomic_load_explicit(&l->wait, memory_order_acquire) & WAIT_VICTIM))
+        if (l && !w->is_firm && (atomic_load_explicit(&l->wait, memory_order_acquire) & WAIT_VICTIM))
                 return -EDEADLK;
         int r = event_wait(word, seen, w->deadline_ns);
         KILL_POINT("wait-awake");

@@ -61,6 +61,7 @@ struct jobs_config {
         bool is_coarse;   /* operations that commute are joined: jobs.c */
         bool is_poisoned_at_once; /* by one death; else a job survives all there are */
         bool has_restart;         /* the dead worker's index is given to a new one */
+        bool is_compact;          /* too large to keep: explore.h */
         enum jobs_fault fault;
         const char *expected; /* the violation that a fault must cause */
 };

@@ -2,11 +2,17 @@
  *
  *   take   takes object `name` of `kind` (waits as long as it must), holds it `hold_ms` or until it is asked to stop,
  * gives it back; the outcome is how the taking went: "0", "EOWNERDEAD", … An owner that died is made good at once.
- *   cross  takes mutex `first`, meets the other at a barrier, takes `second`.
+ *   cross  takes mutex `first`, meets the other jobs (`n` of them) at a barrier in arena "meet", takes mutex `second`,
+ * which may be in another arena.
+ *   threads  the same crossing of mutexes a and b, by two threads of this one job.
+ *   order  takes three mutexes in order, `n` times, and counts how often it had to wait.
  *   put    one item into queue `name`.
  *   fd     opens an arena and says how that went. */
 #include <drover/plugin.h>
 #include <drover/sync.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -110,24 +116,29 @@ static const struct kind kinds[] = {
         {"set-event", open_event, set_event, NULL, NULL},
 };
 
-/* The handles live as long as the process: one job, one arena, a few objects. */
+/* The handles live as long as the process: one job, a few arenas, a few objects. */
 static int attach(drover_job *job, const char *name, drover_arena **ret) {
         static struct {
                 char name[72];
                 drover_arena *arena;
-        } known;
-        int fd, r = 0;
-        if (!known.arena || strcmp(known.name, name) != 0) {
-                known.arena = drover_arena_free(known.arena);
-                r = drover_arena_open_fd(job, name, 0, &fd);
+        } known[8];
+        size_t i = 0;
+        while (i < DROVER_COUNT(known) && known[i].arena && strcmp(known[i].name, name) != 0)
+                i++;
+        if (i == DROVER_COUNT(known))
+                return drover_fail(job, ENOSPC, "too many arenas");
+        if (!known[i].arena) {
+                int fd, r = drover_arena_open_fd(job, name, 0, &fd);
                 if (r < 0)
                         return drover_fail(job, -r, "arena %s: %s", name, strerror(-r));
-                r = drover_arena_attach(fd, &known.arena);
+                r = drover_arena_attach(fd, &known[i].arena);
                 close(fd);
-                strncpy(known.name, name, sizeof known.name - 1);
+                if (r < 0)
+                        return r;
+                strncpy(known[i].name, name, sizeof known[i].name - 1);
         }
-        *ret = known.arena;
-        return r;
+        *ret = known[i].arena;
+        return 0;
 }
 
 static int hold(drover_job *job, uint64_t ms) {
@@ -174,26 +185,101 @@ static int take(drover_job *job) {
 }
 
 static int cross(drover_job *job) {
-        const char *arena, *first, *second;
-        drover_arena *a;
+        const char *arena, *first, *other, *second;
+        uint64_t n;
+        drover_arena *a1, *a2, *meet;
         drover_mutex *m1, *m2;
-        drover_barrier *both;
+        drover_barrier *all;
         drover_arg_str(job, "arena", &arena, NULL);
         drover_arg_str(job, "first", &first, NULL);
+        drover_arg_str(job, "other", &other, NULL);
         drover_arg_str(job, "second", &second, NULL);
-        int r = attach(job, arena, &a);
+        drover_arg_u64(job, "n", &n);
+        int r = attach(job, arena, &a1);
+        if (r == 0)
+                r = attach(job, other, &a2);
+        if (r == 0)
+                r = attach(job, "meet", &meet);
         if (r < 0)
                 return r;
-        if (drover_mutex_open(a, first, 0, &m1) < 0 || drover_mutex_open(a, second, 0, &m2) < 0 ||
-            drover_barrier_open(a, "both", 2, &both) < 0)
+        if (drover_mutex_open(a1, first, 0, &m1) < 0 || drover_mutex_open(a2, second, 0, &m2) < 0 ||
+            drover_barrier_open(meet, "all", (uint32_t)n, &all) < 0)
                 return drover_fail(job, EIO, "cannot open");
         drover_mutex_lock(m1, DROVER_FOREVER);
-        drover_barrier_wait(both, DROVER_FOREVER);
+        drover_barrier_wait(all, DROVER_FOREVER);
         r = drover_mutex_lock(m2, DROVER_FOREVER);
         if (r == 0)
                 drover_mutex_unlock(m2);
         drover_mutex_unlock(m1);
         return drover_ret_str(job, "outcome", outcome(r));
+}
+
+struct side {
+        drover_mutex *first, *second;
+        drover_barrier *both;
+        int r;
+};
+
+static void *take_side(void *argument) {
+        struct side *s = argument;
+        drover_mutex_lock(s->first, DROVER_FOREVER);
+        drover_barrier_wait(s->both, DROVER_FOREVER);
+        s->r = drover_mutex_lock(s->second, DROVER_FOREVER);
+        if (s->r == 0)
+                drover_mutex_unlock(s->second);
+        drover_mutex_unlock(s->first);
+        return NULL;
+}
+
+static int threads(drover_job *job) {
+        const char *arena;
+        drover_arena *a;
+        drover_mutex *m[2];
+        drover_barrier *both;
+        pthread_t id;
+        drover_arg_str(job, "arena", &arena, NULL);
+        int r = attach(job, arena, &a);
+        if (r < 0)
+                return r;
+        if (drover_mutex_open(a, "a", 0, &m[0]) < 0 || drover_mutex_open(a, "b", 0, &m[1]) < 0 ||
+            drover_barrier_open(a, "both", 2, &both) < 0)
+                return drover_fail(job, EIO, "cannot open");
+        struct side sides[2] = {{m[0], m[1], both, 0}, {m[1], m[0], both, 0}};
+        if (pthread_create(&id, NULL, take_side, &sides[1]) != 0)
+                return drover_fail(job, EAGAIN, "no thread");
+        take_side(&sides[0]);
+        pthread_join(id, NULL);
+        char text[64];
+        snprintf(text, sizeof text, "%s %s", outcome(sides[0].r), outcome(sides[1].r));
+        return drover_ret_str(job, "outcome", text);
+}
+
+static int order(drover_job *job) {
+        const char *arena;
+        uint64_t n, n_waits = 0;
+        drover_arena *a;
+        drover_mutex *m[3];
+        drover_arg_str(job, "arena", &arena, NULL);
+        drover_arg_u64(job, "n", &n);
+        int r = attach(job, arena, &a);
+        for (unsigned k = 0; k < DROVER_COUNT(m) && r == 0; k++)
+                r = drover_mutex_open(a, (const char *[]){"x", "y", "z"}[k], 0, &m[k]);
+        for (uint64_t i = 0; i < n && r == 0; i++) {
+                unsigned taken = 0;
+                for (; taken < DROVER_COUNT(m) && r == 0; taken++) {
+                        r = drover_mutex_lock(m[taken], 0);
+                        if (r == -EAGAIN) {
+                                n_waits++;
+                                r = drover_mutex_lock(m[taken], DROVER_FOREVER);
+                        }
+                        sched_yield(); /* so that the others come and wait */
+                }
+                for (unsigned k = 0; k < taken; k++)
+                        drover_mutex_unlock(m[k]);
+        }
+        char text[64];
+        snprintf(text, sizeof text, "%s %llu", outcome(r), (unsigned long long)n_waits);
+        return drover_ret_str(job, "outcome", text);
 }
 
 static int put(drover_job *job) {
@@ -235,7 +321,12 @@ static int on_preload(drover_preload_ctx *ctx, void **shared) {
 
 static const struct drover_job_type jobs[] = {
         {.name = "take", .args = "arena:str,kind:str,name:str,hold_ms:u64", .result = "outcome:str", .handle = take},
-        {.name = "cross", .args = "arena:str,first:str,second:str", .result = "outcome:str", .handle = cross},
+        {.name = "cross",
+         .args = "arena:str,first:str,other:str,second:str,n:u64",
+         .result = "outcome:str",
+         .handle = cross},
+        {.name = "threads", .args = "arena:str", .result = "outcome:str", .handle = threads},
+        {.name = "order", .args = "arena:str,n:u64", .result = "outcome:str", .handle = order},
         {.name = "put", .args = "arena:str,name:str", .result = "outcome:str", .handle = put},
         {.name = "fd", .args = "arena:str,bytes:u64", .result = "outcome:str", .handle = open_fd},
 };

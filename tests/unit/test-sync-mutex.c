@@ -1,4 +1,4 @@
-/* Mutexes, plain and recursive, conditions over them, guards, cycles (FEATURES 7, 8, 9, 26, 67, 68, 69). */
+/* Mutexes, plain and recursive, conditions over them, guards (FEATURES 7, 8, 9, 26, 67, 68, 69). */
 #include "tests/unit/sync-fixture.h"
 
 #include "ipc/sync/owner.h"
@@ -322,96 +322,6 @@ static void test_guards(void **state) {
         fixture_free(a);
 }
 
-/* ---- cycles ---- */
-
-struct two_locks {
-        _Atomic uint32_t n_first, n_told, n_through;
-};
-
-static void lock_crosswise(drover_arena *a, void *user) {
-        struct two_locks *t = user;
-        drover_mutex *m[2] = {mutex_open(a, "bank/a", 0), mutex_open(a, "bank/b", 0)};
-        uint32_t mine = atomic_fetch_add(&t->n_first, 1);
-        CHECK(drover_mutex_lock(m[mine], stuck()) == 0);
-        atomic_fetch_add(&t->n_through, 1);
-        while (atomic_load(&t->n_through) < 2)
-                ;
-        int r = drover_mutex_lock(m[!mine], stuck());
-        if (r == -EDEADLK)
-                atomic_fetch_add(&t->n_told, 1);
-        else {
-                CHECK(r == 0);
-                CHECK(drover_mutex_unlock(m[!mine]) == 0);
-        }
-        CHECK(drover_mutex_unlock(m[mine]) == 0);
-}
-
-struct watcher {
-        drover_arena *arena;
-        int found;
-        struct drover_wait_info infos[2];
-};
-
-static void *break_cycle(void *user) {
-        struct watcher *w = user;
-        uint64_t deadline = stuck();
-        while (w->found == 0 && event_now_ns() < deadline)
-                w->found = drover_arena_find_cycle(w->arena, w->infos, 2);
-        return NULL;
-}
-
-static void test_cycle_is_named_and_broken(void **state) {
-        for (int processes = 0; processes < 2; processes++) {
-                drover_arena *a = fixture_arena(4096);
-                struct two_locks *t = fixture_shared(sizeof *t);
-                struct watcher w = {.arena = a};
-                pthread_t id;
-                assert_int_equal(pthread_create(&id, NULL, break_cycle, &w), 0);
-                fixture_run(a, &(struct fixture_crew){lock_crosswise, t, 2, processes});
-                pthread_join(id, NULL);
-                assert_int_equal(w.found, 2);
-                assert_int_equal(atomic_load(&t->n_told), 1);
-                assert_true(w.infos[0].owner_pid == w.infos[1].pid && w.infos[1].owner_pid == w.infos[0].pid);
-                assert_true((strcmp(w.infos[0].object, "bank/a") == 0 && strcmp(w.infos[1].object, "bank/b") == 0) ||
-                            (strcmp(w.infos[0].object, "bank/b") == 0 && strcmp(w.infos[1].object, "bank/a") == 0));
-                assert_int_equal(drover_arena_find_cycle(a, w.infos, 2), 0);
-                fixture_unshare(t, sizeof *t);
-                fixture_free(a);
-        }
-}
-
-static void lock_in_order(drover_arena *a, void *user) {
-        drover_mutex *m[2] = {mutex_open(a, "x", 0), mutex_open(a, "y", 0)};
-        for (int i = 0; i < 20000; i++) {
-                CHECK(drover_mutex_lock(m[0], stuck()) == 0);
-                CHECK(drover_mutex_lock(m[1], stuck()) == 0);
-                if (i % 2) /* the order of giving back does not matter */
-                        CHECK(drover_mutex_unlock(m[0]) == 0);
-                CHECK(drover_mutex_unlock(m[1]) == 0);
-                if (i % 2 == 0)
-                        CHECK(drover_mutex_unlock(m[0]) == 0);
-        }
-        atomic_fetch_add((_Atomic uint32_t *)user, 1);
-}
-
-static void *look_for_cycles(void *user) {
-        struct watcher *w = user;
-        while (w->found == 0 && atomic_load((_Atomic uint32_t *)w->infos) < 3)
-                w->found = drover_arena_find_cycle(w->arena, NULL, 0);
-        return NULL;
-}
-
-static void test_honest_waits_give_no_alarm(void **state) {
-        drover_arena *a = fixture_arena(4096);
-        struct watcher w = {.arena = a};
-        pthread_t id;
-        assert_int_equal(pthread_create(&id, NULL, look_for_cycles, &w), 0);
-        fixture_run(a, &(struct fixture_crew){lock_in_order, w.infos, 3, 0});
-        pthread_join(id, NULL);
-        assert_int_equal(w.found, 0);
-        fixture_free(a);
-}
-
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_errors),
@@ -424,8 +334,6 @@ int main(void) {
                 cmocka_unit_test(test_condition),
                 cmocka_unit_test(test_bank_with_withdrawals),
                 cmocka_unit_test(test_guards),
-                cmocka_unit_test(test_cycle_is_named_and_broken),
-                cmocka_unit_test(test_honest_waits_give_no_alarm),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,171 @@
+/* The processes that opened arenas.
+ *
+ * Owns the list of them. A process is known by the pidfd that came with its request, which is watched: when it is
+ * readable, every place that is kept for the process is repaired and given up. Which places those are stands in
+ * arena.holders, privately; nothing that is written in an arena can change it. So processes of other pid namespaces,
+ * whose own pids mean nothing here, are repaired like any other.
+ *
+ * A process that attaches a second time without asking, or that was given the descriptor by another, says who it is by
+ * writing its pid. For the first kind that pid is looked for after a death, too; the second kind is the business of
+ * whoever gave it the descriptor. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/log.h"
+#include "daemon/supervise/arenas-internal.h"
+
+static bool is_dead(int pidfd) {
+        struct pollfd p = {.fd = pidfd, .events = POLLIN};
+        return poll(&p, 1, 0) > 0;
+}
+
+/* What getpid() says in that process: the last number of the line NSpid, which goes from our namespace to its own. */
+static uint32_t read_own_pid(int pidfd, pid_t pid) {
+        char path[sizeof("/proc/self/fdinfo/") + 10], line[256];
+        uint32_t own = (uint32_t)pid;
+        snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
+        FILE *file = fopen(path, "re");
+        while (file && fgets(line, sizeof(line), file)) {
+                const char *last = strrchr(line, '\t');
+                if (strncmp(line, "NSpid:", 6) == 0 && last && atoi(last + 1) > 0)
+                        own = (uint32_t)atoi(last + 1);
+        }
+        if (file)
+                fclose(file);
+        return own;
+}
+
+void arena_user_free(struct arena_user *u) {
+        TAILQ_REMOVE(&u->arenas->users, u, link);
+        u->arenas->n_users--;
+        loop_poll_stop(&u->poll);
+        close(u->pidfd);
+        free(u->opened);
+        free(u);
+}
+
+static void leave_after_death(struct arena_user *u, struct arena *a) {
+        int n = drover_arena_repair_pid(a->watch, u->pid);
+        for (uint32_t i = 0; i < ARENA_PARTICIPANTS; i++) {
+                if (a->holders[i] != u)
+                        continue;
+                arena_let_go(a->watch, i);
+                a->holders[i] = NULL;
+                n++;
+        }
+        log_debug("arena %s: process %d ended, %d of its places repaired", a->name, (int)u->pid, n);
+        a->n_users--;
+        arena_collect(a);
+}
+
+static void arena_user_died(struct arena_user *u) {
+        for (size_t i = 0; i < u->n_opened; i++)
+                leave_after_death(u, u->opened[i]);
+        arena_user_free(u);
+}
+
+static void on_pidfd(struct loop_poll *p, uint32_t revents) { arena_user_died(p->user); }
+
+struct arena_user *arena_user_find(struct arenas *as, pid_t pid) {
+        struct arena_user *u;
+        TAILQ_FOREACH(u, &as->users, link)
+        if (u->pid == pid)
+                return u;
+        return NULL;
+}
+
+static int arena_user_new(struct arenas *as, pid_t pid, int pidfd, struct arena_user **ret) {
+        if (as->n_users >= ARENAS_MAX_USERS)
+                return -EUSERS;
+        struct arena_user *u = calloc(1, sizeof(*u));
+        if (!u)
+                return -ENOMEM;
+        *u = (struct arena_user){
+                .arenas = as,
+                .pid = pid,
+                .own_pid = read_own_pid(pidfd, pid),
+                .pidfd = fcntl(pidfd, F_DUPFD_CLOEXEC, 3),
+        };
+        int r = u->pidfd < 0 ? -errno : loop_poll_start(as->loop, &u->poll, u->pidfd, POLLIN, on_pidfd, u);
+        if (r < 0) {
+                if (u->pidfd >= 0)
+                        close(u->pidfd);
+                free(u);
+                return r;
+        }
+        TAILQ_INSERT_TAIL(&as->users, u, link);
+        as->n_users++;
+        *ret = u;
+        return 0;
+}
+
+/* A pid that is known may be another process by now: then the death of the first was not heard of yet. */
+static int arena_user_get(struct arenas *as, pid_t pid, int pidfd, struct arena_user **ret) {
+        struct arena_user *u = arena_user_find(as, pid);
+        if (u && is_dead(u->pidfd)) {
+                arena_user_died(u);
+                u = NULL;
+        }
+        if (is_dead(pidfd))
+                return -ESRCH;
+        if (!u)
+                return arena_user_new(as, pid, pidfd, ret);
+        *ret = u;
+        return 0;
+}
+
+static int arena_user_add(struct arena_user *u, struct arena *a) {
+        for (size_t i = 0; i < u->n_opened; i++)
+                if (u->opened[i] == a)
+                        return 0;
+        struct arena **more = realloc(u->opened, (u->n_opened + 1) * sizeof(*more));
+        if (!more)
+                return -ENOMEM;
+        u->opened = more;
+        u->opened[u->n_opened++] = a;
+        a->n_users++;
+        return 0;
+}
+
+/* A place that is kept for the process and not used now, or another. */
+static int keep_place(struct arena_user *u, struct arena *a, uint32_t *ret) {
+        for (uint32_t i = 0; i < ARENA_PARTICIPANTS; i++) {
+                if (a->holders[i] != u || !arena_is_kept(a->watch, i))
+                        continue;
+                *ret = i;
+                return 0;
+        }
+        uint32_t i;
+        int r = arena_keep(a->watch, (uint32_t)u->pid, u->own_pid, &i);
+        if (r < 0)
+                return r;
+        if (a->holders[i]) /* somebody wrote there that it was free */
+                return -EUSERS;
+        a->holders[i] = u;
+        *ret = i;
+        return 0;
+}
+
+int arena_user_open(struct arena *a, const struct arena_request *q, uint32_t *ret_participant, struct fault *f) {
+        struct arena_user *u;
+        int r = arena_user_get(a->arenas, q->pid, q->pidfd, &u);
+        if (r < 0) {
+                fault_set(f, r == -EUSERS ? FAULT_LIMITS_EXCEEDED : FAULT_INTERNAL, "process %d cannot be watched: %s",
+                          (int)q->pid, strerror(-r));
+                return r;
+        }
+        r = arena_user_add(u, a);
+        if (r == 0)
+                r = keep_place(u, a, ret_participant);
+        if (r < 0)
+                fault_set(f, r == -EUSERS ? FAULT_LIMITS_EXCEEDED : FAULT_INTERNAL, "arena %s: %s", a->name,
+                          r == -EUSERS ? "all of its 256 places are taken" : strerror(-r));
+        if (u->n_opened == 0)
+                arena_user_free(u);
+        return r;
+}

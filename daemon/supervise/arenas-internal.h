@@ -1,0 +1,53 @@
+/* Arenas and who opened them, as arenas.c and arena-users.c share them. */
+#pragma once
+
+#include <sys/queue.h>
+
+#include "daemon/supervise/arenas.h"
+#include "ipc/sync/cycle.h"
+
+struct arena_user;
+
+struct arena {
+        struct arenas *arenas;
+        char name[POOL_NAME_MAX + 1];
+        uid_t uid;
+        uint64_t bytes;
+        struct drover_arena *watch;
+        struct arena_user *holders[ARENA_PARTICIPANTS]; /* for whom each of its places is kept; NULL = nobody */
+        uint32_t n_users;
+        uint64_t last_cycle; /* since when its waiters waited, added up: tells it from the next */
+        bool is_removed;
+        TAILQ_ENTRY(arena) link;
+};
+
+struct arena_user {
+        struct arenas *arenas;
+        pid_t pid;
+        uint32_t own_pid; /* what getpid() says there */
+        int pidfd;
+        struct loop_poll poll;
+        struct arena **opened;
+        size_t n_opened;
+        TAILQ_ENTRY(arena_user) link;
+};
+
+struct arenas {
+        struct loop *loop;
+        TAILQ_HEAD(, arena) all;
+        TAILQ_HEAD(, arena_user) users;
+        size_t n_all, n_users;
+        struct drover_object_info objects[ARENA_OBJECTS];
+        struct drover_wait_info waits[ARENA_WAITS];
+        struct cycle_step steps[CYCLE_MAX];
+        uint32_t n_steps;
+        struct arena_wait cycle[CYCLE_MAX];
+};
+
+void arena_collect(struct arena *a); /* frees it if it has no name and no users */
+
+struct arena_user *arena_user_find(struct arenas *as, pid_t pid);
+void arena_user_free(struct arena_user *u); /* nothing is repaired */
+
+/* The process of the request opens the arena: from now on it is watched, and a place is kept for it. */
+int arena_user_open(struct arena *a, const struct arena_request *q, uint32_t *ret_participant, struct fault *f);
