@@ -52,14 +52,20 @@ struct session *session_free(struct session *s) {
         for (uint32_t i = 0; s->slots && i < s->channel.geometry.n_slots; i++)
                 if (s->slots[i].state == SESSION_BUSY)
                         channel_cancel(&s->channel, i);
+        channel_unmap(&s->channel);
+        bell_unmap(s->bell);
+        return session_forget(s);
+}
+
+struct session *session_forget(struct session *s) {
+        if (!s)
+                return NULL;
         if (s->socket_fd >= 0)
                 close(s->socket_fd);
         if (s->done_fd >= 0)
                 close(s->done_fd);
         if (s->doorbell_fd >= 0)
                 close(s->doorbell_fd);
-        channel_unmap(&s->channel);
-        bell_unmap(s->bell);
         schema_free(s->schema);
         free(s->slots);
         free(s->free_slots);
@@ -76,6 +82,8 @@ uint32_t session_slots(const struct session *s) { return s->channel.geometry.n_s
 uint32_t session_slot_bytes(const struct session *s) { return s->channel.geometry.slot_bytes; }
 
 int session_fd(const struct session *s) { return s->socket_fd; }
+
+int session_done_fd(const struct session *s) { return s->done_fd; }
 
 void session_set_spin(struct session *s, uint32_t rounds) {
         s->n_spins = rounds;
@@ -159,9 +167,20 @@ int session_submit(struct session *s, const struct session_job *job, uint32_t *r
         s->n_busy[slot / 64]++;
         if (job->queue_deadline_ns && job->queue_deadline_ns < s->next_deadline_ns)
                 s->next_deadline_ns = job->queue_deadline_ns;
-        bell_ring(s->bell, s->index, s->doorbell_fd, &s->memo);
+        if (!job->is_quiet)
+                session_ring(s);
         *ret_slot = slot;
         return 0;
+}
+
+void session_ring(struct session *s) { bell_ring(s->bell, s->index, s->doorbell_fd, &s->memo); }
+
+uint64_t session_job_id(const struct session *s, uint32_t slot) { return s->slots[slot].id; }
+
+uint64_t session_look_at(const struct session *s, uint32_t slot) {
+        if (slot >= s->channel.geometry.n_slots || s->slots[slot].state == SESSION_IDLE)
+                return 0;
+        return channel_word(&s->channel, slot);
 }
 
 int session_cancel(struct session *s, uint32_t slot) {
@@ -237,6 +256,15 @@ static void session_expire(struct session *s, uint64_t now_ns) {
         }
 }
 
+bool session_cancel_queued(struct session *s, uint32_t slot) {
+        if (slot >= s->channel.geometry.n_slots || s->slots[slot].state != SESSION_BUSY ||
+            !channel_judge_queued(&s->channel, slot, s->slots[slot].generation, SLOT_CANCELLED))
+                return false;
+        atomic_fetch_add_explicit(&s->channel.head->cancelled, 1, memory_order_relaxed);
+        session_look(s, slot);
+        return true;
+}
+
 /* ---- waiting ---- */
 
 static uint64_t session_min(uint64_t a, uint64_t b) { return a < b ? a : b; }
@@ -301,6 +329,19 @@ static int session_sleep(struct session *s, uint64_t deadline_ns, bool *is_long)
         }
         channel_wait_end(&s->channel);
         return r;
+}
+
+bool session_arm(struct session *s, uint64_t *ret_deadline_ns) {
+        *ret_deadline_ns = s->next_deadline_ns;
+        channel_wait_begin(&s->channel, DONE_DOORBELL);
+        return session_collect(s);
+}
+
+void session_woken(struct session *s) {
+        channel_wait_end(&s->channel);
+        doorbell_clear(s->done_fd);
+        session_read_socket(s);
+        session_expire(s, event_now_ns());
 }
 
 /* After some fruitless spins in a row only one wait in many tries again: long jobs make spinning a waste. */

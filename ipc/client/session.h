@@ -1,4 +1,4 @@
-/* A client's side of one channel: submit, wait, collect. Internal for now; libdrover will stand on it.
+/* A client's side of one channel: submit, wait, collect. Internal; libdrover stands on it.
  * One thread at a time. Deadlines are absolute CLOCK_MONOTONIC ns, EVENT_FOREVER = none, 0 = try. */
 #pragma once
 
@@ -18,6 +18,8 @@ struct session;
  * holds the bus error's "name: message". */
 int session_open(struct session **ret, sd_bus *bus, const char *pool, char *error, size_t error_bytes);
 struct session *session_free(struct session *s); /* drops queued jobs, asks running ones to stop */
+/* For the child of a fork, where the memories are not mapped: gives back what it inherited and tells nobody. */
+struct session *session_forget(struct session *s);
 
 const struct schema *session_schema(const struct session *s);
 uint32_t session_slots(const struct session *s);
@@ -32,11 +34,13 @@ struct session_job {
         const void *payload;
         size_t bytes;
         uint64_t user; /* comes back with the result */
+        bool is_quiet; /* wakes no worker: session_ring does, once for several */
 };
 
 /* 0 and *ret_slot; -EAGAIN no free slot, -EMSGSIZE payload over slot_bytes, -ESHUTDOWN pool stopped or draining,
  * -EPIPE the daemon is gone. Never blocks. */
 int session_submit(struct session *s, const struct session_job *job, uint32_t *ret_slot);
+void session_ring(struct session *s);
 
 struct session_result {
         uint32_t slot;
@@ -59,11 +63,24 @@ int session_next(struct session *s, struct session_result *ret, uint64_t deadlin
 /* Waits for one particular job, whatever else is done meanwhile (that stays for session_next). 1, 0 at the deadline, -EPIPE,
  * -EINTR, -EINVAL if nothing is in flight there. */
 int session_wait(struct session *s, uint32_t slot, struct session_result *ret, uint64_t deadline_ns);
+/* For a poll() of the caller's own on session_done_fd and session_fd: from now on a verdict makes the first readable, once.
+ * true: there is one already, fetch it. *ret_deadline_ns: when session_woken is due whatever poll() says. */
+int session_done_fd(const struct session *s);
+bool session_arm(struct session *s, uint64_t *ret_deadline_ns);
+/* After that poll(): takes note of what made them readable, and judges what is overdue. */
+void session_woken(struct session *s);
+
 /* Spinning before sleeping, in pause rounds; 0 = sleep at once. Default: a short fixed spin. */
 void session_set_spin(struct session *s, uint32_t rounds);
 
+/* The number of a job that was submitted and not fetched yet. */
+uint64_t session_job_id(const struct session *s, uint32_t slot);
+/* The slot's word as it stands; 0 for a slot that holds no job of ours. */
+uint64_t session_look_at(const struct session *s, uint32_t slot);
 /* As channel_cancel. */
 int session_cancel(struct session *s, uint32_t slot);
+/* Only if it has not started. */
+bool session_cancel_queued(struct session *s, uint32_t slot);
 uint32_t session_in_flight(const struct session *s);
 
 /* "poisoned after 3 attempts: signal SIGSEGV" and the like, for people. */

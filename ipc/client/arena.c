@@ -1,0 +1,51 @@
+/* Arenas by name: the broker hands out the memory, ipc/sync makes objects of it. */
+#include <errno.h>
+#include <string.h>
+#include <systemd/sd-bus.h>
+
+#include "ipc/client/library.h"
+
+#define ARENA_CALL_TIMEOUT_US (25u * 1000000u)
+
+/* The descriptor belongs to the message. */
+static int arena_read_memory(sd_bus_message *m, int *ret_fd) {
+        const char *key;
+        int r = sd_bus_message_enter_container(m, 'a', "{sv}");
+        while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
+                r = sd_bus_message_read(m, "s", &key);
+                if (r >= 0 && strcmp(key, "memory") == 0)
+                        return sd_bus_message_read(m, "v", "h", ret_fd);
+                if (r >= 0)
+                        r = sd_bus_message_skip(m, "v");
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+        }
+        return r < 0 ? r : -EPROTO;
+}
+
+static int arena_call(drover *d, const char *name, uint64_t bytes, sd_bus_error *e, sd_bus_message **ret_reply) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
+        int r = sd_bus_message_new_method_call(d->bus, &m, "org.drover1", "/org/drover1", "org.drover1.Manager",
+                                               "OpenArena");
+        if (r >= 0)
+                r = bytes ? sd_bus_message_append(m, "sa{sv}", name, 1, "bytes", "t", bytes)
+                          : sd_bus_message_append(m, "sa{sv}", name, 0);
+        return r < 0 ? r : sd_bus_call(d->bus, m, ARENA_CALL_TIMEOUT_US, e, ret_reply);
+}
+
+int drover_arena_open(drover *d, const char *name, uint64_t bytes, drover_arena **ret_arena) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
+        int fd, r = connection_check(d);
+        if (r < 0)
+                return r;
+        if (!name)
+                return connection_fail(d, -EINVAL, "an arena needs a name");
+        r = arena_call(d, name, bytes, &e, &reply);
+        if (r < 0)
+                return errors_report(d, r, "arena", name, &e);
+        r = arena_read_memory(reply, &fd);
+        if (r >= 0)
+                r = drover_arena_attach(fd, ret_arena);
+        return r < 0 ? connection_fail(d, r, "arena %s: %s", name, strerror(-r)) : 0;
+}

@@ -1,0 +1,272 @@
+/* Arguments in the making: a MessagePack map in a buffer that grows, or the bytes of a raw job.
+ *
+ * Room for a field is made before it is written, from an upper bound of its length, so that the writer never runs out
+ * of it; the first error sticks. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ipc/client/library.h"
+
+enum {
+        BUILDER_FIRST = 256,
+        BUILDER_MAP_BYTES = 3,
+        BUILDER_HEAD_BYTES = 5, /* of a str, bin or array */
+        BUILDER_NUMBER_BYTES = 9,
+        BUILDER_LARGEST = 1 << 30,
+};
+
+void builder_init(drover_args *args) { *args = (drover_args){0}; }
+
+void builder_deinit(drover_args *args) { free(args->buffer); }
+
+int drover_args_new(drover_args **ret_args) {
+        drover_args *args = malloc(sizeof *args);
+        if (!args)
+                return -ENOMEM;
+        builder_init(args);
+        *ret_args = args;
+        return 0;
+}
+
+drover_args *drover_args_free(drover_args *args) {
+        if (args)
+                builder_deinit(args);
+        free(args);
+        return NULL;
+}
+
+void drover_args_reset(drover_args *args) {
+        args->bytes = 0;
+        args->is_raw = args->is_complete = false;
+        args->error = 0;
+        args->writer = (struct args_writer){0};
+}
+
+static int builder_fail(drover_args *args, int error) {
+        if (args->error == 0)
+                args->error = error;
+        return args->error;
+}
+
+/* Room for `bytes` more behind `used`. */
+static int builder_reserve(drover_args *args, size_t used, size_t bytes) {
+        if (bytes > BUILDER_LARGEST || used > BUILDER_LARGEST)
+                return builder_fail(args, -EMSGSIZE);
+        if (args->capacity >= used + bytes)
+                return 0;
+        size_t capacity = args->capacity ? 2 * args->capacity : BUILDER_FIRST;
+        if (capacity < used + bytes)
+                capacity = used + bytes;
+        uint8_t *buffer = realloc(args->buffer, capacity);
+        if (!buffer)
+                return builder_fail(args, -ENOMEM);
+        args->buffer = buffer;
+        args->capacity = capacity;
+        return 0;
+}
+
+/* Ready for one field that takes at most `bytes` without its name. */
+static int builder_begin(drover_args *args, const char *name, size_t bytes) {
+        if (args->error < 0)
+                return args->error;
+        if (args->is_raw || args->is_complete || !name)
+                return builder_fail(args, -EINVAL);
+        bool is_first = args->writer.n_fields == 0;
+        size_t used = is_first ? BUILDER_MAP_BYTES : args->writer.bytes + BUILDER_MAP_BYTES;
+        int r = builder_reserve(args, used, bytes + BUILDER_HEAD_BYTES + strlen(name));
+        if (r < 0)
+                return r;
+        if (is_first)
+                args_writer_init(&args->writer, args->buffer, args->capacity);
+        args->writer.buffer = args->buffer;
+        args->writer.capacity = args->capacity;
+        return 0;
+}
+
+static int builder_put(drover_args *args, const char *name, const struct args_value *v) {
+        size_t bytes = v->type == SCHEMA_STR || v->type == SCHEMA_BYTES ? v->bytes : 0;
+        if (bytes > BUILDER_LARGEST)
+                return builder_fail(args, -EMSGSIZE);
+        int r = builder_begin(args, name, BUILDER_NUMBER_BYTES + bytes);
+        if (r >= 0)
+                r = args_put(&args->writer, name, v);
+        return r < 0 ? builder_fail(args, r) : 0;
+}
+
+int drover_args_u64(drover_args *args, const char *name, uint64_t value) {
+        return builder_put(args, name, &(struct args_value){.type = SCHEMA_U64, .u64 = value});
+}
+
+int drover_args_i64(drover_args *args, const char *name, int64_t value) {
+        return builder_put(args, name, &(struct args_value){.type = SCHEMA_I64, .i64 = value});
+}
+
+int drover_args_f64(drover_args *args, const char *name, double value) {
+        return builder_put(args, name, &(struct args_value){.type = SCHEMA_F64, .f64 = value});
+}
+
+int drover_args_bool(drover_args *args, const char *name, bool value) {
+        return builder_put(args, name, &(struct args_value){.type = SCHEMA_BOOL, .boolean = value});
+}
+
+int drover_args_str(drover_args *args, const char *name, const char *text) {
+        return text ? drover_args_str_sized(args, name, text, strlen(text)) : builder_fail(args, -EINVAL);
+}
+
+int drover_args_str_sized(drover_args *args, const char *name, const char *text, size_t bytes) {
+        return builder_put(args, name, &(struct args_value){.type = SCHEMA_STR, .data = text, .bytes = bytes});
+}
+
+int drover_args_bytes(drover_args *args, const char *name, const void *data, size_t bytes) {
+        return builder_put(args, name, &(struct args_value){.type = SCHEMA_BYTES, .data = data, .bytes = bytes});
+}
+
+/* ---- arrays ---- */
+
+/* Element i of a C array of this type. -EINVAL: a text that is NULL. */
+static int builder_element(enum schema_type type, const void *values, size_t i, struct args_value *ret) {
+        const char *text;
+        *ret = (struct args_value){.type = type};
+        switch (type) {
+        case SCHEMA_U64:
+                ret->u64 = ((const uint64_t *)values)[i];
+                return 0;
+        case SCHEMA_I64:
+                ret->i64 = ((const int64_t *)values)[i];
+                return 0;
+        case SCHEMA_F64:
+                ret->f64 = ((const double *)values)[i];
+                return 0;
+        case SCHEMA_BOOL:
+                ret->boolean = ((const bool *)values)[i];
+                return 0;
+        case SCHEMA_STR:
+                text = ((const char *const *)values)[i];
+                ret->data = text;
+                ret->bytes = text ? strlen(text) : 0;
+                return text ? 0 : -EINVAL;
+        case SCHEMA_BYTES:
+        case SCHEMA_FD:
+                return -EINVAL;
+        }
+        return -EINVAL;
+}
+
+static int builder_put_array(drover_args *args, const char *name, enum schema_type type, const void *values, size_t n) {
+        struct args_value *v = n <= BUILDER_LARGEST / sizeof *v ? calloc(n + 1, sizeof *v) : NULL;
+        size_t bytes = BUILDER_HEAD_BYTES + n * BUILDER_NUMBER_BYTES;
+        int r = v ? 0 : builder_fail(args, n ? -EMSGSIZE : -ENOMEM);
+        for (size_t i = 0; i < n && r >= 0; i++) {
+                r = builder_element(type, values, i, &v[i]);
+                if (type == SCHEMA_STR)
+                        bytes += v[i].bytes;
+        }
+        if (r >= 0)
+                r = builder_begin(args, name, bytes);
+        if (r >= 0)
+                r = args_put_array(&args->writer, name, v, n);
+        free(v);
+        return r < 0 ? builder_fail(args, r) : 0;
+}
+
+int drover_args_u64_array(drover_args *args, const char *name, const uint64_t *values, size_t n) {
+        return builder_put_array(args, name, SCHEMA_U64, values, n);
+}
+
+int drover_args_i64_array(drover_args *args, const char *name, const int64_t *values, size_t n) {
+        return builder_put_array(args, name, SCHEMA_I64, values, n);
+}
+
+int drover_args_f64_array(drover_args *args, const char *name, const double *values, size_t n) {
+        return builder_put_array(args, name, SCHEMA_F64, values, n);
+}
+
+int drover_args_bool_array(drover_args *args, const char *name, const bool *values, size_t n) {
+        return builder_put_array(args, name, SCHEMA_BOOL, values, n);
+}
+
+int drover_args_str_array(drover_args *args, const char *name, const char *const *texts, size_t n) {
+        return builder_put_array(args, name, SCHEMA_STR, texts, n);
+}
+
+/* ---- the whole ---- */
+
+int drover_args_raw(drover_args *args, const void *data, size_t bytes) {
+        if (args->error < 0)
+                return args->error;
+        if (args->writer.n_fields > 0)
+                return builder_fail(args, -EINVAL);
+        int r = builder_reserve(args, 0, bytes);
+        if (r < 0)
+                return r;
+        if (bytes > 0)
+                memcpy(args->buffer, data, bytes);
+        args->is_raw = true;
+        args->bytes = bytes;
+        return 0;
+}
+
+int builder_complete(drover_args *args, const void **ret_payload, size_t *ret_bytes) {
+        if (args->error < 0)
+                return args->error;
+        if (!args->is_raw && !args->is_complete && args->writer.n_fields > 0) {
+                int r = args_finish(&args->writer, &args->bytes);
+                if (r < 0)
+                        return builder_fail(args, r);
+        }
+        args->is_complete = true;
+        *ret_payload = args->buffer;
+        *ret_bytes = args->bytes;
+        return 0;
+}
+
+static int builder_put_next(drover_args *args, const struct schema_field *f, va_list *ap) {
+        if (f->is_array) {
+                const void *values = va_arg(*ap, const void *);
+                return builder_put_array(args, f->name, f->type, values, va_arg(*ap, size_t));
+        }
+        struct args_value v = {.type = f->type};
+        switch (f->type) {
+        case SCHEMA_U64:
+                v.u64 = va_arg(*ap, uint64_t);
+                break;
+        case SCHEMA_I64:
+                v.i64 = va_arg(*ap, int64_t);
+                break;
+        case SCHEMA_F64:
+                v.f64 = va_arg(*ap, double);
+                break;
+        case SCHEMA_BOOL:
+                v.boolean = va_arg(*ap, int);
+                break;
+        case SCHEMA_STR:
+                return drover_args_str(args, f->name, va_arg(*ap, const char *));
+        case SCHEMA_BYTES:
+                v.data = va_arg(*ap, const void *);
+                v.bytes = va_arg(*ap, size_t);
+                break;
+        case SCHEMA_FD:
+                return builder_fail(args, -EINVAL);
+        }
+        return builder_put(args, f->name, &v);
+}
+
+int builder_put_all(drover_args *args, const char *signature, va_list ap, char *error, size_t error_bytes) {
+        struct schema_fields fields;
+        int r = schema_parse_fields(signature ? signature : "", &fields, error, error_bytes);
+        if (r < 0)
+                return r;
+        va_list list;
+        va_copy(list, ap);
+        if (fields.is_raw) {
+                const void *data = va_arg(list, const void *);
+                r = drover_args_raw(args, data, va_arg(list, size_t));
+        }
+        for (uint32_t i = 0; i < fields.n_fields && r >= 0; i++)
+                r = builder_put_next(args, &fields.field[i], &list);
+        va_end(list);
+        if (r < 0)
+                snprintf(error, error_bytes, "%s", strerror(-r));
+        return r;
+}

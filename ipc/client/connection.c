@@ -1,0 +1,175 @@
+/* A connection: the bus, the pools that are open, and the one descriptor that a program polls.
+ *
+ * The descriptor is an epoll of the bus and of each session's eventfd and socket. An eventfd is only written by a
+ * worker that finds the session armed, so drover_process() arms them all when it has nothing left to do; a program that
+ * only waits with the library's own calls never pays for it.
+ *
+ * A fork is noticed by a page that the kernel wipes in the child: one load tells, without a system call, and also after
+ * a clone() that no handler of the C library sees. In the child the channels are not mapped, so nothing of them is
+ * touched. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <systemd/sd-bus.h>
+#include <unistd.h>
+
+#include "ipc/client/library.h"
+#include "ipc/event.h"
+#include "ipc/layout.h"
+
+int connection_fail(drover *d, int code, const char *format, ...) {
+        va_list ap;
+        va_start(ap, format);
+        vsnprintf(d->error, sizeof d->error, format, ap);
+        va_end(ap);
+        return code;
+}
+
+const char *drover_error_text(const drover *d) { return d->error; }
+
+/* ---- opening and closing ---- */
+
+static int connection_connect(sd_bus **ret, const char *address) {
+        if (!address || strcmp(address, "user") == 0)
+                return sd_bus_open_user(ret);
+        if (strcmp(address, "system") == 0)
+                return sd_bus_open_system(ret);
+        sd_bus *bus = NULL;
+        int r = sd_bus_new(&bus);
+        if (r >= 0)
+                r = sd_bus_set_address(bus, address);
+        if (r >= 0)
+                r = sd_bus_set_bus_client(bus, true);
+        if (r >= 0)
+                r = sd_bus_start(bus);
+        if (r < 0) {
+                sd_bus_unref(bus);
+                return r;
+        }
+        *ret = bus;
+        return 0;
+}
+
+/* The page is 1 here and 0 in every child. */
+static int connection_mark_ours(drover *d) {
+        void *page = mmap(NULL, LAYOUT_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (page == MAP_FAILED)
+                return -errno;
+        d->is_ours = page;
+        if (madvise(page, LAYOUT_PAGE, MADV_WIPEONFORK) < 0)
+                return -errno;
+        *d->is_ours = 1;
+        return 0;
+}
+
+static int connection_add_fd(drover *d, int fd, uint32_t events) {
+        struct epoll_event e = {.events = events};
+        return epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
+}
+
+int connection_watch_session(drover *d, struct session *s) {
+        int r = connection_add_fd(d, session_done_fd(s), EPOLLIN);
+        return r < 0 ? r : connection_add_fd(d, session_fd(s), EPOLLIN);
+}
+
+void connection_unwatch_session(drover *d, struct session *s) {
+        epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, session_done_fd(s), NULL);
+        epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, session_fd(s), NULL);
+}
+
+static void connection_closep(drover **d) { drover_close(*d); }
+
+int drover_open(const char *bus, drover **ret_drover) {
+        __attribute__((cleanup(connection_closep))) drover *d = calloc(1, sizeof *d);
+        if (!d)
+                return -ENOMEM;
+        d->references = 1;
+        LIST_INIT(&d->pools);
+        TAILQ_INIT(&d->called);
+        d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+        if (d->epoll_fd < 0)
+                return -errno;
+        int r = connection_mark_ours(d);
+        if (r >= 0)
+                r = connection_connect(&d->bus, bus);
+        const char *name;
+        if (r >= 0)
+                r = sd_bus_get_unique_name(d->bus, &name); /* until the bus has accepted us: its descriptor stays now */
+        if (r < 0)
+                return r;
+        d->bus_events = EPOLLIN;
+        r = connection_add_fd(d, sd_bus_get_fd(d->bus), EPOLLIN);
+        if (r < 0)
+                return r;
+        *ret_drover = d;
+        d = NULL;
+        return 0;
+}
+
+drover *connection_ref(drover *d) {
+        d->references++;
+        return d;
+}
+
+void connection_unref(drover *d) {
+        if (--d->references > 0)
+                return;
+        if (d->is_ours)
+                munmap(d->is_ours, LAYOUT_PAGE);
+        free(d);
+}
+
+drover *drover_close(drover *d) {
+        if (!d)
+                return NULL;
+        while (!LIST_EMPTY(&d->pools))
+                pool_end(LIST_FIRST(&d->pools));
+        future_forget_calls(d);
+        if (d->bus && connection_is_ours(d))
+                sd_bus_close(d->bus);
+        d->bus = sd_bus_unref(d->bus);
+        if (d->epoll_fd >= 0)
+                close(d->epoll_fd);
+        d->epoll_fd = -1;
+        connection_unref(d);
+        return NULL;
+}
+
+int connection_check(drover *d) {
+        if (!connection_is_ours(d))
+                return -ECHILD;
+        return d->bus ? 0 : -ECONNABORTED;
+}
+
+/* ---- a loop of the program's own ---- */
+
+int drover_get_fd(const drover *d) { return connection_is_ours(d) ? d->epoll_fd : -ECHILD; }
+
+int drover_get_timeout(const drover *d, uint64_t *ret_deadline_ns) {
+        if (!connection_is_ours(d))
+                return -ECHILD;
+        *ret_deadline_ns = d->wake_ns;
+        return 0;
+}
+
+int drover_process(drover *d) {
+        int r = connection_check(d);
+        if (r < 0)
+                return r;
+        if (d->is_processing)
+                return connection_fail(d, -EBUSY, "drover_process() was called from a callback");
+        connection_ref(d); /* a callback may close it */
+        if (d->is_armed)
+                engine_woken(d);
+        unsigned n = engine_collect(d);
+        d->is_processing = true;
+        n += future_call_all(d);
+        d->is_processing = false;
+        r = !d->bus ? -ECONNABORTED : n > 0 || engine_arm(d);
+        connection_unref(d);
+        return r;
+}

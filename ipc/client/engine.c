@@ -1,0 +1,156 @@
+/* Verdicts in, and sleeping until there are some.
+ *
+ * With jobs under way in one channel only, a wait is the session's own: it spins, then sleeps on a futex. With several,
+ * or with jobs on the bus, all of them are armed and one poll() sleeps for all. Whatever is waited for, every verdict
+ * that is found on the way goes to its future. */
+#include <errno.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <systemd/sd-bus.h>
+#include <time.h>
+
+#include "ipc/client/library.h"
+#include "ipc/event.h"
+
+/* Messages of the bus that one look takes in. */
+enum { ENGINE_MESSAGES = 64 };
+
+/* ---- taking in ---- */
+
+/* One verdict of a channel, by `deadline_ns`. 1, 0, -EINTR; a channel that is gone loses its jobs, which is 1 as well.
+ */
+static int engine_take(drover_pool *p, uint64_t deadline_ns) {
+        struct session_result result;
+        if (deadline_ns > 0)
+                p->drover->wake_ns = 0; /* the session disarms itself when it sleeps */
+        int r = session_next(p->session, &result, deadline_ns);
+        if (r == 1)
+                pool_deliver(p, &result);
+        else if (r < 0 && r != -EINTR) {
+                pool_lose(p, -EPIPE, "droverd went away: whether the job ran is not known");
+                return 1;
+        }
+        return r;
+}
+
+static unsigned engine_drain(drover_pool *p) {
+        unsigned n = 0;
+        pool_ring(p);
+        while (p->n_in_flight > 0 && engine_take(p, 0) == 1)
+                n++;
+        return n;
+}
+
+unsigned engine_collect(drover *d) {
+        unsigned n = 0;
+        for (drover_pool *p = LIST_FIRST(&d->pools), *next; p; p = next) {
+                drover_pool_ref(p); /* its last job may end here */
+                n += engine_drain(p);
+                next = LIST_NEXT(p, of_drover);
+                drover_pool_unref(p);
+        }
+        return n;
+}
+
+/* ---- sleeping ---- */
+
+static void engine_watch_bus(drover *d) {
+        int events = sd_bus_get_events(d->bus);
+        uint32_t wanted = events > 0 && events & POLLOUT ? EPOLLIN | EPOLLOUT : EPOLLIN;
+        struct epoll_event e = {.events = wanted};
+        if (wanted != d->bus_events && epoll_ctl(d->epoll_fd, EPOLL_CTL_MOD, sd_bus_get_fd(d->bus), &e) == 0)
+                d->bus_events = wanted;
+}
+
+static bool engine_read_bus(drover *d) {
+        int r = 1;
+        unsigned n = 0;
+        for (; n < ENGINE_MESSAGES && r > 0; n++)
+                r = sd_bus_process(d->bus, NULL);
+        if (r == -ENOTCONN || r == -ECONNRESET) /* readable for ever: nothing comes from there any more */
+                epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, sd_bus_get_fd(d->bus), NULL);
+        return n > 1;
+}
+
+bool engine_arm(drover *d) {
+        bool is_ready = false;
+        uint64_t bus_us = UINT64_MAX;
+        d->is_armed = true;
+        d->wake_ns = EVENT_FOREVER;
+        drover_pool *p;
+        LIST_FOREACH(p, &d->pools, of_drover) {
+                uint64_t deadline_ns;
+                pool_ring(p);
+                is_ready = (session_arm(p->session, &deadline_ns) && p->n_in_flight > 0) || is_ready;
+                if (deadline_ns < d->wake_ns)
+                        d->wake_ns = deadline_ns;
+        }
+        engine_watch_bus(d);
+        if (sd_bus_get_timeout(d->bus, &bus_us) >= 0 && bus_us < d->wake_ns / 1000)
+                d->wake_ns = bus_us * 1000;
+        return is_ready || d->wake_ns == 0 || !TAILQ_EMPTY(&d->called);
+}
+
+void engine_woken(drover *d) {
+        drover_pool *p;
+        d->is_armed = false;
+        LIST_FOREACH(p, &d->pools, of_drover)
+        session_woken(p->session);
+        engine_read_bus(d);
+}
+
+static void engine_sleep(drover *d, uint64_t deadline_ns) {
+        struct pollfd fd = {.fd = d->epoll_fd, .events = POLLIN};
+        bool is_ready = engine_arm(d);
+        uint64_t until_ns = d->wake_ns < deadline_ns ? d->wake_ns : deadline_ns, now_ns = event_now_ns();
+        uint64_t left_ns = until_ns > now_ns ? until_ns - now_ns : 0;
+        struct timespec left = {.tv_sec = (time_t)(left_ns / 1000000000u), .tv_nsec = (long)(left_ns % 1000000000u)};
+        if (!is_ready)
+                ppoll(&fd, 1, until_ns == EVENT_FOREVER ? NULL : &left, NULL);
+        engine_woken(d);
+}
+
+/* The only channel with jobs under way; NULL if there are more, or jobs on the bus. */
+static drover_pool *engine_only_pool(const drover *d, bool *ret_has_any) {
+        drover_pool *only = NULL, *p;
+        unsigned n = 0;
+        LIST_FOREACH(p, &d->pools, of_drover)
+        if (p->n_in_flight > 0) {
+                only = p;
+                n++;
+        }
+        *ret_has_any = n > 0;
+        return n == 1 ? only : NULL;
+}
+
+int engine_step(drover *d, uint64_t deadline_ns) {
+        if (engine_collect(d) > 0)
+                return 0;
+        bool has_any;
+        drover_pool *only = engine_only_pool(d, &has_any);
+        if (!has_any)
+                return connection_fail(d, -EDEADLK, "nothing is under way that could end this wait");
+        if (only) {
+                drover_pool_ref(only);
+                engine_take(only, deadline_ns);
+                drover_pool_unref(only);
+        } else
+                engine_sleep(d, deadline_ns);
+        return 0;
+}
+
+int engine_wait(drover *d, bool (*is_done)(void *user), void *user, uint64_t deadline_ns) {
+        engine_collect(d);
+        while (!is_done(user)) {
+                if (deadline_ns == 0)
+                        return -EAGAIN;
+                /* The clock is only asked when a step was in vain. */
+                uint64_t n = d->n_ended;
+                int r = engine_step(d, deadline_ns);
+                if (r < 0)
+                        return r;
+                if (d->n_ended == n && deadline_ns != EVENT_FOREVER && event_now_ns() >= deadline_ns)
+                        return is_done(user) ? 0 : -ETIMEDOUT;
+        }
+        return 0;
+}

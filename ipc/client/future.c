@@ -1,0 +1,284 @@
+/* What became of a job.
+ *
+ * A future is private memory: the result is copied out of the channel when the verdict is found, so that its slot is
+ * free again and nobody can change it any more. It is referenced by its owner and, until the verdict, by the pool;
+ * results of up to FUTURE_INLINE bytes cost no allocation of their own. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ipc/client/library.h"
+
+/* Only for a job without result. */
+struct future_failure {
+        drover_error error;
+        char where[160];
+        char message[];
+};
+
+int future_code(enum drover_state state, int error) {
+        switch (state) {
+        case DROVER_QUEUED:
+        case DROVER_RUNNING:
+                return -EINPROGRESS;
+        case DROVER_DONE:
+                return 0;
+        case DROVER_FAILED:
+                return error > 0 ? -error : -EIO;
+        case DROVER_CANCELLED:
+                return -ECANCELED;
+        case DROVER_EXPIRED:
+        case DROVER_TIMED_OUT:
+                return -ETIME;
+        case DROVER_POISONED:
+                return -EOWNERDEAD;
+        case DROVER_LOST:
+                return -EPIPE;
+        }
+        return -EIO;
+}
+
+const char *drover_state_name(enum drover_state state) {
+        static const char *const names[] = {
+                [DROVER_QUEUED] = "queued",       [DROVER_RUNNING] = "running",     [DROVER_DONE] = "done",
+                [DROVER_FAILED] = "failed",       [DROVER_CANCELLED] = "cancelled", [DROVER_EXPIRED] = "expired",
+                [DROVER_TIMED_OUT] = "timed-out", [DROVER_POISONED] = "poisoned",   [DROVER_LOST] = "lost",
+        };
+        return (size_t)state < sizeof names / sizeof *names ? names[state] : "?";
+}
+
+/* ---- life ---- */
+
+int future_new(drover_future **ret, drover *d, drover_pool *p, uint32_t references) {
+        drover_future *f = malloc(sizeof *f);
+        if (!f)
+                return -ENOMEM;
+        memset(f, 0, offsetof(drover_future, small));
+        f->drover = connection_ref(d);
+        f->pool = p;
+        f->references = references;
+        f->last_callback = &f->callbacks;
+        LIST_INIT(&f->watches);
+        *ret = f;
+        return 0;
+}
+
+void future_drop(drover_future *f) {
+        if (!f)
+                return;
+        while (f->callbacks) {
+                struct future_callback *c = f->callbacks;
+                f->callbacks = c->next;
+                free(c);
+        }
+        while (f->copies) {
+                struct future_copy *c = f->copies;
+                f->copies = c->next;
+                free(c);
+        }
+        if (f->data != f->small)
+                free((void *)f->data);
+        free(f->failure);
+        connection_unref(f->drover);
+        free(f);
+}
+
+drover_future *drover_future_ref(drover_future *future) {
+        future->references++;
+        return future;
+}
+
+drover_future *drover_future_unref(drover_future *future) {
+        if (future && --future->references == 0)
+                future_drop(future);
+        return NULL;
+}
+
+/* ---- the verdict ---- */
+
+static int future_keep_result(drover_future *f, const struct future_verdict *v) {
+        uint8_t *data = v->bytes <= FUTURE_INLINE ? f->small : malloc(v->bytes);
+        if (!data)
+                return -ENOMEM;
+        if (v->bytes > 0)
+                memcpy(data, v->data, v->bytes);
+        f->data = data;
+        f->bytes = v->bytes;
+        return 0;
+}
+
+static void future_keep_failure(drover_future *f, const struct future_verdict *v) {
+        size_t bytes = v->data ? v->bytes : 0;
+        struct future_failure *x = malloc(sizeof *x + bytes + 1);
+        f->failure = x;
+        if (!x)
+                return;
+        if (bytes > 0)
+                memcpy(x->message, v->data, bytes);
+        x->message[bytes] = 0;
+        snprintf(x->where, sizeof x->where, "job %llu (%s of pool %s)", (unsigned long long)f->id,
+                 v->job ? v->job : "?", v->pool ? v->pool : "?");
+        x->error = (drover_error){.code = v->code,
+                                  .state = v->state,
+                                  .attempt = v->attempt,
+                                  .worker_pid = v->worker_pid,
+                                  .signal = v->signal,
+                                  .status = v->status,
+                                  .reason = v->reason ? v->reason : "",
+                                  .message = x->message,
+                                  .where = x->where};
+}
+
+void future_end(drover_future *f, const struct future_verdict *v) {
+        static const char no_memory[] = "there was no memory for its result";
+        struct future_verdict other;
+        if (v->state == DROVER_DONE && future_keep_result(f, v) < 0) {
+                other = *v;
+                other.state = DROVER_LOST;
+                other.code = -ENOMEM;
+                other.data = no_memory;
+                other.bytes = strlen(no_memory);
+                v = &other;
+        }
+        f->state = v->state;
+        f->code = v->code;
+        f->run.attempt = v->attempt;
+        f->run.worker_pid = v->worker_pid;
+        f->run.submitted_ns = v->submitted_ns;
+        f->run.started_ns = v->started_ns;
+        f->run.finished_ns = v->finished_ns;
+        f->pool = NULL;
+        if (v->state != DROVER_DONE)
+                future_keep_failure(f, v);
+        watch_tell(f);
+        if (f->callbacks)
+                future_call_soon(f);
+        drover_future_unref(f);
+}
+
+/* ---- looking at it ---- */
+
+enum drover_state drover_future_state(drover_future *future) {
+        if (future_has_ended(future) || !connection_is_ours(future->drover))
+                return future->state;
+        engine_collect(future->drover);
+        if (!future_has_ended(future) && future->pool)
+                future->state = pool_look_at(future->pool, future->slot);
+        return future->state;
+}
+
+uint64_t drover_future_id(const drover_future *future) { return future->id; }
+
+static bool future_is_over(void *user) { return future_has_ended(user); }
+
+int drover_future_wait(drover_future *future, uint64_t deadline_ns) {
+        if (future_has_ended(future))
+                return 0;
+        int r = connection_check(future->drover);
+        if (r < 0)
+                return r;
+        drover_future_ref(future);
+        r = engine_wait(future->drover, future_is_over, future, deadline_ns);
+        drover_future_unref(future);
+        return r;
+}
+
+int drover_future_result(const drover_future *future, const void **ret_data, size_t *ret_bytes) {
+        if (future->state != DROVER_DONE)
+                return future_has_ended(future) ? future->code : -EINPROGRESS;
+        *ret_data = future->data;
+        *ret_bytes = future->bytes;
+        return 0;
+}
+
+int drover_future_get_run(const drover_future *future, struct drover_run *ret_run, size_t struct_bytes) {
+        if (!future_has_ended(future))
+                return -EINPROGRESS;
+        if (struct_bytes > sizeof future->run)
+                memset((char *)ret_run + sizeof future->run, 0, struct_bytes - sizeof future->run);
+        memcpy(ret_run, &future->run, struct_bytes < sizeof future->run ? struct_bytes : sizeof future->run);
+        return 0;
+}
+
+const drover_error *drover_future_error(const drover_future *future) {
+        static const drover_error no_memory = {
+                .code = -ENOMEM, .state = DROVER_LOST, .reason = "", .message = "out of memory", .where = ""};
+        if (!future_has_ended(future) || future->state == DROVER_DONE)
+                return NULL;
+        return future->failure ? &future->failure->error : &no_memory;
+}
+
+int drover_future_cancel(drover_future *future, enum drover_cancel_mode mode) {
+        int r = connection_check(future->drover);
+        if (r < 0)
+                return r;
+        engine_collect(future->drover);
+        if (future_has_ended(future))
+                return DROVER_CANCEL_TOO_LATE;
+        return pool_cancel_job(future->pool, future, mode);
+}
+
+/* ---- callbacks ---- */
+
+void future_call_soon(drover_future *f) {
+        if (f->is_called_soon || !f->drover->bus)
+                return;
+        f->is_called_soon = true;
+        f->drover->wake_ns = 0;
+        TAILQ_INSERT_TAIL(&f->drover->called, drover_future_ref(f), of_called);
+}
+
+int drover_future_on_done(drover_future *future, drover_done_fn callback, void *user) {
+        int r = connection_check(future->drover);
+        if (r < 0)
+                return r;
+        struct future_callback *c = malloc(sizeof *c);
+        if (!c)
+                return -ENOMEM;
+        *c = (struct future_callback){.fn = callback, .user = user};
+        *future->last_callback = c;
+        future->last_callback = &c->next;
+        if (future_has_ended(future))
+                future_call_soon(future);
+        return 0;
+}
+
+static drover_future *future_take_called(drover *d) {
+        drover_future *f = TAILQ_FIRST(&d->called);
+        TAILQ_REMOVE(&d->called, f, of_called);
+        f->is_called_soon = false;
+        return f;
+}
+
+static unsigned future_call(drover_future *f) {
+        unsigned n = 0;
+        for (struct future_callback *c; (c = f->callbacks); n++) {
+                struct future_callback call = *c;
+                f->callbacks = c->next;
+                if (!c->next)
+                        f->last_callback = &f->callbacks;
+                free(c);
+                call.fn(f, call.user);
+        }
+        return n;
+}
+
+unsigned future_call_all(drover *d) {
+        unsigned n_futures = 0, n = 0;
+        drover_future *f;
+        TAILQ_FOREACH(f, &d->called, of_called)
+        n_futures++;
+        /* Those that come while these are called wait for the next time: a callback may submit for ever. */
+        for (; n_futures > 0 && !TAILQ_EMPTY(&d->called); n_futures--) {
+                f = future_take_called(d);
+                n += future_call(f);
+                drover_future_unref(f);
+        }
+        return n;
+}
+
+void future_forget_calls(drover *d) {
+        while (!TAILQ_EMPTY(&d->called))
+                drover_future_unref(future_take_called(d));
+}

@@ -1,0 +1,358 @@
+/* Drover's client library: jobs for the plugins of a running droverd, as a Python program uses an Executor.
+ *
+ *     drover *d;
+ *     drover_pool *pool;
+ *     drover_future *future;
+ *     uint64_t square;
+ *
+ *     drover_open(NULL, &d);
+ *     drover_pool_open(d, "squares", &pool);
+ *     drover_submitf(pool, &future, "square", "x:u64", (uint64_t)12);
+ *     drover_future_wait(future, DROVER_FOREVER);
+ *     int r = drover_future_get_u64(future, "square", &square);
+ *     drover_future_unref(future);
+ *     drover_pool_unref(pool);
+ *     drover_close(d);
+ *
+ * A job goes straight into memory that this process shares with the pool's workers: submitting makes no system call
+ * while a worker is awake, and no daemon is on the way.
+ *
+ * Threads. A drover object, with its pools, futures, arguments and iterators, belongs to one thread at a time: threads
+ * that share one take turns under a lock of their own. Different drover objects have nothing in common and may be used by
+ * different threads at once; opening one costs a connection to the bus. drover_args may be filled by any one thread. No
+ * call may be made from a signal handler.
+ *
+ * The library starts no thread, installs no signal handler, prints nothing, and every descriptor it opens is CLOEXEC.
+ *
+ * A fork: in the child every call with an object of the parent returns -ECHILD and changes nothing; drover_close and the
+ * _unref and _free calls give back the child's memory and descriptors without a word to the daemon. The child opens its
+ * own.
+ *
+ * Deadlines are absolute CLOCK_MONOTONIC nanoseconds; drover_deadline_in() makes one. 0 = try: never sleeps, -EAGAIN.
+ * DROVER_FOREVER = none. One that has passed makes a waiting call look once, then return -ETIMEDOUT. Limits and timeouts
+ * are relative nanoseconds. Waiting calls, marked [waits], are not interrupted by signals; who needs that polls
+ * drover_get_fd(). A wait that times out changes nothing: the job goes on.
+ *
+ * Errors are negative errno values; 0 or a count is success; outputs are named ret_ and set on success only. What went
+ * wrong in the last call that failed stands in words in drover_error_text(). Any call may return -ENOMEM or -ECHILD.
+ * Text is UTF-8. Since 0.1, all of it. */
+#ifndef DROVER_DROVER_H
+#define DROVER_DROVER_H
+
+#include <drover/sync.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+typedef struct drover drover;                   /* one connection to a droverd */
+typedef struct drover_pool drover_pool;         /* a pool of workers there, and this process's channel to it */
+typedef struct drover_future drover_future;     /* a job that was submitted, and what became of it */
+typedef struct drover_args drover_args;         /* arguments of a job in the making */
+typedef struct drover_iterator drover_iterator; /* futures one after another */
+
+/* ---- connections ---- */
+
+/* Connects to the bus `bus`: "user" or NULL, "system", or an address as in DBUS_SESSION_BUS_ADDRESS. Whether a droverd is
+ * there is seen when a pool is opened. -ENOENT, -ECONNREFUSED, …: there is no such bus. Blocks as long as the bus takes to
+ * accept. */
+int drover_open(const char *bus, drover **ret_drover);
+
+/* Ends it, and everything of it that still stands open. Jobs of its pools that have no verdict yet: queued ones are
+ * cancelled, running ones are asked to stop, and their futures end as DROVER_LOST with -ECONNABORTED; drover_pool_drain
+ * before this lets them finish. What is still
+ * referenced stays valid and is given back as ever; calls that need the daemon return -ECONNABORTED. NULL is fine. Returns
+ * NULL. Does not block. */
+drover *drover_close(drover *d);
+
+/* One line about the last call with this object, or with something of it, that failed; "" if none did. Until the next
+ * call. */
+const char *drover_error_text(const drover *d);
+
+/* ---- an event loop of the program's own ----
+ *
+ *     for (;;) {
+ *             while ((r = drover_process(d)) > 0)
+ *                     ;
+ *             drover_get_timeout(d, &deadline_ns);
+ *             poll({drover_get_fd(d), POLLIN} and whatever else, until deadline_ns);
+ *     }
+ *
+ * A program that only waits with the calls below needs none of these three. */
+
+/* To be polled for POLLIN only, with poll, epoll, io_uring, GLib, …; stays the same, belongs to the library. It becomes
+ * readable when there is something to do for drover_process, if that returned 0 since the last other call. */
+int drover_get_fd(const drover *d);
+
+/* Until when poll may sleep: DROVER_FOREVER, or a deadline of a job that is to be told to its future then. */
+int drover_get_timeout(const drover *d, uint64_t *ret_deadline_ns);
+
+/* Takes in all verdicts there are and calls the callbacks of drover_future_on_done: here and nowhere else. 1: it did
+ * something, call it again. 0: nothing is left to do, and drover_get_fd tells when there is. -EBUSY: called from a callback.
+ * Never blocks, but for the callbacks. */
+int drover_process(drover *d);
+
+/* ---- pools ---- */
+
+/* Opens a channel to the pool `name`, or another reference to it if this drover has one open. Blocks for an answer of
+ * the daemon, also while a pool is being started, 25 s at most. -ENOENT: no such pool. -EHOSTUNREACH: no droverd on this bus.
+ * -ESHUTDOWN: the pool is stopped or refused. -EDQUOT: the daemon serves as many sessions as it may. -EACCES. -ETIMEDOUT.
+ * -EPROTO: the answer makes no sense. */
+int drover_pool_open(drover *d, const char *name, drover_pool **ret_pool);
+drover_pool *drover_pool_ref(drover_pool *pool);
+
+/* Gives the reference back. The channel stays open as long as a job in it has no verdict: dropping the handle cancels
+ * nothing. NULL is fine. Returns NULL. */
+drover_pool *drover_pool_unref(drover_pool *pool);
+
+const char *drover_pool_name(const drover_pool *pool);
+/* The plugin that the pool runs, as it names itself. */
+const char *drover_pool_plugin(const drover_pool *pool);
+/* How many jobs may be without a verdict at once in this channel (the pool's Slots=). */
+uint32_t drover_pool_slots(const drover_pool *pool);
+/* Jobs of this channel that have no verdict yet. */
+uint32_t drover_pool_in_flight(const drover_pool *pool);
+
+/* From now on nothing more is submitted through the handles that are open: -ESHUTDOWN. Others are not concerned; the pool
+ * itself is drained by droverctl. Then waits until every job of the channel has its verdict. drain lets them all run;
+ * cancel first cancels those that are still queued. -EAGAIN, -ETIMEDOUT: some are still without; call it again. [waits] */
+int drover_pool_drain(drover_pool *pool, uint64_t deadline_ns);
+int drover_pool_cancel(drover_pool *pool, uint64_t deadline_ns);
+
+/* ---- arguments ----
+ *
+ * Fields in any order, each once, as the job's signature in the plugin has them. The first error stays and is returned by
+ * every later call and by drover_submit: -EINVAL, -ENOMEM. Everything is copied. One object can serve for many jobs. */
+
+int drover_args_new(drover_args **ret_args);
+drover_args *drover_args_free(drover_args *args); /* NULL is fine; returns NULL */
+/* Forgets all fields and errors, keeps the memory. */
+void drover_args_reset(drover_args *args);
+
+int drover_args_u64(drover_args *args, const char *name, uint64_t value);
+int drover_args_i64(drover_args *args, const char *name, int64_t value);
+int drover_args_f64(drover_args *args, const char *name, double value);
+int drover_args_bool(drover_args *args, const char *name, bool value);
+int drover_args_str(drover_args *args, const char *name, const char *text);
+/* Text that is not 0-terminated, or holds a 0. */
+int drover_args_str_sized(drover_args *args, const char *name, const char *text, size_t bytes);
+int drover_args_bytes(drover_args *args, const char *name, const void *data, size_t bytes);
+int drover_args_u64_array(drover_args *args, const char *name, const uint64_t *values, size_t n);
+int drover_args_i64_array(drover_args *args, const char *name, const int64_t *values, size_t n);
+int drover_args_f64_array(drover_args *args, const char *name, const double *values, size_t n);
+int drover_args_bool_array(drover_args *args, const char *name, const bool *values, size_t n);
+int drover_args_str_array(drover_args *args, const char *name, const char *const *texts, size_t n);
+/* The payload of a raw job; the object must have no fields then. */
+int drover_args_raw(drover_args *args, const void *data, size_t bytes);
+
+/* ---- submitting ---- */
+
+enum drover_priority { DROVER_LOW = -1, DROVER_NORMAL = 0, DROVER_HIGH = 1, DROVER_URGENT = 2 };
+
+/* All zero but struct_size: a plain job, as NULL for the pointer. DROVER_OPTIONS(.priority = DROVER_HIGH) makes one. */
+struct drover_options {
+        uint32_t struct_size; /* sizeof(struct drover_options): what the caller knows of */
+        int32_t priority;     /* enum drover_priority, among the jobs of this uid */
+        /* How long to wait for room while the channel is full. 0: not at all, -EAGAIN at once. [waits] otherwise */
+        uint64_t submit_deadline_ns;
+        uint64_t queue_deadline_ns; /* who is not running by then ends as DROVER_EXPIRED; 0 = never */
+        /* How long an attempt may run: at the first drover_checkpoint() fails in it, at the second its worker is killed
+         * and the job ends as DROVER_TIMED_OUT. 0 = the pool's; the smaller one counts. */
+        uint64_t soft_limit_ns, hard_limit_ns;
+        uint32_t max_attempts; /* 0 = the pool's; the smaller one counts */
+        uint32_t flags; /* 0 */
+};
+
+#define DROVER_OPTIONS(...) (&(const struct drover_options){.struct_size = sizeof(struct drover_options), __VA_ARGS__})
+
+/* Hands a job to the pool. args NULL: no arguments. Everything is copied; the
+ * same args may be submitted again, or be filled anew after drover_args_reset. `options` NULL: a plain job. ret_future NULL: nobody
+ * wants to know. 0: accepted; from now on there will be exactly one verdict. Otherwise nothing was submitted:
+ *   -EAGAIN      as many jobs are under way as there are slots; -ETIMEDOUT: and were until submit_deadline_ns
+ *   -ENXIO       the plugin has no job of that name
+ *   -EINVAL      the arguments do not fit the job's signature, or an option makes no sense: drover_error_text names it
+ *   -EMSGSIZE    the arguments take more than the pool's SlotSize=
+ *   -ESHUTDOWN   the pool is stopped or draining, or drover_pool_drain was called
+ *   -EPIPE       the daemon is gone */
+int drover_submit(drover_pool *pool, const char *job, drover_args *args, const struct drover_options *options,
+                  drover_future **ret_future);
+
+/* The same for a raw job. */
+int drover_submit_raw(drover_pool *pool, const char *job, const void *data, size_t bytes,
+                      const struct drover_options *options, drover_future **ret_future);
+
+/* The same in one line: `signature` says what follows, in the words of a plugin's: "n:u64,who:str,rows:f64[]"; "" or NULL:
+ * nothing. u64, i64, f64 (double) and bool (int) take one value, str one pointer, bytes a pointer and a size_t, arrays a
+ * pointer and a size_t (str[]: const char *const *). -EINVAL: not a signature, or not the job's. */
+int drover_submitf(drover_pool *pool, drover_future **ret_future, const char *job, const char *signature, ...);
+
+/* ---- futures ---- */
+
+enum drover_state {
+        DROVER_QUEUED = 0,
+        DROVER_RUNNING,
+        DROVER_DONE,      /* a verdict from here on: it ran, here is the result */
+        DROVER_FAILED,    /* it ran and says that it failed, and why */
+        DROVER_CANCELLED, /* somebody asked for its end */
+        DROVER_EXPIRED,   /* nobody took it before its queue deadline */
+        DROVER_TIMED_OUT, /* it ran longer than its limit */
+        DROVER_POISONED,  /* each attempt killed its worker */
+        DROVER_LOST,      /* whether it ran is not known */
+};
+
+drover_future *drover_future_ref(drover_future *future);
+/* Gives the reference back; the job goes on whatever its state. Callbacks that were asked for are still called. NULL is
+ * fine. Returns NULL. */
+drover_future *drover_future_unref(drover_future *future);
+
+/* What is known now; a running or queued job is looked at. Never blocks. */
+enum drover_state drover_future_state(drover_future *future);
+/* "queued", "running", "done" …, the words of the bus. */
+const char *drover_state_name(enum drover_state state);
+/* The job's number, as in /org/drover1/job/ID and in the journal. */
+uint64_t drover_future_id(const drover_future *future);
+
+/* Until there is a verdict, whichever. -EAGAIN, -ETIMEDOUT: none yet; the job goes on. [waits] */
+int drover_future_wait(drover_future *future, uint64_t deadline_ns);
+
+/* The result's bytes: of a raw job what it replied, else a MessagePack map. They live as long as the future and are
+ * 64-byte aligned no more than malloc's. 0: DROVER_DONE. -EINPROGRESS: no verdict yet. Otherwise the verdict as a number:
+ *   DROVER_FAILED     -errno as the job gave it, -EIO if it gave none
+ *   DROVER_CANCELLED  -ECANCELED
+ *   DROVER_EXPIRED    -ETIME
+ *   DROVER_TIMED_OUT  -ETIME
+ *   DROVER_POISONED   -EOWNERDEAD
+ *   DROVER_LOST       -EPIPE, or -ECONNABORTED after drover_close
+ * A job may give any errno: drover_future_state tells them apart for sure. Never blocks. */
+int drover_future_result(const drover_future *future, const void **ret_data, size_t *ret_bytes);
+
+/* One field of a typed result. Errors as of drover_future_result, and: -ENOENT: no such field. -EINVAL: of another type.
+ * Pointers live as long as the future. Text and the elements of a str array are 0-terminated; ret_bytes may be NULL. */
+int drover_future_get_u64(const drover_future *future, const char *name, uint64_t *ret_value);
+int drover_future_get_i64(const drover_future *future, const char *name, int64_t *ret_value);
+int drover_future_get_f64(const drover_future *future, const char *name, double *ret_value);
+int drover_future_get_bool(const drover_future *future, const char *name, bool *ret_value);
+int drover_future_get_str(drover_future *future, const char *name, const char **ret_text, size_t *ret_bytes);
+int drover_future_get_bytes(drover_future *future, const char *name, const void **ret_data, size_t *ret_bytes);
+int drover_future_get_u64_array(drover_future *future, const char *name, const uint64_t **ret_values, size_t *ret_n);
+int drover_future_get_i64_array(drover_future *future, const char *name, const int64_t **ret_values, size_t *ret_n);
+int drover_future_get_f64_array(drover_future *future, const char *name, const double **ret_values, size_t *ret_n);
+int drover_future_get_bool_array(drover_future *future, const char *name, const bool **ret_values, size_t *ret_n);
+int drover_future_get_str_array(drover_future *future, const char *name, const char *const **ret_texts, size_t *ret_n);
+
+/* How it was run. Times are CLOCK_MONOTONIC, 0 = did not come to it. */
+struct drover_run {
+        uint32_t attempt;   /* 1 for the first */
+        int32_t worker_pid; /* of the last attempt; 0 = none, or not known */
+        uint64_t submitted_ns, started_ns, finished_ns;
+};
+
+/* -EINPROGRESS: no verdict yet. `struct_bytes`: sizeof(struct drover_run). */
+int drover_future_get_run(const drover_future *future, struct drover_run *ret_run, size_t struct_bytes);
+
+/* Why there is no result. Later versions add fields at the end. */
+typedef struct drover_error {
+        int code;            /* as drover_future_result */
+        enum drover_state state;
+        uint32_t attempt;    /* how many were made */
+        int32_t worker_pid;  /* of the last one; 0 = not known */
+        int32_t signal;      /* that the worker died of; 0 = none */
+        int32_t status;      /* or its exit code */
+        const char *reason;  /* the worker's death in one word: exit, signal, syscall, time-limit …; "" = it did not die */
+        const char *message; /* one line for people; the job's own words if it failed */
+        const char *where;   /* the job by number, name and pool */
+} drover_error;
+
+/* NULL: no verdict yet, or DROVER_DONE. Lives as long as the future. */
+const drover_error *drover_future_error(const drover_future *future);
+
+enum drover_cancel_mode {
+        DROVER_CANCEL_QUEUED = 0, /* only if it has not started */
+        DROVER_CANCEL_ASK,        /* a running job's next drover_checkpoint() fails; it may take its time, or succeed */
+};
+
+enum drover_cancelled {
+        DROVER_CANCEL_TOO_LATE = 0, /* it has its verdict already */
+        DROVER_CANCEL_DONE,         /* it was queued and will never run */
+        DROVER_CANCEL_ASKED,        /* it runs, and was asked */
+};
+
+/* enum drover_cancelled: what happened. -EBUSY: it runs, and the mode was DROVER_CANCEL_QUEUED. The verdict comes as ever. */
+int drover_future_cancel(drover_future *future, enum drover_cancel_mode mode);
+
+/* Has `callback` called once when there is a verdict, from drover_process() and nowhere else, in the order of completion;
+ * also if there is one already. Several may be asked for. The callback may use every call but drover_process(). It is not
+ * called any more after drover_close. */
+typedef void (*drover_done_fn)(drover_future *future, void *user);
+int drover_future_on_done(drover_future *future, drover_done_fn callback, void *user);
+
+/* ---- waiting for several ---- */
+
+enum drover_wait_for {
+        DROVER_ALL_COMPLETED = 0,
+        DROVER_FIRST_COMPLETED, /* any verdict */
+        DROVER_FIRST_ERROR,     /* any verdict but DROVER_DONE, or all */
+};
+
+/* Futures of one drover; one may stand there twice. *ret_n_completed (may be NULL): how many have a verdict, set on
+ * -EAGAIN and -ETIMEDOUT, too. -EINVAL: of different drovers. n = 0 is waited for already. [waits] */
+int drover_wait(drover_future *const *futures, size_t n, enum drover_wait_for what, uint64_t deadline_ns,
+                size_t *ret_n_completed);
+
+/* The same futures in the order in which they end, by drover_iterator_next. */
+int drover_as_completed(drover_future *const *futures, size_t n, drover_iterator **ret_iterator);
+
+/* ---- map ----
+ *
+ * One job for each input, any number of them, in constant memory: inputs are pulled when there is room for them. */
+
+/* Makes the arguments of input `index` (0, 1, 2, …) in `args`, which is empty. 1: there they are. 0: there are no more
+ * inputs. -errno: neither are there, and the iterator returns it after the results of the inputs before. Called from
+ * drover_map and drover_iterator_next only; must not use the pool. */
+typedef int (*drover_input_fn)(void *user, uint64_t index, drover_args *args);
+
+enum drover_order { DROVER_ORDERED = 0, DROVER_UNORDERED };
+
+struct drover_map_options {
+        uint32_t struct_size;
+        uint32_t order;  /* enum drover_order: results as the inputs came, or as they are ready */
+        uint32_t window; /* inputs that are under way or wait for an earlier one's result, at most; 0 = by itself */
+        uint32_t chunk;  /* inputs that are handed over together, with one wake-up; 0 = by itself */
+        const struct drover_options *job; /* of each job; NULL = plain */
+};
+
+#define DROVER_MAP_OPTIONS(...)                                                                                        \
+        (&(const struct drover_map_options){.struct_size = sizeof(struct drover_map_options), __VA_ARGS__})
+
+/* Starts it: pulls the first inputs. An input whose arguments do not fit becomes a future that is DROVER_FAILED, as any other
+ * failure: it ends nothing. Errors as of drover_submit. The job's options are copied but for what their pointers point to. */
+int drover_map(drover_pool *pool, const char *job, drover_input_fn input, void *user,
+               const struct drover_map_options *options, drover_iterator **ret_iterator);
+
+/* The next future, with its verdict; the caller's to give back. 1, or 0 after the last one. -EAGAIN, -ETIMEDOUT: not yet. A
+ * map also returns what its input function returned, and -ESHUTDOWN or -EPIPE when the pool takes no more of it, after
+ * the results of what it had taken, then 0. [waits] */
+int drover_iterator_next(drover_iterator *iterator, drover_future **ret_future, uint64_t deadline_ns);
+/* Of a map: how many inputs were pulled until now. */
+uint64_t drover_iterator_pulled(const drover_iterator *iterator);
+/* Jobs that were submitted go on; a map pulls no more. NULL is fine. Returns NULL. */
+drover_iterator *drover_iterator_free(drover_iterator *iterator);
+
+/* ---- arenas ---- */
+
+/* The arena `name` (1 to 64 of A-Z a-z 0-9 _ . -) of this uid, which the broker makes if there is none, with `bytes` for
+ * objects; 0 takes it as it is, or 1 MiB. The objects in it are those of <drover/sync.h>, the same in every process of this
+ * uid, and in workers if the daemon runs as this uid. When this process dies, the broker gives back what it held. Free it
+ * with drover_arena_free. Blocks for an answer of the daemon, 25 s at most. -EHOSTUNREACH, -EDQUOT, -EACCES; -EINVAL: not a
+ * name, or the arena has fewer bytes. */
+int drover_arena_open(drover *d, const char *name, uint64_t bytes, drover_arena **ret_arena);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+#endif

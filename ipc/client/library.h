@@ -1,0 +1,213 @@
+/* What the files of libdrover share: the structs behind the handles, and the calls between them.
+ *
+ * connection.c (connection, descriptor, process) owns everything; pool.c a channel and the jobs in it; submit.c hands
+ * jobs over; builder.c makes arguments; future.c keeps what became of a job; wait.c waits for several; map.c feeds
+ * many. */
+#pragma once
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <sys/queue.h>
+#include <systemd/sd-bus.h>
+
+#include "ipc/args.h"
+#include "ipc/channel.h"
+#include "ipc/client/include/drover/drover.h"
+#include "ipc/client/session.h"
+
+enum { DROVER_ERROR_TEXT = 512, FUTURE_INLINE = 96 };
+
+/* Somebody who wants to know when a future ends. */
+struct watch {
+        drover_future *future;
+        struct watch_group *group;
+        bool is_watching; /* it has not ended yet */
+        LIST_ENTRY(watch) of_future;
+        TAILQ_ENTRY(watch) of_group; /* once it ended */
+};
+
+struct watch_group {
+        TAILQ_HEAD(, watch) ended; /* in the order of their ends */
+        size_t n_ended, n_failed;
+};
+
+struct future_callback {
+        drover_done_fn fn;
+        void *user;
+        struct future_callback *next;
+};
+
+/* A copy that was made for a getter, and lives as long as its future. */
+struct future_copy {
+        struct future_copy *next;
+        max_align_t data[];
+};
+
+struct drover_future {
+        drover *drover;
+        drover_pool *pool; /* NULL once it ended */
+        uint32_t references, slot, type;
+        enum drover_state state;
+        int code; /* once it ended: what drover_future_result returns */
+        uint64_t id;
+
+        const void *data; /* result */
+        size_t bytes;
+        struct drover_run run;
+        LIST_HEAD(, watch) watches;
+        struct future_callback *callbacks, **last_callback;
+        bool is_called_soon; /* in the drover's list of those with callbacks */
+        TAILQ_ENTRY(drover_future) of_called;
+        struct future_failure *failure; /* unless DONE */
+        struct future_copy *copies;
+        uint8_t small[FUTURE_INLINE]; /* the result, if it fits */
+};
+
+struct drover_pool {
+        drover *drover;
+        LIST_ENTRY(drover_pool) of_drover;
+        char *name;
+        uint32_t references;     /* handles, and one for each job without a verdict */
+        struct session *session; /* NULL: closed */
+        drover_future **by_slot; /* those without a verdict; NULL where nobody wants to know */
+        bool *is_busy;           /* by slot */
+        uint32_t n_slots, n_in_flight;
+        bool is_shut;   /* by drover_pool_drain: takes nothing more */
+        bool is_gone;   /* the daemon went away */
+        bool must_ring; /* jobs were submitted quietly */
+};
+
+/* Lives as long as something refers to it; what it holds of the daemon ends with drover_close. */
+struct drover {
+        uint32_t references;
+        unsigned char *is_ours; /* a page that a fork wipes: 1 in the process that opened it */
+        sd_bus *bus;            /* NULL: closed */
+        int epoll_fd;
+        uint32_t bus_events; /* that epoll_fd watches the bus for */
+        LIST_HEAD(, drover_pool) pools;
+        TAILQ_HEAD(future_list, drover_future) called; /* have a verdict and callbacks */
+        bool is_processing, is_armed;
+        uint64_t n_ended; /* verdicts so far */
+        uint64_t wake_ns; /* when drover_process is due whatever the descriptor says; 0 = now: not all is armed */
+        char error[DROVER_ERROR_TEXT];
+};
+
+/* ---- connection.c ---- */
+
+static inline bool connection_is_ours(const drover *d) { return *d->is_ours == 1; }
+/* -ECHILD, -ECONNABORTED. */
+int connection_check(drover *d);
+drover *connection_ref(drover *d);
+void connection_unref(drover *d);
+/* Sets the text and returns `code`. */
+int connection_fail(drover *d, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* The number for a bus error's name; what it does not know is `otherwise`. */
+int errors_code(const char *name, int otherwise);
+int errors_report(drover *d, int code, const char *noun, const char *name, const sd_bus_error *e);
+/* Adds a session's descriptors to the one that programs poll. */
+int connection_watch_session(drover *d, struct session *s);
+void connection_unwatch_session(drover *d, struct session *s);
+
+/* ---- engine.c: verdicts in, sleeping ---- */
+
+/* Takes in what is there. How many verdicts. */
+unsigned engine_collect(drover *d);
+/* Until is_done(user), which is asked again after every verdict. 0, -EAGAIN, -ETIMEDOUT; -EDEADLK: nothing is under way
+ * that could end it. */
+int engine_wait(drover *d, bool (*is_done)(void *user), void *user, uint64_t deadline_ns);
+/* Takes in at least one verdict, or sleeps until the deadline. 0, -EDEADLK. */
+int engine_step(drover *d, uint64_t deadline_ns);
+/* Prepares a sleep in poll(). true: there is something to do first. */
+bool engine_arm(drover *d);
+void engine_woken(drover *d);
+
+/* ---- pool.c ---- */
+
+/* A verdict of the session's, to its future. */
+void pool_deliver(drover_pool *p, const struct session_result *r);
+/* The daemon is gone, or drover_close: every job without a verdict is lost. */
+void pool_lose(drover_pool *p, int code, const char *why);
+/* QUEUED or RUNNING. */
+enum drover_state pool_look_at(const drover_pool *p, uint32_t slot);
+void pool_ring(drover_pool *p);
+int pool_cancel_job(drover_pool *p, drover_future *f, enum drover_cancel_mode mode);
+/* Closes it, whatever references there are. */
+void pool_end(drover_pool *p);
+
+/* ---- submit.c ---- */
+
+struct submission {
+        const char *job;
+        uint32_t type;
+        const void *payload;
+        size_t bytes;
+        const struct drover_options *options; /* whole, as submit_read_options left it */
+        bool is_quiet;
+};
+
+/* The caller's options, as far as they go. -EINVAL. */
+int submit_read_options(drover *d, const struct drover_options *options, struct drover_options *ret);
+int submit_find_type(drover_pool *p, const char *job, uint32_t *ret_type);
+/* Checks the arguments (NULL: none) against the signature of s->type; the payload is theirs. */
+int submit_read_args(drover_pool *p, drover_args *args, struct submission *s);
+/* One try, no waiting: as drover_submit. */
+int submit_try(drover_pool *p, const struct submission *s, drover_future **ret);
+
+/* ---- builder.c ---- */
+
+struct drover_args {
+        struct args_writer writer;
+        uint8_t *buffer;
+        size_t capacity, bytes;
+        bool is_raw, is_complete;
+        int error;
+};
+
+void builder_init(drover_args *args);
+void builder_deinit(drover_args *args);
+/* The payload: -errno if building it failed. Completes the map, which stays complete until a reset. */
+int builder_complete(drover_args *args, const void **ret_payload, size_t *ret_bytes);
+/* Values as a signature says. */
+int builder_put_all(drover_args *args, const char *signature, va_list ap, char *error, size_t error_bytes);
+
+/* ---- future.c ---- */
+
+int future_new(drover_future **ret, drover *d, drover_pool *p, uint32_t references);
+void future_drop(drover_future *f); /* frees it whatever references there are; NULL is fine */
+/* The verdict: for DONE `data` is the result; else `error` is its number and `data` the message. */
+struct future_verdict {
+        enum drover_state state;
+        int code; /* negative */
+        const void *data;
+        size_t bytes;
+        uint32_t attempt;
+        int32_t worker_pid, signal, status;
+        const char *reason; /* static */
+        const char *job, *pool;
+        uint64_t submitted_ns, started_ns, finished_ns;
+};
+/* Tells everybody who waits, and drops the reference that was held for the verdict. */
+void future_end(drover_future *f, const struct future_verdict *v);
+void future_call_soon(drover_future *f);
+/* Calls what is to be called now. How many were. */
+unsigned future_call_all(drover *d);
+void future_forget_calls(drover *d);
+static inline bool future_has_ended(const drover_future *f) { return f->state >= DROVER_DONE; }
+int future_code(enum drover_state state, int error);
+
+/* ---- wait.c ---- */
+
+void watch_group_init(struct watch_group *g);
+void watch_start(struct watch *w, struct watch_group *g, drover_future *f); /* takes a reference */
+void watch_stop(struct watch *w);
+/* future_end: everybody who watches it. */
+void watch_tell(drover_future *f);
+
+/* ---- iterators: what wait.c and map.c have in common ---- */
+
+struct drover_iterator {
+        drover *drover;
+        int (*next)(drover_iterator *it, drover_future **ret, uint64_t deadline_ns);
+        void (*free)(drover_iterator *it);
+        uint64_t n_pulled;
+};

@@ -1,0 +1,267 @@
+/* One job for each input, in constant memory.
+ *
+ * A window of inputs is pulled, submitted, and handed out again as futures: in the order of the inputs from a ring, or
+ * as they end by watching each. The window is refilled by chunks, each handed over with one wake-up: one by one, a
+ * worker that is faster than its client would be woken for every single job.
+ *
+ * Arguments that do not fit, and jobs that fail, are futures like others. An input that finds the channel full, because
+ * the program submits other jobs there, is kept until there is room. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ipc/client/library.h"
+#include "ipc/event.h"
+
+enum { MAP_LARGEST_WINDOW = 1024, MAP_LARGEST_CHUNK = 64 };
+
+struct map_entry {
+        drover_future *future;
+        struct watch watch; /* unordered only */
+        uint32_t next_free;
+};
+
+struct map {
+        struct drover_iterator base;
+        drover_pool *pool;
+        char *job;
+        drover_input_fn input;
+        void *user;
+        struct drover_options options;
+        struct submission submission;
+        drover_args args;
+        enum drover_order order;
+        uint32_t window, chunk;
+        struct map_entry *entries;   /* `window` of them; ordered: a ring that starts at `first` */
+        uint32_t first, n_out, free; /* free: unordered, the first of the list of those not in use */
+        struct watch_group group;
+        bool has_input; /* args hold one that found no room */
+        bool is_over;   /* nothing more is pulled */
+        int error;      /* why; told once, after everything else */
+};
+
+/* ---- in ---- */
+
+static void map_add(struct map *m, drover_future *f) {
+        uint32_t i = m->order == DROVER_ORDERED ? (m->first + m->n_out) % m->window : m->free;
+        struct map_entry *e = &m->entries[i];
+        e->future = f;
+        m->n_out++;
+        if (m->order == DROVER_UNORDERED) {
+                m->free = e->next_free;
+                watch_start(&e->watch, &m->group, f);
+        }
+}
+
+/* The input's arguments do not fit: its future says so. */
+static int map_add_failed(struct map *m, int code) {
+        drover_future *f;
+        int r = future_new(&f, m->base.drover, NULL, 2);
+        if (r < 0)
+                return r;
+        const char *text = drover_error_text(m->base.drover);
+        future_end(f, &(struct future_verdict){.state = DROVER_FAILED,
+                                               .code = code,
+                                               .data = text,
+                                               .bytes = strlen(text),
+                                               .job = m->job,
+                                               .pool = m->pool->name});
+        map_add(m, f);
+        return 0;
+}
+
+/* The next input into args. 1, 0 at the end, -errno. */
+static int map_read(struct map *m) {
+        if (m->has_input)
+                return 1;
+        drover_args_reset(&m->args);
+        int r = m->input(m->user, m->base.n_pulled, &m->args);
+        if (r <= 0)
+                return r;
+        m->base.n_pulled++;
+        r = submit_read_args(m->pool, &m->args, &m->submission);
+        if (r < 0)
+                return map_add_failed(m, r) < 0 ? -ENOMEM : 2;
+        m->has_input = true;
+        return 1;
+}
+
+/* Takes in one. true: there may be more. */
+static bool map_pull_one(struct map *m) {
+        drover_future *f;
+        int r = map_read(m);
+        if (r == 2)
+                return true;
+        if (r <= 0) {
+                m->is_over = true;
+                m->error = r;
+                return false;
+        }
+        r = submit_try(m->pool, &m->submission, &f);
+        if (r == -EAGAIN)
+                return false;
+        m->has_input = false;
+        if (r == -EMSGSIZE)
+                r = map_add_failed(m, r);
+        else if (r == 0)
+                map_add(m, f);
+        if (r < 0) {
+                m->is_over = true;
+                m->error = r;
+        }
+        return r == 0;
+}
+
+static void map_pull(struct map *m) {
+        if (m->is_over || (m->n_out > 0 && m->window - m->n_out < m->chunk))
+                return;
+        while (!m->is_over && m->n_out < m->window && map_pull_one(m))
+                ;
+        if (m->pool->session)
+                pool_ring(m->pool);
+}
+
+/* ---- out ---- */
+
+static bool map_has_one(void *user) {
+        struct map *m = user;
+        if (m->order == DROVER_UNORDERED)
+                return !TAILQ_EMPTY(&m->group.ended);
+        return m->n_out > 0 && future_has_ended(m->entries[m->first].future);
+}
+
+static drover_future *map_take(struct map *m) {
+        struct map_entry *e = &m->entries[m->first];
+        if (m->order == DROVER_ORDERED)
+                m->first = (m->first + 1) % m->window;
+        else {
+                struct watch *w = TAILQ_FIRST(&m->group.ended);
+                TAILQ_REMOVE(&m->group.ended, w, of_group);
+                e = (struct map_entry *)((char *)w - offsetof(struct map_entry, watch));
+                watch_stop(w);
+                e->next_free = m->free;
+                m->free = (uint32_t)(e - m->entries);
+        }
+        drover_future *f = e->future;
+        e->future = NULL;
+        m->n_out--;
+        return f;
+}
+
+/* Nothing of ours is out, and there is no room for the next input: until something changes. */
+static int map_wait_room(struct map *m, uint64_t deadline_ns) {
+        if (deadline_ns == 0)
+                return -EAGAIN;
+        if (event_now_ns() >= deadline_ns)
+                return -ETIMEDOUT;
+        return engine_step(m->base.drover, deadline_ns);
+}
+
+static int map_next(drover_iterator *it, drover_future **ret, uint64_t deadline_ns) {
+        struct map *m = (struct map *)it;
+        int r = 0;
+        for (;;) {
+                if (map_has_one(m)) {
+                        *ret = map_take(m);
+                        return 1;
+                }
+                r = connection_check(it->drover);
+                if (r < 0)
+                        return r;
+                map_pull(m);
+                if (m->n_out > 0)
+                        r = engine_wait(it->drover, map_has_one, m, deadline_ns);
+                else if (m->has_input && !m->is_over)
+                        r = map_wait_room(m, deadline_ns);
+                else {
+                        r = m->error;
+                        m->error = 0;
+                        return r;
+                }
+                if (r < 0)
+                        return r;
+        }
+}
+
+/* ---- making and ending ---- */
+
+static void map_free(drover_iterator *it) {
+        struct map *m = (struct map *)it;
+        for (uint32_t i = 0; m->entries && i < m->window; i++)
+                if (m->entries[i].future) {
+                        if (m->order == DROVER_UNORDERED)
+                                watch_stop(&m->entries[i].watch);
+                        drover_future_unref(m->entries[i].future);
+                }
+        builder_deinit(&m->args);
+        drover_pool_unref(m->pool);
+        connection_unref(m->base.drover);
+        free(m->entries);
+        free(m->job);
+        free(m);
+}
+
+static int map_read_options(drover *d, const struct drover_map_options *options, struct drover_map_options *ret) {
+        *ret = (struct drover_map_options){.struct_size = sizeof *ret};
+        if (!options)
+                return 0;
+        if (options->struct_size < offsetof(struct drover_map_options, window))
+                return connection_fail(d, -EINVAL, "struct drover_map_options: struct_size is not set");
+        memcpy(ret, options, options->struct_size < sizeof *ret ? options->struct_size : sizeof *ret);
+        if (ret->order != DROVER_ORDERED && ret->order != DROVER_UNORDERED)
+                return connection_fail(d, -EINVAL, "order %u is neither DROVER_ORDERED nor DROVER_UNORDERED",
+                                       ret->order);
+        return 0;
+}
+
+static uint32_t map_min(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
+static int map_prepare(struct map *m, const struct drover_map_options *o) {
+        uint32_t half = (m->pool->n_slots + 1) / 2;
+        m->order = o->order;
+        m->window = map_min(o->window ? o->window : map_min(half, MAP_LARGEST_WINDOW), m->pool->n_slots);
+        m->chunk = map_min(o->chunk ? o->chunk : map_min((m->window + 3) / 4, MAP_LARGEST_CHUNK), m->window);
+        m->entries = calloc(m->window, sizeof *m->entries);
+        m->job = strdup(m->submission.job);
+        if (!m->entries || !m->job)
+                return -ENOMEM;
+        for (uint32_t i = 0; i < m->window; i++)
+                m->entries[i].next_free = i + 1;
+        m->submission.job = m->job;
+        m->submission.options = &m->options;
+        m->submission.is_quiet = true;
+        watch_group_init(&m->group);
+        builder_init(&m->args);
+        return 0;
+}
+
+int drover_map(drover_pool *pool, const char *job, drover_input_fn input, void *user,
+               const struct drover_map_options *options, drover_iterator **ret_iterator) {
+        drover *d = pool->drover;
+        struct drover_map_options o;
+        int r = connection_check(d);
+        if (r >= 0)
+                r = map_read_options(d, options, &o);
+        struct map *m = r >= 0 ? calloc(1, sizeof *m) : NULL;
+        if (!m)
+                return r < 0 ? r : -ENOMEM;
+        *m = (struct map){.base = {.drover = connection_ref(d), .next = map_next, .free = map_free},
+                          .pool = drover_pool_ref(pool),
+                          .input = input,
+                          .user = user,
+                          .submission = {.job = job}};
+        r = submit_read_options(d, o.job, &m->options);
+        if (r >= 0)
+                r = submit_find_type(pool, job, &m->submission.type);
+        if (r >= 0 && pool->is_shut)
+                r = connection_fail(d, -ESHUTDOWN, "pool %s: drover_pool_drain() was called", pool->name);
+        if (r >= 0)
+                r = map_prepare(m, &o);
+        if (r < 0) {
+                map_free(&m->base);
+                return r;
+        }
+        map_pull(m);
+        *ret_iterator = &m->base;
+        return 0;
+}

@@ -1,0 +1,200 @@
+/* Handing jobs over: options and arguments are checked here, so that what is accepted is whole; then one slot of the
+ * channel takes the job. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ipc/client/library.h"
+#include "ipc/event.h"
+
+int submit_read_options(drover *d, const struct drover_options *options, struct drover_options *ret) {
+        static const struct drover_options plain = {.struct_size = sizeof plain};
+        *ret = plain;
+        if (!options)
+                return 0;
+        size_t bytes = options->struct_size;
+        if (bytes < offsetof(struct drover_options, submit_deadline_ns))
+                return connection_fail(d, -EINVAL, "struct drover_options: struct_size is not set");
+        if (bytes > sizeof *ret) { /* of a newer header: what we do not know must not be asked for */
+                const unsigned char *rest = (const unsigned char *)options;
+                for (size_t i = sizeof *ret; i < bytes; i++)
+                        if (rest[i] != 0)
+                                return connection_fail(
+                                        d, -EINVAL, "struct drover_options: byte %zu is beyond what this library knows",
+                                        i);
+                bytes = sizeof *ret;
+        }
+        memcpy(ret, options, bytes);
+        ret->struct_size = sizeof *ret;
+        if (ret->priority < DROVER_LOW || ret->priority > DROVER_URGENT)
+                return connection_fail(d, -EINVAL, "priority %d is none of -1 to 2", ret->priority);
+        if (ret->max_attempts > LAYOUT_MAX_ATTEMPTS)
+                return connection_fail(d, -EINVAL, "max_attempts %u is more than %d", ret->max_attempts,
+                                       LAYOUT_MAX_ATTEMPTS);
+        if (ret->flags != 0)
+                return connection_fail(d, -EINVAL, "flags 0x%x are not known", ret->flags);
+        return 0;
+}
+
+int submit_find_type(drover_pool *p, const char *job, uint32_t *ret_type) {
+        if (!p->session)
+                return -ECONNABORTED;
+        if (!job || !schema_find(session_schema(p->session), job, ret_type))
+                return connection_fail(p->drover, -ENXIO, "plugin %s of pool %s has no job \"%.64s\"",
+                                       drover_pool_plugin(p), p->name, job ? job : "");
+        return 0;
+}
+
+static int submit_check(drover_pool *p, const struct submission *s, bool is_raw) {
+        const struct schema_job *job = &session_schema(p->session)->jobs[s->type];
+        char why[DROVER_ERROR_TEXT / 2];
+        if (is_raw && !job->args.is_raw)
+                return connection_fail(p->drover, -EINVAL, "job %s takes arguments by name, not a raw payload",
+                                       job->name);
+        if (!is_raw && job->args.is_raw && s->bytes > 0)
+                return connection_fail(p->drover, -EINVAL, "job %s is raw: it takes no arguments by name", job->name);
+        if (args_check(&job->args, s->payload, s->bytes, why, sizeof why) < 0)
+                return connection_fail(p->drover, -EINVAL, "job %s: %s", job->name, why);
+        return 0;
+}
+
+int submit_read_args(drover_pool *p, drover_args *args, struct submission *s) {
+        s->payload = NULL;
+        s->bytes = 0;
+        int r = args ? builder_complete(args, &s->payload, &s->bytes) : 0;
+        if (r < 0)
+                return connection_fail(p->drover, r, "the arguments of job %s could not be put together: %s", s->job,
+                                       strerror(-r));
+        return submit_check(p, s, args && args->is_raw);
+}
+
+/* ---- one try ---- */
+
+static int submit_failed(drover_pool *p, const struct submission *s, int error) {
+        switch (error) {
+        case -EAGAIN:
+                return connection_fail(p->drover, error, "pool %s: all %u slots of this channel are taken", p->name,
+                                       p->n_slots);
+        case -EMSGSIZE:
+                return connection_fail(p->drover, error,
+                                       "job %s: the arguments take %zu bytes, over the pool's SlotSize=%u", s->job,
+                                       s->bytes, session_slot_bytes(p->session));
+        case -ESHUTDOWN:
+                return connection_fail(p->drover, error, "pool %s takes no more jobs: it is stopped or draining",
+                                       p->name);
+        case -EPIPE:
+                return connection_fail(p->drover, error, "droverd went away");
+        default:
+                return connection_fail(p->drover, error, "job %s: %s", s->job, strerror(-error));
+        }
+}
+
+int submit_try(drover_pool *p, const struct submission *s, drover_future **ret) {
+        if (p->is_gone)
+                return submit_failed(p, s, p->session ? -EPIPE : -ECONNABORTED);
+        if (p->is_shut)
+                return connection_fail(p->drover, -ESHUTDOWN, "pool %s: drover_pool_drain() was called", p->name);
+        const struct drover_options *o = s->options;
+        const struct session_job job = {
+                .type = s->type,
+                .priority = (uint32_t)(o->priority + LAYOUT_PRIORITY_DEFAULT),
+                .max_attempts = o->max_attempts,
+                .queue_deadline_ns = o->queue_deadline_ns == DROVER_FOREVER ? 0 : o->queue_deadline_ns,
+                .soft_ns = o->soft_limit_ns,
+                .hard_ns = o->hard_limit_ns,
+                .payload = s->payload,
+                .bytes = s->bytes,
+                .is_quiet = s->is_quiet,
+        };
+        drover_future *f = NULL;
+        int r = ret ? future_new(&f, p->drover, p, 2) : 0; /* the caller's and ours */
+        if (r < 0)
+                return r;
+        uint32_t slot;
+        r = session_submit(p->session, &job, &slot);
+        if (r < 0) {
+                future_drop(f);
+                return submit_failed(p, s, r);
+        }
+        p->must_ring = p->must_ring || s->is_quiet;
+        p->is_busy[slot] = true;
+        p->by_slot[slot] = f;
+        p->references++;
+        p->n_in_flight++;
+        if (job.queue_deadline_ns)
+                p->drover->wake_ns = 0;
+        if (f) {
+                f->slot = slot;
+                f->type = s->type;
+                f->id = session_job_id(p->session, slot);
+                *ret = f;
+        }
+        return 0;
+}
+
+/* ---- the calls ---- */
+
+/* Until there is room, or the deadline. */
+static int submit_wait(drover_pool *p, const struct submission *s, uint64_t deadline_ns, drover_future **ret) {
+        for (;;) {
+                engine_collect(p->drover);
+                int r = submit_try(p, s, ret);
+                if (r != -EAGAIN)
+                        return r;
+                if (event_now_ns() >= deadline_ns)
+                        return connection_fail(p->drover, -ETIMEDOUT,
+                                               "pool %s had no room for job %s until the deadline", p->name, s->job);
+                r = engine_step(p->drover, deadline_ns);
+                if (r < 0)
+                        return r;
+        }
+}
+
+static int submit_job(drover_pool *p, struct submission *s, drover_args *args, const struct drover_options *options,
+                      drover_future **ret) {
+        drover *d = p->drover;
+        struct drover_options whole;
+        int r = connection_check(d);
+        if (r >= 0)
+                r = submit_read_options(d, options, &whole);
+        if (r >= 0)
+                r = submit_find_type(p, s->job, &s->type);
+        if (r >= 0)
+                r = args ? submit_read_args(p, args, s) : submit_check(p, s, s->payload != NULL);
+        if (r < 0)
+                return r;
+        s->options = &whole;
+        r = submit_try(p, s, ret);
+        return r == -EAGAIN && whole.submit_deadline_ns ? submit_wait(p, s, whole.submit_deadline_ns, ret) : r;
+}
+
+int drover_submit(drover_pool *pool, const char *job, drover_args *args, const struct drover_options *options,
+                  drover_future **ret_future) {
+        struct submission s = {.job = job};
+        return submit_job(pool, &s, args, options, ret_future);
+}
+
+int drover_submit_raw(drover_pool *pool, const char *job, const void *data, size_t bytes,
+                      const struct drover_options *options, drover_future **ret_future) {
+        struct submission s = {.job = job, .payload = data ? data : "", .bytes = bytes};
+        return submit_job(pool, &s, NULL, options, ret_future);
+}
+
+static void submit_deinit_args(drover_args *args) { builder_deinit(args); }
+
+int drover_submitf(drover_pool *pool, drover_future **ret_future, const char *job, const char *signature, ...) {
+        __attribute__((cleanup(submit_deinit_args))) drover_args args;
+        char error[DROVER_ERROR_TEXT / 2];
+        builder_init(&args);
+        if (!connection_is_ours(pool->drover))
+                return -ECHILD;
+        va_list ap;
+        va_start(ap, signature);
+        int r = builder_put_all(&args, signature, ap, error, sizeof error);
+        va_end(ap);
+        if (r < 0)
+                return connection_fail(pool->drover, r, "job %s, signature \"%s\": %s", job, signature, error);
+        struct submission s = {.job = job};
+        return submit_job(pool, &s, &args, NULL, ret_future);
+}

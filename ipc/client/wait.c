@@ -1,0 +1,172 @@
+/* Waiting for several futures. Whoever waits watches each of them; a future that ends tells its watchers, so a wait
+ * costs what ends, not what is waited for. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "ipc/client/library.h"
+
+void watch_group_init(struct watch_group *g) {
+        *g = (struct watch_group){0};
+        TAILQ_INIT(&g->ended);
+}
+
+static void watch_end(struct watch *w) {
+        struct watch_group *g = w->group;
+        TAILQ_INSERT_TAIL(&g->ended, w, of_group);
+        g->n_ended++;
+        g->n_failed += w->future->state != DROVER_DONE;
+}
+
+void watch_start(struct watch *w, struct watch_group *g, drover_future *f) {
+        *w = (struct watch){.future = drover_future_ref(f), .group = g};
+        if (future_has_ended(f))
+                watch_end(w);
+        else {
+                w->is_watching = true;
+                LIST_INSERT_HEAD(&f->watches, w, of_future);
+        }
+}
+
+void watch_stop(struct watch *w) {
+        if (w->is_watching)
+                LIST_REMOVE(w, of_future);
+        w->is_watching = false;
+        w->future = drover_future_unref(w->future);
+}
+
+void watch_tell(drover_future *f) {
+        struct watch *w;
+        while ((w = LIST_FIRST(&f->watches))) {
+                LIST_REMOVE(w, of_future);
+                w->is_watching = false;
+                watch_end(w);
+        }
+}
+
+/* All watched, or -EINVAL, -ENOMEM. *ret_drover: theirs. */
+static int wait_watch_all(drover_future *const *futures, size_t n, struct watch_group *g, struct watch **ret,
+                          drover **ret_drover) {
+        for (size_t i = 1; i < n; i++)
+                if (futures[i]->drover != futures[0]->drover)
+                        return connection_fail(futures[0]->drover, -EINVAL,
+                                               "futures 0 and %zu are of different drovers", i);
+        struct watch *watches = calloc(n + 1, sizeof *watches);
+        if (!watches)
+                return -ENOMEM;
+        watch_group_init(g);
+        for (size_t i = 0; i < n; i++)
+                watch_start(&watches[i], g, futures[i]);
+        *ret = watches;
+        *ret_drover = n ? futures[0]->drover : NULL;
+        return 0;
+}
+
+static void wait_unwatch_all(struct watch *watches, size_t n) {
+        for (size_t i = 0; i < n; i++)
+                watch_stop(&watches[i]);
+        free(watches);
+}
+
+/* ---- drover_wait ---- */
+
+struct wait_goal {
+        const struct watch_group *group;
+        size_t n;
+        enum drover_wait_for what;
+};
+
+static bool wait_is_done(void *user) {
+        const struct wait_goal *goal = user;
+        if (goal->group->n_ended == goal->n)
+                return true;
+        switch (goal->what) {
+        case DROVER_ALL_COMPLETED:
+                return false;
+        case DROVER_FIRST_COMPLETED:
+                return goal->group->n_ended > 0;
+        case DROVER_FIRST_ERROR:
+                return goal->group->n_failed > 0;
+        }
+        return true;
+}
+
+int drover_wait(drover_future *const *futures, size_t n, enum drover_wait_for what, uint64_t deadline_ns,
+                size_t *ret_n_completed) {
+        struct watch_group group;
+        struct watch *watches;
+        drover *d;
+        int r = wait_watch_all(futures, n, &group, &watches, &d);
+        if (r < 0)
+                return r;
+        struct wait_goal goal = {.group = &group, .n = n, .what = what};
+        if (!wait_is_done(&goal)) {
+                r = connection_check(d);
+                if (r >= 0)
+                        r = engine_wait(d, wait_is_done, &goal, deadline_ns);
+        }
+        if (ret_n_completed)
+                *ret_n_completed = group.n_ended;
+        wait_unwatch_all(watches, n);
+        return r;
+}
+
+/* ---- iterators ---- */
+
+int drover_iterator_next(drover_iterator *iterator, drover_future **ret_future, uint64_t deadline_ns) {
+        return iterator->next(iterator, ret_future, deadline_ns);
+}
+
+uint64_t drover_iterator_pulled(const drover_iterator *iterator) { return iterator->n_pulled; }
+
+drover_iterator *drover_iterator_free(drover_iterator *iterator) {
+        if (iterator)
+                iterator->free(iterator);
+        return NULL;
+}
+
+struct completed {
+        struct drover_iterator base;
+        struct watch_group group;
+        struct watch *watches;
+        size_t n, n_returned;
+};
+
+static bool completed_has_one(void *user) { return !TAILQ_EMPTY(&((struct completed *)user)->group.ended); }
+
+static int completed_next(drover_iterator *it, drover_future **ret, uint64_t deadline_ns) {
+        struct completed *c = (struct completed *)it;
+        if (c->n_returned == c->n)
+                return 0;
+        if (!completed_has_one(c)) {
+                int r = connection_check(it->drover);
+                if (r >= 0)
+                        r = engine_wait(it->drover, completed_has_one, c, deadline_ns);
+                if (r < 0)
+                        return r;
+        }
+        struct watch *w = TAILQ_FIRST(&c->group.ended);
+        TAILQ_REMOVE(&c->group.ended, w, of_group);
+        c->n_returned++;
+        *ret = drover_future_ref(w->future);
+        return 1;
+}
+
+static void completed_free(drover_iterator *it) {
+        struct completed *c = (struct completed *)it;
+        wait_unwatch_all(c->watches, c->n);
+        free(c);
+}
+
+int drover_as_completed(drover_future *const *futures, size_t n, drover_iterator **ret_iterator) {
+        struct completed *c = calloc(1, sizeof *c);
+        if (!c)
+                return -ENOMEM;
+        *c = (struct completed){.base = {.next = completed_next, .free = completed_free}, .n = n};
+        int r = wait_watch_all(futures, n, &c->group, &c->watches, &c->base.drover);
+        if (r < 0) {
+                free(c);
+                return r;
+        }
+        *ret_iterator = &c->base;
+        return 0;
+}

@@ -1,0 +1,236 @@
+"""libdrover from another process: tests/library case by case, the examples, what is installed. FEATURES.md rows by number."""
+
+import glob
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import unittest
+
+from harness import BUILD, IS_SANITIZED, PATIENCE, SOURCE, Drover, Test, kill, main, wait_for
+
+LIBRARY = f"{BUILD}/tests/library/library"
+EXAMPLES = f"{BUILD}/ipc/client/examples"
+POOLS = {
+    "squares": {"Plugin": "squares", "Workers": 4},
+    "single": {"Plugin": "squares", "Workers": 1, "Slots": 4},
+    "wide": {"Plugin": "squares", "Workers": 10},
+    "narrow": {"Plugin": "squares", "Workers": 1},
+    "typed": {"Plugin": "typed", "Workers": 1},
+    "fails": {"Plugin": "fails", "Workers": 1},
+    "crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 2},
+}
+
+
+class Library(Test):
+    @classmethod
+    def setUpClass(cls):
+        cls.drover = Drover(POOLS)
+        cls.d = cls.drover.__enter__()
+        # Ten seconds of sleep: beside the others.
+        cls.widths = cls.start_case("widths")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.widths.communicate(timeout=60)
+        cls.drover.__exit__(None, None, None)
+
+    @classmethod
+    def start_case(cls, name, **popen):
+        return subprocess.Popen([LIBRARY, name], env=cls.d.env(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **popen)
+
+    def case(self, name):
+        program = self.start_case(name)
+        out, err = program.communicate(timeout=60 * PATIENCE)
+        self.assertEqual(program.returncode, 0, err)
+        return out
+
+    def example(self, name, *words, pool="squares", timeout=60):
+        program = f"{EXAMPLES}/example-{name}"
+        r = subprocess.run([program, *map(str, words)], env=self.d.env(), capture_output=True, text=True, timeout=timeout * PATIENCE, check=False)
+        self.assertEqual(r.returncode, 0, r.stderr)
+        return r.stdout.splitlines()
+
+    # ---- values and errors ----
+
+    def test_every_type_there_and_back(self):
+        self.case("values")
+        self.case("raw")
+
+    def test_wrong_arguments_are_named_before_anything_is_submitted(self):
+        self.case("wrong-arguments")
+        self.case("no-such")
+
+    def test_options_and_limits(self):
+        self.case("options")
+
+    def test_errors_tell_attempt_pid_and_signal(self):
+        self.case("errors")
+
+    # ---- rows ----
+
+    def test_row_01_width_of_sleeps_and_a_wait_that_times_out(self):
+        self.case("wait")
+        out, err = self.widths.communicate(timeout=60 * PATIENCE)
+        self.assertEqual(self.widths.returncode, 0, err)
+        self.assertRegex(out, r"^[12]\.\d+ 1[01]\.\d+$")
+
+    def test_row_14_41_cancel(self):
+        self.case("cancel")
+
+    def test_row_20_backpressure(self):
+        self.case("full")
+
+    def test_row_30_callbacks(self):
+        self.case("callbacks")
+
+    def test_row_31_map_of_a_million_in_constant_memory(self):
+        n = 50000 if IS_SANITIZED else 1000000
+        line = self.example("map", n)[0]
+        done, total, kib = map(int, re.fullmatch(r"(\d+) squares, sum (\d+), (\d+) KiB", line).groups())
+        self.assertEqual((done, total), (n, n * (n - 1) * (2 * n - 1) // 6))
+        if not IS_SANITIZED:
+            self.assertLess(kib, 64 * 1024)
+
+    def test_row_32_unordered_and_one_error_does_not_end_it(self):
+        self.case("completion-order")
+        self.case("map-of-failures")
+        self.case("map-stops")
+
+    def test_row_33_shutdown(self):
+        self.case("shutdown")
+
+    def test_row_31_32_34_squares(self):
+        lines = dict(line.split(": ", 1) for line in self.example("squares"))
+        squares = [n * n for n in range(10)]
+        self.assertEqual(list(map(int, lines["map"].split())), squares)
+        self.assertEqual(sorted(map(int, lines["unordered"].split())), squares)
+        self.assertEqual(lines["async"], "400")
+        pids = set(map(int, lines["pids"].split()))
+        self.assertLessEqual(pids, {row[3] for row in self.d.list_workers("squares")})
+        self.assertEqual(lines["10 s in 1 s"], "Connection timed out, the job is running")
+
+    def test_row_42_as_completed(self):
+        self.assertEqual(self.example("as-completed"), ["slept 1 s", "slept 2 s", "slept 3 s"])
+        self.case("first")
+        self.case("several-pools")
+
+    def test_row_68_deadlines(self):
+        self.case("deadlines")
+
+    def test_row_77_a_shared_array_is_summed_by_parts(self):
+        n = 4 * (1 << 20) // 8
+        self.assertEqual(self.example("array-sum", 4), [f"sum {n * (n - 1) // 2}, expected {n * (n - 1) // 2}"])
+        self.d.call("/org/drover1", "org.drover1.Manager", "RemoveArena", "s", "squares-sum")
+
+    # ---- what it does to its process ----
+
+    def test_letting_go_cancels_nothing(self):
+        self.case("dropped")
+
+    def test_a_fork(self):
+        self.case("fork")
+
+    def test_no_thread_no_signal_handler_and_every_descriptor_cloexec(self):
+        self.case("descriptors")
+
+    def test_a_loop_of_the_programs_own(self):
+        self.case("loop")
+
+    def test_threads_as_documented(self):
+        self.case("threads")
+
+    def test_what_outlives_the_connection(self):
+        self.case("close")
+
+
+class Kills(Test):
+    @staticmethod
+    def stop_in_job(d):
+        """The pid of a worker that is stopped in the middle of a job."""
+        pid = d.list_workers("squares")[0][3]
+        os.kill(pid, signal.SIGSTOP)
+        if d.list_workers("squares")[0][4] == "running":
+            return pid
+        os.kill(pid, signal.SIGCONT)
+        return None
+
+    def test_row_36_a_killed_worker_costs_one_attempt(self):
+        with Drover({"squares": {"Plugin": "squares", "Workers": 4}}) as d:
+            program = subprocess.Popen([LIBRARY, "killed-worker"], env=d.env(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       stderr=subprocess.PIPE)
+            self.assertEqual(program.stdout.readline(), "ready\n")
+            kill(wait_for(lambda: self.stop_in_job(d), 10, "a worker is in the middle of a job"))
+            _, err = program.communicate("\n", timeout=60 * PATIENCE)
+            self.assertEqual(program.returncode, 0, err)
+            self.assertEqual(d.pool("squares")["Retried"], 1)
+
+    def test_the_daemon_goes(self):
+        with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
+            program = subprocess.Popen([LIBRARY, "daemon-goes"], env=d.env(), text=True, stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            self.assertEqual(program.stdout.readline(), "ready\n")
+            kill(d.pid)
+            d.process.wait()
+            _, err = program.communicate("\n", timeout=60 * PATIENCE)
+            self.assertEqual(program.returncode, 0, err)
+            d.start()
+
+    def test_killed_clients_leave_nothing(self):
+        with Drover({"squares": {"Plugin": "squares", "Workers": 2}}) as d:
+            n_fds = len(os.listdir(f"/proc/{d.pid}/fd"))
+            for i in range(20):
+                program = subprocess.Popen([f"{EXAMPLES}/example-map"], env=d.env(), stdout=subprocess.DEVNULL)
+                wait_for(lambda: d.pool("squares")["Running"] > 0 or program.poll() is not None, 20, "it runs jobs")
+                program.kill()
+                program.wait()
+            wait_for(lambda: d.pool("squares")["Queued"] + d.pool("squares")["Running"] == 0, 10, "no job is left")
+            wait_for(lambda: len(os.listdir(f"/proc/{d.pid}/fd")) <= n_fds, 10, "no descriptor is left")
+
+
+def declared():
+    """The calls of the public headers."""
+    names = set()
+    for header in ("ipc/client/include/drover/drover.h", "ipc/sync/include/drover/sync.h"):
+        with open(f"{SOURCE}/{header}", encoding="utf-8") as f:
+            text = re.sub(r"/\*.*?\*/", "", f.read(), flags=re.DOTALL)
+        text = re.sub(r"^#(?:[^\n]*\\\n)*[^\n]*", "", text, flags=re.MULTILINE)
+        for statement in re.split(r"[;{}]", text):
+            match = re.match(r"\s*(?!typedef)[a-z][^()=]*?\b(drover_[a-z0-9_]+)\(", statement)
+            if match:
+                names.add(match.group(1))
+    return names
+
+
+class Installed(Test):
+    def test_the_library_exports_what_the_headers_declare(self):
+        out = subprocess.run(["nm", "-D", "--defined-only", f"{BUILD}/ipc/client/libdrover.so"], capture_output=True, text=True, check=True).stdout
+        exported = {line.split()[-1].partition("@")[0] for line in out.splitlines()} - {"DROVER_1"}
+        self.assertEqual(exported, declared())
+        self.assertIn("@@DROVER_1", out)
+
+    @unittest.skipIf(IS_SANITIZED, "a program without the sanitizer cannot link to it")
+    def test_a_program_builds_with_pkg_config_shared_and_static(self):
+        with tempfile.TemporaryDirectory() as there:
+            subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", there], check=True, capture_output=True)
+            pc = glob.glob(f"{there}/**/drover.pc", recursive=True)[0]
+            env = dict(os.environ, PKG_CONFIG_PATH=os.path.dirname(pc), PKG_CONFIG_SYSROOT_DIR=there)
+            for static in ([], ["--static"]):
+                flags = subprocess.run(["pkg-config", "--cflags", "--libs", *static, "drover"], env=env, capture_output=True, text=True, check=True)
+                words = flags.stdout.split()
+                if static:
+                    words = [glob.glob(f"{there}/**/libdrover.a", recursive=True)[0] if word == "-ldrover" else word for word in words]
+                for compiler in ("gcc", "clang"):
+                    subprocess.run([compiler, "-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror", "-o", f"{there}/program",
+                                    f"{SOURCE}/ipc/client/examples/map.c", *words], check=True)
+            with Drover({"squares": {"Plugin": "squares", "Workers": 1}}) as d:
+                out = subprocess.run([f"{there}/program", "10"], env=d.env(), capture_output=True, text=True, check=True).stdout
+                self.assertTrue(out.startswith("10 squares, sum 285,"), out)
+            header = "#include <drover/drover.h>\nint main() { return sizeof(drover_error) == 0; }\n"
+            flags = subprocess.run(["pkg-config", "--cflags", "drover"], env=env, capture_output=True, text=True, check=True).stdout.split()
+            subprocess.run(["g++", "-xc++", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *flags, "-"], input=header, text=True, check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+/* Cases of libdrover beside a real daemon: tests/integration/test_library.py starts one, then runs `library CASE` for each.
+ * A case ends the program with a line about what is wrong, or returns. */
+#pragma once
+
+#include <drover/drover.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MS UINT64_C(1000000)
+#define SECOND (1000 * MS)
+
+/* r must be `expected`; says what came instead, with the library's own words. */
+#define EXPECT(expected, r) expect(__FILE__, __LINE__, #r, (long long)(expected), (long long)(r))
+#define EXPECT_TRUE(condition) expect(__FILE__, __LINE__, #condition, 1, !!(condition))
+#define EXPECT_TEXT(word, text) expect_text(__FILE__, __LINE__, word, text)
+
+void expect(const char *file, int line, const char *what, long long expected, long long is);
+/* `word` stands in `text`. */
+void expect_text(const char *file, int line, const char *word, const char *text);
+
+/* The connection that the cases share, and a pool of it. */
+extern drover *d;
+drover_pool *pool(const char *name);
+uint64_t now_ns(void);
+/* A job `sleep` of pool `name`. */
+drover_future *sleeper(const char *name, double seconds);
+/* Until that job runs, 10 s at most. */
+void wait_running(drover_future *f);
+
+void case_values(void);
+void case_wrong_arguments(void);
+void case_raw(void);
+void case_options(void);
+void case_errors(void);
+void case_no_such(void);
+
+void case_wait(void);
+void case_deadlines(void);
+void case_cancel(void);
+void case_callbacks(void);
+void case_full(void);
+void case_dropped(void);
+
+void case_first(void);
+void case_completion_order(void);
+void case_several_pools(void);
+void case_map_of_failures(void);
+void case_killed_worker(void);
+void case_map_stops(void);
+void case_shutdown(void);
+void case_widths(void);
+
+void case_fork(void);
+void case_descriptors(void);
+void case_loop(void);
+void case_close(void);
+void case_threads(void);
+void case_daemon_goes(void);
