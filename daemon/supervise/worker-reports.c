@@ -1,4 +1,4 @@
-/* What a worker says: READY with its plugin's job types, FAILED with a reason, DROPPED.
+/* What a worker says: READY with its plugin's job types, FAILED with a reason, DROPPED, FOUL.
  *
  * None of it is trusted. Each report is copied once, checked, and taken only where it is due; the first that is not
  * ends the hearing and the worker. One packet a turn of the loop, so that a flood costs no more than its share. */
@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "daemon/log.h"
+#include "daemon/supervise/session.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "daemon/supervise/worker.h"
 #include "ipc/args.h"
@@ -27,6 +28,21 @@ static int worker_on_dropped(struct worker *w, uint32_t index) {
         c->attached[w->index / 64] &= ~bit;
         c->drop_sent[w->index / 64] &= ~bit;
         pool_channel_collect(c);
+        return 0;
+}
+
+/* Who writes nonsense into a channel is its client, or a worker of the pool: that can spoil all of them anyway. */
+static int worker_on_foul(struct worker *w, uint32_t index, int error) {
+        struct pool_channel *c = pool_channel_at(w->pool, index);
+        if (!c || !c->session || !(c->attached[w->index / 64] & UINT64_C(1) << w->index % 64))
+                return 0; /* gone already */
+        if (error == ESTALE && (w->doom != REASON_NONE || w->quarantine_channel))
+                return 0; /* it was us who judged its job */
+        w->is_wronged |= error == ESTALE;
+        log_warning("pool %s: %s in a channel of uid %u: the session is dropped", w->pool->config.name,
+                    error == ESTALE ? "a running job was rewritten" : "there is nonsense",
+                    (unsigned)w->pool->bells[c->bell].uid);
+        session_end(c->session);
         return 0;
 }
 
@@ -123,6 +139,8 @@ static int worker_receive(struct worker *w) {
                 return worker_on_failed(w, report);
         case REPORT_DROPPED:
                 return worker_on_dropped(w, report->channel);
+        case REPORT_FOUL:
+                return worker_on_foul(w, report->channel, report->error);
         case REPORT_ARENA:
                 return worker_on_arena_wanted(w, report);
         default:

@@ -351,7 +351,7 @@ void worker_on_gone(struct worker *w, const struct spawn_event *e) {
         supervisor_forget_worker(s, w);
         worker_tell_death(w, &death, recovery.had_job);
         SUPERVISOR_TELL(s, on_worker_removed, w, &death);
-        pool_on_worker_gone(p, w, &death, recovery.had_job);
+        pool_on_worker_gone(p, w, &death, recovery.had_job || w->is_wronged);
         worker_free(w);
         pool_settle(p); /* may free the pool */
 }

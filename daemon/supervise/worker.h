@@ -43,6 +43,7 @@ struct worker {
         enum death_reason doom;    /* why we are ending it; REASON_NONE = we are not */
         enum death_reason said;    /* REPORT_FAILED, SPAWN_FAILED: its own reason */
         bool is_permanent;
+        bool is_wronged;           /* a client took its job from it while it ran: it ends, and that is not its fault */
         bool is_unheard;           /* nothing more is read from its control socket */
         uint64_t started_us, ready_ns;
         char sandbox[64], text[WIRE_TEXT];

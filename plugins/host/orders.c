@@ -96,13 +96,13 @@ static int add_channel(struct orders *o, const struct worker_order *order, int *
         return 0;
 }
 
-void orders_mute(struct orders *o, uint32_t channel) {
+static void mute(struct orders *o, uint32_t channel) {
         struct orders_bell *b = &o->bell[o->channel[channel]->bell];
         b->channels[channel / 64] &= ~channel_bit(channel);
 }
 
-static int report_dropped(const struct orders *o, uint32_t channel) {
-        const struct worker_report report = {.type = REPORT_DROPPED, .version = WIRE_VERSION, .channel = channel};
+static int report_on(const struct orders *o, enum worker_report_type type, uint32_t channel, int error) {
+        const struct worker_report report = {.type = type, .version = WIRE_VERSION, .channel = channel, .error = error};
         int r;
         while ((r = packet_send(o->fd, &report, sizeof report, NULL, 0)) == -EAGAIN) {
                 struct pollfd p = {.fd = o->fd, .events = POLLOUT};
@@ -111,17 +111,22 @@ static int report_dropped(const struct orders *o, uint32_t channel) {
         return r;
 }
 
+void orders_foul(struct orders *o, uint32_t channel, int error) {
+        mute(o, channel);
+        report_on(o, REPORT_FOUL, channel, error); /* nobody to hear it: then its end is near, and ours */
+}
+
 static int drop_channel(struct orders *o, const struct worker_order *order) {
         struct orders_channel *c = o->channel[order->channel];
         if (c) {
-                orders_mute(o, order->channel);
+                mute(o, order->channel);
                 channel_unmap(&c->channel);
                 if (c->done_fd >= 0)
                         close(c->done_fd);
                 free(c);
                 o->channel[order->channel] = NULL;
         }
-        return report_dropped(o, order->channel);
+        return report_on(o, REPORT_DROPPED, order->channel, 0);
 }
 
 /* Takes descriptors it keeps out of `fds`. */

@@ -49,8 +49,8 @@ int orders_read(struct orders *o);
 /* A channel of `bell` that may have work, from number `from` on; -1: none. */
 int orders_next(const struct orders *o, uint32_t bell, uint32_t from);
 
-/* Its memory makes no sense: never look into it again. */
-void orders_mute(struct orders *o, uint32_t channel);
+/* Its memory makes no sense: never look into it again, and tell the broker, which drops it. `error`: positive. */
+void orders_foul(struct orders *o, uint32_t channel, int error);
 
 /* Is there work anywhere? Looks at work bits only. */
 bool orders_have_work(const struct orders *o);

@@ -100,13 +100,15 @@ static int serve_channel(struct serve *s, struct orders_bell *b, uint32_t channe
         if (r == CHANNEL_EMPTY) /* the bit stands until we go to sleep: see settle_all */
                 return 0;
         if (r < 0) { /* the client's fault: it has lost us, the others have not */
-                orders_mute(&s->orders, channel);
+                orders_foul(&s->orders, channel, -r);
                 return 0;
         }
         s->n_claims++;
         announce_claim(s);
         pass_baton(s, b, channel);
         r = job_run(&s->job, &c->channel, c->done_fd, slot, word, now_ns);
+        if (r == -ESTALE) /* judged, or its client has rewritten the slot: the broker knows */
+                orders_foul(&s->orders, channel, -r);
         return r < 0 ? r : 1;
 }
 

@@ -1,21 +1,20 @@
 /* torture-hostile POOL SEED UID MODE: becomes UID (0: stays who it is), opens a channel and an arena, and until SIGTERM
- *   MODE idle     does nothing;
+ *   MODE quiet    does the same to memory of its own: what a busy neighbour costs whoever shares the machine with it;
  *   MODE hostile  writes into channel, bell and arena whatever it likes: random words, small steps, flipped bits, words
  * that look like slots, positions of rings, jobs that are fine; rings doorbells and wakes futexes in storms; truncates,
  * punches holes, adds seals, maps executable; sends rubbish on the session socket; leaves all of it behind and opens it
  * anew.
  *
  * Everything comes from SEED. What must not work (a new size, a new seal) is checked here; what it does to others, by
- * those who run it. It rests between its bursts but for a storm now and then: it is not the CPU that it is to take from
- * them. */
+ * those who run it. It never rests. When it was dropped for what it did (its session socket ends) it comes back. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "ipc/bell.h"
@@ -23,7 +22,7 @@
 #include "ipc/event.h"
 #include "tests/torture/part.h"
 
-enum { BURST = 48, STORM = 300, PATIENCE_NS = 1000000000 };
+enum { BURST = 48, STORM = 300, PATIENCE_NS = 1000000000, SHARED_FD = 100 };
 
 struct memory {
         int fd;
@@ -40,7 +39,7 @@ struct hostile {
         uint32_t index, n_slots, slot_bytes;
         struct channel map; /* the channel once more, for jobs that are fine */
         struct bell_memo memo;
-        uint64_t n_writes, n_storms, n_jobs, n_opened;
+        uint64_t n_writes, n_storms, n_jobs, n_opened, n_dropped;
 };
 
 static uint64_t dice(struct hostile *h, uint64_t n) { return part_random(&h->random) % n; }
@@ -225,14 +224,43 @@ static void misuse(struct hostile *h) {
                 munmap(p, 4096);
 }
 
+/* Was it thrown out? */
+static bool is_dropped(const struct hostile *h) {
+        struct pollfd p = {.fd = h->socket_fd, .events = POLLIN};
+        return poll(&p, 1, 0) == 1 && p.revents & POLLHUP;
+}
+
+static void make_own(struct memory *m, size_t bytes) {
+        *m = (struct memory){.fd = memfd_create("own", MFD_CLOEXEC), .bytes = bytes};
+        if (m->fd < 0 || ftruncate(m->fd, (off_t)bytes) < 0)
+                part_fail("memfd_create: %s", strerror(errno));
+        m->at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, m->fd, 0);
+        if (m->at == MAP_FAILED)
+                part_fail("mmap: %s", strerror(errno));
+}
+
+/* The same work, at nobody's expense: nobody else maps what is written, and nobody waits where it wakes. */
+static void run_quietly(struct hostile *h) {
+        make_own(&h->channel, h->channel.bytes);
+        make_own(&h->bell, h->bell.bytes);
+        make_own(&h->arena, h->arena.bytes);
+        while (!part_is_over()) {
+                for (unsigned i = 0; i < 3; i++)
+                        scribble(h);
+                if (dice(h, 8) == 0)
+                        for (unsigned i = 0; i < STORM; i++)
+                                event_wake((_Atomic uint32_t *)h->bell.at, INT32_MAX);
+        }
+}
+
 static void run(struct hostile *h) {
         static void (*const does[])(struct hostile * h) = {scribble, scribble, scribble_slots, scribble_slots,
                                                            submit,   submit,   misuse,         storm};
         while (!part_is_over()) {
                 does[dice(h, sizeof does / sizeof *does)](h);
-                const struct timespec rest = {.tv_nsec = (long)(500000 + dice(h, 3000000))};
-                nanosleep(&rest, NULL);
-                if (dice(h, 100) == 0) {
+                bool was_dropped = is_dropped(h);
+                h->n_dropped += was_dropped;
+                if (was_dropped || dice(h, 2000) == 0) {
                         leave(h);
                         enter(h);
                 }
@@ -241,6 +269,7 @@ static void run(struct hostile *h) {
         part_say("count storms %llu", (unsigned long long)h->n_storms);
         part_say("count hostile-jobs %llu", (unsigned long long)h->n_jobs);
         part_say("count opened %llu", (unsigned long long)h->n_opened);
+        part_say("count dropped %llu", (unsigned long long)h->n_dropped);
 }
 
 int main(int argc, char *argv[]) {
@@ -256,12 +285,13 @@ int main(int argc, char *argv[]) {
         h.bus = part_bus();
         call(&h, "OpenArena", "hostile");
         memory_map(&h.arena);
+        if (dup2(h.arena.fd, SHARED_FD) < 0) /* whoever it gives the descriptor to: torture-guest takes it from here */
+                part_fail("dup2: %s", strerror(errno));
         enter(&h);
         part_say("ready");
         if (strcmp(argv[4], "hostile") == 0)
                 run(&h);
         else
-                while (!part_is_over())
-                        pause();
+                run_quietly(&h);
         part_end();
 }

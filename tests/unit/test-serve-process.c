@@ -187,6 +187,41 @@ static void a_judged_worker_claims_nothing_more(void **state) {
         trial_deinit(&t);
 }
 
+static void assert_told_of_foul_play(struct trial *t, int error) {
+        struct pollfd p = {.fd = t->control_fd, .events = POLLIN};
+        struct worker_report report;
+        size_t bytes;
+        assert_int_equal(poll(&p, 1, SECONDS * 1000), 1);
+        assert_int_equal(packet_receive(t->control_fd, &report, sizeof report, &bytes, NULL, NULL), 0);
+        assert_int_equal(report.type, REPORT_FOUL);
+        assert_int_equal(report.channel, 0);
+        assert_int_equal(report.error, error);
+}
+
+static bool never_live(const void *user, uint32_t slot, uint16_t generation) { return false; }
+
+static void nonsense_in_a_ring_is_told(void **state) {
+        struct trial t;
+        struct bell_memo memo = {0};
+        pid_t pid = start(&t, "sleep");
+        assert_int_equal(ring_push(&t.channel.ring[1], TRIAL_SLOTS, 1, never_live, NULL), 0);
+        bell_ring(t.bell, 0, t.doorbell_fd, &memo);
+        assert_told_of_foul_play(&t, EPROTO);
+        finish(&t, pid, 0);
+}
+
+static void a_job_that_is_rewritten_while_it_runs_is_told(void **state) {
+        struct trial t;
+        pid_t pid = start(&t, "sleep");
+        submit(&t, 0, "sleep", "ms", 50, 1);
+        await(is_running(&t, 0));
+        atomic_store(&t.channel.slots[0].word, 0);
+        assert_told_of_foul_play(&t, ESTALE);
+        int status = host_fixture_reap(pid);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 3);
+        trial_deinit(&t);
+}
+
 static void nonsense_in_a_job_fails_that_job(void **state) {
         struct trial t;
         pid_t pid = start(&t, "sleep");
@@ -271,6 +306,8 @@ int main(void) {
                 cmocka_unit_test(urgent_first_but_nobody_starves),
                 cmocka_unit_test(the_baton_is_passed_before_the_job_runs),
                 cmocka_unit_test(a_judged_worker_claims_nothing_more),
+                cmocka_unit_test(nonsense_in_a_ring_is_told),
+                cmocka_unit_test(a_job_that_is_rewritten_while_it_runs_is_told),
                 cmocka_unit_test(nonsense_in_a_job_fails_that_job),
                 cmocka_unit_test(retire_waits_for_the_job_in_hand),
                 cmocka_unit_test(a_dropped_channel_is_left_alone),
