@@ -31,3 +31,6 @@ bool config_section_is_known(const char *section);
 /* pool_config_set with the values that an empty one resets to. */
 int config_key_set(struct pool_config *c, const struct pool_config *defaults, const char *section, const char *name,
                    const char *value, char *error, size_t error_bytes);
+/* The same for drover.conf: [Daemon], and every key of a pool but Plugin= as the default. */
+int config_daemon_set(struct daemon_config *d, const struct pool_config *builtin, const char *section, const char *key,
+                      const char *value, char *why, size_t why_bytes);

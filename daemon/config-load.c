@@ -89,7 +89,7 @@ struct loading_daemon {
         size_t error_bytes;
 };
 
-static int set_daemon_key(struct loading_daemon *l, const char *key, const char *value, char *why, size_t why_bytes) {
+static int set_daemon_key(struct daemon_config *d, const char *key, const char *value, char *why, size_t why_bytes) {
         enum log_level level;
 
         if (strcmp(key, "LogLevel") != 0) {
@@ -97,15 +97,26 @@ static int set_daemon_key(struct loading_daemon *l, const char *key, const char 
                 return -ENOENT;
         }
         if (value[0] == '\0') {
-                l->daemon->log_level = -1;
+                d->log_level = -1;
                 return 0;
         }
         if (log_level_from_string(value, &level) < 0) {
                 snprintf(why, why_bytes, "LogLevel=%s: not one of error, warning, notice, info, debug", value);
                 return -EINVAL;
         }
-        l->daemon->log_level = (int)level;
+        d->log_level = (int)level;
         return 0;
+}
+
+int config_daemon_set(struct daemon_config *d, const struct pool_config *builtin, const char *section, const char *key,
+                      const char *value, char *why, size_t why_bytes) {
+        if (strcmp(section, "Daemon") == 0)
+                return set_daemon_key(d, key, value, why, why_bytes);
+        if (strcmp(key, "Plugin") == 0) {
+                snprintf(why, why_bytes, "Plugin=%s: a plugin belongs in a pool's file", value);
+                return -EINVAL;
+        }
+        return config_key_set(&d->pool_defaults, builtin, section, key, value, why, why_bytes);
 }
 
 static int on_daemon_setting(void *user, const char *path, unsigned line, const char *section, const char *key,
@@ -114,13 +125,7 @@ static int on_daemon_setting(void *user, const char *path, unsigned line, const 
         char why[400];
         int r;
 
-        if (strcmp(section, "Daemon") == 0)
-                r = set_daemon_key(l, key, value, why, sizeof(why));
-        else if (strcmp(key, "Plugin") == 0) {
-                snprintf(why, sizeof(why), "Plugin=%s: a plugin belongs in a pool's file", value);
-                r = -EINVAL;
-        } else
-                r = config_key_set(&l->daemon->pool_defaults, &l->builtin, section, key, value, why, sizeof(why));
+        r = config_daemon_set(l->daemon, &l->builtin, section, key, value, why, sizeof(why));
         if (r == -ENOENT) {
                 log_warning("%s:%u: %s; ignored", path, line, why);
                 return 0;

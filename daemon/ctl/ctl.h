@@ -11,7 +11,7 @@ struct remote;
 
 enum ctl_exit {
         CTL_OK = 0,
-        CTL_JOB_FAILED = 1,   /* a job ended otherwise than done */
+        CTL_JOB_FAILED = 1,   /* a job ended otherwise than done; verify found an error */
         CTL_USAGE = 2,        /* the command line or an argument makes no sense */
         CTL_UNREACHABLE = 3,  /* no bus, no daemon, or it went away */
         CTL_REFUSED = 4,      /* the daemon said no: no such pool, pool stopped, queue full … */
@@ -73,6 +73,7 @@ void ctl_print_help(FILE *f);
 
 int verb_call(struct ctl *c);
 int verb_cancel(struct ctl *c);
+int verb_complete(struct ctl *c);
 int verb_drain(struct ctl *c);
 int verb_kill(struct ctl *c);
 int verb_list_deaths(struct ctl *c);
@@ -97,6 +98,7 @@ int verb_status(struct ctl *c);
 int verb_stop(struct ctl *c);
 int verb_submit(struct ctl *c);
 int verb_top(struct ctl *c);
+int verb_verify(struct ctl *c);
 int verb_wait(struct ctl *c);
 int verb_why(struct ctl *c);
 

@@ -54,12 +54,12 @@ static const struct option_row rows[] = {
         {"user", NULL, NULL, "use the user bus", OPTION_USER},
         {"system", NULL, NULL, "use the system bus (neither: the user bus if a droverd is there)", OPTION_SYSTEM},
         {"address", "ADDRESS", NULL, "use the bus at this D-Bus address", OPTION_ADDRESS},
-        {"json", "MODE", NULL, "pretty, short (one object a line) or off", OPTION_JSON},
+        {"json", "pretty|short|off", NULL, "print JSON; short: one object a line", OPTION_JSON},
         {"quiet", NULL, NULL, "no progress bar, no table headings", OPTION_QUIET, 'q'},
         {"full", NULL, "status list-pools list-workers list-jobs list-objects list-deaths",
          "cut nothing to the terminal's width; status: the workers, too", OPTION_FULL, 'l'},
         {"no-wait", NULL, TAKES_TIME, "do not wait until it is done", OPTION_NO_WAIT},
-        {"mode", "MODE", "cancel", "queued (only if it has not begun), ask (the default) or kill", OPTION_MODE},
+        {"mode", "queued|ask|kill", "cancel", "queued: only if it has not begun; ask is the default", OPTION_MODE},
         {"signal", "SIGNAL", "kill", "a name or a number; TERM if not given", OPTION_SIGNAL, 's'},
         {"lines", "N", "list-jobs list-deaths", "at most N rows", OPTION_LINES, 'n'},
         {"state", "STATE", "list-jobs", "only these; several with commas between", OPTION_STATE},
@@ -72,7 +72,8 @@ static const struct option_row rows[] = {
          'o'},
         {"arg", "NAME", "map", "the line is the value of this argument", OPTION_ARG, 'a'},
         {"plugin", "FILE", "run", "a pool for this plugin, named after the file; may be repeated", OPTION_PLUGIN, 'p'},
-        {"start-method", "METHOD", "run", "fork, spawn or forkserver", OPTION_SETTING, 'm', "Pool", "StartMethod"},
+        {"start-method", "fork|spawn|forkserver", "run", "how workers are started", OPTION_SETTING, 'm', "Pool",
+         "StartMethod"},
         {"workers", "N", "run", "workers of each pool, or auto", OPTION_SETTING, 'w', "Pool", "Workers"},
         {"slots", "N", "run", "jobs a channel holds", OPTION_SETTING, 0, "Pool", "Slots"},
         {"slot-size", "BYTES", "run", "largest payload and result", OPTION_SETTING, 0, "Pool", "SlotSize"},
@@ -117,6 +118,16 @@ static bool verb_is_in(const char *verb, const char *list) {
                 if ((p == list || p[-1] == ' ') && (p[n] == 0 || p[n] == ' '))
                         return true;
         return false;
+}
+
+bool options_get(size_t i, const char *verb, struct options_entry *ret) {
+        if (i >= N_ROWS)
+                return false;
+        *ret = (struct options_entry){.name = rows[i].name,
+                                      .value = rows[i].value,
+                                      .letter = rows[i].letter,
+                                      .is_known = !rows[i].verbs || (verb && verb_is_in(verb, rows[i].verbs))};
+        return true;
 }
 
 static int store_json(struct ctl *c, const char *value) {

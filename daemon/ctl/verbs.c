@@ -46,6 +46,9 @@ static const struct ctl_verb verbs[] = {
 
         {"run", "-- COMMAND [ARG...]", "run COMMAND with a private bus, daemon and pools", 1, -1, false, verb_run,
          "Without a daemon"},
+        {"verify", "FILE...", "look for errors in pool files and drover.conf", 1, -1, false, verb_verify},
+        {"complete", "-- WORD...", "what may stand in the place of the last word; for the shell", 1, -1, false,
+         verb_complete},
         {"help", "", "this text", 0, 0, false, verb_help},
 };
 
@@ -71,7 +74,7 @@ void ctl_print_help(FILE *f) {
         options_print_help(f);
         fputs("\nExit codes:\n"
               "  0    fine\n"
-              "  1    a job failed (or was cancelled, expired, timed out, poisoned or lost)\n"
+              "  1    a job failed (or was cancelled, expired, timed out, poisoned or lost); verify found an error\n"
               "  2    the command line or an argument makes no sense\n"
               "  3    the bus or the daemon cannot be reached\n"
               "  4    the daemon refused: no such pool, pool stopped, queue full, ...\n"

@@ -114,6 +114,78 @@ class Verbs(Test):
         wait_for(lambda: self.d.pool("second")["Running"] == 0, 10, "it is cancelled")
 
 
+class Verify(Test):
+    """droverctl verify: every problem of a file, as FILE:LINE, without a bus."""
+
+    def setUp(self):
+        self.tmp = tempfile.mkdtemp(prefix="drt-")
+
+    def tearDown(self):
+        shutil.rmtree(self.tmp)
+
+    def write(self, name, text):
+        path = os.path.join(self.tmp, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text)
+        return path
+
+    def verify(self, *words):
+        env = dict(os.environ, DBUS_SESSION_BUS_ADDRESS="unix:path=/nonexistent", DBUS_SYSTEM_BUS_ADDRESS="unix:path=/nonexistent")
+        return subprocess.run([DROVERCTL, "verify", *words], env=env, capture_output=True, text=True, check=False)
+
+    def test_good_files(self):
+        pool = self.write("good.pool", "[Pool]\nPlugin=primes\nWorkers=2\n\n[Job]\nHardTimeout=5min\n")
+        daemon = self.write("drover.conf", "[Daemon]\nLogLevel=debug\n[Pool]\nStartMethod=spawn\n")
+        drop_in = self.write("good.pool.d/10-more.conf", "[Pool]\nWorkers=4\n")
+        r = self.verify(pool, daemon, drop_in)
+        self.assertEqual((r.returncode, r.stdout, r.stderr), (0, "", ""))
+
+    def test_every_error_is_told_with_its_line(self):
+        path = self.write("bad.pool", "[Pool]\nPlugin=primes\nWorkers=many\nWrokers=3\n\n[Job]\nSoftTimeout=5s\nHardTimeout=1s\nMaxAttempts=0\n")
+        r = self.verify(path)
+        self.assertEqual((r.returncode, r.stdout), (1, ""))
+        lines = r.stderr.splitlines()
+        self.assertEqual([line.split(": ")[0] for line in lines], [f"{path}:{n}" for n in (3, 4, 9, 1)])
+        for line, words in zip(lines, (("Workers=many",), ("Wrokers=", "Workers=", "warning"), ("MaxAttempts=0",), ("SoftTimeout=", "HardTimeout="))):
+            for word in words:
+                self.assertIn(word, line)
+
+    def test_a_warning_is_no_failure(self):
+        r = self.verify(self.write("odd.pool", "[Pool]\nPlugin=primes\nColour=blue\n"))
+        self.assertEqual(r.returncode, 0)
+        self.assertIn("odd.pool:3: ", r.stderr)
+
+    def test_other_kinds_of_wrong(self):
+        for name, text, code, words in (
+                ("x.pool", "Plugin primes\n", 1, ("x.pool:1: ",)),
+                ("y.pool", "[Pool]\nWorkers=1\n", 1, ("y.pool:1: ", "Plugin= is missing")),
+                ("no good name.pool", "[Pool]\nPlugin=primes\n", 1, ("not a pool name",)),
+                ("drover.conf", "[Daemon]\nLogLevel=loud\n[Pool]\nPlugin=primes\n", 1, ("drover.conf:2: ", "drover.conf:4: ")),
+                ("notes.txt", "", 2, ("notes.txt", ".pool"))):
+            r = self.verify(self.write(name, text))
+            self.assertEqual(r.returncode, code, (name, r.stderr))
+            for word in words:
+                self.assertIn(word, r.stderr)
+        r = self.verify(os.path.join(self.tmp, "missing.pool"))
+        self.assertEqual(r.returncode, 1)
+        self.assertIn("No such file", r.stderr)
+
+    def test_it_says_what_droverd_says(self):
+        """One reader for both: the daemon's own check of the same folder has the same lines."""
+        path = self.write("pools.d/bad.pool", "[Pool]\nPlugin=primes\nStartMethod=teleport\n")
+        r = subprocess.run([f"{BUILD}/daemon/droverd", "--check", f"--config-dir={self.tmp}"], capture_output=True, text=True, check=False)
+        self.assertEqual(r.returncode, 1)
+        self.assertIn(self.verify(path).stderr.strip(), r.stderr)
+
+    def test_json(self):
+        path = self.write("bad.pool", "[Pool]\nPlugin=primes\nWorkers=many\nWrokers=3\n")
+        r = self.verify(path, "--json=short")
+        self.assertEqual((r.returncode, r.stderr), (1, ""))
+        self.assertEqual([p["severity"] for p in json.loads(r.stdout)], ["error", "warning"])
+        self.assertEqual(json.loads(self.verify(self.write("good.pool", "[Pool]\nPlugin=primes\n"), "--json=pretty").stdout), [])
+
+
 class Run(Test):
     """droverctl run, without a harness around it: it is one itself."""
 

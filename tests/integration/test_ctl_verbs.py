@@ -62,7 +62,9 @@ class Json(Test):
         "reset-failed": [(["second"], [STATE])],
         "kill": [(["{worker}"], [{"worker", "signal"}])],
         "reload": [([], [{"kind", "name", "what"}])],
+        "verify": [(["{file}"], [{"severity", "text"}])],
         "run": [],
+        "complete": [],
         "help": [],
     }
 
@@ -95,7 +97,9 @@ class Json(Test):
         self.assertEqual(self.d.wait_job(path), "done")
         failed, path = self.d.submit("crash", "segfault")
         self.assertEqual(self.d.wait_job(path), "poisoned")
-        return {"job": job, "failed": failed, "worker": self.d.list_workers("primes")[0][0]}
+        with open(os.path.join(self.d.dir, "odd.pool"), "w", encoding="utf-8") as f:
+            f.write("[Pool]\nPlugin=primes\nColour=blue\n")
+        return {"job": job, "failed": failed, "file": f.name, "worker": self.d.list_workers("primes")[0][0]}
 
     def check(self, value, keys, words):
         if isinstance(keys, list):
