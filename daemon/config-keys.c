@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -166,15 +167,22 @@ static int parse_span(const struct config_key *k, void *field, const char *value
         return 0;
 }
 
-static int parse_no_time(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes) {
-        uint64_t ns;
+/* 2, 1.5: a factor of at least 1, kept in thousandths. */
+static int parse_factor(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes) {
+        const char *dot = strchr(value, '.');
+        size_t n_decimals = dot ? strlen(dot + 1) : 0, n_digits = strspn(value, "0123456789");
+        char digits[16];
 
-        if (value_parse_time(value, &ns) < 0)
-                return fail(error, error_bytes, "%s=%s: not a time like 20 (seconds), 100ms or 5min", k->name, value);
-        if (ns == 0)
-                return 0;
-        snprintf(error, error_bytes, "%s=%s: a delay between attempts is not built yet, only 0 is", k->name, value);
-        return -EOPNOTSUPP;
+        if (n_digits == 0 || n_digits > 3 || n_decimals > 3 || (dot && n_decimals == 0) ||
+            n_digits + strspn(value + n_digits + (dot ? 1 : 0), "0123456789") + (dot ? 1 : 0) != strlen(value))
+                return fail(error, error_bytes, "%s=%s: not a factor like 2 or 1.5", k->name, value);
+        snprintf(digits, sizeof(digits), "%.*s%s%s", (int)n_digits, value, dot ? dot + 1 : "", &"000"[n_decimals]);
+        unsigned long milli = strtoul(digits, NULL, 10);
+        if (milli < k->minimum || milli > k->maximum)
+                return fail(error, error_bytes, "%s=%s: not from %ju to %ju", k->name, value,
+                            (uintmax_t)k->minimum / 1000, (uintmax_t)k->maximum / 1000);
+        *(uint32_t *)field = (uint32_t)milli;
+        return 0;
 }
 
 static bool variable_is_valid(const char *word, size_t name_bytes) {
@@ -282,9 +290,9 @@ const struct config_key config_keys[] = {
         {"Job", "QueueTimeout", parse_limit, FIELD(queue_timeout_ns), 0, YEARS_100},
         {"Job", "SoftTimeout", parse_limit, FIELD(soft_timeout_ns), 0, YEARS_100},
         {"Job", "HardTimeout", parse_limit, FIELD(hard_timeout_ns), 0, YEARS_100},
-        {"Job", "RetryDelay", parse_no_time},
-        {"Job", "RetryBackoff"},
-        {"Job", "RetryMaxDelay"},
+        {"Job", "RetryDelay", parse_span, FIELD(retry_ns), 0, SECONDS(30 * 86400)},
+        {"Job", "RetryBackoff", parse_factor, FIELD(retry_backoff_milli), 1000, 100000},
+        {"Job", "RetryMaxDelay", parse_limit, FIELD(retry_max_ns), 0, SECONDS(30 * 86400)},
         {"Job", "ResultTTL", parse_span, FIELD(result_ttl_ns), 0, SECONDS(30 * 86400)},
 
         {"Worker", "MaxJobs", parse_count, FIELD(max_jobs), 0, UINT32_MAX},

@@ -24,6 +24,7 @@ void pool_config_defaults(struct pool_config *c) {
                 .slot_bytes = 4096,
                 .max_attempts = 3,
                 .guarantee = GUARANTEE_AT_LEAST_ONCE,
+                .retry_backoff_milli = 1000,
                 .result_ttl_ns = 60 * SECOND,
                 .restart_ns = 100 * MS,
                 .restart_max_ns = 30 * SECOND,
@@ -62,6 +63,10 @@ int pool_config_check(const struct pool_config *c, char *error, size_t error_byt
         }
         if (c->hard_timeout_ns && c->soft_timeout_ns > c->hard_timeout_ns) {
                 snprintf(error, error_bytes, "SoftTimeout= is longer than HardTimeout= in pool %s", c->name);
+                return -EINVAL;
+        }
+        if (c->retry_max_ns && c->retry_max_ns < c->retry_ns) {
+                snprintf(error, error_bytes, "RetryMaxDelay= is shorter than RetryDelay= in pool %s", c->name);
                 return -EINVAL;
         }
         if (c->restart_max_ns < c->restart_ns) {

@@ -22,6 +22,8 @@ struct pool_config {
         uint32_t n_slots, slot_bytes;
         uint32_t max_attempts;
         enum pool_guarantee guarantee;
+        uint64_t retry_ns, retry_max_ns; /* pause before the second attempt; at most, 0 = any */
+        uint32_t retry_backoff_milli;    /* each further one that many thousandths of the one before */
         uint64_t queue_timeout_ns, soft_timeout_ns, hard_timeout_ns; /* 0 = none */
         uint64_t result_ttl_ns;
         uint64_t restart_ns, restart_max_ns, start_limit_interval_ns;

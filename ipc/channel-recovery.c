@@ -37,6 +37,39 @@ int channel_requeue(struct channel *c, uint32_t slot, uint32_t worker, bool is_c
         return 0;
 }
 
+int channel_delay(const struct channel *c, uint32_t slot, uint32_t worker) {
+        for (unsigned i = 0; i < CHANNEL_MAX_TRIES; i++) {
+                uint64_t word = channel_word(c, slot);
+                if (!channel_is_run_by(word, worker))
+                        return 0;
+                unsigned attempt = slot_attempt(word) < LAYOUT_MAX_ATTEMPTS ? slot_attempt(word) + 1 : slot_attempt(word);
+                if (channel_cas(c, slot, word,
+                                SLOT_WORD(SLOT_DELAYED, slot_flags(word) & ~SLOT_QUARANTINE, attempt, SLOT_OWNER_NONE,
+                                          slot_generation(word))))
+                        return 1;
+        }
+        return 0;
+}
+
+int channel_undelay(struct channel *c, uint32_t slot, uint32_t generation) {
+        uint64_t word = channel_word(c, slot);
+        if (slot_state(word) != SLOT_DELAYED || slot_generation(word) != generation ||
+            !channel_cas(c, slot, word,
+                         SLOT_WORD(SLOT_QUEUED, slot_flags(word), slot_attempt(word), SLOT_OWNER_NONE, generation)))
+                return 0;
+        int r = channel_push(c, slot, generation, channel_priority(c, slot));
+        return r < 0 ? r : 1;
+}
+
+bool channel_give_up(const struct channel *c, uint32_t slot, uint64_t delayed_word) {
+        unsigned attempt = slot_attempt(delayed_word);
+        if (slot_state(delayed_word) != SLOT_DELAYED)
+                return false;
+        return channel_cas(c, slot, delayed_word,
+                           SLOT_WORD(SLOT_FAILED, slot_flags(delayed_word), attempt > 1 ? attempt - 1 : attempt,
+                                     SLOT_OWNER_NONE, slot_generation(delayed_word)));
+}
+
 bool channel_judge(const struct channel *c, uint32_t slot, uint32_t worker, uint32_t generation,
                    enum slot_state verdict, unsigned flags, const struct layout_verdict *line) {
         for (unsigned i = 0; i < CHANNEL_MAX_TRIES; i++) {
@@ -58,6 +91,8 @@ bool channel_judge_queued(const struct channel *c, uint32_t slot, uint32_t gener
         uint64_t word = channel_word(c, slot);
         if ((slot_state(word) != SLOT_QUEUED && slot_state(word) != SLOT_DELAYED) ||
             slot_generation(word) != generation)
+                return false;
+        if (verdict == SLOT_EXPIRED && slot_attempt(word) > 1) /* it was taken in time, and came back */
                 return false;
         return channel_cas(c, slot, word,
                            SLOT_WORD(verdict, slot_flags(word), slot_attempt(word), SLOT_OWNER_NONE, generation));

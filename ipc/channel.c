@@ -213,6 +213,19 @@ int channel_commit(struct channel *c, uint32_t slot, uint32_t priority) {
         return 0;
 }
 
+int channel_commit_delayed(const struct channel *c, uint32_t slot) {
+        uint64_t word = channel_word(c, slot);
+        if (slot_state(word) != SLOT_FILLING)
+                return -EPROTO;
+        uint64_t delayed = SLOT_WORD(SLOT_DELAYED, 0, 1, SLOT_OWNER_NONE, slot_generation(word));
+        if (!channel_cas(c, slot, word, delayed))
+                return -EPROTO;
+        KILL_POINT("slot-delayed");
+        atomic_fetch_add_explicit(&c->head->submitted, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&c->head->delayed, 1, memory_order_release);
+        return 0;
+}
+
 int channel_free(const struct channel *c, uint32_t slot) {
         uint64_t word = channel_word(c, slot);
         if (!slot_is_verdict(word))
@@ -306,7 +319,7 @@ static int channel_claim_hint(const struct channel *c, const struct channel_clai
         KILL_POINT("claim-record");
 
         uint64_t deadline_ns = __atomic_load_n(&channel_job(c, slot)->queue_deadline_ns, __ATOMIC_RELAXED);
-        bool is_overdue = deadline_ns != 0 && w->now_ns >= deadline_ns;
+        bool is_overdue = deadline_ns != 0 && w->now_ns >= deadline_ns && slot_attempt(word) <= 1;
         unsigned state = is_overdue ? SLOT_EXPIRED : SLOT_RUNNING;
         uint64_t next = SLOT_WORD(state, slot_flags(word), slot_attempt(word), w->worker + SLOT_OWNER_WORKER0,
                                   slot_generation(word));
@@ -375,6 +388,28 @@ int channel_finish(const struct channel *c, uint32_t slot, uint64_t claimed_word
                 if (slot_state(word) != SLOT_RUNNING || slot_owner(word) != slot_owner(claimed_word) ||
                     slot_generation(word) != slot_generation(claimed_word))
                         return -ESTALE;
+        }
+        return -ESTALE;
+}
+
+int channel_postpone(const struct channel *c, uint32_t slot, uint64_t claimed_word) {
+        for (unsigned i = 0; i < CHANNEL_MAX_TRIES; i++) {
+                uint64_t word = channel_word(c, slot);
+                if (slot_state(word) != SLOT_RUNNING || slot_owner(word) != slot_owner(claimed_word) ||
+                    slot_generation(word) != slot_generation(claimed_word))
+                        return -ESTALE;
+                if (slot_flags(word) & SLOT_CANCEL)
+                        return -ECANCELED;
+                if (slot_attempt(word) >= LAYOUT_MAX_ATTEMPTS)
+                        return -ERANGE;
+                /* release, as in channel_finish: the failure's text and retry_at_ns stand before it. */
+                if (!channel_cas(c, slot, word,
+                                 SLOT_WORD(SLOT_DELAYED, slot_flags(word), slot_attempt(word) + 1, SLOT_OWNER_NONE,
+                                           slot_generation(word))))
+                        continue;
+                KILL_POINT("postpone-word");
+                atomic_fetch_add_explicit(&c->head->delayed, 1, memory_order_release);
+                return 0;
         }
         return -ESTALE;
 }

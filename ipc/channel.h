@@ -78,6 +78,8 @@ static inline void channel_copy(void *to, const void *shared, size_t bytes) {
 
 /* ---- client (and the broker for its own channel): FREE → FILLING → QUEUED, verdict → FREE ---- */
 
+/* FILLING → DELAYED: the broker makes it QUEUED at not_before_ns; ring its doorbell (not the bell) afterwards. -EPROTO. */
+int channel_commit_delayed(const struct channel *c, uint32_t slot);
 /* FREE → FILLING with the next generation. -EBUSY if not FREE (or still in quarantine). */
 int channel_begin(const struct channel *c, uint32_t slot);
 /* FILLING → QUEUED (attempt 1) and the push. The job line and payload are complete. -EAGAIN ring full (slot back to FREE), -EPROTO. */
@@ -111,6 +113,11 @@ bool channel_has_work(const struct channel *c);
  * -ESTALE if the job was judged already: the worker must exit and claim nothing more. */
 int channel_finish(const struct channel *c, uint32_t slot, uint64_t claimed_word, enum slot_state verdict, int done_fd);
 
+/* RUNNING(worker, generation) → DELAYED, attempt + 1: one more try, not before the result line's retry_at_ns; ring the
+ * broker's doorbell afterwards. -ECANCELED: it was asked to end, give that verdict instead. -ERANGE: no more attempts fit.
+ * -ESTALE as channel_finish. */
+int channel_postpone(const struct channel *c, uint32_t slot, uint64_t claimed_word);
+
 /* Done bit, fence, and wake the client if it waits: by futex, or by a write to `done_fd` (the channel's eventfd; -1 = none). */
 void channel_announce(const struct channel *c, uint32_t slot, int done_fd);
 
@@ -124,6 +131,12 @@ void channel_broadcast(const struct channel *c, int done_fd);
 /* RUNNING(worker) → QUEUED, with attempt + 1 if the end is charged to the job, and pushed. 1 if it was that worker's and
  * is queued now, 0 if not; -EAGAIN, -EPROTO: it is queued, but no ring takes its hint: the caller judges it. */
 int channel_requeue(struct channel *c, uint32_t slot, uint32_t worker, bool is_charged);
+/* RUNNING(worker) → DELAYED with attempt + 1. 1 if it was that worker's, else 0. */
+int channel_delay(const struct channel *c, uint32_t slot, uint32_t worker);
+/* DELAYED(generation) → QUEUED and pushed. 1, 0 (it is not delayed any more), -EAGAIN or -EPROTO as channel_requeue. */
+int channel_undelay(struct channel *c, uint32_t slot, uint32_t generation);
+/* DELAYED → FAILED with the attempt that was the last, for a job that asked for one more than it may have. */
+bool channel_give_up(const struct channel *c, uint32_t slot, uint64_t delayed_word);
 /* RUNNING(worker) with exactly this generation → verdict (flags added), the verdict line written before. false: it was judged already. */
 bool channel_judge(const struct channel *c, uint32_t slot, uint32_t worker, uint32_t generation, enum slot_state verdict,
                    unsigned flags, const struct layout_verdict *line);

@@ -119,7 +119,8 @@ struct layout_channel {
         _Atomic uint64_t submitted;
         /* Verdicts that neither a worker that ran the job nor the broker gave: added by whoever won the CAS. */
         _Atomic uint64_t cancelled, expired;
-        uint64_t pad3[4];
+        _Atomic uint64_t delayed; /* one more, by whoever made a slot DELAYED, before it rings the broker's doorbell */
+        uint64_t pad3[3];
         struct layout_ring ring[LAYOUT_PRIORITIES];
         /* then, each at a page (struct channel_geometry): ring cells, slots, done bitmap,
          * job areas, result areas, verdicts */
@@ -137,7 +138,7 @@ struct layout_job {
         uint64_t queued_ns;         /* CLOCK_MONOTONIC */
         uint64_t queue_deadline_ns; /* absolute, 0 = none */
         uint64_t soft_ns, hard_ns;  /* relative limits, 0 = the pool's; the broker takes the smaller */
-        uint64_t not_before_ns;
+        uint64_t not_before_ns; /* absolute, 0 = none: DELAYED until then */
 };
 
 /* What the worker writes before the verdict. The result, or for FAILED the message, follows it. */
@@ -148,7 +149,8 @@ struct layout_result {
         uint32_t generation; /* low word of the slot's generation, so a stale area is seen as stale */
         uint64_t started_ns, finished_ns;
         uint64_t cpu_ns;
-        uint64_t reserved[3];
+        uint64_t retry_at_ns; /* DELAYED by drover_retry: not before then */
+        uint64_t reserved[2];
 };
 
 /* What the broker alone writes, before a verdict of its own. */
@@ -232,7 +234,7 @@ struct layout_pool {
         struct layout_header header;
         uint64_t pad0[6];
         _Atomic uint32_t armed; /* 0: the next claimer sets it and rings the broker's doorbell */
-        uint32_t pad1;
+        uint32_t has_timer;     /* 1: whoever made the channels sees to DELAYED slots */
         uint64_t pad2[7];
         struct layout_worker worker[LAYOUT_MAX_WORKERS];
         struct layout_latencies latency[LAYOUT_MAX_WORKERS][LAYOUT_LATENCY_TYPES]; /* pages nobody wrote cost nothing */

@@ -36,20 +36,6 @@ static int read_states(sd_bus_message *m, uint32_t *states, sd_bus_error *e) {
         return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
-/* Enters the variant if it holds `contents`. */
-static int enter_variant(sd_bus_message *m, const char *key, const char *contents, sd_bus_error *e) {
-        const char *found;
-        char type;
-        int r;
-
-        r = sd_bus_message_peek_type(m, &type, &found);
-        if (r < 0)
-                return r;
-        if (strcmp(found, contents) != 0)
-                return bus_invalid(e, "filter %s must be of D-Bus type \"%s\", not \"%s\"", key, contents, found);
-        return sd_bus_message_enter_container(m, 'v', contents);
-}
-
 static int read_condition(sd_bus_message *m, struct job_filter *f, sd_bus_error *e) {
         const char *key;
         uint64_t n;
@@ -66,10 +52,12 @@ static int read_condition(sd_bus_message *m, struct job_filter *f, sd_bus_error 
         }
         if (strcmp(key, "since") == 0)
                 return value_read_number(m, key, 0, UINT64_MAX, &f->since_us, e);
+        char what[80];
+        snprintf(what, sizeof(what), "filter %.64s", key);
         bool is_state = strcmp(key, "state") == 0, is_pool = strcmp(key, "pool") == 0;
         if (!is_state && !is_pool && strcmp(key, "job") != 0)
                 return bus_invalid(e, "unknown filter \"%.64s\"; there are pool, job, state, uid, since", key);
-        r = enter_variant(m, key, is_state ? "as" : "s", e);
+        r = value_enter_variant(m, what, is_state ? "as" : "s", e);
         if (r >= 0)
                 r = is_state ? read_states(m, &f->states, e)
                              : sd_bus_message_read_basic(m, 's', is_pool ? &f->pool : &f->name);

@@ -359,3 +359,16 @@ int value_read_args(struct bus_scratch *s, sd_bus_message *m, const struct schem
         *ret_map = s->map;
         return sd_bus_message_exit_container(m);
 }
+
+int value_enter_variant(sd_bus_message *m, const char *what, const char *contents, sd_bus_error *e) {
+        const char *found;
+        char type;
+        int r;
+
+        r = sd_bus_message_peek_type(m, &type, &found);
+        if (r < 0)
+                return r;
+        if (strcmp(found, contents) != 0)
+                return bus_invalid(e, "%s must be of D-Bus type \"%s\", not \"%s\"", what, contents, found);
+        return sd_bus_message_enter_container(m, 'v', contents);
+}

@@ -16,3 +16,5 @@ void value_scratch_free(struct bus_scratch *s);
 /* One option or setting, standing at its variant: any D-Bus integer type that fits. InvalidArgs naming it. */
 int value_read_number(sd_bus_message *m, const char *name, uint64_t minimum, uint64_t maximum, uint64_t *ret,
                       sd_bus_error *e);
+/* Enters the variant that `m` stands at if it holds `contents`. InvalidArgs naming `what`. */
+int value_enter_variant(sd_bus_message *m, const char *what, const char *contents, sd_bus_error *e);

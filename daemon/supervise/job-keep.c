@@ -1,10 +1,10 @@
 /* Records of jobs over the bus: who finds them, how long, and who goes first when there are too many.
  *
- * A record stands in a tree by id, in a list by id (ids rise, so that is the order of submission) and, once it has a
- * verdict, in the list of its uid by age and in the list of all by expiry. It goes when ResultTTL= is over, or before
- * that under two budgets of number and bytes: the uid that keeps too much loses its own oldest first, so that nobody
- * pushes others out; then the next to expire goes. Who asks for a record that had to go early is told so, as far back
- * as the memory of that reaches; any other unknown id is just unknown. */
+ * A record stands in a tree by id, in one by idempotency key if it has one, in a list by id (ids rise, so that is the
+ * order of submission) and, once it has a verdict, in the list of its uid by age and in the list of all by expiry. It
+ * goes when ResultTTL= is over, or before that under two budgets of number and bytes: the uid that keeps too much loses
+ * its own oldest first, so that nobody pushes others out; then the next to expire goes. Who asks for a record that had
+ * to go early is told so, as far back as the memory of that reaches; any other unknown id is just unknown. */
 #include "daemon/supervise/job.h"
 
 #include <assert.h>
@@ -35,6 +35,15 @@ static int job_user_compare(const void *a, const void *b) {
         return (x > y) - (x < y);
 }
 
+/* A key belongs to its uid and pool: nobody finds out what others use. */
+static int job_key_compare(const void *a, const void *b) {
+        const struct job *x = a, *y = b;
+        if (x->uid != y->uid)
+                return (x->uid > y->uid) - (x->uid < y->uid);
+        int r = strcmp(x->key, y->key);
+        return r ? r : strcmp(x->pool_name, y->pool_name);
+}
+
 int jobs_new(struct jobs **ret, struct supervisor *s) {
         struct jobs *js = calloc(1, sizeof(*js));
         if (!js)
@@ -48,6 +57,12 @@ int jobs_new(struct jobs **ret, struct supervisor *s) {
 
 struct job *jobs_find(const struct jobs *js, uint64_t id) {
         struct job key = {.id = id}, **found = tfind(&key, &js->by_id, job_compare);
+        return found ? *found : NULL;
+}
+
+struct job *jobs_find_key(const struct jobs *js, uid_t uid, const char *pool, const char *key) {
+        struct job wanted = {.uid = uid, .pool_name = pool, .key = key},
+                   **found = tfind(&wanted, &js->by_key, job_key_compare);
         return found ? *found : NULL;
 }
 
@@ -97,6 +112,11 @@ int job_keep(struct jobs *js, struct job *j) {
                 job_user_put(js, u);
                 return -ENOMEM;
         }
+        if (j->key && !tsearch(j, &js->by_key, job_key_compare)) {
+                tdelete(j, &js->by_id, job_compare);
+                job_user_put(js, u);
+                return -ENOMEM;
+        }
         j->user_of = u;
         u->n_jobs++;
         TAILQ_INSERT_TAIL(&js->all, j, all_link);
@@ -107,8 +127,11 @@ void job_drop(struct job *j) {
         struct jobs *js = j->jobs;
         TAILQ_REMOVE(&js->all, j, all_link);
         tdelete(j, &js->by_id, job_compare);
+        if (j->key)
+                tdelete(j, &js->by_key, job_key_compare);
         j->user_of->n_jobs--;
         job_user_put(js, j->user_of);
+        job_needs_free(j);
         free(j->result);
         free(j->payload);
         free(j->error);

@@ -40,7 +40,10 @@ void job_describe_failure(struct job *j) {
                                                                      : "its soft limit passed and it stopped");
                 break;
         case SLOT_CANCELLED:
-                job_set_error(j, "%s was cancelled%s", what, j->started_ns ? " while it ran" : " before it ran");
+                if (job_needs_failed(j, why, sizeof(why)))
+                        job_set_error(j, "%s was cancelled: %s", what, why);
+                else
+                        job_set_error(j, "%s was cancelled%s", what, j->started_ns ? " while it ran" : " before it ran");
                 break;
         case SLOT_EXPIRED:
                 job_set_error(j, "%s expired: no worker took it before its queue timeout", what);

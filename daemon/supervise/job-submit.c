@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "daemon/supervise/delay.h"
 #include "daemon/supervise/job.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/bell.h"
@@ -58,7 +59,7 @@ static void job_on_deadline(struct loop_timer *t) {
 
 static uint64_t job_smaller(uint64_t a, uint64_t b) { return a == 0 ? b : b == 0 || a < b ? a : b; }
 
-static void job_fill_line(const struct job *j, uint32_t type, uint64_t queue_deadline_ns, struct layout_job *line) {
+static void job_fill_line(const struct job *j, uint32_t type, struct layout_job *line) {
         *line = (struct layout_job){
                 .type = type,
                 .bytes = (uint32_t)j->payload_bytes,
@@ -66,7 +67,6 @@ static void job_fill_line(const struct job *j, uint32_t type, uint64_t queue_dea
                 .max_attempts = j->wish.max_attempts,
                 .id = j->id,
                 .queued_ns = j->submitted_ns,
-                .queue_deadline_ns = queue_deadline_ns,
                 .soft_ns = j->wish.soft_ns,
                 .hard_ns = j->wish.hard_ns,
         };
@@ -77,7 +77,8 @@ static struct job *job_new(const struct job_request *r, const struct schema_job 
         size_t fields_bytes =
                 offsetof(struct schema_fields, field) + type->result.n_fields * sizeof(struct schema_field);
         size_t name_bytes = strlen(type->name) + 1, pool_bytes = strlen(r->pool->config.name) + 1;
-        struct job *j = calloc(1, sizeof(*j) + fields_bytes + name_bytes + pool_bytes);
+        size_t key_bytes = r->key ? strlen(r->key) + 1 : 0;
+        struct job *j = calloc(1, sizeof(*j) + fields_bytes + name_bytes + pool_bytes + key_bytes);
         if (!j)
                 return NULL;
         char *names = (char *)(j + 1) + fields_bytes;
@@ -97,6 +98,8 @@ static struct job *job_new(const struct job_request *r, const struct schema_job 
         memcpy(j->result_fields, &type->result, fields_bytes);
         j->name = memcpy(names, type->name, name_bytes);
         j->pool_name = memcpy(names + name_bytes, r->pool->config.name, pool_bytes);
+        if (r->key)
+                j->key = memcpy(names + name_bytes + pool_bytes, r->key, key_bytes);
         if (job_keep(s->jobs, j) < 0) {
                 free(j);
                 return NULL;
@@ -111,46 +114,90 @@ static int job_check_room(const struct pool *p, struct fault *f) {
                          jobs_channel(p)->geometry.n_slots);
 }
 
-/* Into a slot and the ring: accepted from here on. */
+/* The queue timeout counts from when it may run. */
+static void job_set_deadline(struct job *j, uint64_t from_ns) {
+        struct pool *p = j->pool;
+        uint64_t timeout_ns = job_smaller(j->wish.queue_timeout_ns, p->config.queue_timeout_ns), deadline_ns;
+        if (!timeout_ns || __builtin_add_overflow(from_ns, timeout_ns, &deadline_ns))
+                return; /* beyond the end of time: none */
+        channel_job(jobs_channel(p), j->slot)->queue_deadline_ns = deadline_ns;
+        loop_timer_set(p->supervisor->loop, &j->deadline_timer, deadline_ns, job_on_deadline, j);
+}
+
+void job_let_go(struct job *j) {
+        struct pool_channel *c = j->pool->channels[0];
+        uint64_t now = event_now_ns(), due_ns = j->not_before_ns > now ? j->not_before_ns : now;
+        if (slot_state(channel_word(&c->channel, j->slot)) != SLOT_DELAYED)
+                return;
+        channel_job(&c->channel, j->slot)->not_before_ns = due_ns;
+        job_set_deadline(j, due_ns);
+        if (due_ns > now)
+                delay_add(c, j->slot, j->generation, due_ns);
+        else
+                delay_end(c, j->slot, j->generation);
+}
+
+static int job_commit(struct job *j) {
+        struct pool *p = j->pool;
+        struct channel *c = jobs_channel(p);
+        if (job_needs_any(j) || j->not_before_ns > j->submitted_ns) {
+                int r = channel_commit_delayed(c, j->slot);
+                if (r < 0)
+                        return r;
+                if (job_needs_any(j))
+                        job_needs_start(j);
+                else
+                        job_let_go(j);
+                return 0;
+        }
+        job_set_deadline(j, j->submitted_ns);
+        int r = channel_commit(c, j->slot, j->wish.priority);
+        if (r == 0)
+                bell_ring(p->bells[p->channels[0]->bell].memory, 0, p->doorbell_fd, &(struct bell_memo){0});
+        return r;
+}
+
+/* Into a slot: accepted from here on. */
 static int job_enter(struct job *j, const struct schema_job *type, const void *payload, struct fault *f) {
         struct pool *p = j->pool;
         struct channel *c = jobs_channel(p);
-        struct timespec now;
-        clock_gettime(CLOCK_REALTIME, &now);
-        j->submitted_us = (uint64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-        j->submitted_ns = event_now_ns();
         uint32_t slot = jobs_take_slot(p);
-        uint64_t timeout_ns = job_smaller(j->wish.queue_timeout_ns, p->config.queue_timeout_ns), deadline_ns = 0;
-        if (timeout_ns && __builtin_add_overflow(j->submitted_ns, timeout_ns, &deadline_ns))
-                deadline_ns = 0; /* beyond the end of time: none */
         int r = channel_begin(c, slot);
         if (r == 0) {
                 memcpy(channel_payload(c, slot), payload, j->payload_bytes);
-                job_fill_line(j, (uint32_t)(type - p->schema->jobs), deadline_ns, channel_job(c, slot));
+                job_fill_line(j, (uint32_t)(type - p->schema->jobs), channel_job(c, slot));
                 j->generation = slot_generation(channel_word(c, slot));
                 j->slot = slot;
                 p->slot_job[slot] = j;
-                r = channel_commit(c, slot, j->wish.priority);
+                r = job_commit(j);
         }
         if (r < 0) { /* only a pool that scribbles over its own channel comes here */
+                loop_timer_stop(&j->deadline_timer);
                 j->slot = JOBS_NO_SLOT;
                 jobs_put_slot(p, slot);
                 return fault_set(f, FAULT_INTERNAL, "the channel of pool %s does not take the job: %s", p->config.name,
                                  strerror(-r));
         }
-        if (deadline_ns)
-                loop_timer_set(p->supervisor->loop, &j->deadline_timer, deadline_ns, job_on_deadline, j);
-        bell_ring(p->bells[p->channels[0]->bell].memory, 0, p->doorbell_fd, &(struct bell_memo){0});
         return 0;
 }
 
-int job_submit(const struct job_request *r, struct job **ret, struct fault *f) {
+/* `not_before_us` as the clock stands now. */
+static void job_set_times(struct job *j, uint64_t not_before_us) {
+        struct timespec now;
+        uint64_t delta_ns;
+        clock_gettime(CLOCK_REALTIME, &now);
+        j->submitted_us = (uint64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+        j->submitted_ns = event_now_ns();
+        j->not_before_ns = 0;
+        if (not_before_us > j->submitted_us &&
+            (__builtin_mul_overflow(not_before_us - j->submitted_us, UINT64_C(1000), &delta_ns) ||
+             __builtin_add_overflow(j->submitted_ns, delta_ns, &j->not_before_ns)))
+                j->not_before_ns = UINT64_MAX;
+}
+
+static int job_check(const struct job_request *r, struct fault *f) {
         struct pool *p = r->pool;
         uint32_t slot_bytes = jobs_channel(p)->geometry.slot_bytes;
-        bool wait;
-        const struct schema_job *type = pool_find_job_type(p, r->name, &wait, f);
-        if (!type)
-                return -1;
         if (r->priority >= LAYOUT_PRIORITIES)
                 return fault_set(f, FAULT_INVALID_ARGS, "priority %u: not in 0..%d", r->priority,
                                  LAYOUT_PRIORITIES - 1);
@@ -158,12 +205,36 @@ int job_submit(const struct job_request *r, struct job **ret, struct fault *f) {
                 return fault_set(f, FAULT_LIMITS_EXCEEDED,
                                  "%s: %zu bytes of arguments are more than pool %s takes (SlotSize=%u)", r->name,
                                  r->bytes, p->config.name, slot_bytes);
-        if (job_check_room(p, f) < 0)
+        return job_check_room(p, f);
+}
+
+/* 1 and the job that has this key; 0 there is none. */
+static int job_join(const struct job_request *r, struct job **ret, struct fault *f) {
+        struct job *j = r->key ? jobs_find_key(r->pool->supervisor->jobs, r->uid, r->pool->config.name, r->key) : NULL;
+        if (!j)
+                return 0;
+        if (strcmp(j->name, r->name) != 0)
+                return fault_set(f, FAULT_INVALID_ARGS, "idempotency-key \"%.80s\" belongs to job %llu, which is a %s",
+                                 r->key, (unsigned long long)j->id, j->name);
+        *ret = j;
+        return 1;
+}
+
+int job_submit(const struct job_request *r, struct job **ret, struct fault *f) {
+        bool wait;
+        const struct schema_job *type = pool_find_job_type(r->pool, r->name, &wait, f);
+        if (!type)
+                return -1;
+        int joined = job_join(r, ret, f);
+        if (joined != 0)
+                return joined < 0 ? -1 : 0;
+        if (job_check(r, f) < 0)
                 return -1;
         struct job *j = job_new(r, type);
         if (!j)
                 return fault_set(f, FAULT_INTERNAL, "out of memory");
-        if (job_enter(j, type, r->payload, f) < 0) {
+        job_set_times(j, r->not_before_us);
+        if (job_needs_new(j, r, f) < 0 || job_enter(j, type, r->payload, f) < 0) {
                 job_drop(j);
                 return -1;
         }
@@ -222,6 +293,7 @@ int job_requeue(struct job *j, struct fault *f) {
         if (job_check_room(j->pool, f) < 0)
                 return -1;
         job_begin_again(j);
+        job_set_times(j, 0);
         int r = job_enter(j, type, j->payload, f);
         if (r < 0) {
                 job_finish(j, SLOT_LOST);

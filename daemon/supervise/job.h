@@ -50,6 +50,9 @@ struct job {
         struct loop_timer deadline_timer;
         uint64_t expires_ns; /* once finished */
         struct job_waiter *waiters;
+        struct job_needs *needs; /* job-needs.c; NULL: it comes after no other */
+        const char *key;         /* job-keep.c: NULL, or behind the names */
+        uint64_t not_before_ns;  /* 0 = at once */
         void *user;
         TAILQ_ENTRY(job) all_link;  /* jobs->all */
         TAILQ_ENTRY(job) link;      /* jobs->finished, if finished */
@@ -65,7 +68,7 @@ struct job_evicted {
 struct jobs {
         struct supervisor *supervisor;
         void *by_id; /* tsearch tree */
-        void *users; /* tsearch tree */
+        void *users, *by_key; /* tsearch trees */
         TAILQ_HEAD(, job) all;              /* by id */
         TAILQ_HEAD(job_list, job) finished; /* by expiry */
         size_t n_finished, finished_bytes;
@@ -81,6 +84,7 @@ static inline struct channel *jobs_channel(const struct pool *p) { return &p->ch
 /* ---- job-keep.c: records, from the first to the last ---- */
 int job_keep(struct jobs *js, struct job *j); /* with its id and uid: found from now on. -ENOMEM */
 void job_drop(struct job *j);                 /* one that was never queued */
+struct job *jobs_find_key(const struct jobs *js, uid_t uid, const char *pool, const char *key);
 void job_keep_finished(struct job *j);        /* until it expires or others need the room */
 void job_keep_again(struct job *j);           /* not finished any more */
 void jobs_expire(struct jobs *js);
@@ -98,6 +102,17 @@ enum slot_state job_live_state(const struct job *j); /* SLOT_QUEUED or SLOT_RUNN
 /* ---- job-list.c ---- */
 const char *session_job_name(const struct session_job *sj, uint32_t type);
 uint64_t session_job_submitted_us(const struct layout_job *line);
+
+/* ---- job-submit.c ---- */
+void job_let_go(struct job *j); /* nothing but time is in its way */
+
+/* ---- job-needs.c: what must be done first ---- */
+int job_needs_new(struct job *j, const struct job_request *r, struct fault *f); /* -1: one of them is not known */
+void job_needs_start(struct job *j);
+void job_needs_free(struct job *j); /* it waits no more */
+bool job_needs_any(const struct job *j);
+/* "job 7, which it comes after, ended as failed"; false: that is not why it was cancelled. */
+bool job_needs_failed(const struct job *j, char *text, size_t bytes);
 
 /* ---- job-result.c ---- */
 void job_set_error(struct job *j, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -79,6 +79,7 @@ static void job_collect(struct job *j, uint64_t word) {
                 j->worker_pid = j->verdict.pid;
         if (j->state != SLOT_DONE && j->state != SLOT_FAILED)
                 job_describe_failure(j);
+        job_needs_free(j);
         if (j->state != SLOT_DONE && !j->is_released)
                 job_keep_payload(j, channel_payload(c, slot));
         else
@@ -167,6 +168,7 @@ void jobs_pool_deinit(struct pool *p) {
                                 continue;
                         j->slot = JOBS_NO_SLOT;
                         j->payload_bytes = 0;
+                        job_needs_free(j);
                         job_finish(j, SLOT_LOST);
                         job_set_error(j, "job %llu is lost: its pool %.64s was removed", (unsigned long long)j->id,
                                       j->pool_name);

@@ -6,6 +6,7 @@
 int jobs_pool_init(struct pool *p);   /* after channel 0 exists */
 void jobs_pool_deinit(struct pool *p); /* unfinished ones become LOST */
 void jobs_collect(struct pool *p);     /* done bits → verdicts */
+bool jobs_slot_waits(const struct pool *p, uint32_t slot); /* DELAYED for another reason than time */
 void jobs_slot_released(struct pool *p, uint32_t slot); /* its quarantine ended */
 
 struct jobs; /* all of them, by id */

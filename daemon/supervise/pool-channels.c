@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "daemon/supervise/delay.h"
 #include "daemon/supervise/jobs.h"
 #include "daemon/supervise/limits.h"
 #include "daemon/supervise/supervisor-internal.h"
@@ -21,6 +22,7 @@ static void pool_on_doorbell(struct loop_poll *poll, uint32_t revents) {
         doorbell_clear(p->doorbell_fd);
         if (atomic_load(&p->memory->armed))
                 limits_wake(p);
+        delay_on_doorbell(p);
         for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
                 if (p->bells[i].memory && atomic_load(&p->bells[i].memory->mode) == BELL_FUTEX)
                         bell_pass_on(p->bells[i].memory, &(struct bell_memo){0}); /* rung in the old mode: pass it on */
@@ -40,6 +42,7 @@ int pool_memory_new(struct pool *p) {
                 return r;
         p->memory = memory;
         p->memory->header = (struct layout_header){.magic = LAYOUT_MAGIC_POOL, .version = LAYOUT_VERSION};
+        p->memory->has_timer = 1;
         r = doorbell_create(&p->doorbell_fd);
         if (r < 0)
                 return r;
@@ -48,6 +51,7 @@ int pool_memory_new(struct pool *p) {
 
 static void pool_channel_free(struct pool_channel *c) {
         c->pool->channels[c->index] = NULL;
+        delay_forget_channel(c);
         channel_unmap(&c->channel);
         if (c->fd >= 0)
                 close(c->fd);
@@ -153,7 +157,7 @@ void pool_channel_drop(struct pool_channel *c) {
         atomic_store(&c->channel.head->closed, CHANNEL_DEAD);
         for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
                 uint64_t word = channel_word(&c->channel, slot);
-                if (slot_state(word) == SLOT_QUEUED &&
+                if ((slot_state(word) == SLOT_QUEUED || slot_state(word) == SLOT_DELAYED) &&
                     channel_judge_queued(&c->channel, slot, slot_generation(word), SLOT_CANCELLED))
                         pool_count_verdict(p, SLOT_CANCELLED);
                 else if (slot_state(word) == SLOT_RUNNING)
@@ -207,7 +211,7 @@ uint32_t pool_cancel_queued(struct pool *p) {
                         continue;
                 for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
                         uint64_t word = channel_word(&c->channel, slot);
-                        if (slot_state(word) != SLOT_QUEUED ||
+                        if ((slot_state(word) != SLOT_QUEUED && slot_state(word) != SLOT_DELAYED) ||
                             !channel_judge_queued(&c->channel, slot, slot_generation(word), SLOT_CANCELLED))
                                 continue;
                         channel_announce(&c->channel, slot, c->done_fd);
@@ -226,7 +230,7 @@ void pool_count_jobs(const struct pool *p, uint32_t *ret_queued, uint32_t *ret_r
                         continue;
                 for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
                         unsigned state = slot_state(channel_word(&c->channel, slot));
-                        queued += state == SLOT_QUEUED;
+                        queued += state == SLOT_QUEUED || state == SLOT_DELAYED;
                         running += state == SLOT_RUNNING;
                 }
         }

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "daemon/log.h"
+#include "daemon/supervise/delay.h"
 #include "daemon/supervise/jobs.h"
 #include "daemon/supervise/limits.h"
 #include "daemon/supervise/supervisor-internal.h"
@@ -66,6 +67,7 @@ struct pool *pool_free(struct pool *p) {
         limits_stop(p);
         jobs_pool_deinit(p);
         pool_memory_free(p);
+        delay_stop(p);
         schema_free(p->schema);
         free(p->schema_text);
         free(p);

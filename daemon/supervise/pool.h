@@ -22,6 +22,20 @@ struct pool_tries {
         uint32_t generation, n_deaths;
 };
 
+/* delay.c: a DELAYED slot that is known, and all of a pool's. */
+struct delay {
+        uint64_t due_ns, age;
+        struct pool_channel *channel;
+        uint32_t slot, generation, priority;
+};
+
+struct pool_delays {
+        struct delay *heap;
+        uint32_t n, n_allocated;
+        uint64_t age;
+        struct loop_timer timer, look_timer;
+};
+
 /* One channel of the pool: index 0 is the broker's own, for jobs that come over the bus. */
 struct pool_channel {
         struct pool *pool;
@@ -30,6 +44,8 @@ struct pool_channel {
         uint32_t index, bell;
         uint64_t id_base;
         bool is_dead; /* its client is gone: unmapped by the workers first, then freed */
+        uint32_t *delay_at; /* delay.c: by slot, its place + 1 in the heap; NULL before the first */
+        uint64_t delayed_seen, delay_look_ns;
         struct pool_tries *tries; /* by slot: deaths charged to the job there, where no client can rewrite them */
         uint64_t attached[LAYOUT_BELL_WORDS], drop_sent[LAYOUT_BELL_WORDS]; /* bit = worker index */
         struct session *session; /* NULL: the broker's own, or dead */
@@ -71,6 +87,7 @@ struct pool {
         uint64_t scale_claims;   /* pool-scale.c: claims seen at the last look */
         uint64_t memory_look_ns; /* pool-recycle.c: when it was looked at */
         uint64_t drain_deadline_ns; /* 0 = none; past it what is left is cancelled */
+        struct pool_delays delays;
         struct loop_timer tick_timer; /* limits.c */
         uint64_t busy_ns;             /* limits.c: when work was last seen */
 

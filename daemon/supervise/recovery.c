@@ -8,9 +8,11 @@
  * Charged deaths add to the job's attempt; past MaxAttempts= it is POISONED, or LOST where a second run is not allowed. */
 #include "daemon/supervise/recovery.h"
 
+#include "daemon/supervise/delay.h"
 #include "daemon/supervise/jobs.h"
 #include "daemon/supervise/limits.h"
 #include "ipc/bell.h"
+#include "ipc/event.h"
 
 static void recovery_end_quarantine(struct worker *w) {
         struct pool_channel *c = w->quarantine_channel;
@@ -71,6 +73,14 @@ static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slo
                 }
                 return;
         }
+        uint64_t delay_ns = is_charged ? delay_before_retry(&p->config, slot_attempt(word)) : 0;
+        if (delay_ns > 0) {
+                if (channel_delay(&c->channel, slot, w->index)) {
+                        p->counters.retried++;
+                        delay_add(c, slot, slot_generation(word), event_now_ns() + delay_ns);
+                }
+                return;
+        }
         int r = channel_requeue(&c->channel, slot, w->index, is_charged);
         if (r == 0)
                 return;
@@ -122,6 +132,7 @@ void recovery_run(struct worker *w, const struct layout_verdict *line, bool is_c
                 if (!c)
                         continue;
                 recovery_sweep(w, c, line, is_charged);
+                delay_look(c); /* it may have made one DELAYED and told nobody */
                 /* It may have died between clearing the work bit and looking again, or between taking done_wait and the
                  * wake-up (ipc/PROTOCOL.md, "Deaths"). */
                 if (channel_has_work(&c->channel))

@@ -155,6 +155,11 @@ struct job_request {
         size_t bytes;
         uint32_t priority, max_attempts; /* LAYOUT_PRIORITY_DEFAULT; 0 = the pool's */
         uint64_t queue_timeout_ns, soft_ns, hard_ns; /* relative; 0 = the pool's */
+        uint64_t not_before_us; /* CLOCK_REALTIME; 0 = at once. The queue timeout counts from then. */
+        const char *key;        /* NULL, or: the job of this uid and pool that has it is the one, if there is one */
+        const uint64_t *after;  /* jobs that must be done first; if one is not, this one is CANCELLED */
+        uint32_t n_after;
+        bool sees_all;          /* root: `after` may name anybody's */
 };
 
 /* The job type's schema for building args: NULL with a fault (pool refused, still starting without a known schema, unknown type).

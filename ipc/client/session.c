@@ -131,7 +131,7 @@ static void session_fill(struct session *s, uint32_t slot, const struct session_
         line->queued_ns = own->queued_ns;
         line->soft_ns = job->soft_ns;
         line->hard_ns = job->hard_ns;
-        line->not_before_ns = 0;
+        line->not_before_ns = job->not_before_ns;
         /* Atomic, because a claimer that is about to lose its CAS on the slot may still look at it. */
         __atomic_store_n(&line->queue_deadline_ns, job->queue_deadline_ns, __ATOMIC_RELAXED);
         if (job->bytes > 0)
@@ -156,7 +156,8 @@ int session_submit(struct session *s, const struct session_job *job, uint32_t *r
                 return -EPROTO;
         }
         session_fill(s, slot, job);
-        r = channel_commit(&s->channel, slot, job->priority);
+        bool is_delayed = job->not_before_ns > s->slots[slot].queued_ns;
+        r = is_delayed ? channel_commit_delayed(&s->channel, slot) : channel_commit(&s->channel, slot, job->priority);
         if (r < 0) {
                 s->slots[slot].state = SESSION_IDLE;
                 return r;
@@ -167,7 +168,9 @@ int session_submit(struct session *s, const struct session_job *job, uint32_t *r
         s->n_busy[slot / 64]++;
         if (job->queue_deadline_ns && job->queue_deadline_ns < s->next_deadline_ns)
                 s->next_deadline_ns = job->queue_deadline_ns;
-        if (!job->is_quiet)
+        if (is_delayed)
+                doorbell_ring(s->doorbell_fd);
+        else if (!job->is_quiet)
                 session_ring(s);
         *ret_slot = slot;
         return 0;

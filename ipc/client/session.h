@@ -31,6 +31,7 @@ struct session_job {
         uint32_t priority;         /* LAYOUT_PRIORITY_DEFAULT */
         uint32_t max_attempts;     /* 0 = the pool's */
         uint64_t queue_deadline_ns, soft_ns, hard_ns; /* 0 = none / the pool's */
+        uint64_t not_before_ns;    /* absolute; the broker keeps it until then; 0 = none */
         const void *payload;
         size_t bytes;
         uint64_t user; /* comes back with the result */

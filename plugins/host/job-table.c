@@ -19,11 +19,11 @@ enum { JOB_LOG_BYTES = 1024 };
 __attribute__((format(printf, 4, 0))) static int table_vfail(drover_job *j, int error, uint64_t retry_after_ns,
                                                              const char *format, va_list ap) {
         j->is_retry = retry_after_ns != UINT64_MAX;
+        j->retry_after_ns = retry_after_ns;
         if (error == INT32_MIN || error == 0)
                 error = j->is_retry ? EAGAIN : EIO;
         j->failure_error = error < 0 ? -error : error;
-        int used = j->is_retry ? snprintf(j->failure, sizeof j->failure, "drover_retry is not built yet: ") : 0;
-        vsnprintf(j->failure + used, sizeof j->failure - (size_t)used, format, ap);
+        vsnprintf(j->failure, sizeof j->failure, format, ap);
         return -j->failure_error;
 }
 

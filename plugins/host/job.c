@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ipc/doorbell.h"
 #include "ipc/event.h"
 #include "ipc/latency.h"
 #include "plugins/host/job.h"
@@ -201,7 +202,7 @@ static enum slot_state job_verdict(struct drover_job *j, int r) {
                 job_fail(j, r < -4095 ? EPROTO : -r, "%s", text ? text : "the handler returned an unknown error");
         } else if (r < 0 && !j->is_retry && r >= -4095)
                 j->failure_error = -r; /* the return value has the last word */
-        return SLOT_FAILED;
+        return r < 0 && j->is_retry && job_host(j)->pool->has_timer ? SLOT_DELAYED : SLOT_FAILED;
 }
 
 static void job_write_failure(struct drover_job *j) {
@@ -221,7 +222,7 @@ static void job_mark_begin(const struct drover_job *j, uint64_t started_ns) {
         struct layout_result *r = channel_result(j->channel, j->slot);
         r->pid = j->pid;
         r->started_ns = started_ns;
-        r->finished_ns = r->cpu_ns = 0;
+        r->finished_ns = r->cpu_ns = r->retry_at_ns = 0;
         __atomic_store_n(&r->generation, slot_generation(j->claimed),
                          __ATOMIC_RELEASE); /* last: it vouches for the rest */
 }
@@ -234,19 +235,37 @@ static void job_count_latency(const struct drover_job *j, uint64_t started_ns, u
         latency_count(&j->latency->run, finished_ns - started_ns);
 }
 
+/* One more try: the slot goes into the broker's hands, which knows when, and whether there is one more. The failure's
+ * text stays with it, should there be none. *ret_verdict is what remains if it cannot go there. */
+static int job_postpone(const struct drover_job *j, uint64_t finished_ns, enum slot_state *ret_verdict) {
+        struct layout_result *r = channel_result(j->channel, j->slot);
+        if (__builtin_add_overflow(finished_ns, j->retry_after_ns, &r->retry_at_ns))
+                r->retry_at_ns = UINT64_MAX;
+        int e = channel_postpone(j->channel, j->slot, j->claimed);
+        if (e == 0)
+                doorbell_ring(job_host(j)->doorbell_fd);
+        *ret_verdict = e == -ECANCELED ? SLOT_CANCELLED : SLOT_FAILED;
+        return e;
+}
+
 static int job_finish(struct drover_job *j, int done_fd, enum slot_state verdict, uint64_t started_ns) {
-        if (verdict == SLOT_FAILED)
+        if (verdict == SLOT_FAILED || verdict == SLOT_DELAYED)
                 job_write_failure(j);
         else if (verdict != SLOT_DONE)
                 j->result_bytes = 0;
         uint64_t finished_ns = event_now_ns();
         struct layout_result *r = channel_result(j->channel, j->slot);
         r->bytes = (uint32_t)j->result_bytes;
-        r->error = verdict == SLOT_FAILED ? j->failure_error : 0;
+        r->error = verdict == SLOT_FAILED || verdict == SLOT_DELAYED ? j->failure_error : 0;
         r->finished_ns = finished_ns;
         r->cpu_ns = job_cpu_ns(j, started_ns, finished_ns);
 
         job_count_latency(j, started_ns, finished_ns);
+        if (verdict == SLOT_DELAYED) {
+                int e = job_postpone(j, finished_ns, &verdict);
+                if (e == 0 || e == -ESTALE)
+                        return e;
+        }
         /* Only we write it: no need for a locked add. */
         _Atomic uint64_t *count = &j->line->counts[verdict];
         uint64_t n = atomic_load_explicit(count, memory_order_relaxed);

@@ -49,6 +49,7 @@ struct drover_job {
 
         int failure_error; /* of drover_fail, positive */
         bool is_retry;
+        uint64_t retry_after_ns;
         char failure[JOB_FAILURE_BYTES];
 
         /* memory */

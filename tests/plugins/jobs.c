@@ -35,6 +35,20 @@ static int tell(drover_job *job) {
         return r;
 }
 
+/* Asks for one more try until it has failed `fails` times. */
+static int flaky(drover_job *job) {
+        uint64_t fails, after_ms;
+        int r = drover_arg_u64(job, "fails", &fails);
+        if (r >= 0)
+                r = drover_arg_u64(job, "after_ms", &after_ms);
+        if (r < 0)
+                return r;
+        uint32_t attempt = drover_job_attempt(job);
+        if (attempt <= fails)
+                return drover_retry(job, after_ms * 1000000, "not yet, after attempt %u", attempt);
+        return drover_ret_u64(job, "attempt", attempt);
+}
+
 static int die(drover_job *job) {
         raise(SIGKILL);
         return 0;
@@ -43,6 +57,12 @@ static int die(drover_job *job) {
 static const struct drover_job_type jobs[] = {
         {.name = "big", .args = "bytes:u64", .result = "data:bytes", .handle = big},
         {.name = "tell", .args = "n:u64", .result = "n:u64,attempt:u64,usec:u64", .handle = tell},
+        {.name = "flaky", .args = "fails:u64,after_ms:u64", .result = "attempt:u64", .handle = flaky},
+        {.name = "flaky_once",
+         .args = "fails:u64,after_ms:u64",
+         .result = "attempt:u64",
+         .handle = flaky,
+         .flags = DROVER_ONCE},
         {.name = "die", .handle = die},
 };
 static struct drover_plugin plugin = {.jobs = jobs, .n_jobs = DROVER_COUNT(jobs)};

@@ -274,6 +274,59 @@ static void test_judging_queued_jobs(void **state) {
         assert_true(channel_ask_cancel(&f->broker, 1, 1));
 }
 
+static void test_delayed_jobs(void **state) {
+        struct fixture *f = *state;
+        uint32_t slot;
+        uint64_t word;
+        assert_int_equal(channel_begin(&f->client, 2), 0);
+        *channel_job(&f->client, 2) = (struct layout_job){.not_before_ns = 7, .queue_deadline_ns = 5};
+        assert_int_equal(channel_commit_delayed(&f->client, 2), 0);
+        assert_int_equal(channel_commit_delayed(&f->client, 2), -EPROTO);
+        assert_int_equal(atomic_load(&f->broker.head->delayed), 1);
+        assert_int_equal(claim_at(f, false, 1, &slot, &word), CHANNEL_EMPTY);
+        uint32_t generation = slot_generation(channel_word(&f->broker, 2));
+        assert_int_equal(channel_undelay(&f->broker, 2, generation + 1), 0);
+        assert_int_equal(channel_undelay(&f->broker, 2, generation), 1);
+        assert_int_equal(channel_undelay(&f->broker, 2, generation), 0);
+        word = claim(f, 2);
+        assert_int_equal(slot_attempt(word), 1);
+
+        /* One more try: the word goes to the broker, with the attempt to come, and has no deadline any more. */
+        assert_int_equal(channel_postpone(&f->worker, 2, word), 0);
+        assert_int_equal(channel_postpone(&f->worker, 2, word), -ESTALE);
+        assert_int_equal(channel_finish(&f->worker, 2, word, SLOT_DONE, -1), -ESTALE);
+        assert_int_equal(state_of(f, 2), SLOT_DELAYED);
+        assert_int_equal(slot_attempt(channel_word(&f->broker, 2)), 2);
+        assert_int_equal(atomic_load(&f->broker.head->delayed), 2);
+        assert_false(channel_judge_queued(&f->broker, 2, generation, SLOT_EXPIRED));
+        assert_int_equal(channel_undelay(&f->broker, 2, generation), 1);
+        assert_int_equal(claim_at(f, false, 100, &slot, &word), CHANNEL_CLAIMED);
+
+        /* The broker's own pause after a death, then no more attempts. */
+        assert_int_equal(channel_delay(&f->broker, 2, WORKER + 1), 0);
+        assert_int_equal(channel_delay(&f->broker, 2, WORKER), 1);
+        uint64_t delayed = channel_word(&f->broker, 2);
+        assert_int_equal(slot_attempt(delayed), 3);
+        assert_true(channel_give_up(&f->broker, 2, delayed));
+        assert_false(channel_give_up(&f->broker, 2, delayed));
+        assert_int_equal(state_of(f, 2), SLOT_FAILED);
+        assert_int_equal(slot_attempt(channel_word(&f->broker, 2)), 2);
+}
+
+static void test_no_further_try_for_what_is_cancelled(void **state) {
+        struct fixture *f = *state;
+        submit(f, 0, 1, 0);
+        uint64_t word = claim(f, 0);
+        assert_true(channel_ask_cancel(&f->broker, 0, slot_generation(word)));
+        assert_int_equal(channel_postpone(&f->worker, 0, word), -ECANCELED);
+        assert_int_equal(state_of(f, 0), SLOT_RUNNING);
+        submit(f, 1, 1, 0);
+        word = claim(f, 1);
+        uint64_t last = word | (uint64_t)LAYOUT_MAX_ATTEMPTS << 10;
+        assert_true(channel_cas(&f->broker, 1, word, last));
+        assert_int_equal(channel_postpone(&f->worker, 1, last), -ERANGE);
+}
+
 static void test_a_full_ring_refuses_and_forgets(void **state) {
         struct fixture *f = *state;
         submit(f, 0, 1, 0);
@@ -375,6 +428,8 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_requeue_after_a_death, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_pushing_again_is_harmless, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_judging_queued_jobs, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_delayed_jobs, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_no_further_try_for_what_is_cancelled, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_full_ring_refuses_and_forgets, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_waking_the_client, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_hostile_client, setup, teardown),

@@ -52,7 +52,9 @@ static void test_good_values(void **state) {
                 {"Job", "Guarantee", "at-most-once"},
                 {"Job", "HardTimeout", "5min"},
                 {"Job", "SoftTimeout", "infinity"},
-                {"Job", "RetryDelay", "0"},
+                {"Job", "RetryDelay", "5s"},
+                {"Job", "RetryBackoff", "1.25"},
+                {"Job", "RetryMaxDelay", "infinity"},
                 {"Worker", "RestartSec", "0"},
                 {"Worker", "Environment", "A=1 \"B=two words\" C='x'"},
                 {"Sandbox", "Profile", "compute"},
@@ -67,6 +69,7 @@ static void test_good_values(void **state) {
         assert_memory_equal(c.environment, "A=1\0B=two words\0C=x\0", 21);
         assert_true(c.hard_timeout_ns == UINT64_C(300000000000));
         assert_true(c.soft_timeout_ns == 0);
+        assert_int_equal(c.retry_backoff_milli, 1250);
 }
 
 /* Each refusal names the key and the word. */
@@ -89,7 +92,11 @@ static void test_bad_values(void **state) {
                 {"Overflow", "block", -EOPNOTSUPP},
                 {"MaxAttempts", "64", -EINVAL},
                 {"HardTimeout", "soon", -EINVAL},
-                {"RetryDelay", "5s", -EOPNOTSUPP},
+                {"RetryDelay", "soon", -EINVAL},
+                {"RetryBackoff", "0.5", -EINVAL},
+                {"RetryBackoff", "2.", -EINVAL},
+                {"RetryBackoff", "1,5", -EINVAL},
+                {"RetryBackoff", "101", -EINVAL},
                 {"ResultTTL", "1y", -EINVAL},
                 {"Environment", "novalue", -EINVAL},
                 {"Environment", "9A=1", -EINVAL},
