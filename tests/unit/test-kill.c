@@ -4,7 +4,8 @@
  * This process is the broker: it starts workers and clients, recovers after each death as ipc/PROTOCOL.md says, and
  * starts the next. What must hold whatever dies: every accepted job has exactly one verdict and the right answer, its
  * attempts are the deaths it saw and one, nobody waits for ever, and after a death the run record alone says what was
- * held. The seeds are fixed; what the scheduler makes of them is not. */
+ * held. The seeds are fixed; what the scheduler makes of them is not. Rounds go on until somebody has died at each
+ * place DROVER_KILL_SEEDS times (20). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -38,6 +39,9 @@ enum {
         CRASH_EVERY = 101, /* a job that kills each worker that runs it */
         CRASH_ATTEMPTS = 3,
         NEVER_POISONED = LAYOUT_MAX_ATTEMPTS,
+        DEFAULT_SEEDS = 20,
+        MIN_ROUNDS = 12,
+        ROUNDS_A_SEED = 20, /* more, and some place is never come to */
 };
 
 #define DEADLINE_NS UINT64_C(60000000000)
@@ -49,7 +53,8 @@ static const char *const worker_points[] = {
         "bell-spun",    "bell-clear-work", "handler",      "handler-half",
 };
 static const char *const client_points[] = {
-        "slot-filling", "slot-queued", "ring-cell", "bell-work-before", "bell-work-after", "bell-seq", "done-taken",
+        "slot-filling", "slot-queued", "ring-cell", "bell-work-before", "bell-work-after",
+        "bell-seq",     "done-taken",  "wait-seen", "wait-set",
 };
 
 enum { N_WORKER_POINTS = sizeof worker_points / sizeof *worker_points };
@@ -76,6 +81,18 @@ struct broker {
         unsigned seed, n_deaths, n_victims;
         uint64_t n_requeued; /* of the steady client's jobs */
 };
+
+/* Of the rounds before. */
+static uint32_t n_died_at[N_WORKER_POINTS], n_clients_died_at[N_CLIENT_POINTS];
+
+/* The place where the fewest have died. */
+static unsigned rarest(const uint32_t *before, const _Atomic uint32_t *now, unsigned n) {
+        unsigned best = 0;
+        for (unsigned i = 1; i < n; i++)
+                if (before[i] + atomic_load(&now[i]) < before[best] + atomic_load(&now[best]))
+                        best = i;
+        return best;
+}
 
 /* ---- dying at a named place ---- */
 
@@ -197,7 +214,9 @@ static void worker_main(struct broker *b, uint32_t index) {
 
 static void start_worker(struct broker *b, uint32_t index, bool may_die) {
         unsigned kind = (unsigned)rand_r(&b->seed) % 4, n = (unsigned)rand_r(&b->seed);
-        unsigned point = b->n_deaths % N_WORKER_POINTS;
+        /* A place that is hard to come to must not keep all others from being tried. */
+        unsigned point =
+                n / 16 % 2 ? b->n_deaths % N_WORKER_POINTS : rarest(n_died_at, b->shared->n_deaths_at, N_WORKER_POINTS);
         pid_t pid = fork();
         assert_true(pid >= 0);
         if (pid > 0) {
@@ -295,7 +314,9 @@ static void victim_main(struct broker *b, int index, unsigned point, unsigned nt
 }
 
 static void start_victim(struct broker *b) {
-        unsigned point = b->n_victims % N_CLIENT_POINTS, nth = 1 + (unsigned)rand_r(&b->seed) % 10;
+        unsigned nth = 1 + (unsigned)rand_r(&b->seed) % 10;
+        unsigned point = b->n_victims % 2 ? b->n_victims / 2 % N_CLIENT_POINTS
+                                          : rarest(n_clients_died_at, b->shared->n_client_deaths_at, N_CLIENT_POINTS);
         int index = 1 + (int)b->n_victims++;
         b->is_open[index] = true;
         b->victim = fork();
@@ -448,12 +469,11 @@ static void broker_settle(struct broker *b) {
                         assert_int_equal(errno, EINTR);
 }
 
-static int setup(void **state) {
-        static unsigned n_rounds;
+static struct broker *round_begin(unsigned seed) {
         struct broker *b = calloc(1, sizeof *b);
         struct channel_geometry g;
-        *state = b;
-        b->seed = 20 + n_rounds++;
+        assert_non_null(b);
+        b->seed = seed;
         b->n_channels = CHANNELS;
         b->is_open[0] = true;
         b->shared = mmap(NULL, sizeof *b->shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -464,12 +484,16 @@ static int setup(void **state) {
                 r = channel_create(&b->channels[i], &g, "test", &b->channel_fds[i]);
                 r = r < 0 ? r : doorbell_create(&b->done_fds[i]);
         }
+        assert_int_equal(r, 0);
         bell_set_mode(b->bell, BELL_FUTEX);
-        return r;
+        return b;
 }
 
-static int teardown(void **state) {
-        struct broker *b = *state;
+static void round_end(struct broker *b) {
+        for (unsigned i = 0; i < N_WORKER_POINTS; i++)
+                n_died_at[i] += atomic_load(&b->shared->n_deaths_at[i]);
+        for (unsigned i = 0; i < N_CLIENT_POINTS; i++)
+                n_clients_died_at[i] += atomic_load(&b->shared->n_client_deaths_at[i]);
         for (int i = 0; i < CHANNELS; i++) {
                 channel_unmap(&b->channels[i]);
                 close(b->channel_fds[i]);
@@ -480,7 +504,6 @@ static int teardown(void **state) {
         close(b->doorbell_fd);
         munmap(b->shared, sizeof *b->shared);
         free(b);
-        return 0;
 }
 
 static void assert_books_balance(const struct broker *b) {
@@ -492,27 +515,20 @@ static void assert_books_balance(const struct broker *b) {
                 assert_int_equal(slot_state(channel_word(&b->channels[0], slot)), SLOT_FREE);
 }
 
-static void test_workers_die(void **state) {
-        struct broker *b = *state;
+static void workers_die(unsigned seed) {
+        struct broker *b = round_begin(seed);
         broker_run(b, false);
         broker_settle(b);
         assert_books_balance(b);
-        for (unsigned i = 0; i < N_WORKER_POINTS; i++)
-                if (atomic_load(&b->shared->n_deaths_at[i]) == 0)
-                        print_message("no worker died at %s\n", worker_points[i]);
-        print_message("%u workers died, %llu retries\n", b->n_deaths, (unsigned long long)b->n_requeued);
         assert_true(b->n_deaths > 100);
+        round_end(b);
 }
 
-static void test_clients_die_too(void **state) {
-        struct broker *b = *state;
+static void clients_die_too(unsigned seed) {
+        struct broker *b = round_begin(seed);
         broker_run(b, true);
         broker_settle(b);
         assert_books_balance(b);
-        unsigned n_places = 0;
-        for (unsigned i = 0; i < N_CLIENT_POINTS; i++)
-                n_places += atomic_load(&b->shared->n_client_deaths_at[i]) > 0;
-        assert_true(n_places >= N_CLIENT_POINTS - 2);
         /* Adopted channels: every job that was accepted and not fetched has run and is right. */
         for (uint32_t i = 1; i <= b->n_victims; i += 2)
                 for (uint32_t slot = 0; slot < SLOTS; slot++) {
@@ -524,16 +540,41 @@ static void test_clients_die_too(void **state) {
                         uint64_t n = *(uint64_t *)channel_payload(c, slot), *out = channel_result_data(c, slot);
                         assert_true(out[0] == n * 3 + 1 && out[1] == ~n);
                 }
+        round_end(b);
 }
 
-#define ROUND(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+/* How often somebody has died where the fewest have. */
+static uint32_t fewest(void) {
+        uint32_t n = UINT32_MAX;
+        for (unsigned i = 0; i < N_WORKER_POINTS; i++)
+                n = n_died_at[i] < n ? n_died_at[i] : n;
+        for (unsigned i = 0; i < N_CLIENT_POINTS; i++)
+                n = n_clients_died_at[i] < n ? n_clients_died_at[i] : n;
+        return n;
+}
+
+static void test_every_place(void **state) {
+        const char *text = getenv("DROVER_KILL_SEEDS");
+        unsigned n_seeds = text ? (unsigned)atoi(text) : DEFAULT_SEEDS, n_rounds = 0, n_deaths = 0;
+        while (n_rounds < MIN_ROUNDS || (fewest() < n_seeds && n_rounds < MIN_ROUNDS + n_seeds * ROUNDS_A_SEED)) {
+                n_rounds++;
+                (n_rounds % 2 ? workers_die : clients_die_too)(19 + n_rounds);
+        }
+        for (unsigned i = 0; i < N_WORKER_POINTS; i++) {
+                print_message("%u workers died at %s\n", n_died_at[i], worker_points[i]);
+                n_deaths += n_died_at[i];
+        }
+        for (unsigned i = 0; i < N_CLIENT_POINTS; i++) {
+                print_message("%u clients died at %s\n", n_clients_died_at[i], client_points[i]);
+                n_deaths += n_clients_died_at[i];
+        }
+        print_message("%u rounds, %u deaths at named places\n", n_rounds, n_deaths);
+        assert_true(fewest() >= n_seeds);
+}
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                ROUND(test_workers_die),     ROUND(test_clients_die_too), ROUND(test_workers_die),
-                ROUND(test_clients_die_too), ROUND(test_workers_die),     ROUND(test_clients_die_too),
-                ROUND(test_workers_die),     ROUND(test_clients_die_too), ROUND(test_workers_die),
-                ROUND(test_clients_die_too), ROUND(test_workers_die),     ROUND(test_clients_die_too),
+                cmocka_unit_test(test_every_place),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
