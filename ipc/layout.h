@@ -202,7 +202,8 @@ struct layout_worker {
         _Atomic uint32_t command; /* enum worker_command */
         _Atomic uint64_t soft_hit; /* generation << 32 | slot + 1 of the job whose soft limit passed */
         _Atomic uint64_t max_claims; /* it claims so many jobs and no more, and rings at half of them; 0 = no end */
-        uint64_t pad0[5];
+        _Atomic uint64_t muted; /* bit = bell: neither looked at nor waited on for now; told by `control` */
+        uint64_t pad0[4];
         /* the worker writes */
         _Atomic uint64_t record; /* generation 32 | channel 16 | slot 16: written before the claim */
         _Atomic uint64_t claims; /* one more per claim: a change tells the broker that a new job runs */

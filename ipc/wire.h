@@ -121,6 +121,7 @@ enum worker_report_type {
         REPORT_FAILED,    /* init failed: reason, error, text; the worker exits next */
         REPORT_DROPPED,   /* channel */
         REPORT_FOUL,      /* channel: its memory makes no sense, or (`error` = ESTALE) a job was taken from us while it ran */
+        REPORT_VAIN,      /* bell (in `channel`): it wakes us again and again, and there is no job */
         REPORT_ARENA,     /* wants the arena named in `text`, of `arena_bytes` (0 = as it is) → ORDER_ARENA; one at a time */
 };
 

@@ -67,6 +67,7 @@ void pool_memory_free(struct pool *p) {
                         pool_channel_free(p->channels[i]);
         for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
                 if (p->bells[i].memory) {
+                        loop_timer_stop(&p->bells[i].mute_timer);
                         p->bells[i].memory = bell_unmap(p->bells[i].memory);
                         close(p->bells[i].fd);
                 }
@@ -95,6 +96,7 @@ int pool_bell_for(struct pool *p, uid_t uid, uint32_t *ret_bell) {
         if (r < 0)
                 return r;
         p->bells[unused].uid = uid;
+        p->bells[unused].pool = p;
         *ret_bell = unused;
         return 0;
 }
@@ -186,8 +188,9 @@ void pool_update_bells(struct pool *p) {
         enum bell_mode mode = pool_serves(p) ? BELL_FUTEX : BELL_BROKER;
         for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++) {
                 struct layout_bell *b = p->bells[i].memory;
-                if (b && atomic_load(&b->mode) != mode)
-                        bell_set_mode(b, mode);
+                enum bell_mode wanted = p->muted >> i & 1 ? BELL_BROKER : mode;
+                if (b && atomic_load(&b->mode) != wanted)
+                        bell_set_mode(b, wanted);
         }
 }
 

@@ -14,8 +14,13 @@ enum { POOL_DEATHS = 64 };
 /* What one uid's clients ring. */
 struct pool_bell {
         struct layout_bell *memory; /* NULL = not in use */
+        struct pool *pool;
         int fd;
         uid_t uid;
+        /* pool-mute.c: which workers found it to ring for nothing lately, and how often it was muted since `mutes_ns` */
+        uint64_t told[LAYOUT_BELL_WORDS], told_ns, mutes_ns;
+        unsigned n_mutes;
+        struct loop_timer mute_timer;
 };
 
 struct pool_tries {
@@ -79,6 +84,7 @@ struct pool {
         int memory_fd, doorbell_fd;
         struct loop_poll doorbell_poll;
         struct pool_bell bells[LAYOUT_BELLS_PER_WORKER];
+        uint64_t muted; /* bit = bell: workers leave it alone */
         struct pool_channel *channels[LAYOUT_MAX_CHANNELS];
         struct worker *workers[LAYOUT_MAX_WORKERS]; /* by index; NULL = free */
         struct restart restart;
@@ -180,5 +186,7 @@ void pool_channel_collect(struct pool_channel *c);     /* frees it once no worke
 struct pool_channel *pool_channel_at(const struct pool *p, uint32_t index);
 void pool_update_bells(struct pool *p);                /* mode by state: FUTEX only while somebody can serve */
 void pool_broadcast(struct pool *p);
+/* A worker says that the bell wakes it for nothing. -EPROTO: there is no such bell. pool-mute.c */
+int pool_on_vain(struct pool *p, uint32_t worker, uint32_t bell);
 void pool_close_channels(struct pool *p, bool is_closed);
 uint32_t pool_cancel_queued(struct pool *p); /* returns how many */

@@ -1,4 +1,4 @@
-/* What a worker says: READY with its plugin's job types, FAILED with a reason, DROPPED, FOUL.
+/* What a worker says: READY with its plugin's job types, FAILED with a reason, DROPPED, FOUL, VAIN.
  *
  * None of it is trusted. Each report is copied once, checked, and taken only where it is due; the first that is not
  * ends the hearing and the worker. One packet a turn of the loop, so that a flood costs no more than its share. */
@@ -141,6 +141,8 @@ static int worker_receive(struct worker *w) {
                 return worker_on_dropped(w, report->channel);
         case REPORT_FOUL:
                 return worker_on_foul(w, report->channel, report->error);
+        case REPORT_VAIN:
+                return pool_on_vain(w->pool, w->index, report->channel);
         case REPORT_ARENA:
                 return worker_on_arena_wanted(w, report);
         default:

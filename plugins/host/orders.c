@@ -12,8 +12,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ipc/event.h"
 #include "ipc/packet.h"
 #include "plugins/host/orders.h"
+
+enum {
+        VAIN_MANY = 1000, /* wake-ups for nothing, in VAIN_SOON_NS: a twentieth of a CPU goes there */
+        VAIN_A_JOB = 16,  /* so many are made up for by one job: another worker is often faster, and nobody's fault */
+};
+#define VAIN_SOON_NS UINT64_C(200000000)
 
 void orders_init(struct orders *o, int fd, struct orders_held *held) { *o = (struct orders){.fd = fd, .held = held}; }
 
@@ -116,6 +123,22 @@ void orders_foul(struct orders *o, uint32_t channel, int error) {
         report_on(o, REPORT_FOUL, channel, error); /* nobody to hear it: then its end is near, and ours */
 }
 
+void orders_vain(struct orders *o, uint32_t bell) {
+        struct orders_bell *b = &o->bell[bell];
+        if (b->n_vain++ == 0)
+                b->vain_since_ns = event_now_ns();
+        if (b->n_vain < VAIN_MANY)
+                return;
+        b->n_vain = 0;
+        if (event_now_ns() < b->vain_since_ns + VAIN_SOON_NS)
+                report_on(o, REPORT_VAIN, bell, 0);
+}
+
+void orders_served(struct orders *o, uint32_t bell) {
+        struct orders_bell *b = &o->bell[bell];
+        b->n_vain = b->n_vain > VAIN_A_JOB ? b->n_vain - VAIN_A_JOB : 0;
+}
+
 static int drop_channel(struct orders *o, const struct worker_order *order) {
         struct orders_channel *c = o->channel[order->channel];
         if (c) {
@@ -193,6 +216,8 @@ static uint64_t work_of(const struct orders_bell *b, uint32_t word) {
 
 int orders_next(const struct orders *o, uint32_t bell, uint32_t from) {
         const struct orders_bell *b = &o->bell[bell];
+        if (!orders_hears(o, bell))
+                return -1;
         for (uint32_t word = from / 64; word < LAYOUT_BELL_WORDS; word++) {
                 uint64_t bits = work_of(b, word);
                 if (word == from / 64)
@@ -205,7 +230,7 @@ int orders_next(const struct orders *o, uint32_t bell, uint32_t from) {
 
 bool orders_have_work(const struct orders *o) {
         for (uint32_t i = 0; i < o->n_bells; i++)
-                for (uint32_t word = 0; o->bell[i].bell && word < LAYOUT_BELL_WORDS; word++)
+                for (uint32_t word = 0; orders_hears(o, i) && word < LAYOUT_BELL_WORDS; word++)
                         if (work_of(&o->bell[i], word))
                                 return true;
         return false;

@@ -20,6 +20,8 @@ struct orders_bell {
         struct bell_memo memo;
         uint64_t channels[LAYOUT_BELL_WORDS]; /* those that make sense */
         uint32_t next;                        /* the channel whose turn it is */
+        uint32_t n_vain;                      /* wake-ups without a job, less what its jobs make up for */
+        uint64_t vain_since_ns;
 };
 
 /* Orders that came when they could not be obeyed: somebody waited for another one (arena.c). Obeyed first. */
@@ -37,6 +39,7 @@ struct orders {
         struct orders_held *held;
         uint32_t n_bells; /* index of the last + 1 */
         uint32_t max_slot_bytes;
+        uint64_t muted; /* bit = bell: the broker wants it left alone */
         struct orders_bell bell[LAYOUT_BELLS_PER_WORKER];
         struct orders_channel *channel[LAYOUT_MAX_CHANNELS]; /* NULL: no such channel */
 };
@@ -45,6 +48,14 @@ void orders_init(struct orders *o, int fd, struct orders_held *held);
 
 /* Reads all orders that wait. -EPIPE: the broker is gone. -EPROTO: an order that makes no sense. */
 int orders_read(struct orders *o);
+
+/* The bell woke us and there was no job; there was one. Too many of the former in a short time are told. */
+void orders_vain(struct orders *o, uint32_t bell);
+void orders_served(struct orders *o, uint32_t bell);
+/* Is the bell there, and to be looked at? */
+static inline bool orders_hears(const struct orders *o, uint32_t bell) {
+        return o->bell[bell].bell && !(o->muted >> bell & 1);
+}
 
 /* A channel of `bell` that may have work, from number `from` on; -1: none. */
 int orders_next(const struct orders *o, uint32_t bell, uint32_t from);

@@ -48,11 +48,13 @@ static bool has_several_cpus(void) {
         return sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) > 1;
 }
 
-/* No work was found in a channel whose work bit stands. */
-static void settle(struct serve *s, struct orders_bell *b, uint32_t channel) {
+/* No work was found in a channel whose work bit stands. true: there is some now. */
+static bool settle(struct serve *s, struct orders_bell *b, uint32_t channel) {
         bell_clear_work(b->bell, channel);
-        if (channel_has_work(&s->orders.channel[channel]->channel))
-                bell_mark_work(b->bell, channel);
+        if (!channel_has_work(&s->orders.channel[channel]->channel))
+                return false;
+        bell_mark_work(b->bell, channel);
+        return true;
 }
 
 /* Tells the broker that a job runs: by the count it compares at every tick, and if it does not tick, by its doorbell.
@@ -104,6 +106,7 @@ static int serve_channel(struct serve *s, struct orders_bell *b, uint32_t channe
                 return 0;
         }
         s->n_claims++;
+        orders_served(&s->orders, c->bell);
         announce_claim(s);
         pass_baton(s, b, channel);
         r = job_run(&s->job, &c->channel, c->done_fd, slot, word, now_ns);
@@ -177,7 +180,8 @@ static void settle_all(struct serve *s) {
                         continue;
                 for (int c = orders_next(&s->orders, i, 0); c >= 0;
                      c = c + 1 < LAYOUT_MAX_CHANNELS ? orders_next(&s->orders, i, (uint32_t)c + 1) : -1)
-                        settle(s, &s->orders.bell[i], (uint32_t)c);
+                        if (!settle(s, &s->orders.bell[i], (uint32_t)c))
+                                orders_vain(&s->orders, i);
         }
 }
 
@@ -236,19 +240,25 @@ static uint64_t look_for_job(const void *user) {
 
 static void sleep_on_all(struct serve *s) {
         struct event_wait waits[EVENT_MAX_WORDS] = {{.word = &s->line->control, .seen = s->control_seen}};
+        uint32_t bells[EVENT_MAX_WORDS];
         unsigned n = 1;
         settle_all(s);
         if (has_reason_to_wake(s))
                 return;
         for (uint32_t i = 0; i < s->orders.n_bells; i++) {
                 struct layout_bell *b = s->orders.bell[i].bell;
-                if (b)
-                        waits[n++] = (struct event_wait){.word = &b->seq, .seen = bell_sleep_begin(b, s->host->index)};
+                if (!orders_hears(&s->orders, i))
+                        continue;
+                bells[n] = i;
+                waits[n++] = (struct event_wait){.word = &b->seq, .seen = bell_sleep_begin(b, s->host->index)};
         }
         WAIT_LOOK("worker", look_for_job, s);
         if (!has_reason_to_wake(s))
                 event_wait_any(waits, n, EVENT_FOREVER);
         each_bell(s, bell_sleep_end);
+        for (unsigned i = 1; i < n; i++) /* if it is for a job, that makes up for it */
+                if (atomic_load_explicit(waits[i].word, memory_order_relaxed) != waits[i].seen)
+                        orders_vain(&s->orders, bells[i]);
 }
 
 /* New orders since the last look? Called before every claim. */
@@ -257,6 +267,7 @@ static int serve_orders(struct serve *s) {
         if (control == s->control_seen)
                 return 0;
         s->control_seen = control;
+        s->orders.muted = atomic_load_explicit(&s->line->muted, memory_order_relaxed);
         int r = orders_read(&s->orders);
         return r < 0 ? r : job_reserve_args(&s->job, s->orders.max_slot_bytes);
 }

@@ -1,5 +1,6 @@
 /* torture-hostile POOL SEED UID MODE: becomes UID (0: stays who it is), opens a channel and an arena, and until SIGTERM
  *   MODE quiet    does the same to memory of its own: what a busy neighbour costs whoever shares the machine with it;
+ *   MODE noise    wakes the workers for nothing until it is dropped;
  *   MODE hostile  writes into channel, bell and arena whatever it likes: random words, small steps, flipped bits, words
  * that look like slots, positions of rings, jobs that are fine; rings doorbells and wakes futexes in storms; truncates,
  * punches holes, adds seals, maps executable; sends rubbish on the session socket; leaves all of it behind and opens it
@@ -253,6 +254,17 @@ static void run_quietly(struct hostile *h) {
         }
 }
 
+/* No nonsense anywhere, but the workers are woken for nothing, until it is thrown out for that. */
+static void make_noise(struct hostile *h) {
+        struct layout_bell *b = (struct layout_bell *)h->bell.at;
+        while (!part_is_over() && !is_dropped(h))
+                for (unsigned i = 0; i < STORM; i++) {
+                        atomic_fetch_add(&b->seq, 1);
+                        event_wake(&b->seq, INT32_MAX);
+                }
+        part_say("count dropped-for-noise %d", is_dropped(h));
+}
+
 static void run(struct hostile *h) {
         static void (*const does[])(struct hostile * h) = {scribble, scribble, scribble_slots, scribble_slots,
                                                            submit,   submit,   misuse,         storm};
@@ -291,6 +303,8 @@ int main(int argc, char *argv[]) {
         part_say("ready");
         if (strcmp(argv[4], "hostile") == 0)
                 run(&h);
+        else if (strcmp(argv[4], "noise") == 0)
+                make_noise(&h);
         else
                 run_quietly(&h);
         part_end();

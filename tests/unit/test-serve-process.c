@@ -210,6 +210,54 @@ static void nonsense_in_a_ring_is_told(void **state) {
         finish(&t, pid, 0);
 }
 
+/* A bell that rings for nothing is told of, and left alone while the broker says so. */
+static void a_bell_that_rings_for_nothing_is_told_and_muted(void **state) {
+        struct trial t;
+        struct worker_report report = {0};
+        struct bell_memo memo = {0};
+        size_t bytes;
+        pid_t pid = start(&t, "sleep");
+        for (uint64_t deadline_ns = soon(); report.type == 0;) {
+                assert_true(event_now_ns() < deadline_ns);
+                bell_broadcast(t.bell);
+                struct pollfd p = {.fd = t.control_fd, .events = POLLIN};
+                if (poll(&p, 1, 0) == 1)
+                        assert_int_equal(packet_receive(t.control_fd, &report, sizeof report, &bytes, NULL, NULL), 0);
+        }
+        assert_int_equal(report.type, REPORT_VAIN);
+        assert_int_equal(report.channel, 0); /* the bell's number */
+
+        atomic_store(&t.line->muted, 1);
+        event_broadcast(&t.line->control);
+        await(!bell_has_sleepers(t.bell));
+        submit(&t, 0, "sleep", "ms", 0, 1);
+        for (unsigned i = 0; i < 200; i++) { /* it may look as often as it likes */
+                bell_ring(t.bell, 0, t.doorbell_fd, &memo);
+                event_broadcast(&t.line->control);
+                poll(NULL, 0, 1);
+        }
+        assert_int_equal(slot_state(channel_word(&t.channel, 0)), SLOT_QUEUED);
+        atomic_store(&t.line->muted, 0);
+        event_broadcast(&t.line->control);
+        assert_int_equal(verdict(&t, 0), SLOT_DONE);
+        finish(&t, pid, 0);
+}
+
+/* What comes late is not noise: jobs make up for wake-ups. */
+static void a_bell_with_jobs_is_not_told_of(void **state) {
+        struct trial t;
+        pid_t pid = start(&t, "sleep");
+        for (unsigned i = 0; i < 3000; i++) {
+                submit(&t, i % TRIAL_SLOTS, "sleep", "ms", 0, 1);
+                bell_broadcast(t.bell);
+                assert_int_equal(verdict(&t, i % TRIAL_SLOTS), SLOT_DONE);
+                assert_int_equal(channel_free(&t.channel, i % TRIAL_SLOTS), 0);
+        }
+        struct pollfd p = {.fd = t.control_fd, .events = POLLIN};
+        assert_int_equal(poll(&p, 1, 0), 0);
+        finish(&t, pid, 0);
+}
+
 static void a_job_that_is_rewritten_while_it_runs_is_told(void **state) {
         struct trial t;
         pid_t pid = start(&t, "sleep");
@@ -307,6 +355,8 @@ int main(void) {
                 cmocka_unit_test(the_baton_is_passed_before_the_job_runs),
                 cmocka_unit_test(a_judged_worker_claims_nothing_more),
                 cmocka_unit_test(nonsense_in_a_ring_is_told),
+                cmocka_unit_test(a_bell_that_rings_for_nothing_is_told_and_muted),
+                cmocka_unit_test(a_bell_with_jobs_is_not_told_of),
                 cmocka_unit_test(a_job_that_is_rewritten_while_it_runs_is_told),
                 cmocka_unit_test(nonsense_in_a_job_fails_that_job),
                 cmocka_unit_test(retire_waits_for_the_job_in_hand),
