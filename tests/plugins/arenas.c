@@ -100,6 +100,27 @@ static int open_event(struct thing *t, const char *name) { return drover_event_o
 static int take_event(struct thing *t) { return drover_event_wait(t->event, DROVER_FOREVER); }
 static int set_event(struct thing *t) { return drover_event_set(t->event); }
 
+static int open_condition(struct thing *t, const char *name) {
+        char mutex[64];
+        snprintf(mutex, sizeof mutex, "%s.mutex", name);
+        int r = drover_mutex_open(t->arena, mutex, 0, &t->mutex);
+        return r < 0 ? r : drover_condition_open(t->arena, name, t->mutex, &t->condition);
+}
+static int take_condition(struct thing *t) {
+        int r = drover_mutex_lock(t->mutex, DROVER_FOREVER);
+        if (r == 0)
+                r = drover_condition_wait(t->condition, DROVER_FOREVER);
+        drover_mutex_unlock(t->mutex);
+        return r;
+}
+
+static int open_value(struct thing *t, const char *name) { return drover_array_open(t->arena, name, 8, 1, &t->array); }
+
+static int open_simple(struct thing *t, const char *name) {
+        return drover_queue_open(t->arena, name, QUEUE_CAPACITY, ITEM_BYTES, DROVER_QUEUE_SIMPLE, &t->queue);
+}
+static int put_item(struct thing *t) { return drover_queue_put(t->queue, "item", 4, DROVER_FOREVER); }
+
 static const struct kind kinds[] = {
         {"mutex", open_mutex, take_mutex, mend_mutex, give_mutex},
         {"recursive", open_recursive, take_mutex, mend_mutex, give_mutex},
@@ -111,6 +132,11 @@ static const struct kind kinds[] = {
         {"queue", open_queue, take_item, NULL, give_item},
         {"barrier", open_barrier, take_barrier, NULL, NULL},
         {"semaphore", open_semaphore, take_semaphore, NULL, give_semaphore},
+        {"post-semaphore", open_semaphore, give_semaphore, NULL, NULL},
+        {"condition", open_condition, take_condition, NULL, NULL},
+        {"value", open_value, take_array, mend_array, give_array},
+        {"simple", open_simple, take_item, NULL, NULL},
+        {"put-simple", open_simple, put_item, NULL, NULL},
         {"event", open_event, take_event, NULL, NULL},
         {"set-event", open_event, set_event, NULL, NULL},
 };
