@@ -83,7 +83,8 @@ static const struct jobs_config configs[] = {
         {"jobs-small", "two bells, a kill", JOBS(2, 2, 2, 1, 1, 1), .is_coarse = true},
         {"jobs-small", "two bells, two items each", JOBS(2, 2, 2, 1, 2, 0), .is_coarse = true},
         /* Not in the suite, for they take from ten minutes to an hour, and up to 7 GiB: all of the first three at once.
-         * 237,662,725 states without spinning, 347,062,159 with; each whole but for what explore.c says of compact runs. */
+         * 237,662,725 states without spinning, 347,062,159 with; each whole but for what explore.c says of compact
+         * runs. */
         {"jobs-whole", "waiting clients, two items each, two workers, a kill", JOBS(2, 2, 1, 1, 2, 1),
          .has_waiters = true, .is_coarse = true, .is_compact = true},
         {"jobs-whole-spin", "the same, and workers that spin first", JOBS(2, 2, 1, 1, 2, 1), .has_waiters = true,
