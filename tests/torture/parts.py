@@ -17,6 +17,8 @@ from harness import BUILD  # noqa: E402
 
 NS = 1000000000
 EVERYBODY = ("machine", "droverd", "drover-spawn")
+DEATHS_OF_A_KILLER = 3  # each may cost the limit
+QUEUE_LIMITS = 5  # a wait without a death is one in a queue; what would make it last, a lost wake-up, is looked for elsewhere
 STALL_NS = 8000000  # of a waker between publishing and waking: less than what a watched wait waits for it
 
 
@@ -140,8 +142,8 @@ class Record:
         """Judges all slow waits; those that lasted too long are failures. Excused: too long, but for what was taken away."""
         n_past_death, excused, longest, longest_text = 0, collections.Counter(), 0, ""
         for s in self.slow:
-            limit = limit_ns * 3 if s.what == "poison" else limit_ns  # three deaths of its own
             died = max((d for group in s.concerns for d in self.deaths.get(group, ()) if s.since <= d <= s.until), default=None)
+            limit = limit_ns * (DEATHS_OF_A_KILLER if s.what == "poison" else 1 if died else QUEUE_LIMITS)
             begin = max(s.since, died or 0)
             left, why_ns = self.left_of(begin, s.until, s.concerns)
             n_past_death += died is not None
