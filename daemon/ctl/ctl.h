@@ -29,7 +29,7 @@ enum { CTL_MAX_PLUGINS = 16, CTL_MAX_SETTINGS = 16, CTL_MAX_OUTPUTS = 16 };
 struct ctl_setting {
         const char *name; /* of the option, and of the job's */
         const char *section, *key, *value;
-        char type; /* of the job's option on the bus: u, or t = a time in µs; 0 = none */
+        char type; /* of the job's option: u number, t time, n time from now, s text, a job numbers; 0 = none */
 };
 
 struct ctl_verb;

@@ -5,10 +5,13 @@
 #include <errno.h>
 #include <string.h>
 #include <systemd/sd-bus.h>
+#include <time.h>
 
 #include "daemon/config-value.h"
 #include "daemon/ctl/submit.h"
 #include "ipc/args.h"
+
+enum { MAX_AFTER = 256 };
 
 /* ---- arguments ---- */
 
@@ -102,16 +105,42 @@ static int append_payload(sd_bus_message *m, const void *payload, size_t bytes) 
 
 /* ---- options ---- */
 
-/* CTL_OK, or what is wrong is said. */
-static int parse_option(const struct ctl_setting *s, uint64_t *ret) {
-        int r = s->type == 't' ? value_parse_time(s->value, ret) : value_parse_number(s->value, ret);
+/* "7,8": job numbers. How many, at most `room`; -EINVAL. */
+static int parse_jobs(const char *list, uint64_t *ret, unsigned room) {
+        unsigned n = 0;
+        char *end;
 
-        if (r < 0 || (s->type == 'u' && *ret > UINT32_MAX) || *ret == VALUE_INFINITY) {
-                ctl_error("--%s=%s: not a %s", s->name, s->value,
-                          s->type == 't' ? "time like 20 (seconds), 100ms or 5min" : "number");
-                return CTL_USAGE;
-        }
-        if (s->type == 't')
+        do {
+                errno = 0;
+                if (n == room || *list < '0' || *list > '9')
+                        return -EINVAL;
+                ret[n++] = strtoull(list, &end, 10);
+                if (errno || (*end && *end != ','))
+                        return -EINVAL;
+                list = end + 1;
+        } while (*end);
+        return (int)n;
+}
+
+static int say_wrong(const struct ctl_setting *s, const char *what) {
+        ctl_error("--%s=%s: not %s", s->name, s->value, what);
+        return CTL_USAGE;
+}
+
+/* The value of a number or a time in µs. CTL_OK, or what is wrong is said. */
+static int parse_option(const struct ctl_setting *s, uint64_t *ret) {
+        uint64_t jobs[MAX_AFTER];
+        bool is_time = s->type == 't' || s->type == 'n';
+        int r;
+
+        if (s->type == 'a')
+                return parse_jobs(s->value, jobs, MAX_AFTER) < 0 ? say_wrong(s, "numbers of jobs like 7,8") : CTL_OK;
+        if (s->type == 's')
+                return CTL_OK;
+        r = is_time ? value_parse_time(s->value, ret) : value_parse_number(s->value, ret);
+        if (r < 0 || (s->type == 'u' && *ret > UINT32_MAX) || (is_time && *ret == VALUE_INFINITY))
+                return say_wrong(s, is_time ? "a time like 20 (seconds), 100ms or 5min" : "a number");
+        if (is_time)
                 *ret /= 1000;
         return CTL_OK;
 }
@@ -125,18 +154,55 @@ int submit_check_options(const struct ctl *c) {
         return code;
 }
 
+static uint64_t realtime_us(void) {
+        struct timespec t;
+
+        clock_gettime(CLOCK_REALTIME, &t);
+        return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static int append_jobs(sd_bus_message *m, const struct ctl_setting *s) {
+        uint64_t jobs[MAX_AFTER];
+        int r, n = parse_jobs(s->value, jobs, MAX_AFTER);
+
+        if (n < 0)
+                return n;
+        r = sd_bus_message_open_container(m, SD_BUS_TYPE_DICT_ENTRY, "sv");
+        if (r >= 0)
+                r = sd_bus_message_append_basic(m, 's', s->name);
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, SD_BUS_TYPE_VARIANT, "at");
+        if (r >= 0)
+                r = sd_bus_message_append_array(m, 't', jobs, (size_t)n * sizeof *jobs);
+        for (int level = 0; r >= 0 && level < 2; level++)
+                r = sd_bus_message_close_container(m);
+        return r;
+}
+
+static int append_option(sd_bus_message *m, const struct ctl_setting *s) {
+        uint64_t value = 0;
+
+        if (parse_option(s, &value) != CTL_OK)
+                return -EINVAL;
+        switch (s->type) {
+        case 'a':
+                return append_jobs(m, s);
+        case 's':
+                return sd_bus_message_append(m, "{sv}", s->name, "s", s->value);
+        case 'n':
+                return sd_bus_message_append(m, "{sv}", "not-before", "t", realtime_us() + value);
+        case 'u':
+                return sd_bus_message_append(m, "{sv}", s->name, "u", (uint32_t)value);
+        default:
+                return sd_bus_message_append(m, "{sv}", s->name, "t", value);
+        }
+}
+
 static int append_options(sd_bus_message *m, const struct ctl *c) {
-        uint64_t value;
         int r = sd_bus_message_open_container(m, SD_BUS_TYPE_ARRAY, "{sv}");
 
-        for (unsigned i = 0; r >= 0 && i < c->n_settings; i++) {
-                const struct ctl_setting *s = &c->settings[i];
-
-                if (parse_option(s, &value) != CTL_OK)
-                        return -EINVAL;
-                r = s->type == 'u' ? sd_bus_message_append(m, "{sv}", s->name, "u", (uint32_t)value)
-                                   : sd_bus_message_append(m, "{sv}", s->name, "t", value);
-        }
+        for (unsigned i = 0; r >= 0 && i < c->n_settings; i++)
+                r = append_option(m, &c->settings[i]);
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 

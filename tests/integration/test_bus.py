@@ -508,5 +508,18 @@ print(*sorted(called))
         d.call(*MANAGER, "RemovePool", "st", "made", 0)
 
 
+class Policy(Test):
+    def test_group_drover_may_call_what_is_not_for_root(self):
+        """The bus policy against the daemon's own table: neither lets through what the other stops."""
+        with open(f"{harness.SOURCE}/daemon/bus/authorize.c", encoding="utf-8") as f:
+            rows = re.findall(r'\{"(org\.drover1\.\w+)", "(\w+)", (AUTHORIZE_\w+)\}', f.read())
+        policy = ElementTree.parse(f"{harness.SOURCE}/units/org.drover1.conf").getroot().find("policy[@group='drover']")
+        allowed = {(a.get("send_interface"), a.get("send_member")) for a in policy.findall("allow")}
+        self.assertGreater(len(rows), 25)
+        for interface, member, access in rows:
+            may = (interface, member) in allowed or (interface, None) in allowed
+            self.assertEqual(may, access != "AUTHORIZE_ROOT", f"{interface}.{member}")
+
+
 if __name__ == "__main__":
     harness.main()
