@@ -1,4 +1,4 @@
-/* From D-Bus variants to the MessagePack map of a job.
+/* From D-Bus variants to the MessagePack map of a job, and back (ipc/variants.c).
  *
  * The schema decides. A number may come in any D-Bus integer type if its value fits, because callers of dynamic
  * languages cannot choose theirs; a string is never parsed. Every field must be there once and nothing else may be.
@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "ipc/variants.h"
 
 struct reading {
         struct bus_scratch *scratch;
@@ -371,4 +373,17 @@ int value_enter_variant(sd_bus_message *m, const char *what, const char *content
         if (strcmp(found, contents) != 0)
                 return bus_invalid(e, "%s must be of D-Bus type \"%s\", not \"%s\"", what, contents, found);
         return sd_bus_message_enter_container(m, 'v', contents);
+}
+
+int value_append_result(sd_bus_message *reply, const struct schema_fields *fields, const void *map, size_t bytes,
+                        sd_bus_error *e) {
+        const char *bad;
+        int r;
+
+        r = variants_append(reply, fields, map, bytes, &bad);
+        if (r == -EILSEQ)
+                return sd_bus_error_setf(e, "org.drover1.Error.Failed",
+                                         "the result's string \"%s\" holds a zero byte, which the bus cannot carry",
+                                         bad);
+        return r;
 }

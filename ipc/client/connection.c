@@ -17,7 +17,7 @@
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
-#include "ipc/client/library.h"
+#include "ipc/client/bus-job.h"
 #include "ipc/event.h"
 #include "ipc/layout.h"
 
@@ -89,6 +89,7 @@ int drover_open(const char *bus, drover **ret_drover) {
                 return -ENOMEM;
         d->references = 1;
         LIST_INIT(&d->pools);
+        LIST_INIT(&d->bus_jobs);
         TAILQ_INIT(&d->called);
         d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
         if (d->epoll_fd < 0)
@@ -126,6 +127,8 @@ void connection_unref(drover *d) {
 drover *drover_close(drover *d) {
         if (!d)
                 return NULL;
+        bus_job_lose_all(d, -ECONNABORTED, "drover_close() came before its verdict");
+        bus_job_unsubscribe(d);
         while (!LIST_EMPTY(&d->pools))
                 pool_end(LIST_FIRST(&d->pools));
         future_forget_calls(d);

@@ -9,7 +9,7 @@
 #include <systemd/sd-bus.h>
 #include <time.h>
 
-#include "ipc/client/library.h"
+#include "ipc/client/bus-job.h"
 #include "ipc/event.h"
 
 /* Messages of the bus that one look takes in. */
@@ -33,6 +33,18 @@ static int engine_take(drover_pool *p, uint64_t deadline_ns) {
         return r;
 }
 
+static unsigned engine_read_bus(drover *d) {
+        uint64_t n_ended = d->n_ended;
+        int r = 1;
+        for (unsigned n = 0; n < ENGINE_MESSAGES && r > 0; n++)
+                r = sd_bus_process(d->bus, NULL);
+        if (r == -ENOTCONN || r == -ECONNRESET) { /* readable for ever: nothing comes from there any more */
+                epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, sd_bus_get_fd(d->bus), NULL);
+                bus_job_lose_all(d, -EPIPE, "the bus went away: whether the job ran is not known");
+        }
+        return (unsigned)(d->n_ended - n_ended);
+}
+
 static unsigned engine_drain(drover_pool *p) {
         unsigned n = 0;
         pool_ring(p);
@@ -42,7 +54,7 @@ static unsigned engine_drain(drover_pool *p) {
 }
 
 unsigned engine_collect(drover *d) {
-        unsigned n = 0;
+        unsigned n = d->n_bus_jobs > 0 ? engine_read_bus(d) : 0;
         for (drover_pool *p = LIST_FIRST(&d->pools), *next; p; p = next) {
                 drover_pool_ref(p); /* its last job may end here */
                 n += engine_drain(p);
@@ -60,16 +72,6 @@ static void engine_watch_bus(drover *d) {
         struct epoll_event e = {.events = wanted};
         if (wanted != d->bus_events && epoll_ctl(d->epoll_fd, EPOLL_CTL_MOD, sd_bus_get_fd(d->bus), &e) == 0)
                 d->bus_events = wanted;
-}
-
-static bool engine_read_bus(drover *d) {
-        int r = 1;
-        unsigned n = 0;
-        for (; n < ENGINE_MESSAGES && r > 0; n++)
-                r = sd_bus_process(d->bus, NULL);
-        if (r == -ENOTCONN || r == -ECONNRESET) /* readable for ever: nothing comes from there any more */
-                epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, sd_bus_get_fd(d->bus), NULL);
-        return n > 1;
 }
 
 bool engine_arm(drover *d) {
@@ -119,8 +121,8 @@ static drover_pool *engine_only_pool(const drover *d, bool *ret_has_any) {
                 only = p;
                 n++;
         }
-        *ret_has_any = n > 0;
-        return n == 1 ? only : NULL;
+        *ret_has_any = n + d->n_bus_jobs > 0;
+        return n == 1 && d->n_bus_jobs == 0 ? only : NULL;
 }
 
 int engine_step(drover *d, uint64_t deadline_ns) {

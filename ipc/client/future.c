@@ -8,12 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ipc/client/library.h"
+#include "ipc/client/bus-job.h"
 
 /* Only for a job without result. */
 struct future_failure {
         drover_error error;
-        char where[160];
+        char where[160], reason[32];
         char message[];
 };
 
@@ -119,13 +119,14 @@ static void future_keep_failure(drover_future *f, const struct future_verdict *v
         x->message[bytes] = 0;
         snprintf(x->where, sizeof x->where, "job %llu (%s of pool %s)", (unsigned long long)f->id,
                  v->job ? v->job : "?", v->pool ? v->pool : "?");
+        snprintf(x->reason, sizeof x->reason, "%s", v->reason ? v->reason : "");
         x->error = (drover_error){.code = v->code,
                                   .state = v->state,
                                   .attempt = v->attempt,
                                   .worker_pid = v->worker_pid,
                                   .signal = v->signal,
                                   .status = v->status,
-                                  .reason = v->reason ? v->reason : "",
+                                  .reason = x->reason,
                                   .message = x->message,
                                   .where = x->where};
 }
@@ -165,6 +166,8 @@ enum drover_state drover_future_state(drover_future *future) {
         engine_collect(future->drover);
         if (!future_has_ended(future) && future->pool)
                 future->state = pool_look_at(future->pool, future->slot);
+        else if (!future_has_ended(future) && bus_job_is_running(future->drover, future->id))
+                future->state = DROVER_RUNNING;
         return future->state;
 }
 
@@ -216,7 +219,8 @@ int drover_future_cancel(drover_future *future, enum drover_cancel_mode mode) {
         engine_collect(future->drover);
         if (future_has_ended(future))
                 return DROVER_CANCEL_TOO_LATE;
-        return pool_cancel_job(future->pool, future, mode);
+        return future->bus_job ? bus_job_cancel(future->drover, future->id, mode)
+                               : pool_cancel_job(future->pool, future, mode);
 }
 
 /* ---- callbacks ---- */

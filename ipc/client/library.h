@@ -48,7 +48,8 @@ struct drover_future {
         drover_pool *pool; /* NULL once it ended */
         uint32_t references, slot, type;
         enum drover_state state;
-        int code; /* once it ended: what drover_future_result returns */
+        struct bus_job *bus_job; /* NULL: in a channel, or ended */
+        int code;                /* once it ended: what drover_future_result returns */
         uint64_t id;
 
         const void *data; /* result */
@@ -71,7 +72,7 @@ struct drover_pool {
         struct session *session; /* NULL: closed */
         drover_future **by_slot; /* those without a verdict; NULL where nobody wants to know */
         bool *is_busy;           /* by slot */
-        uint32_t n_slots, n_in_flight;
+        uint32_t n_slots, n_in_flight, n_bus_jobs;
         bool is_shut;   /* by drover_pool_drain: takes nothing more */
         bool is_gone;   /* the daemon went away */
         bool must_ring; /* jobs were submitted quietly */
@@ -87,6 +88,10 @@ struct drover {
         LIST_HEAD(, drover_pool) pools;
         TAILQ_HEAD(future_list, drover_future) called; /* have a verdict and callbacks */
         bool is_processing, is_armed;
+        LIST_HEAD(, bus_job) bus_jobs; /* without a verdict */
+        unsigned n_bus_jobs;
+        bool is_subscribed; /* to the broker's signals */
+        sd_bus_slot *removed_match, *owner_match;
         uint64_t n_ended; /* verdicts so far */
         uint64_t wake_ns; /* when drover_process is due whatever the descriptor says; 0 = now: not all is armed */
         char error[DROVER_ERROR_TEXT];

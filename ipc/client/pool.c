@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ipc/client/library.h"
+#include "ipc/client/bus-job.h"
 #include "ipc/words.h"
 
 /* ---- opening ---- */
@@ -117,7 +117,7 @@ const char *drover_pool_plugin(const drover_pool *pool) {
 
 uint32_t drover_pool_slots(const drover_pool *pool) { return pool->n_slots; }
 
-uint32_t drover_pool_in_flight(const drover_pool *pool) { return pool->n_in_flight; }
+uint32_t drover_pool_in_flight(const drover_pool *pool) { return pool->n_in_flight + pool->n_bus_jobs; }
 
 /* ---- verdicts ---- */
 
@@ -213,6 +213,8 @@ void pool_lose(drover_pool *p, int code, const char *why) {
 int pool_cancel_job(drover_pool *p, drover_future *f, enum drover_cancel_mode mode) {
         if (session_cancel_queued(p->session, f->slot))
                 return DROVER_CANCEL_DONE;
+        if (mode == DROVER_CANCEL_KILL)
+                return bus_job_cancel(p->drover, f->id, mode);
         if (mode == DROVER_CANCEL_QUEUED)
                 return connection_fail(p->drover, -EBUSY, "job %llu runs already", (unsigned long long)f->id);
         int met = session_cancel(p->session, f->slot);
@@ -244,7 +246,7 @@ void pool_end(drover_pool *p) {
 
 static bool pool_is_idle(void *user) {
         const drover_pool *p = user;
-        return p->n_in_flight == 0;
+        return p->n_in_flight + p->n_bus_jobs == 0;
 }
 
 static int pool_shut_down(drover_pool *p, bool cancels, uint64_t deadline_ns) {
@@ -256,6 +258,8 @@ static int pool_shut_down(drover_pool *p, bool cancels, uint64_t deadline_ns) {
         for (uint32_t slot = 0; cancels && slot < p->n_slots; slot++)
                 if (p->is_busy[slot])
                         session_cancel_queued(p->session, slot);
+        if (cancels)
+                bus_job_cancel_queued(p);
         drover_pool_ref(p);
         r = engine_wait(p->drover, pool_is_idle, p, deadline_ns);
         drover_pool_unref(p);

@@ -1,11 +1,11 @@
 /* Handing jobs over: options and arguments are checked here, so that what is accepted is whole; then one slot of the
- * channel takes the job. */
+ * channel takes the job. What only the broker can do goes to bus-job.c instead. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "ipc/client/library.h"
+#include "ipc/client/bus-job.h"
 #include "ipc/event.h"
 
 int submit_read_options(drover *d, const struct drover_options *options, struct drover_options *ret) {
@@ -32,7 +32,7 @@ int submit_read_options(drover *d, const struct drover_options *options, struct 
         if (ret->max_attempts > LAYOUT_MAX_ATTEMPTS)
                 return connection_fail(d, -EINVAL, "max_attempts %u is more than %d", ret->max_attempts,
                                        LAYOUT_MAX_ATTEMPTS);
-        if (ret->flags != 0)
+        if (ret->flags & ~(uint32_t)DROVER_DETACHED)
                 return connection_fail(d, -EINVAL, "flags 0x%x are not known", ret->flags);
         return 0;
 }
@@ -90,12 +90,18 @@ static int submit_failed(drover_pool *p, const struct submission *s, int error) 
         }
 }
 
+static bool submit_needs_broker(const struct drover_options *o) {
+        return o->flags & DROVER_DETACHED || o->not_before_ns || o->idempotency_key || o->n_after > 0;
+}
+
 int submit_try(drover_pool *p, const struct submission *s, drover_future **ret) {
         if (p->is_gone)
                 return submit_failed(p, s, p->session ? -EPIPE : -ECONNABORTED);
         if (p->is_shut)
                 return connection_fail(p->drover, -ESHUTDOWN, "pool %s: drover_pool_drain() was called", p->name);
         const struct drover_options *o = s->options;
+        if (submit_needs_broker(o))
+                return bus_job_submit(p, s, ret);
         const struct session_job job = {
                 .type = s->type,
                 .priority = (uint32_t)(o->priority + LAYOUT_PRIORITY_DEFAULT),

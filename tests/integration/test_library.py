@@ -20,6 +20,8 @@ POOLS = {
     "typed": {"Plugin": "typed", "Workers": 1},
     "fails": {"Plugin": "fails", "Workers": 1},
     "crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 2},
+    "hang": {"Plugin": "hang", "Workers": 1, "KillGraceSec": "1s"},
+    "cancellable": {"Plugin": "cancellable", "Workers": 1},
 }
 
 
@@ -79,6 +81,9 @@ class Library(Test):
     def test_row_14_41_cancel(self):
         self.case("cancel")
 
+    def test_row_15_kill(self):
+        self.case("kill")
+
     def test_row_20_backpressure(self):
         self.case("full")
 
@@ -123,6 +128,16 @@ class Library(Test):
         n = 4 * (1 << 20) // 8
         self.assertEqual(self.example("array-sum", 4), [f"sum {n * (n - 1) // 2}, expected {n * (n - 1) // 2}"])
         self.d.call("/org/drover1", "org.drover1.Manager", "RemoveArena", "s", "squares-sum")
+
+    # ---- by way of the broker ----
+
+    def test_jobs_over_the_bus_are_as_those_of_a_channel(self):
+        self.case("bus-jobs")
+        self.case("bus-and-channel")
+        self.case("bus-cancel")
+
+    def test_progress(self):
+        self.case("progress")
 
     # ---- what it does to its process ----
 

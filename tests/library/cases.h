@@ -29,6 +29,10 @@ drover_future *sleeper(const char *name, double seconds);
 /* Until that job runs, 10 s at most. */
 void wait_running(drover_future *f);
 
+/* Arguments of typed's job `echo`, and that they came back. `text` of three bytes, NULL: one that holds a 0. */
+drover_args *all_types(const char *text);
+void check_types(drover_future *f, const char *text);
+
 void case_values(void);
 void case_wrong_arguments(void);
 void case_raw(void);
@@ -51,6 +55,12 @@ void case_killed_worker(void);
 void case_map_stops(void);
 void case_shutdown(void);
 void case_widths(void);
+
+void case_bus_jobs(void);
+void case_bus_and_channel(void);
+void case_bus_cancel(void);
+void case_kill(void);
+void case_progress(void);
 
 void case_fork(void);
 void case_descriptors(void);

@@ -53,6 +53,9 @@ int main(int argc, char *argv[]) {
                 const char *name;
                 void (*run)(void);
         } cases[] = {
+                {"bus-and-channel", case_bus_and_channel},
+                {"bus-cancel", case_bus_cancel},
+                {"bus-jobs", case_bus_jobs},
                 {"callbacks", case_callbacks},
                 {"cancel", case_cancel},
                 {"close", case_close},
@@ -65,12 +68,14 @@ int main(int argc, char *argv[]) {
                 {"first", case_first},
                 {"fork", case_fork},
                 {"full", case_full},
+                {"kill", case_kill},
                 {"killed-worker", case_killed_worker},
                 {"loop", case_loop},
                 {"map-of-failures", case_map_of_failures},
                 {"map-stops", case_map_stops},
                 {"no-such", case_no_such},
                 {"options", case_options},
+                {"progress", case_progress},
                 {"raw", case_raw},
                 {"several-pools", case_several_pools},
                 {"shutdown", case_shutdown},

@@ -15,7 +15,8 @@
  *     drover_close(d);
  *
  * A job goes straight into memory that this process shares with the pool's workers: submitting makes no system call
- * while a worker is awake, and no daemon is on the way.
+ * while a worker is awake, and no daemon is on the way. What only the broker can do (a delayed start, an idempotency
+ * key, jobs after others, jobs that outlive their client) goes over the bus by the same calls and gives the same futures.
  *
  * Threads. A drover object, with its pools, futures, arguments and iterators, belongs to one thread at a time: threads
  * that share one take turns under a lock of their own. Different drover objects have nothing in common and may be used by
@@ -64,7 +65,7 @@ int drover_open(const char *bus, drover **ret_drover);
 
 /* Ends it, and everything of it that still stands open. Jobs of its pools that have no verdict yet: queued ones are
  * cancelled, running ones are asked to stop, and their futures end as DROVER_LOST with -ECONNABORTED; drover_pool_drain
- * before this lets them finish. What is still
+ * before this lets them finish. Jobs that went over the bus go on. What is still
  * referenced stays valid and is given back as ever; calls that need the daemon return -ECONNABORTED. NULL is fine. Returns
  * NULL. Does not block. */
 drover *drover_close(drover *d);
@@ -114,11 +115,11 @@ const char *drover_pool_name(const drover_pool *pool);
 const char *drover_pool_plugin(const drover_pool *pool);
 /* How many jobs may be without a verdict at once in this channel (the pool's Slots=). */
 uint32_t drover_pool_slots(const drover_pool *pool);
-/* Jobs of this channel that have no verdict yet. */
+/* Jobs without a verdict that this drover submitted to the pool. */
 uint32_t drover_pool_in_flight(const drover_pool *pool);
 
 /* From now on nothing more is submitted through the handles that are open: -ESHUTDOWN. Others are not concerned; the pool
- * itself is drained by droverctl. Then waits until every job of the channel has its verdict. drain lets them all run;
+ * itself is drained by droverctl. Then waits until every job that was submitted has its verdict. drain lets them all run;
  * cancel first cancels those that are still queued. -EAGAIN, -ETIMEDOUT: some are still without; call it again. [waits] */
 int drover_pool_drain(drover_pool *pool, uint64_t deadline_ns);
 int drover_pool_cancel(drover_pool *pool, uint64_t deadline_ns);
@@ -153,6 +154,12 @@ int drover_args_raw(drover_args *args, const void *data, size_t bytes);
 
 enum drover_priority { DROVER_LOW = -1, DROVER_NORMAL = 0, DROVER_HIGH = 1, DROVER_URGENT = 2 };
 
+enum drover_submit_flag {
+        /* Over the bus: the job does not end with this process, others of this uid can wait for its id and ask for its
+         * result for the pool's ResultTTL=, and jobs may come after it. */
+        DROVER_DETACHED = 1u << 0,
+};
+
 /* All zero but struct_size: a plain job, as NULL for the pointer. DROVER_OPTIONS(.priority = DROVER_HIGH) makes one. */
 struct drover_options {
         uint32_t struct_size; /* sizeof(struct drover_options): what the caller knows of */
@@ -164,7 +171,13 @@ struct drover_options {
          * and the job ends as DROVER_TIMED_OUT. 0 = the pool's; the smaller one counts. */
         uint64_t soft_limit_ns, hard_limit_ns;
         uint32_t max_attempts; /* 0 = the pool's; the smaller one counts */
-        uint32_t flags; /* 0 */
+        uint32_t flags;        /* enum drover_submit_flag bits */
+        /* Each of these sends the job over the bus, as DROVER_DETACHED: some 100 µs instead of one, the submission blocks
+         * for the broker's answer (25 s at most), there is no waiting for room, and text must not hold a 0. */
+        uint64_t not_before_ns;      /* it does not start before; 0 = at once */
+        const char *idempotency_key; /* of 1 to 128 bytes: a job of this key that is there already is joined; NULL = none */
+        const uint64_t *after;       /* ids of jobs that went over the bus: starts when all are DROVER_DONE, and ends as */
+        size_t n_after;              /* DROVER_CANCELLED when one ends otherwise */
 };
 
 #define DROVER_OPTIONS(...) (&(const struct drover_options){.struct_size = sizeof(struct drover_options), __VA_ARGS__})
@@ -177,7 +190,8 @@ struct drover_options {
  *   -EINVAL      the arguments do not fit the job's signature, or an option makes no sense: drover_error_text names it
  *   -EMSGSIZE    the arguments take more than the pool's SlotSize=
  *   -ESHUTDOWN   the pool is stopped or draining, or drover_pool_drain was called
- *   -EPIPE       the daemon is gone */
+ *   -EPIPE       the daemon is gone
+ *   over the bus also -ENOENT (a job of `after` is not known), -EDQUOT, -EACCES, -EHOSTUNREACH, -ETIMEDOUT */
 int drover_submit(drover_pool *pool, const char *job, drover_args *args, const struct drover_options *options,
                   drover_future **ret_future);
 
@@ -209,7 +223,8 @@ drover_future *drover_future_ref(drover_future *future);
  * fine. Returns NULL. */
 drover_future *drover_future_unref(drover_future *future);
 
-/* What is known now; a running or queued job is looked at. Never blocks. */
+/* What is known now; a running or queued job is looked at. Never blocks, unless the job went over the bus: then the broker
+ * is asked. */
 enum drover_state drover_future_state(drover_future *future);
 /* "queued", "running", "done" …, the words of the bus. */
 const char *drover_state_name(enum drover_state state);
@@ -270,18 +285,30 @@ typedef struct drover_error {
 /* NULL: no verdict yet, or DROVER_DONE. Lives as long as the future. */
 const drover_error *drover_future_error(const drover_future *future);
 
+/* How far a job says that it is (drover_progress in its plugin); all 0 if it said nothing yet. */
+struct drover_progress {
+        uint64_t done, total; /* in a unit of its own; total 0 = unknown */
+        char note[128];
+};
+
+/* Asks the broker, and blocks for its answer. -ENOENT: the job has its verdict. `struct_bytes`: sizeof(struct drover_progress). */
+int drover_future_get_progress(drover_future *future, struct drover_progress *ret_progress, size_t struct_bytes);
+
 enum drover_cancel_mode {
         DROVER_CANCEL_QUEUED = 0, /* only if it has not started */
         DROVER_CANCEL_ASK,        /* a running job's next drover_checkpoint() fails; it may take its time, or succeed */
+        DROVER_CANCEL_KILL,       /* the worker of a running job is killed now */
 };
 
 enum drover_cancelled {
         DROVER_CANCEL_TOO_LATE = 0, /* it has its verdict already */
         DROVER_CANCEL_DONE,         /* it was queued and will never run */
         DROVER_CANCEL_ASKED,        /* it runs, and was asked */
+        DROVER_CANCEL_KILLED,       /* it ran */
 };
 
-/* enum drover_cancelled: what happened. -EBUSY: it runs, and the mode was DROVER_CANCEL_QUEUED. The verdict comes as ever. */
+/* enum drover_cancelled: what happened. -EBUSY: it runs, and the mode was DROVER_CANCEL_QUEUED. The verdict comes as ever.
+ * DROVER_CANCEL_KILL, and any mode for a job that went over the bus, blocks for the broker's answer. */
 int drover_future_cancel(drover_future *future, enum drover_cancel_mode mode);
 
 /* Has `callback` called once when there is a verdict, from drover_process() and nowhere else, in the order of completion;

@@ -1,19 +1,19 @@
-/* From a job's result, a checked MessagePack map, to D-Bus variants.
+/* From a job's arguments or result, a checked MessagePack map, to D-Bus variants.
  *
- * The supervisor checked it against the schema; here it is walked once, token by token, so that a long array costs its
+ * Somebody checked it against the schema; here it is walked once, token by token, so that a long array costs its
  * length and not its square. What still does not fit the schema is -EPROTO, never a guess. */
 #include <errno.h>
 #include <string.h>
 
-#include "daemon/bus/value.h"
 #include "ipc/token.h"
+#include "ipc/variants.h"
 
-static const char *const bus_types[] = {
+static const char *const variants_types[] = {
         [SCHEMA_U64] = "t",  [SCHEMA_I64] = "x", [SCHEMA_F64] = "d",
         [SCHEMA_BOOL] = "b", [SCHEMA_STR] = "s", [SCHEMA_BYTES] = "ay",
 };
 
-static int append_string(sd_bus_message *m, const struct token *t) {
+static int variants_append_string(sd_bus_message *m, const struct token *t) {
         char *space;
         int r;
 
@@ -26,7 +26,7 @@ static int append_string(sd_bus_message *m, const struct token *t) {
         return 0;
 }
 
-static int append_token(sd_bus_message *m, enum schema_type type, const struct token *t) {
+static int variants_append_token(sd_bus_message *m, enum schema_type type, const struct token *t) {
         int64_t i = t->type == TOKEN_UINT ? (int64_t)t->u64 : t->i64;
         double d;
         int b;
@@ -44,7 +44,7 @@ static int append_token(sd_bus_message *m, enum schema_type type, const struct t
                 b = t->boolean;
                 return t->type == TOKEN_BOOL ? sd_bus_message_append_basic(m, 'b', &b) : -EPROTO;
         case SCHEMA_STR:
-                return t->type == TOKEN_STR ? append_string(m, t) : -EPROTO;
+                return t->type == TOKEN_STR ? variants_append_string(m, t) : -EPROTO;
         case SCHEMA_BYTES:
                 return t->type == TOKEN_BIN ? sd_bus_message_append_array(m, 'y', t->data, t->n) : -EPROTO;
         case SCHEMA_FD:
@@ -53,43 +53,43 @@ static int append_token(sd_bus_message *m, enum schema_type type, const struct t
         return -EPROTO;
 }
 
-static int append_array(sd_bus_message *m, const struct schema_field *f, uint32_t n, const uint8_t **p,
-                        const uint8_t *end) {
+static int variants_append_array(sd_bus_message *m, const struct schema_field *f, uint32_t n, const uint8_t **p,
+                                 const uint8_t *end) {
         struct token t;
         int r;
 
-        r = sd_bus_message_open_container(m, 'a', bus_types[f->type]);
+        r = sd_bus_message_open_container(m, 'a', variants_types[f->type]);
         for (uint32_t i = 0; i < n && r >= 0; i++) {
                 r = token_next(p, end, &t);
                 if (r >= 0)
-                        r = append_token(m, f->type, &t);
+                        r = variants_append_token(m, f->type, &t);
         }
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
 /* `t` is the value's first token. */
-static int append_field(sd_bus_message *m, const struct schema_field *f, const struct token *t, const uint8_t **p,
-                        const uint8_t *end) {
+static int variants_append_field(sd_bus_message *m, const struct schema_field *f, const struct token *t,
+                                 const uint8_t **p, const uint8_t *end) {
         char contents[4] = "a";
         int r;
 
         if (f->type == SCHEMA_FD || (f->is_array && t->type != TOKEN_ARRAY))
                 return -EPROTO;
-        strcpy(contents + f->is_array, bus_types[f->type]);
+        strcpy(contents + f->is_array, variants_types[f->type]);
         r = sd_bus_message_open_container(m, 'e', "sv");
         if (r >= 0)
                 r = sd_bus_message_append_basic(m, 's', f->name);
         if (r >= 0)
                 r = sd_bus_message_open_container(m, 'v', contents);
         if (r >= 0)
-                r = f->is_array ? append_array(m, f, t->n, p, end) : append_token(m, f->type, t);
+                r = f->is_array ? variants_append_array(m, f, t->n, p, end) : variants_append_token(m, f->type, t);
         if (r >= 0)
                 r = sd_bus_message_close_container(m);
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
-static int append_map(sd_bus_message *m, const struct schema_fields *fields, const uint8_t *p, const uint8_t *end,
-                      const char **ret_bad) {
+static int variants_append_map(sd_bus_message *m, const struct schema_fields *fields, const uint8_t *p,
+                               const uint8_t *end, const char **ret_bad) {
         const struct schema_field *f = NULL;
         struct token map, t;
         int r;
@@ -108,38 +108,37 @@ static int append_map(sd_bus_message *m, const struct schema_fields *fields, con
                 if (!f || token_next(&p, end, &t) < 0)
                         return -EPROTO;
                 *ret_bad = f->name;
-                r = append_field(m, f, &t, &p, end);
+                r = variants_append_field(m, f, &t, &p, end);
                 if (r < 0)
                         return r;
         }
         return 0;
 }
 
-int value_append_result(sd_bus_message *reply, const struct schema_fields *fields, const void *map, size_t bytes,
-                        sd_bus_error *e) {
-        const char *bad = "?";
+static int variants_append_raw(sd_bus_message *m, const void *data, size_t bytes) {
         int r;
 
-        r = sd_bus_message_open_container(reply, 'a', "{sv}");
-        if (r < 0)
-                return r;
-        if (!fields || fields->is_raw) {
-                r = sd_bus_message_open_container(reply, 'e', "sv");
-                if (r >= 0)
-                        r = sd_bus_message_append(reply, "s", "payload");
-                if (r >= 0)
-                        r = sd_bus_message_open_container(reply, 'v', "ay");
-                if (r >= 0)
-                        r = sd_bus_message_append_array(reply, 'y', map, bytes);
-                if (r >= 0)
-                        r = sd_bus_message_close_container(reply);
-                if (r >= 0)
-                        r = sd_bus_message_close_container(reply);
-        } else if (bytes > 0)
-                r = append_map(reply, fields, map, (const uint8_t *)map + bytes, &bad);
-        if (r == -EILSEQ)
-                return sd_bus_error_setf(e, "org.drover1.Error.Failed",
-                                         "the result's string \"%s\" holds a zero byte, which the bus cannot carry",
-                                         bad);
-        return r < 0 ? r : sd_bus_message_close_container(reply);
+        r = sd_bus_message_open_container(m, 'e', "sv");
+        if (r >= 0)
+                r = sd_bus_message_append(m, "s", "payload");
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'v', "ay");
+        if (r >= 0)
+                r = sd_bus_message_append_array(m, 'y', data, bytes);
+        if (r >= 0)
+                r = sd_bus_message_close_container(m);
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+int variants_append(sd_bus_message *m, const struct schema_fields *fields, const void *map, size_t bytes,
+                    const char **ret_bad) {
+        int r;
+
+        *ret_bad = "?";
+        r = sd_bus_message_open_container(m, 'a', "{sv}");
+        if (r >= 0 && (!fields || fields->is_raw))
+                r = variants_append_raw(m, map, bytes);
+        else if (r >= 0 && bytes > 0)
+                r = variants_append_map(m, fields, map, (const uint8_t *)map + bytes, ret_bad);
+        return r < 0 ? r : sd_bus_message_close_container(m);
 }

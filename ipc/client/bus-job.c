@@ -1,0 +1,358 @@
+/* Jobs that go over the bus, because only the broker can do what they ask for: keys, jobs after others, jobs that
+ * outlive their client.
+ *
+ * Submit is a call that waits. How a job ends is told by JobRemoved; then GetResult is asked for it, and once right
+ * after Submit, because a key may have joined a job that is over. The broker answers in order, so one of the two always
+ * meets the verdict. No job keeps a call open meanwhile: a bus allows only so many. A broker that leaves the bus takes
+ * these jobs with it. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "ipc/client/bus-job.h"
+#include "ipc/event.h"
+#include "ipc/variants.h"
+
+#define BUS_JOB_NAME "org.drover1"
+#define BUS_JOB_ROOT "/org/drover1"
+#define BUS_JOB_MANAGER "org.drover1.Manager"
+#define BUS_JOB_INTERFACE "org.drover1.Job"
+#define BUS_JOB_TIMEOUT_US (25u * 1000000u)
+
+/* ---- verdicts ---- */
+
+static void bus_job_free(struct bus_job *j) {
+        drover *d = j->pool->drover;
+        LIST_REMOVE(j, of_drover);
+        d->n_bus_jobs--;
+        d->n_ended++;
+        j->pool->n_bus_jobs--;
+        sd_bus_slot_unref(j->call);
+        drover_pool_unref(j->pool);
+        free(j);
+}
+
+static void bus_job_end(struct bus_job *j, struct future_verdict *v) {
+        drover_future *f = j->future;
+        v->pool = j->pool->name;
+        v->job = j->name;
+        if (f) {
+                f->bus_job = NULL;
+                future_end(f, v);
+        }
+        bus_job_free(j);
+}
+
+static void bus_job_lose(struct bus_job *j, int code, const char *why) {
+        bus_job_end(j, &(struct future_verdict){.state = DROVER_LOST, .code = code, .data = why, .bytes = strlen(why)});
+}
+
+static int bus_job_ask(struct bus_job *j);
+
+static int bus_job_on_result(sd_bus_message *m, void *user, sd_bus_error *unused) {
+        struct bus_job *j = user;
+        const sd_bus_error *e = sd_bus_message_get_error(m);
+        j->call = sd_bus_slot_unref(j->call);
+        if (e && sd_bus_error_has_name(e, "org.drover1.Error.NotFinished"))
+                return j->is_removed ? bus_job_ask(j) : 0;
+        if (e) {
+                bus_job_lose(j, -EPIPE, e->message ? e->message : e->name);
+                return 0;
+        }
+        drover_args result;
+        struct future_verdict v = {.submitted_ns = j->submitted_ns};
+        builder_init(&result);
+        if (bus_result_read(m, j->is_raw, &result, &v) < 0)
+                bus_job_lose(j, -EPROTO, "the answer to GetResult makes no sense");
+        else
+                bus_job_end(j, &v);
+        builder_deinit(&result);
+        return 0;
+}
+
+static int bus_job_ask(struct bus_job *j) {
+        j->is_removed = false;
+        int r = sd_bus_call_method_async(j->pool->drover->bus, &j->call, BUS_JOB_NAME, j->path, BUS_JOB_INTERFACE,
+                                         "GetResult", bus_job_on_result, j, NULL);
+        if (r < 0)
+                bus_job_lose(j, -EPIPE, "droverd cannot be asked for it");
+        return 0;
+}
+
+/* ---- what the broker tells ---- */
+
+static int bus_job_on_removed(sd_bus_message *m, void *user, sd_bus_error *unused) {
+        drover *d = user;
+        struct bus_job *j;
+        uint64_t id;
+        if (sd_bus_message_read(m, "t", &id) < 0)
+                return 0;
+        LIST_FOREACH(j, &d->bus_jobs, of_drover)
+        if (j->id == id) /* several, if they came by one key */
+                j->is_removed = true;
+        for (bool is_found = true; is_found;) {
+                is_found = false;
+                LIST_FOREACH(j, &d->bus_jobs, of_drover)
+                if (j->id == id && j->is_removed && !j->call) {
+                        is_found = true;
+                        bus_job_ask(j); /* may change the list */
+                        break;
+                }
+        }
+        return 0;
+}
+
+void bus_job_lose_all(drover *d, int code, const char *why) {
+        while (!LIST_EMPTY(&d->bus_jobs))
+                bus_job_lose(LIST_FIRST(&d->bus_jobs), code, why);
+}
+
+static int bus_job_on_owner(sd_bus_message *m, void *user, sd_bus_error *unused) {
+        drover *d = user;
+        const char *name, *old;
+        if (sd_bus_message_read(m, "ss", &name, &old) >= 0 && *old) {
+                d->is_subscribed = false;
+                bus_job_lose_all(d, -EPIPE, "droverd went away: whether the job ran is not known");
+        }
+        return 0;
+}
+
+static int bus_job_subscribe(drover *d) {
+        if (d->is_subscribed)
+                return 0;
+        sd_bus_error e = SD_BUS_ERROR_NULL;
+        int r = 0;
+        if (!d->removed_match)
+                r = sd_bus_match_signal(d->bus, &d->removed_match, BUS_JOB_NAME, BUS_JOB_ROOT, BUS_JOB_MANAGER,
+                                        "JobRemoved", bus_job_on_removed, d);
+        if (r >= 0 && !d->owner_match)
+                r = sd_bus_add_match(d->bus, &d->owner_match,
+                                     "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',"
+                                     "member='NameOwnerChanged',arg0='" BUS_JOB_NAME "'",
+                                     bus_job_on_owner, d);
+        if (r >= 0)
+                r = sd_bus_call_method(d->bus, BUS_JOB_NAME, BUS_JOB_ROOT, BUS_JOB_MANAGER, "Subscribe", &e, NULL,
+                                       NULL);
+        if (r < 0)
+                r = errors_report(d, r, "signals of", "droverd", &e);
+        d->is_subscribed = r >= 0;
+        sd_bus_error_free(&e);
+        return r < 0 ? r : 0;
+}
+
+void bus_job_unsubscribe(drover *d) {
+        d->removed_match = sd_bus_slot_unref(d->removed_match);
+        d->owner_match = sd_bus_slot_unref(d->owner_match);
+        d->is_subscribed = false;
+}
+
+/* ---- submitting ---- */
+
+static uint64_t bus_job_us(uint64_t ns) { return ns / 1000 + (ns % 1000 != 0); }
+
+static uint64_t bus_job_realtime_us(void) {
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
+}
+
+/* A deadline as what is left of it; 1 if nothing is. */
+static uint64_t bus_job_left_us(uint64_t deadline_ns, uint64_t now_ns) {
+        return deadline_ns > now_ns ? bus_job_us(deadline_ns - now_ns) : 1;
+}
+
+static int bus_job_append_number(sd_bus_message *m, const char *name, char type, uint64_t value) {
+        if (value == 0)
+                return 0;
+        return type == 'u' ? sd_bus_message_append(m, "{sv}", name, "u", (uint32_t)value)
+                           : sd_bus_message_append(m, "{sv}", name, "t", value);
+}
+
+static int bus_job_append_after(sd_bus_message *m, const struct drover_options *o) {
+        if (o->n_after == 0)
+                return 0;
+        int r = sd_bus_message_open_container(m, 'e', "sv");
+        if (r >= 0)
+                r = sd_bus_message_append(m, "s", "after");
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'v', "at");
+        if (r >= 0)
+                r = sd_bus_message_append_array(m, 't', o->after, o->n_after * sizeof *o->after);
+        if (r >= 0)
+                r = sd_bus_message_close_container(m);
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+static int bus_job_append_options(sd_bus_message *m, const struct drover_options *o) {
+        uint64_t now_ns = event_now_ns();
+        uint64_t not_before_us = 0, queue_us = 0;
+        if (o->not_before_ns > now_ns)
+                not_before_us = bus_job_realtime_us() + bus_job_left_us(o->not_before_ns, now_ns);
+        if (o->queue_deadline_ns && o->queue_deadline_ns != DROVER_FOREVER)
+                queue_us = bus_job_left_us(o->queue_deadline_ns, now_ns);
+        int r = sd_bus_message_open_container(m, 'a', "{sv}");
+        if (r >= 0 && o->priority != DROVER_NORMAL)
+                r = sd_bus_message_append(m, "{sv}", "priority", "u",
+                                          (uint32_t)(o->priority + LAYOUT_PRIORITY_DEFAULT));
+        if (r >= 0)
+                r = bus_job_append_number(m, "max-attempts", 'u', o->max_attempts);
+        if (r >= 0)
+                r = bus_job_append_number(m, "queue-timeout", 't', queue_us);
+        if (r >= 0)
+                r = bus_job_append_number(m, "soft-timeout", 't', bus_job_us(o->soft_limit_ns));
+        if (r >= 0)
+                r = bus_job_append_number(m, "hard-timeout", 't', bus_job_us(o->hard_limit_ns));
+        if (r >= 0)
+                r = bus_job_append_number(m, "not-before", 't', not_before_us);
+        if (r >= 0 && o->idempotency_key)
+                r = sd_bus_message_append(m, "{sv}", "idempotency-key", "s", o->idempotency_key);
+        if (r >= 0)
+                r = bus_job_append_after(m, o);
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+static int bus_job_call(drover_pool *p, const struct submission *s, sd_bus_message **ret_reply) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
+        __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
+        drover *d = p->drover;
+        const char *bad = "?";
+        int r = sd_bus_message_new_method_call(d->bus, &m, BUS_JOB_NAME, BUS_JOB_ROOT, BUS_JOB_MANAGER, "Submit");
+        if (r >= 0)
+                r = sd_bus_message_append(m, "ss", p->name, s->job);
+        if (r >= 0)
+                r = variants_append(m, &session_schema(p->session)->jobs[s->type].args, s->payload, s->bytes, &bad);
+        if (r == -EILSEQ)
+                return connection_fail(d, -EINVAL,
+                                       "job %s: argument \"%s\" holds a zero byte, which the bus cannot carry", s->job,
+                                       bad);
+        if (r >= 0)
+                r = bus_job_append_options(m, s->options);
+        if (r >= 0)
+                r = sd_bus_call(d->bus, m, BUS_JOB_TIMEOUT_US, &e, ret_reply);
+        return r < 0 ? errors_report(d, r, "job", s->job, &e) : 0;
+}
+
+int bus_job_submit(drover_pool *p, const struct submission *s, drover_future **ret) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        drover *d = p->drover;
+        const char *path;
+        uint64_t id;
+        int r = bus_job_subscribe(d);
+        struct bus_job *j = r >= 0 ? calloc(1, sizeof *j) : NULL;
+        drover_future *f = NULL;
+        if (j)
+                r = ret ? future_new(&f, d, NULL, 2) : 0; /* the caller's and ours */
+        if (j && r >= 0)
+                r = bus_job_call(p, s, &reply);
+        if (j && r >= 0)
+                r = sd_bus_message_read(reply, "to", &id, &path);
+        if (!j || r < 0) {
+                future_drop(f);
+                free(j);
+                return r < 0 ? r : -ENOMEM;
+        }
+        *j = (struct bus_job){.id = id,
+                              .future = f,
+                              .pool = drover_pool_ref(p),
+                              .is_raw = session_schema(p->session)->jobs[s->type].result.is_raw,
+                              .name = session_schema(p->session)->jobs[s->type].name,
+                              .submitted_ns = event_now_ns()};
+        snprintf(j->path, sizeof j->path, "%s", path);
+        LIST_INSERT_HEAD(&d->bus_jobs, j, of_drover);
+        d->n_bus_jobs++;
+        d->wake_ns = 0;
+        p->n_bus_jobs++;
+        if (f) {
+                f->id = id;
+                f->type = s->type;
+                f->bus_job = j;
+                *ret = f;
+                bus_job_ask(j);
+        }
+        return 0;
+}
+
+/* ---- looking at jobs, and ending them: of either kind ---- */
+
+static void bus_job_path(uint64_t id, char path[static BUS_JOB_PATH]) {
+        snprintf(path, BUS_JOB_PATH, "/org/drover1/job/%" PRIu64, id);
+}
+
+int bus_job_cancel(drover *d, uint64_t id, enum drover_cancel_mode mode) {
+        static const struct {
+                const char *word;
+                int code;
+        } outcomes[] = {
+                {"cancelled", DROVER_CANCEL_DONE},
+                {"asked", DROVER_CANCEL_ASKED},
+                {"killed", DROVER_CANCEL_KILLED},
+                {"finished", DROVER_CANCEL_TOO_LATE},
+                {"running", -EBUSY},
+        };
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
+        char path[BUS_JOB_PATH], name[32];
+        const char *word = mode == DROVER_CANCEL_KILL ? "kill" : mode == DROVER_CANCEL_ASK ? "ask" : "queued";
+        bus_job_path(id, path);
+        snprintf(name, sizeof name, "%" PRIu64, id);
+        int r = sd_bus_call_method(d->bus, BUS_JOB_NAME, path, BUS_JOB_INTERFACE, "Cancel", &e, &reply, "s", word);
+        if (r >= 0)
+                r = sd_bus_message_read(reply, "s", &word);
+        if (r < 0)
+                return errors_report(d, r, "job", name, &e);
+        for (size_t i = 0; i < sizeof outcomes / sizeof *outcomes; i++)
+                if (strcmp(outcomes[i].word, word) == 0)
+                        return outcomes[i].code < 0 ? connection_fail(d, outcomes[i].code, "job %s runs", name)
+                                                    : outcomes[i].code;
+        return connection_fail(d, -EPROTO, "job %s: the answer to Cancel is \"%.40s\"", name, word);
+}
+
+void bus_job_cancel_queued(drover_pool *p) {
+        struct bus_job *j;
+        LIST_FOREACH(j, &p->drover->bus_jobs, of_drover)
+        if (j->pool == p)
+                bus_job_cancel(p->drover, j->id, DROVER_CANCEL_QUEUED); /* its verdict comes as a message later */
+}
+
+/* One property, into `ret` by `signature`. */
+static int bus_job_get(drover *d, uint64_t id, const char *property, const char *signature, sd_bus_message **ret) {
+        __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
+        char path[BUS_JOB_PATH], name[32];
+        bus_job_path(id, path);
+        snprintf(name, sizeof name, "%" PRIu64, id);
+        int r = sd_bus_get_property(d->bus, BUS_JOB_NAME, path, BUS_JOB_INTERFACE, property, &e, ret, signature);
+        return r < 0 ? errors_report(d, r, "job", name, &e) : 0;
+}
+
+bool bus_job_is_running(drover *d, uint64_t id) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
+        const char *word;
+        return bus_job_get(d, id, "State", "s", &m) >= 0 && sd_bus_message_read(m, "s", &word) >= 0 &&
+               strcmp(word, "queued") != 0;
+}
+
+int drover_future_get_progress(drover_future *future, struct drover_progress *ret_progress, size_t struct_bytes) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
+        struct drover_progress progress = {0};
+        const char *note;
+        drover *d = future->drover;
+        int r = connection_check(d);
+        if (r >= 0 && (future_has_ended(future) || future->id == 0))
+                r = connection_fail(d, -ENOENT, "the job has ended");
+        if (r >= 0)
+                r = bus_job_get(d, future->id, "Progress", "(tts)", &m);
+        if (r >= 0)
+                r = sd_bus_message_read(m, "(tts)", &progress.done, &progress.total, &note);
+        if (r < 0)
+                return r;
+        snprintf(progress.note, sizeof progress.note, "%s", note);
+        if (struct_bytes > sizeof progress) {
+                memset((char *)ret_progress + sizeof progress, 0, struct_bytes - sizeof progress);
+                struct_bytes = sizeof progress;
+        }
+        memcpy(ret_progress, &progress, struct_bytes);
+        return 0;
+}

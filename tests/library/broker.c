@@ -1,0 +1,166 @@
+/* What only the broker can do: jobs that go over the bus by the same calls and futures, and what is asked of it about
+ * jobs of a channel. */
+#include <time.h>
+
+#include "tests/library/cases.h"
+
+static drover_future *submit(drover_pool *p, const char *job, drover_args *a, const struct drover_options *o) {
+        drover_future *f;
+        EXPECT(0, drover_submit(p, job, a, o, &f));
+        return f;
+}
+
+static drover_args *seconds(double value) {
+        drover_args *a;
+        EXPECT(0, drover_args_new(&a));
+        EXPECT(0, drover_args_f64(a, "seconds", value));
+        return a;
+}
+
+/* Results and errors look as those of a channel do. */
+void case_bus_jobs(void) {
+        drover_pool *typed = pool("typed"), *fails = pool("fails"), *crash = pool("crash");
+        const struct drover_options *detached = DROVER_OPTIONS(.flags = DROVER_DETACHED, .priority = DROVER_HIGH);
+        const void *data;
+        size_t bytes;
+        drover_args *a = all_types("abc");
+        drover_future *f = submit(typed, "echo", a, detached);
+        EXPECT(1, drover_pool_in_flight(typed));
+        EXPECT(0, drover_future_wait(f, DROVER_FOREVER));
+        EXPECT(0, drover_pool_in_flight(typed));
+        check_types(f, "abc");
+        drover_future_unref(f);
+        drover_args_free(a);
+        a = all_types(NULL); /* "a\0b" */
+        EXPECT(-EINVAL, drover_submit(typed, "echo", a, detached, &f));
+        EXPECT_TEXT("\"s\" holds a zero byte", drover_error_text(d));
+        drover_args_free(a);
+        EXPECT(0, drover_submit_raw(typed, "raw", "\0x", 2, detached, &f));
+        EXPECT(0, drover_future_wait(f, DROVER_FOREVER));
+        EXPECT(0, drover_future_result(f, &data, &bytes));
+        EXPECT_TRUE(bytes == 2 && memcmp(data, "\0x", 2) == 0);
+        drover_future_unref(f);
+
+        EXPECT(0, drover_args_new(&a));
+        EXPECT(0, drover_args_i64(a, "error", ENOSPC));
+        EXPECT(0, drover_args_str(a, "text", "the disk is full"));
+        f = submit(fails, "fail", a, detached);
+        EXPECT(0, drover_future_wait(f, drover_deadline_in(10 * SECOND)));
+        EXPECT(-ENOSPC, drover_future_error(f)->code);
+        EXPECT_TEXT("the disk is full", drover_future_error(f)->message);
+        drover_future_unref(f);
+        drover_args_free(a);
+        f = submit(crash, "segfault", NULL, detached);
+        EXPECT(0, drover_future_wait(f, drover_deadline_in(10 * SECOND)));
+        const drover_error *e = drover_future_error(f);
+        EXPECT(DROVER_POISONED, e->state);
+        EXPECT(2, e->attempt);
+        EXPECT(11, e->signal);
+        EXPECT_TEXT("signal", e->reason);
+        drover_future_unref(f);
+        drover_pool_unref(typed);
+        drover_pool_unref(fails);
+        drover_pool_unref(crash);
+}
+
+static void count(drover_future *f, void *user) { ++*(unsigned *)user; }
+
+/* Both kinds in one wait, one iterator, one loop; a drain waits for both. */
+void case_bus_and_channel(void) {
+        drover_pool *p = pool("squares");
+        drover_args *a = seconds(0.2);
+        drover_future *f[] = {submit(p, "sleep", a, DROVER_OPTIONS(.flags = DROVER_DETACHED)), sleeper("squares", 0.1),
+                              sleeper("squares", 0.3)},
+                      *next;
+        drover_iterator *it;
+        static const int order[] = {1, 0, 2};
+        unsigned n = 0;
+        EXPECT(0, drover_as_completed(f, 3, &it));
+        for (int i = 0; i < 3; i++)
+                EXPECT(0, drover_future_on_done(f[i], count, &n));
+        for (int i = 0; i < 3; i++) {
+                EXPECT(1, drover_iterator_next(it, &next, drover_deadline_in(10 * SECOND)));
+                EXPECT_TRUE(next == f[order[i]]);
+                drover_future_unref(next);
+        }
+        drover_iterator_free(it);
+        while (drover_process(d) > 0)
+                ;
+        EXPECT(3, n);
+        for (int i = 0; i < 3; i++)
+                drover_future_unref(f[i]);
+        EXPECT(0, drover_submit(p, "sleep", a, DROVER_OPTIONS(.flags = DROVER_DETACHED), NULL));
+        f[0] = submit(p, "sleep", a, DROVER_OPTIONS(.flags = DROVER_DETACHED));
+        EXPECT(2, drover_pool_in_flight(p));
+        EXPECT(0, drover_pool_drain(p, drover_deadline_in(10 * SECOND)));
+        EXPECT(DROVER_DONE, drover_future_state(f[0]));
+        drover_future_unref(f[0]);
+        drover_args_free(a);
+        drover_pool_unref(p);
+}
+
+void case_bus_cancel(void) {
+        drover_pool *p = pool("single");
+        drover_args *a = seconds(30);
+        drover_future *running = submit(p, "sleep", a, DROVER_OPTIONS(.flags = DROVER_DETACHED));
+        wait_running(running);
+        drover_future *queued = submit(p, "sleep", a, DROVER_OPTIONS(.flags = DROVER_DETACHED));
+        EXPECT(DROVER_QUEUED, drover_future_state(queued));
+        EXPECT(-EBUSY, drover_future_cancel(running, DROVER_CANCEL_QUEUED));
+        EXPECT(DROVER_CANCEL_DONE, drover_future_cancel(queued, DROVER_CANCEL_QUEUED));
+        EXPECT(0, drover_future_wait(queued, drover_deadline_in(10 * SECOND)));
+        EXPECT(DROVER_CANCELLED, drover_future_state(queued));
+        EXPECT(DROVER_CANCEL_ASKED, drover_future_cancel(running, DROVER_CANCEL_ASK));
+        EXPECT(0, drover_future_wait(running, drover_deadline_in(10 * SECOND)));
+        EXPECT(DROVER_CANCELLED, drover_future_state(running));
+        EXPECT(DROVER_CANCEL_TOO_LATE, drover_future_cancel(running, DROVER_CANCEL_KILL));
+        drover_future_unref(running);
+        drover_future_unref(queued);
+        drover_args_free(a);
+        drover_pool_unref(p);
+}
+
+/* FEATURES 15: what never asks may be killed; the job in the queue behind it runs. */
+void case_kill(void) {
+        drover_pool *p = pool("hang");
+        drover_future *f, *next;
+        EXPECT(0, drover_submitf(p, &f, "hang", NULL));
+        wait_running(f);
+        EXPECT(DROVER_CANCEL_ASKED, drover_future_cancel(f, DROVER_CANCEL_ASK));
+        EXPECT(-ETIMEDOUT, drover_future_wait(f, drover_deadline_in(100 * MS)));
+        uint64_t start_ns = now_ns();
+        EXPECT(DROVER_CANCEL_KILLED, drover_future_cancel(f, DROVER_CANCEL_KILL));
+        EXPECT(0, drover_future_wait(f, drover_deadline_in(10 * SECOND)));
+        EXPECT_TRUE(now_ns() - start_ns < 1200 * MS); /* KillGraceSec=1s */
+        EXPECT(DROVER_CANCELLED, drover_future_state(f));
+        EXPECT_TEXT("operator", drover_future_error(f)->reason);
+        drover_future_unref(f);
+        EXPECT(0, drover_submitf(p, &f, "hang", NULL)); /* the worker's successor takes it */
+        EXPECT(0, drover_submitf(p, &next, "hang", NULL));
+        wait_running(f);
+        EXPECT(DROVER_CANCEL_DONE, drover_future_cancel(next, DROVER_CANCEL_KILL));
+        EXPECT(DROVER_CANCEL_KILLED, drover_future_cancel(f, DROVER_CANCEL_KILL));
+        EXPECT(0, drover_wait((drover_future *[]){f, next}, 2, DROVER_ALL_COMPLETED, drover_deadline_in(10 * SECOND),
+                              NULL));
+        drover_future_unref(f);
+        drover_future_unref(next);
+        drover_pool_unref(p);
+}
+
+void case_progress(void) {
+        drover_pool *p = pool("cancellable");
+        drover_future *f;
+        struct drover_progress progress = {0};
+        EXPECT(0, drover_submitf(p, &f, "work", "ms:u64", UINT64_C(30000)));
+        for (uint64_t end_ns = now_ns() + 10 * SECOND; progress.done < 3;) {
+                EXPECT_TRUE(now_ns() < end_ns);
+                EXPECT(0, drover_future_get_progress(f, &progress, sizeof progress));
+        }
+        EXPECT(30000, progress.total);
+        EXPECT_TEXT("working", progress.note);
+        EXPECT(DROVER_CANCEL_ASKED, drover_future_cancel(f, DROVER_CANCEL_ASK));
+        EXPECT(0, drover_future_wait(f, drover_deadline_in(10 * SECOND)));
+        EXPECT(-ENOENT, drover_future_get_progress(f, &progress, sizeof progress));
+        drover_future_unref(f);
+        drover_pool_unref(p);
+}
