@@ -139,7 +139,8 @@ static enum drover_state pool_state(unsigned state) {
 
 enum drover_state pool_look_at(const drover_pool *p, uint32_t slot) {
         /* A verdict that was not fetched yet is none: the future has no result. */
-        return slot_state(session_look_at(p->session, slot)) == SLOT_QUEUED ? DROVER_QUEUED : DROVER_RUNNING;
+        unsigned state = slot_state(session_look_at(p->session, slot));
+        return state == SLOT_QUEUED || state == SLOT_DELAYED ? DROVER_QUEUED : DROVER_RUNNING;
 }
 
 /* The slot holds no job of ours any more: its future, if anybody wants to know. */

@@ -91,7 +91,7 @@ static int submit_failed(drover_pool *p, const struct submission *s, int error) 
 }
 
 static bool submit_needs_broker(const struct drover_options *o) {
-        return o->flags & DROVER_DETACHED || o->not_before_ns || o->idempotency_key || o->n_after > 0;
+        return o->flags & DROVER_DETACHED || o->idempotency_key || o->n_after > 0;
 }
 
 int submit_try(drover_pool *p, const struct submission *s, drover_future **ret) {
@@ -107,6 +107,7 @@ int submit_try(drover_pool *p, const struct submission *s, drover_future **ret) 
                 .priority = (uint32_t)(o->priority + LAYOUT_PRIORITY_DEFAULT),
                 .max_attempts = o->max_attempts,
                 .queue_deadline_ns = o->queue_deadline_ns == DROVER_FOREVER ? 0 : o->queue_deadline_ns,
+                .not_before_ns = o->not_before_ns,
                 .soft_ns = o->soft_limit_ns,
                 .hard_ns = o->hard_limit_ns,
                 .payload = s->payload,

@@ -15,6 +15,7 @@ EXAMPLES = f"{BUILD}/ipc/client/examples"
 POOLS = {
     "squares": {"Plugin": "squares", "Workers": 4},
     "single": {"Plugin": "squares", "Workers": 1, "Slots": 4},
+    "timers": {"Plugin": "squares", "Workers": 1},
     "wide": {"Plugin": "squares", "Workers": 10},
     "narrow": {"Plugin": "squares", "Workers": 1},
     "typed": {"Plugin": "typed", "Workers": 1},
@@ -78,6 +79,9 @@ class Library(Test):
         self.assertEqual(self.widths.returncode, 0, err)
         self.assertRegex(out, r"^[12]\.\d+ 1[01]\.\d+$")
 
+    def test_row_12_timer(self):
+        self.case("timer")
+
     def test_row_14_41_cancel(self):
         self.case("cancel")
 
@@ -121,6 +125,9 @@ class Library(Test):
         self.case("first")
         self.case("several-pools")
 
+    def test_row_62_schedule(self):
+        self.case("schedule")
+
     def test_row_68_deadlines(self):
         self.case("deadlines")
 
@@ -135,6 +142,9 @@ class Library(Test):
         self.case("bus-jobs")
         self.case("bus-and-channel")
         self.case("bus-cancel")
+
+    def test_keys_and_jobs_after_others(self):
+        self.case("key-and-after")
 
     def test_progress(self):
         self.case("progress")

@@ -164,3 +164,116 @@ void case_progress(void) {
         drover_future_unref(f);
         drover_pool_unref(p);
 }
+
+/* FEATURES 12: half a second, within 10 ms; cancelled before it fires: no side effect. */
+void case_timer(void) {
+        drover_pool *p = pool("timers");
+        drover_args *a = seconds(0);
+        struct drover_run run;
+        uint64_t latest_ns = 0;
+        for (int i = 0; i < 3; i++) {
+                uint64_t due_ns = drover_deadline_in(500 * MS);
+                drover_future *f = submit(p, "sleep", a, DROVER_OPTIONS(.not_before_ns = due_ns));
+                EXPECT(DROVER_QUEUED, drover_future_state(f));
+                EXPECT(0, drover_future_wait(f, drover_deadline_in(10 * SECOND)));
+                EXPECT(0, drover_future_get_run(f, &run, sizeof run));
+                EXPECT_TRUE(run.started_ns >= due_ns);
+                if (i == 0 || run.started_ns - due_ns < latest_ns)
+                        latest_ns = run.started_ns - due_ns;
+                drover_future_unref(f);
+        }
+        EXPECT_TRUE(latest_ns < 10 * MS); /* the best of three: other programs have the CPU, too */
+        uint64_t due_ns = drover_deadline_in(200 * MS);
+        drover_future *f = submit(p, "sleep", a, DROVER_OPTIONS(.not_before_ns = due_ns));
+        EXPECT(DROVER_CANCEL_DONE, drover_future_cancel(f, DROVER_CANCEL_QUEUED));
+        EXPECT(0, drover_future_wait(f, 0));
+        EXPECT(0, drover_future_get_run(f, &run, sizeof run));
+        EXPECT(0, run.started_ns);
+        EXPECT(DROVER_CANCELLED, drover_future_state(f));
+        drover_future_unref(f);
+        drover_args_free(a);
+        drover_pool_unref(p);
+}
+
+/* FEATURES 62: they fire in time order, equal times by priority; a cancelled one never runs. */
+void case_schedule(void) {
+        enum { N = 5 };
+        static const struct {
+                unsigned ms;
+                int priority, place;
+        } events[N] = {{500, DROVER_LOW, 3},
+                       {400, DROVER_LOW, 2},
+                       {600, DROVER_URGENT, 4},
+                       {400, DROVER_URGENT, 0},
+                       {400, DROVER_HIGH, 1}};
+        drover_pool *p = pool("timers");
+        drover_args *a = seconds(0.01);
+        drover_future *f[N + 1];
+        uint64_t start_ns = now_ns();
+        for (int i = 0; i < N; i++)
+                f[i] = submit(
+                        p, "sleep", a,
+                        DROVER_OPTIONS(.not_before_ns = start_ns + events[i].ms * MS, .priority = events[i].priority));
+        f[N] = submit(p, "sleep", a, DROVER_OPTIONS(.not_before_ns = start_ns + 450 * MS));
+        EXPECT(DROVER_CANCEL_DONE, drover_future_cancel(f[N], DROVER_CANCEL_ASK));
+        EXPECT(0, drover_wait(f, N + 1, DROVER_ALL_COMPLETED, drover_deadline_in(10 * SECOND), NULL));
+        uint64_t started_ns[N];
+        for (int i = 0; i < N; i++) {
+                struct drover_run run;
+                EXPECT(DROVER_DONE, drover_future_state(f[i]));
+                EXPECT(0, drover_future_get_run(f[i], &run, sizeof run));
+                started_ns[events[i].place] = run.started_ns;
+        }
+        for (int i = 1; i < N; i++)
+                EXPECT_TRUE(started_ns[i - 1] < started_ns[i]);
+        EXPECT(DROVER_CANCELLED, drover_future_state(f[N]));
+        for (int i = 0; i <= N; i++)
+                drover_future_unref(f[i]);
+        drover_args_free(a);
+        drover_pool_unref(p);
+}
+
+/* A key submits a job once, also when it is over; a job after others starts when all are done, or is cancelled. */
+void case_key_and_after(void) {
+        drover_pool *p = pool("squares"), *fails = pool("fails");
+        drover_args *a = seconds(0.2);
+        const struct drover_options *key = DROVER_OPTIONS(.idempotency_key = "library-once");
+        drover_future *first = submit(p, "sleep", a, key), *joined = submit(p, "sleep", a, key);
+        EXPECT(drover_future_id(first), drover_future_id(joined));
+        const uint64_t ids[] = {drover_future_id(first)};
+        drover_future *after = submit(p, "sleep", a, DROVER_OPTIONS(.after = ids, .n_after = 1));
+        EXPECT(DROVER_QUEUED, drover_future_state(after));
+        EXPECT(0, drover_wait((drover_future *[]){first, joined}, 2, DROVER_ALL_COMPLETED,
+                              drover_deadline_in(10 * SECOND), NULL));
+        EXPECT(-EAGAIN, drover_future_wait(after, 0));
+        EXPECT(0, drover_future_wait(after, drover_deadline_in(10 * SECOND)));
+        EXPECT(DROVER_DONE, drover_future_state(after));
+        drover_future_unref(joined);
+        joined = submit(p, "sleep", a, key); /* over by now */
+        EXPECT(0, drover_future_wait(joined, drover_deadline_in(10 * SECOND)));
+        EXPECT(DROVER_DONE, drover_future_state(joined));
+        EXPECT(drover_future_id(first), drover_future_id(joined));
+        drover_future_unref(first);
+        drover_future_unref(joined);
+        drover_future_unref(after);
+
+        drover_args *fail;
+        EXPECT(0, drover_args_new(&fail));
+        EXPECT(0, drover_args_i64(fail, "error", EIO));
+        EXPECT(0, drover_args_str(fail, "text", "no"));
+        first = submit(fails, "fail", fail, DROVER_OPTIONS(.flags = DROVER_DETACHED));
+        const uint64_t bad[] = {drover_future_id(first)};
+        after = submit(p, "sleep", a, DROVER_OPTIONS(.after = bad, .n_after = 1));
+        EXPECT(0, drover_future_wait(after, drover_deadline_in(10 * SECOND)));
+        EXPECT(DROVER_CANCELLED, drover_future_state(after));
+        EXPECT_TEXT("comes after", drover_future_error(after)->message);
+        EXPECT(-ENOENT, drover_submit(p, "sleep", a, DROVER_OPTIONS(.after = (const uint64_t[]){1000000}, .n_after = 1),
+                                      &joined));
+        EXPECT_TEXT("1000000", drover_error_text(d));
+        drover_future_unref(first);
+        drover_future_unref(after);
+        drover_args_free(fail);
+        drover_args_free(a);
+        drover_pool_unref(p);
+        drover_pool_unref(fails);
+}

@@ -61,6 +61,9 @@ void case_bus_and_channel(void);
 void case_bus_cancel(void);
 void case_kill(void);
 void case_progress(void);
+void case_timer(void);
+void case_schedule(void);
+void case_key_and_after(void);
 
 void case_fork(void);
 void case_descriptors(void);

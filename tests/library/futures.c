@@ -8,6 +8,7 @@
 void case_wait(void) {
         drover_future *f = sleeper("squares", 0.5);
         EXPECT(-EAGAIN, drover_future_wait(f, 0));
+        wait_running(f);
         uint64_t start_ns = now_ns();
         EXPECT(-ETIMEDOUT, drover_future_wait(f, drover_deadline_in(100 * MS)));
         EXPECT_TRUE(now_ns() - start_ns >= 100 * MS);

@@ -32,7 +32,7 @@ void case_first(void) {
         EXPECT(0, drover_wait(f, 3, DROVER_FIRST_ERROR, DROVER_FOREVER, &n));
         EXPECT_TRUE(n < 3);
         EXPECT(DROVER_FAILED, drover_future_state(bad));
-        EXPECT(DROVER_RUNNING, drover_future_state(f[0]));
+        EXPECT_TRUE(drover_future_state(f[0]) < DROVER_DONE);
         unref_all(f, 3);
         drover_pool_unref(fails);
 }
