@@ -77,6 +77,36 @@ static int parse_guarantee(const struct config_key *k, void *field, const char *
         return parse_word(k, field, value, words, 2, error, error_bytes);
 }
 
+static int parse_overflow(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes) {
+        static const char *const words[] = {[OVERFLOW_REJECT] = "reject", [OVERFLOW_BLOCK] = "block"};
+
+        return parse_word(k, field, value, words, 2, error, error_bytes);
+}
+
+/* 10, 10/s, 600/min, 5/h: kept as the time that one takes. */
+static int parse_rate(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes) {
+        static const struct {
+                const char *name;
+                uint64_t ns;
+        } periods[] = {{"", UINT64_C(1000000000)},
+                       {"/s", UINT64_C(1000000000)},
+                       {"/min", UINT64_C(60000000000)},
+                       {"/h", UINT64_C(3600000000000)}};
+        size_t n_digits = strspn(value, "0123456789");
+        char digits[16];
+        uint64_t n;
+
+        snprintf(digits, sizeof(digits), "%.*s", (int)n_digits, value);
+        for (size_t i = 0; i < sizeof(periods) / sizeof(*periods); i++)
+                if (strcmp(value + n_digits, periods[i].name) == 0 && n_digits < sizeof(digits) &&
+                    value_parse_number(digits, &n) == 0 && n >= k->minimum && n <= k->maximum) {
+                        *(uint64_t *)field = periods[i].ns / n;
+                        return 0;
+                }
+        return fail(error, error_bytes, "%s=%s: not a rate like 10 (a second), 600/min or 5/h, from %ju to %ju", k->name,
+                    value, (uintmax_t)k->minimum, (uintmax_t)k->maximum);
+}
+
 static int parse_count(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes) {
         uint64_t n;
 
@@ -279,8 +309,8 @@ const struct config_key config_keys[] = {
         {"Pool", "Hooks"},
         {"Pool", "Slots", parse_slots, FIELD(n_slots), LAYOUT_MIN_SLOTS, LAYOUT_MAX_SLOTS},
         {"Pool", "SlotSize", parse_slot_size, FIELD(slot_bytes), LAYOUT_MIN_SLOT_BYTES, LAYOUT_MAX_SLOT_BYTES},
-        {"Pool", "Overflow", .only = "reject"},
-        {"Pool", "RateLimit"},
+        {"Pool", "Overflow", parse_overflow, FIELD(overflow)},
+        {"Pool", "RateLimit", parse_rate, FIELD(rate_ns), 1, 1000000},
         {"Pool", "Capsules", .only = "no"},
         {"Pool", "Durable", .only = "no"},
         {"Pool", "AutoReload", .only = "no"},

@@ -10,6 +10,7 @@
 enum { POOL_NAME_MAX = 64 }; /* [A-Za-z0-9_.-]{1,64} */
 #define POOL_WORKERS_UNSET UINT32_MAX
 
+enum pool_overflow { OVERFLOW_REJECT, OVERFLOW_BLOCK };
 enum pool_guarantee { GUARANTEE_AT_LEAST_ONCE, GUARANTEE_AT_MOST_ONCE };
 
 struct pool_config {
@@ -20,6 +21,8 @@ struct pool_config {
         uint32_t n_workers; /* resolved: auto = CPUs in the affinity mask */
         uint32_t min_workers, max_workers; /* POOL_WORKERS_UNSET: see pool_config_min_workers */
         uint32_t n_slots, slot_bytes;
+        enum pool_overflow overflow;
+        uint64_t rate_ns; /* between two starts; 0 = no limit */
         uint32_t max_attempts;
         enum pool_guarantee guarantee;
         uint64_t retry_ns, retry_max_ns; /* pause before the second attempt; at most, 0 = any */

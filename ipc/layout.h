@@ -233,7 +233,9 @@ struct layout_latencies {
 
 struct layout_pool {
         struct layout_header header;
-        uint64_t pad0[6];
+        _Atomic uint64_t rate_ns;      /* broker: so much time a claim; 0 = no RateLimit= */
+        _Atomic uint64_t rate_next_ns; /* claimers: the time that the next claim stands for */
+        uint64_t pad0[4];
         _Atomic uint32_t armed; /* 0: the next claimer sets it and rings the broker's doorbell */
         uint32_t has_timer;     /* 1: whoever made the channels sees to DELAYED slots */
         uint64_t pad2[7];

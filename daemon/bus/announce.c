@@ -9,16 +9,17 @@
 #include "daemon/bus/call.h"
 #include "ipc/words.h"
 
-static void on_retry(struct loop_timer *t) { call_retry_all(t->user); }
+static void on_retry(struct loop_timer *t) {
+        call_retry_all(t->user);
+        call_retry_room(t->user);
+}
 
 static void retry_soon(struct bus *b) {
-        if (!TAILQ_EMPTY(&b->waiting_for_pool))
+        if (!TAILQ_EMPTY(&b->waiting_for_pool) || !TAILQ_EMPTY(&b->waiting_for_room))
                 loop_timer_set(b->config.loop, &b->retry_timer, loop_now(b->config.loop), on_retry, b);
 }
 
-static void pool_path(struct pool *p, char ret[static BUS_MAX_PATH]) {
-        bus_pool_path(pool_get_config(p)->name, ret);
-}
+static void pool_path(struct pool *p, char ret[static BUS_MAX_PATH]) { bus_pool_path(pool_get_config(p)->name, ret); }
 
 static void on_pool_added(void *user, struct pool *p) {
         struct bus *b = user;
@@ -52,6 +53,8 @@ static void on_pool_state(void *user, struct pool *p) {
         sd_bus_emit_properties_changed(b->bus, path, BUS_POOL, "State", NULL);
         retry_soon(b);
 }
+
+static void on_pool_room(void *user, struct pool *p) { retry_soon(user); }
 
 static void on_worker_added(void *user, struct worker *w) {
         struct bus *b = user;
@@ -139,6 +142,7 @@ void bus_fill_hooks(struct bus *b, struct supervisor_hooks *hooks) {
                 .on_pool_added = on_pool_added,
                 .on_pool_removed = on_pool_removed,
                 .on_pool_state = on_pool_state,
+                .on_pool_room = on_pool_room,
                 .on_worker_added = on_worker_added,
                 .on_worker_removed = on_worker_removed,
                 .on_worker_state = on_worker_state,

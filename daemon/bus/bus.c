@@ -152,6 +152,7 @@ int bus_new(struct bus **ret, const struct bus_config *c, char *error, size_t er
         b->config = *c;
         TAILQ_INIT(&b->peers);
         TAILQ_INIT(&b->waiting_for_pool);
+        TAILQ_INIT(&b->waiting_for_room);
         b->poll.fd = -1;
         r = connect_bus(b);
         if (r >= 0)

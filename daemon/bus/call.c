@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 static int call_new(struct bus_peer *p, sd_bus_message *m, enum bus_call_kind kind, struct bus_call **ret) {
@@ -20,6 +21,9 @@ static int call_new(struct bus_peer *p, sd_bus_message *m, enum bus_call_kind ki
         TAILQ_INSERT_TAIL(&p->calls, c, link);
         if (kind == CALL_POOL)
                 TAILQ_INSERT_TAIL(&p->bus->waiting_for_pool, c, pool_link);
+        if (kind == CALL_ROOM)
+                TAILQ_INSERT_TAIL(&p->bus->waiting_for_room, c, pool_link);
+        p->bus->n_room_calls += kind == CALL_ROOM;
         p->n_calls++;
         *ret = c;
         return 0;
@@ -29,6 +33,9 @@ static void call_unlink(struct bus_call *c) {
         TAILQ_REMOVE(&c->peer->calls, c, link);
         if (c->kind == CALL_POOL)
                 TAILQ_REMOVE(&c->peer->bus->waiting_for_pool, c, pool_link);
+        if (c->kind == CALL_ROOM)
+                TAILQ_REMOVE(&c->peer->bus->waiting_for_room, c, pool_link);
+        c->peer->bus->n_room_calls -= c->kind == CALL_ROOM;
         c->peer->n_calls--;
         loop_timer_stop(&c->timer);
 }
@@ -64,6 +71,39 @@ void call_retry_all(struct bus *b) {
 
         while (!is_last && (c = TAILQ_FIRST(&b->waiting_for_pool))) { /* one that waits again stands behind `last` */
                 is_last = c == last;
+                call_unlink(c);
+                if (sd_bus_message_rewind(c->message, true) >= 0)
+                        bus_run_held(b, c->peer, c->message, c->fn);
+                call_free(c);
+        }
+}
+
+/* ---- for room in a full pool (Overflow=block) ---- */
+
+int call_wait_room(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn, const char *pool) {
+        struct bus_call *c;
+        int r;
+
+        r = call_new(p, m, CALL_ROOM, &c);
+        if (r < 0)
+                return r;
+        c->fn = fn;
+        snprintf(c->pool, sizeof(c->pool), "%s", pool);
+        return 1;
+}
+
+/* One that finds its pool full again stands behind `last`, and its turn is over. */
+void call_retry_room(struct bus *b) {
+        struct bus_call *c, *next, *last = TAILQ_LAST(&b->waiting_for_room, bus_call_list);
+        bool is_last = !last;
+        struct pool *p;
+
+        for (c = TAILQ_FIRST(&b->waiting_for_room); c && !is_last; c = next) {
+                next = TAILQ_NEXT(c, pool_link);
+                is_last = c == last;
+                p = supervisor_find_pool(b->supervisor, c->pool);
+                if (p && !pool_has_room(p))
+                        continue;
                 call_unlink(c);
                 if (sd_bus_message_rewind(c->message, true) >= 0)
                         bus_run_held(b, c->peer, c->message, c->fn);
@@ -133,7 +173,7 @@ void call_cancel_all(struct bus_peer *p) {
 
         while ((c = TAILQ_FIRST(&p->calls))) {
                 call_unlink(c);
-                if (c->kind != CALL_POOL)
+                if (c->kind == CALL_RUN || c->kind == CALL_WAIT)
                         job_wait_stop(&c->waiter);
                 if (c->kind == CALL_RUN)
                         abandon(c->job);

@@ -18,6 +18,7 @@
 
 enum {
         BUS_MAX_CALLS = 128, /* of one caller waiting at once: dbus-daemon's own limit on replies */
+        BUS_MAX_ROOM_CALLS = 4096, /* of all waiting for room in a pool: beyond that it is QueueFull, whatever Overflow= says */
         BUS_MAX_PEERS = 1024,
         BUS_PEER_BUCKETS = 256,
         BUS_MAX_PATH = 320, /* a pool name escaped at its worst */
@@ -41,12 +42,12 @@ struct bus {
         sd_bus *bus;
         struct loop_poll poll;
         struct loop_timer timer;       /* sd-bus's own timeouts, and messages it has read already */
-        struct loop_timer retry_timer; /* a pool changed: calls that wait for it try again */
+        struct loop_timer retry_timer; /* a pool changed or has room: calls that wait for it try again */
         bool is_started, is_lost;
         struct bus_peer_list peers; /* least recently heard of first */
         struct bus_peer *buckets[BUS_PEER_BUCKETS];
-        unsigned n_peers, n_subscribers;
-        struct bus_call_list waiting_for_pool;
+        unsigned n_peers, n_subscribers, n_room_calls;
+        struct bus_call_list waiting_for_pool, waiting_for_room;
         struct bus_scratch scratch;
 };
 

@@ -158,7 +158,12 @@ static int submit(struct bus *b, struct bus_peer *p, sd_bus_message *m, bus_meth
         if (r < 0)
                 return r;
         *ret_is_kept = w.is_detached || q->key;
-        return job_submit(q, ret, &f) < 0 ? bus_error_from_fault(e, &f) : 0;
+        if (job_submit(q, ret, &f) == 0)
+                return 0;
+        if (f.code == FAULT_QUEUE_FULL && pool_get_config(q->pool)->overflow == OVERFLOW_BLOCK &&
+            b->n_room_calls < BUS_MAX_ROOM_CALLS)
+                return call_wait_room(p, m, again, pool);
+        return bus_error_from_fault(e, &f);
 }
 
 static int answer_run(struct bus *b, sd_bus_message *m, struct job *j, sd_bus_error *e) {

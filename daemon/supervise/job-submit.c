@@ -114,6 +114,8 @@ static int job_check_room(const struct pool *p, struct fault *f) {
                          jobs_channel(p)->geometry.n_slots);
 }
 
+bool pool_has_room(const struct pool *p) { return p->n_free_slots > 0 || !pool_accepts(p); }
+
 /* The queue timeout counts from when it may run. */
 static void job_set_deadline(struct job *j, uint64_t from_ns) {
         struct pool *p = j->pool;

@@ -112,8 +112,11 @@ uint32_t jobs_take_slot(struct pool *p) {
 }
 
 void jobs_slot_released(struct pool *p, uint32_t slot) {
-        if (!p->slot_job[slot] && !p->is_slot_free[slot] && channel_free(jobs_channel(p), slot) == 0)
-                jobs_put_slot(p, slot); /* -EBUSY: in quarantine, we are called again at its end */
+        if (!p->slot_job[slot] && !p->is_slot_free[slot] &&
+            channel_free(jobs_channel(p), slot) == 0) { /* -EBUSY: in quarantine, we are called again at its end */
+                jobs_put_slot(p, slot);
+                SUPERVISOR_TELL(p->supervisor, on_pool_room, p);
+        }
 }
 
 /* Bits are hints: the slot word says. Sleeps again only after it looked once more. */

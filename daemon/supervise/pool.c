@@ -157,6 +157,7 @@ static void pool_tell_state(struct pool *p) {
 void pool_settle(struct pool *p) {
         bool is_up = spawner_pid(p->supervisor->spawner) != 0;
         bool is_wanted = !pool_is_over(p);
+        atomic_store(&p->memory->rate_ns, p->config.rate_ns);
         if (is_wanted && is_up && !p->generation && !p->loading && p->restart.not_before_ns <= event_now_ns())
                 pool_load(p);
         if (is_wanted)

@@ -73,6 +73,7 @@ struct supervisor_hooks {
         void (*on_pool_added)(void *user, struct pool *p);
         void (*on_pool_removed)(void *user, struct pool *p); /* still readable */
         void (*on_pool_state)(void *user, struct pool *p);
+        void (*on_pool_room)(void *user, struct pool *p); /* a slot for jobs over the bus is free again */
         void (*on_worker_added)(void *user, struct worker *w);
         void (*on_worker_removed)(void *user, struct worker *w, const struct death *d); /* still readable */
         void (*on_worker_state)(void *user, struct worker *w);
@@ -165,7 +166,9 @@ struct job_request {
 /* The job type's schema for building args: NULL with a fault (pool refused, still starting without a known schema, unknown type).
  * A pool that is STARTING for the first time has no schema yet: -> *ret_wait = true, ask again at on_pool_state. */
 const struct schema_job *pool_find_job_type(struct pool *p, const char *job, bool *ret_wait, struct fault *f);
+/* QUEUE_FULL, which with Overflow=block is a reason to wait until pool_has_room. */
 int job_submit(const struct job_request *r, struct job **ret, struct fault *f);
+bool pool_has_room(const struct pool *p); /* or takes no jobs at all: a try makes sense */
 
 struct job_info {
         uint64_t id;

@@ -31,6 +31,9 @@ enum {
         SERVE_SPIN_PROBE = 64,   /* sleeps after which it tries again */
 };
 
+#define SERVE_BURST_MIN_NS UINT64_C(10000000)
+#define SERVE_BURST_MAX_NS UINT64_C(500000000)
+
 struct serve {
         struct host *host;
         struct layout_worker *line;
@@ -272,7 +275,34 @@ static int serve_orders(struct serve *s) {
         return r < 0 ? r : job_reserve_args(&s->job, s->orders.max_slot_bytes);
 }
 
+/* RateLimit=: each claim stands for a time, rate_ns after the one before, and none is made more than a burst before its
+ * time: so a high rate needs no sleep for each, and what a late wake-up lost is made good. Whoever finds work takes the
+ * next time by a CAS, and gives it back if the work is gone; a worker that dies in between has used one up. All that
+ * have work in sight and may not take it sleep until that time: nothing but orders can change it. */
+static int serve_limited(struct serve *s, uint64_t rate_ns) {
+        _Atomic uint64_t *next = &s->host->pool->rate_next_ns;
+        if (!has_work_in_sight(s))
+                return 0;
+        uint64_t burst_ns = rate_ns / 4 < SERVE_BURST_MIN_NS   ? SERVE_BURST_MIN_NS
+                            : rate_ns / 4 > SERVE_BURST_MAX_NS ? SERVE_BURST_MAX_NS
+                                                               : rate_ns / 4;
+        uint64_t now = event_now_ns(), at = atomic_load_explicit(next, memory_order_relaxed), from;
+        do {
+                from = at > now - burst_ns ? at : now - burst_ns;
+                if (from > now) { /* never longer than one claim stands for: the rate may have been another one */
+                        event_wait(&s->line->control, s->control_seen, from - now < rate_ns ? from : now + rate_ns);
+                        return 1;
+                }
+        } while (!atomic_compare_exchange_weak_explicit(next, &at, from + rate_ns, memory_order_relaxed,
+                                                        memory_order_relaxed));
+        int r = serve_one(s);
+        if (r == 0)
+                atomic_fetch_sub_explicit(next, rate_ns, memory_order_relaxed);
+        return r;
+}
+
 static int serve_loop(struct serve *s) {
+        uint64_t rate_ns;
         for (;;) {
                 int r = serve_orders(s);
                 if (r < 0)
@@ -285,7 +315,8 @@ static int serve_loop(struct serve *s) {
                                 event_wait(&s->line->control, s->control_seen, EVENT_FOREVER);
                                 break;
                         }
-                        r = serve_one(s);
+                        rate_ns = atomic_load_explicit(&s->host->pool->rate_ns, memory_order_relaxed);
+                        r = rate_ns == 0 ? serve_one(s) : serve_limited(s, rate_ns);
                         if (r < 0)
                                 return r;
                         if (r == 0 && !spin(s))

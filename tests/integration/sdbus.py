@@ -44,6 +44,9 @@ class Message:
     def __del__(self):
         _lib.sd_bus_message_unref(self.handle)
 
+    def enter(self, kind, contents):
+        _check(_lib.sd_bus_message_enter_container(self.handle, ctypes.c_char(kind.encode()), contents.encode()))
+
     def read(self, types):
         values = []
         for t in types:
@@ -99,7 +102,8 @@ class Connection:
         _check(r)
         return cookie.value
 
-    def _next(self, seconds):
+    def next(self, seconds):
+        """The next message, or None."""
         deadline = time.monotonic() + seconds
         while True:
             m = ctypes.c_void_p()
@@ -120,7 +124,7 @@ class Connection:
                 return m
         deadline = time.monotonic() + seconds * PATIENCE
         while True:
-            m = self._next(max(deadline - time.monotonic(), 0))
+            m = self.next(max(deadline - time.monotonic(), 0))
             if m is None:
                 raise AssertionError(f"after {seconds * PATIENCE:.0f} s no {what}")
             if condition(m):

@@ -47,7 +47,8 @@ static void test_good_values(void **state) {
                 {"Pool", "Workers", "auto"},
                 {"Pool", "Slots", "65536"},
                 {"Pool", "SlotSize", "1M"},
-                {"Pool", "Overflow", "reject"},
+                {"Pool", "Overflow", "block"},
+                {"Pool", "RateLimit", "600/min"},
                 {"Job", "MaxAttempts", "63"},
                 {"Job", "Guarantee", "at-most-once"},
                 {"Job", "HardTimeout", "5min"},
@@ -70,6 +71,7 @@ static void test_good_values(void **state) {
         assert_true(c.hard_timeout_ns == UINT64_C(300000000000));
         assert_true(c.soft_timeout_ns == 0);
         assert_int_equal(c.retry_backoff_milli, 1250);
+        assert_int_equal(c.rate_ns, 100000000);
 }
 
 /* Each refusal names the key and the word. */
@@ -89,7 +91,11 @@ static void test_bad_values(void **state) {
                 {"Slots", "131072", -EINVAL},
                 {"SlotSize", "100", -EINVAL},
                 {"SlotSize", "2M", -EINVAL},
-                {"Overflow", "block", -EOPNOTSUPP},
+                {"Overflow", "drop", -EINVAL},
+                {"RateLimit", "0", -EINVAL},
+                {"RateLimit", "10/d", -EINVAL},
+                {"RateLimit", "/s", -EINVAL},
+                {"RateLimit", "99999999999999999999", -EINVAL},
                 {"MaxAttempts", "64", -EINVAL},
                 {"HardTimeout", "soon", -EINVAL},
                 {"RetryDelay", "soon", -EINVAL},
