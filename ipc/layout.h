@@ -12,12 +12,15 @@
  * people with a hex dump: nobody computes an address from them. ipc/PROTOCOL.md is normative. */
 #pragma once
 
+#if __SIZEOF_POINTER__ != 8
+#error "Drover needs a 64-bit machine: words that processes share are 64 bits wide"
+#endif
+
 #include <assert.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
-static_assert(sizeof(void *) == 8, "Drover needs a 64-bit machine: shared words are 64 bits wide");
 static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free to survive a SIGKILL");
 
 #define LAYOUT_MAGIC_CHANNEL UINT32_C(0x43485244) /* "DRHC" */

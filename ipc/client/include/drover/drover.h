@@ -40,6 +40,10 @@
 #ifndef DROVER_DROVER_H
 #define DROVER_DROVER_H
 
+#if __SIZEOF_POINTER__ != 8
+#error "Drover needs a 64-bit machine: words that processes share are 64 bits wide"
+#endif
+
 #include <drover/sync.h>
 #include <stdbool.h>
 #include <stddef.h>

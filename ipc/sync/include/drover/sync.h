@@ -36,6 +36,10 @@
 #ifndef DROVER_SYNC_H
 #define DROVER_SYNC_H
 
+#if __SIZEOF_POINTER__ != 8
+#error "Drover needs a 64-bit machine: words that processes share are 64 bits wide"
+#endif
+
 #include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
