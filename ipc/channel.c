@@ -299,6 +299,19 @@ struct channel_claimer {
         int done_fd;
 };
 
+/* A line that another CPU wrote last takes 0.1 to 0.2 µs to come, a job is half a dozen of them, and each locked
+ * instruction waits for all: so those of the next job are asked for while this one runs. */
+static void channel_prefetch_next(const struct channel *c, const struct ring *ring, const struct ring_hint *hint) {
+        struct ring_hint next;
+        if (!ring_peek_next(ring, hint, &next) || next.slot >= c->geometry.n_slots)
+                return;
+        __builtin_prefetch(&c->slots[next.slot], 1);
+        __builtin_prefetch(channel_job(c, next.slot));
+        __builtin_prefetch(channel_payload(c, next.slot));
+        __builtin_prefetch(channel_result(c, next.slot), 1);
+        __builtin_prefetch(channel_result_data(c, next.slot), 1);
+}
+
 /* Tries the slot a hint names. CHANNEL_CLAIMED, CHANNEL_EMPTY (stale, overdue or somebody else's), -EPROTO. */
 static int channel_claim_hint(const struct channel *c, const struct channel_claimer *w, const struct ring *ring,
                               const struct ring_hint *hint, uint64_t *ret_word) {
@@ -325,6 +338,8 @@ static int channel_claim_hint(const struct channel *c, const struct channel_clai
                                   slot_generation(word));
         bool won = channel_cas(c, slot, word, next); /* the linearization point */
         KILL_POINT("claim-slot");
+        if (won)
+                channel_prefetch_next(c, ring, hint);
         ring_advance(ring, hint);
         KILL_POINT("claim-head");
         if (!won)

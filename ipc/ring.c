@@ -123,6 +123,13 @@ bool ring_peek(const struct ring *r, struct ring_hint *ret) {
         return false;
 }
 
+bool ring_peek_next(const struct ring *r, const struct ring_hint *hint, struct ring_hint *ret) {
+        uint64_t position = hint->position + 1;
+        uint64_t cell = atomic_load_explicit(ring_cell(r, position), memory_order_relaxed);
+        *ret = ring_unpack(position, cell);
+        return ring_cell_cycle(cell) == ring_cycle(r, position);
+}
+
 void ring_advance(const struct ring *r, const struct ring_hint *hint) { ring_bump(&r->shared->head, hint->position); }
 
 bool ring_is_empty(const struct ring *r) {

@@ -32,6 +32,9 @@ int ring_push(struct ring *r, uint32_t slot, uint32_t generation,
 /* The hint at the head, without taking it. true if there is one. Bounded: false also when the words make no sense. */
 bool ring_peek(const struct ring *r, struct ring_hint *ret);
 
+/* The hint behind `hint`, if it is written already: to be fetched ahead of time, and for nothing else. */
+bool ring_peek_next(const struct ring *r, const struct ring_hint *hint, struct ring_hint *ret);
+
 /* Moves the head past a hint that was claimed or found stale. Anybody may. */
 void ring_advance(const struct ring *r, const struct ring_hint *hint);
 

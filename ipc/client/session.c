@@ -229,12 +229,24 @@ static bool session_look(struct session *s, uint32_t slot) {
         return true;
 }
 
+/* Where verdict and result of a slot lie: asked for all at once, they come in the time of one. */
+static void session_prefetch(const struct session *s, uint32_t first, uint64_t bits) {
+        for (; bits; bits &= bits - 1) {
+                uint32_t slot = first + (uint32_t)__builtin_ctzll(bits);
+                __builtin_prefetch(&s->channel.slots[slot], 1);
+                __builtin_prefetch(channel_result(&s->channel, slot));
+                __builtin_prefetch(channel_result_data(&s->channel, slot));
+        }
+}
+
 /* Follows the done bits. true if there is a verdict to fetch. */
 static bool session_collect(struct session *s) {
         for (uint32_t i = 0; i < s->n_words; i++) {
                 if (s->n_busy[i] == 0)
                         continue;
-                for (uint64_t bits = channel_take_done(&s->channel, i); bits; bits &= bits - 1)
+                uint64_t bits = channel_take_done(&s->channel, i);
+                session_prefetch(s, i * 64, bits);
+                for (; bits; bits &= bits - 1)
                         session_look(s, i * 64 + (uint32_t)__builtin_ctzll(bits));
         }
         return s->ready_first != SESSION_NONE;
@@ -464,6 +476,8 @@ static void session_fetch(struct session *s, uint32_t slot, struct session_resul
         if (channel_free(&s->channel, slot) == 0) {
                 own->state = SESSION_IDLE;
                 s->free_slots[s->n_free++] = slot;
+                __builtin_prefetch(channel_job(&s->channel, slot), 1); /* it is the next one to be filled */
+                __builtin_prefetch(channel_payload(&s->channel, slot), 1);
         } else {
                 own->state = SESSION_HELD;
                 s->n_held++;
