@@ -4,6 +4,7 @@
 #include "ipc/bell.h"
 #include "ipc/channel.h"
 #include "ipc/client/session.h"
+#include "ipc/spin.h"
 
 enum { SESSION_NONE = UINT32_MAX };
 
@@ -38,7 +39,8 @@ struct session {
         uint32_t ready_first, ready_last;
         uint64_t next_deadline_ns; /* no queue deadline passes before this; EVENT_FOREVER = none */
 
-        uint32_t n_spins, spin_credit, n_unspun;
+        struct spin spin;
+        bool never_spins;
         uint32_t n_rescued; /* verdicts found only because the futex timed out: a wake-up came late, or never */
         bool is_gone;
         uint8_t *copy; /* of the newest result */

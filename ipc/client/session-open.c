@@ -15,7 +15,6 @@
 
 #define SESSION_CALL_TIMEOUT_US (25u * 1000000u)
 
-enum { SESSION_SPINS = 200 };
 
 /* What the reply holds; descriptors are ours, -1 = not there. */
 struct session_reply {
@@ -174,7 +173,6 @@ int session_open(struct session **ret, sd_bus *bus, const char *pool, char *erro
                 r = -ENOMEM;
         if (r >= 0) {
                 s->doorbell_fd = s->done_fd = s->socket_fd = -1;
-                session_set_spin(s, SESSION_SPINS);
                 r = session_map(s, &reply);
                 if (r < 0 && r != -EPROTO)
                         snprintf(error, error_bytes, "cannot map the channel: %s", strerror(-r));

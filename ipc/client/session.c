@@ -24,8 +24,6 @@
 #include "ipc/event.h"
 #include "ipc/wait-watch.h"
 
-enum { SESSION_SPIN_CREDIT = 8, SESSION_SPIN_PROBE = 64 };
-
 #define SESSION_FUTEX_NS UINT64_C(50000000) /* sleep this long on the futex, then in poll() */
 
 /* ---- making and ending ---- */
@@ -85,10 +83,7 @@ int session_fd(const struct session *s) { return s->socket_fd; }
 
 int session_done_fd(const struct session *s) { return s->done_fd; }
 
-void session_set_spin(struct session *s, uint32_t rounds) {
-        s->n_spins = rounds;
-        s->spin_credit = SESSION_SPIN_CREDIT;
-}
+void session_set_spin(struct session *s, bool spins) { s->never_spins = !spins; }
 
 uint32_t session_in_flight(const struct session *s) { return s->n_in_flight; }
 
@@ -332,9 +327,10 @@ static int session_sleep(struct session *s, uint64_t deadline_ns, bool *is_long)
                 if (*is_long)
                         r = session_poll(s, deadline_ns);
                 else {
-                        uint64_t futex_ns = event_now_ns() + SESSION_FUTEX_NS;
+                        uint64_t since_ns = event_now_ns(), futex_ns = since_ns + SESSION_FUTEX_NS;
                         WAIT_LOOK("client", session_look_done, s);
                         r = event_wait(&s->channel.head->done_seq, seen, session_min(deadline_ns, futex_ns));
+                        spin_slept(&s->spin, since_ns);
                         if (r == -ETIMEDOUT && futex_ns < deadline_ns) {
                                 *is_long = true;
                                 s->n_rescued += session_collect(s);
@@ -359,20 +355,15 @@ void session_woken(struct session *s) {
         session_expire(s, event_now_ns());
 }
 
-/* After some fruitless spins in a row only one wait in many tries again: long jobs make spinning a waste. */
-static bool session_spin(struct session *s) {
-        if (s->spin_credit == 0 && ++s->n_unspun % SESSION_SPIN_PROBE != 0)
+static bool session_spin(struct session *s, uint64_t deadline_ns) {
+        if (s->never_spins)
                 return false;
-        for (uint32_t i = 0; i < s->n_spins; i++) {
-                if (session_collect(s)) {
-                        s->spin_credit = SESSION_SPIN_CREDIT;
-                        return true;
-                }
-                event_pause();
-        }
-        if (s->spin_credit > 0)
-                s->spin_credit--;
-        return false;
+        struct spin_round round = spin_begin(&s->spin, deadline_ns);
+        bool came;
+        while (!(came = session_collect(s)) && spin_step(&round))
+                ;
+        spin_end(&s->spin, &round, came);
+        return came;
 }
 
 /* Until `is_done` holds or the deadline. 1, 0, -EPIPE, -EINTR. */
@@ -392,7 +383,7 @@ static int session_wait_until(struct session *s, bool (*is_done)(const struct se
                 }
                 if (deadline_ns == 0 && s->next_deadline_ns == EVENT_FOREVER)
                         return 0;
-                if (!has_spun && deadline_ns > 0 && session_spin(s))
+                if (!has_spun && deadline_ns > 0 && session_spin(s, deadline_ns))
                         continue;
 
                 int r = deadline_ns == 0 ? -ETIMEDOUT : session_sleep(s, deadline_ns, &is_long);
@@ -404,8 +395,8 @@ static int session_wait_until(struct session *s, bool (*is_done)(const struct se
                         session_collect(s);
                         if (now_ns >= deadline_ns)
                                 return is_done(s, slot);
-                } else
-                        session_collect(s);
+                } else if (session_collect(s) && s->ready_first != s->ready_last)
+                        spin_expect(&s->spin); /* they come faster than wake-ups */
         }
 }
 

@@ -71,8 +71,8 @@ bool session_arm(struct session *s, uint64_t *ret_deadline_ns);
 /* After that poll(): takes note of what made them readable, and judges what is overdue. */
 void session_woken(struct session *s);
 
-/* Spinning before sleeping, in pause rounds; 0 = sleep at once. Default: a short fixed spin. */
-void session_set_spin(struct session *s, uint32_t rounds);
+/* false: every wait sleeps at once. Default: true, spinning first where ipc/spin.c says that it pays. */
+void session_set_spin(struct session *s, bool spins);
 
 /* The number of a job that was submitted and not fetched yet. */
 uint64_t session_job_id(const struct session *s, uint32_t slot);

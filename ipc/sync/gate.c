@@ -65,7 +65,7 @@ int gate_wait(struct layout_gate *g, const struct object *o, struct spin *spin, 
         if (r != -EAGAIN || deadline_ns == 0)
                 return r;
 
-        struct spin_round round = spin_begin(spin);
+        struct spin_round round = spin_begin(spin, deadline_ns);
         while (r == -EAGAIN && spin_step(&round))
                 r = attempt(user);
         spin_end(spin, &round, r != -EAGAIN);

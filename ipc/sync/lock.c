@@ -44,8 +44,8 @@ static int lock_take_flagged(struct layout_lock *l, uint64_t word, uint64_t self
         return desired & LOCK_OWNERDEAD ? -EOWNERDEAD : 0;
 }
 
-static void lock_spin(struct layout_lock *l, struct spin *spin) {
-        struct spin_round round = spin_begin(spin);
+static void lock_spin(struct layout_lock *l, struct spin *spin, uint64_t deadline_ns) {
+        struct spin_round round = spin_begin(spin, deadline_ns);
         bool is_free = false;
         while (!is_free && spin_step(&round))
                 is_free = lock_is_free(l);
@@ -66,7 +66,7 @@ static int lock_wait(struct layout_lock *l, struct spin *spin, struct wait *w) {
                 else if (owner_identity(word) == self)
                         r = -EDEADLK;
                 else if (n_spins++ == 0)
-                        lock_spin(l, spin);
+                        lock_spin(l, spin, w->deadline_ns);
                 else if ((word & LOCK_WAITERS) ||
                          atomic_compare_exchange_strong_explicit(&l->word, &word, word | LOCK_WAITERS,
                                                                  memory_order_relaxed, memory_order_relaxed)) {

@@ -19,6 +19,7 @@
 
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
+#include "ipc/spin.h"
 #include "ipc/wait-watch.h"
 #include "plugins/host/job.h"
 #include "plugins/host/orders.h"
@@ -26,9 +27,6 @@
 
 enum {
         SERVE_LOWEST_EVERY = 16, /* claims: nobody starves behind the urgent */
-        SERVE_SPIN_ROUNDS = 128, /* pauses: a few microseconds, about what a wake-up costs */
-        SERVE_SPIN_CREDIT = 8,   /* fruitless spins in a row until it stops */
-        SERVE_SPIN_PROBE = 64,   /* sleeps after which it tries again */
 };
 
 #define SERVE_BURST_MIN_NS UINT64_C(10000000)
@@ -42,14 +40,8 @@ struct serve {
         uint32_t control_seen;
         uint32_t next_bell;
         uint32_t n_claims;
-        unsigned spin_credit, n_sleeps;
-        bool may_spin; /* there is another CPU to do the work we spin for */
+        struct spin spin;
 };
-
-static bool has_several_cpus(void) {
-        cpu_set_t cpus;
-        return sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) > 1;
-}
 
 /* No work was found in a channel whose work bit stands. true: there is some now. */
 static bool settle(struct serve *s, struct orders_bell *b, uint32_t channel) {
@@ -112,9 +104,14 @@ static int serve_channel(struct serve *s, struct orders_bell *b, uint32_t channe
         orders_served(&s->orders, c->bell);
         announce_claim(s);
         pass_baton(s, b, channel);
+        const struct layout_channel *head = c->channel.head;
+        bool polls = atomic_load_explicit(&head->done_wait, memory_order_relaxed) == DONE_DOORBELL;
+        uint32_t seq = atomic_load_explicit(&head->done_seq, memory_order_relaxed);
         r = job_run(&s->job, &c->channel, c->done_fd, slot, word, now_ns);
         if (r == -ESTALE) /* judged, or its client has rewritten the slot: the broker knows */
                 orders_foul(&s->orders, channel, -r);
+        else if (!polls && atomic_load_explicit(&head->done_seq, memory_order_relaxed) == seq)
+                spin_expect(&s->spin); /* nobody had to be woken: the client is awake and may send the next one soon */
         return r < 0 ? r : 1;
 }
 
@@ -203,22 +200,21 @@ static void each_bell(struct serve *s, void (*fn)(struct layout_bell *b, uint32_
 
 /* true if something came. */
 static bool spin(struct serve *s) {
-        if (!s->may_spin || (s->spin_credit == 0 && ++s->n_sleeps % SERVE_SPIN_PROBE != 0))
-                return false;
-        bool is_told = has_sleepers(s); /* the spinner bits keep wakers from waking them, and are for nothing else */
+        struct spin_round round = spin_begin(&s->spin, EVENT_FOREVER);
+        /* The spinner bits keep wakers from waking those who sleep, and are for nothing else. They are cleared before
+         * the CPU is given away: somebody else may be needed meanwhile. */
+        bool is_told = !spin_is_yielding(&round) && has_sleepers(s);
         if (is_told)
                 each_bell(s, bell_spin_begin);
-        bool came = false;
-        for (unsigned i = 0; i < SERVE_SPIN_ROUNDS && !came; i++) {
-                event_pause();
-                came = has_work_in_sight(s);
-        }
+        bool came;
+        while (!(came = has_work_in_sight(s)) && spin_step(&round))
+                if (is_told && spin_is_yielding(&round)) {
+                        each_bell(s, bell_spin_end);
+                        is_told = false;
+                }
         if (is_told)
                 each_bell(s, bell_spin_end);
-        if (came)
-                s->spin_credit = SERVE_SPIN_CREDIT;
-        else if (s->spin_credit > 0)
-                s->spin_credit--;
+        spin_end(&s->spin, &round, came);
         return came || has_work_in_sight(s); /* a waker that saw our bit woke nobody */
 }
 
@@ -256,8 +252,11 @@ static void sleep_on_all(struct serve *s) {
                 waits[n++] = (struct event_wait){.word = &b->seq, .seen = bell_sleep_begin(b, s->host->index)};
         }
         WAIT_LOOK("worker", look_for_job, s);
-        if (!has_reason_to_wake(s))
+        if (!has_reason_to_wake(s)) {
+                uint64_t since_ns = event_now_ns();
                 event_wait_any(waits, n, EVENT_FOREVER);
+                spin_slept(&s->spin, since_ns);
+        }
         each_bell(s, bell_sleep_end);
         for (unsigned i = 1; i < n; i++) /* if it is for a job, that makes up for it */
                 if (atomic_load_explicit(waits[i].word, memory_order_relaxed) != waits[i].seen)
@@ -335,8 +334,6 @@ int serve_process(struct host *h, void *thread_state) {
                 return -ENOMEM;
         s->host = h;
         s->line = h->line;
-        s->may_spin = has_several_cpus();
-        s->spin_credit = SERVE_SPIN_CREDIT;
         orders_init(&s->orders, WIRE_CONTROL_FD, &h->held);
         int r = job_init(&s->job, h);
         if (r < 0)

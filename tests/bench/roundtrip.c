@@ -55,7 +55,7 @@ static double batch_us(struct subject *s, unsigned n, uint64_t pause_ns) {
 static void run(struct subject *s, struct bench_pairs *p, bool spins) {
         unsigned n = spins ? SPINNING_BATCH : SLEEPING_BATCH;
         uint64_t pause_ns = spins ? 0 : PAUSE_NS;
-        session_set_spin(s->session, spins ? 1000000 : 0);
+        session_set_spin(s->session, spins);
         for (unsigned i = 0; i < p->n; i++) {
                 s->bare = bare_start(1, spins, 1);
                 s->once = spins ? limit_rings : limit_ping;

@@ -271,7 +271,7 @@ static void client_main(struct broker *b) {
         for (uint64_t sent = 0, got = 0; got < JOBS;) {
                 /* Now many at once, now one by one, now everything drained: then all fall asleep. */
                 unsigned window = sent % 500 < 200 ? 1 : WINDOW;
-                session_set_spin(s, (unsigned)rand_r(&seed) % 2 ? 0 : 50);
+                session_set_spin(s, (unsigned)rand_r(&seed) % 2 == 0);
                 for (; sent < JOBS && session_in_flight(s) < window; sent++)
                         client_submit(s, sent, sent % CRASH_EVERY == CRASH_EVERY - 1);
 

@@ -128,7 +128,7 @@ static void *submit(void *argument) {
                 const struct session_job job = {
                         .priority = (uint32_t)n % LAYOUT_PRIORITIES, .payload = &n, .bytes = sizeof n, .user = n};
                 uint32_t slot;
-                session_set_spin(s, rand_r(&seed) % 2 ? 0 : 100);
+                session_set_spin(s, rand_r(&seed) % 2 == 0);
                 if (session_submit(s, &job, &slot) < 0)
                         t->error = "submit failed";
                 if (rand_r(&seed) % 8 == 0)
