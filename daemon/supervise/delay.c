@@ -20,7 +20,7 @@
 #include "ipc/bell.h"
 #include "ipc/event.h"
 
-enum { DELAY_SLOT_NS = 100 /* between two looks, a slot */, DELAY_BATCH = 256 };
+enum { DELAY_SLOT_NS = 1000 /* of rest after a look, a slot */, DELAY_BATCH = 256 };
 
 /* ---- the heap ---- */
 
@@ -178,6 +178,8 @@ static bool delay_is_known(const struct pool_channel *c, uint32_t slot, uint32_t
 
 void delay_look(struct pool_channel *c) {
         struct layout_job job;
+        if (c->is_dead)
+                return;
         c->delayed_seen = atomic_load_explicit(&c->channel.head->delayed, memory_order_acquire);
         for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
                 uint64_t word = channel_word(&c->channel, slot);
@@ -202,8 +204,8 @@ void delay_on_doorbell(struct pool *p) {
                     atomic_load_explicit(&c->channel.head->delayed, memory_order_acquire) == c->delayed_seen)
                         continue;
                 if (c->delay_look_ns <= now) {
-                        c->delay_look_ns = now + (uint64_t)c->channel.geometry.n_slots * DELAY_SLOT_NS;
                         delay_look(c);
+                        c->delay_look_ns = event_now_ns() + (uint64_t)c->channel.geometry.n_slots * DELAY_SLOT_NS;
                 } else if (!again_ns || c->delay_look_ns < again_ns) {
                         again_ns = c->delay_look_ns;
                 }
