@@ -5,6 +5,7 @@ run, or was ready and had no CPU (the sampler reads that from the kernel's books
 left counts from the last death that the wait can have suffered from: that is how long somebody was left waiting past it.
 """
 
+import bisect
 import collections
 import os
 import subprocess
@@ -125,10 +126,34 @@ class Record:
         with self.lock:
             self.windows[group].append((since, until, why))
 
+    def sort(self):
+        """Before judging: a long run has a million of them."""
+        for rows in self.windows.values():
+            rows.sort()
+        for rows in self.deaths.values():
+            rows.sort()
+        self.longest_window = {group: max(b - a for a, b, _ in rows) for group, rows in self.windows.items()}
+
+    def last_death(self, since, until, concerns):
+        found = None
+        for group in concerns:
+            rows = self.deaths.get(group, ())
+            at = bisect.bisect_right(rows, until) - 1
+            if at >= 0 and rows[at] >= since:
+                found = max(found or 0, rows[at])
+        return found
+
+    def windows_in(self, since, until, concerns):
+        for group in concerns:
+            rows = self.windows.get(group, ())
+            begin = bisect.bisect_left(rows, (since - self.longest_window.get(group, 0),))
+            for a, b, why in rows[begin:bisect.bisect_left(rows, (until,))]:
+                if b > since:
+                    yield max(a, since), min(b, until), why
+
     def left_of(self, since, until, concerns):
         """(ns of [since, until] outside of all windows, reason -> ns of the windows' part)"""
-        windows = sorted((max(a, since), min(b, until), why) for group in concerns for a, b, why in self.windows.get(group, ())
-                         if a < until and b > since)
+        windows = sorted(self.windows_in(since, until, concerns))
         left, at, why_ns = 0, since, collections.Counter()
         for a, b, why in windows:
             if a > at:
@@ -140,9 +165,10 @@ class Record:
 
     def judge(self, limit_ns):
         """Judges all slow waits; those that lasted too long are failures. Excused: too long, but for what was taken away."""
+        self.sort()
         n_past_death, excused, longest, longest_text = 0, collections.Counter(), 0, ""
         for s in self.slow:
-            died = max((d for group in s.concerns for d in self.deaths.get(group, ()) if s.since <= d <= s.until), default=None)
+            died = self.last_death(s.since, s.until, s.concerns)
             limit = limit_ns * (DEATHS_OF_A_KILLER if s.what == "poison" else 1 if died else QUEUE_LIMITS)
             begin = max(s.since, died or 0)
             left, why_ns = self.left_of(begin, s.until, s.concerns)
