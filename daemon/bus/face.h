@@ -83,6 +83,8 @@ void bus_clean_text(char *text);
 void bus_pool_path(const char *name, char ret[static BUS_MAX_PATH]);
 void bus_worker_path(uint64_t id, char ret[static BUS_MAX_PATH]);
 void bus_job_path(uint64_t id, char ret[static BUS_MAX_PATH]);
+/* For who lists objects: a copy of `path` at the end of a list that NULL ends. Without memory the list is freed. */
+int bus_path_add(char ***paths, size_t *n, const char *path);
 struct pool *bus_pool_at(struct bus *b, const char *path);
 struct worker *bus_worker_at(struct bus *b, const char *path);
 int bus_parse_id(const char *path, const char *prefix, uint64_t *ret);

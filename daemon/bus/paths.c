@@ -25,6 +25,27 @@ void bus_worker_path(uint64_t id, char ret[static BUS_MAX_PATH]) { sprintf(ret, 
 
 void bus_job_path(uint64_t id, char ret[static BUS_MAX_PATH]) { sprintf(ret, BUS_JOBS "/%" PRIu64, id); }
 
+int bus_path_add(char ***paths, size_t *n, const char *path) {
+        char **more = reallocarray(*paths, *n + 2, sizeof(*more)), *copy = strdup(path);
+
+        if (more) {
+                *paths = more;
+                more[*n] = copy;
+                more[*n + 1] = NULL;
+        }
+        if (more && copy) {
+                (*n)++;
+                return 0;
+        }
+        if (!more)
+                free(copy);
+        for (size_t i = 0; i < *n; i++)
+                free((*paths)[i]);
+        free(*paths);
+        *paths = NULL;
+        return -ENOMEM;
+}
+
 struct pool *bus_pool_at(struct bus *b, const char *path) {
         char *name = NULL;
         struct pool *p = NULL;

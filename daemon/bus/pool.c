@@ -246,24 +246,17 @@ int pool_face_find(sd_bus *bus, const char *path, const char *interface, void *u
 
 int pool_face_enumerate(sd_bus *bus, const char *prefix, void *user, char ***ret, sd_bus_error *e) {
         struct bus *b = user;
-        char path[BUS_MAX_PATH], **paths;
-        struct pool *p;
+        char path[BUS_MAX_PATH], **paths = NULL;
         size_t n = 0;
+        int r = 0;
 
-        for (p = supervisor_next_pool(b->supervisor, NULL); p; p = supervisor_next_pool(b->supervisor, p))
-                n++;
-        paths = calloc(n + 1, sizeof(*paths));
-        if (!paths)
-                return -ENOMEM;
-        n = 0;
-        for (p = supervisor_next_pool(b->supervisor, NULL); p; p = supervisor_next_pool(b->supervisor, p)) {
+        for (struct pool *p = supervisor_next_pool(b->supervisor, NULL); p && r >= 0;
+             p = supervisor_next_pool(b->supervisor, p)) {
                 bus_pool_path(pool_get_config(p)->name, path);
-                paths[n] = strdup(path);
-                if (!paths[n++])
-                        break;
+                r = bus_path_add(&paths, &n, path);
         }
         *ret = paths;
-        return 1;
+        return r < 0 ? r : 1;
 }
 
 #define METHOD(name, args, result)                                                                                     \

@@ -113,23 +113,19 @@ int worker_face_find(sd_bus *bus, const char *path, const char *interface, void 
 
 int worker_face_enumerate(sd_bus *bus, const char *prefix, void *user, char ***ret, sd_bus_error *e) {
         struct bus *b = user;
-        char path[BUS_MAX_PATH], **paths;
+        char path[BUS_MAX_PATH], **paths = NULL;
         struct worker_info info;
-        size_t n = 0, n_workers = supervisor_n_workers(b->supervisor);
+        size_t n = 0;
+        int r = 0;
 
-        paths = calloc(n_workers + 1, sizeof(*paths));
-        if (!paths)
-                return -ENOMEM;
-        for (struct worker *w = supervisor_next_worker(b->supervisor, NULL); w && n < n_workers;
+        for (struct worker *w = supervisor_next_worker(b->supervisor, NULL); w && r >= 0;
              w = supervisor_next_worker(b->supervisor, w)) {
                 worker_get_info(w, &info);
                 bus_worker_path(info.id, path);
-                paths[n] = strdup(path);
-                if (!paths[n++])
-                        break;
+                r = bus_path_add(&paths, &n, path);
         }
         *ret = paths;
-        return 1;
+        return r < 0 ? r : 1;
 }
 
 #define METHOD(name, args, result)                                                                                     \

@@ -40,57 +40,39 @@ static struct json_object *hex(const uint8_t *p, size_t n) {
         return json_object_new_string_len(text, (int)(2 * n));
 }
 
-static int basic_from_message(sd_bus_message *m, char type, struct json_object **ret) {
-        union {
-                uint8_t y;
-                int b, fd;
-                int16_t n;
-                uint16_t q;
-                int32_t i;
-                uint32_t u;
-                int64_t x;
-                uint64_t t;
-                double d;
-                const char *s;
-        } v;
+/* An integer of any width. */
+static int integer_from_message(sd_bus_message *m, char type, struct json_object **ret) {
+        static const char types[] = "ynqiuxt", bytes[] = "\1\2\2\4\4\10\10";
+        unsigned shift = 64 - 8 * (unsigned)bytes[strchr(types, type) - types];
+        uint64_t v = 0;
         int r = sd_bus_message_read_basic(m, type, &v);
 
         if (r < 0)
                 return r;
-        switch (type) {
-        case 'y':
-                *ret = json_object_new_int(v.y);
-                break;
-        case 'b':
-                *ret = json_object_new_boolean(v.b);
-                break;
-        case 'n':
-                *ret = json_object_new_int(v.n);
-                break;
-        case 'q':
-                *ret = json_object_new_int(v.q);
-                break;
-        case 'i':
-                *ret = json_object_new_int(v.i);
-                break;
-        case 'u':
-                *ret = json_object_new_int64(v.u);
-                break;
-        case 'x':
-                *ret = json_object_new_int64(v.x);
-                break;
-        case 't':
-                *ret = json_object_new_uint64(v.t);
-                break;
-        case 'd':
-                *ret = json_object_new_double(v.d);
-                break;
-        case 'h':
-                *ret = json_object_new_string("fd");
-                break;
-        default: /* s o g */
-                *ret = json_object_new_string(v.s);
-        }
+        if (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)
+                v >>= shift;
+        /* To the top and back: the sign fills up. */
+        *ret = strchr("nix", type) ? json_object_new_int64((int64_t)(v << shift) >> shift) : json_object_new_uint64(v);
+        return *ret ? 0 : -ENOMEM;
+}
+
+static int basic_from_message(sd_bus_message *m, char type, struct json_object **ret) {
+        union {
+                int boolean, fd;
+                double number;
+                const char *text;
+        } v;
+        int r;
+
+        if (strchr("ynqiuxt", type))
+                return integer_from_message(m, type, ret);
+        r = sd_bus_message_read_basic(m, type, &v);
+        if (r < 0)
+                return r;
+        *ret = type == 'b'   ? json_object_new_boolean(v.boolean)
+               : type == 'd' ? json_object_new_double(v.number)
+               : type == 'h' ? json_object_new_string("fd")
+                             : json_object_new_string(v.text); /* s o g */
         return *ret ? 0 : -ENOMEM;
 }
 
