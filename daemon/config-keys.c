@@ -117,6 +117,16 @@ static int parse_count(const struct config_key *k, void *field, const char *valu
         return 0;
 }
 
+static int parse_capsules(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes) {
+        bool is_on;
+
+        if (value_parse_bool(value, &is_on) == 0 && !is_on) {
+                *(uint32_t *)field = 0;
+                return 0;
+        }
+        return parse_count(k, field, value, error, error_bytes);
+}
+
 static uint32_t n_cpus(void) {
         cpu_set_t set;
 
@@ -311,7 +321,7 @@ const struct config_key config_keys[] = {
         {"Pool", "SlotSize", parse_slot_size, FIELD(slot_bytes), LAYOUT_MIN_SLOT_BYTES, LAYOUT_MAX_SLOT_BYTES},
         {"Pool", "Overflow", parse_overflow, FIELD(overflow)},
         {"Pool", "RateLimit", parse_rate, FIELD(rate_ns), 1, 1000000},
-        {"Pool", "Capsules", .only = "no"},
+        {"Pool", "Capsules", parse_capsules, FIELD(n_capsules), 0, 1000},
         {"Pool", "Durable", .only = "no"},
         {"Pool", "AutoReload", .only = "no"},
 

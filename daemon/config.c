@@ -22,6 +22,7 @@ void pool_config_defaults(struct pool_config *c) {
                 .max_workers = POOL_WORKERS_UNSET,
                 .n_slots = 1024,
                 .slot_bytes = 4096,
+                .n_capsules = 8,
                 .max_attempts = 3,
                 .guarantee = GUARANTEE_AT_LEAST_ONCE,
                 .retry_backoff_milli = 1000,

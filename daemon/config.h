@@ -23,6 +23,7 @@ struct pool_config {
         uint32_t n_slots, slot_bytes;
         enum pool_overflow overflow;
         uint64_t rate_ns; /* between two starts; 0 = no limit */
+        uint32_t n_capsules; /* kept of its jobs; 0 = none */
         uint32_t max_attempts;
         enum pool_guarantee guarantee;
         uint64_t retry_ns, retry_max_ns; /* pause before the second attempt; at most, 0 = any */

@@ -192,6 +192,7 @@ static int daemon_start_supervisor(struct daemon *d) {
                 .loop = d->loop,
                 .libexec_dir = o->libexec_dir,
                 .plugin_dir = o->plugin_dir,
+                .state_dir = o->state_dir,
         };
         bus_fill_hooks(d->bus, &config.hooks);
         int r = daemon_connect_spawner(o, &config.spawner_fd);

@@ -33,7 +33,7 @@ static void main_help(void) {
              "  --config-dir=DIR    drover.conf and pools.d/ from here instead of the search path\n"
              "  --plugin-dir=DIR    plugins (default " DROVER_PLUGIN_DIR ")\n"
              "  --runtime-dir=DIR   sockets (default /run/drover)\n"
-             "  --state-dir=DIR     what outlives a restart (default /var/lib/drover)\n"
+             "  --state-dir=DIR     what outlives a restart (default /var/lib/drover, a user's $XDG_STATE_HOME/drover)\n"
              "  --libexec-dir=DIR   drover-spawn and drover-worker (default " DROVER_LIBEXEC_DIR ")\n"
              "  --log-level=LEVEL   error, warning, notice, info or debug\n"
              "  --check             read all files, tell every error, exit 1 if there was one\n"
@@ -80,19 +80,33 @@ static int main_parse(int argc, char **argv, struct daemon_options *o, bool *ret
         return 0;
 }
 
+static void main_state_dir(bool is_user, char *path, size_t bytes) {
+        const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+        if (!is_user)
+                snprintf(path, bytes, "/var/lib/drover");
+        else if (state && *state == '/')
+                snprintf(path, bytes, "%s/drover", state);
+        else
+                snprintf(path, bytes, "%s/.local/state/drover", home ? home : "");
+}
+
 int main(int argc, char **argv) {
         struct daemon_options o = {
                 .is_user = geteuid() != 0,
                 .plugin_dir = DROVER_PLUGIN_DIR,
                 .runtime_dir = "/run/drover",
-                .state_dir = "/var/lib/drover",
                 .libexec_dir = DROVER_LIBEXEC_DIR,
                 .log_level = LOG_LEVEL_INFO,
         };
         bool check = false;
         int status;
+        char state_dir[512];
         if (main_parse(argc, argv, &o, &check, &status))
                 return status;
+        if (!o.state_dir) {
+                main_state_dir(o.is_user, state_dir, sizeof(state_dir));
+                o.state_dir = state_dir;
+        }
         log_open("droverd", o.log_level);
         return check ? daemon_check(&o) : daemon_run(&o);
 }

@@ -213,7 +213,8 @@ struct layout_worker {
         _Atomic uint32_t fault_signal;
         _Atomic uint32_t fault_syscall; /* number + 1 of the call that broke the filter */
         _Atomic uint64_t fault_address;
-        uint64_t pad1[4];
+        _Atomic uint64_t fault_offset; /* of the instruction, in fault_module: a file's name, or "" */
+        char fault_module[24];
         _Atomic uint64_t counts[SLOT_N_STATES]; /* verdicts this worker gave, by state; only it writes them */
         _Atomic uint64_t progress_done, progress_total;
         _Atomic uint32_t status_seq; /* odd while `status` is being written */

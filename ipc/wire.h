@@ -135,6 +135,7 @@ struct worker_report {
         char sandbox[64]; /* READY: layers that are on, e.g. "seccomp,landlock:7,no-new-privs,rlimits" */
         char text[WIRE_TEXT];
         uint64_t arena_bytes;
+        char build_id[48]; /* READY: of the plugin file, in hex; "" = it has none */
 };
 
 /* Descriptors of an exec'd drover-worker, whatever its role. */

@@ -45,6 +45,7 @@ static const struct authorize_row rows[] = {
         {"org.drover1.Job", "Wait", AUTHORIZE_OWNER},
         {"org.drover1.Job", "GetResult", AUTHORIZE_OWNER},
         {"org.drover1.Job", "Requeue", AUTHORIZE_OWNER},
+        {"org.drover1.Job", "GetCapsule", AUTHORIZE_OWNER},
 };
 
 const struct authorize_row *authorize_find(const char *interface, const char *member) {

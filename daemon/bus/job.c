@@ -6,7 +6,9 @@
  * session's job is here while it is queued or running, to be looked at and cancelled; its verdict is its client's. */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "daemon/bus/authorize.h"
 #include "daemon/bus/call.h"
 #include "daemon/bus/value.h"
 #include "ipc/words.h"
@@ -162,12 +164,29 @@ static int method_requeue(struct bus *b, struct bus_peer *p, sd_bus_message *m, 
         return job_requeue(j, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(m, NULL);
 }
 
+/* Also of a job that is not kept any more: the capsule says whose it was. */
+static int method_get_capsule(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        uint64_t id;
+        int fd, r;
+
+        if (bus_parse_id(sd_bus_message_get_path(m), BUS_JOBS, &id) < 0)
+                return -EINVAL;
+        r = supervisor_open_capsule(b->supervisor, id, p->uid, authorize_is_root(p->uid), &fd);
+        if (r < 0)
+                return sd_bus_error_setf(e, "org.drover1.Error.NoSuchJob", "there is no capsule of job %llu",
+                                         (unsigned long long)id);
+        r = bus_reply(m, "h", fd);
+        close(fd);
+        return r;
+}
+
 static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
         static const struct bus_method methods[] = {
                 {"Cancel", method_cancel},
                 {"Wait", method_wait},
                 {"GetResult", method_get_result},
                 {"Requeue", method_requeue},
+                {"GetCapsule", method_get_capsule},
                 {},
         };
 
@@ -192,6 +211,8 @@ const sd_bus_vtable job_vtable[] = {
         SD_BUS_METHOD_WITH_ARGS("GetResult", SD_BUS_NO_ARGS, SD_BUS_RESULT("a{sv}", result), on_call,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Requeue", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, on_call, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("GetCapsule", SD_BUS_NO_ARGS, SD_BUS_RESULT("h", capsule), on_call,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Id", "t", job_properties_get, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Pool", "s", job_properties_get, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Name", "s", job_properties_get, 0, SD_BUS_VTABLE_PROPERTY_CONST),

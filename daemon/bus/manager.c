@@ -119,6 +119,10 @@ static int append_death(sd_bus_message *reply, struct death *d) {
                 death_syscall_name(d->syscall, name, sizeof(name));
                 r = sd_bus_message_append(reply, "{sv}", "syscall", "s", name);
         }
+        if (r >= 0 && d->fault_module[0]) {
+                snprintf(name, sizeof(name), "%s+0x%llx", d->fault_module, (unsigned long long)d->fault_offset);
+                r = sd_bus_message_append(reply, "{sv}", "fault", "s", name);
+        }
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 

@@ -83,6 +83,18 @@ void death_describe(enum death_reason reason, int32_t signal, int32_t status, ui
                 snprintf(text, bytes, "exit status %d", status);
 }
 
+void death_take_fault(struct death *d, const struct worker *w) {
+        const struct layout_worker *line = worker_line(w);
+        if (!d->is_signal || d->reason != REASON_SIGNAL || atomic_load(&line->fault_signal) != (uint32_t)d->status)
+                return;
+        channel_copy(d->fault_module, line->fault_module, sizeof(d->fault_module));
+        d->fault_module[sizeof(d->fault_module) - 1] = 0;
+        for (char *c = d->fault_module; *c; c++)
+                if ((unsigned char)*c < 0x21 || (unsigned char)*c > 0x7e)
+                        *c = '?';
+        d->fault_offset = d->fault_module[0] ? atomic_load(&line->fault_offset) : 0;
+}
+
 const struct death *death_record(struct pool *p, const struct death *d) {
         struct death *entry = &p->deaths[p->n_deaths++ % POOL_DEATHS];
         *entry = *d;

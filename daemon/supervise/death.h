@@ -7,5 +7,7 @@
 enum death_reason death_reason_of(const struct worker *w, const struct spawn_event *e, uint32_t syscall);
 /* "signal 11 (SIGSEGV)", "exit status 7", "system call openat, which its sandbox forbids" … */
 void death_describe(enum death_reason reason, int32_t signal, int32_t status, uint32_t syscall, char *text, size_t bytes);
+/* Where it crashed, by its own line: refined to what a name may be. */
+void death_take_fault(struct death *d, const struct worker *w);
 /* Adds to the pool's list and returns the entry. */
 const struct death *death_record(struct pool *p, const struct death *d);

@@ -12,6 +12,7 @@
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/event.h"
@@ -265,4 +266,9 @@ struct jobs *jobs_free(struct jobs *js) {
         free(js->evicted);
         free(js);
         return NULL;
+}
+
+uid_t jobs_owner(const struct jobs *js, uint64_t id) {
+        const struct job *j = jobs_find(js, id);
+        return j ? j->uid : geteuid();
 }

@@ -13,5 +13,6 @@ struct jobs; /* all of them, by id */
 int jobs_new(struct jobs **ret, struct supervisor *s);
 struct jobs *jobs_free(struct jobs *js);
 void jobs_pool_gone(struct jobs *js, struct pool *p); /* records outlive their pool */
+uid_t jobs_owner(const struct jobs *js, uint64_t id); /* of a job that has a record; else our own uid */
 struct job *jobs_find(const struct jobs *js, uint64_t id);
 struct job *jobs_after(const struct jobs *js, uint64_t id); /* the next one by id */

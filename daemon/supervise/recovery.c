@@ -8,6 +8,7 @@
  * Charged deaths add to the job's attempt; past MaxAttempts= it is POISONED, or LOST where a second run is not allowed. */
 #include "daemon/supervise/recovery.h"
 
+#include "daemon/supervise/capsules.h"
 #include "daemon/supervise/delay.h"
 #include "daemon/supervise/jobs.h"
 #include "daemon/supervise/limits.h"
@@ -67,9 +68,15 @@ static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slo
         if (final == SLOT_FREE && (slot_flags(word) & SLOT_CANCEL))
                 final = SLOT_CANCELLED; /* it was asked to end, and it ended */
         if (final != SLOT_FREE) {
+                struct worker_job job = {c, slot, slot_generation(word), word};
+                struct capsule_draft *draft =
+                        is_charged && (final == SLOT_POISONED || final == SLOT_LOST) ? capsules_draft(w, &job, final, line) : NULL;
                 if (channel_judge(&c->channel, slot, w->index, slot_generation(word), final, 0, &verdict)) {
                         pool_count_verdict(p, final);
                         channel_announce(&c->channel, slot, c->done_fd);
+                        capsules_keep(p, draft);
+                } else {
+                        capsules_discard(draft);
                 }
                 return;
         }

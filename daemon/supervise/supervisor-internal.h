@@ -4,6 +4,7 @@
 #include <sys/queue.h>
 
 #include "daemon/supervise/arenas.h"
+#include "daemon/supervise/capsules.h"
 #include "daemon/supervise/pool.h"
 #include "daemon/supervise/spawner.h"
 #include "daemon/supervise/worker.h"
@@ -14,6 +15,8 @@ struct supervisor {
         struct spawner *spawner;
         struct jobs *jobs;
         struct arenas *arenas;
+        struct capsules *capsules;
+        char plugin_dir[256];
         TAILQ_HEAD(, pool) pools;     /* by name */
         TAILQ_HEAD(, worker) workers; /* by id */
         void *workers_by_id;          /* tsearch tree */

@@ -128,6 +128,7 @@ int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {
                 return -ENOMEM;
         s->loop = c->loop;
         s->hooks = c->hooks;
+        snprintf(s->plugin_dir, sizeof(s->plugin_dir), "%s", c->plugin_dir);
         TAILQ_INIT(&s->pools);
         TAILQ_INIT(&s->workers);
         struct spawner_config config = {
@@ -140,6 +141,8 @@ int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {
         int r = jobs_new(&s->jobs, s);
         if (r >= 0)
                 r = arenas_new(&s->arenas, s->loop);
+        if (r >= 0)
+                r = capsules_new(&s->capsules, s->loop, c->state_dir);
         if (r >= 0)
                 r = spawner_new(&s->spawner, &config);
         if (r < 0) {
@@ -170,6 +173,7 @@ struct supervisor *supervisor_free(struct supervisor *s) {
                 supervisor_drop_pool(s, p);
         s->jobs = jobs_free(s->jobs);
         s->arenas = arenas_free(s->arenas);
+        s->capsules = capsules_free(s->capsules);
         free(s);
         return NULL;
 }
@@ -316,6 +320,10 @@ int supervisor_open_session(struct supervisor *s, const struct session_request *
                                  pool_state_word(p->state), p->problem[0] ? ": " : "", p->problem);
         }
         return session_new(&session, q, ret, f);
+}
+
+int supervisor_open_capsule(struct supervisor *s, uint64_t id, uid_t uid, bool is_root, int *ret_fd) {
+        return capsules_open(s->capsules, id, uid, is_root, ret_fd);
 }
 
 struct arenas *supervisor_arenas(struct supervisor *s) { return s->arenas; }

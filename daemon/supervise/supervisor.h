@@ -59,7 +59,10 @@ struct death {
         pid_t pid;
         enum death_reason reason;
         int32_t status;  /* exit code or signal number */
+        bool is_signal;
         uint32_t syscall; /* number + 1 */
+        char fault_module[24]; /* where it crashed: a file's name, or "" */
+        uint64_t fault_offset; /* of the instruction in it */
         uint32_t attempt; /* of the job */
         uint64_t realtime_us;
         char text[160];  /* "worker 12 (pid 345) of pool primes died: signal SIGSEGV while running job 7 (attempt 1)" */
@@ -84,6 +87,7 @@ struct supervisor_hooks {
 struct supervisor_config {
         struct loop *loop;
         const char *libexec_dir, *plugin_dir; /* drover-spawn, drover-worker; plugins */
+        const char *state_dir;                /* for capsules; NULL: none are kept */
         int spawner_fd;                       /* connected spawner socket (systemd), or -1: start our own */
         struct supervisor_hooks hooks;
 };
@@ -193,6 +197,8 @@ struct job_info {
         uint64_t queue_us, run_us, cpu_us;
 };
 
+/* The capsule of a job, to read; -ENOENT also for who may not. */
+int supervisor_open_capsule(struct supervisor *s, uint64_t id, uid_t uid, bool is_root, int *ret_fd);
 struct job *supervisor_find_job(struct supervisor *s, uint64_t id);
 
 /* Jobs of the bus and of sessions, by id. */

@@ -19,6 +19,19 @@ enum {
 };
 #define OUTPUT_WINDOW_NS UINT64_C(1000000000)
 
+/* Keeps the newest lines that fit, whole ones. */
+static void output_remember(struct worker *w) {
+        size_t used = strlen(w->last_lines), more = w->output_line_bytes + 1;
+        while (used + more >= sizeof(w->last_lines)) {
+                const char *second = strchr(w->last_lines, '\n');
+                size_t gone = second ? (size_t)(second + 1 - w->last_lines) : used;
+                memmove(w->last_lines, w->last_lines + gone, used - gone + 1);
+                used -= gone;
+        }
+        memcpy(w->last_lines + used, w->output_line, more - 1);
+        memcpy(w->last_lines + used + more - 1, "\n", 2);
+}
+
 static void output_flush_line(struct worker *w) {
         if (w->output_line_bytes == 0)
                 return;
@@ -26,6 +39,7 @@ static void output_flush_line(struct worker *w) {
                 if ((unsigned char)w->output_line[i] < 0x20 && w->output_line[i] != '\t')
                         w->output_line[i] = '?'; /* no escape sequences of a plugin reach a terminal */
         w->output_line[w->output_line_bytes] = 0;
+        output_remember(w);
         const char *text = w->output_line;
         enum log_level level = LOG_LEVEL_INFO;
         if (text[0] == '<' && text[1] >= '0' && text[1] <= '7' && text[2] == '>') { /* drover_log, in the journal's way */

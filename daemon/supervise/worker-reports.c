@@ -88,6 +88,8 @@ static int worker_on_ready_report(struct worker *w, const struct worker_report *
         for (char *c = w->sandbox; *c; c++)
                 if ((unsigned char)*c < 0x20 || (unsigned char)*c > 0x7e)
                         *c = '?';
+        snprintf(w->build_id, sizeof(w->build_id), "%.*s", (int)sizeof(report->build_id) - 1, report->build_id);
+        w->build_id[strspn(w->build_id, "0123456789abcdef")] = 0;
         if (worker_learn_schema(w, report, text, bytes) < 0) {
                 w->is_permanent = true;
                 worker_kill_now(w, REASON_INIT);

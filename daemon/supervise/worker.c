@@ -114,8 +114,17 @@ bool worker_judge(struct worker *w, enum slot_state verdict, enum death_reason w
                 .attempts = slot_attempt(job.word),
                 .when_ns = event_now_ns(),
         };
-        if (!channel_judge(&job.channel->channel, job.slot, w->index, job.generation, verdict, SLOT_QUARANTINE, &line))
+        struct capsule_draft *draft = NULL;
+        if (verdict == SLOT_TIMED_OUT) {
+                struct layout_verdict killed = line;
+                killed.signal = SIGKILL; /* what it is about to end by */
+                draft = capsules_draft(w, &job, verdict, &killed);
+        }
+        if (!channel_judge(&job.channel->channel, job.slot, w->index, job.generation, verdict, SLOT_QUARANTINE, &line)) {
+                capsules_discard(draft);
                 return false;
+        }
+        capsules_keep(w->pool, draft);
         w->quarantine_channel = job.channel;
         w->quarantine_slot = job.slot;
         pool_count_verdict(w->pool, verdict);
@@ -273,11 +282,13 @@ static struct death worker_make_death(struct worker *w, const struct spawn_event
                 .job_id = recovery->job_id,
                 .pid = w->pid,
                 .reason = reason,
+                .is_signal = by_signal,
                 .status = e->status,
                 .syscall = reason == REASON_SYSCALL ? syscall : 0,
                 .attempt = recovery->attempt,
                 .realtime_us = worker_realtime_us(),
         };
+        death_take_fault(&d, w);
         snprintf(d.pool, sizeof(d.pool), "%s", w->pool->config.name);
         death_describe(reason, by_signal ? e->status : 0, e->status, d.syscall, why, sizeof(why));
         if (recovery->had_job)
@@ -326,6 +337,7 @@ void worker_on_gone(struct worker *w, const struct spawn_event *e) {
         uint32_t syscall = atomic_load(&worker_line(w)->fault_syscall);
         w->phase = PHASE_STOPPING;
         worker_hear_out(w);
+        worker_output_stop(w); /* its last words first: a capsule has them */
         if (e->type == SPAWN_FAILED) {
                 syscall = e->syscall;
                 w->is_permanent = e->is_permanent;

@@ -63,6 +63,8 @@ struct worker {
         uint32_t output_bytes, output_dropped;
         char output_line[512];
         size_t output_line_bytes;
+        char last_lines[2048]; /* what it printed last */
+        char build_id[48];     /* of its plugin file, in hex */
         struct loop_timer output_timer;
         TAILQ_ENTRY(worker) link;
 };

@@ -100,10 +100,15 @@ static void host_on_breach(void *user, int number) {
 }
 
 /* From the signal handler. */
-static void host_on_crash(void *user, int signal, uintptr_t address) {
+static void host_on_crash(void *user, int signal, uintptr_t address, uintptr_t instruction) {
         struct host *h = user;
         if (!h->line)
                 return;
+        const struct load_module *m = load_find_module(&h->plugin, instruction);
+        if (m) {
+                memcpy(h->line->fault_module, m->name, sizeof h->line->fault_module);
+                atomic_store_explicit(&h->line->fault_offset, instruction - m->base, memory_order_relaxed);
+        }
         atomic_store_explicit(&h->line->fault_address, address, memory_order_relaxed);
         atomic_store_explicit(&h->line->fault_signal, (uint32_t)signal, memory_order_release);
 }
@@ -303,6 +308,7 @@ static int report_ready(struct host *h) {
         if (r >= 0) {
                 m->report = (struct worker_report){
                         .type = REPORT_READY, .version = WIRE_VERSION, .text_bytes = (uint32_t)bytes};
+                memcpy(m->report.build_id, h->plugin.metadata.build_id, sizeof m->report.build_id);
                 sandbox_describe(&h->sandbox, m->report.sandbox, sizeof m->report.sandbox);
                 r = host_send(h, m, sizeof m->report + bytes);
         }
@@ -322,6 +328,7 @@ static void *host_open(struct host *h) {
                 check_init(h, "worker_init", p->worker_init(&h->worker, &h->state));
         if (p->thread_init)
                 check_init(h, "thread_init", p->thread_init(&h->worker, &thread_state));
+        load_note_modules(&h->plugin);
         r = report_ready(h);
         if (r < 0)
                 host_fail(h, REASON_INIT, -r, true, "READY cannot be told: %s", strerrordesc_np(-r));

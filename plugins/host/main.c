@@ -6,16 +6,23 @@
 #include <string.h>
 
 #include "plugins/host/host.h"
+#include "plugins/host/replay.h"
 #include "plugins/host/run.h"
 
 static const char usage[] =
         "Usage: drover-worker --check PLUGIN [--json]\n"
         "       drover-worker --run PLUGIN JOB [NAME=VALUE ...] [--json]\n"
+        "       drover-worker --replay JOB|FILE [--gdb] [--plugin=FILE] [--state-dir=DIR]\n"
         "\n"
         "Loads a plugin the way the service does, sandbox included, without a daemon.\n"
         "\n"
         "  --check    load it, say what it offers\n"
         "  --run      run one job: the result on stdout, all else on stderr\n"
+        "  --replay   run the job that killed its worker once more: by its number, or the file of its capsule;\n"
+        "             0 if it ends in the same way, 1 if not\n"
+        "  --gdb      under the debugger\n"
+        "  --plugin   the plugin file, if it is not where it was\n"
+        "  --state-dir  droverd's, for --replay JOB\n"
         "  --json     print JSON\n"
         "  --version\n"
         "\n"
@@ -28,6 +35,10 @@ enum option_key {
         OPTION_NAME,
         OPTION_CHECK,
         OPTION_RUN,
+        OPTION_REPLAY,
+        OPTION_GDB,
+        OPTION_PLUGIN,
+        OPTION_STATE,
         OPTION_JSON,
         OPTION_HELP,
         OPTION_VERSION
@@ -39,6 +50,10 @@ static const struct option options[] = {
         {"name", required_argument, NULL, OPTION_NAME},
         {"check", no_argument, NULL, OPTION_CHECK},
         {"run", no_argument, NULL, OPTION_RUN},
+        {"replay", required_argument, NULL, OPTION_REPLAY},
+        {"gdb", no_argument, NULL, OPTION_GDB},
+        {"plugin", required_argument, NULL, OPTION_PLUGIN},
+        {"state-dir", required_argument, NULL, OPTION_STATE},
         {"json", no_argument, NULL, OPTION_JSON},
         {"help", no_argument, NULL, OPTION_HELP},
         {"version", no_argument, NULL, OPTION_VERSION},
@@ -66,6 +81,7 @@ static int start_role(const char *role, const struct host_config *config) {
 int main(int argc, char **argv) {
         struct host_config host = {.control_fd = WIRE_CONTROL_FD, .plugin_fd = WIRE_PLUGIN_FD, .name = ""};
         struct run_config run = {0};
+        struct replay_config replay = {0};
         const char *role = NULL;
         int helper = 0;
         for (int key; (key = getopt_long(argc, argv, "h", options, NULL)) != -1;)
@@ -85,6 +101,18 @@ int main(int argc, char **argv) {
                                 return refuse("--check and --run are given once");
                         helper = key;
                         break;
+                case OPTION_REPLAY:
+                        replay.what = optarg;
+                        break;
+                case OPTION_GDB:
+                        replay.is_gdb = true;
+                        break;
+                case OPTION_PLUGIN:
+                        replay.plugin = optarg;
+                        break;
+                case OPTION_STATE:
+                        replay.state_dir = optarg;
+                        break;
                 case OPTION_JSON:
                         run.is_json = true;
                         break;
@@ -102,6 +130,8 @@ int main(int argc, char **argv) {
         int n_words = argc - optind;
         if (role)
                 return helper || n_words > 0 ? refuse("--role= takes nothing else") : start_role(role, &host);
+        if (replay.what)
+                return helper || n_words > 0 ? refuse("--replay takes nothing else") : replay_capsule(&replay);
         if (helper == OPTION_CHECK ? n_words != 1 : n_words < 2)
                 return refuse(helper ? "what is missing, or too much, is below" : "what shall it do?");
         if (!helper)

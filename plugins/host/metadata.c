@@ -38,6 +38,7 @@ enum {
         MAX_SECTIONS = 4096,
         MAX_SEGMENTS = 128,
         MAX_DYNAMIC = 1024,
+        MAX_NOTES = 16,
         MAX_INFO_BYTES = 4096,
 };
 
@@ -265,6 +266,36 @@ static int read_needed(const struct view *v, const Elf64_Ehdr *h, struct metadat
         return 0;
 }
 
+/* ---- the build id: a note that linkers leave ---- */
+
+static void take_build_id(const struct view *v, const Elf64_Phdr *s, struct metadata *m) {
+        uint64_t at = 0;
+        Elf64_Nhdr note;
+        for (unsigned i = 0; i < MAX_NOTES && at < s->p_filesz && s->p_filesz - at > sizeof note; i++) {
+                if (!view_get(v, s->p_offset + at, &note, sizeof note))
+                        return;
+                at += sizeof note;
+                uint64_t name_bytes = (note.n_namesz + UINT64_C(3)) & ~UINT64_C(3), bytes = note.n_descsz;
+                const uint8_t *name = view_at(v, s->p_offset + at, 4),
+                              *id = view_at(v, s->p_offset + at + name_bytes, bytes);
+                if (note.n_type == NT_GNU_BUILD_ID && note.n_namesz == 4 && name && memcmp(name, "GNU", 4) == 0 && id &&
+                    bytes < sizeof m->build_id / 2) {
+                        for (uint64_t k = 0; k < bytes; k++)
+                                snprintf(m->build_id + 2 * k, 3, "%02x", id[k]);
+                        return;
+                }
+                at += name_bytes + ((bytes + 3) & ~UINT64_C(3));
+        }
+}
+
+static void read_build_id(const struct view *v, const Elf64_Ehdr *h, struct metadata *m) {
+        Elf64_Phdr s;
+        for (unsigned i = 0; i < h->e_phnum && !m->build_id[0]; i++)
+                if (view_get_entry(v, h->e_phoff, i, &s, sizeof s) && s.p_type == PT_NOTE && s.p_offset < v->bytes &&
+                    s.p_filesz <= v->bytes)
+                        take_build_id(v, &s, m);
+}
+
 int metadata_read(const void *file, size_t bytes, struct metadata *ret, char *error, size_t error_bytes) {
         const struct view v = {.file = file, .bytes = bytes, .error = error, .error_bytes = error_bytes};
         struct metadata m = {0};
@@ -274,9 +305,11 @@ int metadata_read(const void *file, size_t bytes, struct metadata *ret, char *er
                 r = read_info(&v, &h, &m);
         if (r >= 0)
                 r = read_needed(&v, &h, &m);
-        if (r >= 0)
-                *ret = m;
-        return r;
+        if (r < 0)
+                return r;
+        read_build_id(&v, &h, &m);
+        *ret = m;
+        return 0;
 }
 
 int metadata_check(const struct metadata *m, char *error, size_t error_bytes) {

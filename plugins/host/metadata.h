@@ -12,6 +12,7 @@ struct metadata {
         unsigned abi_major, abi_minor;
         char name[64], version[32];
         bool is_sanitized;
+        char build_id[48]; /* of its linker, in hex; "" = none */
         unsigned n_needed;
         char needed[METADATA_MAX_NEEDED][METADATA_MAX_SONAME]; /* DT_NEEDED, plain sonames */
 };

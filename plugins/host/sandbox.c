@@ -41,7 +41,7 @@ static struct {
         atomic_bool admits_plugin;
         void (*breach_fn)(void *user, int number);
         void *breach_user;
-        void (*crash_fn)(void *user, int signal, uintptr_t address);
+        void (*crash_fn)(void *user, int signal, uintptr_t address, uintptr_t instruction);
         void *crash_user;
 } gate;
 
@@ -192,11 +192,19 @@ static void gate_on_trap(int signal, siginfo_t *info, void *context) {
         errno = saved;
 }
 
+static uintptr_t gate_instruction(const ucontext_t *u) {
+#if defined(__x86_64__)
+        return (uintptr_t)u->uc_mcontext.gregs[REG_RIP];
+#else
+        return (uintptr_t)u->uc_mcontext.pc;
+#endif
+}
+
 static void gate_on_crash(int signal, siginfo_t *info, void *context) {
         /* SA_RESETHAND: back at the faulting instruction it strikes again and kills, with the status it should have. */
         if (info->si_code > 0) {
                 if (gate.crash_fn)
-                        gate.crash_fn(gate.crash_user, signal, (uintptr_t)info->si_addr);
+                        gate.crash_fn(gate.crash_user, signal, (uintptr_t)info->si_addr, gate_instruction(context));
                 return;
         }
         syscall(SYS_tgkill, getpid(), gettid(), signal); /* somebody sent it */
@@ -226,7 +234,7 @@ void sandbox_on_breach(void (*fn)(void *user, int number), void *user) {
         gate.breach_fn = fn;
 }
 
-void sandbox_on_crash(void (*fn)(void *user, int signal, uintptr_t address), void *user) {
+void sandbox_on_crash(void (*fn)(void *user, int signal, uintptr_t address, uintptr_t instruction), void *user) {
         gate.crash_user = user;
         gate.crash_fn = fn;
 }

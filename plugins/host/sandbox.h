@@ -43,7 +43,7 @@ void sandbox_admit_plugin(void);
 void sandbox_on_breach(void (*fn)(void *user, int number), void *user);
 
 /* Called from the signal handler on a crash (SIGSEGV, SIGBUS, SIGILL, SIGFPE), before the process dies of it. */
-void sandbox_on_crash(void (*fn)(void *user, int signal, uintptr_t address), void *user);
+void sandbox_on_crash(void (*fn)(void *user, int signal, uintptr_t address, uintptr_t instruction), void *user);
 
 /* "seccomp,landlock:7,no-new-privs,rlimits": the layers that are on, and "sanitizer" if the filters are wider for one.
  */

@@ -179,6 +179,7 @@ static int read_ready(struct trial *t, struct ready *m, size_t bytes, char *text
         if (report->type != REPORT_READY || report->text_bytes != bytes - sizeof *report)
                 return -EPROTO;
         memcpy(t->sandbox, report->sandbox, sizeof t->sandbox - 1);
+        memcpy(t->build_id, report->build_id, sizeof t->build_id - 1);
         return schema_parse(m->schema, report->text_bytes, &t->schema, text, WIRE_TEXT) < 0 ? -EPROTO : 0;
 }
 

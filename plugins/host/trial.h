@@ -21,7 +21,7 @@ struct trial {
         struct layout_bell *bell;
         struct channel channel;
         struct schema *schema; /* after trial_await_ready */
-        char sandbox[64];
+        char sandbox[64], build_id[48];
         struct {
                 char name[72];
                 drover_arena *arena;

@@ -292,6 +292,17 @@ for member in "Start Pause Resume Drain Stop Restart ResetFailed RequeuePoisoned
 pool.Resize(2)
 At("/org/drover1/pool/p", "Pool").Schema()
 m.RemovePool("das", 0)
+m.CreatePool("bad", {"Plugin": v("s", "crash"), "Workers": v("u", 1), "StartMethod": v("s", "fork")}, 0)
+id, path = m.Submit("bad", "segfault", {}, {"max-attempts": v("u", 1)})
+assert At(path, "Job").Wait(10000000) == "poisoned"
+for i in range(1000):  # the disk takes its time
+    try:
+        reply, fds = with_fds(path, "Job", "GetCapsule", None)
+        break
+    except GLib.Error:
+        GLib.usleep(10000)
+assert os.pread(fds.get(reply.unpack()[0]), 8, 0) == b"DRCAPSUL"
+m.RemovePool("bad", 0)
 print(*sorted(called))
 """
 

@@ -30,7 +30,7 @@ static atomic_int *breach; /* number + 1 of the call, told by the handler of the
 static atomic_uintptr_t *crash;
 
 static void on_breach(void *user, int number) { atomic_store(breach, number + 1); }
-static void on_crash(void *user, int signal, uintptr_t address) { atomic_store(crash, address); }
+static void on_crash(void *user, int signal, uintptr_t address, uintptr_t instruction) { atomic_store(crash, address); }
 
 static int set_up(void **state) {
         void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -1,0 +1,403 @@
+/* Owns STATE/capsules: one file a job, POOL.ID, whole or absent, for our eyes only (0700, 0600); others get theirs from
+ * us as a descriptor, after a look at the uid in it.
+ *
+ * A capsule is written under a name that starts with a dot, synced by the kernel in the background (the loop waits for
+ * no disk), then renamed; what a kill leaves half written is removed at the next start. A pool keeps Capsules= of them,
+ * all pools together 64 MiB: the oldest go. A job of a restarted daemon may have an old one's number; its capsule takes
+ * the old one's place. */
+#include "daemon/supervise/capsules.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/log.h"
+#include "daemon/supervise/death.h"
+#include "daemon/supervise/jobs.h"
+#include "daemon/supervise/supervisor-internal.h"
+#include "ipc/capsule.h"
+#include "ipc/words.h"
+
+#define CAPSULES_MAX_BYTES (UINT64_C(64) << 20)
+enum { CAPSULES_MAX_FILES = 65536, CAPSULES_MAX_WRITES = 16 };
+
+struct capsule_file {
+        uint64_t id, bytes;
+        int64_t when_ns;
+        char pool[72];
+        TAILQ_ENTRY(capsule_file) link;
+};
+
+struct capsule_write {
+        struct capsules *owner;
+        struct capsule_file *file;
+        uint32_t n_kept; /* Capsules= of its pool */
+        int fd;
+        char name[96]; /* until it is whole */
+        struct loop_poll sync;
+        TAILQ_ENTRY(capsule_write) link;
+};
+
+TAILQ_HEAD(capsule_files, capsule_file);
+
+struct capsules {
+        struct loop *loop;
+        int dir;                    /* -1: there are none */
+        struct capsule_files files; /* oldest first */
+        uint64_t n_bytes, n_files, n_written;
+        TAILQ_HEAD(, capsule_write) writes;
+        unsigned n_writes;
+        struct loop_poll dir_sync;
+};
+
+/* ---- the files there are ---- */
+
+static void capsules_forget(struct capsules *cs, struct capsule_file *f) {
+        TAILQ_REMOVE(&cs->files, f, link);
+        cs->n_bytes -= f->bytes;
+        cs->n_files--;
+        free(f);
+}
+
+static void capsules_remove(struct capsules *cs, struct capsule_file *f) {
+        char name[96];
+        capsule_name(f->pool, f->id, name, sizeof(name));
+        unlinkat(cs->dir, name, 0);
+        capsules_forget(cs, f);
+}
+
+static void capsules_insert(struct capsules *cs, struct capsule_file *f) {
+        struct capsule_file *after = TAILQ_LAST(&cs->files, capsule_files);
+        while (after && after->when_ns > f->when_ns)
+                after = TAILQ_PREV(after, capsule_files, link);
+        if (after)
+                TAILQ_INSERT_AFTER(&cs->files, after, f, link);
+        else
+                TAILQ_INSERT_HEAD(&cs->files, f, link);
+        cs->n_bytes += f->bytes;
+        cs->n_files++;
+}
+
+static void capsules_make_room(struct capsules *cs, const char *pool, uint32_t n_kept) {
+        struct capsule_file *f, *next;
+        uint32_t n = 0;
+        TAILQ_FOREACH(f, &cs->files, link)
+        n += strcmp(f->pool, pool) == 0;
+        for (f = TAILQ_FIRST(&cs->files); f && n > n_kept; f = next) {
+                next = TAILQ_NEXT(f, link);
+                if (strcmp(f->pool, pool) == 0) {
+                        capsules_remove(cs, f);
+                        n--;
+                }
+        }
+        while (cs->n_bytes > CAPSULES_MAX_BYTES)
+                capsules_remove(cs, TAILQ_FIRST(&cs->files));
+}
+
+static struct capsule_file *capsules_find(const struct capsules *cs, const char *pool, uint64_t id) {
+        struct capsule_file *f;
+        TAILQ_FOREACH(f, &cs->files, link)
+        if (f->id == id && strcmp(f->pool, pool) == 0)
+                return f;
+        return NULL;
+}
+
+static void capsules_scan_one(struct capsules *cs, const char *name) {
+        struct capsule_file found = {0}, *f;
+        struct stat st;
+        if (strncmp(name, ".new-", 5) == 0) {
+                unlinkat(cs->dir, name, 0);
+                return;
+        }
+        if (!capsule_parse_name(name, found.pool, &found.id) || fstatat(cs->dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+            !S_ISREG(st.st_mode) || !(f = malloc(sizeof(*f))))
+                return;
+        found.bytes = (uint64_t)st.st_size;
+        found.when_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec;
+        *f = found;
+        capsules_insert(cs, f);
+}
+
+static void capsules_scan(struct capsules *cs) {
+        int fd = openat(cs->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR *d = fd < 0 ? NULL : fdopendir(fd);
+        struct dirent *e;
+        if (!d) {
+                if (fd >= 0)
+                        close(fd);
+                return;
+        }
+        while (cs->n_files < CAPSULES_MAX_FILES && (e = readdir(d)))
+                capsules_scan_one(cs, e->d_name);
+        closedir(d);
+}
+
+static int capsules_open_dir(const char *state_dir, int *ret) {
+        char path[PATH_MAX];
+        if ((size_t)snprintf(path, sizeof(path), "%s/capsules", state_dir) >= sizeof(path))
+                return -ENAMETOOLONG;
+        for (char *slash = strchr(path + 1, '/');; slash = strchr(slash + 1, '/')) {
+                if (slash)
+                        *slash = 0;
+                if (mkdir(path, 0700) < 0 && errno != EEXIST && errno != EROFS && errno != EACCES)
+                        return -errno;
+                if (!slash)
+                        break;
+                *slash = '/';
+        }
+        int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0)
+                return -errno;
+        *ret = fd;
+        return 0;
+}
+
+int capsules_new(struct capsules **ret, struct loop *l, const char *state_dir) {
+        struct capsules *cs = calloc(1, sizeof(*cs));
+        if (!cs)
+                return -ENOMEM;
+        cs->loop = l;
+        cs->dir = -1;
+        TAILQ_INIT(&cs->files);
+        TAILQ_INIT(&cs->writes);
+        int r = state_dir ? capsules_open_dir(state_dir, &cs->dir) : 0;
+        if (r < 0)
+                log_warning("no capsules are kept: %s/capsules: %s", state_dir, strerror(-r));
+        else if (state_dir)
+                capsules_scan(cs);
+        *ret = cs;
+        return 0;
+}
+
+/* ---- writing one ---- */
+
+static void capsule_write_end(struct capsule_write *w) {
+        struct capsules *cs = w->owner;
+        loop_poll_stop(&w->sync);
+        if (w->fd >= 0)
+                close(w->fd);
+        unlinkat(cs->dir, w->name, 0); /* it has another name by now, or is not whole */
+        TAILQ_REMOVE(&cs->writes, w, link);
+        cs->n_writes--;
+        free(w->file);
+        free(w);
+}
+
+struct capsules *capsules_free(struct capsules *cs) {
+        struct capsule_file *f;
+        struct capsule_write *w;
+        if (!cs)
+                return NULL;
+        while ((w = TAILQ_FIRST(&cs->writes)))
+                capsule_write_end(w);
+        while ((f = TAILQ_FIRST(&cs->files)))
+                capsules_forget(cs, f);
+        loop_poll_stop(&cs->dir_sync);
+        if (cs->dir >= 0)
+                close(cs->dir);
+        free(cs);
+        return NULL;
+}
+
+static void capsules_on_dir_synced(struct loop_poll *p, uint32_t revents) {
+        if (revents)
+                log_warning("capsules: their directory cannot be synced to the disk");
+}
+
+static void capsule_write_on_synced(struct loop_poll *p, uint32_t revents) {
+        struct capsule_write *w = p->user;
+        struct capsules *cs = w->owner;
+        struct capsule_file *f = w->file, *old;
+        char name[96];
+        capsule_name(f->pool, f->id, name, sizeof(name));
+        if (revents || renameat(cs->dir, w->name, cs->dir, name) < 0) {
+                log_warning("pool %s: the capsule of job %llu cannot be kept", f->pool, (unsigned long long)f->id);
+        } else {
+                if ((old = capsules_find(cs, f->pool, f->id)))
+                        capsules_forget(cs, old);
+                capsules_insert(cs, f);
+                w->file = NULL;
+                log_notice("pool %s: job %llu is kept as a capsule: drover-worker --replay %llu", f->pool,
+                           (unsigned long long)f->id, (unsigned long long)f->id);
+                capsules_make_room(cs, f->pool, w->n_kept);
+                if (!cs->dir_sync.slot)
+                        loop_sync_start(cs->loop, &cs->dir_sync, cs->dir, capsules_on_dir_synced, cs);
+        }
+        capsule_write_end(w);
+}
+
+static int capsule_write_all(int fd, const char *data, size_t bytes) {
+        for (size_t n = 0; n < bytes;) {
+                ssize_t wrote = write(fd, data + n, bytes - n);
+                if (wrote <= 0)
+                        return wrote < 0 ? -errno : -EIO;
+                n += (size_t)wrote;
+        }
+        return 0;
+}
+
+static int capsules_write(struct capsules *cs, const struct capsule *c, uint32_t n_kept) {
+        size_t bytes;
+        void *data;
+        int r = capsule_encode(c, &data, &bytes);
+        if (r < 0)
+                return r;
+        struct capsule_write *w = calloc(1, sizeof(*w));
+        struct capsule_file *f = calloc(1, sizeof(*f));
+        if (!w || !f) {
+                free(w);
+                free(f);
+                free(data);
+                return -ENOMEM;
+        }
+        *f = (struct capsule_file){.id = c->id, .bytes = bytes, .when_ns = (int64_t)c->created_us * 1000};
+        memcpy(f->pool, c->pool, sizeof(f->pool));
+        *w = (struct capsule_write){.owner = cs, .file = f, .n_kept = n_kept, .fd = -1};
+        snprintf(w->name, sizeof(w->name), ".new-%llu", (unsigned long long)++cs->n_written);
+        TAILQ_INSERT_TAIL(&cs->writes, w, link);
+        cs->n_writes++;
+        w->fd = openat(cs->dir, w->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        r = w->fd < 0 ? -errno : capsule_write_all(w->fd, data, bytes);
+        free(data);
+        if (r >= 0)
+                r = loop_sync_start(cs->loop, &w->sync, w->fd, capsule_write_on_synced, w);
+        if (r < 0)
+                capsule_write_end(w);
+        return r;
+}
+
+/* ---- drafts ---- */
+
+struct capsule_draft {
+        struct capsule capsule;
+        char payload[];
+};
+
+static uint64_t capsule_now_us(void) {
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static struct capsule_attempt capsule_attempt_of(const struct death *d) {
+        struct capsule_attempt a = {
+                .when_us = d->realtime_us,
+                .attempt = d->attempt,
+                .pid = (uint32_t)d->pid,
+                .signal = d->is_signal ? (uint32_t)d->status : 0,
+                .status = d->is_signal ? 0 : (uint32_t)d->status,
+                .offset = d->fault_offset,
+        };
+        snprintf(a.reason, sizeof(a.reason), "%s", words_reason(d->reason));
+        snprintf(a.module, sizeof(a.module), "%s", d->fault_module);
+        death_syscall_name(d->syscall, a.syscall, sizeof(a.syscall));
+        return a;
+}
+
+static void capsule_add_attempt(struct capsule *c, const struct death *d) {
+        if (c->n_attempts == CAPSULE_MAX_ATTEMPTS) {
+                memmove(c->attempts, c->attempts + 1, sizeof(c->attempts) - sizeof(*c->attempts));
+                c->n_attempts--;
+        }
+        c->attempts[c->n_attempts++] = capsule_attempt_of(d);
+}
+
+static void capsule_add_attempts(struct capsule *c, const struct worker *w, const struct worker_job *job,
+                                 const struct layout_verdict *line) {
+        const struct pool *p = w->pool;
+        uint64_t oldest = p->n_deaths > POOL_DEATHS ? p->n_deaths - POOL_DEATHS : 0;
+        for (uint64_t i = oldest; i < p->n_deaths; i++)
+                if (p->deaths[i % POOL_DEATHS].job_id == c->id)
+                        capsule_add_attempt(c, &p->deaths[i % POOL_DEATHS]);
+        struct death last = {
+                .pid = (pid_t)line->pid,
+                .reason = line->reason,
+                .is_signal = line->signal != 0,
+                .status = (int32_t)(line->signal ? line->signal : line->status),
+                .syscall = line->syscall,
+                .attempt = slot_attempt(job->word),
+                .realtime_us = c->created_us,
+        };
+        death_take_fault(&last, w);
+        capsule_add_attempt(c, &last);
+}
+
+struct capsule_draft *capsules_draft(const struct worker *w, const struct worker_job *job, enum slot_state verdict,
+                                     const struct layout_verdict *line) {
+        const struct pool *p = w->pool;
+        const struct channel *channel = &job->channel->channel;
+        struct layout_job wanted;
+        channel_copy(&wanted, channel_job(channel, job->slot), sizeof(wanted));
+        if (p->supervisor->capsules->dir < 0 || p->config.n_capsules == 0 || job->channel->is_dead || !p->schema ||
+            wanted.type >= p->schema->n_jobs || wanted.bytes > channel->geometry.slot_bytes)
+                return NULL;
+        struct capsule_draft *d = calloc(1, sizeof(*d) + wanted.bytes);
+        if (!d)
+                return NULL;
+        struct capsule *c = &d->capsule;
+        channel_copy(d->payload, channel_payload(channel, job->slot), wanted.bytes);
+        c->payload = d->payload;
+        c->payload_bytes = wanted.bytes;
+        c->id = worker_job_id(job);
+        c->created_us = capsule_now_us();
+        c->uid = p->bells[job->channel->bell].uid;
+        if (job->channel->index == 0)
+                c->uid = jobs_owner(p->supervisor->jobs, c->id);
+        c->hard_ns = verdict == SLOT_TIMED_OUT ? w->hard_ns : 0;
+        snprintf(c->state, sizeof(c->state), "%s", words_slot_state(verdict));
+        snprintf(c->pool, sizeof(c->pool), "%s", p->config.name);
+        snprintf(c->plugin, sizeof(c->plugin), "%s", p->config.plugin);
+        snprintf(c->plugin_dir, sizeof(c->plugin_dir), "%s", p->supervisor->plugin_dir);
+        snprintf(c->build_id, sizeof(c->build_id), "%s", w->build_id);
+        snprintf(c->job, sizeof(c->job), "%s", p->schema->jobs[wanted.type].name);
+        snprintf(c->log, sizeof(c->log), "%s", w->last_lines);
+        capsule_add_attempts(c, w, job, line);
+        return d;
+}
+
+struct capsule_draft *capsules_discard(struct capsule_draft *d) {
+        free(d);
+        return NULL;
+}
+
+void capsules_keep(struct pool *p, struct capsule_draft *d) {
+        struct capsules *cs = p->supervisor->capsules;
+        if (!d)
+                return;
+        int r = cs->n_writes < CAPSULES_MAX_WRITES ? capsules_write(cs, &d->capsule, p->config.n_capsules) : -EBUSY;
+        if (r < 0)
+                log_warning("pool %s: no capsule of job %llu is kept: %s", p->config.name,
+                            (unsigned long long)d->capsule.id, strerror(-r));
+        free(d);
+}
+
+/* ---- reading ---- */
+
+int capsules_open(const struct capsules *cs, uint64_t id, uid_t uid, bool is_root, int *ret_fd) {
+        struct capsule_file *f;
+        TAILQ_FOREACH(f, &cs->files, link) {
+                char name[96];
+                struct capsule c = {0};
+                if (f->id != id)
+                        continue;
+                capsule_name(f->pool, f->id, name, sizeof(name));
+                int fd = openat(cs->dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+                if (fd < 0)
+                        continue;
+                bool is_theirs = capsule_load(fd, &c) >= 0 && (is_root || c.uid == uid);
+                capsule_deinit(&c);
+                if (is_theirs) {
+                        *ret_fd = fd;
+                        return 0;
+                }
+                close(fd);
+        }
+        return -ENOENT;
+}

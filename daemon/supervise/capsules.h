@@ -1,0 +1,21 @@
+/* Capsules: the jobs that killed their workers, as files in STATE/capsules, for --replay. ipc/capsule.h has the format. */
+#pragma once
+
+#include "daemon/supervise/worker.h"
+
+struct capsules;
+
+/* `state_dir` NULL, or one that cannot be written to: there are none, and that is told once. */
+int capsules_new(struct capsules **ret, struct loop *l, const char *state_dir);
+struct capsules *capsules_free(struct capsules *cs);
+
+/* Before a verdict wakes the client, who may use the slot again: a copy of the job that stands there, and of how it
+ * ended (`line`: this time; earlier times from the pool's deaths). NULL if there is none to be had. */
+struct capsule_draft *capsules_draft(const struct worker *w, const struct worker_job *job, enum slot_state verdict,
+                                     const struct layout_verdict *line);
+/* The verdict stands: becomes a file, in its own time. Frees the draft; NULL is fine. */
+void capsules_keep(struct pool *p, struct capsule_draft *d);
+struct capsule_draft *capsules_discard(struct capsule_draft *d);
+
+/* A descriptor to read it by, for its submitter and root (`is_root`). -ENOENT for who may not, too. */
+int capsules_open(const struct capsules *cs, uint64_t id, uid_t uid, bool is_root, int *ret_fd);
