@@ -385,6 +385,26 @@ bool config_section_is_known(const char *section) {
         return false;
 }
 
+bool pool_config_takes(const char *key, char kind) {
+        static const struct {
+                config_parse_fn parse;
+                const char *kinds;
+        } numbers[] = {
+                {parse_count, "n"},     {parse_workers, "n"}, {parse_slots, "n"},  {parse_slot_size, "n"},
+                {parse_capsules, "nb"}, {parse_bytes, "n"},   {parse_factor, "n"}, {parse_environment, "l"},
+        };
+        const struct config_key *k = config_find_key(NULL, key);
+
+        if (kind == 's' || !k || (!k->parse && !k->only))
+                return true;
+        if (k->only && strcmp(k->only, "no") == 0)
+                return kind == 'b';
+        for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
+                if (k->parse == numbers[i].parse)
+                        return strchr(numbers[i].kinds, kind) != NULL;
+        return false; /* a name, or a time, whose unit a number would not tell */
+}
+
 /* Levenshtein's distance, letters of either case alike; both shorter than MAX_KEY. */
 static unsigned edit_distance(const char *a, const char *b) {
         unsigned row[MAX_KEY], previous, above, n_b = (unsigned)strlen(b);

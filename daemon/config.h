@@ -42,6 +42,9 @@ void pool_config_defaults(struct pool_config *c);
 /* One setting: `section` may be NULL (from the bus: key names are unique). 0; -ENOENT unknown key (a warning; `error` names the
  * nearest known one); -EINVAL bad value; -EOPNOTSUPP a key or value that is known but not built yet: `error` says so by name. */
 int pool_config_set(struct pool_config *c, const char *section, const char *key, const char *value, char *error, size_t error_bytes);
+/* May a setting be given over the bus by a value of this kind: 's' text, as in a file (always), 'n' number, 'b' boolean, 'l' list of
+ * texts? true for an unknown key: pool_config_set says what is wrong with it. */
+bool pool_config_takes(const char *key, char kind);
 /* What only the whole shows (Plugin= missing, SoftTimeout= over HardTimeout= …). -EINVAL with `error`. */
 int pool_config_check(const struct pool_config *c, char *error, size_t error_bytes);
 /* MaxWorkers=, else Workers=; MinWorkers=, else 1 under a MaxWorkers=, else Workers=. */

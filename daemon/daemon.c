@@ -35,6 +35,7 @@ struct daemon {
         struct loop_timer watchdog_timer;
         uint64_t watchdog_ns;
         bool is_stopping;
+        int log_level;
         char status[128];
 };
 
@@ -79,8 +80,11 @@ static int daemon_reload(void *user, struct reload_report *ret, struct fault *f)
         struct daemon *d = user;
         if (reload_run(d->supervisor, &d->paths, ret, f) < 0)
                 return -1;
-        if (!d->options->has_log_level && ret->daemon.log_level >= 0)
-                log_open("droverd", ret->daemon.log_level);
+        if (d->options->has_log_level || ret->daemon.log_level < 0 || ret->daemon.log_level == d->log_level)
+                return 0;
+        d->log_level = ret->daemon.log_level;
+        log_open("droverd", d->log_level);
+        reload_report_add(ret, "changed: LogLevel");
         return 0;
 }
 
@@ -269,7 +273,7 @@ static void daemon_end(struct daemon *d) {
 }
 
 int daemon_run(const struct daemon_options *o) {
-        struct daemon d = {.options = o, .signal_fd = -1};
+        struct daemon d = {.options = o, .signal_fd = -1, .log_level = (int)o->log_level};
         int status = 1;
         daemon_raise_limits();
         if (daemon_start(&d) >= 0) {

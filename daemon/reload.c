@@ -149,6 +149,17 @@ int reload_run(struct supervisor *s, const struct config_paths *p, struct reload
         return 0;
 }
 
+void reload_report_add(struct reload_report *r, const char *what) {
+        struct reload_change *changes = reallocarray(r->changes, r->n_changes + 1, sizeof(*changes));
+
+        if (!changes)
+                return;
+        r->changes = changes;
+        changes[r->n_changes] = (struct reload_change){.kind = "daemon", .name = "droverd"};
+        snprintf(changes[r->n_changes++].what, sizeof(changes->what), "%s", what);
+        log_info("droverd: %s", what);
+}
+
 void reload_report_deinit(struct reload_report *r) {
         free(r->changes);
         *r = (struct reload_report){};

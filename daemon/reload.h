@@ -23,6 +23,8 @@ struct reload_report {
  * does, with the reason as its Problem) and is told in the report. -1 with a fault when drover.conf itself is bad
  * (FILE:LINE) or memory is short: nothing was changed then. `ret` is filled on success; reload_report_deinit it. */
 int reload_run(struct supervisor *s, const struct config_paths *p, struct reload_report *ret, struct fault *f);
+/* One more change of droverd's own. Of too little memory nobody hears: it was done all the same. */
+void reload_report_add(struct reload_report *r, const char *what);
 void reload_report_deinit(struct reload_report *r);
 
 /* What --check prints: the errors of drover.conf and of every pool file, one a line on stderr through log.h.

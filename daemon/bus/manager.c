@@ -9,7 +9,7 @@
 #include "daemon/bus/value.h"
 #include "ipc/words.h"
 
-enum { MAX_DEATHS_LISTED = 1024 };
+enum { MAX_SETTINGS = 96, MAX_DEATHS_LISTED = 1024 };
 
 static int method_list_pools(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
@@ -59,8 +59,8 @@ static int method_list_workers(struct bus *b, struct bus_peer *p, sd_bus_message
              w = supervisor_next_worker(b->supervisor, w)) {
                 worker_get_info(w, &info);
                 bus_worker_path(info.id, path);
-                r = sd_bus_message_append(reply, "(tsous)", info.id, pool_get_config(info.pool)->name, path, (uint32_t)info.pid,
-                                          worker_state_word(info.state));
+                r = sd_bus_message_append(reply, "(tsous)", info.id, pool_get_config(info.pool)->name, path,
+                                          (uint32_t)info.pid, worker_state_word(info.state));
         }
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
@@ -170,18 +170,50 @@ static int set_one(struct pool_config *c, const char *key, const char *value, sd
         return pool_config_set(c, NULL, key, value, error, sizeof(error)) < 0 ? bus_invalid(e, "%s", error) : 0;
 }
 
+/* As pool_config_takes has it; 0: none of these. */
+static char setting_kind(const char *contents) {
+        if (strcmp(contents, "as") == 0)
+                return 'l';
+        if (contents[0] == '\0' || contents[1] != '\0')
+                return 0;
+        return strchr("sb", contents[0]) ? contents[0] : strchr("ynqiuxt", contents[0]) ? 'n' : 0;
+}
+
+/* The keys that were given, each once. */
+struct setting_keys {
+        char name[MAX_SETTINGS][48];
+        unsigned n;
+};
+
+static int note_setting(struct setting_keys *keys, const char *key, sd_bus_error *e) {
+        for (unsigned i = 0; i < keys->n; i++)
+                if (strcmp(keys->name[i], key) == 0)
+                        return bus_invalid(e, "%s is given twice", key);
+        if (keys->n < MAX_SETTINGS &&
+            strlen(key) < sizeof(keys->name[0])) /* longer ones, or more, are unknown anyway */
+                strcpy(keys->name[keys->n++], key);
+        return 0;
+}
+
 /* A string as a file would have it, a number, a boolean, or strings one after the other (Environment=). */
-static int read_setting(sd_bus_message *m, struct pool_config *c, sd_bus_error *e) {
+static int read_setting(sd_bus_message *m, struct pool_config *c, struct setting_keys *keys, sd_bus_error *e) {
         const char *key, *contents, *text;
-        char type, number[32];
+        char type, number[32], kind;
         uint64_t n;
         int r, on;
 
         r = sd_bus_message_read_basic(m, 's', &key);
         if (r >= 0)
+                r = note_setting(keys, key, e);
+        if (r >= 0)
                 r = sd_bus_message_peek_type(m, &type, &contents);
         if (r < 0)
                 return r;
+        kind = setting_kind(contents);
+        if (!kind || !pool_config_takes(key, kind))
+                return bus_invalid(
+                        e, "%.48s cannot be given as D-Bus type \"%.16s\"; a text (s) as in a pool's file always can",
+                        key, contents);
         if (strcmp(contents, "s") == 0) {
                 r = sd_bus_message_read(m, "v", "s", &text);
                 return r < 0 ? r : set_one(c, key, text, e);
@@ -208,11 +240,12 @@ static int read_setting(sd_bus_message *m, struct pool_config *c, sd_bus_error *
 }
 
 static int read_settings(sd_bus_message *m, struct pool_config *c, sd_bus_error *e) {
+        struct setting_keys keys = {.n = 0};
         int r;
 
         r = sd_bus_message_enter_container(m, 'a', "{sv}");
         while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
-                r = read_setting(m, c, e);
+                r = read_setting(m, c, &keys, e);
                 if (r >= 0)
                         r = sd_bus_message_exit_container(m);
         }

@@ -98,11 +98,19 @@ class Calls(Test):
                 ({"Plugin": "primes", "Workers": "many"}, ("Workers", "many")),
                 ({"Plugin": "primes", "Model": "fibers"}, ("fibers", "not built yet")),
                 ({"Plugin": "primes", "SoftTimeout": "5s", "HardTimeout": "1s"}, ("SoftTimeout", "HardTimeout")),
+                ({"Plugin": 7}, ("Plugin", '"t"')),
+                ({"Plugin": "primes", "HardTimeout": 5}, ("HardTimeout", '"t"')),
+                ({"Plugin": "primes", "StartMethod": True}, ("StartMethod", '"b"')),
+                ({"Plugin": "primes", "Workers": True}, ("Workers", '"b"')),
+                ({"Plugin": "primes", "Workers": ["1"]}, ("Workers", '"as"')),
+                ({"Plugin": "primes", "Workers": 1.5}, ("Workers", '"d"')),
                 ({"Workers": 1}, ("Plugin",))):
             with self.assert_error(NS_INVALID, *words):
                 self.raw_call("CreatePool", "sa{sv}t", "new", *dict_words(settings), 0)
         with self.assert_error(NS_INVALID, "primes"):
             self.raw_call("CreatePool", "sa{sv}t", "primes", *dict_words({"Plugin": "primes"}), 0)
+        with self.assert_error(NS_INVALID, "Workers is given twice"):
+            self.raw_call("CreatePool", "sa{sv}t", "new", 3, "Workers", "u", 1, "Plugin", "s", "primes", "Workers", "s", "2", 0)
         with self.assert_error(NS_INVALID, "flags"):
             self.raw_call("CreatePool", "sa{sv}t", "new", *dict_words({"Plugin": "primes"}), 5)
 
