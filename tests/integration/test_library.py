@@ -214,10 +214,10 @@ class Kills(Test):
             wait_for(lambda: len(os.listdir(f"/proc/{d.pid}/fd")) <= n_fds, 10, "no descriptor is left")
 
 
-def declared():
+def declared(*headers):
     """The calls of the public headers."""
     names = set()
-    for header in ("ipc/client/include/drover/drover.h", "ipc/sync/include/drover/sync.h"):
+    for header in headers:
         with open(f"{SOURCE}/{header}", encoding="utf-8") as f:
             text = re.sub(r"/\*.*?\*/", "", f.read(), flags=re.DOTALL)
         text = re.sub(r"^#(?:[^\n]*\\\n)*[^\n]*", "", text, flags=re.MULTILINE)
@@ -232,8 +232,16 @@ class Installed(Test):
     def test_the_library_exports_what_the_headers_declare(self):
         out = subprocess.run(["nm", "-D", "--defined-only", f"{BUILD}/ipc/client/libdrover.so"], capture_output=True, text=True, check=True).stdout
         exported = {line.split()[-1].partition("@")[0] for line in out.splitlines()} - {"DROVER_1"}
-        self.assertEqual(exported, declared())
+        self.assertEqual(exported, declared("ipc/client/include/drover/drover.h", "ipc/sync/include/drover/sync.h"))
         self.assertIn("@@DROVER_1", out)
+
+    def test_every_call_has_its_man_page(self):
+        pages = ""
+        for path in glob.glob(f"{SOURCE}/docs/*drover*.3.scd"):
+            with open(path, encoding="utf-8") as f:
+                pages += f.read()
+        header = declared("ipc/client/include/drover/drover.h")
+        self.assertEqual({name for name in header if not re.search(rf"\b{name}\b", pages)}, set())
 
     @unittest.skipIf(IS_SANITIZED, "a program without the sanitizer cannot link to it")
     def test_a_program_builds_with_pkg_config_shared_and_static(self):
