@@ -230,7 +230,8 @@ void future_call_soon(drover_future *f) {
                 return;
         f->is_called_soon = true;
         f->drover->wake_ns = 0;
-        TAILQ_INSERT_TAIL(&f->drover->called, drover_future_ref(f), of_called);
+        drover_future_ref(f);
+        TAILQ_INSERT_TAIL(&f->drover->called, f, of_called);
 }
 
 int drover_future_on_done(drover_future *future, drover_done_fn callback, void *user) {
