@@ -189,13 +189,15 @@ static bool barrier_lacks_one(const struct drover_barrier *b, uint64_t word) {
 }
 
 int drover_barrier_wait(drover_barrier *barrier, uint64_t deadline_ns) {
-        for (;;) {
+        for (unsigned i = 0; i < BARRIER_MAX_TRIES; i++) {
                 uint64_t word = barrier_word(barrier->shared);
                 if (word & BARRIER_BROKEN)
                         return -EPIPE;
                 if (deadline_ns == 0 && !barrier_lacks_one(barrier, word))
                         return -EAGAIN;
                 int place = barrier_arrive(barrier, word), r;
+                if (place == -ESTALE && barrier_word(barrier->shared) == word)
+                        break; /* an arrival in a phase that nobody has begun */
                 if (place == -ESTALE)
                         continue;
                 if (place == -EAGAIN) { /* the last one is at its action; the next phase is ours */
@@ -208,14 +210,16 @@ int drover_barrier_wait(drover_barrier *barrier, uint64_t deadline_ns) {
                                                        : barrier_sleep(barrier, word, deadline_ns, true);
                 return r < 0 ? r : place;
         }
+        return -EPROTO;
 }
 
 int drover_barrier_reset(drover_barrier *barrier) {
-        uint64_t word;
-        do
-                word = barrier_word(barrier->shared);
-        while (!barrier_end(barrier->shared, word, barrier_next(word, true)));
-        return 0;
+        for (unsigned i = 0; i < BARRIER_MAX_TRIES; i++) {
+                uint64_t word = barrier_word(barrier->shared);
+                if (barrier_end(barrier->shared, word, barrier_next(word, true)))
+                        return 0;
+        }
+        return -EPROTO;
 }
 
 int drover_barrier_abort(drover_barrier *barrier) {

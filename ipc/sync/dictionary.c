@@ -145,7 +145,8 @@ static bool dictionary_find(const struct drover_dictionary *d, const void *key, 
 }
 
 static uint32_t dictionary_used(const struct drover_dictionary *d) {
-        return atomic_load_explicit(&d->shared->n_used, memory_order_relaxed);
+        uint32_t n = atomic_load_explicit(&d->shared->n_used, memory_order_relaxed);
+        return n < d->capacity ? n : d->capacity;
 }
 
 static void dictionary_set_used(struct drover_dictionary *d, uint32_t n) {
@@ -235,7 +236,8 @@ int drover_dictionary_remove(drover_dictionary *dictionary, const void *key, siz
         if (key_bytes > dictionary->key_bytes || !dictionary_find(dictionary, key, key_bytes, &i))
                 return -ENOENT;
         dictionary_set(dictionary, i, false, 1, key_bytes, 0);
-        dictionary_set_used(dictionary, dictionary_used(dictionary) - 1);
+        uint32_t n_used = dictionary_used(dictionary);
+        dictionary_set_used(dictionary, n_used > 0 ? n_used - 1 : 0); /* 0: a hostile peer's */
         /* No chain runs through a mark before an entry that was never used. */
         bool is_end = dictionary_look(dictionary, (i + 1) & mask).word == 0;
         for (uint32_t n = 0; is_end && n < dictionary->n_entries; n++, i = (i - 1) & mask) {

@@ -26,10 +26,7 @@
 #include "ipc/kill-point.h"
 #include "ipc/sync/queue.h"
 
-enum {
-        QUEUE_TRY_LOCK_MS = 100,
-        QUEUE_SPARE_TRIES = 1024, /* lost to others who made progress; a hostile peer gets bounded work */
-};
+enum { QUEUE_TRY_LOCK_MS = 100 };
 
 /* a - b of positions, which wrap. */
 static int64_t queue_difference(uint64_t a, uint64_t b) { return (int64_t)((a - b) << 20) >> 20; }
@@ -110,7 +107,7 @@ static bool queue_lease_word(struct drover_queue *q, uint32_t cell, uint64_t wor
 
 /* The oldest item that came back from the dead. */
 static bool queue_lease_returned(struct drover_queue *q, uint32_t *ret_cell) {
-        for (;;) {
+        for (uint32_t n = 0; n < QUEUE_SPARE_TRIES; n++) {
                 uint32_t hint = atomic_load_explicit(&q->shared->returned, memory_order_seq_cst), best = q->n_cells;
                 uint64_t best_word = 0;
                 for (uint32_t i = 0; (hint & 1) && i < q->n_cells; i++) {
@@ -132,12 +129,14 @@ static bool queue_lease_returned(struct drover_queue *q, uint32_t *ret_cell) {
                         return true;
                 }
         }
+        return false;
 }
 
 /* Before taking an item behind cells that were WRITING: was one of them published since? Then its producer may have put
  * the later item as well, and the earlier goes first. If none was, the later item is of another thread. */
 static bool queue_find_earlier(const struct drover_queue *q, uint64_t from, uint64_t to, uint64_t *ret) {
-        for (uint64_t at = from; queue_difference(to, at) > 0; at = queue_next(at)) {
+        uint64_t at = from;
+        for (uint32_t i = 0; i < q->n_cells && queue_difference(to, at) > 0; i++, at = queue_next(at)) {
                 uint64_t word = queue_word(q, queue_cell_of(q, at));
                 if (cell_state(word) == CELL_QUEUED && cell_position(word) == at) {
                         *ret = at;
@@ -186,18 +185,20 @@ static int queue_lease_next(struct drover_queue *q, uint32_t *ret_cell) {
 
 /* ---- LIFO and priority ---- */
 
-static int queue_lock(struct drover_queue *q) {
-        int r = lock_acquire(&q->shared->lock, &q->object, &q->spin_lock,
-                             drover_deadline_in(UINT64_C(1000000) * QUEUE_TRY_LOCK_MS));
+/* A try waits a moment for the lock, because whoever has it goes on at once. A call that waits never says -EAGAIN
+ * before it has looked: it would sleep beside an item that was put meanwhile, if the owner of the lock is stopped. */
+static int queue_lock(struct drover_queue *q, uint64_t deadline_ns) {
+        uint64_t moment = drover_deadline_in(UINT64_C(1000000) * QUEUE_TRY_LOCK_MS);
+        int r = lock_acquire(&q->shared->lock, &q->object, &q->spin_lock, deadline_ns > moment ? deadline_ns : moment);
         if (r == -EOWNERDEAD)
                 r = lock_consistent(&q->shared->lock, arena_self(q->object.arena));
-        return r < 0 ? -EAGAIN : 0;
+        return r < 0 && deadline_ns == 0 ? -EAGAIN : r;
 }
 
 static void queue_unlock(struct drover_queue *q) { lock_release(&q->shared->lock, arena_self(q->object.arena)); }
 
-static int queue_claim_any(struct drover_queue *q, uint32_t *ret_cell) {
-        int r = queue_lock(q);
+static int queue_claim_any(struct drover_queue *q, uint64_t deadline_ns, uint32_t *ret_cell) {
+        int r = queue_lock(q, deadline_ns);
         if (r < 0)
                 return r;
         uint32_t vacant = q->n_cells, n_queued = 0;
@@ -232,9 +233,9 @@ static bool queue_goes_first(const struct drover_queue *q, uint32_t cell, uint64
         return priority != best_priority ? priority < best_priority : age < 0;
 }
 
-static int queue_lease_best(struct drover_queue *q, uint32_t *ret_cell) {
+static int queue_lease_best(struct drover_queue *q, uint64_t deadline_ns, uint32_t *ret_cell) {
         bool is_closed = atomic_load_explicit(&q->shared->is_closed, memory_order_seq_cst), is_blocked = false;
-        int r = queue_lock(q);
+        int r = queue_lock(q, deadline_ns);
         if (r < 0)
                 return r;
         uint32_t best = q->n_cells;
@@ -265,8 +266,8 @@ static bool queue_is_fifo(const struct drover_queue *q) {
         return q->order == DROVER_QUEUE_FIFO || q->order == DROVER_QUEUE_SIMPLE;
 }
 
-int queue_claim(struct drover_queue *q, uint32_t *ret_cell) {
-        return queue_is_fifo(q) ? queue_claim_next(q, ret_cell) : queue_claim_any(q, ret_cell);
+int queue_claim(struct drover_queue *q, uint64_t deadline_ns, uint32_t *ret_cell) {
+        return queue_is_fifo(q) ? queue_claim_next(q, ret_cell) : queue_claim_any(q, deadline_ns, ret_cell);
 }
 
 bool queue_has_more_room(struct drover_queue *q) {
@@ -274,16 +275,17 @@ bool queue_has_more_room(struct drover_queue *q) {
                queue_has_room(q, atomic_load_explicit(&q->shared->tail, memory_order_acquire) & CELL_POSITION_MASK);
 }
 
-int queue_lease(struct drover_queue *q, uint32_t *ret_cell) {
-        return queue_is_fifo(q) ? queue_lease_next(q, ret_cell) : queue_lease_best(q, ret_cell);
+int queue_lease(struct drover_queue *q, uint64_t deadline_ns, uint32_t *ret_cell) {
+        return queue_is_fifo(q) ? queue_lease_next(q, ret_cell) : queue_lease_best(q, deadline_ns, ret_cell);
 }
 
 bool queue_end_lease(struct drover_queue *q, uint32_t cell, enum cell_state state) {
-        uint64_t word = queue_word(q, cell);
-        while (cell_state(word) == CELL_LEASED && cell_participant(word) == q->participant) {
+        for (uint32_t i = 0; i < QUEUE_SPARE_TRIES; i++) { /* a failure: a producer has passed over it */
+                uint64_t word = queue_word(q, cell);
+                if (cell_state(word) != CELL_LEASED || cell_participant(word) != q->participant)
+                        return false;
                 if (queue_cas(q, cell, word, CELL_WORD(state, 0, cell_position(word))))
                         return true;
-                word = queue_word(q, cell); /* a producer has passed over it */
         }
         return false;
 }

@@ -41,7 +41,7 @@ static uint64_t queue_bytes(const uint64_t parameters[ARENA_PARAMETERS]) {
 /* Of a dead participant: what it was writing is void, what it had leased comes back. */
 static bool queue_repair_cell(_Atomic uint64_t *cell, uint32_t participant) {
         uint64_t word = atomic_load_explicit(cell, memory_order_acquire);
-        while (cell_participant(word) == participant + 1) {
+        for (uint32_t i = 0; i < QUEUE_SPARE_TRIES && cell_participant(word) == participant + 1; i++) {
                 unsigned state = cell_state(word) == CELL_LEASED ? CELL_RETURNED : CELL_FREE;
                 if (atomic_compare_exchange_weak_explicit(cell, &word, CELL_WORD(state, 0, cell_position(word)),
                                                           memory_order_seq_cst, memory_order_acquire))
@@ -111,6 +111,7 @@ drover_queue *drover_queue_free(drover_queue *queue) {
 
 struct queue_call {
         struct drover_queue *queue;
+        uint64_t deadline_ns;
         uint32_t cell;
 };
 
@@ -123,7 +124,7 @@ static int queue_try_claim(void *user) {
         struct drover_queue *q = call->queue;
         if (queue_is_closed(q))
                 return -ESHUTDOWN;
-        int r = queue_claim(q, &call->cell);
+        int r = queue_claim(q, call->deadline_ns, &call->cell);
         if (r < 0 || !queue_is_closed(q)) /* Q2: after the claim */
                 return r;
         uint64_t word = queue_word(q, call->cell);
@@ -137,7 +138,7 @@ int drover_queue_put_priority(drover_queue *queue, uint32_t priority, const void
                               uint64_t deadline_ns) {
         if (bytes > queue->item_bytes)
                 return -EMSGSIZE;
-        struct queue_call call = {.queue = queue};
+        struct queue_call call = {.queue = queue, .deadline_ns = deadline_ns};
         int r = gate_wait(&queue->shared->room, &queue->object, &queue->spin_room, deadline_ns, queue_try_claim, &call);
         if (r < 0)
                 return r;
@@ -166,7 +167,7 @@ int drover_queue_put(drover_queue *queue, const void *data, size_t bytes, uint64
 
 static int queue_try_lease(void *user) {
         struct queue_call *call = user;
-        return queue_lease(call->queue, &call->cell);
+        return queue_lease(call->queue, call->deadline_ns, &call->cell);
 }
 
 /* One item less in use. */
@@ -188,7 +189,7 @@ static void queue_remember(struct drover_queue *q, uint32_t cell) {
 }
 
 int drover_queue_get(drover_queue *queue, void *buffer, size_t room, size_t *ret_bytes, uint64_t deadline_ns) {
-        struct queue_call call = {.queue = queue};
+        struct queue_call call = {.queue = queue, .deadline_ns = deadline_ns};
         int r = gate_wait(&queue->shared->items, &queue->object, &queue->spin_items, deadline_ns, queue_try_lease,
                           &call);
         if (r < 0)
@@ -234,17 +235,39 @@ int drover_queue_task_done(drover_queue *queue) {
 
 /* ---- the rest ---- */
 
+/* No cell is in use: 0 and the sum of the positions that they stand for. */
+static int queue_look_idle(struct drover_queue *q, uint64_t *ret_sum) {
+        uint64_t sum = 0;
+        for (uint32_t i = 0; i < q->n_cells; i++) {
+                uint64_t word = queue_word(q, i);
+                if (cell_state(word) != CELL_FREE) {
+                        atomic_store_explicit(&q->shared->watched, i + 1, memory_order_seq_cst);
+                        /* Q3: its end comes after this look, and then sees the place; or this look sees its end */
+                        word = atomic_load_explicit(&q->cells[i], memory_order_seq_cst);
+                        if (cell_state(word) != CELL_FREE)
+                                return -EAGAIN;
+                }
+                sum += cell_position(word);
+                KILL_POINT("queue-looked");
+        }
+        *ret_sum = sum;
+        return 0;
+}
+
+/* Twice, because an item may put another behind the first look and be done before it. Every use of a cell moves its
+ * position on: if none has moved, all were free between the two looks. */
 static int queue_is_idle(void *user) {
         struct drover_queue *q = user;
-        for (uint32_t i = 0; i < q->n_cells; i++) {
-                if (cell_state(queue_word(q, i)) == CELL_FREE)
-                        continue;
-                atomic_store_explicit(&q->shared->watched, i + 1, memory_order_seq_cst);
-                /* Q3: its end comes after this look, and then sees the place; or this look sees its end */
-                if (cell_state(atomic_load_explicit(&q->cells[i], memory_order_seq_cst)) != CELL_FREE)
-                        return -EAGAIN;
+        uint64_t before, after;
+        int r = queue_look_idle(q, &before);
+        for (uint32_t i = 0; r == 0 && i < QUEUE_SPARE_TRIES; i++, before = after) {
+                r = queue_look_idle(q, &after);
+                if (r == 0 && before == after)
+                        return 0;
         }
-        return 0;
+        if (r == 0) /* busy, yet nothing to watch: look again at once */
+                gate_signal(&q->shared->done, INT32_MAX);
+        return -EAGAIN;
 }
 
 int drover_queue_join(drover_queue *queue, uint64_t deadline_ns) {

@@ -36,12 +36,16 @@ static inline bool queue_cas(struct drover_queue *q, uint32_t cell, uint64_t exp
                                                        memory_order_acquire);
 }
 
-/* FREE → WRITING(me). 0 and the cell; -EAGAIN: no room. */
-int queue_claim(struct drover_queue *q, uint32_t *ret_cell);
+/* How often to go round when others were faster: each time they made progress, and a hostile peer gets bounded work. */
+enum { QUEUE_SPARE_TRIES = 1024 };
+
+/* FREE → WRITING(me). 0 and the cell; -EAGAIN: no room. The deadline is for the lock of LIFO and priority, whose errors
+ * these two pass on. */
+int queue_claim(struct drover_queue *q, uint64_t deadline_ns, uint32_t *ret_cell);
 /* After a claim: would another find room? */
 bool queue_has_more_room(struct drover_queue *q);
 /* QUEUED | RETURNED → LEASED(me). 0 and the cell; -EAGAIN: nothing; -ESHUTDOWN: nothing, and nothing will come. */
-int queue_lease(struct drover_queue *q, uint32_t *ret_cell);
+int queue_lease(struct drover_queue *q, uint64_t deadline_ns, uint32_t *ret_cell);
 /* LEASED(me) → FREE | RETURNED. */
 bool queue_end_lease(struct drover_queue *q, uint32_t cell, enum cell_state state);
 /* There is a RETURNED cell, perhaps. */

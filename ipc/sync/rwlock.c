@@ -66,10 +66,17 @@ drover_rwlock *drover_rwlock_free(drover_rwlock *rwlock) {
         return NULL;
 }
 
-static void rwlock_leave(struct drover_rwlock *l) {
-        atomic_fetch_sub_explicit(l->mine, 1, memory_order_seq_cst);
+/* Never below 0: one unlock too many, beside another thread's, must not leave a number that no writer waits out. */
+static int rwlock_leave(struct drover_rwlock *l) {
+        uint64_t n = atomic_load_explicit(l->mine, memory_order_relaxed);
+        do {
+                if (n == 0)
+                        return -EPERM;
+        } while (
+                !atomic_compare_exchange_weak_explicit(l->mine, &n, n - 1, memory_order_seq_cst, memory_order_relaxed));
         KILL_POINT("rwlock-left");
         gate_signal(&l->shared->drained, INT32_MAX);
+        return 0;
 }
 
 /* May a reader be in? 0, -EAGAIN, -EOWNERDEAD. */
@@ -132,10 +139,7 @@ int drover_rwlock_unlock(drover_rwlock *rwlock) {
                 rwlock_open_again(rwlock);
                 return 0;
         }
-        if (atomic_load_explicit(rwlock->mine, memory_order_relaxed) == 0)
-                return -EPERM;
-        rwlock_leave(rwlock);
-        return 0;
+        return rwlock_leave(rwlock);
 }
 
 int drover_rwlock_consistent(drover_rwlock *rwlock) {

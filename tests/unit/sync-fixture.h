@@ -23,6 +23,16 @@
 #include "ipc/sync/include/drover/sync.h"
 
 #define MS UINT64_C(1000000)
+
+/* How many times slower everything is, roughly. */
+#ifdef __SANITIZE_THREAD__
+enum { SLOWER = 20 };
+#elif defined(__SANITIZE_ADDRESS__)
+enum { SLOWER = 4 };
+#else
+enum { SLOWER = 1 };
+#endif
+
 #define STUCK_NS (20000 * MS)
 
 /* In children and threads, where cmocka's asserts do not work. */

@@ -3,10 +3,11 @@
 #include "tests/unit/sync-fixture.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/stat.h>
 
 #include "ipc/segment.h"
-#include "ipc/sync/layout.h"
+#include "ipc/sync/arena.h"
 
 static void test_attach(void **state) {
         drover_arena *a, *b;
@@ -225,6 +226,22 @@ static void test_dictionary_edges(void **state) {
         fixture_free(a);
 }
 
+static void test_dictionary_with_an_impossible_count(void **state) {
+        drover_arena *a = fixture_arena(1 << 16);
+        drover_dictionary *d;
+        assert_int_equal(drover_dictionary_open(a, "d", 4, 4, 8, &d), 0);
+        OWN(dictionary, d);
+        struct layout_dictionary *words = ((struct object *)d)->at; /* it comes first */
+        assert_int_equal(drover_dictionary_put(d, "a", 1, "x", 1, 0), 0);
+        atomic_store(&words->n_used, 0);
+        assert_int_equal(drover_dictionary_remove(d, "a", 1, 0), 0);
+        assert_int_equal(drover_dictionary_count(d, 0), 0);
+        atomic_store(&words->n_used, UINT32_MAX);
+        assert_int_equal(drover_dictionary_count(d, 0), 4);
+        assert_int_equal(drover_dictionary_put(d, "a", 1, "x", 1, 0), -ENOSPC);
+        fixture_free(a);
+}
+
 static void die_updating(drover_arena *a, void *user) {
         drover_dictionary *d;
         CHECK(drover_dictionary_open(a, "d", 4, 4, 8, &d) == 0);
@@ -284,6 +301,90 @@ static void test_pipe(void **state) {
         assert_int_equal(drover_pipe_send(b, "x", 1, NULL, 0, 0), -EPIPE);
         drover_pipe_free(b);
         assert_int_equal(drover_pipe_new_from_fd(fd, &none), -ENOTSOCK);
+}
+
+struct pipe_side {
+        drover_pipe *mine, *other;
+        _Atomic uint32_t *stage;
+};
+
+/* Has its end, and does nothing with it. */
+static void hold_pipe(drover_arena *a, void *user) {
+        struct pipe_side *side = user;
+        drover_pipe_free(side->other);
+        atomic_store(side->stage, 1);
+        for (;;)
+                pause();
+}
+
+struct pipe_waiter {
+        drover_pipe *pipe;
+        bool is_sender;
+        _Atomic int result;
+        _Atomic uint32_t tid;
+        uint64_t told_ns;
+};
+
+static void *wait_for_end(void *user) {
+        struct pipe_waiter *w = user;
+        char buffer[64] = {0};
+        size_t bytes;
+        int r = 0;
+        while (w->is_sender && r == 0)
+                r = drover_pipe_send(w->pipe, buffer, sizeof buffer, NULL, 0, 0);
+        atomic_store(&w->tid, (uint32_t)gettid());
+        r = w->is_sender ? drover_pipe_send(w->pipe, buffer, sizeof buffer, NULL, 0, stuck())
+                         : drover_pipe_receive(w->pipe, buffer, sizeof buffer, &bytes, NULL, NULL, stuck());
+        w->told_ns = event_now_ns();
+        atomic_store(&w->result, r);
+        return NULL;
+}
+
+/* Asleep in the kernel: its last step before the pipe's was to say its tid. */
+static void await_sleep(const struct pipe_waiter *w) {
+        uint64_t deadline = stuck();
+        char path[64], line[256] = "";
+        while (!strstr(line, ") S")) {
+                assert_true(event_now_ns() < deadline);
+                sched_yield();
+                uint32_t tid = atomic_load(&w->tid);
+                snprintf(path, sizeof path, "/proc/self/task/%u/stat", tid);
+                FILE *f = tid ? fopen(path, "re") : NULL;
+                if (f && !fgets(line, sizeof line, f))
+                        line[0] = 0;
+                if (f)
+                        fclose(f);
+        }
+}
+
+/* FEATURES 22: one side is killed while the other waits for room, or for a message. */
+static void test_pipe_kill_one_side(void **state) {
+        drover_arena *arena = fixture_arena(4096);
+        _Atomic uint32_t *stage = fixture_shared(4096);
+        for (int is_sender = 0; is_sender < 2; is_sender++) {
+                struct pipe_side side = {.stage = stage};
+                struct pipe_waiter waiter = {.is_sender = is_sender, .result = 1};
+                pthread_t id;
+                atomic_store(stage, 0);
+                assert_int_equal(drover_pipe_new(&side.mine, &side.other), 0);
+                pid_t pid = fixture_fork(arena, hold_pipe, &side);
+                drover_pipe_free(side.mine);
+                waiter.pipe = side.other;
+                uint64_t deadline = stuck();
+                while (atomic_load(stage) == 0)
+                        assert_true(event_now_ns() < deadline);
+                assert_int_equal(pthread_create(&id, NULL, wait_for_end, &waiter), 0);
+                await_sleep(&waiter);
+                assert_int_equal(atomic_load(&waiter.result), 1);
+                uint64_t killed = event_now_ns();
+                fixture_kill(arena, pid);
+                pthread_join(id, NULL);
+                assert_int_equal(atomic_load(&waiter.result), -EPIPE);
+                assert_in_range(waiter.told_ns - killed, 0, 500 * MS);
+                drover_pipe_free(side.other);
+        }
+        fixture_unshare(stage, 4096);
+        fixture_free(arena);
 }
 
 /* ---- a hostile peer ---- */
@@ -359,8 +460,10 @@ int main(void) {
                 cmocka_unit_test(test_value_and_array),
                 cmocka_unit_test(test_three_processes_update_one_dictionary),
                 cmocka_unit_test(test_dictionary_edges),
+                cmocka_unit_test(test_dictionary_with_an_impossible_count),
                 cmocka_unit_test(test_dictionary_owner_dies),
                 cmocka_unit_test(test_pipe),
+                cmocka_unit_test(test_pipe_kill_one_side),
                 cmocka_unit_test(test_hostile_peer),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,7 @@
 /* A consumer of the leased queue is overtaken at one place: what the others do meanwhile happens inside kill_point(),
  * so each order of steps comes about every time. */
+#include <sched.h>
+
 #include "tests/unit/sync-fixture.h"
 
 #include "ipc/kill-point.h"
@@ -52,7 +54,7 @@ static void test_a_later_item_never_overtakes(void **state) {
         drover_arena *arena = fixture_arena(1 << 16);
         drover_queue *q = queue_of(arena);
         uint32_t cell;
-        assert_int_equal(queue_claim(q, &cell), 0);
+        assert_int_equal(queue_claim(q, 0, &cell), 0);
         plan.queue = q;
         plan.cell = cell;
         plan.meanwhile = publish_and_put_another;
@@ -77,7 +79,7 @@ static void test_a_return_during_a_vain_scan_is_found(void **state) {
         size_t bytes;
         uint32_t cell;
         assert_int_equal(drover_queue_put(q, "only", 5, 0), 0);
-        assert_int_equal(queue_lease(q, &cell), 0);
+        assert_int_equal(queue_lease(q, 0, &cell), 0);
         queue_mark_returned(q->shared); /* for nothing */
         plan.queue = q;
         plan.cell = cell;
@@ -92,10 +94,103 @@ static void test_a_return_during_a_vain_scan_is_found(void **state) {
         drover_arena_free(arena);
 }
 
+/* One more item, in the cell that the joiner looked at last, before the one before it is done: each cell is free when
+ * it is looked at, and never are all of them. */
+static void put_behind(drover_queue *q, uint32_t cell) {
+        char item[8];
+        size_t bytes;
+        assert_int_equal(drover_queue_put(q, "behind", 7, 0), 0);
+        assert_int_equal(drover_queue_task_done(q), 0);
+        assert_int_equal(drover_queue_get(q, item, sizeof item, &bytes, 0), 0);
+        if (++plan.cell < 2 * q->n_cells) /* two looks */
+                plan.place = "queue-looked";
+}
+
+static void test_join_sees_what_was_put_behind_it(void **state) {
+        drover_arena *arena = fixture_arena(1 << 16);
+        drover_queue *q = queue_of(arena);
+        for (uint32_t i = 1; i < q->n_cells; i++) { /* the last of them is in the last cell */
+                assert_int_equal(drover_queue_put(q, "item", 5, 0), 0);
+                assert_gets(q, "item");
+                assert_int_equal(i + 1 == q->n_cells ? 0 : drover_queue_task_done(q), 0);
+        }
+        plan.queue = q;
+        plan.cell = 0;
+        plan.meanwhile = put_behind;
+        plan.place = "queue-looked";
+        assert_int_equal(drover_queue_join(q, 0), -EAGAIN);
+        assert_null(plan.place);
+        assert_int_equal(drover_queue_task_done(q), 0);
+        assert_int_equal(drover_queue_join(q, 0), 0);
+        drover_queue_free(q);
+        drover_arena_free(arena);
+}
+
+/* ---- a lock whose owner is stopped ---- */
+
+struct getter {
+        drover_queue *queue;
+        int result;
+};
+
+static void *get_one(void *user) {
+        struct getter *g = user;
+        char item[8];
+        size_t bytes;
+        g->result = drover_queue_get(g->queue, item, sizeof item, &bytes, stuck());
+        return NULL;
+}
+
+/* Longer than a try waits for the lock, so that a consumer that took this for an empty queue would sleep at the gate.
+ */
+static void test_a_stopped_owner_of_the_lock_hides_no_item(void **state) {
+        drover_arena *arena = fixture_arena(1 << 16);
+        drover_queue *q;
+        assert_int_equal(drover_queue_open(arena, "lifo", 8, 8, DROVER_QUEUE_LIFO, &q), 0);
+        assert_int_equal(drover_queue_put(q, "item", 5, 0), 0);
+        uint64_t self = arena_self(q->object.arena);
+        assert_int_equal(lock_acquire(&q->shared->lock, &q->object, &q->spin_lock, 0), 0);
+        struct getter getter = {.queue = q};
+        pthread_t id;
+        assert_int_equal(pthread_create(&id, NULL, get_one, &getter), 0);
+        uint64_t held_until = in_ms(600);
+        while (event_now_ns() < held_until)
+                sched_yield();
+        assert_int_equal(lock_release(&q->shared->lock, self), 0);
+        uint64_t released = event_now_ns();
+        pthread_join(id, NULL);
+        assert_int_equal(getter.result, 0);
+        assert_true(event_now_ns() - released < STUCK_NS / 4);
+        drover_queue_free(q);
+        drover_arena_free(arena);
+}
+
+/* ---- words that no honest process writes ---- */
+
+static void test_a_position_far_ahead_costs_little(void **state) {
+        drover_arena *arena = fixture_arena(1 << 16);
+        drover_queue *q = queue_of(arena);
+        char item[8];
+        size_t bytes;
+        uint32_t cell;
+        assert_int_equal(queue_claim(q, 0, &cell), 0); /* is being written; so what follows is looked at with care */
+        uint64_t far = (UINT64_C(1) << 42) + cell + 1, back = far - q->n_cells + 1;
+        atomic_store(&q->cells[far % q->n_cells], CELL_WORD(CELL_FREE, 0, far));     /* leads … */
+        atomic_store(&q->cells[back % q->n_cells], CELL_WORD(CELL_QUEUED, 0, back)); /* … there */
+        uint64_t before = event_now_ns();
+        (void)drover_queue_get(q, item, sizeof item, &bytes, 0);
+        assert_true(event_now_ns() - before < 1000 * MS);
+        drover_queue_free(q);
+        drover_arena_free(arena);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_a_later_item_never_overtakes),
                 cmocka_unit_test(test_a_return_during_a_vain_scan_is_found),
+                cmocka_unit_test(test_join_sees_what_was_put_behind_it),
+                cmocka_unit_test(test_a_stopped_owner_of_the_lock_hides_no_item),
+                cmocka_unit_test(test_a_position_far_ahead_costs_little),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

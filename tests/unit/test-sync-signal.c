@@ -1,6 +1,8 @@
 /* Semaphores, permits, events, barriers, reader-writer locks (FEATURES 10, 11, 13). */
 #include "tests/unit/sync-fixture.h"
 
+#include "ipc/sync/arena.h"
+
 struct shared {
         _Atomic uint32_t n, peak, inside, n_told, indices, n_actions, turn;
         uint64_t a, b;
@@ -289,6 +291,18 @@ static void test_barrier_action_fails(void **state) {
         drover_barrier_free(b);
 }
 
+static void test_barrier_with_impossible_arrivals(void **state) {
+        drover_barrier *b;
+        assert_int_equal(drover_barrier_open(arena, "b", 3, &b), 0);
+        struct object *o = (struct object *)b; /* it comes first */
+        struct layout_barrier *words = o->at;
+        atomic_store(&words->arrivals[0], UINT64_C(5) << 32 | 1); /* of the phase after the next three */
+        assert_int_equal(drover_barrier_wait(b, 1), -EPROTO);
+        assert_int_equal(drover_barrier_wait(b, stuck()), -EPROTO);
+        assert_int_equal(drover_barrier_waiting(b), 0);
+        drover_barrier_free(b);
+}
+
 /* ---- reader-writer locks ---- */
 
 static void read_and_write(drover_arena *a, void *user) {
@@ -336,6 +350,35 @@ static void test_rwlock(void **state) {
         assert_int_equal(drover_rwlock_write(l, stuck()), -EDEADLK);
         assert_int_equal(drover_rwlock_read(l, 0), -EAGAIN);
         assert_int_equal(drover_rwlock_unlock(l), 0);
+}
+
+enum { UNLOCKS = 600 / SLOWER };
+
+/* All leave the one reading that there is; the count must never go below it. */
+static void unlock_too_often(drover_arena *a, void *user) {
+        drover_rwlock *l = user;
+        for (uint32_t round = 1; round <= UNLOCKS; round++) {
+                atomic_fetch_add(&shared->turn, 1);
+                await_count(&shared->turn, round * 2);
+                if (drover_rwlock_unlock(l) == 0) {
+                        atomic_fetch_add(&shared->n, 1);
+                        CHECK(drover_rwlock_read(l, stuck()) == 0);
+                }
+                atomic_fetch_add(&shared->inside, 1);
+                await_count(&shared->inside, round * 2);
+        }
+}
+
+static void test_rwlock_unlocked_too_often(void **state) {
+        drover_rwlock *l;
+        assert_int_equal(drover_rwlock_open(arena, "l", &l), 0);
+        assert_int_equal(drover_rwlock_read(l, 0), 0);
+        fixture_run(arena, &(struct fixture_crew){unlock_too_often, l, 2, 0});
+        assert_in_range(shared->n, UNLOCKS, 2 * UNLOCKS);
+        assert_int_equal(drover_rwlock_unlock(l), 0);
+        assert_int_equal(drover_rwlock_unlock(l), -EPERM);
+        assert_int_equal(drover_rwlock_write(l, 0), 0);
+        drover_rwlock_free(l);
 }
 
 static void read_and_pause(drover_arena *a, void *user) {
@@ -401,7 +444,9 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_barrier_kill_one_four_told, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_barrier_reset_while_waiting, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_barrier_action_fails, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_barrier_with_impossible_arrivals, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_rwlock, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_rwlock_unlocked_too_often, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_rwlock_deaths, setup, teardown),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

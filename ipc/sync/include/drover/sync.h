@@ -209,9 +209,10 @@ void drover_barrier_set_action(drover_barrier *barrier, int (*action)(void *user
 
 /* Returns the order of arrival, 0 … parties - 1, once all have arrived. -EPIPE: broken by a timeout, an abort, a reset or
  * a death. -ETIMEDOUT: broken by this caller's deadline. -EAGAIN (deadline 0): others are missing; the caller has not
- * arrived and nothing is broken. The action's result if it failed. [waits] */
+ * arrived and nothing is broken. The action's result if it failed. -EPROTO: somebody wrote into the barrier's memory what
+ * no party writes. [waits] */
 int drover_barrier_wait(drover_barrier *barrier, uint64_t deadline_ns);
-int drover_barrier_reset(drover_barrier *barrier); /* empty and whole; who waits gets -EPIPE */
+int drover_barrier_reset(drover_barrier *barrier); /* empty and whole; who waits gets -EPIPE. -EPROTO: as above */
 int drover_barrier_abort(drover_barrier *barrier); /* broken until reset */
 uint32_t drover_barrier_parties(const drover_barrier *barrier);
 uint32_t drover_barrier_waiting(const drover_barrier *barrier);
