@@ -237,7 +237,7 @@ static void put_in(drover_arena *a, struct bank *bank, int n) {
         }
 }
 
-enum { OPERATIONS = 2000 };
+enum { OPERATIONS = 10000 / SLOWER };
 
 static void bank_job(drover_arena *a, void *user) {
         struct bank *bank = user;

@@ -3,7 +3,16 @@
 
 #include <sched.h>
 
-enum { CAPACITY = 8, ITEMS = 20000, PRODUCERS = 2, CONSUMERS = 2 };
+enum {
+        CAPACITY = 8,
+        LARGE = 1024,
+        PRODUCERS = 2,
+        CONSUMERS = 2,
+        ITEMS = 1000000 / PRODUCERS / SLOWER,
+        RACK = 4,
+        DISHES = 45,
+        DRY_MS = 20,
+};
 
 struct shared {
         _Atomic uint32_t n, n_consumers, n_producers;
@@ -25,12 +34,14 @@ static int teardown(void **state) {
         return 0;
 }
 
-static drover_queue *open_queue(drover_arena *a, unsigned order) {
+static drover_queue *open_sized(drover_arena *a, const char *name, uint32_t capacity, unsigned order) {
         drover_queue *q;
-        CHECK(drover_queue_open(a, "q", CAPACITY, 64, order, &q) == 0);
+        CHECK(drover_queue_open(a, name, capacity, 64, order, &q) == 0);
         OWN(queue, q);
         return q;
 }
+
+static drover_queue *open_queue(drover_arena *a, unsigned order) { return open_sized(a, "q", CAPACITY, order); }
 
 static void put(drover_queue *q, uint64_t value) { assert_int_equal(drover_queue_put(q, &value, sizeof value, 0), 0); }
 
@@ -156,7 +167,7 @@ static void consume(drover_queue *q, bool is_simple) {
 
 static void work(drover_arena *a, void *user) {
         unsigned order = *(unsigned *)user;
-        drover_queue *q = open_queue(a, order);
+        drover_queue *q = open_sized(a, "q", LARGE, order);
         if (atomic_fetch_add(&shared->n_consumers, 1) % 2)
                 produce(q);
         else
@@ -164,10 +175,10 @@ static void work(drover_arena *a, void *user) {
 }
 
 static void *close_at_end(void *user) {
-        drover_queue *q = open_queue(arena, *(unsigned *)user);
-        uint64_t deadline = stuck();
+        drover_queue *q = open_sized(arena, "q", LARGE, *(unsigned *)user);
+        uint64_t deadline = drover_deadline_in(4 * STUCK_NS);
         while (atomic_load(&shared->n) < PRODUCERS * ITEMS && event_now_ns() < deadline)
-                sched_yield();
+                usleep(1000);
         CHECK(drover_queue_join(q, stuck()) == 0);
         CHECK(drover_queue_close(q) == 0);
         return NULL;
@@ -179,7 +190,7 @@ static void in_order(unsigned order, int processes) {
         fixture_run(arena, &(struct fixture_crew){work, &order, PRODUCERS + CONSUMERS, processes});
         pthread_join(id, NULL);
         assert_int_equal(shared->n, PRODUCERS * ITEMS);
-        drover_queue *q = open_queue(arena, order);
+        drover_queue *q = open_sized(arena, "q", LARGE, order);
         assert_int_equal(drover_queue_put(q, "", 0, 0), -ESHUTDOWN);
 }
 
@@ -223,6 +234,15 @@ static void test_priority_of_a_dead_consumer(void **state) {
         }
         assert_int_equal(fixture_reap(arena, fixture_fork(arena, take_and_die, NULL)), -SIGKILL);
         for (uint64_t i = 1; i <= CAPACITY; i++)
+                assert_int_equal(get(q), i);
+}
+
+static void test_lifo_of_a_dead_consumer(void **state) {
+        drover_queue *q = open_queue(arena, DROVER_QUEUE_LIFO);
+        for (uint64_t i = 0; i < CAPACITY; i++)
+                put(q, i);
+        assert_int_equal(fixture_reap(arena, fixture_fork(arena, take_and_die, NULL)), -SIGKILL);
+        for (uint64_t i = CAPACITY; i-- > 0;)
                 assert_int_equal(get(q), i);
 }
 
@@ -274,6 +294,77 @@ static void test_dishes(void **state) {
         assert_int_equal(fixture_reap(arena, dryer), 0);
 }
 
+/* ---- three stages: who washes and puts away is fast, who dries takes DRY_MS a dish ---- */
+
+static void wash_all(drover_arena *a) {
+        drover_queue *washed = open_sized(a, "washed", RACK, DROVER_QUEUE_FIFO);
+        for (uint64_t i = 0; i < DISHES; i++) {
+                CHECK(drover_queue_put(washed, &i, sizeof i, stuck()) == 0);
+                CHECK(drover_queue_size(washed) <= RACK); /* nobody else puts while this counts */
+        }
+        CHECK(drover_queue_join(washed, stuck()) == 0);
+        CHECK(drover_queue_close(washed) == 0);
+        CHECK(drover_queue_close(open_sized(a, "dried", RACK, DROVER_QUEUE_FIFO)) == 0);
+}
+
+static void dry_some(drover_arena *a) {
+        drover_queue *washed = open_sized(a, "washed", RACK, DROVER_QUEUE_FIFO);
+        drover_queue *dried = open_sized(a, "dried", RACK, DROVER_QUEUE_FIFO);
+        uint64_t dish;
+        size_t bytes;
+        int r;
+        while ((r = drover_queue_get(washed, &dish, sizeof dish, &bytes, stuck())) == 0) {
+                usleep(DRY_MS * 1000);
+                CHECK(drover_queue_put(dried, &dish, sizeof dish, stuck()) == 0);
+                CHECK(drover_queue_task_done(washed) == 0);
+        }
+        CHECK(r == -ESHUTDOWN);
+}
+
+static void put_away_all(drover_arena *a, uint32_t n_dryers) {
+        drover_queue *dried = open_sized(a, "dried", RACK, DROVER_QUEUE_FIFO);
+        uint64_t dish, n = 0;
+        size_t bytes;
+        int r;
+        while ((r = drover_queue_get(dried, &dish, sizeof dish, &bytes, stuck())) == 0) {
+                CHECK(dish < DISHES && atomic_exchange(&shared->seen[dish], 1) == 0);
+                CHECK(n_dryers > 1 || dish == n); /* in order over three processes */
+                n++;
+                CHECK(drover_queue_task_done(dried) == 0);
+        }
+        CHECK(r == -ESHUTDOWN && n == DISHES);
+}
+
+static void do_the_dishes(drover_arena *a, void *user) {
+        uint32_t n_dryers = *(uint32_t *)user, place = atomic_fetch_add(&shared->n, 1);
+        if (place == 0)
+                wash_all(a);
+        else if (place == 1)
+                put_away_all(a, n_dryers);
+        else
+                dry_some(a);
+}
+
+static uint64_t time_dishes(uint32_t n_dryers, int processes) {
+        setup(NULL);
+        uint64_t before = event_now_ns();
+        fixture_run(arena, &(struct fixture_crew){do_the_dishes, &n_dryers, 2 + n_dryers, processes});
+        uint64_t took = event_now_ns() - before;
+        for (uint32_t i = 0; i < DISHES; i++)
+                assert_int_equal(shared->seen[i], 1);
+        teardown(NULL);
+        return took;
+}
+
+/* At the rate of the slowest stage; that is three dryers in place of one: at least 2.5 times. */
+static void test_dishes_at_the_slowest_rate(void **state) {
+        for (int processes = 0; processes < 2; processes++) {
+                uint64_t one = time_dishes(1, processes), three = time_dishes(3, processes);
+                assert_in_range(one, DISHES * DRY_MS * MS, DISHES * DRY_MS * MS * 3 / 2 * SLOWER);
+                assert_true(one * 2 >= three * 5 || SLOWER > 1);
+        }
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
@@ -286,8 +377,10 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_simple_in_order_processes, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_items_of_a_dead_consumer_come_back, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_priority_of_a_dead_consumer, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_lifo_of_a_dead_consumer, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_put_of_the_dead_is_delivered, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_dishes, setup, teardown),
+                cmocka_unit_test(test_dishes_at_the_slowest_rate),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
