@@ -5,7 +5,7 @@ import re
 import subprocess
 import unittest
 
-from harness import SOURCE, Test, main
+from harness import SOURCE, Test, main, missing_test
 
 # What one kernel facility or library looks like in the source, and the files that may use it.
 ALONE = {
@@ -81,6 +81,16 @@ class Tree(Test):
     def test_each_source_file_says_what_it_is(self):
         for name in sources((".c",)):
             self.assertTrue(read(name).startswith("/*"), f"{name} has no head comment")
+
+    def test_each_feature_names_a_test_that_runs(self):
+        rows = re.findall(r"^\| (\d+) \|.*\| `([^`]+)` (\w+) \|", read("tests/FEATURES.md"), re.MULTILINE)
+        self.assertEqual(len(rows), len(re.findall(r"^\| \d", read("tests/FEATURES.md"), re.MULTILINE)))
+        self.assertGreater(len(rows), 40)
+        for number, path, name in rows:
+            self.assertIsNone(missing_test(path, name), f"row {number}")
+        self.assertTrue(missing_test("tests/unit/test-none.c", "test_none"))
+        self.assertTrue(missing_test("tests/unit/test-sync-mutex.c", "test_none"))
+        self.assertTrue(missing_test("tests/integration/test_tree.py", "test_none"))
 
     def test_nothing_names_a_workplace(self):
         for name in tracked():

@@ -94,6 +94,89 @@ static void test_deadlines(void **state) {
         assert_true(drover_deadline_in(0) > 0);
 }
 
+struct patience {
+        drover_semaphore *semaphore;
+        drover_event *event;
+        drover_queue *queue;
+        drover_rwlock *rwlock;
+        drover_permits *permits;
+};
+
+static int wait_semaphore(struct patience *p, uint64_t deadline) {
+        return drover_semaphore_wait(p->semaphore, deadline);
+}
+static int wait_event(struct patience *p, uint64_t deadline) { return drover_event_wait(p->event, deadline); }
+static int wait_queue(struct patience *p, uint64_t deadline) {
+        size_t bytes;
+        char item[8];
+        return drover_queue_get(p->queue, item, sizeof item, &bytes, deadline);
+}
+static int wait_join(struct patience *p, uint64_t deadline) { return drover_queue_join(p->queue, deadline); }
+static int wait_rwlock(struct patience *p, uint64_t deadline) { return drover_rwlock_read(p->rwlock, deadline); }
+static int wait_permits(struct patience *p, uint64_t deadline) { return drover_permits_acquire(p->permits, deadline); }
+
+static void end_semaphore(struct patience *p) { drover_semaphore_post(p->semaphore, 1); }
+static void end_event(struct patience *p) { drover_event_set(p->event); }
+static void end_queue(struct patience *p) { drover_queue_put(p->queue, "x", 1, 0); }
+static void end_join(struct patience *p) { drover_queue_task_done(p->queue); } /* of what wait_queue got */
+static void end_rwlock(struct patience *p) { drover_rwlock_unlock(p->rwlock); }
+static void end_permits(struct patience *p) { drover_permits_release(p->permits); }
+
+struct waiter {
+        struct patience *patience;
+        int (*wait)(struct patience *p, uint64_t deadline);
+        int result;
+};
+
+static void *wait_long(void *user) {
+        struct waiter *w = user;
+        w->result = w->wait(w->patience, UINT64_MAX - 1);
+        return NULL;
+}
+
+/* FEATURES 68: 0, the past, UINT64_MAX - 1, which sleeps and is no overflow. */
+static void test_deadlines_of_every_wait(void **state) {
+        static const struct {
+                const char *name;
+                int (*wait)(struct patience *p, uint64_t deadline);
+                void (*end)(struct patience *p);
+        } waits[] = {
+                {"semaphore", wait_semaphore, end_semaphore},
+                {"event", wait_event, end_event},
+                {"queue", wait_queue, end_queue},
+                {"queue", wait_join, end_join},
+                {"rwlock", wait_rwlock, end_rwlock},
+                {"permits", wait_permits, end_permits},
+        };
+        drover_arena *a = fixture_arena(1 << 16);
+        struct patience p;
+        assert_int_equal(drover_semaphore_open(a, "semaphore", 0, &p.semaphore), 0);
+        OWN(semaphore, p.semaphore);
+        assert_int_equal(drover_event_open(a, "event", &p.event), 0);
+        OWN(event, p.event);
+        assert_int_equal(drover_queue_open(a, "queue", 2, 8, DROVER_QUEUE_FIFO, &p.queue), 0);
+        OWN(queue, p.queue);
+        assert_int_equal(drover_rwlock_open(a, "rwlock", &p.rwlock), 0);
+        OWN(rwlock, p.rwlock);
+        assert_int_equal(drover_rwlock_write(p.rwlock, 0), 0);
+        assert_int_equal(drover_permits_open(a, "permits", 1, &p.permits), 0);
+        OWN(permits, p.permits);
+        assert_int_equal(drover_permits_acquire(p.permits, 0), 0);
+        for (unsigned i = 0; i < sizeof waits / sizeof *waits; i++) {
+                struct waiter w = {.patience = &p, .wait = waits[i].wait, .result = 1};
+                pthread_t id;
+                assert_int_equal(w.wait(&p, 0), -EAGAIN);
+                assert_int_equal(w.wait(&p, 1), -ETIMEDOUT);
+                assert_int_equal(w.wait(&p, event_now_ns() - 1), -ETIMEDOUT);
+                assert_int_equal(pthread_create(&id, NULL, wait_long, &w), 0);
+                fixture_await_waiters(a, waits[i].name, 1);
+                waits[i].end(&p);
+                pthread_join(id, NULL);
+                assert_int_equal(w.result, 0);
+        }
+        fixture_free(a);
+}
+
 /* ---- values and arrays ---- */
 
 static void fill(drover_arena *a, void *user) {
@@ -457,6 +540,7 @@ int main(void) {
                 cmocka_unit_test(test_too_many),
                 cmocka_unit_test(test_made_once),
                 cmocka_unit_test(test_deadlines),
+                cmocka_unit_test(test_deadlines_of_every_wait),
                 cmocka_unit_test(test_value_and_array),
                 cmocka_unit_test(test_three_processes_update_one_dictionary),
                 cmocka_unit_test(test_dictionary_edges),
