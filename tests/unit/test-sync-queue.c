@@ -12,6 +12,7 @@ enum {
         RACK = 4,
         DISHES = 45,
         DRY_MS = 20,
+        DISHES_TRIES = 10,
 };
 
 struct shared {
@@ -356,12 +357,17 @@ static uint64_t time_dishes(uint32_t n_dryers, int processes) {
         return took;
 }
 
-/* At the rate of the slowest stage; that is three dryers in place of one: at least 2.5 times. */
+/* At the rate of the slowest stage; that is three dryers in place of one: at least 2.5 times. A machine that is busy
+ * with something else makes it slower, never faster: so one of some tries is enough. */
 static void test_dishes_at_the_slowest_rate(void **state) {
         for (int processes = 0; processes < 2; processes++) {
-                uint64_t one = time_dishes(1, processes), three = time_dishes(3, processes);
-                assert_in_range(one, DISHES * DRY_MS * MS, DISHES * DRY_MS * MS * 3 / 2 * SLOWER);
-                assert_true(one * 2 >= three * 5 || SLOWER > 1);
+                bool is_fast = false;
+                for (int i = 0; i < DISHES_TRIES && !is_fast; i++) {
+                        uint64_t one = time_dishes(1, processes), three = time_dishes(3, processes);
+                        assert_true(one >= DISHES * DRY_MS * MS);
+                        is_fast = one * 2 >= three * 5 && one <= DISHES * DRY_MS * MS * 3 / 2;
+                }
+                assert_true(is_fast);
         }
 }
 
