@@ -284,6 +284,11 @@ def missing_test(path, name):
     return None if re.search(rf"cmocka_unit_test\w*\({name}\b|, {name}\}}", listed) else f"{path} does not run {name}"
 
 
+def worker_of(d, job):
+    """The pid that runs it, as soon as one does."""
+    return wait_for(lambda: (p := d.job(job))["State"] == "running" and p["WorkerPid"], 10, f"{job} runs")
+
+
 def plugin_files():
     return sorted(glob.glob(f"{BUILD}/plugins/*/*.so") + glob.glob(f"{BUILD}/tests/plugins/*.so"))
 
