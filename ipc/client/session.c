@@ -303,15 +303,19 @@ static int session_poll(struct session *s, uint64_t deadline_ns) {
 }
 
 #ifdef DROVER_WATCHED_WAITS
-/* A verdict that is announced and not collected. */
-static uint64_t session_look_done(const void *user) {
+/* A verdict that was announced before, and is not collected. Of those that a worker gave, which say when. */
+static uint64_t session_look_done(const void *user, uint64_t before_ns) {
         const struct session *s = user;
+        struct layout_result line;
         for (uint32_t i = 0; i < s->n_words; i++)
                 for (uint64_t bits = atomic_load(&s->channel.done[i]); bits; bits &= bits - 1) {
                         uint32_t slot = i * 64 + (uint32_t)__builtin_ctzll(bits);
                         uint64_t word = slot < s->channel.geometry.n_slots ? channel_word(&s->channel, slot) : 0;
-                        if (slot_is_verdict(word) && s->slots[slot].state == SESSION_BUSY &&
-                            s->slots[slot].generation == slot_generation(word))
+                        if (slot_state(word) != SLOT_DONE || s->slots[slot].state != SESSION_BUSY ||
+                            s->slots[slot].generation != slot_generation(word))
+                                continue;
+                        channel_copy(&line, channel_result(&s->channel, slot), sizeof line);
+                        if (line.finished_ns < before_ns)
                                 return word;
                 }
         return 0;
@@ -328,7 +332,7 @@ static int session_sleep(struct session *s, uint64_t deadline_ns, bool *is_long)
                         r = session_poll(s, deadline_ns);
                 else {
                         uint64_t since_ns = event_now_ns(), futex_ns = since_ns + SESSION_FUTEX_NS;
-                        WAIT_LOOK("client", session_look_done, s);
+                        WAIT_LOOK_SINCE("client", session_look_done, s);
                         r = event_wait(&s->channel.head->done_seq, seen, session_min(deadline_ns, futex_ns));
                         spin_slept(&s->spin, since_ns);
                         if (r == -ETIMEDOUT && futex_ns < deadline_ns) {

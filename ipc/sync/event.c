@@ -77,7 +77,7 @@ bool drover_event_is_set(const drover_event *event) {
 }
 
 #ifdef DROVER_WATCHED_WAITS
-static uint64_t event_look(const void *word) {
+static uint64_t event_look(const void *word, uint64_t before_ns) {
         uint32_t now = atomic_load_explicit((const _Atomic uint32_t *)word, memory_order_acquire);
         return now & EVENT_SET ? now : 0;
 }

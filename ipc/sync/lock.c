@@ -27,7 +27,7 @@ static bool lock_is_free(const struct layout_lock *l) {
 }
 
 #ifdef DROVER_WATCHED_WAITS
-static uint64_t lock_look(const void *user) {
+static uint64_t lock_look(const void *user, uint64_t before_ns) {
         const struct layout_lock *l = user;
         uint64_t word = atomic_load_explicit(&l->word, memory_order_acquire);
         return owner_identity(word) == 0 ? word | UINT64_C(1) << 63 : 0;

@@ -219,8 +219,9 @@ static bool spin(struct serve *s) {
 }
 
 #ifdef DROVER_WATCHED_WAITS
-/* The first job that waits in a channel of ours; not by the bits, which may be what is wrong. */
-static uint64_t look_for_job(const void *user) {
+/* The first job that waits in a channel of ours since before, for the first time: when it was queued again nobody
+ * says. Not by the bits, which may be what is wrong. */
+static uint64_t look_for_job(const void *user, uint64_t before_ns) {
         const struct serve *s = user;
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++) {
                 const struct orders_channel *c = s->orders.channel[i];
@@ -229,7 +230,10 @@ static uint64_t look_for_job(const void *user) {
                         if (!ring_peek(&c->channel.ring[k], &hint) || hint.slot >= c->channel.geometry.n_slots)
                                 continue;
                         uint64_t word = channel_word(&c->channel, hint.slot);
-                        if (slot_state(word) == SLOT_QUEUED && (uint16_t)slot_generation(word) == hint.generation)
+                        uint64_t queued_ns =
+                                __atomic_load_n(&channel_job(&c->channel, hint.slot)->queued_ns, __ATOMIC_RELAXED);
+                        if (slot_state(word) == SLOT_QUEUED && slot_attempt(word) == 1 && queued_ns < before_ns &&
+                            (uint16_t)slot_generation(word) == hint.generation)
                                 return word | (uint64_t)hint.slot << 16; /* QUEUED has no owner */
                 }
         }
@@ -251,7 +255,7 @@ static void sleep_on_all(struct serve *s) {
                 bells[n] = i;
                 waits[n++] = (struct event_wait){.word = &b->seq, .seen = bell_sleep_begin(b, s->host->index)};
         }
-        WAIT_LOOK("worker", look_for_job, s);
+        WAIT_LOOK_SINCE("worker", look_for_job, s);
         if (!has_reason_to_wake(s)) {
                 uint64_t since_ns = event_now_ns();
                 event_wait_any(waits, n, EVENT_FOREVER);

@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from harness import BUILD  # noqa: E402
 
 NS = 1000000000
-EVERYBODY = ("machine", "droverd", "drover-spawn")
+EVERYBODY = ("machine", "droverd", "drover-spawn", "drover-worker")  # the last: not yet told which pool it is of
 DEATHS_OF_A_KILLER = 3  # each may cost the limit
 QUEUE_LIMITS = 5  # a wait without a death is one in a queue; what would make it last, a lost wake-up, is looked for elsewhere
 STALL_NS = 8000000  # of a waker between publishing and waking: less than what a watched wait waits for it
@@ -103,7 +103,7 @@ class Record:
             elif kind == "slow":
                 self.slow.append(Slow(words[0], int(words[1]), int(words[2]), who, part.concerns()))
             elif kind == "rescued":
-                self.rescued.append((words[0], int(words[1]), int(words[2]), who))
+                self.rescued.append((words[0], int(words[1]), int(words[2]), who, part.concerns()))
             elif kind == "delay":
                 self.windows[group_of(words[0], words[1])].append((int(words[2]), int(words[3]), "no CPU"))
             elif kind == "runs":
@@ -143,17 +143,16 @@ class Record:
                 found = max(found or 0, rows[at])
         return found
 
-    def windows_in(self, since, until, concerns):
+    def whole_windows(self, since, until, concerns):
+        """Those that touch [since, until]."""
         for group in concerns:
             rows = self.windows.get(group, ())
             begin = bisect.bisect_left(rows, (since - self.longest_window.get(group, 0),))
-            for a, b, why in rows[begin:bisect.bisect_left(rows, (until,))]:
-                if b > since:
-                    yield max(a, since), min(b, until), why
+            yield from (row for row in rows[begin:bisect.bisect_left(rows, (until,))] if row[1] > since)
 
     def left_of(self, since, until, concerns):
         """(ns of [since, until] outside of all windows, reason -> ns of the windows' part)"""
-        windows = sorted(self.windows_in(since, until, concerns))
+        windows = sorted((max(a, since), min(b, until), why) for a, b, why in self.whole_windows(since, until, concerns))
         left, at, why_ns = 0, since, collections.Counter()
         for a, b, why in windows:
             if a > at:
@@ -169,7 +168,7 @@ class Record:
         n_past_death, excused, longest, longest_text = 0, collections.Counter(), 0, ""
         for s in self.slow:
             died = self.last_death(s.since, s.until, s.concerns)
-            limit = limit_ns * (DEATHS_OF_A_KILLER if s.what == "poison" else 1 if died else QUEUE_LIMITS)
+            limit = limit_ns * (DEATHS_OF_A_KILLER + QUEUE_LIMITS if s.what == "poison" else 1 if died else QUEUE_LIMITS)
             begin = max(s.since, died or 0)
             left, why_ns = self.left_of(begin, s.until, s.concerns)
             n_past_death += died is not None
@@ -185,11 +184,13 @@ class Record:
         return Judged(n_past_death, len(self.slow) - sum(excused.values()), excused, longest, longest_text)
 
     def judge_rescued(self):
-        """Wake-ups that nobody gave: (failures, those in a window in which whoever owed it stood still)."""
+        """Wake-ups that nobody gave: (failures, those at a death or in a window in which whoever owed it stood still)."""
         n_bad, n_apart = 0, 0
-        stalls = [(a, b) for rows in self.windows.values() for a, b, why in rows if why != "no CPU" or b - a > STALL_NS]
-        for what, since, until, who in self.rescued:
-            if any(a < until and b > since - STALL_NS for a, b in stalls):
+        self.sort()
+        for what, since, until, who, concerns in self.rescued:
+            groups = concerns or {*self.windows, *self.deaths}  # a worker's: any client's, too
+            has_death = self.last_death(since - STALL_NS, until, groups)  # its broadcast may have met us between two slices
+            if has_death or any(why != "no CPU" or b - a > STALL_NS for a, b, why in self.whole_windows(since - STALL_NS, until, groups)):
                 n_apart += 1
                 continue
             n_bad += 1

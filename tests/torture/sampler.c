@@ -60,7 +60,7 @@ static void meet(int pid, bool must_be_part) {
                 else if (known[i].pid == 0)
                         vacant = &known[i];
         }
-        if (k && strncmp(k->name, "drover-spawn", 12) != 0) { /* its name is settled */
+        if (k && strncmp(k->name, "drover-", 7) != 0) { /* its name is settled */
                 k->is_seen = true;
                 return;
         }

@@ -1,7 +1,9 @@
 /* Waits that look for themselves whether a wake-up was lost; linked into the programs of a torture run in place of
  * waits that sleep until they are woken. Each sleep lasts a slice; then:
  *
- *   WAIT_LOOK  what would end the wait is there, and still the same after another moment asleep: nobody woke us for it;
+ *   WAIT_LOOK  what would end the wait is there, and still the same after another moment asleep: nobody woke us for it.
+ *              Between the end of the slice and that moment we are in nobody's queue, and a wake-up may miss us: so it
+ *              counts only if it was there well before the slice ended (WAIT_LOOK_SINCE), or if we were back at once;
  *   WAIT_GATE  the sequence did not change during the whole slice, the caller tries again and finds something, and
  * nobody changes the sequence soon after: it was published without a signal. Or the sequence changed once, nobody came
  * for what that told of for a moment, and the gate does not say that a waker met nobody (us, between two pieces of
@@ -22,12 +24,17 @@
 
 #define WATCH_SLICE_NS UINT64_C(20000000)
 #define WATCH_MOMENT_NS UINT64_C(15000000)
+#define WATCH_BEFORE_NS                                                                                                \
+        UINT64_C(2000000)                /* the end of the slice: more than a waker takes from publishing to waking    \
+                                          */
+#define WATCH_AT_ONCE_NS UINT64_C(80000) /* a timer is late by 50 µs as a rule */
 #define WATCH_PIECE_NS UINT64_C(5000000) /* of a gate's slice */
 
 static _Thread_local struct {
         const char *what; /* NULL: the next wait is not watched */
         wait_look look;   /* NULL: any change of the word is a reason to be woken */
         const void *user;
+        bool is_timed;
         const _Atomic uint64_t *gate; /* NULL: not a gate */
 } next;
 
@@ -46,10 +53,11 @@ static void watch_say(const char *what, uint64_t since_ns) {
                 _exit(3); /* nobody listens any more */
 }
 
-void wait_watch_look(const char *what, wait_look look, const void *user) {
+void wait_watch_look(const char *what, wait_look look, const void *user, bool is_timed) {
         next.what = what;
         next.look = look;
         next.user = user;
+        next.is_timed = is_timed;
         next.gate = NULL;
 }
 
@@ -72,20 +80,28 @@ void wait_watch_found(void) {
         watch_say(what, vain.since_ns);
 }
 
-static uint64_t watch_look_now(const struct event_wait *w, wait_look look, const void *user) {
-        if (look)
-                return look(user);
+/* What a wait is for, as its caller said it. */
+struct reason {
+        wait_look look;
+        const void *user;
+        bool is_timed;
+        uint64_t before_ns; /* the end of the slice, less a little */
+};
+
+static uint64_t watch_look_now(const struct event_wait *w, const struct reason *reason) {
+        if (reason->look)
+                return reason->look(reason->user, reason->before_ns);
         uint32_t now = atomic_load(w->word);
         return now != w->seen ? (uint64_t)now | UINT64_C(1) << 63 : 0;
 }
 
 /* Asleep for another moment on the words as they are now: 0 = woken, or something changed. */
-static int watch_confirm(const struct event_wait *waits, unsigned n_waits, wait_look look, const void *user,
+static int watch_confirm(const struct event_wait *waits, unsigned n_waits, const struct reason *reason,
                          uint64_t *ret_what, wait_sleeper sleep) {
         struct event_wait now[EVENT_MAX_WORDS];
         for (unsigned i = 0; i < n_waits; i++)
                 now[i] = (struct event_wait){.word = waits[i].word, .seen = atomic_load(waits[i].word)};
-        *ret_what = watch_look_now(waits, look, user);
+        *ret_what = watch_look_now(waits, reason);
         return *ret_what == 0 ? -EAGAIN : sleep(now, n_waits, event_now_ns() + WATCH_MOMENT_NS);
 }
 
@@ -116,8 +132,7 @@ static int watch_gate(const struct event_wait *w, const char *what, const _Atomi
 
 int wait_watch_sleep(const struct event_wait *waits, unsigned n_waits, uint64_t deadline_ns, wait_sleeper sleep) {
         const char *what = next.what;
-        wait_look look = next.look;
-        const void *user = next.user;
+        struct reason reason = {.look = next.look, .user = next.user, .is_timed = next.is_timed};
         const _Atomic uint64_t *gate = next.gate;
         next.what = vain.what = NULL;
         if (!what || deadline_ns == 0)
@@ -130,10 +145,13 @@ int wait_watch_sleep(const struct event_wait *waits, unsigned n_waits, uint64_t 
                 if (r != -ETIMEDOUT || slice_ns >= deadline_ns)
                         return r;
                 uint64_t looked_ns = event_now_ns();
-                r = watch_confirm(waits, n_waits, look, user, &before, sleep);
+                reason.before_ns = slice_ns - WATCH_BEFORE_NS;
+                if (!reason.is_timed && looked_ns > slice_ns + WATCH_AT_ONCE_NS)
+                        continue;
+                r = watch_confirm(waits, n_waits, &reason, &before, sleep);
                 if (r == -EAGAIN)
                         continue;
-                if (r == -ETIMEDOUT && watch_look_now(waits, look, user) == before)
+                if (r == -ETIMEDOUT && watch_look_now(waits, &reason) == before)
                         watch_say(what, looked_ns);
                 return 0;
         }
