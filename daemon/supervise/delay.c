@@ -98,7 +98,7 @@ static void delay_on_timer(struct loop_timer *t) {
         struct pool_channel *due[DELAY_BATCH];
         unsigned n = 0;
         uint64_t now = event_now_ns();
-        while (d->n > 0 && d->heap[0].due_ns <= now && n < DELAY_BATCH) {
+        for (unsigned i = 0; i < DELAY_BATCH && d->n > 0 && d->heap[0].due_ns <= now; i++) {
                 struct delay entry = d->heap[0];
                 delay_remove(d, 0);
                 if (delay_queue(entry.channel, entry.slot, entry.generation))
@@ -106,7 +106,10 @@ static void delay_on_timer(struct loop_timer *t) {
         }
         for (unsigned i = 0; i < n; i++)
                 delay_ring(due[i]);
-        delay_arm(p);
+        if (d->n > 0 && d->heap[0].due_ns <= now) /* others first: the loop runs what was due when it looked */
+                loop_timer_set(p->supervisor->loop, &d->timer, event_now_ns(), delay_on_timer, p);
+        else
+                delay_arm(p);
 }
 
 static void delay_arm(struct pool *p) {

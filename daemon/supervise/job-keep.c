@@ -238,7 +238,7 @@ void jobs_expire(struct jobs *js) {
         jobs_make_room(js, u);
         while ((j = TAILQ_FIRST(&js->finished)) && j->expires_ns <= now)
                 job_forget(j);
-        if (j && !js->expiry_timer.heap_index)
+        if (j && (!js->expiry_timer.heap_index || js->expiry_timer.deadline_ns > j->expires_ns))
                 loop_timer_set(js->supervisor->loop, &js->expiry_timer, j->expires_ns, jobs_on_expiry, js);
 }
 

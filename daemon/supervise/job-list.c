@@ -9,10 +9,15 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "daemon/supervise/session.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/event.h"
 
-enum { LIST_MAX_LOOKS = 20000 };
+enum {
+        LIST_MAX_LOOKS = 20000,
+        LIST_CHANNEL_LOOKS = 32,          /* what it costs to find the next channel */
+        LIST_MAX_SESSION = (1 << 24) - 2, /* the number that follows it still fits above LIST_ID_MASK */
+};
 
 #define LIST_ID_MASK ((UINT64_C(1) << 40) - 1)
 
@@ -88,6 +93,18 @@ static struct pool_channel *list_next_channel(struct supervisor *s, uint64_t bas
         return best;
 }
 
+/* Numbers come to an end before a daemon does: then from the first again, past those in use. */
+uint64_t session_next_id_base(struct supervisor *s) {
+        struct pool_channel *c;
+        uint64_t base;
+        do {
+                s->last_session = s->last_session % LIST_MAX_SESSION + 1;
+                base = s->last_session << 40;
+                c = list_next_channel(s, base);
+        } while (c && c->id_base == base);
+        return base;
+}
+
 const char *session_job_name(const struct session_job *sj, uint32_t type) {
         const struct schema *schema = sj->channel->pool->schema;
         return schema && type < schema->n_jobs ? schema->jobs[type].name : "?";
@@ -108,9 +125,11 @@ static bool list_channel(struct list *l, struct pool_channel *c) {
         struct list_slot *slots = calloc(n_slots, sizeof(*slots));
         uid_t uid = c->pool->bells[c->bell].uid;
         bool is_more = false;
-        for (uint32_t slot = 0; slots && slot < n_slots; slot++)
-                if (list_is_live(channel_word(&c->channel, slot)) && list_slot_id(c, slot) > l->last)
-                        slots[n++] = (struct list_slot){.id = list_slot_id(c, slot), .slot = slot};
+        for (uint32_t slot = 0; slots && slot < n_slots; slot++) {
+                uint64_t id = list_slot_id(c, slot); /* once: a client that changes it must not turn the cursor back */
+                if (id > l->last && list_is_live(channel_word(&c->channel, slot)))
+                        slots[n++] = (struct list_slot){.id = id, .slot = slot};
+        }
         if (n > 1)
                 qsort(slots, n, sizeof(*slots), list_slot_compare);
         l->n_looks += n_slots / 8;
@@ -145,6 +164,7 @@ static bool list_sessions(struct list *l, struct supervisor *s) {
                 }
                 if ((f->sees_all || uid == f->viewer) && (!f->has_uid || uid == f->uid) && list_channel(l, c))
                         return true;
+                l->n_looks += LIST_CHANNEL_LOOKS;
                 base = c->id_base + LIST_ID_MASK + 1;
         }
         return false;

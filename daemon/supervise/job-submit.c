@@ -315,6 +315,7 @@ int pool_requeue_poisoned(struct pool *p, uint32_t *ret_n, struct fault *f) {
         uint32_t n = 0;
         if (!job_check_pool(p, f))
                 return -1;
+        js->n_telling++; /* nothing expires meanwhile: one that cannot be queued tells its end at once */
         for (struct job *j = TAILQ_FIRST(&js->all); j; j = next) {
                 next = TAILQ_NEXT(j, all_link);
                 if (j->pool != p || !j->is_finished || j->state != SLOT_POISONED)
@@ -324,6 +325,8 @@ int pool_requeue_poisoned(struct pool *p, uint32_t *ret_n, struct fault *f) {
                 else if (f->code == FAULT_QUEUE_FULL) /* those that remain can be asked for again */
                         break;
         }
+        if (--js->n_telling == 0)
+                jobs_expire(js);
         *ret_n = n;
         return 0;
 }

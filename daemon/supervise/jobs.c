@@ -18,16 +18,23 @@
 
 /* ---- verdicts ---- */
 
+static void job_waiter_unlink(struct job_waiter *w) {
+        *w->previous = w->next;
+        if (w->next)
+                w->next->previous = w->previous;
+        w->job = NULL;
+}
+
 void job_tell(struct job *j) {
         struct jobs *js = j->jobs;
-        struct job_waiter *waiters = j->waiters, *next;
+        struct job_waiter *waiters = j->waiters, *w;
         js->n_telling++;
         j->waiters = NULL;
-        for (; waiters; waiters = next) {
-                next = waiters->next;
-                waiters->next = NULL;
-                waiters->job = NULL;
-                waiters->fn(waiters, j);
+        if (waiters)
+                waiters->previous = &waiters;
+        while ((w = waiters)) { /* each may end the wait of others */
+                job_waiter_unlink(w);
+                w->fn(w, j);
         }
         SUPERVISOR_TELL(js->supervisor, on_job_finished, j);
         if (--js->n_telling == 0)
@@ -205,16 +212,13 @@ void job_wait(struct job *j, struct job_waiter *w, void (*fn)(struct job_waiter 
         }
         w->job = j;
         w->next = j->waiters;
+        w->previous = &j->waiters;
+        if (w->next)
+                w->next->previous = &w->next;
         j->waiters = w;
 }
 
 void job_wait_stop(struct job_waiter *w) {
-        if (!w->job)
-                return;
-        for (struct job_waiter **at = &w->job->waiters; *at; at = &(*at)->next)
-                if (*at == w) {
-                        *at = w->next;
-                        break;
-                }
-        w->job = NULL;
+        if (w->job)
+                job_waiter_unlink(w);
 }

@@ -154,10 +154,20 @@ static void pool_tell_state(struct pool *p) {
 
 /* ---- towards what is wanted ---- */
 
+/* Who sleeps until the next time of the old rate is woken, and that time is not waited for. */
+static void pool_tell_rate(struct pool *p) {
+        if (atomic_exchange(&p->memory->rate_ns, p->config.rate_ns) == p->config.rate_ns)
+                return;
+        atomic_store(&p->memory->rate_next_ns, 0);
+        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
+                if (p->workers[i])
+                        event_broadcast(&worker_line(p->workers[i])->control);
+}
+
 void pool_settle(struct pool *p) {
         bool is_up = spawner_pid(p->supervisor->spawner) != 0;
         bool is_wanted = !pool_is_over(p);
-        atomic_store(&p->memory->rate_ns, p->config.rate_ns);
+        pool_tell_rate(p);
         if (is_wanted && is_up && !p->generation && !p->loading && p->restart.not_before_ns <= event_now_ns())
                 pool_load(p);
         if (is_wanted)

@@ -5,3 +5,4 @@
 
 int session_new(struct session **ret, const struct session_request *q, struct session_offer *offer, struct fault *f);
 struct session *session_end(struct session *s); /* drops its channel */
+uint64_t session_next_id_base(struct supervisor *s); /* job-list.c: of no other session */

@@ -243,7 +243,7 @@ const char *job_cancel(struct job *j, enum cancel_mode mode);
 /* Called once when the job has its verdict (at once if it has); a waiter is embedded in the caller's struct. */
 struct job_waiter {
         void (*fn)(struct job_waiter *w, struct job *j);
-        struct job_waiter *next;
+        struct job_waiter *next, **previous;
         struct job *job;
 };
 void job_wait(struct job *j, struct job_waiter *w, void (*fn)(struct job_waiter *, struct job *));

@@ -18,7 +18,8 @@ class Jobs(Test):
                              "work": {"Plugin": "cancellable", "Workers": 1, "StartMethod": "fork"},
                              "hang": {"Plugin": "hang", "Workers": 1, "StartMethod": "fork"},
                              "crash": {"Plugin": "jobs", "Workers": 1, "StartMethod": "fork", "MaxAttempts": 2, "RestartSec": "10ms"},
-                             "big": {"Plugin": "jobs", "Workers": 1, "StartMethod": "fork", "SlotSize": "1M", "Slots": 4}})
+                             "big": {"Plugin": "jobs", "Workers": 1, "StartMethod": "fork", "SlotSize": "1M", "Slots": 4},
+                             "second": {"Plugin": "jobs", "Workers": 1, "StartMethod": "fork", "ResultTTL": "1s"}})
         cls.d = cls.drover.__enter__()
         for pool in cls.drover.pools:
             cls.d.wait_state(pool, "running")
@@ -186,6 +187,20 @@ class Jobs(Test):
         self.assertLess(len(self.list(pool="big")[0]), 36)
         with self.assert_error("NoSuchJob", "999999"):
             self.d.result("/org/drover1/job/999999")
+
+    def test_a_result_goes_in_time_beside_one_that_stays(self):
+        stays = self.d.submit("tell", "tell", n=1)[1]
+        self.d.wait_job(stays)
+        goes = self.d.submit("second", "tell", n=1)[1]
+        self.assertEqual(self.d.wait_job(goes), "done")
+
+        def is_gone():
+            try:
+                self.d.result(goes)
+            except BusError as e:
+                return "NoSuchJob" in e.name
+        wait_for(is_gone, 20, "the result of a pool with ResultTTL=1s goes")
+        self.assertEqual(self.d.result(stays)["result"]["n"], 1)
 
     # ---- once more ----
 

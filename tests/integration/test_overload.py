@@ -50,7 +50,8 @@ class Overload(Test):
         cls.drover = Drover({"reject": sleep, "block": dict(sleep, Overflow="block", Slots=16),
                              "ranks": {"Plugin": "jobs", "Workers": 1, "StartMethod": "fork"},
                              "rate": {"Plugin": "jobs", "Workers": 2, "StartMethod": "fork", "RateLimit": "10/s"},
-                             "fast": {"Plugin": "jobs", "Workers": 2, "StartMethod": "fork", "RateLimit": "60000/min"}})
+                             "fast": {"Plugin": "jobs", "Workers": 2, "StartMethod": "fork", "RateLimit": "60000/min"},
+                             "slow": {"Plugin": "jobs", "Workers": 2, "StartMethod": "fork", "RateLimit": "1/min"}})
         cls.d = cls.drover.__enter__()
         for pool in cls.drover.pools:
             cls.d.wait_state(pool, "running")
@@ -205,6 +206,14 @@ class Overload(Test):
             started = self.starts("fast", 500)
             return 499 / ((started[-1] - started[0]) / 1e6)
         self.check_rate(measure, 1000, 0.1)
+
+    def test_a_new_rate_does_not_wait_for_the_old_one(self):
+        jobs = [self.d.submit("slow", "tell", n=i)[1] for i in range(3)]
+        self.d.wait_job(jobs[0])
+        self.d.write_pool("slow", **dict(self.drover.pools["slow"], RateLimit="10/s"))
+        self.d.reload()
+        for job in jobs:
+            self.assertEqual(self.d.wait_job(job), "done")
 
 
 if __name__ == "__main__":
