@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "daemon/daemon.h"
+#include "ipc/capsule.h"
 
 enum { OPT_USER = 256, OPT_SYSTEM, OPT_ADDRESS, OPT_CONFIG, OPT_PLUGIN, OPT_RUNTIME, OPT_STATE, OPT_LIBEXEC, OPT_LOG, OPT_CHECK };
 
@@ -80,16 +81,6 @@ static int main_parse(int argc, char **argv, struct daemon_options *o, bool *ret
         return 0;
 }
 
-static void main_state_dir(bool is_user, char *path, size_t bytes) {
-        const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-        if (!is_user)
-                snprintf(path, bytes, "/var/lib/drover");
-        else if (state && *state == '/')
-                snprintf(path, bytes, "%s/drover", state);
-        else
-                snprintf(path, bytes, "%s/.local/state/drover", home ? home : "");
-}
-
 int main(int argc, char **argv) {
         struct daemon_options o = {
                 .is_user = geteuid() != 0,
@@ -104,7 +95,7 @@ int main(int argc, char **argv) {
         if (main_parse(argc, argv, &o, &check, &status))
                 return status;
         if (!o.state_dir) {
-                main_state_dir(o.is_user, state_dir, sizeof(state_dir));
+                capsule_state_dir(o.is_user, state_dir, sizeof(state_dir));
                 o.state_dir = state_dir;
         }
         log_open("droverd", o.log_level);

@@ -1,4 +1,4 @@
-/* The bytes of a capsule. Owns nothing but the format: where files stand and who may read them is the broker's.
+/* The bytes of a capsule. Owns the format and the names: which files there are and who may read them is the broker's.
  *
  * Written with libmsgpack into one growing buffer, read token by token with every length checked, because a file may be
  * anybody's. Keys that a reader does not know are passed over, so later releases may add some; a wrong type is -EPROTO.
@@ -256,6 +256,7 @@ int capsule_load(int fd, struct capsule *ret) {
         }
         *ret = c;
         ret->buffer = buffer;
+        ret->buffer_bytes = n;
         return 0;
 }
 
@@ -289,6 +290,16 @@ void capsule_describe(const struct capsule_attempt *a, char *text, size_t bytes)
 
 void capsule_name(const char *pool, uint64_t id, char *ret, size_t bytes) {
         snprintf(ret, bytes, "%s.%llu", pool, (unsigned long long)id);
+}
+
+void capsule_state_dir(bool is_user, char *ret, size_t bytes) {
+        const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+        if (!is_user)
+                snprintf(ret, bytes, "/var/lib/drover");
+        else if (state && *state == '/')
+                snprintf(ret, bytes, "%s/drover", state);
+        else
+                snprintf(ret, bytes, "%s/.local/state/drover", home ? home : "");
 }
 
 bool capsule_parse_name(const char *name, char pool[static 72], uint64_t *ret_id) {

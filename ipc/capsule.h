@@ -1,5 +1,6 @@
 /* A capsule: the job that killed its worker, as a file. Written by the broker, read by drover-worker --replay and
- * droverctl. A head of 16 bytes: "DRCAPSUL", version u32, bytes of the body u32 (both little-endian), then one MessagePack map. */
+ * droverctl. A head of 16 bytes: "DRCAPSUL", version u32, bytes of the body u32 (both little-endian), then one
+ * MessagePack map. */
 #pragma once
 
 #include <stdbool.h>
@@ -35,7 +36,8 @@ struct capsule {
         char log[CAPSULE_MAX_LOG]; /* what the last worker printed last, lines */
         const void *payload;       /* as the job has it: a MessagePack map, or raw bytes */
         size_t payload_bytes;
-        void *buffer; /* of capsule_load: the payload points into it */
+        void *buffer; /* of capsule_load: the whole file; the payload points into it */
+        size_t buffer_bytes;
 };
 
 /* malloc'd bytes of the file. -ENOMEM, -EMSGSIZE. */
@@ -54,3 +56,6 @@ void capsule_describe(const struct capsule_attempt *a, char *text, size_t bytes)
 /* The name of its file in STATE/capsules: POOL.ID */
 void capsule_name(const char *pool, uint64_t id, char *ret, size_t bytes);
 bool capsule_parse_name(const char *name, char pool[static 72], uint64_t *ret_id);
+
+/* Where droverd keeps what outlives it, if no --state-dir= says: the system's, or the user's by his environment. */
+void capsule_state_dir(bool is_user, char *ret, size_t bytes);

@@ -45,11 +45,12 @@ struct ctl {
         const char *signal;      /* kill */
         const char *state;       /* list-jobs: words between commas */
         uint32_t n_lines;        /* list-jobs, list-deaths; 0 = as many as there are */
+        const char *state_dir;   /* list-capsules, show-capsule */
         bool once;               /* top */
         uint64_t interval_us;    /* top; 0 = its own */
         const char *plugins[CTL_MAX_PLUGINS];
         unsigned n_plugins;
-        const char *outputs[CTL_MAX_OUTPUTS]; /* call, result: FIELD=FILE */
+        const char *outputs[CTL_MAX_OUTPUTS]; /* call, result: FIELD=FILE; show-capsule: FILE */
         unsigned n_outputs;
         struct ctl_setting settings[CTL_MAX_SETTINGS];
         unsigned n_settings;
@@ -76,6 +77,7 @@ int verb_cancel(struct ctl *c);
 int verb_complete(struct ctl *c);
 int verb_drain(struct ctl *c);
 int verb_kill(struct ctl *c);
+int verb_list_capsules(struct ctl *c);
 int verb_list_deaths(struct ctl *c);
 int verb_list_jobs(struct ctl *c);
 int verb_list_objects(struct ctl *c);
@@ -93,6 +95,7 @@ int verb_resume(struct ctl *c);
 int verb_run(struct ctl *c);
 int verb_schema(struct ctl *c);
 int verb_show(struct ctl *c);
+int verb_show_capsule(struct ctl *c);
 int verb_start(struct ctl *c);
 int verb_status(struct ctl *c);
 int verb_stop(struct ctl *c);

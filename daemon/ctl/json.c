@@ -189,7 +189,26 @@ const char *json_format(struct json_object *o, enum ctl_json mode) {
         return json_object_to_json_string_ext(o, flags | JSON_C_TO_STRING_NOSLASHESCAPE);
 }
 
-void json_print(FILE *f, struct json_object *o, enum ctl_json mode) { fprintf(f, "%s\n", json_format(o, mode)); }
+/* json-c escapes control characters of one byte; a terminal obeys DEL and those of two bytes (U+0080 to U+009F), too.
+ * Such bytes stand inside of strings only. */
+void json_print(FILE *f, struct json_object *o, enum ctl_json mode) {
+        const char *text = json_format(o, mode);
+
+        for (size_t n; *text; text += n) {
+                n = strcspn(text, "\x7f\xc2");
+                fwrite(text, 1, n, f);
+                if (!text[n])
+                        break;
+                uint8_t second = text[n] == 0x7f ? 0 : (uint8_t)text[n + 1];
+
+                if (text[n] == 0x7f || (second >= 0x80 && second < 0xa0))
+                        fprintf(f, "\\u%04x", second ? second : 0x7f);
+                else
+                        fwrite(text + n, 1, second ? 2 : 1, f);
+                n += second ? 2 : 1;
+        }
+        fputc('\n', f);
+}
 
 static void print_word(FILE *f, struct json_object *o) {
         if (json_object_is_type(o, json_type_array)) {

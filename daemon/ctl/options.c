@@ -32,6 +32,7 @@ enum option_kind {
         OPTION_LINES,
         OPTION_OUTPUT,
         OPTION_STATE,
+        OPTION_STATE_DIR,
         OPTION_ONCE,
         OPTION_INTERVAL,
 };
@@ -56,20 +57,23 @@ static const struct option_row rows[] = {
         {"address", "ADDRESS", NULL, "use the bus at this D-Bus address", OPTION_ADDRESS},
         {"json", "pretty|short|off", NULL, "print JSON; short: one object a line", OPTION_JSON},
         {"quiet", NULL, NULL, "no progress bar, no table headings", OPTION_QUIET, 'q'},
-        {"full", NULL, "status list-pools list-workers list-jobs list-objects list-deaths",
+        {"full", NULL,
+         "status list-pools list-workers list-jobs list-objects list-deaths "
+         "list-capsules",
          "cut nothing to the terminal's width; status: the workers, too", OPTION_FULL, 'l'},
         {"no-wait", NULL, TAKES_TIME, "do not wait until it is done", OPTION_NO_WAIT},
         {"mode", "queued|ask|kill", "cancel", "queued: only if it has not begun; ask is the default", OPTION_MODE},
         {"signal", "SIGNAL", "kill", "a name or a number; TERM if not given", OPTION_SIGNAL, 's'},
         {"lines", "N", "list-jobs list-deaths", "at most N rows", OPTION_LINES, 'n'},
         {"state", "STATE", "list-jobs", "only these; several with commas between", OPTION_STATE},
+        {"state-dir", "DIR", "list-capsules show-capsule", "droverd's, where it keeps capsules", OPTION_STATE_DIR},
         {"once", NULL, "top", "one block, after one interval", OPTION_ONCE},
         {"interval", "TIME", "top", "between two looks; 1s if not given", OPTION_INTERVAL, 'd'},
         {"input", "FILE", "map " JOB,
          "read lines (map) or the payload of a raw job (call, submit) from FILE, - = standard input", OPTION_INPUT,
          'i'},
-        {"output", "FIELD=FILE", "call result", "write a field of the result to FILE; may be repeated", OPTION_OUTPUT,
-         'o'},
+        {"output", "[FIELD=]FILE", "call result show-capsule",
+         "write a field of the result to FILE; may be repeated; show-capsule: save it", OPTION_OUTPUT, 'o'},
         {"arg", "NAME", "map", "the line is the value of this argument", OPTION_ARG, 'a'},
         {"plugin", "FILE", "run", "a pool for this plugin, named after the file; may be repeated", OPTION_PLUGIN, 'p'},
         {"start-method", "fork|spawn|forkserver", "run", "how workers are started", OPTION_SETTING, 'm', "Pool",
@@ -169,12 +173,6 @@ static int store_setting(struct ctl *c, const struct option_row *row, const char
 }
 
 static int store_output(struct ctl *c, const char *value) {
-        const char *equals = strchr(value, '=');
-
-        if (!equals || equals == value || !equals[1]) {
-                ctl_error("--output=%s: not FIELD=FILE", value);
-                return CTL_USAGE;
-        }
         if (c->n_outputs == CTL_MAX_OUTPUTS) {
                 ctl_error("--output=%s: at most %d fields", value, CTL_MAX_OUTPUTS);
                 return CTL_USAGE;
@@ -260,6 +258,9 @@ static int store(struct ctl *c, const struct option_row *row, const char *value)
         case OPTION_STATE:
                 c->state = value;
                 return -1;
+        case OPTION_STATE_DIR:
+                c->state_dir = value;
+                return -1;
         case OPTION_ONCE:
                 c->once = true;
                 return -1;
@@ -267,6 +268,25 @@ static int store(struct ctl *c, const struct option_row *row, const char *value)
                 return store_interval(c, value);
         }
         return CTL_USAGE;
+}
+
+/* Only now the verb is known. */
+static int check_outputs(const struct ctl *c) {
+        bool is_file = c->verb->run == verb_show_capsule;
+
+        for (unsigned i = 0; i < c->n_outputs; i++) {
+                const char *value = c->outputs[i], *equals = strchr(value, '=');
+
+                if (is_file ? !*value : !equals || equals == value || !equals[1]) {
+                        ctl_error("--output=%s: not %s", value, is_file ? "a file" : "FIELD=FILE");
+                        return CTL_USAGE;
+                }
+        }
+        if (is_file && c->n_outputs > 1) {
+                ctl_error("--output=%s: one file is enough for a capsule", c->outputs[1]);
+                return CTL_USAGE;
+        }
+        return -1;
 }
 
 /* Builds getopt's own forms of the table. */
@@ -312,7 +332,7 @@ static int check_verb(struct ctl *c, const bool seen[N_ROWS]) {
                         ctl_error("--%s is no option of %s, but of: %s", rows[i].name, v->name, rows[i].verbs);
                         return CTL_USAGE;
                 }
-        return -1;
+        return check_outputs(c);
 }
 
 int options_parse(struct ctl *c, int argc, char *argv[]) {

@@ -5,6 +5,7 @@
  * Without --user or --system the user bus is asked first whether a droverd is there: one binary serves the person who
  * tries it and the operator, and neither is surprised. Never starts a daemon by itself; bus activation may. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -162,10 +163,10 @@ int remote_pause(unsigned ms, int fd) {
 
 static const struct remote_call plain_call;
 
-int remote_exchange(struct remote *r, sd_bus_message *m, const struct remote_call *call, struct json_object **ret) {
+/* The reply, if it is no error. */
+static int exchange(struct remote *r, sd_bus_message *m, const struct remote_call *call, sd_bus_message **ret) {
         struct pending pending = {0};
         sd_bus_slot *slot = NULL;
-        struct json_object *o = NULL;
         int error;
 
         sd_bus_error_free(&r->error);
@@ -176,13 +177,24 @@ int remote_exchange(struct remote *r, sd_bus_message *m, const struct remote_cal
         if (error >= 0 && sd_bus_message_is_method_error(pending.reply, NULL)) {
                 sd_bus_error_copy(&r->error, sd_bus_message_get_error(pending.reply));
                 error = -sd_bus_message_get_errno(pending.reply);
-        } else if (error >= 0)
-                error = json_from_message(pending.reply, call->bytes, &o);
-        sd_bus_message_unref(pending.reply);
+        }
         if (error < 0) {
-                json_object_put(o);
+                sd_bus_message_unref(pending.reply);
                 return error;
         }
+        *ret = pending.reply;
+        return 0;
+}
+
+int remote_exchange(struct remote *r, sd_bus_message *m, const struct remote_call *call, struct json_object **ret) {
+        ctl_cleanup(remote_message_unrefp) sd_bus_message *reply = NULL;
+        struct json_object *o = NULL;
+        int error = exchange(r, m, call, &reply);
+
+        if (error >= 0)
+                error = json_from_message(reply, call->bytes, &o);
+        if (error < 0)
+                return error;
         if (ret)
                 *ret = o;
         else
@@ -204,6 +216,23 @@ int remote_call(struct remote *r, const struct remote_call *call, struct json_ob
                 va_end(ap);
         }
         return error < 0 ? error : remote_exchange(r, m, call, ret);
+}
+
+int remote_call_fd(struct remote *r, const struct remote_call *call, int *ret_fd) {
+        ctl_cleanup(remote_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
+        char interface[64];
+        int error, fd;
+
+        snprintf(interface, sizeof interface, REMOTE_NAME ".%s", call->interface);
+        error = sd_bus_message_new_method_call(r->bus, &m, REMOTE_NAME, call->path, interface, call->member);
+        if (error >= 0)
+                error = exchange(r, m, call, &reply);
+        if (error >= 0)
+                error = sd_bus_message_read(reply, "h", &fd); /* the message's own */
+        if (error < 0)
+                return error;
+        *ret_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        return *ret_fd < 0 ? -errno : 0;
 }
 
 int remote_get_all(struct remote *r, const char *path, const char *interface, struct json_object **ret) {

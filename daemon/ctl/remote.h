@@ -28,6 +28,8 @@ struct remote_call {
         bool is_final; /* goes out even when interrupted: to tidy up */
 };
 int remote_call(struct remote *r, const struct remote_call *call, struct json_object **ret, const char *types, ...);
+/* The descriptor that the reply is; nothing but the path goes in. As remote_call. */
+int remote_call_fd(struct remote *r, const struct remote_call *call, int *ret_fd);
 /* All properties of one object. */
 int remote_get_all(struct remote *r, const char *path, const char *interface, struct json_object **ret);
 

@@ -9,6 +9,7 @@
 
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/terminal.h"
+#include "ipc/utf8.h"
 
 enum { ASSUMED_COLUMNS = 80, ASSUMED_ROWS = 24 };
 
@@ -96,4 +97,25 @@ void terminal_leave(struct terminal *t) {
         fputs("\033[?25h\033[?1049l", stdout);
         fflush(stdout);
         t->is_on = false;
+}
+
+char *terminal_plain(const char *text, size_t bytes) {
+        char *plain = malloc(bytes + 1), *p = plain;
+
+        while (plain && bytes > 0) {
+                size_t n = utf8_length(text, bytes);
+                uint8_t first = (uint8_t)text[0], second = n == 2 ? (uint8_t)text[1] : 0xff;
+                bool is_control = first < ' ' || first == 0x7f || (first == 0xc2 && second < 0xa0);
+
+                if (n == 0 || is_control)
+                        *p++ = '?';
+                else
+                        p = mempcpy(p, text, n);
+                n = n ? n : 1;
+                text += n;
+                bytes -= n;
+        }
+        if (plain)
+                *p = 0;
+        return plain;
 }

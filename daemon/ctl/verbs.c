@@ -22,6 +22,8 @@ static const struct ctl_verb verbs[] = {
         {"show", "POOL|worker/ID|job/ID", "all about one of them", 1, 1, true, verb_show},
         {"schema", "POOL", "the job types of a pool and their arguments", 1, 1, true, verb_schema},
         {"why", "JOB", "what happened to a job, in sentences", 1, 1, true, verb_why},
+        {"list-capsules", "[POOL]", "jobs that killed their workers, kept as files", 0, 1, false, verb_list_capsules},
+        {"show-capsule", "JOB|FILE", "what such a job was, and how each attempt ended", 1, 1, false, verb_show_capsule},
         {"top", "", "pools and workers, live: rates, times, jobs", 0, 0, true, verb_top},
 
         {"call", "POOL TYPE [KEY=VALUE...]", "run one job and print its result", 2, -1, true, verb_call, "Jobs"},

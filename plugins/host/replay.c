@@ -43,23 +43,13 @@ __attribute__((format(printf, 2, 3))) static int say(int code, const char *forma
 
 /* ---- the capsule and its plugin ---- */
 
-static void usual_state_dir(char *path, size_t bytes) {
-        const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-        if (geteuid() == 0)
-                snprintf(path, bytes, "/var/lib/drover");
-        else if (state && *state == '/')
-                snprintf(path, bytes, "%s/drover", state);
-        else
-                snprintf(path, bytes, "%s/.local/state/drover", home ? home : "");
-}
-
 /* By number: in whatever pool. */
 static int open_numbered(const struct replay_config *c, uint64_t id, char *path, size_t bytes) {
         char usual[256], pool[72];
         uint64_t found;
         struct dirent *e;
         int fd = -ENOENT;
-        usual_state_dir(usual, sizeof usual);
+        capsule_state_dir(geteuid() != 0, usual, sizeof usual);
         snprintf(path, bytes, "%s/capsules", c->state_dir ? c->state_dir : usual);
         DIR *d = opendir(path);
         if (!d)

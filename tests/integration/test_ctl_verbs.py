@@ -31,6 +31,7 @@ class Json(Test):
     MANAGER = {"Version", "Features", "StartMethods", "Models", "NPools", "NWorkers", "NSessions"}
     RESULT = {"state", "attempts", "queue-usec", "run-usec", "worker-pid", "cpu-usec", "result"}
     DEATH = {"worker", "pool", "pid", "reason", "status", "realtime-usec", "text"}
+    CAPSULE = {"id", "pool", "job", "state", "created-usec", "uid", "plugin", "build-id", "payload-bytes", "attempts", "text"}
     STATE = {"pool", "state"}
 
     # verb -> [(words, keys of the object, or of each element in a list)]; verbs that speak no JSON have none.
@@ -50,6 +51,9 @@ class Json(Test):
         "result": [(["{job}"], RESULT)],
         "cancel": [(["{job}"], [{"id", "outcome"}])],
         "requeue": [(["{failed}"], [{"id", "state"}]), (["primes"], [{"pool", "requeued"}])],
+        "list-capsules": [(["--state-dir={state}"], [CAPSULE]), (["crash", "--address={address}"], [CAPSULE])],
+        "show-capsule": [(["{failed}", "--state-dir={state}"], CAPSULE | {"plugin-dir", "arguments", "log"}),
+                         (["{failed}", "--address={address}"], CAPSULE | {"plugin-dir", "arguments", "log"})],
         "top": [(["--once", "--interval=100ms"], {"time-usec", "Manager", "Pools", "Workers"})],
         "map": [(["primes", "is_prime"], {"input", "state", "attempt", "result"})],
         "start": [(["second"], [STATE])],
@@ -97,9 +101,12 @@ class Json(Test):
         self.assertEqual(self.d.wait_job(path), "done")
         failed, path = self.d.submit("crash", "segfault")
         self.assertEqual(self.d.wait_job(path), "poisoned")
+        state = os.path.join(self.d.dir, "state")
+        wait_for(lambda: os.path.exists(os.path.join(state, "capsules", f"crash.{failed}")), 10, "its capsule")
         with open(os.path.join(self.d.dir, "odd.pool"), "w", encoding="utf-8") as f:
             f.write("[Pool]\nPlugin=primes\nColour=blue\n")
-        return {"job": job, "failed": failed, "file": f.name, "worker": self.d.list_workers("primes")[0][0]}
+        return {"job": job, "failed": failed, "file": f.name, "worker": self.d.list_workers("primes")[0][0], "state": state,
+                "address": self.d.bus.address}
 
     def check(self, value, keys, words):
         if isinstance(keys, list):

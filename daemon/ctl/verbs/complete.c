@@ -82,12 +82,20 @@ static void offer_rows(const struct completion *k, const char *member, const cha
         }
 }
 
+/* For show-capsule those that ended so that they may have one. */
 static void offer_jobs(const struct completion *k, const char *before) {
         const struct remote_call list = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListJobs"};
         ctl_cleanup(json_putp) struct json_object *reply = NULL;
+        bool has_capsules = strcmp(k->verb, "show-capsule") == 0;
         struct json_object *rows;
+        int r;
 
-        if (remote_call(k->remote, &list, &reply, "a{sv}su", 0, "", (uint32_t)MAX_JOBS) < 0)
+        if (has_capsules)
+                r = remote_call(k->remote, &list, &reply, "a{sv}su", 1, "state", "as", 3, "poisoned", "lost",
+                                "timed-out", "", (uint32_t)MAX_JOBS);
+        else
+                r = remote_call(k->remote, &list, &reply, "a{sv}su", 0, "", (uint32_t)MAX_JOBS);
+        if (r < 0)
                 return;
         rows = json_object_array_get_idx(reply, 0);
         for (size_t i = 0; i < json_object_array_length(rows); i++) {

@@ -65,8 +65,7 @@ static void add_page(struct json_object *jobs, struct json_object *page) {
         }
 }
 
-/* All pages, up to --lines=. CTL_OK or the exit code, said. */
-static int gather(struct ctl *c, struct json_object *jobs) {
+int list_jobs_gather(struct ctl *c, struct json_object *jobs) {
         char cursor[32] = "";
         size_t wanted = c->n_lines ? c->n_lines : SIZE_MAX;
         int r = c->n_operands > 0 ? view_check_pool(c, c->operands[0]) : CTL_OK;
@@ -92,7 +91,7 @@ static const struct view job_view = {job_keys, job_columns, 4};
 
 int verb_list_jobs(struct ctl *c) {
         ctl_cleanup(json_putp) struct json_object *jobs = json_object_new_array();
-        int code = gather(c, jobs);
+        int code = list_jobs_gather(c, jobs);
 
         if (code != CTL_OK)
                 return code;
