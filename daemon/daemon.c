@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
@@ -30,7 +32,7 @@ struct daemon {
         struct supervisor *supervisor;
         struct config_paths paths;
         bool has_paths;
-        int signal_fd;
+        int signal_fd, lock_fd;
         struct loop_poll signal_poll;
         struct loop_timer watchdog_timer;
         uint64_t watchdog_ns;
@@ -167,7 +169,8 @@ static int daemon_connect_spawner(const struct daemon_options *o, int *ret_fd) {
         *ret_fd = -1;
         if (o->is_user)
                 return 0;
-        int n = snprintf(address.sun_path, sizeof(address.sun_path), "%s/spawn", o->runtime_dir);
+        int n = snprintf(address.sun_path, sizeof(address.sun_path), "%s/spawn",
+                         o->runtime_dir ? o->runtime_dir : "/run/drover");
         if (n >= (int)sizeof(address.sun_path)) {
                 log_error("--runtime-dir=%s: too long for a socket", o->runtime_dir);
                 return -ENAMETOOLONG;
@@ -190,6 +193,24 @@ static int daemon_connect_spawner(const struct daemon_options *o, int *ret_fd) {
         return 0;
 }
 
+/* The runtime directory, as a lock: of a broker that was killed its spawner keeps it until no worker is left. Without it
+ * everything works but adopting the channels of that broker's clients. */
+static int daemon_open_lock(const struct daemon_options *o) {
+        const char *runtime = getenv("XDG_RUNTIME_DIR");
+        char path[PATH_MAX];
+        if (!o->is_user || (!o->runtime_dir && !runtime))
+                return -1;
+        if (o->runtime_dir)
+                snprintf(path, sizeof(path), "%s", o->runtime_dir);
+        else
+                snprintf(path, sizeof(path), "%s/drover", runtime);
+        mkdir(path, 0700);
+        int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0)
+                log_warning("--runtime-dir=%s: %s: channels of clients will not outlive this daemon", path, strerror(errno));
+        return fd;
+}
+
 static int daemon_start_supervisor(struct daemon *d) {
         const struct daemon_options *o = d->options;
         struct supervisor_config config = {
@@ -197,6 +218,7 @@ static int daemon_start_supervisor(struct daemon *d) {
                 .libexec_dir = o->libexec_dir,
                 .plugin_dir = o->plugin_dir,
                 .state_dir = o->state_dir,
+                .lock_fd = d->lock_fd = daemon_open_lock(o),
         };
         bus_fill_hooks(d->bus, &config.hooks);
         int r = daemon_connect_spawner(o, &config.spawner_fd);
@@ -267,13 +289,15 @@ static void daemon_end(struct daemon *d) {
         loop_poll_stop(&d->signal_poll);
         if (d->signal_fd >= 0)
                 close(d->signal_fd);
+        if (d->lock_fd >= 0)
+                close(d->lock_fd);
         d->loop = loop_free(d->loop);
         if (d->has_paths)
                 config_paths_deinit(&d->paths);
 }
 
 int daemon_run(const struct daemon_options *o) {
-        struct daemon d = {.options = o, .signal_fd = -1, .log_level = (int)o->log_level};
+        struct daemon d = {.options = o, .signal_fd = -1, .lock_fd = -1, .log_level = (int)o->log_level};
         int status = 1;
         daemon_raise_limits();
         if (daemon_start(&d) >= 0) {

@@ -85,7 +85,6 @@ int main(int argc, char **argv) {
         struct daemon_options o = {
                 .is_user = geteuid() != 0,
                 .plugin_dir = DROVER_PLUGIN_DIR,
-                .runtime_dir = "/run/drover",
                 .libexec_dir = DROVER_LIBEXEC_DIR,
                 .log_level = LOG_LEVEL_INFO,
         };

@@ -125,3 +125,16 @@ int channel_push_again(struct channel *c, uint32_t slot) {
                 return 0;
         return channel_push(c, slot, slot_generation(word), channel_priority(c, slot));
 }
+
+void channel_find_pushed(const struct channel *c, uint64_t *bits) {
+        for (unsigned i = 0; i < LAYOUT_PRIORITIES; i++) {
+                struct ring_hint hint = {.position = atomic_load_explicit(&c->ring[i].shared->head, memory_order_acquire)};
+                /* Up to the first cell that is not written, which is the tail, or the one after it. */
+                for (uint32_t n = 0; n < c->geometry.n_cells && ring_look(&c->ring[i], hint.position, &hint); n++) {
+                        uint64_t word = hint.slot < c->geometry.n_slots ? channel_word(c, hint.slot) : 0;
+                        if (slot_state(word) == SLOT_QUEUED && (uint16_t)slot_generation(word) == hint.generation)
+                                bits[hint.slot / 64] |= UINT64_C(1) << hint.slot % 64;
+                        hint.position++;
+                }
+        }
+}

@@ -401,7 +401,8 @@ int channel_finish(const struct channel *c, uint32_t slot, uint64_t claimed_word
                 }
                 /* CANCEL may have been added meanwhile; anything else is a verdict that was not ours. */
                 if (slot_state(word) != SLOT_RUNNING || slot_owner(word) != slot_owner(claimed_word) ||
-                    slot_generation(word) != slot_generation(claimed_word))
+                    slot_generation(word) != slot_generation(claimed_word) ||
+                    slot_attempt(word) != slot_attempt(claimed_word)) /* of another worker with our index: a new broker's */
                         return -ESTALE;
         }
         return -ESTALE;

@@ -147,3 +147,5 @@ void channel_end_quarantine(const struct channel *c, uint32_t slot);
 bool channel_ask_cancel(const struct channel *c, uint32_t slot, uint32_t generation);
 /* QUEUED but perhaps not in a ring: push again (a doubled hint is harmless). */
 int channel_push_again(struct channel *c, uint32_t slot);
+/* Sets the bit of each slot that is QUEUED and named by a hint in a ring. `bits` has one for every slot. Bounded. */
+void channel_find_pushed(const struct channel *c, uint64_t *bits);

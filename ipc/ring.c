@@ -130,6 +130,14 @@ bool ring_peek_next(const struct ring *r, const struct ring_hint *hint, struct r
         return ring_cell_cycle(cell) == ring_cycle(r, position);
 }
 
+bool ring_look(const struct ring *r, uint64_t position, struct ring_hint *ret) {
+        uint64_t cell = atomic_load_explicit(ring_cell(r, position), memory_order_acquire);
+        if (ring_cell_cycle(cell) != ring_cycle(r, position))
+                return false;
+        *ret = ring_unpack(position, cell);
+        return true;
+}
+
 void ring_advance(const struct ring *r, const struct ring_hint *hint) { ring_bump(&r->shared->head, hint->position); }
 
 bool ring_is_empty(const struct ring *r) {

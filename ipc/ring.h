@@ -35,6 +35,9 @@ bool ring_peek(const struct ring *r, struct ring_hint *ret);
 /* The hint behind `hint`, if it is written already: to be fetched ahead of time, and for nothing else. */
 bool ring_peek_next(const struct ring *r, const struct ring_hint *hint, struct ring_hint *ret);
 
+/* The hint at a position; false if that was not written. */
+bool ring_look(const struct ring *r, uint64_t position, struct ring_hint *ret);
+
 /* Moves the head past a hint that was claimed or found stale. Anybody may. */
 void ring_advance(const struct ring *r, const struct ring_hint *hint);
 

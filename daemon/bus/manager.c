@@ -1,4 +1,5 @@
-/* org.drover1.Manager: the object at the root. Run, Submit and OpenChannel are in run.c, arenas in arena.c. */
+/* org.drover1.Manager: the object at the root. Run and Submit are in run.c, OpenChannel in channel.c, arenas in
+ * arena.c. */
 #include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -354,7 +355,7 @@ static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
         static const struct bus_method methods[] = {
                 {"Run", run_method_run},
                 {"Submit", run_method_submit},
-                {"OpenChannel", run_method_open_channel},
+                {"OpenChannel", channel_method_open},
                 {"ListPools", method_list_pools},
                 {"GetPool", method_get_pool},
                 {"ListWorkers", method_list_workers},

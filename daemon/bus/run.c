@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "daemon/bus/authorize.h"
 #include "daemon/bus/call.h"
@@ -210,66 +209,4 @@ int run_method_submit(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_b
         job_get_info(j, &info);
         bus_job_path(info.id, path);
         return bus_reply(m, "to", info.id, path);
-}
-
-/* ---- channels ---- */
-
-static int reply_offer(sd_bus_message *m, const struct session_offer *o) {
-        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
-        int r;
-
-        r = sd_bus_message_new_method_return(m, &reply);
-        if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'a', "{sv}");
-        if (r >= 0)
-                r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}", "channel", "h", o->channel_fd,
-                                          "bell", "h", o->bell_fd, "doorbell", "h", o->doorbell_fd, "done", "h",
-                                          o->done_fd, "session", "h", o->socket_fd, "index", "u", o->channel, "slots",
-                                          "u", o->n_slots, "slot-size", "u", o->slot_bytes, "id-base", "t", o->id_base);
-        if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'e', "sv");
-        if (r >= 0)
-                r = sd_bus_message_append_basic(reply, 's', "schema");
-        if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'v', "ay");
-        if (r >= 0)
-                r = sd_bus_message_append_array(reply, 'y', o->schema_text, o->schema_bytes);
-        for (int i = 0; i < 3 && r >= 0; i++)
-                r = sd_bus_message_close_container(reply);
-        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
-}
-
-int run_method_open_channel(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
-        struct session_request q = {.uid = p->uid, .owner = &p->sessions};
-        struct session_offer offer;
-        struct fault f = {};
-        const char *name, *option;
-        bool must_wait = false;
-        int r;
-
-        r = call_check_room(p, e);
-        if (r >= 0 && p->process.pidfd < 0)
-                return peer_ask_process(p, m, run_method_open_channel);
-        if (r >= 0)
-                r = sd_bus_message_read(m, "s", &name);
-        if (r >= 0)
-                r = bus_find_pool(b, name, &q.pool, e);
-        if (r >= 0)
-                r = sd_bus_message_enter_container(m, 'a', "{sv}");
-        if (r >= 0)
-                r = sd_bus_message_enter_container(m, 'e', "sv");
-        if (r > 0) {
-                r = sd_bus_message_read_basic(m, 's', &option);
-                return r < 0 ? r : bus_invalid(e, "unknown option \"%.64s\"; OpenChannel takes none yet", option);
-        }
-        if (r < 0)
-                return r;
-        r = supervisor_open_session(b->supervisor, &q, &offer, &must_wait, &f);
-        if (r < 0 && must_wait)
-                return call_wait_pool(p, m, run_method_open_channel);
-        if (r < 0)
-                return bus_error_from_fault(e, &f);
-        r = reply_offer(m, &offer);
-        close(offer.socket_fd); /* the message has its own; without it the supervisor sees the session end */
-        return r;
 }

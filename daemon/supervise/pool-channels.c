@@ -4,6 +4,7 @@
  * stands in mode FUTEX only while a ready worker may claim, so whoever rings otherwise reaches the broker and nothing
  * is lost (bell_set_mode broadcasts). Bells live as long as the pool: a client of the uid may still hold the page. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -49,7 +50,7 @@ int pool_memory_new(struct pool *p) {
         return loop_poll_start(p->supervisor->loop, &p->doorbell_poll, p->doorbell_fd, POLLIN, pool_on_doorbell, p);
 }
 
-static void pool_channel_free(struct pool_channel *c) {
+void pool_channel_free(struct pool_channel *c) {
         c->pool->channels[c->index] = NULL;
         delay_forget_channel(c);
         channel_unmap(&c->channel);
@@ -101,7 +102,7 @@ int pool_bell_for(struct pool *p, uid_t uid, uint32_t *ret_bell) {
         return 0;
 }
 
-int pool_channel_new(struct pool *p, uid_t uid, struct pool_channel **ret) {
+int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *g, int fd, struct pool_channel **ret) {
         uint32_t index = 0, bell;
         while (index < LAYOUT_MAX_CHANNELS && p->channels[index])
                 index++;
@@ -110,34 +111,43 @@ int pool_channel_new(struct pool *p, uid_t uid, struct pool_channel **ret) {
         int r = pool_bell_for(p, uid, &bell);
         if (r < 0)
                 return r;
-        struct channel_geometry g;
-        r = channel_geometry_init(&g, p->config.n_slots, p->config.slot_bytes);
-        if (r < 0)
-                return r;
         struct pool_channel *c = calloc(1, sizeof(*c));
         if (!c)
                 return -ENOMEM;
         *c = (struct pool_channel){.pool = p, .fd = -1, .done_fd = -1, .index = index, .bell = bell};
-        c->tries = calloc(g.n_slots, sizeof(*c->tries));
+        p->channels[index] = c;
+        c->tries = calloc(g->n_slots, sizeof(*c->tries));
         r = c->tries ? doorbell_create(&c->done_fd) : -ENOMEM;
-        if (r >= 0)
-                r = channel_create(&c->channel, &g, "drover-channel", &c->fd);
+        if (r >= 0 && fd < 0)
+                r = channel_create(&c->channel, g, "drover-channel", &c->fd);
+        else if (r >= 0)
+                r = (c->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3)) < 0 ? -errno
+                                                                : channel_map(&c->channel, g, c->fd, CHANNEL_BROKER);
         if (r < 0) {
-                if (c->done_fd >= 0)
-                        close(c->done_fd);
-                free(c->tries);
-                free(c);
+                pool_channel_free(c);
                 return r;
         }
-        p->channels[index] = c;
-        if (!pool_accepts(p))
-                atomic_store(&c->channel.head->closed, CHANNEL_CLOSED);
+        *ret = c;
+        return 0;
+}
+
+void pool_channel_publish(struct pool_channel *c) {
+        struct pool *p = c->pool;
+        atomic_store(&c->channel.head->closed, pool_accepts(p) ? CHANNEL_OPEN : CHANNEL_CLOSED);
         for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
                 if (p->workers[i])
                         worker_sync(p->workers[i]);
         pool_update_bells(p);
-        *ret = c;
-        return 0;
+}
+
+int pool_channel_new(struct pool *p, uid_t uid, struct pool_channel **ret) {
+        struct channel_geometry g;
+        int r = channel_geometry_init(&g, p->config.n_slots, p->config.slot_bytes);
+        if (r >= 0)
+                r = pool_channel_make(p, uid, &g, -1, ret);
+        if (r >= 0)
+                pool_channel_publish(*ret);
+        return r;
 }
 
 struct pool_channel *pool_channel_at(const struct pool *p, uint32_t index) {

@@ -179,6 +179,12 @@ int pool_memory_new(struct pool *p);
 void pool_memory_free(struct pool *p);
 int pool_bell_for(struct pool *p, uid_t uid, uint32_t *ret_bell); /* -ENOSPC: too many users */
 int pool_channel_new(struct pool *p, uid_t uid, struct pool_channel **ret);
+/* The parts of it: memory (a new one, or `fd`, which is duplicated, checked and mapped), and telling the workers. */
+int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *g, int fd, struct pool_channel **ret);
+void pool_channel_publish(struct pool_channel *c);
+void pool_channel_free(struct pool_channel *c); /* no worker knows it */
+/* pool-adopt.c: one that a client hands back. -EBUSY: not yet, -EALREADY: somebody has it, -EPROTO: no channel of ours. */
+int pool_channel_adopt(const struct session_request *q, struct pool_channel **ret);
 void pool_channel_drop(struct pool_channel *c);        /* its client is gone */
 /* Adds what the channel's parties counted themselves. */
 void pool_channel_count(const struct pool_channel *c, struct pool_counters *counters);

@@ -5,6 +5,9 @@
  * the worker's index is given out again only when all are done. Afterwards every bell of the pool is broadcast: the dead
  * one may have been about to wake somebody (the death rule).
  *
+ * A channel that a client hands back holds what a dead broker left, and all its workers are dead: the same for every slot,
+ * and more, because that broker may have died between any two steps.
+ *
  * Charged deaths add to the job's attempt; past MaxAttempts= it is POISONED, or LOST where a second run is not allowed. */
 #include "daemon/supervise/recovery.h"
 
@@ -58,10 +61,11 @@ static void recovery_judge_unpushed(struct pool *p, struct pool_channel *c, uint
         channel_announce(&c->channel, slot, c->done_fd);
 }
 
-/* RUNNING(w) → QUEUED or a verdict. */
+/* RUNNING by a worker that is dead (`w`, or NULL: of a broker that is dead, too) → QUEUED or a verdict. */
 static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slot, uint64_t word,
                           const struct layout_verdict *line, bool is_charged) {
-        struct pool *p = w->pool;
+        struct pool *p = c->pool;
+        uint32_t worker = slot_owner(word) - SLOT_OWNER_WORKER0;
         struct layout_verdict verdict = *line;
         verdict.attempts = slot_attempt(word);
         enum slot_state final = recovery_final(p, c, slot, recovery_attempts(c, slot, word, is_charged), is_charged);
@@ -70,8 +74,8 @@ static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slo
         if (final != SLOT_FREE) {
                 struct worker_job job = {c, slot, slot_generation(word), word};
                 struct capsule_draft *draft =
-                        is_charged && (final == SLOT_POISONED || final == SLOT_LOST) ? capsules_draft(w, &job, final, line) : NULL;
-                if (channel_judge(&c->channel, slot, w->index, slot_generation(word), final, 0, &verdict)) {
+                        w && is_charged && (final == SLOT_POISONED || final == SLOT_LOST) ? capsules_draft(w, &job, final, line) : NULL;
+                if (channel_judge(&c->channel, slot, worker, slot_generation(word), final, 0, &verdict)) {
                         pool_count_verdict(p, final);
                         channel_announce(&c->channel, slot, c->done_fd);
                         capsules_keep(p, draft);
@@ -82,13 +86,13 @@ static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slo
         }
         uint64_t delay_ns = is_charged ? delay_before_retry(&p->config, slot_attempt(word)) : 0;
         if (delay_ns > 0) {
-                if (channel_delay(&c->channel, slot, w->index)) {
+                if (channel_delay(&c->channel, slot, worker)) {
                         p->counters.retried++;
                         delay_add(c, slot, slot_generation(word), event_now_ns() + delay_ns);
                 }
                 return;
         }
-        int r = channel_requeue(&c->channel, slot, w->index, is_charged);
+        int r = channel_requeue(&c->channel, slot, worker, is_charged);
         if (r == 0)
                 return;
         if (r < 0) {
@@ -153,4 +157,45 @@ void recovery_run(struct worker *w, const struct layout_verdict *line, bool is_c
         /* It may have died between setting `armed` and ringing for it: nobody else would. */
         if (atomic_load(&p->memory->armed))
                 limits_wake(p);
+}
+
+/* ---- after a broker ---- */
+
+static void recovery_adopt_slot(struct pool_channel *c, uint32_t slot, const struct layout_verdict *line) {
+        uint64_t word = channel_word(&c->channel, slot);
+        switch (slot_state(word)) {
+        case SLOT_FREE:
+                return;
+        case SLOT_FILLING: /* the client is here and fills nothing */
+                channel_cas(&c->channel, slot, word, SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, slot_generation(word)));
+                return;
+        case SLOT_RUNNING:
+                /* Charged: what it did to its worker before the broker died, nobody knows. */
+                recovery_slot(NULL, c, slot, word, line, true);
+                return;
+        case SLOT_QUEUED:
+        case SLOT_DELAYED:
+                return; /* when all of them are known */
+        default:
+                channel_end_quarantine(&c->channel, slot);
+                channel_announce(&c->channel, slot, c->done_fd);
+        }
+}
+
+void recovery_adopt(struct pool_channel *c) {
+        const struct layout_verdict line = {.reason = REASON_SPAWNER_LOST, .when_ns = event_now_ns()};
+        for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++)
+                recovery_adopt_slot(c, slot, &line);
+        /* Only those that no ring names: what stands there keeps its place in the queue. */
+        uint64_t pushed[LAYOUT_MAX_SLOTS / 64] = {0};
+        channel_find_pushed(&c->channel, pushed);
+        for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
+                uint64_t word = channel_word(&c->channel, slot);
+                if (!(pushed[slot / 64] >> slot % 64 & 1) && channel_push_again(&c->channel, slot) < 0)
+                        recovery_judge_unpushed(c->pool, c, slot, word);
+        }
+        delay_look(c);
+        if (channel_has_work(&c->channel))
+                bell_mark_work(c->pool->bells[c->bell].memory, c->index);
+        channel_broadcast(&c->channel, c->done_fd);
 }

@@ -86,7 +86,8 @@ static int session_start(struct session *session, const struct session_request *
                 return -ENOSPC;
         int r = loop_poll_start(s->loop, &session->poll, session->fd, POLLIN, session_on_socket, session);
         if (r >= 0)
-                r = pool_channel_new(q->pool, q->uid, &session->channel);
+                r = q->channel_fd < 0 ? pool_channel_new(q->pool, q->uid, &session->channel)
+                                      : pool_channel_adopt(q, &session->channel);
         if (r < 0)
                 return r;
         session_join(session, q->owner);
@@ -96,8 +97,26 @@ static int session_start(struct session *session, const struct session_request *
         return 0;
 }
 
-int session_new(struct session **ret, const struct session_request *q, struct session_offer *offer, struct fault *f) {
+static int session_refuse(const struct session_request *q, int error, struct fault *f) {
         const char *pool = q->pool->config.name;
+        switch (error) {
+        case -ENOSPC:
+                return fault_set(f, FAULT_LIMITS_EXCEEDED, "pool %s serves as many sessions or users as it can", pool);
+        case -EBUSY:
+                return fault_set(f, FAULT_LIMITS_EXCEEDED,
+                                 "workers of the daemon that made this channel may still live: try again");
+        case -EALREADY:
+                return fault_set(f, FAULT_INVALID_ARGS, "channel: a session has it already");
+        case -EPROTO:
+                return fault_set(f, FAULT_INVALID_ARGS,
+                                 "channel: not the memory of a channel of pool %s with these slots and job types",
+                                 pool);
+        default:
+                return fault_set(f, FAULT_INTERNAL, "no memory for a session of pool %s: %s", pool, strerror(-error));
+        }
+}
+
+int session_new(struct session **ret, const struct session_request *q, struct session_offer *offer, struct fault *f) {
         int fds[2];
         struct session *session = calloc(1, sizeof(*session));
         if (!session)
@@ -114,10 +133,7 @@ int session_new(struct session **ret, const struct session_request *q, struct se
                 close(fds[0]);
                 close(fds[1]);
                 free(session);
-                return r == -ENOSPC ? fault_set(f, FAULT_LIMITS_EXCEEDED,
-                                                "pool %s serves as many sessions or users as it can", pool)
-                                    : fault_set(f, FAULT_INTERNAL, "no memory for a session of pool %s: %s", pool,
-                                                strerror(-r));
+                return session_refuse(q, r, f);
         }
         session_describe(session, fds[1], offer);
         *ret = session;
@@ -128,10 +144,11 @@ struct session *session_end(struct session *s) {
         if (!s)
                 return NULL;
         loop_poll_stop(&s->poll);
-        close(s->fd);
         session_leave(s);
         s->supervisor->n_sessions--;
-        pool_channel_drop(s->channel);
+        pool_channel_drop(
+                s->channel); /* first: who sees the end of file then sees why, and does not try to come back */
+        close(s->fd);
         free(s);
         return NULL;
 }

@@ -2,7 +2,13 @@
  *
  * Started by us (no systemd) it is a child with a socket at descriptor 3; its pidfd tells of its death, after which all
  * its workers die by PDEATHSIG and a new one is started, with a growing pause if it dies young. Handed over by systemd
- * it is only a socket. Requests are fixed-size packets; when the socket is full they wait in order. An event of the wrong
+ * it is only a socket.
+ *
+ * Of our own, whose broker may be killed and started anew at once, it must be known when it is gone: it kills and reaps
+ * all that it started before it exits. So it inherits a lock as its standard input (which it never reads) and keeps it until
+ * then. systemd's answers a new broker only after that.
+ *
+ * Requests are fixed-size packets; when the socket is full they wait in order. An event of the wrong
  * size or version is the spawner's fault: the connection ends. What events mean is not decided here. */
 #include "daemon/supervise/spawner.h"
 
@@ -15,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/syscall.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -36,8 +43,8 @@ struct spawner {
         struct loop *loop;
         char *libexec_dir, *plugin_dir;
         struct spawner_hooks hooks;
-        bool is_ours, is_up;
-        int fd, pidfd;
+        bool is_ours, is_up, has_lock;
+        int fd, pidfd, lock_fd;
         pid_t pid;
         uint64_t started_ns, pause_ns;
         struct loop_poll socket_poll, pid_poll;
@@ -162,6 +169,8 @@ static int spawner_exec(struct spawner *s, int child_fd) {
         posix_spawnattr_setsigmask(&attributes, &none);
         posix_spawnattr_setsigdefault(&attributes, &all);
         posix_spawn_file_actions_adddup2(&actions, child_fd, 3);
+        if (s->lock_fd >= 0)
+                posix_spawn_file_actions_adddup2(&actions, s->lock_fd, STDIN_FILENO);
         int r = -posix_spawn(&s->pid, program, &actions, &attributes, argv, environ);
         posix_spawn_file_actions_destroy(&actions);
         posix_spawnattr_destroy(&attributes);
@@ -172,6 +181,7 @@ static int spawner_exec(struct spawner *s, int child_fd) {
 
 static int spawner_start(struct spawner *s) {
         int fds[2];
+        spawner_is_alone(s); /* from now on, if nobody else holds the lock any more */
         int r = packet_pair(fds);
         if (r < 0)
                 return r;
@@ -208,6 +218,7 @@ int spawner_new(struct spawner **ret, const struct spawner_config *c) {
         s->loop = c->loop;
         s->hooks = c->hooks;
         s->fd = c->fd;
+        s->lock_fd = c->lock_fd;
         s->pidfd = -1;
         s->is_ours = c->fd < 0;
         s->pause_ns = SPAWNER_RESTART_NS;
@@ -259,6 +270,12 @@ int spawner_send(struct spawner *s, const struct spawn_request *request) {
         s->backlog[s->n_backlog++] = *request;
         loop_poll_change(&s->socket_poll, POLLIN | POLLOUT);
         return 0;
+}
+
+bool spawner_is_alone(struct spawner *s) {
+        if (s->is_ours && !s->has_lock)
+                s->has_lock = s->lock_fd >= 0 && flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0;
+        return !s->is_ours || s->has_lock;
 }
 
 pid_t spawner_pid(const struct spawner *s) { return s->is_up ? s->pid : 0; }

@@ -1,6 +1,7 @@
 /* The broker's end of the spawner: its process (when it is ours), its socket, its events. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -22,6 +23,7 @@ struct spawner_config {
         struct loop *loop;
         const char *libexec_dir, *plugin_dir;
         int fd; /* a connected socket whose spawner is somebody else's to restart, or -1 */
+        int lock_fd; /* our own spawner holds it as long as it lives; the caller's; -1 = none */
         struct spawner_hooks hooks;
 };
 
@@ -31,3 +33,5 @@ struct spawner *spawner_free(struct spawner *s); /* closes the socket: the spawn
 /* Queues when the socket is full. -ENOTCONN while there is no spawner: the caller starts over at on_up. */
 int spawner_send(struct spawner *s, const struct spawn_request *request);
 pid_t spawner_pid(const struct spawner *s); /* 0 = not up */
+/* Does nothing live any more that a spawner before this one started, for a broker before this one? */
+bool spawner_is_alone(struct spawner *s);

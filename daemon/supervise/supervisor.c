@@ -136,6 +136,7 @@ int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {
                 .libexec_dir = c->libexec_dir,
                 .plugin_dir = c->plugin_dir,
                 .fd = c->spawner_fd,
+                .lock_fd = c->lock_fd,
                 .hooks = {s, supervisor_on_up, supervisor_on_lost, supervisor_on_event, supervisor_on_unreachable},
         };
         int r = jobs_new(&s->jobs, s);

@@ -89,6 +89,7 @@ struct supervisor_config {
         const char *libexec_dir, *plugin_dir; /* drover-spawn, drover-worker; plugins */
         const char *state_dir;                /* for capsules; NULL: none are kept */
         int spawner_fd;                       /* connected spawner socket (systemd), or -1: start our own */
+        int lock_fd;                          /* for our own, which inherits it; the caller's; -1 = none */
         struct supervisor_hooks hooks;
 };
 
@@ -270,6 +271,11 @@ struct session_request {
         struct pool *pool;
         uid_t uid;
         struct session_owner *owner;
+        /* A channel that a client of an earlier daemon hands back: its memory and what it was told of it then. */
+        int channel_fd; /* the caller's; -1 = none: a new channel */
+        uint32_t n_slots, slot_bytes;
+        const char *schema_text;
+        size_t schema_bytes;
 };
 
 struct session_offer {

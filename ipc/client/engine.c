@@ -48,6 +48,8 @@ static unsigned engine_read_bus(drover *d) {
 static unsigned engine_drain(drover_pool *p) {
         unsigned n = 0;
         pool_ring(p);
+        if (p->n_in_flight == 0 && session_is_away(p->session)) /* nobody else would look for the next daemon */
+                session_process(p->session);
         while (p->n_in_flight > 0 && engine_take(p, 0) == 1)
                 n++;
         return n;
@@ -83,6 +85,12 @@ bool engine_arm(drover *d) {
         LIST_FOREACH(p, &d->pools, of_drover) {
                 uint64_t deadline_ns;
                 pool_ring(p);
+                if (session_epoch(p->session) != p->session_epoch) {
+                        p->session_epoch = session_epoch(p->session);
+                        connection_unwatch_session(d, p->session);
+                        if (!session_is_away(p->session))
+                                connection_watch_session(d, p->session);
+                }
                 is_ready = (session_arm(p->session, &deadline_ns) && p->n_in_flight > 0) || is_ready;
                 if (deadline_ns < d->wake_ns)
                         d->wake_ns = deadline_ns;

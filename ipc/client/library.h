@@ -75,6 +75,7 @@ struct drover_pool {
         uint32_t n_slots, n_in_flight, n_bus_jobs;
         bool is_shut;   /* by drover_pool_drain: takes nothing more */
         bool is_gone;   /* the daemon went away */
+        uint32_t session_epoch; /* as the epoll knows it */
         bool must_ring; /* jobs were submitted quietly */
 };
 

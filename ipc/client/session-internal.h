@@ -28,6 +28,14 @@ struct session {
         struct bell_memo memo;
         int doorbell_fd, done_fd, socket_fd;
         uint32_t index; /* of the channel in the bell */
+        /* to come back with, should the daemon die */
+        sd_bus *bus;
+        char *pool, *schema_text;
+        size_t schema_bytes;
+        int channel_fd;
+        uint64_t patience_ns, away_ns; /* how long a daemon may be away; since when it is */
+        uint64_t looked_ns, tried_ns;  /* when the session socket was last looked at; a next daemon called */
+        uint32_t epoch;
         uint64_t id_base, n_submitted;
         struct schema *schema;
 
@@ -42,9 +50,12 @@ struct session {
         struct spin spin;
         bool never_spins;
         uint32_t n_rescued; /* verdicts found only because the futex timed out: a wake-up came late, or never */
-        bool is_gone;
+        bool is_away; /* the daemon is gone, another one may adopt the channel */
+        bool is_gone; /* for good */
         uint8_t *copy; /* of the newest result */
 };
 
 /* Everything but the descriptors and memories: arrays by the channel's geometry. 0 or -ENOMEM. */
 int session_init_slots(struct session *s);
+/* session-open.c: hands the channel to the next daemon, blocking. 0; -EAGAIN: there is none yet; else there will be none. */
+int session_reattach(struct session *s);

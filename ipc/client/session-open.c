@@ -1,7 +1,9 @@
-/* From a pool's name to a mapped channel: the OpenChannel call, its reply, and the way back.
+/* From a pool's name to a mapped channel: the OpenChannel call and its reply; and the same for a channel that another
+ * daemon is to adopt.
  *
  * The reply is a dictionary; what a newer daemon adds is skipped. Its descriptors belong to the message, so each is
- * duplicated. The two memories are mapped and their descriptors closed: a fork of this program cannot reach them. */
+ * duplicated. The memories are mapped out of reach of a fork of this program; the channel's descriptor is kept all the
+ * same, because only with it the channel survives its daemon. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,7 +16,7 @@
 #include "ipc/event.h"
 
 #define SESSION_CALL_TIMEOUT_US (25u * 1000000u)
-
+#define SESSION_PATIENCE_NS UINT64_C(10000000000)
 
 /* What the reply holds; descriptors are ours, -1 = not there. */
 struct session_reply {
@@ -22,6 +24,8 @@ struct session_reply {
         uint32_t index, n_slots, slot_bytes;
         uint64_t id_base;
         struct schema *schema;
+        char *schema_text;
+        size_t schema_bytes;
 };
 
 static void session_reply_done(struct session_reply *r) {
@@ -30,6 +34,7 @@ static void session_reply_done(struct session_reply *r) {
                 if (fds[i] >= 0)
                         close(fds[i]);
         schema_free(r->schema);
+        free(r->schema_text);
 }
 
 static int session_read_fd(sd_bus_message *m, int *ret_fd) {
@@ -46,7 +51,7 @@ static int session_read_fd(sd_bus_message *m, int *ret_fd) {
         return 0;
 }
 
-static int session_read_schema(sd_bus_message *m, struct schema **ret, char *error, size_t error_bytes) {
+static int session_read_schema(sd_bus_message *m, struct session_reply *reply, char *error, size_t error_bytes) {
         int r = sd_bus_message_enter_container(m, 'v', "ay");
         if (r < 0)
                 return r;
@@ -58,8 +63,14 @@ static int session_read_schema(sd_bus_message *m, struct schema **ret, char *err
         struct schema *schema;
         if (schema_parse(text, bytes, &schema, error, error_bytes) < 0)
                 return -EPROTO;
-        schema_free(*ret);
-        *ret = schema;
+        schema_free(reply->schema);
+        reply->schema = schema;
+        free(reply->schema_text);
+        reply->schema_bytes = bytes;
+        reply->schema_text = malloc(bytes ? bytes : 1);
+        if (!reply->schema_text)
+                return -ENOMEM;
+        memcpy(reply->schema_text, text, bytes);
         return sd_bus_message_exit_container(m);
 }
 
@@ -85,7 +96,7 @@ static int session_read_entry(sd_bus_message *m, struct session_reply *reply, ch
         if (strcmp(key, "id-base") == 0)
                 return sd_bus_message_read(m, "v", "t", &reply->id_base);
         if (strcmp(key, "schema") == 0)
-                return session_read_schema(m, &reply->schema, error, error_bytes);
+                return session_read_schema(m, reply, error, error_bytes);
         return sd_bus_message_skip(m, "v");
 }
 
@@ -129,50 +140,90 @@ static int session_map(struct session *s, struct session_reply *reply) {
         s->doorbell_fd = reply->doorbell;
         s->done_fd = reply->done;
         s->socket_fd = reply->socket;
+        s->channel_fd = reply->channel;
         s->schema = reply->schema;
+        s->schema_text = reply->schema_text;
+        s->schema_bytes = reply->schema_bytes;
         s->index = reply->index;
         s->id_base = reply->id_base;
-        reply->doorbell = reply->done = reply->socket = -1;
+        reply->channel = reply->doorbell = reply->done = reply->socket = -1;
         reply->schema = NULL;
+        reply->schema_text = NULL;
         return 0;
 }
 
-static int session_call(sd_bus *bus, const char *pool, sd_bus_message **ret_reply, char *error, size_t error_bytes) {
+/* ---- the call ---- */
+
+static int session_append_back(sd_bus_message *m, const struct session *s) {
+        const struct channel_geometry *g = &s->channel.geometry;
+        int r = sd_bus_message_append(m, "{sv}{sv}{sv}", "channel", "h", s->channel_fd, "slots", "u", g->n_slots,
+                                      "slot-size", "u", g->slot_bytes);
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'e', "sv");
+        if (r >= 0)
+                r = sd_bus_message_append(m, "s", "schema");
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'v', "ay");
+        if (r >= 0)
+                r = sd_bus_message_append_array(m, 'y', s->schema_text, s->schema_bytes);
+        if (r >= 0)
+                r = sd_bus_message_close_container(m);
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+/* `back`: the session whose channel is handed back, or NULL. */
+static int session_call(sd_bus *bus, const char *pool, const struct session *back, sd_bus_message **ret_reply,
+                        sd_bus_error *e) {
         sd_bus_message *m = NULL;
         int r = sd_bus_message_new_method_call(bus, &m, "org.drover1", "/org/drover1", "org.drover1.Manager",
                                                "OpenChannel");
         if (r >= 0)
-                r = sd_bus_message_append(m, "sa{sv}", pool, 0);
-        sd_bus_error e = SD_BUS_ERROR_NULL;
+                r = sd_bus_message_append(m, "s", pool);
         if (r >= 0)
-                r = sd_bus_call(bus, m, SESSION_CALL_TIMEOUT_US, &e, ret_reply);
+                r = sd_bus_message_open_container(m, 'a', "{sv}");
+        if (r >= 0 && back)
+                r = session_append_back(m, back);
+        if (r >= 0)
+                r = sd_bus_message_close_container(m);
+        if (r >= 0)
+                r = sd_bus_call(bus, m, SESSION_CALL_TIMEOUT_US, e, ret_reply);
+        sd_bus_message_unref(m);
+        return r < 0 ? r : 0;
+}
+
+static const struct session_reply session_no_reply = {
+        .channel = -1, .bell = -1, .doorbell = -1, .done = -1, .socket = -1};
+
+static int session_ask(sd_bus *bus, const char *pool, struct session_reply *reply, char *error, size_t error_bytes) {
+        sd_bus_error e = SD_BUS_ERROR_NULL;
+        sd_bus_message *m = NULL;
+        int r = session_call(bus, pool, NULL, &m, &e);
         if (r < 0 && sd_bus_error_is_set(&e))
                 snprintf(error, error_bytes, "%s: %s", e.name, e.message ? e.message : strerror(-r));
         else if (r < 0)
                 snprintf(error, error_bytes, "cannot call OpenChannel: %s", strerror(-r));
         sd_bus_error_free(&e);
+        if (r < 0)
+                return r;
+        snprintf(error, error_bytes, "the reply of OpenChannel makes no sense");
+        r = session_read_reply(m, reply, error, error_bytes);
         sd_bus_message_unref(m);
-        return r < 0 ? r : 0;
+        return r;
 }
 
 static void session_free_cleanup(struct session **s) { session_free(*s); }
 
 int session_open(struct session **ret, sd_bus *bus, const char *pool, char *error, size_t error_bytes) {
-        sd_bus_message *m = NULL;
-        int r = session_call(bus, pool, &m, error, error_bytes);
-        if (r < 0)
-                return r;
-
-        snprintf(error, error_bytes, "the reply of OpenChannel makes no sense");
-        struct session_reply reply = {.channel = -1, .bell = -1, .doorbell = -1, .done = -1, .socket = -1};
-        r = session_read_reply(m, &reply, error, error_bytes);
-        sd_bus_message_unref(m);
-
+        struct session_reply reply = session_no_reply;
+        int r = session_ask(bus, pool, &reply, error, error_bytes);
         __attribute__((cleanup(session_free_cleanup))) struct session *s = calloc(1, sizeof *s);
-        if (r >= 0 && !s)
+        if (s)
+                *s = (struct session){.doorbell_fd = -1, .done_fd = -1, .socket_fd = -1, .channel_fd = -1};
+        if (r >= 0 && (!s || !(s->pool = strdup(pool))))
                 r = -ENOMEM;
         if (r >= 0) {
-                s->doorbell_fd = s->done_fd = s->socket_fd = -1;
+                s->bus = sd_bus_ref(bus);
+                s->patience_ns = SESSION_PATIENCE_NS;
                 r = session_map(s, &reply);
                 if (r < 0 && r != -EPROTO)
                         snprintf(error, error_bytes, "cannot map the channel: %s", strerror(-r));
@@ -185,4 +236,55 @@ int session_open(struct session **ret, sd_bus *bus, const char *pool, char *erro
         *ret = s;
         s = NULL;
         return 0;
+}
+
+/* ---- coming back ---- */
+
+/* Answers that no later try can change. Everything else may be a daemon that is not there yet. */
+static bool session_is_refused(const sd_bus_error *e) {
+        static const char *const final[] = {"org.drover1.Error.NoSuchPool", "org.drover1.Error.PoolRefused",
+                                            "org.drover1.Error.PoolStopped", SD_BUS_ERROR_INVALID_ARGS,
+                                            SD_BUS_ERROR_ACCESS_DENIED};
+        for (unsigned i = 0; i < sizeof final / sizeof *final; i++)
+                if (sd_bus_error_has_name(e, final[i]))
+                        return true;
+        return false;
+}
+
+/* The numbers of our descriptors stay: an outer loop may wait for them. */
+static int session_take_reply(struct session *s, struct session_reply *reply) {
+        struct layout_bell *bell;
+        if (reply->n_slots != s->channel.geometry.n_slots || reply->slot_bytes != s->channel.geometry.slot_bytes)
+                return -EPROTO;
+        int r = bell_map(reply->bell, &bell);
+        if (r < 0)
+                return r;
+        bell_unmap(s->bell);
+        s->bell = bell;
+        s->memo = (struct bell_memo){0};
+        s->index = reply->index;
+        s->id_base = reply->id_base;
+        if (dup3(reply->doorbell, s->doorbell_fd, O_CLOEXEC) < 0 || dup3(reply->done, s->done_fd, O_CLOEXEC) < 0 ||
+            dup3(reply->socket, s->socket_fd, O_CLOEXEC) < 0)
+                return -errno;
+        return 0;
+}
+
+int session_reattach(struct session *s) {
+        struct session_reply reply = session_no_reply;
+        sd_bus_error e = SD_BUS_ERROR_NULL;
+        sd_bus_message *m = NULL;
+        char error[200];
+        int r = session_call(s->bus, s->pool, s, &m, &e);
+        if (r < 0) {
+                bool is_final = session_is_refused(&e) || sd_bus_is_open(s->bus) <= 0;
+                sd_bus_error_free(&e);
+                return is_final ? -EPIPE : -EAGAIN;
+        }
+        r = session_read_reply(m, &reply, error, sizeof error);
+        sd_bus_message_unref(m);
+        if (r >= 0)
+                r = session_take_reply(s, &reply);
+        session_reply_done(&reply);
+        return r < 0 ? -EPIPE : 0;
 }

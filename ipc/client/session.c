@@ -8,6 +8,9 @@
  * done eventfd and the session socket instead, because a futex cannot tell that the daemon is gone. So a short wait
  * costs what a futex costs, and a long one neither polls nor hangs.
  *
+ * A daemon that dies closes the session socket and leaves the memory: the channel is handed to the next one
+ * (session_reattach), which puts it in order, and nothing else changes here. If it is not back for long, it is gone.
+ *
  * The pool is not trusted: lengths are checked against private sizes, data is copied before it is looked at, and a
  * result that does not fit the job's schema is a failure that says so. */
 #include <errno.h>
@@ -16,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <systemd/sd-bus.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,6 +27,8 @@
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
 #include "ipc/wait-watch.h"
+
+enum { SESSION_RETRY_MS = 20 };
 
 #define SESSION_FUTEX_NS UINT64_C(50000000) /* sleep this long on the futex, then in poll() */
 
@@ -64,6 +70,11 @@ struct session *session_forget(struct session *s) {
                 close(s->done_fd);
         if (s->doorbell_fd >= 0)
                 close(s->doorbell_fd);
+        if (s->channel_fd >= 0)
+                close(s->channel_fd);
+        sd_bus_unref(s->bus);
+        free(s->pool);
+        free(s->schema_text);
         schema_free(s->schema);
         free(s->slots);
         free(s->free_slots);
@@ -82,6 +93,12 @@ uint32_t session_slot_bytes(const struct session *s) { return s->channel.geometr
 int session_fd(const struct session *s) { return s->socket_fd; }
 
 int session_done_fd(const struct session *s) { return s->done_fd; }
+
+bool session_is_away(const struct session *s) { return s->is_away; }
+
+uint32_t session_epoch(const struct session *s) { return s->epoch; }
+
+void session_set_patience(struct session *s, uint64_t patience_ns) { s->patience_ns = patience_ns; }
 
 void session_set_spin(struct session *s, bool spins) { s->never_spins = !spins; }
 
@@ -279,12 +296,51 @@ bool session_cancel_queued(struct session *s, uint32_t slot) {
 
 static uint64_t session_min(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
-/* A message would be news from a later version: dropped. End of file is the daemon's end. */
+/* A message would be news from a later version: dropped. End of file is the daemon's end, or, if it says so, only ours.
+ */
 static void session_read_socket(struct session *s) {
         char buffer[64];
         ssize_t n = recv(s->socket_fd, buffer, sizeof buffer, MSG_DONTWAIT);
-        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+        if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+                return;
+        session_check_open(s);
+        if (s->is_away)
+                return;
+        s->is_away = true;
+        s->away_ns = event_now_ns();
+        s->tried_ns = 0;
+        s->epoch++;
+}
+
+/* Who waits only ever for moments would not hear of it otherwise. */
+static void session_look_around(struct session *s, uint64_t now_ns) {
+        if (now_ns - s->looked_ns < SESSION_FUTEX_NS || s->is_away)
+                return;
+        s->looked_ns = now_ns;
+        session_read_socket(s);
+}
+
+/* One try, but not too often. Sets is_gone if there is no hope, or no more patience. */
+static void session_come_back(struct session *s) {
+        session_check_open(s);
+        uint64_t now_ns = event_now_ns();
+        if (s->is_gone || now_ns - s->tried_ns < SESSION_RETRY_MS * UINT64_C(1000000))
+                return;
+        s->tried_ns = now_ns;
+        int r = s->patience_ns == 0 ? -EPIPE : session_reattach(s);
+        if (r == 0) {
+                s->is_away = false;
+                s->epoch++;
+        } else if (r != -EAGAIN || event_now_ns() - s->away_ns >= s->patience_ns)
                 s->is_gone = true;
+}
+
+int session_process(struct session *s) {
+        if (!s->is_away)
+                session_read_socket(s);
+        if (s->is_away && !s->is_gone)
+                session_come_back(s);
+        return s->is_gone ? -EPIPE : 0;
 }
 
 static int session_poll(struct session *s, uint64_t deadline_ns) {
@@ -348,6 +404,8 @@ static int session_sleep(struct session *s, uint64_t deadline_ns, bool *is_long)
 
 bool session_arm(struct session *s, uint64_t *ret_deadline_ns) {
         *ret_deadline_ns = s->next_deadline_ns;
+        if (s->is_away && !s->is_gone)
+                *ret_deadline_ns = session_min(*ret_deadline_ns, s->tried_ns + SESSION_RETRY_MS * UINT64_C(1000000));
         channel_wait_begin(&s->channel, DONE_DOORBELL);
         return session_collect(s);
 }
@@ -381,12 +439,22 @@ static int session_wait_until(struct session *s, bool (*is_done)(const struct se
                 if (s->n_in_flight == 0)
                         return 0;
                 session_check_open(s);
-                if (s->is_gone) { /* what was told before it went is still to be had */
+                if (s->is_away && !s->is_gone)
+                        session_come_back(s);
+                if (s->is_gone || s->is_away) { /* what was told before it went is still to be had */
                         session_collect(s);
-                        return is_done(s, slot) ? 1 : -EPIPE;
+                        if (is_done(s, slot) || s->is_gone)
+                                return is_done(s, slot) ? 1 : -EPIPE;
+                        if (event_now_ns() >= deadline_ns)
+                                return 0;
+                        if (poll(NULL, 0, SESSION_RETRY_MS) < 0)
+                                return -errno;
+                        continue;
                 }
-                if (deadline_ns == 0 && s->next_deadline_ns == EVENT_FOREVER)
+                if (deadline_ns == 0 && s->next_deadline_ns == EVENT_FOREVER) {
+                        session_look_around(s, event_now_ns());
                         return 0;
+                }
                 if (!has_spun && deadline_ns > 0 && session_spin(s, deadline_ns))
                         continue;
 
@@ -397,6 +465,7 @@ static int session_wait_until(struct session *s, bool (*is_done)(const struct se
                         uint64_t now_ns = event_now_ns();
                         session_expire(s, now_ns);
                         session_collect(s);
+                        session_look_around(s, now_ns);
                         if (now_ns >= deadline_ns)
                                 return is_done(s, slot);
                 } else if (session_collect(s) && s->ready_first != s->ready_last)

@@ -15,7 +15,11 @@ typedef struct sd_bus sd_bus;
 struct session;
 
 /* Calls Manager.OpenChannel(pool, {}) on `bus` (blocking, 25 s at most) and maps what comes back. On failure `error`
- * holds the bus error's "name: message". */
+ * holds the bus error's "name: message". The session keeps a reference to the bus and ends with the connection.
+ *
+ * A daemon that dies is not an error: whoever waits in session_next or session_wait then hands the channel to the next one
+ * (which may block past the deadline while that one starts its workers), and all jobs keep their one verdict. Ids of jobs
+ * submitted from then on start from another base. */
 int session_open(struct session **ret, sd_bus *bus, const char *pool, char *error, size_t error_bytes);
 struct session *session_free(struct session *s); /* drops queued jobs, asks running ones to stop */
 /* For the child of a fork, where the memories are not mapped: gives back what it inherited and tells nobody. */
@@ -24,7 +28,13 @@ struct session *session_forget(struct session *s);
 const struct schema *session_schema(const struct session *s);
 uint32_t session_slots(const struct session *s);
 uint32_t session_slot_bytes(const struct session *s);
-int session_fd(const struct session *s); /* the session socket: readable at end of file = the daemon is gone */
+int session_fd(const struct session *s); /* the session socket: readable = session_process has something to do */
+/* Looks at the session socket without waiting, and if the daemon is gone, for the next one. 0, or -EPIPE: it is gone for good. */
+int session_process(struct session *s);
+/* Is the daemon away? Then the socket is no good to wait for. The epoch changes whenever this does: the descriptors have the
+ * same numbers afterwards, but an epoll must be told of them again. */
+bool session_is_away(const struct session *s);
+uint32_t session_epoch(const struct session *s);
 
 struct session_job {
         uint32_t type;             /* index in the schema */
@@ -78,6 +88,9 @@ void session_set_spin(struct session *s, bool spins);
 uint64_t session_job_id(const struct session *s, uint32_t slot);
 /* The slot's word as it stands; 0 for a slot that holds no job of ours. */
 uint64_t session_look_at(const struct session *s, uint32_t slot);
+/* How long a daemon may be away until the waits return -EPIPE; 10 s at first, 0 = not at all. */
+void session_set_patience(struct session *s, uint64_t patience_ns);
+
 /* As channel_cancel. */
 int session_cancel(struct session *s, uint32_t slot);
 /* Only if it has not started. */

@@ -202,6 +202,18 @@ class Kills(Test):
             self.assertEqual(program.returncode, 0, err)
             d.start()
 
+    def test_the_daemon_returns(self):
+        with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
+            program = subprocess.Popen([LIBRARY, "daemon-returns"], env=d.env(), text=True, stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            self.assertEqual(program.stdout.readline(), "ready\n")
+            kill(d.pid)
+            d.process.wait()
+            wait_for(lambda: not d.has_name(), 10, "the bus knows that it is dead")
+            d.start()
+            _, err = program.communicate("\n", timeout=60 * PATIENCE)
+            self.assertEqual(program.returncode, 0, err)
+
     def test_killed_clients_leave_nothing(self):
         with Drover({"squares": {"Plugin": "squares", "Workers": 2}}) as d:
             n_fds = len(os.listdir(f"/proc/{d.pid}/fd"))

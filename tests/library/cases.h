@@ -71,3 +71,4 @@ void case_loop(void);
 void case_close(void);
 void case_threads(void);
 void case_daemon_goes(void);
+void case_daemon_returns(void);

@@ -61,6 +61,7 @@ int main(int argc, char *argv[]) {
                 {"close", case_close},
                 {"completion-order", case_completion_order},
                 {"daemon-goes", case_daemon_goes},
+                {"daemon-returns", case_daemon_returns},
                 {"deadlines", case_deadlines},
                 {"descriptors", case_descriptors},
                 {"dropped", case_dropped},

@@ -7,11 +7,13 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <systemd/sd-bus.h>
 #include <systemd/sd-id128.h>
 #include <time.h>
@@ -37,6 +39,8 @@ struct daemon {
         int channel_fd, bell_fd, doorbell_fd, done_fd, sockets[2];
         _Atomic uint64_t record;
         enum fault fault;
+        unsigned n_back; /* how often a channel was handed back */
+        int back_fd;
         sd_bus *peer, *bus;
         pthread_t thread;
         struct session *session;
@@ -66,6 +70,19 @@ static int on_open_channel(sd_bus_message *call, void *user, sd_bus_error *error
         const char *pool;
         sd_bus_message *m;
         sd_bus_message_read(call, "s", &pool);
+        sd_bus_message_enter_container(call, 'a', "{sv}");
+        while (sd_bus_message_enter_container(call, 'e', "sv") > 0) {
+                const char *key;
+                int fd;
+                sd_bus_message_read(call, "s", &key);
+                if (strcmp(key, "channel") == 0) {
+                        sd_bus_message_read(call, "v", "h", &fd);
+                        d->back_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+                        d->n_back++;
+                } else
+                        sd_bus_message_skip(call, "v");
+                sd_bus_message_exit_container(call);
+        }
         if (d->fault == BUS_ERROR)
                 return sd_bus_error_setf(error, "org.drover1.Error.NoSuchPool", "there is no pool %s", pool);
         sd_bus_message_new_method_return(call, &m);
@@ -138,6 +155,8 @@ static int teardown(void **state) {
         channel_unmap(&d->broker);
         channel_unmap(&d->worker);
         bell_unmap(d->bell);
+        if (d->n_back > 0)
+                close(d->back_fd);
         const int fds[] = {d->channel_fd, d->bell_fd, d->doorbell_fd, d->done_fd, d->sockets[0], d->sockets[1]};
         for (unsigned i = 0; i < sizeof fds / sizeof *fds; i++)
                 if (fds[i] >= 0)
@@ -401,6 +420,7 @@ static void test_the_daemon_is_gone(void **state) {
         submit(s, 0, "", 1);
         submit(s, 0, "", 2);
         work(d, SLOT_DONE, 0, "", 0);
+        session_set_patience(s, 0);
         close(d->sockets[0]);
         close(d->sockets[1]);
         d->sockets[0] = d->sockets[1] = -1;
@@ -409,6 +429,42 @@ static void test_the_daemon_is_gone(void **state) {
         const struct session_job job = {.user = 3};
         uint32_t slot;
         assert_int_equal(session_submit(s, &job, &slot), -EPIPE);
+}
+
+/* The next daemon plays on the same stage: it is asked for the same channel, and a verdict given meanwhile is found. */
+static void test_the_next_daemon_is_handed_the_channel(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_result r;
+        struct stat st, back;
+        submit(s, 0, "", 1);
+        submit(s, 0, "", 2);
+        int fd = session_fd(s);
+        close(d->sockets[0]);
+        close(d->sockets[1]);
+        assert_int_equal(packet_pair(d->sockets), 0);
+        assert_int_equal(d->n_back, 0);
+        work(d, SLOT_DONE, 0, "", 0);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.user, 1);
+        assert_int_equal(session_process(s), 0);
+        assert_int_equal(d->n_back, 1);
+        assert_int_equal(fstat(d->channel_fd, &st), 0);
+        assert_int_equal(fstat(d->back_fd, &back), 0);
+        assert_int_equal(st.st_ino, back.st_ino);
+        assert_int_equal(session_fd(s), fd); /* whoever polls it need not be told */
+        assert_int_equal(session_process(s), 0);
+        assert_int_equal(d->n_back, 1);
+        work(d, SLOT_DONE, 0, "", 0);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.user, 2);
+
+        submit(s, 0, "", 3);
+        d->fault = BUS_ERROR; /* it has no such pool */
+        close(d->sockets[0]);
+        close(d->sockets[1]);
+        d->sockets[0] = d->sockets[1] = -1;
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), -EPIPE);
 }
 
 static void *finish_later(void *user) {
@@ -467,6 +523,7 @@ int main(void) {
                 SESSION_TEST(test_a_hostile_result),
                 SESSION_TEST(test_a_slot_in_quarantine_comes_back_later),
                 SESSION_TEST(test_the_daemon_is_gone),
+                SESSION_TEST(test_the_next_daemon_is_handed_the_channel),
                 SESSION_TEST(test_a_long_wait_ends_by_the_doorbell),
                 SESSION_TEST(test_closing_drops_what_is_queued_and_asks_what_runs),
         };

@@ -1,0 +1,70 @@
+/* A channel that a client hands back after the daemon that made it died.
+ *
+ * The client may hand back anything, so everything is checked that could hurt others: that it is a memory file of the
+ * size it says and sealed, not a file of huge pages (which can vanish under a mapping), and that no channel of ours has
+ * the same memory already, for its jobs would be given back while they run. What stands in the memory is as trustworthy
+ * as that of any channel, and it is only the client's own.
+ *
+ * Nothing is adopted before all workers of the daemon before us are dead (spawner_is_alone): whatever says RUNNING then
+ * is run by nobody. The jobs are put in order (recovery_adopt) before the first worker of ours hears of the channel. */
+#include <errno.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include "daemon/supervise/recovery.h"
+#include "daemon/supervise/supervisor-internal.h"
+
+#define ADOPT_MAX_BYTES (UINT64_C(4) << 30)
+
+/* Is it one of ours already? */
+static bool adopt_is_known(struct supervisor *s, const struct stat *memory) {
+        struct stat st;
+        struct pool *p;
+        TAILQ_FOREACH(p, &s->pools, link)
+        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
+                if (p->channels[i] && fstat(p->channels[i]->fd, &st) == 0 && st.st_ino == memory->st_ino &&
+                    st.st_dev == memory->st_dev)
+                        return true;
+        return false;
+}
+
+static int adopt_check(const struct session_request *q, const struct channel_geometry *g) {
+        const struct pool *p = q->pool;
+        struct statfs fs;
+        struct stat st;
+        if (g->total > ADOPT_MAX_BYTES || q->schema_bytes != p->schema_bytes ||
+            memcmp(q->schema_text, p->schema_text, p->schema_bytes) != 0)
+                return -EPROTO;
+        if (fstat(q->channel_fd, &st) < 0 || fstatfs(q->channel_fd, &fs) < 0)
+                return -errno;
+        if (fs.f_type != TMPFS_MAGIC)
+                return -EPROTO;
+        if (adopt_is_known(p->supervisor, &st))
+                return -EALREADY;
+        return spawner_is_alone(p->supervisor->spawner) ? 0 : -EBUSY;
+}
+
+int pool_channel_adopt(const struct session_request *q, struct pool_channel **ret) {
+        struct channel_geometry g;
+        struct pool_channel *c;
+        if (channel_geometry_init(&g, q->n_slots, q->slot_bytes) < 0)
+                return -EPROTO;
+        int r = adopt_check(q, &g);
+        if (r >= 0)
+                r = pool_channel_make(q->pool, q->uid, &g, q->channel_fd, &c);
+        if (r < 0)
+                return r == -EACCES || r == -EPERM ? -EPROTO : r; /* not open for writing, or sealed against it */
+        struct layout_header header;
+        channel_copy(&header, &c->channel.head->header, sizeof(header));
+        if (header.magic != LAYOUT_MAGIC_CHANNEL || header.version != LAYOUT_VERSION || header.n_slots != g.n_slots ||
+            header.slot_bytes != g.slot_bytes) {
+                pool_channel_free(c);
+                return -EPROTO;
+        }
+        recovery_adopt(c);
+        pool_channel_publish(c);
+        *ret = c;
+        return 0;
+}
