@@ -66,6 +66,19 @@ static void submit(struct client *c, unsigned i) {
         c->n_jobs += r == 0;
 }
 
+/* With where the time went: in the queue (until its last run), running, and until we knew; ms. */
+static void tell_slow(const struct flight *f, const struct session_result *r, uint64_t now_ns) {
+        const double ms = 1e6;
+        if (r->state == SLOT_POISONED && r->verdict.when_ns > 0)
+                part_say("died %llu", (unsigned long long)r->verdict.when_ns);
+        if (now_ns > f->since_ns + PART_SLOW_NS)
+                part_say("slow %s %llu %llu attempt %u, queue %.0f, run %.0f, told %.0f", f->kills ? "poison" : "job",
+                         (unsigned long long)f->since_ns, (unsigned long long)now_ns, r->attempt,
+                         r->started_ns ? (double)(r->started_ns - f->since_ns) / ms : 0,
+                         r->started_ns ? (double)(r->finished_ns - r->started_ns) / ms : 0,
+                         (double)(now_ns - r->finished_ns) / ms);
+}
+
 static void check(struct client *c, const struct session_result *result) {
         unsigned i = (unsigned)(result->user % WINDOW);
         struct flight *f = &c->flights[i];
@@ -96,7 +109,7 @@ static void check(struct client *c, const struct session_result *result) {
         c->n_poison += f->kills;
         c->n_retries += result->attempt - 1;
         c->n_poisoned += result->state == SLOT_POISONED;
-        part_waited(f->kills ? "poison" : "job", f->since_ns, event_now_ns());
+        tell_slow(f, result, event_now_ns());
 }
 
 static void say_counts(struct client *c, uint64_t now_ns) {

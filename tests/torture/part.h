@@ -2,7 +2,8 @@
  *
  * Lines on standard output, each one write, times in CLOCK_MONOTONIC ns:
  *   fail TEXT                something is broken
- *   slow WHAT SINCE UNTIL    somebody waited that long
+ *   slow WHAT SINCE UNTIL …  somebody waited that long
+ *   died WHEN                a worker of its pool did, of a job
  *   delay NAME PID SINCE UNTIL   a process was ready to run all that time: it waited for a CPU
  *   runs N JOB SINCE UNTIL   a job ran N times more often than it had attempts
  *   count NAME N             N more of them since the last such line

@@ -101,11 +101,14 @@ class Record:
             if kind == "fail":
                 self.failures.append((self.clock(), f"{who}: {rest}"))
             elif kind == "slow":
-                self.slow.append(Slow(words[0], int(words[1]), int(words[2]), who, part.concerns()))
+                text = " ".join([who, *filter(None, [part.pool]), *words[3:]])
+                self.slow.append(Slow(words[0], int(words[1]), int(words[2]), text, part.concerns()))
             elif kind == "rescued":
                 self.rescued.append((words[0], int(words[1]), int(words[2]), who, part.concerns()))
             elif kind == "delay":
                 self.windows[group_of(words[0], words[1])].append((int(words[2]), int(words[3]), "no CPU"))
+            elif kind == "died":  # a worker, of a job that kills
+                self.deaths[part.pool].append(int(words[0]))
             elif kind == "runs":
                 self.runs.append((int(words[0]), int(words[1]), int(words[2]), int(words[3]), who))
             elif kind == "count":

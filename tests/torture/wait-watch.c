@@ -3,7 +3,8 @@
  *
  *   WAIT_LOOK  what would end the wait is there, and still the same after another moment asleep: nobody woke us for it.
  *              Between the end of the slice and that moment we are in nobody's queue, and a wake-up may miss us: so it
- *              counts only if it was there well before the slice ended (WAIT_LOOK_SINCE), or if we were back at once;
+ *              counts only if we were back at once, and was there well before (WAIT_LOOK_SINCE); or, for the latter,
+ *              if the words are still those that we went to sleep on;
  *   WAIT_GATE  the sequence did not change during the whole slice, the caller tries again and finds something, and
  * nobody changes the sequence soon after: it was published without a signal. Or the sequence changed once, nobody came
  * for what that told of for a moment, and the gate does not say that a waker met nobody (us, between two pieces of
@@ -95,6 +96,13 @@ static uint64_t watch_look_now(const struct event_wait *w, const struct reason *
         return now != w->seen ? (uint64_t)now | UINT64_C(1) << 63 : 0;
 }
 
+static bool watch_has_changed(const struct event_wait *waits, unsigned n_waits) {
+        for (unsigned i = 0; i < n_waits; i++)
+                if (atomic_load(waits[i].word) != waits[i].seen)
+                        return true;
+        return false;
+}
+
 /* Asleep for another moment on the words as they are now: 0 = woken, or something changed. */
 static int watch_confirm(const struct event_wait *waits, unsigned n_waits, const struct reason *reason,
                          uint64_t *ret_what, wait_sleeper sleep) {
@@ -146,7 +154,7 @@ int wait_watch_sleep(const struct event_wait *waits, unsigned n_waits, uint64_t 
                         return r;
                 uint64_t looked_ns = event_now_ns();
                 reason.before_ns = slice_ns - WATCH_BEFORE_NS;
-                if (!reason.is_timed && looked_ns > slice_ns + WATCH_AT_ONCE_NS)
+                if (looked_ns > slice_ns + WATCH_AT_ONCE_NS && (!reason.is_timed || watch_has_changed(waits, n_waits)))
                         continue;
                 r = watch_confirm(waits, n_waits, &reason, &before, sleep);
                 if (r == -EAGAIN)
