@@ -1,7 +1,7 @@
 /* Time limits of running jobs.
  *
  * The broker is not told of claims. The first claim after a quiet spell finds `armed` = 0, sets it and rings; from then
- * on this tick looks at every worker's run record a few times per smallest limit (1–100 ms), stamps a start when it
+ * on this tick looks at every worker's run record a few times per smallest limit (1–50 ms), stamps a start when it
  * changed, and acts when a limit passed: soft = CANCEL flag, hard = verdict first, then the kill. A worker that is past
  * its soft limit and waits in an arena may be part of a cycle: that is looked for on each tick. After a second without
  * work it disarms, so an idle pool costs nothing. Precision: limit + one tick.
@@ -16,7 +16,7 @@
 #include "ipc/event.h"
 
 #define LIMITS_MIN_TICK_NS UINT64_C(1000000)
-#define LIMITS_MAX_TICK_NS UINT64_C(100000000)
+#define LIMITS_MAX_TICK_NS UINT64_C(50000000)
 #define LIMITS_WAITING_TICK_NS UINT64_C(25000000)
 #define LIMITS_QUIET_NS UINT64_C(1000000000)
 
