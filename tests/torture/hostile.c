@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -89,13 +90,18 @@ static int read_entry(struct hostile *h, sd_bus_message *m) {
         return r < 0 ? r : sd_bus_message_skip(m, "v");
 }
 
-/* Calls Manager.`member`(`name`, {}) and takes what it gives. */
+/* Calls Manager.`member`(`name`, {}) and takes what it gives. Told to end meanwhile, we hear of it afterwards. */
 static void call(struct hostile *h, const char *member, const char *name) {
         sd_bus_error error = SD_BUS_ERROR_NULL;
         sd_bus_message *m = NULL;
         uint64_t since_ns = event_now_ns();
+        sigset_t term, before;
+        sigemptyset(&term);
+        sigaddset(&term, SIGTERM);
+        sigprocmask(SIG_BLOCK, &term, &before);
         int r = sd_bus_call_method(h->bus, "org.drover1", "/org/drover1", "org.drover1.Manager", member, &error, &m,
                                    "sa{sv}", name, 0);
+        sigprocmask(SIG_SETMASK, &before, NULL);
         if (r < 0)
                 part_fail("%s: %s", member, error.message ? error.message : strerror(-r));
         if (event_now_ns() > since_ns + PATIENCE_NS)
