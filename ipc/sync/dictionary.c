@@ -165,7 +165,7 @@ int drover_dictionary_lock(drover_dictionary *dictionary, uint64_t deadline_ns) 
 int drover_dictionary_unlock(drover_dictionary *dictionary) { return drover_mutex_unlock(&dictionary->mutex); }
 
 int drover_dictionary_consistent(drover_dictionary *dictionary) {
-        int r = drover_mutex_lock(&dictionary->mutex, DROVER_FOREVER);
+        int r = drover_mutex_lock(&dictionary->mutex, drover_deadline_in(LOCK_PATIENCE_NS));
         if (r < 0 && r != -EOWNERDEAD)
                 return r;
         if (r == -EOWNERDEAD) {

@@ -4,6 +4,9 @@
 #include "ipc/spin.h"
 #include "ipc/sync/arena.h"
 
+/* For what is held as long as it takes to fill an object, by calls that have no deadline. */
+#define LOCK_PATIENCE_NS UINT64_C(5000000000)
+
 static inline bool lock_take(struct layout_lock *l, uint64_t self) {
         uint64_t expected = 0;
         /* acquire: partner is the release in lock_give */

@@ -121,7 +121,7 @@ static int object_find_or_make(struct drover_arena *a, const char name[static AR
 
         struct spin spin = {0};
         const struct object directory = {.arena = a, .index = ARENA_OBJECTS};
-        r = lock_acquire(&a->shared->directory, &directory, &spin, DROVER_FOREVER);
+        r = lock_acquire(&a->shared->directory, &directory, &spin, drover_deadline_in(LOCK_PATIENCE_NS));
         if (r == -EOWNERDEAD)
                 r = lock_consistent(&a->shared->directory, arena_self(a));
         if (r < 0)

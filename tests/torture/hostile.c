@@ -1,5 +1,5 @@
 /* torture-hostile POOL SEED UID MODE: becomes UID (0: stays who it is), opens a channel and an arena, and until SIGTERM
- *   MODE quiet    does the same to memory of its own: what a busy neighbour costs whoever shares the machine with it;
+ *   MODE busy     submits honest jobs as fast as it can: what a busy neighbour costs whoever shares a pool with it;
  *   MODE noise    wakes the workers for nothing until it is dropped;
  *   MODE hostile  writes into channel, bell and arena whatever it likes: random words, small steps, flipped bits, words
  * that look like slots, positions of rings, jobs that are fine; rings doorbells and wakes futexes in storms; truncates,
@@ -21,10 +21,11 @@
 
 #include "ipc/bell.h"
 #include "ipc/channel.h"
+#include "ipc/client/session.h"
 #include "ipc/event.h"
 #include "tests/torture/part.h"
 
-enum { BURST = 48, STORM = 300, PATIENCE_NS = 1000000000, SHARED_FD = 100 };
+enum { BURST = 48, STORM = 300, IN_FLIGHT = 8, PATIENCE_NS = 1000000000, SHARED_FD = 100 };
 
 struct memory {
         int fd;
@@ -37,11 +38,12 @@ struct hostile {
         const char *pool;
         uint64_t random;
         struct memory channel, bell, arena;
+        struct layout_header arena_header;
         int doorbell_fd, done_fd, socket_fd;
         uint32_t index, n_slots, slot_bytes;
         struct channel map; /* the channel once more, for jobs that are fine */
         struct bell_memo memo;
-        uint64_t n_writes, n_storms, n_jobs, n_opened, n_dropped;
+        uint64_t n_writes, n_storms, n_jobs, n_opened, n_dropped, n_honest;
 };
 
 static uint64_t dice(struct hostile *h, uint64_t n) { return part_random(&h->random) % n; }
@@ -173,6 +175,10 @@ static void scribble(struct hostile *h) {
                 __atomic_store_n(word, any_word(h, *word), __ATOMIC_RELAXED);
                 h->n_writes++;
         }
+        /* An arena that nobody can enter any more is no danger. */
+        memcpy(h->arena.at, &h->arena_header, sizeof h->arena_header);
+        if (dice(h, 100) == 0)
+                memset(h->arena.at + sizeof h->arena_header, 0, h->arena.bytes - sizeof h->arena_header);
 }
 
 static void scribble_slots(struct hostile *h) {
@@ -237,27 +243,25 @@ static bool is_dropped(const struct hostile *h) {
         return poll(&p, 1, 0) == 1 && p.revents & POLLHUP;
 }
 
-static void make_own(struct memory *m, size_t bytes) {
-        *m = (struct memory){.fd = memfd_create("own", MFD_CLOEXEC), .bytes = bytes};
-        if (m->fd < 0 || ftruncate(m->fd, (off_t)bytes) < 0)
-                part_fail("memfd_create: %s", strerror(errno));
-        m->at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, m->fd, 0);
-        if (m->at == MAP_FAILED)
-                part_fail("mmap: %s", strerror(errno));
-}
-
-/* The same work, at nobody's expense: nobody else maps what is written, and nobody waits where it wakes. */
-static void run_quietly(struct hostile *h) {
-        make_own(&h->channel, h->channel.bytes);
-        make_own(&h->bell, h->bell.bytes);
-        make_own(&h->arena, h->arena.bytes);
+/* What a busy neighbour costs that keeps all the rules: as many jobs in the same pool as it takes. */
+static void run_busily(struct hostile *h) {
+        static const char payload[200];
+        struct session *s;
+        struct session_result result;
+        char error[400];
+        uint32_t slot;
+        if (session_open(&s, h->bus, h->pool, error, sizeof error) < 0)
+                part_fail("%s", error);
         while (!part_is_over()) {
-                for (unsigned i = 0; i < 3; i++)
-                        scribble(h);
-                if (dice(h, 8) == 0)
-                        for (unsigned i = 0; i < STORM; i++)
-                                event_wake((_Atomic uint32_t *)h->bell.at, INT32_MAX);
+                const struct session_job job = {
+                        .priority = LAYOUT_PRIORITY_DEFAULT, .payload = payload, .bytes = 1 + dice(h, sizeof payload)};
+                if (session_in_flight(s) < IN_FLIGHT)
+                        session_submit(s, &job, &slot);
+                else if (session_next(s, &result, event_now_ns() + PATIENCE_NS) == 1)
+                        h->n_honest++;
         }
+        part_say("count neighbour-jobs %llu", (unsigned long long)h->n_honest);
+        session_free(s);
 }
 
 /* No nonsense anywhere, but the workers are woken for nothing, until it is thrown out for that. */
@@ -303,6 +307,7 @@ int main(int argc, char *argv[]) {
         h.bus = part_bus();
         call(&h, "OpenArena", "hostile");
         memory_map(&h.arena);
+        memcpy(&h.arena_header, h.arena.at, sizeof h.arena_header);
         if (dup2(h.arena.fd, SHARED_FD) < 0) /* whoever it gives the descriptor to: torture-guest takes it from here */
                 part_fail("dup2: %s", strerror(errno));
         enter(&h);
@@ -312,6 +317,6 @@ int main(int argc, char *argv[]) {
         else if (strcmp(argv[4], "noise") == 0)
                 make_noise(&h);
         else
-                run_quietly(&h);
+                run_busily(&h);
         part_end();
 }

@@ -534,6 +534,22 @@ static void test_hostile_peer(void **state) {
         fixture_free(a);
 }
 
+/* A maker that never finishes: who wants an object, or the dictionary it has, is told, and does not hang. */
+static void test_the_directory_is_held(void **state) {
+        (void)state;
+        drover_arena *a = fixture_arena(4096);
+        drover_mutex *m;
+        assert_int_equal(drover_mutex_open(a, "there", 0, &m), 0);
+        drover_mutex_free(m);
+        atomic_store(&a->shared->directory.word, UINT64_C(0x7777) << OWNER_PARTICIPANT_SHIFT);
+        uint64_t since_ns = event_now_ns();
+        assert_int_equal(drover_mutex_open(a, "another", 0, &m), -ETIMEDOUT);
+        assert_true(event_now_ns() - since_ns >= 4900 * MS);
+        assert_int_equal(drover_mutex_open(a, "there", 0, &m), 0); /* what exists needs no lock */
+        drover_mutex_free(m);
+        fixture_free(a);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_attach),
@@ -549,6 +565,7 @@ int main(void) {
                 cmocka_unit_test(test_pipe),
                 cmocka_unit_test(test_pipe_kill_one_side),
                 cmocka_unit_test(test_hostile_peer),
+                cmocka_unit_test(test_the_directory_is_held),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -132,8 +132,9 @@ int drover_arena_find_cycle(drover_arena *arena, struct drover_wait_info *infos,
 
 /* Every _open below: -EINVAL for a name that is empty or longer than 55 bytes, or parameters out of range; -EEXIST if an
  * object of that name has another type or other parameters; -ENOENT if parameters are 0 (meaning: as they are) and there
- * is no such object; -ENOSPC if the arena is full; -ENOMEM. Every _free takes NULL and returns NULL; it forgets the
- * handle, not the object. */
+ * is no such object; -ENOSPC if the arena is full; -ETIMEDOUT if whoever is making an object has not finished for 5 s
+ * (stopped, or not honest); -EPROTO if the arena's directory makes no sense; -ENOMEM. Every _free takes NULL and returns
+ * NULL; it forgets the handle, not the object. */
 
 /* ---- mutex ---- */
 
@@ -278,7 +279,8 @@ int drover_dictionary_next(drover_dictionary *dictionary, uint32_t *position, vo
 int drover_dictionary_count(drover_dictionary *dictionary, uint64_t deadline_ns);
 int drover_dictionary_lock(drover_dictionary *dictionary, uint64_t deadline_ns);
 int drover_dictionary_unlock(drover_dictionary *dictionary);
-/* Unlike the others it does not want the lock held: it takes it. -EINVAL: nobody died. */
+/* Unlike the others it does not want the lock held: it takes it, and waits at most 5 s for that (-ETIMEDOUT). -EINVAL:
+ * nobody died. */
 int drover_dictionary_consistent(drover_dictionary *dictionary);
 
 /* ---- queue ---- */
