@@ -1,0 +1,17 @@
+/* What benchmarks do with libdrover's futures. A failure ends the program. */
+#pragma once
+
+#include <drover/drover.h>
+#include <stdint.h>
+
+/* Between two round trips: longer than any spin of the other side, which then sleeps when the next job comes. */
+#define FUTURES_PAUSE_NS UINT64_C(20000)
+
+void futures_check(const char *what, int r);
+drover_future *futures_submit(drover_pool *pool, uint64_t number); /* to the type echo */
+/* What came back is what was sent; gives the future back. */
+void futures_take(drover_future *f, uint64_t sent);
+/* There and back; the worker's pid. */
+uint64_t futures_run_one(drover_pool *pool);
+/* Jobs a second, with a window of 64, waited for from the oldest. */
+double futures_rate(drover_pool *pool, uint64_t n_jobs);
