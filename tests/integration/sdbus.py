@@ -21,7 +21,7 @@ _lib.sd_bus_message_get_error.restype = ctypes.POINTER(ctypes.c_char_p * 2)
 
 u64 = ctypes.c_uint64
 _TYPES = {"t": ctypes.c_uint64, "x": ctypes.c_int64, "u": ctypes.c_uint32, "i": ctypes.c_int32, "b": ctypes.c_int, "s": ctypes.c_char_p,
-          "o": ctypes.c_char_p}
+          "o": ctypes.c_char_p, "h": ctypes.c_int}
 
 
 def _check(r):
@@ -47,7 +47,20 @@ class Message:
     def enter(self, kind, contents):
         _check(_lib.sd_bus_message_enter_container(self.handle, ctypes.c_char(kind.encode()), contents.encode()))
 
+    def exit(self):
+        _check(_lib.sd_bus_message_exit_container(self.handle))
+
+    def read_bytes(self):
+        data, size = ctypes.c_void_p(), ctypes.c_size_t()
+        _check(_lib.sd_bus_message_read_array(self.handle, ctypes.c_char(b"y"), ctypes.byref(data), ctypes.byref(size)))
+        return ctypes.string_at(data, size.value)
+
+    def more(self, kind, contents):
+        """enter(), or False at the end of the array."""
+        return _check(_lib.sd_bus_message_enter_container(self.handle, ctypes.c_char(kind.encode()), contents.encode())) > 0
+
     def read(self, types):
+        """Descriptors are the message's."""
         values = []
         for t in types:
             value = _TYPES[t]()
@@ -57,10 +70,14 @@ class Message:
 
 
 class Connection:
-    def __init__(self, address, uid=None):
+    def __init__(self, address, uid=None, fd=None):
+        """`fd`: a socket that is connected to the bus already, which takes the place of an address."""
         self.bus = ctypes.c_void_p()
         _check(_lib.sd_bus_new(ctypes.byref(self.bus)))
-        _check(_lib.sd_bus_set_address(self.bus, address.encode()))
+        if fd is not None:
+            _check(_lib.sd_bus_set_fd(self.bus, fd, fd))
+        else:
+            _check(_lib.sd_bus_set_address(self.bus, address.encode()))
         _check(_lib.sd_bus_set_bus_client(self.bus, 1))
         if uid is not None:
             os.seteuid(uid)

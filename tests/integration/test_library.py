@@ -12,6 +12,7 @@ from harness import BUILD, IS_SANITIZED, PATIENCE, SOURCE, Drover, Test, kill, m
 
 LIBRARY = f"{BUILD}/tests/library/library"
 EXAMPLES = f"{BUILD}/ipc/client/examples"
+START_METHODS = ("fork", "spawn", "forkserver")
 POOLS = {
     "squares": {"Plugin": "squares", "Workers": 4},
     "single": {"Plugin": "squares", "Workers": 1, "Slots": 4},
@@ -23,7 +24,7 @@ POOLS = {
     "crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 2},
     "hang": {"Plugin": "hang", "Workers": 1, "KillGraceSec": "1s"},
     "cancellable": {"Plugin": "cancellable", "Workers": 1},
-}
+} | {f"{method}-squares": {"Plugin": "squares", "Workers": 2, "StartMethod": method} for method in START_METHODS}
 
 
 class Library(Test):
@@ -108,7 +109,26 @@ class Library(Test):
         self.case("map-stops")
 
     def test_row_33_shutdown(self):
+        names = ("Submitted", "Completed", "Cancelled", "Failed", "Expired", "TimedOut", "Poisoned", "Lost")
+        before = self.d.pool("single")
         self.case("shutdown")
+        wait_for(lambda: self.d.get("/org/drover1", "org.drover1.Manager", "NSessions") <= 1, 10, "its sessions are over")  # one may be that of `widths`
+        after = self.d.pool("single")
+        counts = {name: after[name] - before[name] for name in names}
+        self.assertEqual(counts, dict.fromkeys(names, 0) | {"Submitted": 8, "Completed": 5, "Cancelled": 3})
+        self.assertEqual((after["Queued"], after["Running"]), (0, 0))
+
+    def test_row_40_one_source_and_three_pools(self):
+        """The same program against a pool of each start method: the same output, line by line."""
+        pools = {method: self.d.get(self.d.pool_path(f"{method}-squares"), "org.drover1.Pool", "StartMethod") for method in START_METHODS}
+        self.assertEqual(pools, {method: method for method in START_METHODS})
+        outputs = [self.example("executor", f"{method}-squares") for method in START_METHODS]
+        squares = [n * n for n in range(20)]
+        self.assertEqual(outputs[0], ["map: " + " ".join(map(str, squares)),
+                                      "exception: Numerical result out of range: the square of 9223372036854775807 needs more than 64 bits",
+                                      f"callbacks: {sum(squares)}, completed: {sum(squares)}",
+                                      "shutdown: the last job is done, another one: Cannot send after transport endpoint shutdown"])
+        self.assertEqual(outputs[1:], outputs[:1] * 2)
 
     def test_row_31_32_34_squares(self):
         lines = dict(line.split(": ", 1) for line in self.example("squares"))
@@ -130,6 +150,9 @@ class Library(Test):
 
     def test_row_68_deadlines(self):
         self.case("deadlines")
+
+    def test_row_77_automatic_chunk(self):
+        self.case("automatic-chunk")
 
     def test_row_77_a_shared_array_is_summed_by_parts(self):
         n = 4 * (1 << 20) // 8
@@ -162,9 +185,6 @@ class Library(Test):
 
     def test_a_loop_of_the_programs_own(self):
         self.case("loop")
-
-    def test_threads_as_documented(self):
-        self.case("threads")
 
     def test_what_outlives_the_connection(self):
         self.case("close")

@@ -53,6 +53,7 @@ void case_several_pools(void);
 void case_map_of_failures(void);
 void case_killed_worker(void);
 void case_map_stops(void);
+void case_automatic_chunk(void);
 void case_shutdown(void);
 void case_widths(void);
 

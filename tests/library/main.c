@@ -53,6 +53,7 @@ int main(int argc, char *argv[]) {
                 const char *name;
                 void (*run)(void);
         } cases[] = {
+                {"automatic-chunk", case_automatic_chunk},
                 {"bus-and-channel", case_bus_and_channel},
                 {"bus-cancel", case_bus_cancel},
                 {"bus-jobs", case_bus_jobs},
