@@ -7,6 +7,8 @@ void drover_guard_release(struct drover_guard *guard) {
         guard->object = NULL;
 }
 
+static int guard_post(drover_semaphore *semaphore) { return drover_semaphore_post(semaphore, 1); }
+
 #define GUARD(name, type, take, give, is_taken)                                                                        \
         static int guard_give_##name(void *object) { return give(object); }                                            \
         struct drover_guard drover_guard_##name(type *object, uint64_t deadline_ns) {                                  \
@@ -19,6 +21,7 @@ void drover_guard_release(struct drover_guard *guard) {
         }
 
 GUARD(mutex, drover_mutex, drover_mutex_lock, drover_mutex_unlock, result == 0 || result == -EOWNERDEAD)
+GUARD(semaphore, drover_semaphore, drover_semaphore_wait, guard_post, result == 0)
 GUARD(permit, drover_permits, drover_permits_acquire, drover_permits_release, result == 0)
 GUARD(read, drover_rwlock, drover_rwlock_read, drover_rwlock_unlock, result == 0)
 GUARD(write, drover_rwlock, drover_rwlock_write, drover_rwlock_unlock, result == 0 || result == -EOWNERDEAD)

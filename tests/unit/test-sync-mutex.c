@@ -299,29 +299,6 @@ static void test_condition(void **state) {
         fixture_free(a);
 }
 
-/* ---- guards ---- */
-
-static int guarded(drover_mutex *m, int leave_early) {
-        DROVER_LOCKED(guard, m, 0);
-        if (guard.result < 0)
-                return guard.result;
-        if (leave_early)
-                return -ECANCELED;
-        drover_guard_release(&guard);
-        return drover_mutex_unlock(m);
-}
-
-static void test_guards(void **state) {
-        drover_arena *a = fixture_arena(4096);
-        drover_mutex *m = mutex_open(a, "m", 0);
-        assert_int_equal(guarded(m, 1), -ECANCELED);
-        assert_int_equal(guarded(m, 0), -EPERM);
-        assert_int_equal(drover_mutex_lock(m, 0), 0);
-        assert_int_equal(guarded(m, 0), -EAGAIN);
-        assert_int_equal(drover_mutex_unlock(m), 0);
-        fixture_free(a);
-}
-
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_errors),
@@ -333,7 +310,6 @@ int main(void) {
                 cmocka_unit_test(test_two_fibers_of_one_thread),
                 cmocka_unit_test(test_condition),
                 cmocka_unit_test(test_bank_with_withdrawals),
-                cmocka_unit_test(test_guards),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -354,6 +354,8 @@ struct drover_guard {
 };
 
 struct drover_guard drover_guard_mutex(drover_mutex *mutex, uint64_t deadline_ns);
+/* Waits for one unit and posts it back. A death in between loses it: permits do not. */
+struct drover_guard drover_guard_semaphore(drover_semaphore *semaphore, uint64_t deadline_ns);
 struct drover_guard drover_guard_permit(drover_permits *permits, uint64_t deadline_ns);
 struct drover_guard drover_guard_read(drover_rwlock *rwlock, uint64_t deadline_ns);
 struct drover_guard drover_guard_write(drover_rwlock *rwlock, uint64_t deadline_ns);
@@ -364,6 +366,8 @@ void drover_guard_release(struct drover_guard *guard);
 
 #define DROVER_GUARD(guard, call) struct drover_guard guard __attribute__((cleanup(drover_guard_release))) = (call)
 #define DROVER_LOCKED(guard, mutex, deadline_ns) DROVER_GUARD(guard, drover_guard_mutex((mutex), (deadline_ns)))
+#define DROVER_COUNTED(guard, semaphore, deadline_ns)                                                                  \
+        DROVER_GUARD(guard, drover_guard_semaphore((semaphore), (deadline_ns)))
 #define DROVER_PERMITTED(guard, permits, deadline_ns) DROVER_GUARD(guard, drover_guard_permit((permits), (deadline_ns)))
 #define DROVER_READING(guard, rwlock, deadline_ns) DROVER_GUARD(guard, drover_guard_read((rwlock), (deadline_ns)))
 #define DROVER_WRITING(guard, rwlock, deadline_ns) DROVER_GUARD(guard, drover_guard_write((rwlock), (deadline_ns)))
