@@ -1,8 +1,9 @@
-/* The messages on the three private sockets (all SEQPACKET, one struct a packet, host byte order: same machine).
+/* The messages on the private sockets (all SEQPACKET, one struct a packet, host byte order: same machine).
  *
  *   broker  ↔ spawner     struct spawn_request → struct spawn_event
  *   spawner ↔ template    struct template_request → struct template_event
  *   broker  ↔ worker      struct worker_order → struct worker_report, some with text behind the struct
+ *   broker  ← worker      struct worker_item with the item behind it, on a socket of its own
  *
  * Each starts with a type; a receiver checks length and type and drops the peer otherwise. Text is bounded,
  * 0-terminated by the receiver, and untrusted when it comes from a worker or a template. */
@@ -18,6 +19,7 @@ enum {
         WIRE_TEXT = 384,
         WIRE_ENVIRONMENT = 1024,
         WIRE_MAX_REPORT = 40 * 1024, /* struct worker_report and the schema text */
+        WIRE_MAX_ITEM = 64 * 1024,   /* behind a struct worker_item */
 };
 
 enum start_method { START_FORKSERVER = 0, START_SPAWN, START_FORK, START_N };
@@ -95,7 +97,7 @@ struct template_event {
 /* ---- broker ↔ worker (descriptor 3 of the worker) ---- */
 
 enum worker_order_type {
-        ORDER_SETUP = 1, /* descriptors: pool memory, the broker's doorbell, stdout+stderr pipe (write end) */
+        ORDER_SETUP = 1, /* descriptors: pool memory, the broker's doorbell, stdout+stderr pipe (write end), items' socket */
         ORDER_BELL,      /* descriptor: bell memory; bell number `bell` */
         ORDER_CHANNEL,   /* descriptors: channel memory, its done eventfd; channel `channel` of bell `bell` */
         ORDER_DROP,      /* unmap channel `channel` → REPORT_DROPPED */
@@ -136,6 +138,14 @@ struct worker_report {
         char text[WIRE_TEXT];
         uint64_t arena_bytes;
         char build_id[48]; /* READY: of the plugin file, in hex; "" = it has none */
+};
+
+/* What a job emits, one packet an item. All packets of a job stand before its verdict. */
+struct worker_item {
+        uint32_t version;
+        uint32_t channel, slot, generation; /* the job, as in the worker's run record */
+        uint32_t attempt;
+        uint32_t bytes; /* of the item, 1 … WIRE_MAX_ITEM */
 };
 
 /* Descriptors of an exec'd drover-worker, whatever its role. */

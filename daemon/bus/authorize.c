@@ -44,6 +44,7 @@ static const struct authorize_row rows[] = {
         {"org.drover1.Job", "Cancel", AUTHORIZE_OWNER},
         {"org.drover1.Job", "Wait", AUTHORIZE_OWNER},
         {"org.drover1.Job", "GetResult", AUTHORIZE_OWNER},
+        {"org.drover1.Job", "OpenStream", AUTHORIZE_OWNER},
         {"org.drover1.Job", "Requeue", AUTHORIZE_OWNER},
         {"org.drover1.Job", "GetCapsule", AUTHORIZE_OWNER},
 };

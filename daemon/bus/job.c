@@ -153,6 +153,22 @@ static int method_get_result(struct bus *b, struct bus_peer *p, sd_bus_message *
         return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
 }
 
+static int method_open_stream(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct fault f = {};
+        struct bus_job j;
+        int fd, r;
+
+        r = job_of(b, p, m, &j, e);
+        if (r < 0)
+                return r;
+        r = j.job ? job_open_stream(j.job, &fd, &f) : session_job_open_stream(&j.session, &fd, &f);
+        if (r < 0)
+                return bus_error_from_fault(e, &f);
+        r = bus_reply(m, "h", fd);
+        close(fd);
+        return r;
+}
+
 static int method_requeue(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
         struct fault f = {};
         struct job *j;
@@ -185,6 +201,7 @@ static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
                 {"Cancel", method_cancel},
                 {"Wait", method_wait},
                 {"GetResult", method_get_result},
+                {"OpenStream", method_open_stream},
                 {"Requeue", method_requeue},
                 {"GetCapsule", method_get_capsule},
                 {},
@@ -209,6 +226,8 @@ const sd_bus_vtable job_vtable[] = {
         SD_BUS_METHOD_WITH_ARGS("Wait", SD_BUS_ARGS("t", timeout_usec), SD_BUS_RESULT("s", state), on_call,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("GetResult", SD_BUS_NO_ARGS, SD_BUS_RESULT("a{sv}", result), on_call,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("OpenStream", SD_BUS_NO_ARGS, SD_BUS_RESULT("h", stream), on_call,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Requeue", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, on_call, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("GetCapsule", SD_BUS_NO_ARGS, SD_BUS_RESULT("h", capsule), on_call,

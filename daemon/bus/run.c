@@ -70,6 +70,18 @@ static int read_after(sd_bus_message *m, struct job_request *q, sd_bus_error *e)
         return sd_bus_message_exit_container(m);
 }
 
+static int read_stream(sd_bus_message *m, struct job_request *q, sd_bus_error *e) {
+        int is_streamed, r;
+
+        r = value_enter_variant(m, "option stream", "b", e);
+        if (r >= 0)
+                r = sd_bus_message_read_basic(m, 'b', &is_streamed);
+        if (r < 0)
+                return r;
+        q->is_streamed = is_streamed;
+        return sd_bus_message_exit_container(m);
+}
+
 static int read_detached(sd_bus_message *m, struct wish *w, sd_bus_error *e) {
         int is_detached, r;
 
@@ -109,11 +121,13 @@ static int read_option(sd_bus_message *m, struct wish *w, sd_bus_error *e) {
                 return read_key(m, q, e);
         if (strcmp(name, "after") == 0)
                 return read_after(m, q, e);
+        if (strcmp(name, "stream") == 0)
+                return read_stream(m, q, e);
         if (strcmp(name, "detached") == 0)
                 return read_detached(m, w, e);
         return bus_invalid(e,
                            "unknown option \"%.64s\"; there are priority, queue-timeout, soft-timeout, hard-timeout, "
-                           "max-attempts, not-before, after, idempotency-key, detached",
+                           "max-attempts, not-before, after, idempotency-key, stream, detached",
                            name);
 }
 

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/event.h"
 
@@ -133,6 +134,7 @@ void job_drop(struct job *j) {
         j->user_of->n_jobs--;
         job_user_put(js, j->user_of);
         job_needs_free(j);
+        stream_forget_job(j);
         free(j->result);
         free(j->payload);
         free(j->error);

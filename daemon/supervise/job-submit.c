@@ -7,6 +7,7 @@
 
 #include "daemon/supervise/delay.h"
 #include "daemon/supervise/job.h"
+#include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/bell.h"
 #include "ipc/event.h"
@@ -240,6 +241,8 @@ int job_submit(const struct job_request *r, struct job **ret, struct fault *f) {
                 job_drop(j);
                 return -1;
         }
+        if (r->is_streamed)
+                stream_reserve(j);
         *ret = j;
         return 0;
 }
@@ -270,6 +273,7 @@ static int job_check_requeue(const struct job *j, struct fault *f) {
 /* What it was told and what it brought with it belongs to the life before. */
 static void job_begin_again(struct job *j) {
         job_keep_again(j);
+        stream_forget_job(j);
         j->is_finished = false;
         j->state = SLOT_QUEUED;
         j->attempt = 0;

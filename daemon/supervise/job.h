@@ -54,6 +54,8 @@ struct job {
         const char *key;         /* job-keep.c: NULL, or behind the names */
         uint64_t not_before_ns;  /* 0 = at once */
         void *user;
+        struct stream *stream; /* streams.c: of what it emits, or what was kept of that; NULL: none */
+        bool is_stream_gone;   /* and there was one */
         TAILQ_ENTRY(job) all_link;  /* jobs->all */
         TAILQ_ENTRY(job) link;      /* jobs->finished, if finished */
         TAILQ_ENTRY(job) user_link; /* user_of->finished, if finished */

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
@@ -63,6 +64,7 @@ static void job_collect(struct job *j, uint64_t word) {
         struct pool *p = j->pool;
         struct channel *c = jobs_channel(p);
         uint32_t slot = j->slot;
+        stream_over(p->channels[0], slot, word);
         job_finish(j, slot_state(word));
         j->attempt = slot_attempt(word);
         struct layout_result line;

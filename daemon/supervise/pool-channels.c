@@ -12,6 +12,7 @@
 #include "daemon/supervise/delay.h"
 #include "daemon/supervise/jobs.h"
 #include "daemon/supervise/limits.h"
+#include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/bell.h"
 #include "ipc/doorbell.h"
@@ -53,6 +54,7 @@ int pool_memory_new(struct pool *p) {
 void pool_channel_free(struct pool_channel *c) {
         c->pool->channels[c->index] = NULL;
         delay_forget_channel(c);
+        stream_forget_channel(c);
         channel_unmap(&c->channel);
         if (c->fd >= 0)
                 close(c->fd);

@@ -54,6 +54,7 @@ struct pool_channel {
         struct pool_tries *tries; /* by slot: deaths charged to the job there, where no client can rewrite them */
         uint64_t attached[LAYOUT_BELL_WORDS], drop_sent[LAYOUT_BELL_WORDS]; /* bit = worker index */
         struct session *session; /* NULL: the broker's own, or dead */
+        struct stream **streams; /* streams.c: by slot; NULL before the first */
 };
 
 struct pool {

@@ -15,6 +15,7 @@
 #include "daemon/supervise/delay.h"
 #include "daemon/supervise/jobs.h"
 #include "daemon/supervise/limits.h"
+#include "daemon/supervise/streams.h"
 #include "ipc/bell.h"
 #include "ipc/event.h"
 
@@ -88,6 +89,7 @@ static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slo
         if (delay_ns > 0) {
                 if (channel_delay(&c->channel, slot, worker)) {
                         p->counters.retried++;
+                        stream_again(c, slot, slot_generation(word));
                         delay_add(c, slot, slot_generation(word), event_now_ns() + delay_ns);
                 }
                 return;
@@ -100,6 +102,7 @@ static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slo
                 return;
         }
         p->counters.retried++;
+        stream_again(c, slot, slot_generation(word));
         bell_mark_work(p->bells[c->bell].memory, c->index);
 }
 

@@ -57,7 +57,7 @@ static void session_on_socket(struct loop_poll *p, uint32_t revents) { session_e
 
 /* The lowest free descriptor tells how many are taken. The last ones are for workers: without them every pool would
  * lose its own. */
-static bool session_leaves_room(int fd) {
+bool session_leaves_room(int fd) {
         struct rlimit limit;
         return getrlimit(RLIMIT_NOFILE, &limit) < 0 || (rlim_t)fd + SESSION_SPARED_FDS < limit.rlim_cur;
 }

@@ -16,6 +16,7 @@ struct supervisor {
         struct jobs *jobs;
         struct arenas *arenas;
         struct capsules *capsules;
+        struct streams *streams;
         char plugin_dir[256];
         TAILQ_HEAD(, pool) pools;     /* by name */
         TAILQ_HEAD(, worker) workers; /* by id */

@@ -14,6 +14,7 @@
 #include "daemon/log.h"
 #include "daemon/supervise/jobs.h"
 #include "daemon/supervise/session.h"
+#include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/event.h"
 
@@ -141,6 +142,8 @@ int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {
         };
         int r = jobs_new(&s->jobs, s);
         if (r >= 0)
+                r = streams_new(&s->streams, s);
+        if (r >= 0)
                 r = arenas_new(&s->arenas, s->loop);
         if (r >= 0)
                 r = capsules_new(&s->capsules, s->loop, c->state_dir);
@@ -173,6 +176,7 @@ struct supervisor *supervisor_free(struct supervisor *s) {
         while ((p = TAILQ_FIRST(&s->pools)))
                 supervisor_drop_pool(s, p);
         s->jobs = jobs_free(s->jobs);
+        s->streams = streams_free(s->streams);
         s->arenas = arenas_free(s->arenas);
         s->capsules = capsules_free(s->capsules);
         free(s);

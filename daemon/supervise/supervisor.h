@@ -166,6 +166,7 @@ struct job_request {
         const uint64_t *after;  /* jobs that must be done first; if one is not, this one is CANCELLED */
         uint32_t n_after;
         bool sees_all;          /* root: `after` may name anybody's */
+        bool is_streamed;       /* somebody will open its stream: nothing of it is dropped until then */
 };
 
 /* The job type's schema for building args: NULL with a fault (pool refused, still starting without a known schema, unknown type).
@@ -255,6 +256,9 @@ void job_release(struct job *j);
  * INVALID_ARGS (done, or its arguments are gone), NO_SUCH_POOL, QUEUE_FULL … */
 int job_requeue(struct job *j, struct fault *f);
 int pool_requeue_poisoned(struct pool *p, uint32_t *ret_n, struct fault *f); /* as many as there is room for */
+/* What it emits, one item a packet; *ret_fd is the caller's. LIMITS_EXCEEDED, RESULT_EXPIRED. */
+int job_open_stream(struct job *j, int *ret_fd, struct fault *f);
+int session_job_open_stream(const struct session_job *sj, int *ret_fd, struct fault *f);
 void job_set_user(struct job *j, void *user);
 void *job_get_user(const struct job *j);
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "daemon/supervise/worker.h"
 #include "ipc/event.h"
@@ -21,17 +22,21 @@ static int worker_order(struct worker *w, const struct worker_order *order, cons
 }
 
 int worker_send_setup(struct worker *w) {
-        int output = -1;
+        int output = -1, items = -1;
         struct worker_order order = {
                 .type = ORDER_SETUP, .version = WIRE_VERSION, .index = w->index, .model = 1, .id = w->id};
         snprintf(order.pool, sizeof(order.pool), "%s", w->pool->config.name);
         int r = worker_output_start(w, &output);
+        if (r >= 0)
+                r = worker_items_start(w, &items);
         if (r >= 0) {
-                int fds[] = {w->pool->memory_fd, w->pool->doorbell_fd, output};
-                r = worker_order(w, &order, fds, 3);
+                int fds[] = {w->pool->memory_fd, w->pool->doorbell_fd, output, items};
+                r = worker_order(w, &order, fds, 4);
         }
         if (output >= 0)
                 close(output);
+        if (items >= 0)
+                close(items);
         return r;
 }
 

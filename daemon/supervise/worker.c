@@ -21,6 +21,7 @@
 #include "daemon/log.h"
 #include "daemon/supervise/death.h"
 #include "daemon/supervise/recovery.h"
+#include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/args.h"
 #include "ipc/event.h"
@@ -64,6 +65,7 @@ int worker_start(struct pool *p, uint32_t index, struct worker **ret) {
                 .pidfd = -1,
                 .control_fd = -1,
                 .output_fd = -1,
+                .items_fd = -1,
                 .started_us = worker_realtime_us(),
         };
         int r = worker_request(w, SPAWN_START, 0);
@@ -300,6 +302,7 @@ static struct death worker_make_death(struct worker *w, const struct spawn_event
 }
 
 void worker_free(struct worker *w) {
+        worker_items_stop(w);
         worker_output_stop(w);
         loop_timer_stop(&w->kill_timer);
         loop_poll_stop(&w->control_poll);
@@ -337,6 +340,7 @@ void worker_on_gone(struct worker *w, const struct spawn_event *e) {
         uint32_t syscall = atomic_load(&worker_line(w)->fault_syscall);
         w->phase = PHASE_STOPPING;
         worker_hear_out(w);
+        worker_items_stop(w);
         worker_output_stop(w); /* its last words first: a capsule has them */
         if (e->type == SPAWN_FAILED) {
                 syscall = e->syscall;

@@ -34,8 +34,9 @@ struct worker {
         enum start_method method;
         enum worker_phase phase;
         pid_t pid;
-        int pidfd, control_fd, output_fd;
-        struct loop_poll control_poll, output_poll, pid_poll;
+        int pidfd, control_fd, output_fd, items_fd;
+        struct loop_poll control_poll, output_poll, items_poll, pid_poll;
+        struct stream *feeds; /* streams.c: whose items came last */
         struct loop_timer kill_timer;
         bool is_outdated;          /* another generation or other settings are wanted now */
         bool is_due;               /* MaxAge= or RecycleMemory= passed: to be replaced */

@@ -134,12 +134,12 @@ static int receive_setup(struct worker_order *order, int *fds, unsigned *n_fds) 
 
 int host_set_up(struct host *h) {
         struct worker_order order;
-        int fds[3] = {-1, -1, -1};
-        unsigned n_fds = 3;
+        int fds[4] = {-1, -1, -1, -1};
+        unsigned n_fds = 4;
         int r = receive_setup(&order, fds, &n_fds);
         if (r == -EPIPE)
                 return r;
-        if (r < 0 || n_fds != 3 || order.index >= LAYOUT_MAX_WORKERS)
+        if (r < 0 || n_fds != 4 || order.index >= LAYOUT_MAX_WORKERS)
                 host_fail(h, REASON_INIT, EPROTO, true,
                           "the first order was no ORDER_SETUP: broker and worker are of different builds");
         if (order.model != DROVER_MODEL_PROCESS)
@@ -156,6 +156,7 @@ int host_set_up(struct host *h) {
         h->index = order.index;
         h->id = order.id;
         h->doorbell_fd = fds[1];
+        h->items_fd = fds[3];
         memcpy(h->name, order.pool, sizeof h->name);
         h->name[sizeof h->name - 1] = 0;
         if (dup3(fds[2], STDOUT_FILENO, 0) < 0 || dup3(fds[2], STDERR_FILENO, 0) < 0)

@@ -75,6 +75,7 @@ struct host {
         uint32_t index;
         uint64_t id;
         int doorbell_fd;
+        int items_fd; /* never blocks */
         char name[72];
         struct drover_worker worker;
         struct drover_preload_ctx preload;

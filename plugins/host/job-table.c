@@ -41,7 +41,7 @@ static int job_interruption(const struct drover_job *j, uint64_t word) {
         return soft_hit == ((uint64_t)slot_generation(word) << 32 | (j->slot + 1)) ? -ETIMEDOUT : -ECANCELED;
 }
 
-static int table_checkpoint(drover_job *j) {
+int job_checkpoint(drover_job *j) {
         uint64_t word = atomic_load_explicit(j->word, memory_order_acquire);
         return __builtin_expect(word == j->claimed, 1) ? 0 : job_interruption(j, word);
 }
@@ -155,7 +155,7 @@ __attribute__((format(printf, 6, 0))) static void table_vlog(const void *object,
 const struct drover_host job_table = {
         .struct_size = sizeof job_table,
         .abi_major = DROVER_ABI_MAJOR,
-        .abi_minor = DROVER_ABI_MINOR,
+        .abi_minor = DROVER_ABI_NEWEST_MINOR,
         .get_extension = table_get_extension,
         .payload = table_payload,
         .arg_get = job_arg_get,
@@ -166,7 +166,7 @@ const struct drover_host job_table = {
         .vfail = table_vfail,
         .progress = table_progress,
         .vlog = table_vlog,
-        .checkpoint = table_checkpoint,
+        .checkpoint = job_checkpoint,
         .job_id = table_job_id,
         .job_attempt = table_job_attempt,
         .job_cancelled = table_job_cancelled,
@@ -176,4 +176,5 @@ const struct drover_host job_table = {
         .shared = table_shared,
         .state = table_state,
         .thread_state = table_thread_state,
+        .emit = job_emit,
 };

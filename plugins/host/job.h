@@ -87,8 +87,13 @@ static inline size_t job_result_capacity(const struct drover_job *j) { return j-
 static inline const struct host *job_host(const void *object) { return ((const struct host_object *)object)->host; }
 /* Makes text fit for others: valid UTF-8, cut between characters. */
 void job_make_text(char *text);
+/* May it go on? 0, -ECANCELED, -ETIMEDOUT. */
+int job_checkpoint(drover_job *j);
 /* The next job does not inherit this one's progress. */
 void job_clear_progress(struct drover_job *j);
+
+/* emit.c */
+int job_emit(drover_job *job, const void *data, size_t size);
 
 /* arena.c */
 extern const struct drover_arena_extension arena_extension;

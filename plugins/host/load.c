@@ -183,7 +183,7 @@ int load_plugin(struct plugin *p, const struct drover_host *table, char *error, 
         const struct drover_plugin *theirs = entry(table);
         if (!theirs)
                 return load_fail(error, error_bytes, ENOTSUP, "plugin %s refuses this host (ABI %d.%d)",
-                                 p->metadata.name, DROVER_ABI_MAJOR, DROVER_ABI_MINOR);
+                                 p->metadata.name, DROVER_ABI_MAJOR, DROVER_ABI_NEWEST_MINOR);
         return copy_declared(p, theirs, error, error_bytes);
 }
 

@@ -317,7 +317,7 @@ int metadata_check(const struct metadata *m, char *error, size_t error_bytes) {
                 snprintf(error, error_bytes,
                          "speaks plugin ABI %u.%u, this host speaks %d.%d: rebuild it against this release's "
                          "<drover/plugin.h>",
-                         m->abi_major, m->abi_minor, DROVER_ABI_MAJOR, DROVER_ABI_MINOR);
+                         m->abi_major, m->abi_minor, DROVER_ABI_MAJOR, DROVER_ABI_NEWEST_MINOR);
                 return -ENOTSUP;
         }
         /* The other way round is harmless: a sanitizer's runtime in the host does not mind a plugin without. */

@@ -147,6 +147,26 @@ static int print_result(const struct run *r, const struct schema_job *job, const
         return RUN_EXIT_DONE;
 }
 
+/* As a field of a result would be shown: text if it is some, else bytes. */
+static void print_item(void *user, const void *data, size_t bytes) {
+        const struct run *r = user;
+        struct args_value v = {
+                .type = args_is_utf8(data, bytes) ? SCHEMA_STR : SCHEMA_BYTES, .data = data, .bytes = bytes};
+        struct schema_fields fields = {.n_fields = 1, .field = {{.name = "item", .type = v.type}}};
+        const size_t capacity = bytes + 64;
+        void *map = malloc(capacity);
+        char *text = NULL;
+        struct args_writer w;
+        size_t map_bytes;
+        args_writer_init(&w, map, map ? capacity : 0);
+        args_put(&w, "item", &v);
+        if (args_finish(&w, &map_bytes) >= 0 &&
+            (r->config->is_json ? args_to_json : args_to_text)(&fields, map, map_bytes, &text) >= 0)
+                puts(text);
+        free(text);
+        free(map);
+}
+
 static int print_verdict(const struct run *r, const struct schema_job *job, uint64_t word) {
         const struct channel *c = &r->trial.channel;
         size_t bytes = channel_result(c, 0)->bytes;
@@ -187,6 +207,8 @@ static int run_job(struct run *r) {
         if (e < 0)
                 return say_errno("the job cannot be submitted", e);
         uint64_t word;
+        t->on_item = print_item;
+        t->on_item_user = r;
         if (trial_wait(t, 0, EVENT_FOREVER, &word) < 0)
                 return explain_death(r, "in the job");
         return print_verdict(r, job, word);

@@ -65,8 +65,13 @@ int trial_open_plugin(const char *path, int *ret_fd) {
 /* ---- memory ---- */
 
 int trial_init(struct trial *t) {
-        *t = (struct trial){
-                .pool_fd = -1, .bell_fd = -1, .channel_fd = -1, .doorbell_fd = -1, .done_fd = -1, .control_fd = -1};
+        *t = (struct trial){.pool_fd = -1,
+                            .bell_fd = -1,
+                            .channel_fd = -1,
+                            .doorbell_fd = -1,
+                            .done_fd = -1,
+                            .control_fd = -1,
+                            .items_fd = -1};
         struct channel_geometry g;
         void *pool;
         int r = segment_create("drover-trial-pool", LAYOUT_POOL_BYTES, &t->pool_fd);
@@ -91,7 +96,8 @@ int trial_init(struct trial *t) {
 }
 
 void trial_deinit(struct trial *t) {
-        const int fds[] = {t->pool_fd, t->bell_fd, t->channel_fd, t->doorbell_fd, t->done_fd, t->control_fd};
+        const int fds[] = {t->pool_fd, t->bell_fd,    t->channel_fd, t->doorbell_fd,
+                           t->done_fd, t->control_fd, t->items_fd};
         for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
                 if (fds[i] >= 0)
                         close(fds[i]);
@@ -115,10 +121,33 @@ static int give_order(struct trial *t, const struct worker_order *order, const i
 }
 
 int trial_set_up(struct trial *t, int control_fd, int output_fd) {
+        int items[2];
         t->control_fd = control_fd;
         const struct worker_order order = {
                 .type = ORDER_SETUP, .version = WIRE_VERSION, .model = 1, .id = 1, .pool = "trial"};
-        return give_order(t, &order, (const int[]){t->pool_fd, t->doorbell_fd, output_fd}, 3);
+        int r = packet_pair(items);
+        if (r < 0)
+                return r;
+        t->items_fd = items[0];
+        r = fcntl(items[1], F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
+        if (r >= 0)
+                r = give_order(t, &order, (const int[]){t->pool_fd, t->doorbell_fd, output_fd, items[1]}, 4);
+        close(items[1]);
+        return r;
+}
+
+/* ---- items ---- */
+
+/* All that are there; those of an earlier job went to its own wait. */
+static void take_items(struct trial *t) {
+        static struct { /* one thread, one packet at a time */
+                struct worker_item head;
+                uint8_t data[WIRE_MAX_ITEM];
+        } packet;
+        size_t bytes;
+        while (packet_receive(t->items_fd, &packet, sizeof packet, &bytes, NULL, NULL) == 0 && bytes > 0)
+                if (bytes > sizeof packet.head && packet.head.bytes == bytes - sizeof packet.head && t->on_item)
+                        t->on_item(t->on_item_user, packet.data, packet.head.bytes);
 }
 
 /* ---- arenas ---- */
@@ -258,13 +287,18 @@ int trial_wait(struct trial *t, uint32_t slot, uint64_t deadline_ns, uint64_t *r
                 uint64_t word = channel_word(&t->channel, slot);
                 if (slot_is_verdict(word)) {
                         channel_wait_end(&t->channel);
+                        take_items(t); /* they stand before the verdict */
                         *ret_word = word;
                         return 0;
                 }
-                struct pollfd p[2] = {{.fd = t->done_fd, .events = POLLIN}, {.fd = t->control_fd, .events = POLLIN}};
-                int r = poll(p, 2, poll_timeout_ms(deadline_ns));
+                struct pollfd p[] = {{.fd = t->done_fd, .events = POLLIN},
+                                     {.fd = t->control_fd, .events = POLLIN},
+                                     {.fd = t->items_fd, .events = POLLIN}};
+                int r = poll(p, 3, poll_timeout_ms(deadline_ns));
                 if (r == 0)
                         return -ETIMEDOUT;
+                if (r > 0 && p[2].revents)
+                        take_items(t);
                 if (r > 0 && p[1].revents && !slot_is_verdict(channel_word(&t->channel, slot)) && read_report(t) < 0)
                         return -ECONNRESET;
         }

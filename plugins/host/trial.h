@@ -16,6 +16,9 @@ enum { TRIAL_SLOTS = 64, TRIAL_SLOT_BYTES = LAYOUT_MAX_SLOT_BYTES, TRIAL_ARENAS 
 struct trial {
         int pool_fd, bell_fd, channel_fd, doorbell_fd, done_fd;
         int control_fd; /* of the worker; -1: none */
+        int items_fd;   /* what its jobs emit comes here; -1: none */
+        void (*on_item)(void *user, const void *data, size_t bytes); /* from trial_wait; NULL: nobody wants them */
+        void *on_item_user;
         struct layout_pool *pool;
         struct layout_worker *line; /* the worker's: number 0 */
         struct layout_bell *bell;

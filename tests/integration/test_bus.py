@@ -157,6 +157,7 @@ class Bus(Test):
         self.d.pool_call("slow", "Pause")
         again = self.d.submit("slow", "is_prime", n=97)[1]
         self.assertEqual(gdbus(again, "Job.Cancel", "queued"), "('cancelled',)")
+        self.assertEqual(gdbus(again, "Job.OpenStream"), "(handle 0,)")
         gdbus(again, "Job.Requeue")
         self.d.pool_call("slow", "Resume")
         self.assertEqual(gdbus("/org/drover1/pool/slow", "Pool.RequeuePoisoned"), "(uint32 0,)")
@@ -201,6 +202,8 @@ slow = at("/org/drover1/pool/slow", "Pool")
 slow.Pause()
 job = at(m.Submit("slow", "is_prime", {"n": 7}, none)[1], "Job")
 assert job.Cancel("ask") == "cancelled"
+stream = job.OpenStream().take()
+assert os.read(stream, 1) == b""
 job.Requeue()
 slow.Resume()
 assert job.Wait(10000000) == "done"
@@ -279,6 +282,8 @@ reply, fds = with_fds(workers[0][2], "Worker", "GetPidFD", None)
 assert "Pid:\\t%d\\n" % workers[0][3] in open("/proc/self/fdinfo/%d" % fds.get(reply.unpack()[0])).read()
 reply, fds = with_fds("/org/drover1", "Manager", "OpenChannel", GLib.Variant("(sa{sv})", ("p", {})))
 assert fds.get_length() >= 5
+reply, fds = with_fds(path, "Job", "OpenStream", None)
+assert os.read(fds.get(reply.unpack()[0]), 1) == b""
 reply, fds = with_fds("/org/drover1", "Manager", "OpenArena", GLib.Variant("(sa{sv})", ("by-dasbus", {})))
 m.ListObjects("by-dasbus")
 m.RemoveArena("by-dasbus")
@@ -333,6 +338,7 @@ print(*sorted(called))
             ("InvalidArgs", ("priority", "4"), run("p", "is_prime", *n97, 1, "priority", "u", 4)),
             ("InvalidArgs", ("hard-timeout",), run("p", "is_prime", *n97, 1, "hard-timeout", "s", "5")),
             ("InvalidArgs", ("detached", "\"s\""), run("p", "is_prime", *n97, 1, "detached", "s", "true")),
+            ("InvalidArgs", ("stream", "\"b\"", "\"t\""), run("p", "is_prime", *n97, 1, "stream", "t", 1)),
             ("InvalidArgs", ("not-before",), run("p", "is_prime", *n97, 1, "not-before", "s", "soon")),
             ("InvalidArgs", ("idempotency-key", "128"), run("p", "is_prime", *n97, 1, "idempotency-key", "s", "k" * 129)),
             ("InvalidArgs", ("after", "\"at\""), run("p", "is_prime", *n97, 1, "after", "t", 1)),
@@ -467,6 +473,7 @@ print(*sorted(called))
         c.call(*MANAGER, "Subscribe")
         for path, face, member, types, args in (
                 (*MANAGER, "GetJob", "t", [u64(job_id)]), (job, "org.drover1.Job", "GetResult", "", []), (job, "org.drover1.Job", "Wait", "t", [u64(0)]),
+                (job, "org.drover1.Job", "OpenStream", "", []),
                 (job, "org.drover1.Job", "Cancel", "s", [b"queued"]), (job, "org.freedesktop.DBus.Properties", "GetAll", "s", [b"org.drover1.Job"]),
                 (job, "org.freedesktop.DBus.Properties", "Get", "ss", [b"org.drover1.Job", b"State"])):
             with self.subTest(member=member), self.assertRaises(BusError) as caught:

@@ -20,7 +20,7 @@ static const struct {
         {BUS_MANAGER, manager_vtable, 18},
         {BUS_POOL, pool_vtable, 10},
         {BUS_WORKER, worker_vtable, 2},
-        {BUS_JOB, job_vtable, 5},
+        {BUS_JOB, job_vtable, 6},
 };
 
 static void test_every_member_has_a_row(void **state) {
