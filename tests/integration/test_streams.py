@@ -291,6 +291,7 @@ class Ends(Test):
             self.assertTrue(stream.cut)
             stream.close()
             c.close()
+            wait_for(lambda: not d.has_name(), 10, "the bus knows")
             d.start()
 
 
