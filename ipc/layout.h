@@ -133,7 +133,7 @@ enum { CHANNEL_OPEN = 0, CHANNEL_CLOSED = 1, CHANNEL_DEAD = 2 };
 
 /* What the client writes before QUEUED; workers map it read-only. The payload follows it. */
 struct layout_job {
-        uint32_t type;     /* index into the plugin's job types */
+        uint32_t type;     /* number of the job type (ipc/schema.h) */
         uint32_t bytes;    /* payload length, <= slot_bytes */
         uint32_t priority; /* the ring it stands in */
         uint32_t max_attempts; /* 0 = the pool's; the broker takes the smaller */

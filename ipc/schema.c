@@ -237,6 +237,12 @@ static int schema_parse_job(struct schema *s, char *line, char *error, size_t er
         if (line || strlen(help) >= sizeof j->help || !schema_is_text(help, strlen(help)))
                 return schema_error(error, error_bytes, "job type \"%s\": its help is not one line of text", name);
         strcpy(j->help, help);
+        j->number = schema_number(j);
+        const struct schema_job *other = schema_find_number(s, j->number);
+        if (other)
+                return schema_error(error, error_bytes,
+                                    "job types \"%s\" and \"%s\" happen to have the same number: rename one",
+                                    other->name, name);
         s->n_jobs++;
         return 0;
 }
@@ -298,6 +304,49 @@ struct schema *schema_free(struct schema *s) {
         if (s)
                 free(s->jobs);
         free(s);
+        return NULL;
+}
+
+/* FNV-1a; a 0 byte ends each word. */
+static uint32_t schema_hash(uint32_t hash, const char *word) {
+        do
+                hash = (hash ^ (uint8_t)*word) * UINT32_C(16777619);
+        while (*word++);
+        return hash;
+}
+
+static uint32_t schema_hash_fields(uint32_t hash, const struct schema_fields *f) {
+        hash = schema_hash(hash, f->is_raw ? "raw" : "");
+        for (uint32_t i = 0; i < f->n_fields; i++) {
+                hash = schema_hash(hash, f->field[i].name);
+                hash = schema_hash(hash, schema_type_name(f->field[i].type, f->field[i].is_array));
+        }
+        return schema_hash(hash, ""); /* where the arguments end and the result begins */
+}
+
+uint32_t schema_number(const struct schema_job *j) {
+        uint32_t hash = schema_hash(UINT32_C(2166136261), j->name);
+        hash = schema_hash_fields(schema_hash_fields(hash, &j->args), &j->result);
+        return hash ? hash : 1;
+}
+
+static bool schema_are_same_fields(const struct schema_fields *a, const struct schema_fields *b) {
+        bool is_same = a->is_raw == b->is_raw && a->n_fields == b->n_fields;
+        for (uint32_t i = 0; is_same && i < a->n_fields; i++)
+                is_same = strcmp(a->field[i].name, b->field[i].name) == 0 && a->field[i].type == b->field[i].type &&
+                          a->field[i].is_array == b->field[i].is_array;
+        return is_same;
+}
+
+bool schema_is_same(const struct schema_job *a, const struct schema_job *b) {
+        return strcmp(a->name, b->name) == 0 && schema_are_same_fields(&a->args, &b->args) &&
+               schema_are_same_fields(&a->result, &b->result);
+}
+
+const struct schema_job *schema_find_number(const struct schema *s, uint32_t number) {
+        for (uint32_t i = 0; i < s->n_jobs; i++)
+                if (s->jobs[i].number == number)
+                        return &s->jobs[i];
         return NULL;
 }
 

@@ -39,6 +39,7 @@ struct schema_fields {
 
 struct schema_job {
         char name[SCHEMA_MAX_NAME];
+        uint32_t number; /* layout_job.type: schema_number of it */
         struct schema_fields args, result;
         uint32_t models; /* enum drover_model bits */
         bool is_once;    /* at-most-once whatever the pool says */
@@ -48,7 +49,7 @@ struct schema_job {
 struct schema {
         char plugin[SCHEMA_MAX_NAME], version[32];
         uint32_t n_jobs;
-        struct schema_job *jobs; /* index = layout_job.type */
+        struct schema_job *jobs;
 };
 
 /* Parses one signature; sets all of *ret. -EINVAL with `error` naming the offending word. */
@@ -59,6 +60,13 @@ int schema_parse_fields(const char *signature, struct schema_fields *ret, char *
 int schema_write(const struct schema *s, char *text, size_t text_bytes, size_t *ret_bytes);
 int schema_parse(const char *text, size_t text_bytes, struct schema **ret, char *error, size_t error_bytes);
 struct schema *schema_free(struct schema *s);
+
+/* What a job says in shared memory of what it is: a hash of name, arguments and result, never 0. So it means the same
+ * in every list that has this very job type, and nothing in one where it is gone, or takes or returns something else.
+ */
+uint32_t schema_number(const struct schema_job *j);
+bool schema_is_same(const struct schema_job *a, const struct schema_job *b); /* in name, arguments and result */
+const struct schema_job *schema_find_number(const struct schema *s, uint32_t number); /* NULL: none */
 
 const struct schema_job *schema_find(const struct schema *s, const char *job, uint32_t *ret_index); /* NULL: none */
 const struct schema_field *schema_find_field(const struct schema_fields *f, const char *name);

@@ -335,8 +335,9 @@ struct capsule_draft *capsules_draft(const struct worker *w, const struct worker
         const struct channel *channel = &job->channel->channel;
         struct layout_job wanted;
         channel_copy(&wanted, channel_job(channel, job->slot), sizeof(wanted));
-        if (p->supervisor->capsules->dir < 0 || p->config.n_capsules == 0 || job->channel->is_dead || !p->schema ||
-            wanted.type >= p->schema->n_jobs || wanted.bytes > channel->geometry.slot_bytes)
+        const struct schema_job *type = p->schema ? schema_find_number(p->schema, wanted.type) : NULL;
+        if (p->supervisor->capsules->dir < 0 || p->config.n_capsules == 0 || job->channel->is_dead || !type ||
+            wanted.bytes > channel->geometry.slot_bytes)
                 return NULL;
         struct capsule_draft *d = calloc(1, sizeof(*d) + wanted.bytes);
         if (!d)
@@ -356,7 +357,7 @@ struct capsule_draft *capsules_draft(const struct worker *w, const struct worker
         snprintf(c->plugin, sizeof(c->plugin), "%s", p->config.plugin);
         snprintf(c->plugin_dir, sizeof(c->plugin_dir), "%s", p->supervisor->plugin_dir);
         snprintf(c->build_id, sizeof(c->build_id), "%s", w->build_id);
-        snprintf(c->job, sizeof(c->job), "%s", p->schema->jobs[wanted.type].name);
+        snprintf(c->job, sizeof(c->job), "%s", type->name);
         snprintf(c->log, sizeof(c->log), "%s", w->last_lines);
         capsule_add_attempts(c, w, job, line);
         return d;

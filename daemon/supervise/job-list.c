@@ -107,7 +107,8 @@ uint64_t session_next_id_base(struct supervisor *s) {
 
 const char *session_job_name(const struct session_job *sj, uint32_t type) {
         const struct schema *schema = sj->channel->pool->schema;
-        return schema && type < schema->n_jobs ? schema->jobs[type].name : "?";
+        const struct schema_job *job = schema ? schema_find_number(schema, type) : NULL;
+        return job ? job->name : "?";
 }
 
 uint64_t session_job_submitted_us(const struct layout_job *line) {

@@ -27,7 +27,6 @@ static bool job_check_pool(const struct pool *p, struct fault *f) {
 }
 
 const struct schema_job *pool_find_job_type(struct pool *p, const char *job, bool *ret_wait, struct fault *f) {
-        uint32_t index;
         *ret_wait = false;
         if (!job_check_pool(p, f))
                 return NULL;
@@ -37,7 +36,7 @@ const struct schema_job *pool_find_job_type(struct pool *p, const char *job, boo
                           pool_state_word(p->state), p->problem[0] ? ": " : "", p->problem);
                 return NULL;
         }
-        const struct schema_job *type = schema_find(p->schema, job, &index);
+        const struct schema_job *type = schema_find(p->schema, job, NULL);
         if (type)
                 return type;
         char known[200] = "";
@@ -60,9 +59,9 @@ static void job_on_deadline(struct loop_timer *t) {
 
 static uint64_t job_smaller(uint64_t a, uint64_t b) { return a == 0 ? b : b == 0 || a < b ? a : b; }
 
-static void job_fill_line(const struct job *j, uint32_t type, struct layout_job *line) {
+static void job_fill_line(const struct job *j, struct layout_job *line) {
         *line = (struct layout_job){
-                .type = type,
+                .type = j->type,
                 .bytes = (uint32_t)j->payload_bytes,
                 .priority = j->wish.priority,
                 .max_attempts = j->wish.max_attempts,
@@ -88,6 +87,7 @@ static struct job *job_new(const struct job_request *r, const struct schema_job 
                 .jobs = s->jobs,
                 .pool = r->pool,
                 .uid = r->uid,
+                .type = type->number,
                 .wish = {.priority = r->priority,
                          .max_attempts = r->max_attempts,
                          .queue_timeout_ns = r->queue_timeout_ns,
@@ -161,14 +161,14 @@ static int job_commit(struct job *j) {
 }
 
 /* Into a slot: accepted from here on. */
-static int job_enter(struct job *j, const struct schema_job *type, const void *payload, struct fault *f) {
+static int job_enter(struct job *j, const void *payload, struct fault *f) {
         struct pool *p = j->pool;
         struct channel *c = jobs_channel(p);
         uint32_t slot = jobs_take_slot(p);
         int r = channel_begin(c, slot);
         if (r == 0) {
                 memcpy(channel_payload(c, slot), payload, j->payload_bytes);
-                job_fill_line(j, (uint32_t)(type - p->schema->jobs), channel_job(c, slot));
+                job_fill_line(j, channel_job(c, slot));
                 j->generation = slot_generation(channel_word(c, slot));
                 j->slot = slot;
                 p->slot_job[slot] = j;
@@ -237,7 +237,7 @@ int job_submit(const struct job_request *r, struct job **ret, struct fault *f) {
         if (!j)
                 return fault_set(f, FAULT_INTERNAL, "out of memory");
         job_set_times(j, r->not_before_us);
-        if (job_needs_new(j, r, f) < 0 || job_enter(j, type, r->payload, f) < 0) {
+        if (job_needs_new(j, r, f) < 0 || job_enter(j, r->payload, f) < 0) {
                 job_drop(j);
                 return -1;
         }
@@ -248,12 +248,6 @@ int job_submit(const struct job_request *r, struct job **ret, struct fault *f) {
 }
 
 /* ---- once more ---- */
-
-static bool job_type_is_unchanged(const struct job *j, const struct schema_job *type) {
-        size_t bytes = offsetof(struct schema_fields, field) + type->result.n_fields * sizeof(struct schema_field);
-        return type->result.n_fields == j->result_fields->n_fields &&
-               memcmp(&type->result, j->result_fields, bytes) == 0;
-}
 
 static int job_check_requeue(const struct job *j, struct fault *f) {
         unsigned long long id = j->id;
@@ -292,7 +286,7 @@ int job_requeue(struct job *j, struct fault *f) {
         const struct schema_job *type = pool_find_job_type(j->pool, j->name, &wait, f);
         if (!type)
                 return -1;
-        if (!job_type_is_unchanged(j, type) || j->payload_bytes > jobs_channel(j->pool)->geometry.slot_bytes)
+        if (type->number != j->type || j->payload_bytes > jobs_channel(j->pool)->geometry.slot_bytes)
                 return fault_set(f, FAULT_INVALID_ARGS,
                                  "job %llu cannot run again: job type %.64s of pool %.64s is another one now",
                                  (unsigned long long)j->id, j->name, j->pool_name);
@@ -300,7 +294,7 @@ int job_requeue(struct job *j, struct fault *f) {
                 return -1;
         job_begin_again(j);
         job_set_times(j, 0);
-        int r = job_enter(j, type, j->payload, f);
+        int r = job_enter(j, j->payload, f);
         if (r < 0) {
                 job_finish(j, SLOT_LOST);
                 job_set_error(j, "%.380s", f->text);

@@ -33,6 +33,7 @@ struct job {
         const char *name, *pool_name;
         struct job_user *user_of; /* of its uid */
         uid_t uid;
+        uint32_t type; /* its number */
         struct job_wish wish;
         uint32_t slot, generation;
         bool is_finished, is_released;

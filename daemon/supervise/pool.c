@@ -119,8 +119,9 @@ void pool_add_verdicts(struct pool *p, enum slot_state verdict, uint64_t n) {
 }
 
 uint32_t pool_max_attempts(const struct pool *p, const struct layout_job *line, bool *ret_is_once) {
-        uint32_t type = line->type, asked = line->max_attempts, max = p->config.max_attempts;
-        *ret_is_once = p->schema && type < p->schema->n_jobs && p->schema->jobs[type].is_once;
+        const struct schema_job *type = p->schema ? schema_find_number(p->schema, line->type) : NULL;
+        uint32_t asked = line->max_attempts, max = p->config.max_attempts;
+        *ret_is_once = !type || type->is_once; /* of a type that is gone nobody knows */
         return asked > 0 && asked < max ? asked : max;
 }
 

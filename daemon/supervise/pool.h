@@ -75,9 +75,10 @@ struct pool {
         uint32_t generation, loading, old_generation; /* sealed plugin files: current, asked for, to go back to; 0 = none */
         bool has_been_ready;
         bool is_file_bad; /* the newest plugin file is not the one that runs, and problem says why */
-        struct schema *schema;
+        struct schema *schema; /* of the newest plugin file that a worker was ready of */
         char *schema_text;
         size_t schema_bytes;
+        uint32_t schema_generation;
         uint32_t n_type_lists; /* how often the job types were other ones than before */
         uint32_t latency_list[LAYOUT_MAX_WORKERS]; /* pool-latency.c: whose job types an index counts by; 0 = none yet */
 

@@ -46,6 +46,54 @@ static int worker_on_foul(struct worker *w, uint32_t index, int error) {
         return 0;
 }
 
+/* Job types go by their numbers, so a type of the new list must not look like another one of the old list. */
+static int worker_check_numbers(struct worker *w, const struct schema *schema) {
+        for (uint32_t i = 0; i < schema->n_jobs; i++) {
+                const struct schema_job *job = &schema->jobs[i],
+                                        *before = schema_find_number(w->pool->schema, job->number);
+                if (!before || schema_is_same(job, before))
+                        continue;
+                snprintf(w->text, sizeof(w->text),
+                         "the plugin's job type %s happens to have the number of %s before it: rename it", job->name,
+                         before->name);
+                return -EINVAL;
+        }
+        return 0;
+}
+
+/* Workers of older files end now if there is a job type that they lack: they would claim its jobs. */
+static void worker_end_older(const struct worker *w, const struct schema *before) {
+        struct pool *p = w->pool;
+        uint32_t n_known = 0;
+        for (uint32_t i = 0; i < p->schema->n_jobs; i++)
+                n_known += schema_find_number(before, p->schema->jobs[i].number) != NULL;
+        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS && n_known < p->schema->n_jobs; i++)
+                if (p->workers[i] && p->workers[i]->generation < w->generation &&
+                    p->workers[i]->phase != PHASE_STOPPING)
+                        worker_retire(p->workers[i], REASON_RECYCLED);
+}
+
+static int worker_take_schema(struct worker *w, struct schema *schema, const char *text, size_t bytes) {
+        struct pool *p = w->pool;
+        struct schema *before = p->schema;
+        char *copy = malloc(bytes);
+        if (!copy)
+                return -ENOMEM;
+        free(p->schema_text);
+        p->schema = schema;
+        p->schema_text = memcpy(copy, text, bytes);
+        p->schema_bytes = bytes;
+        p->schema_generation = w->generation;
+        p->n_type_lists++;
+        if (before) {
+                log_notice("pool %s: the plugin's job types changed", p->config.name);
+                worker_end_older(w, before);
+        }
+        schema_free(before);
+        return 0;
+}
+
+/* -ESTALE: it came up so late that a newer plugin file has other job types. */
 static int worker_learn_schema(struct worker *w, const struct worker_report *report, const char *text, size_t bytes) {
         char error[200];
         struct pool *p = w->pool;
@@ -53,29 +101,25 @@ static int worker_learn_schema(struct worker *w, const struct worker_report *rep
                 snprintf(w->text, sizeof(w->text), "the worker's READY is cut short");
                 return -EPROTO;
         }
-        if (p->schema && bytes == p->schema_bytes && memcmp(p->schema_text, text, bytes) == 0)
+        bool is_known = p->schema && bytes == p->schema_bytes && memcmp(p->schema_text, text, bytes) == 0;
+        if (w->generation < p->schema_generation)
+                return is_known ? 0 : -ESTALE;
+        if (is_known) {
+                p->schema_generation = w->generation;
                 return 0;
+        }
         struct schema *schema;
         int r = schema_parse(text, bytes, &schema, error, sizeof(error));
         if (r < 0) {
                 snprintf(w->text, sizeof(w->text), "the plugin's job types: %.180s", error);
                 return r;
         }
-        char *copy = malloc(bytes ? bytes : 1);
-        if (!copy) {
+        r = p->schema ? worker_check_numbers(w, schema) : 0;
+        if (r >= 0)
+                r = worker_take_schema(w, schema, text, bytes);
+        if (r < 0)
                 schema_free(schema);
-                return -ENOMEM;
-        }
-        memcpy(copy, text, bytes);
-        if (p->schema)
-                log_notice("pool %s: the plugin's job types changed", p->config.name);
-        schema_free(p->schema);
-        free(p->schema_text);
-        p->schema = schema;
-        p->schema_text = copy;
-        p->schema_bytes = bytes;
-        p->n_type_lists++;
-        return 0;
+        return r;
 }
 
 static int worker_on_ready_report(struct worker *w, const struct worker_report *report, const char *text,
@@ -90,7 +134,12 @@ static int worker_on_ready_report(struct worker *w, const struct worker_report *
                         *c = '?';
         snprintf(w->build_id, sizeof(w->build_id), "%.*s", (int)sizeof(report->build_id) - 1, report->build_id);
         w->build_id[strspn(w->build_id, "0123456789abcdef")] = 0;
-        if (worker_learn_schema(w, report, text, bytes) < 0) {
+        int r = worker_learn_schema(w, report, text, bytes);
+        if (r == -ESTALE) {
+                worker_kill_now(w, REASON_RECYCLED);
+                return 0;
+        }
+        if (r < 0) {
                 w->is_permanent = true;
                 worker_kill_now(w, REASON_INIT);
                 return 0;

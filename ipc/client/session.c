@@ -135,7 +135,7 @@ static void session_fill(struct session *s, uint32_t slot, const struct session_
         own->queued_ns = event_now_ns();
         own->queue_deadline_ns = job->queue_deadline_ns;
         struct layout_job *line = channel_job(&s->channel, slot);
-        line->type = job->type;
+        line->type = job->type < s->schema->n_jobs ? s->schema->jobs[job->type].number : 0;
         line->bytes = (uint32_t)job->bytes;
         line->priority = job->priority;
         line->max_attempts = job->max_attempts;

@@ -138,6 +138,14 @@ __attribute__((format(printf, 3, 4))) static int job_fail(struct drover_job *j, 
 
 /* ---- one run ---- */
 
+/* The index of the job type that has this number, or as many as there are. */
+static uint32_t job_find_type(const struct plugin *p, uint32_t number) {
+        uint32_t i = 0;
+        while (i < p->schema.n_jobs && p->numbers[i] != number)
+                i++;
+        return i;
+}
+
 /* What the client wrote, in private memory and checked. */
 static int job_take(struct drover_job *j) {
         const struct plugin *p = &job_host(j)->plugin;
@@ -149,12 +157,15 @@ static int job_take(struct drover_job *j) {
         j->queued_ns = line.not_before_ns > line.queued_ns ? line.not_before_ns : line.queued_ns;
         j->latency = NULL;
         j->schema = &p->schema_jobs[0];
-        if (line.type >= p->schema.n_jobs)
-                return job_fail(j, EINVAL, "job type %u does not exist: plugin %s has %u", line.type, p->schema.plugin,
-                                p->schema.n_jobs);
-        j->type = &p->jobs[line.type];
-        j->latency = &j->latencies[line.type < LAYOUT_LATENCY_TYPES ? line.type : LAYOUT_LATENCY_TYPES - 1];
-        j->schema = &p->schema_jobs[line.type];
+        uint32_t type = job_find_type(p, line.type);
+        if (type == p->schema.n_jobs)
+                return job_fail(j, EOPNOTSUPP,
+                                "the plugin %s, version %s, has no such job type: it is gone, or takes or returns "
+                                "something else",
+                                p->schema.plugin, p->schema.version);
+        j->type = &p->jobs[type];
+        j->latency = &j->latencies[type < LAYOUT_LATENCY_TYPES ? type : LAYOUT_LATENCY_TYPES - 1];
+        j->schema = &p->schema_jobs[type];
         if (line.bytes > j->channel->geometry.slot_bytes)
                 return job_fail(j, EMSGSIZE, "a payload of %u bytes does not fit SlotSize=%u", line.bytes,
                                 j->channel->geometry.slot_bytes);

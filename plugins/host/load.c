@@ -128,6 +128,12 @@ static int copy_job(struct plugin *p, uint32_t i, char *error, size_t error_byte
                 return load_fail(error, error_bytes, EINVAL,
                                  "plugin %s: the help of job type %s is not one line of at most 255 bytes of UTF-8",
                                  name, s->name);
+        s->number = p->numbers[i] = schema_number(s);
+        for (uint32_t k = 0; k < i; k++)
+                if (p->numbers[k] == s->number)
+                        return load_fail(error, error_bytes, EINVAL,
+                                         "plugin %s: job types %s and %s happen to have the same number: rename one",
+                                         name, p->schema_jobs[k].name, s->name);
         return 0;
 }
 

@@ -23,6 +23,7 @@ struct plugin {
         struct drover_job_type jobs[SCHEMA_MAX_TYPES];
         struct schema_job schema_jobs[SCHEMA_MAX_TYPES];
         struct schema schema; /* points at schema_jobs */
+        uint32_t numbers[SCHEMA_MAX_TYPES]; /* theirs, close together: searched for every job */
         void *shared;         /* of preload */
         struct load_module modules[LOAD_MAX_MODULES];
         unsigned n_modules;

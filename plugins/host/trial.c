@@ -259,7 +259,7 @@ int trial_begin(struct trial *t, uint32_t slot) { return channel_begin(&t->chann
 
 int trial_commit(struct trial *t, uint32_t slot, uint32_t type, size_t bytes, uint32_t priority) {
         *channel_job(&t->channel, slot) = (struct layout_job){
-                .type = type,
+                .type = type < t->schema->n_jobs ? t->schema->jobs[type].number : type,
                 .bytes = (uint32_t)bytes,
                 .priority = priority,
                 .id = slot + 1,

@@ -1,7 +1,9 @@
 """Plugin files that change: a sealed copy of each, kept as long as a worker may come of it and no longer."""
 
+import errno
 import os
 import shutil
+import subprocess
 
 from harness import MANAGER, Drover, Test, fds_of, main, wait_for
 from sdbus import Connection, u64
@@ -78,6 +80,43 @@ class Generations(Test):
             self.assertEqual(d.reload(), [["pool", "p", "tried again"]])
             wait_for(lambda: '"typed"' in d.pool_call("p", "Schema"), 10, "Reload tries the file that was bad")
             wait_for(lambda: len(copies(d)) == len(before), 10, "nothing is left of the others")
+
+    def test_job_types_go_by_name_not_by_place(self):
+        """What was accepted for a job type runs that type's handler in whatever file comes next, or fails and says why."""
+        with Drover({"p": {"Plugin": "mine", "Workers": 2}}, wait=False) as d:
+            install(d, "kinds-1", "mine")
+            d.pool_call("p", "Start")
+            d.wait_workers("p", 2)
+            red, other = (d.ctl_start("map", "p", job, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                          for job in ("red", "other"))  # sessions that know the old list
+            for ctl in red, other:
+                ctl.stdin.write("1\n")
+                ctl.stdin.flush()
+            self.assertEqual(red.stdout.readline(), "1\tname=red\n")
+            self.assertEqual(other.stdout.readline(), "1\tname=other\n")
+            d.pool_call("p", "Pause")
+            jobs = {job: d.submit("p", job, n=1)[1] for job in ("red", "blue", "gone", "other")}
+            install(d, "kinds-2", "mine")
+            d.pool_call("p", "Restart")
+            wait_for(lambda: '"new"' in d.pool_call("p", "Schema"), 10, "the new list")
+            d.pool_call("p", "Resume")
+            for job in "red", "blue":
+                self.assertEqual(d.wait_job(jobs[job]), "done")
+                self.assertEqual(d.result(jobs[job])["result"], {"name": job})
+            for job in "gone", "other":
+                self.assertEqual(d.wait_job(jobs[job]), "failed")
+                r = d.result(jobs[job])
+                self.assertIn(f"({job} of pool p)", r["error"])
+                self.assertIn("has no such job type", r["error"])
+                self.assertEqual(r["errno"], errno.EOPNOTSUPP)
+                with self.assert_error("NoSuchJobType" if job == "gone" else "InvalidArgs"):
+                    d.call(jobs[job], "org.drover1.Job", "Requeue")
+            self.assertEqual(d.run("p", "new", n=1), {"name": "new"})
+            out, _ = red.communicate("2\n")
+            self.assertEqual((red.returncode, out), (0, "2\tname=red\n"))
+            out, err = other.communicate("2\n")
+            self.assertNotEqual(other.returncode, 0)
+            self.assertIn("has no such job type", out + err)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@
 #include "ipc/channel.h"
 #include "ipc/client/session.h"
 #include "ipc/event.h"
+#include "ipc/schema.h"
 #include "tests/torture/part.h"
 
 enum { BURST = 48, STORM = 300, IN_FLIGHT = 8, PATIENCE_NS = 1000000000, SHARED_FD = 100 };
@@ -196,12 +197,19 @@ static void scribble_slots(struct hostile *h) {
         bell_ring((struct layout_bell *)h->bell.at, h->index, h->doorbell_fd, &h->memo);
 }
 
+/* Mostly of the job type that there is. */
+static uint32_t job_number(struct hostile *h) {
+        static const struct schema_job echo = {.name = "echo", .args.is_raw = true, .result.is_raw = true};
+        return dice(h, 8) > 0 ? schema_number(&echo) : (uint32_t)dice(h, 3);
+}
+
 static void submit(struct hostile *h) {
         uint32_t slot = (uint32_t)dice(h, h->n_slots);
         if (channel_begin(&h->map, slot) < 0)
                 return;
         struct layout_job *job = channel_job(&h->map, slot);
-        *job = (struct layout_job){.bytes = (uint32_t)dice(h, h->slot_bytes + 2), .priority = (uint32_t)dice(h, 4)};
+        *job = (struct layout_job){
+                .type = job_number(h), .bytes = (uint32_t)dice(h, h->slot_bytes + 2), .priority = (uint32_t)dice(h, 4)};
         channel_commit(&h->map, slot, job->priority);
         bell_ring((struct layout_bell *)h->bell.at, h->index, h->doorbell_fd, &h->memo);
         h->n_jobs++;

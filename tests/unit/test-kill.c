@@ -235,7 +235,9 @@ static void start_worker(struct broker *b, uint32_t index, bool may_die) {
 /* ---- a client ---- */
 
 static struct session *client_open(struct broker *b, int index) {
-        static struct schema schema;
+        enum { CRASHES = 1, WORKS };
+        static struct schema_job jobs[] = {{.number = WORKS, .result.is_raw = true}, {.number = CRASHES}};
+        static struct schema schema = {.n_jobs = 2, .jobs = jobs};
         int pair[2];
         struct session *s = calloc(1, sizeof *s);
         CHECK(s && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);

@@ -12,6 +12,8 @@
 
 #include "ipc/schema.h"
 
+enum { IS_PRIME = 0x17eb9db5, ECHO = 0x494d26ac };
+
 static void test_signatures(void **state) {
         struct schema_fields f;
         char error[256];
@@ -67,6 +69,31 @@ static void test_limits_of_a_signature(void **state) {
         assert_int_equal(schema_parse_fields(name, &f, error, sizeof error), -EINVAL);
 }
 
+static uint32_t number_of(const char *name, const char *args, const char *result) {
+        struct schema_job j = {0};
+        char error[256];
+        snprintf(j.name, sizeof j.name, "%s", name);
+        assert_int_equal(schema_parse_fields(args, &j.args, error, sizeof error), 0);
+        assert_int_equal(schema_parse_fields(result, &j.result, error, sizeof error), 0);
+        return schema_number(&j);
+}
+
+/* Parties of different builds compare it: these values stay. */
+static void test_numbers(void **state) {
+        assert_int_equal(number_of("is_prime", "n:u64", "prime:bool"), IS_PRIME);
+        assert_int_equal(number_of("echo", "raw", "raw"), ECHO);
+        static const char *const kinds[][3] = {
+                {"a", "", ""},           {"b", "", ""},      {"a", "raw", ""},         {"a", "", "raw"},
+                {"a", "n:u64", ""},      {"a", "", "n:u64"}, {"a", "n:i64", ""},       {"a", "n:u64[]", ""},
+                {"a", "m:u64", ""},      {"n", "a:u64", ""}, {"a", "n:u64,m:u64", ""}, {"a", "m:u64,n:u64", ""},
+                {"a", "n:u64", "m:u64"},
+        };
+        for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+                for (size_t k = 0; k < i; k++)
+                        assert_int_not_equal(number_of(kinds[i][0], kinds[i][1], kinds[i][2]),
+                                             number_of(kinds[k][0], kinds[k][1], kinds[k][2]));
+}
+
 static const char text_of_two[] =
         "primes\t1.0\nis_prime\tn:u64\tprime:bool\t7\t0\tIs n a prime?\necho\traw\traw\t1\t1\t\n";
 
@@ -84,6 +111,10 @@ static void test_text_there_and_back(void **state) {
         assert_true(s->jobs[0].result.is_result);
         assert_false(s->jobs[0].args.is_result);
         assert_null(schema_find(s, "ech", NULL));
+        assert_ptr_equal(schema_find_number(s, ECHO), j);
+        assert_null(schema_find_number(s, 1));
+        assert_true(schema_is_same(j, j));
+        assert_false(schema_is_same(j, &s->jobs[0]));
 
         assert_int_equal(schema_write(s, text, sizeof text, &bytes), 0);
         assert_int_equal(bytes, sizeof text_of_two - 1);
@@ -181,6 +212,7 @@ int main(void) {
                 cmocka_unit_test(test_signatures),
                 cmocka_unit_test(test_bad_signatures_name_the_word),
                 cmocka_unit_test(test_limits_of_a_signature),
+                cmocka_unit_test(test_numbers),
                 cmocka_unit_test(test_text_there_and_back),
                 cmocka_unit_test(test_bad_texts_name_the_word),
                 cmocka_unit_test(test_too_many_and_too_long),

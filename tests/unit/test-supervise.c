@@ -1,10 +1,5 @@
 /* The supervisor with a stand-in spawner: the test answers its requests and plays the workers, so that every order of
  * events can be had, also those that need a race in life. Whatever is freed too early is found by the sanitizers. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
@@ -19,175 +14,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "daemon/log.h"
 #include "daemon/supervise/jobs.h"
-#include "daemon/supervise/supervisor-internal.h"
 #include "ipc/bell.h"
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
 #include "ipc/packet.h"
-
-#define MS UINT64_C(1000000)
-enum { PATIENCE_TURNS = 3000 };
-
-static struct loop *loop;
-static struct supervisor *supervisor;
-static int spawner; /* the stand-in's end */
-static struct loop_timer turn_timer;
-
-struct stand_in { /* a worker as the test plays it */
-        uint32_t id;
-        pid_t pid;
-        int fd;
-};
-
-/* ---- the loop, a millisecond at a time ---- */
-
-static void on_turn(struct loop_timer *t) { loop_exit(t->loop, 0); }
-
-static void turn(void) {
-        loop_timer_set(loop, &turn_timer, event_now_ns() + MS, on_turn, NULL);
-        loop_run(loop);
-        loop_timer_stop(&turn_timer);
-}
-
-static void turns(unsigned n) {
-        while (n--)
-                turn();
-}
-
-#define UNTIL(condition)                                                                                               \
-        do {                                                                                                           \
-                unsigned n_left = PATIENCE_TURNS;                                                                      \
-                bool is_so;                                                                                            \
-                while (!(is_so = (condition)) && n_left--)                                                             \
-                        turn();                                                                                        \
-                assert_true(is_so);                                                                                    \
-        } while (0)
-
-/* ---- the stand-in spawner ---- */
-
-static bool receive(struct spawn_request *q) {
-        size_t bytes;
-        return packet_receive(spawner, q, sizeof(*q), &bytes, NULL, NULL) == 0 && bytes == sizeof(*q);
-}
-
-/* The next request of that type; others are passed over. */
-static struct spawn_request expect(enum spawn_request_type type) {
-        struct spawn_request q = {0};
-        UNTIL(receive(&q) && q.type == type);
-        return q;
-}
-
-static unsigned count(enum spawn_request_type type) {
-        struct spawn_request q;
-        unsigned n = 0;
-        turns(5);
-        while (receive(&q))
-                n += q.type == type;
-        return n;
-}
-
-static void answer(struct spawn_event e, const int *fds, unsigned n_fds) {
-        e.version = WIRE_VERSION;
-        assert_int_equal(packet_send(spawner, &e, sizeof(e), fds, n_fds), 0);
-}
-
-static void load(void) {
-        struct spawn_request q = expect(SPAWN_LOAD);
-        answer((struct spawn_event){.type = SPAWN_LOADED, .generation = q.generation}, NULL, 0);
-}
-
-static struct stand_in started(uint32_t id) {
-        int fds[2];
-        assert_int_equal(packet_pair(fds), 0);
-        pid_t pid = fork();
-        assert_true(pid >= 0);
-        if (pid == 0) {
-                pause();
-                _exit(0);
-        }
-        int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-        answer((struct spawn_event){.type = SPAWN_STARTED, .worker = id, .pid = pid}, (int[]){pidfd, fds[0]}, 2);
-        close(pidfd);
-        close(fds[0]);
-        fcntl(fds[1], F_SETFL, O_NONBLOCK);
-        UNTIL(supervisor_find_worker(supervisor, id)->pidfd >= 0);
-        return (struct stand_in){id, pid, fds[1]};
-}
-
-static void end(struct stand_in *w, int code, int status) {
-        kill(w->pid, SIGKILL);
-        waitpid(w->pid, NULL, 0);
-        close(w->fd);
-        answer(
-                (struct spawn_event){
-                        .type = SPAWN_EXITED, .worker = w->id, .pid = w->pid, .code = code, .status = status},
-                NULL, 0);
-        UNTIL(!supervisor_find_worker(supervisor, w->id));
-}
-
-static void report(const struct stand_in *w, enum worker_report_type type, uint32_t channel) {
-        static const char schema[] = "fake\t1.0\nwork\t\t\t1\t0\t\n";
-        char packet[sizeof(struct worker_report) + sizeof(schema)];
-        struct worker_report r = {.type = type, .version = WIRE_VERSION, .channel = channel};
-        r.text_bytes = type == REPORT_READY ? sizeof(schema) - 1 : 0;
-        memcpy(packet, &r, sizeof(r));
-        memcpy(packet + sizeof(r), schema, sizeof(schema));
-        assert_int_equal(packet_send(w->fd, packet, sizeof(r) + r.text_bytes, NULL, 0), 0);
-}
-
-static struct stand_in ready(void) {
-        struct stand_in w = started(expect(SPAWN_START).worker);
-        report(&w, REPORT_READY, 0);
-        UNTIL(supervisor_find_worker(supervisor, w.id)->phase == PHASE_READY);
-        return w;
-}
-
-/* ---- set up ---- */
-
-static struct pool *add_pool(void (*change)(struct pool_config *c)) {
-        struct pool_config c;
-        struct fault f;
-        struct pool *p;
-        pool_config_defaults(&c);
-        strcpy(c.name, "p");
-        strcpy(c.plugin, "fake");
-        c.n_workers = 1;
-        c.n_slots = 4;
-        if (change)
-                change(&c);
-        assert_int_equal(supervisor_add_pool(supervisor, &c, true, NULL, &p, &f), 0);
-        return p;
-}
-
-static int setup(void **state) {
-        const char *why;
-        int fds[2];
-        turn_timer = (struct loop_timer){0};
-        log_open("test", LOG_LEVEL_ERROR);
-        assert_int_equal(loop_new(&loop, &why), 0);
-        assert_int_equal(packet_pair(fds), 0);
-        spawner = fds[1];
-        fcntl(spawner, F_SETFL, O_NONBLOCK);
-        struct supervisor_config c = {
-                .loop = loop, .libexec_dir = "/nonexistent", .plugin_dir = "/nonexistent", .spawner_fd = fds[0]};
-        assert_int_equal(supervisor_new(&supervisor, &c), 0);
-        answer((struct spawn_event){.type = SPAWN_HELLO, .pid = getpid()}, NULL, 0);
-        UNTIL(spawner_pid(supervisor->spawner) != 0);
-        return 0;
-}
-
-static int teardown(void **state) {
-        supervisor = supervisor_free(supervisor);
-        loop = loop_free(loop);
-        close(spawner);
-        while (waitpid(-1, NULL, WNOHANG) > 0)
-                ;
-        return 0;
-}
+#include "tests/unit/supervise-fixture.h"
 
 /* ---- who frees what ---- */
 
@@ -582,6 +414,8 @@ static void test_an_adopted_channel_is_put_in_order(void **state) {
         queue(&old, 1);
         set_word(&old, 2, SLOT_QUEUED, 0, 1, SLOT_OWNER_NONE);                               /* never pushed */
         set_word(&old, 3, SLOT_RUNNING, 0, 1, SLOT_OWNER_WORKER0 + 5);                       /* runs again */
+        for (uint32_t slot = 0; slot < 8; slot++)
+                channel_job(&old, slot)->type = p->schema->jobs[0].number;
         set_word(&old, 4, SLOT_RUNNING, 0, LAYOUT_MAX_ATTEMPTS, SLOT_OWNER_WORKER0);         /* not again */
         set_word(&old, 5, SLOT_TIMED_OUT, SLOT_QUARANTINE, 1, SLOT_OWNER_WORKER0);           /* not told */
         set_word(&old, 6, SLOT_DONE, 0, 1, SLOT_OWNER_WORKER0);                              /* not told */

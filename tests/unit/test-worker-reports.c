@@ -1,0 +1,65 @@
+/* Job types that change with the plugin file: who may still run what. */
+#include "tests/unit/supervise-fixture.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+
+static const char old_types[] = "fake\t1.0\nwork\t\t\t1\t0\t\n",
+                  new_types[] = "fake\t2.0\nplay\t\t\t1\t0\t\nwork\t\t\t1\t0\t\n",
+                  fewer_types[] = "fake\t3.0\nwork\t\t\t1\t0\t\n";
+
+static void three_workers(struct pool_config *c) { c->n_workers = 3; }
+
+static enum worker_phase phase(const struct stand_in *w) { return supervisor_find_worker(supervisor, w->id)->phase; }
+
+/* Of three workers one is ready, one takes its time, one waits for its process, when the file is another one. */
+static struct stand_in replace_file(struct pool *p, const char *types) {
+        struct fault f;
+        worker_schema = types;
+        assert_int_equal(pool_restart(p, &f), 0);
+        load();
+        return ready();
+}
+
+static void test_who_lacks_a_type_ends(void **state) {
+        struct pool *p = add_pool(three_workers);
+        load();
+        struct stand_in first = ready(), late = started(expect(SPAWN_START).worker);
+        struct stand_in third = started(expect(SPAWN_START).worker);
+        struct stand_in newer = replace_file(p, new_types);
+        assert_int_equal(phase(&first), PHASE_STOPPING); /* it would claim jobs of type play */
+        assert_int_equal(phase(&newer), PHASE_READY);
+        assert_string_equal(p->schema->version, "2.0");
+        end(&first, CLD_EXITED, 0);
+        end(&late, CLD_KILLED, SIGKILL);
+        end(&third, CLD_KILLED, SIGKILL);
+        end(&newer, CLD_KILLED, SIGKILL);
+}
+
+static void test_who_comes_late_with_an_older_list(void **state) {
+        struct pool *p = add_pool(three_workers);
+        load();
+        struct stand_in first = ready();
+        worker_schema = fewer_types;
+        struct stand_in late = started(expect(SPAWN_START).worker), third = started(expect(SPAWN_START).worker);
+        struct stand_in newer = replace_file(p, fewer_types);
+        assert_int_equal(phase(&first), PHASE_READY); /* it knows every type there is */
+        const struct schema *before = p->schema;
+        worker_schema = old_types;
+        report(&late, REPORT_READY, 0);
+        UNTIL(phase(&late) == PHASE_STOPPING);
+        assert_ptr_equal(p->schema, before);
+        end(&first, CLD_KILLED, SIGKILL);
+        end(&late, CLD_KILLED, SIGKILL);
+        end(&third, CLD_KILLED, SIGKILL);
+        end(&newer, CLD_KILLED, SIGKILL);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_who_lacks_a_type_ends, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_who_comes_late_with_an_older_list, setup, teardown),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
