@@ -29,6 +29,23 @@ PROCESSES = ("for p in /proc/[0-9]*; do { read -r name <$p/comm && user=$(stat -
 # systemctl waits for droverd; its spawner, stopped along with it, may take a moment more.
 LEFT = f"for try in $(seq {50 * PATIENCE}); do left=$({PROCESSES}); [ -z \"$left\" ] && break; sleep 0.1; done; echo \"$left\""
 
+# A client in the middle of its jobs when droverd is killed; TRY bounds each wait.
+TRY = f"for try in $(seq {300 * PATIENCE:.0f}); do"
+COMPLETED = "busctl get-property org.drover1 /org/drover1/pool/primes org.drover1.Pool Completed"
+N_NUMBERS = 2000
+MAP = f"""for i in $(seq {N_NUMBERS}); do echo 999999000001; done >/numbers
+droverctl --system map primes is_prime </numbers >/answers & map=$!
+{TRY} set -- $({COMPLETED}); [ "${{2:-0}}" -gt 20 ] && break; sleep 0.05; done
+kill -0 $map && echo "it maps" && systemctl kill --signal=KILL --kill-who=main drover
+wait $map; echo map: $?; uniq -c /answers"""
+RESTARTS = "systemctl show -P NRestarts drover"
+FUTURE = f"""mkfifo /go; export LD_LIBRARY_PATH=/usr/local/lib:/usr/local/lib/$(uname -m)-linux-gnu
+DBUS_SESSION_BUS_ADDRESS=unix:path=/run/dbus/system_bus_socket /drover-library daemon-returns </go >/ready & client=$!
+exec 3>/go; {TRY} [ -s /ready ] && break; sleep 0.05; done; cat /ready
+systemctl kill --signal=KILL --kill-who=main drover
+{TRY} [ "$({RESTARTS})" = 2 ] && systemctl is-active --quiet drover && echo active && break; sleep 0.05; done
+echo >&3; wait $client; echo client: $?"""
+
 STEPS = [
     ("start", "systemctl start drover"),
     ("active", "systemctl is-active drover drover-spawn.socket"),
@@ -44,6 +61,9 @@ STEPS = [
     ("bad-file", "printf '[Pool]\\nPlugin=primes\\nWorkers=lots\\n' >/etc/drover/pools.d/bad.pool; systemctl reload drover"),
     ("bad-problem", "busctl get-property org.drover1 /org/drover1/pool/bad org.drover1.Pool Problem"),
     ("journal", "journalctl --no-pager -q -o cat -u drover -p warning"),
+    ("killed-map", MAP),
+    ("killed-map-restarts", RESTARTS),
+    ("killed-future", FUTURE),
     ("stop", "systemctl stop drover"),
     ("result", "systemctl show -P Result -P ExecMainStatus drover"),
     ("left", LEFT),
@@ -134,6 +154,8 @@ class Systemd(harness.Test):
         r = run("systemd-sysusers", f"--root={cls.root}")
         assert r.returncode == 0, r.stdout
         cls.write("etc/drover/pools.d/primes.pool", "[Pool]\nPlugin=primes\nWorkers=2\n")
+        cls.write("etc/drover/pools.d/single.pool", "[Pool]\nPlugin=squares\nWorkers=1\n")
+        shutil.copy(f"{harness.BUILD}/tests/library/library", os.path.join(cls.root, "drover-library"))
         cls.write("etc/systemd/system/drover-check.service", CHECK_SERVICE)
         lines = [f"echo '== {name}'\n({command}) 2>&1\necho \"-- $?\"\n" for name, command in STEPS]
         cls.write("drover-check", "".join(lines))
@@ -177,7 +199,7 @@ class Systemd(harness.Test):
         self.assertEqual(self.assert_step("run"), 'a{sv} 1 "prime" b false')
 
     def test_status_line_and_watchdog(self):
-        self.assert_step("status", 'Status: "1 of 1 pools well, 2 workers')
+        self.assert_step("status", 'Status: "2 of 2 pools well, 3 workers')
         self.assertEqual(self.assert_step("watchdog"), "30s")
 
     def test_who_is_who(self):
@@ -198,6 +220,13 @@ class Systemd(harness.Test):
         self.assert_step("bad-file")
         self.assert_step("bad-problem", "/etc/drover/pools.d/bad.pool:3", "Workers=lots")
         self.assert_step("journal", "/etc/drover/pools.d/bad.pool:3")
+
+    def test_clients_survive_that_droverd_is_killed(self):
+        """systemd starts the next one, which adopts the channels: every job has its verdict, over droverctl's session and over libdrover's."""
+        words = self.assert_step("killed-map", "it maps", "map: 0").splitlines()
+        self.assertEqual(words[-1].split(), [str(N_NUMBERS), "999999000001", "prime=true"])
+        self.assertEqual(self.assert_step("killed-map-restarts"), "1")
+        self.assertEqual(self.assert_step("killed-future").splitlines(), ["ready", "active", "client: 0"])
 
     def test_stop_leaves_nothing(self):
         self.assert_step("stop")
