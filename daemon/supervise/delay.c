@@ -174,9 +174,10 @@ static void delay_take_retry(struct pool_channel *c, uint32_t slot, uint64_t wor
         delay_add(c, slot, slot_generation(word), due_ns);
 }
 
-static bool delay_is_known(const struct pool_channel *c, uint32_t slot, uint32_t generation) {
+static const struct delay *delay_find(const struct pool_channel *c, uint32_t slot, uint32_t generation) {
         uint32_t at = c->delay_at ? c->delay_at[slot] : 0;
-        return at && c->pool->delays.heap[at - 1].generation == generation;
+        const struct delay *known = at ? &c->pool->delays.heap[at - 1] : NULL;
+        return known && known->generation == generation ? known : NULL;
 }
 
 void delay_look(struct pool_channel *c) {
@@ -186,13 +187,15 @@ void delay_look(struct pool_channel *c) {
         c->delayed_seen = atomic_load_explicit(&c->channel.head->delayed, memory_order_acquire);
         for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
                 uint64_t word = channel_word(&c->channel, slot);
-                if (slot_state(word) != SLOT_DELAYED || delay_is_known(c, slot, slot_generation(word)) ||
-                    (c->index == 0 && jobs_slot_waits(c->pool, slot)))
+                if (slot_state(word) != SLOT_DELAYED || (c->index == 0 && jobs_slot_waits(c->pool, slot)))
+                        continue;
+                const struct delay *known = delay_find(c, slot, slot_generation(word));
+                if (known && slot_attempt(word) > 1)
                         continue;
                 channel_copy(&job, channel_job(&c->channel, slot), sizeof(job));
                 if (slot_attempt(word) > 1)
                         delay_take_retry(c, slot, word, &job);
-                else
+                else if (!known || known->due_ns != job.not_before_ns) /* its client may have let it go meanwhile */
                         delay_add(c, slot, slot_generation(word), job.not_before_ns);
         }
 }

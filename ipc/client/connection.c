@@ -121,6 +121,7 @@ void connection_unref(drover *d) {
                 return;
         if (d->is_ours)
                 munmap(d->is_ours, LAYOUT_PAGE);
+        free(d->past);
         free(d);
 }
 

@@ -79,6 +79,7 @@ void future_drop(drover_future *f) {
         }
         if (f->data != f->small)
                 free((void *)f->data);
+        after_free(f->after);
         free(f->failure);
         connection_unref(f->drover);
         free(f);
@@ -152,6 +153,7 @@ void future_end(drover_future *f, const struct future_verdict *v) {
         f->pool = NULL;
         if (v->state != DROVER_DONE)
                 future_keep_failure(f, v);
+        f->after = after_free(f->after);
         watch_tell(f);
         if (f->callbacks)
                 future_call_soon(f);

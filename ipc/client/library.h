@@ -29,6 +29,7 @@ struct watch {
 struct watch_group {
         TAILQ_HEAD(, watch) ended; /* in the order of their ends */
         size_t n_ended, n_failed;
+        void (*on_end)(struct watch_group *g, struct watch *w); /* NULL = none */
 };
 
 struct future_callback {
@@ -49,6 +50,7 @@ struct drover_future {
         uint32_t references, slot, type;
         enum drover_state state;
         struct bus_job *bus_job; /* NULL: in a channel, or ended */
+        struct after *after;     /* NULL: it comes after no other job of a channel */
         int code;                /* once it ended: what drover_future_result returns */
         uint64_t id;
 
@@ -94,6 +96,7 @@ struct drover {
         bool is_subscribed; /* to the broker's signals */
         sd_bus_slot *removed_match, *owner_match;
         uint64_t n_ended; /* verdicts so far */
+        struct after_past *past; /* after.c: how jobs of channels ended */
         uint64_t wake_ns; /* when drover_process is due whatever the descriptor says; 0 = now: not all is armed */
         char error[DROVER_ERROR_TEXT];
 };
@@ -158,6 +161,21 @@ int submit_find_type(drover_pool *p, const char *job, uint32_t *ret_type);
 int submit_read_args(drover_pool *p, drover_args *args, struct submission *s);
 /* One try, no waiting: as drover_submit. */
 int submit_try(drover_pool *p, const struct submission *s, drover_future **ret);
+
+/* ---- after.c: jobs of a channel that come after others ---- */
+
+enum { AFTER_MOST = 1024, AFTER_PAST = 4096 };
+
+/* Do these ids name jobs of this drover's channels? 1, or 0: none of them does, the broker may know. -EINVAL: some do. */
+int after_are_ours(drover *d, const struct drover_options *o);
+struct after *after_new(const struct drover_options *o); /* NULL: no memory */
+/* The job of `f` was submitted and is held back: lets it go when all it comes after are done, or cancels it. */
+void after_start(drover_future *f, struct after *a, const struct drover_options *o);
+struct after *after_free(struct after *a);
+/* Why it was cancelled, in words; false: not because of another one. */
+bool after_explain(const drover_future *f, char *text, size_t bytes);
+/* A job of a channel has this verdict. */
+void after_note(drover *d, uint64_t id, enum drover_state state);
 
 /* ---- builder.c ---- */
 

@@ -163,13 +163,15 @@ static void pool_explain(const drover_pool *p, const drover_future *f, const str
         v->pool = p->name;
         if (r->state == SLOT_FAILED)
                 return;
-        session_describe(r, text, text_bytes);
+        if (r->state != SLOT_CANCELLED || !after_explain(f, text, text_bytes))
+                session_describe(r, text, text_bytes);
         v->data = text;
         v->bytes = strlen(text);
 }
 
 void pool_deliver(drover_pool *p, const struct session_result *r) {
         drover_future *f = pool_take(p, r->slot);
+        after_note(p->drover, r->id, pool_state(r->state));
         if (f) {
                 char text[DROVER_ERROR_TEXT];
                 struct future_verdict v = {
@@ -199,6 +201,7 @@ void pool_lose(drover_pool *p, int code, const char *why) {
                 if (!p->is_busy[slot])
                         continue;
                 drover_future *f = pool_take(p, slot);
+                after_note(p->drover, session_job_id(p->session, slot), DROVER_LOST);
                 if (f)
                         future_end(f, &(struct future_verdict){.state = DROVER_LOST,
                                                                .code = code,

@@ -143,7 +143,7 @@ static void session_fill(struct session *s, uint32_t slot, const struct session_
         line->queued_ns = own->queued_ns;
         line->soft_ns = job->soft_ns;
         line->hard_ns = job->hard_ns;
-        line->not_before_ns = job->not_before_ns;
+        line->not_before_ns = job->is_held ? EVENT_FOREVER : job->not_before_ns;
         /* Atomic, because a claimer that is about to lose its CAS on the slot may still look at it. */
         __atomic_store_n(&line->queue_deadline_ns, job->queue_deadline_ns, __ATOMIC_RELAXED);
         if (job->bytes > 0)
@@ -168,7 +168,7 @@ int session_submit(struct session *s, const struct session_job *job, uint32_t *r
                 return -EPROTO;
         }
         session_fill(s, slot, job);
-        bool is_delayed = job->not_before_ns > s->slots[slot].queued_ns;
+        bool is_delayed = job->is_held || job->not_before_ns > s->slots[slot].queued_ns;
         r = is_delayed ? channel_commit_delayed(&s->channel, slot) : channel_commit(&s->channel, slot, job->priority);
         if (r < 0) {
                 s->slots[slot].state = SESSION_IDLE;
@@ -180,7 +180,9 @@ int session_submit(struct session *s, const struct session_job *job, uint32_t *r
         s->n_busy[slot / 64]++;
         if (job->queue_deadline_ns && job->queue_deadline_ns < s->next_deadline_ns)
                 s->next_deadline_ns = job->queue_deadline_ns;
-        if (is_delayed)
+        if (job->is_held)
+                ; /* nobody else's business yet */
+        else if (is_delayed)
                 doorbell_ring(s->doorbell_fd);
         else if (!job->is_quiet)
                 session_ring(s);
@@ -262,6 +264,23 @@ static bool session_collect(struct session *s) {
                         session_look(s, i * 64 + (uint32_t)__builtin_ctzll(bits));
         }
         return s->ready_first != SESSION_NONE;
+}
+
+void session_let_go(struct session *s, uint32_t slot, uint64_t not_before_ns) {
+        if (slot >= s->channel.geometry.n_slots || s->slots[slot].state != SESSION_BUSY)
+                return;
+        uint32_t generation = s->slots[slot].generation;
+        if (not_before_ns > event_now_ns()) { /* the broker's timer sees to it from now on */
+                __atomic_store_n(&channel_job(&s->channel, slot)->not_before_ns, not_before_ns, __ATOMIC_RELAXED);
+                atomic_fetch_add_explicit(&s->channel.head->delayed, 1, memory_order_release);
+                doorbell_ring(s->doorbell_fd);
+                return;
+        }
+        int r = channel_undelay(&s->channel, slot, generation);
+        if (r > 0)
+                session_ring(s);
+        else if (r < 0 && channel_judge_queued(&s->channel, slot, generation, SLOT_LOST)) /* no ring takes it */
+                session_look(s, slot);
 }
 
 /* The queue deadline is the waiter's business too: with no worker about, nobody else would notice. */

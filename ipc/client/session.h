@@ -46,12 +46,15 @@ struct session_job {
         size_t bytes;
         uint64_t user; /* comes back with the result */
         bool is_quiet; /* wakes no worker: session_ring does, once for several */
+        bool is_held;  /* does not start before session_let_go, whatever not_before_ns says */
 };
 
 /* 0 and *ret_slot; -EAGAIN no free slot, -EMSGSIZE payload over slot_bytes, -ESHUTDOWN pool stopped or draining,
  * -EPIPE the daemon is gone. Never blocks. */
 int session_submit(struct session *s, const struct session_job *job, uint32_t *ret_slot);
 void session_ring(struct session *s);
+/* A job that was held may start: now, or at `not_before_ns` (0 = now). One that has its verdict already has it. */
+void session_let_go(struct session *s, uint32_t slot, uint64_t not_before_ns);
 
 struct session_result {
         uint32_t slot;

@@ -90,8 +90,15 @@ static int submit_failed(drover_pool *p, const struct submission *s, int error) 
         }
 }
 
-static bool submit_needs_broker(const struct drover_options *o) {
-        return o->flags & DROVER_DETACHED || o->idempotency_key || o->n_after > 0;
+/* 1: over the bus. 0: into the channel, held back if it comes after others. */
+static int submit_needs_broker(drover *d, const struct drover_options *o) {
+        bool is_for_bus = o->flags & DROVER_DETACHED || o->idempotency_key;
+        int ours = o->n_after > 0 ? after_are_ours(d, o) : 0;
+        if (ours == 1 && is_for_bus)
+                return connection_fail(d, -EINVAL,
+                                       "after: a job over the bus (DROVER_DETACHED, idempotency_key) cannot come after "
+                                       "a job of a channel");
+        return ours < 0 ? ours : is_for_bus || (o->n_after > 0 && ours == 0);
 }
 
 int submit_try(drover_pool *p, const struct submission *s, drover_future **ret) {
@@ -100,8 +107,9 @@ int submit_try(drover_pool *p, const struct submission *s, drover_future **ret) 
         if (p->is_shut)
                 return connection_fail(p->drover, -ESHUTDOWN, "pool %s: drover_pool_drain() was called", p->name);
         const struct drover_options *o = s->options;
-        if (submit_needs_broker(o))
-                return bus_job_submit(p, s, ret);
+        int r = submit_needs_broker(p->drover, o);
+        if (r != 0)
+                return r < 0 ? r : bus_job_submit(p, s, ret);
         const struct session_job job = {
                 .type = s->type,
                 .priority = (uint32_t)(o->priority + LAYOUT_PRIORITY_DEFAULT),
@@ -113,15 +121,20 @@ int submit_try(drover_pool *p, const struct submission *s, drover_future **ret) 
                 .payload = s->payload,
                 .bytes = s->bytes,
                 .is_quiet = s->is_quiet,
+                .is_held = o->n_after > 0,
         };
         drover_future *f = NULL;
-        int r = ret ? future_new(&f, p->drover, p, 2) : 0; /* the caller's and ours */
-        if (r < 0)
-                return r;
+        struct after *after = NULL;
+        if (ret || job.is_held)
+                r = future_new(&f, p->drover, p, ret ? 2 : 1); /* the caller's and ours */
+        if (r == 0 && job.is_held && !(after = after_new(o)))
+                r = -ENOMEM;
         uint32_t slot;
-        r = session_submit(p->session, &job, &slot);
+        if (r == 0)
+                r = session_submit(p->session, &job, &slot);
         if (r < 0) {
                 future_drop(f);
+                after_free(after);
                 return submit_failed(p, s, r);
         }
         p->must_ring = p->must_ring || s->is_quiet;
@@ -135,8 +148,11 @@ int submit_try(drover_pool *p, const struct submission *s, drover_future **ret) 
                 f->slot = slot;
                 f->type = s->type;
                 f->id = session_job_id(p->session, slot);
-                *ret = f;
         }
+        if (ret)
+                *ret = f;
+        if (job.is_held)
+                after_start(f, after, o);
         return 0;
 }
 

@@ -15,6 +15,8 @@ static void watch_end(struct watch *w) {
         TAILQ_INSERT_TAIL(&g->ended, w, of_group);
         g->n_ended++;
         g->n_failed += w->future->state != DROVER_DONE;
+        if (g->on_end)
+                g->on_end(g, w);
 }
 
 void watch_start(struct watch *w, struct watch_group *g, drover_future *f) {

@@ -159,6 +159,11 @@ class Library(Test):
         self.assertEqual(self.example("array-sum", 4), [f"sum {n * (n - 1) // 2}, expected {n * (n - 1) // 2}"])
         self.d.call("/org/drover1", "org.drover1.Manager", "RemoveArena", "s", "squares-sum")
 
+    def test_row_80_jobs_of_a_channel_after_others(self):
+        self.case("after")
+        self.case("chord")
+        self.case("after-a-bad-end")
+
     # ---- by way of the broker ----
 
     def test_jobs_over_the_bus_are_as_those_of_a_channel(self):

@@ -66,6 +66,10 @@ void case_timer(void);
 void case_schedule(void);
 void case_key_and_after(void);
 
+void case_after(void);
+void case_chord(void);
+void case_after_a_bad_end(void);
+
 void case_fork(void);
 void case_descriptors(void);
 void case_loop(void);

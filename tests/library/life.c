@@ -288,13 +288,22 @@ void case_threads(void) {
 /* Says "ready", waits for a line, by when the daemon was killed. */
 void case_daemon_returns(void) {
         drover_pool *p = pool("single");
-        drover_future *f = sleeper("single", 1), *late;
+        drover_future *f = sleeper("single", 1), *late, *after;
+        const uint64_t id = drover_future_id(f);
+        drover_args *a;
+        EXPECT(0, drover_args_new(&a));
+        EXPECT(0, drover_args_f64(a, "seconds", 0));
+        EXPECT(0, drover_submit(p, "sleep", a, DROVER_OPTIONS(.after = &id, .n_after = 1), &after));
+        drover_args_free(a);
         wait_running(f);
         puts("ready");
         fflush(stdout);
         EXPECT_TRUE(getchar() == '\n'); /* by now another one runs */
         EXPECT(0, drover_future_wait(f, drover_deadline_in(30 * SECOND)));
         EXPECT(DROVER_DONE, drover_future_state(f));
+        EXPECT(0, drover_future_wait(after, drover_deadline_in(30 * SECOND))); /* it waited in the channel meanwhile */
+        EXPECT(DROVER_DONE, drover_future_state(after));
+        drover_future_unref(after);
         EXPECT(0, drover_submitf(p, &late, "getpid", NULL));
         /* An outer loop is told of its verdict, too. */
         for (uint64_t end_ns = now_ns() + 30 * SECOND; drover_future_state(late) < DROVER_DONE && now_ns() < end_ns;) {

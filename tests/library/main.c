@@ -53,12 +53,15 @@ int main(int argc, char *argv[]) {
                 const char *name;
                 void (*run)(void);
         } cases[] = {
+                {"after", case_after},
+                {"after-a-bad-end", case_after_a_bad_end},
                 {"automatic-chunk", case_automatic_chunk},
                 {"bus-and-channel", case_bus_and_channel},
                 {"bus-cancel", case_bus_cancel},
                 {"bus-jobs", case_bus_jobs},
                 {"callbacks", case_callbacks},
                 {"cancel", case_cancel},
+                {"chord", case_chord},
                 {"close", case_close},
                 {"completion-order", case_completion_order},
                 {"daemon-goes", case_daemon_goes},

@@ -227,6 +227,44 @@ static void test_opens_and_runs_a_job(void **state) {
         assert_int_equal(slot_state(channel_word(&d->broker, slot)), SLOT_FREE);
 }
 
+static bool is_rung(int fd) {
+        uint64_t n;
+        return read(fd, &n, sizeof n) == sizeof n;
+}
+
+static void test_a_held_job_starts_when_it_is_let_go(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_job job = {.priority = 1, .payload = "x", .bytes = 1, .is_held = true};
+        struct session_result r;
+        uint32_t now, later, never, got;
+        uint64_t word, due_ns = event_now_ns() + UINT64_C(3600000000000);
+        assert_int_equal(session_submit(s, &job, &now), 0);
+        assert_int_equal(session_submit(s, &job, &later), 0);
+        assert_int_equal(session_submit(s, &job, &never), 0);
+        assert_false(is_rung(d->doorbell_fd)); /* nobody is told */
+        assert_int_equal(
+                channel_claim(&d->worker, INDEX, WORKER, false, event_now_ns(), &d->record, d->done_fd, &got, &word),
+                CHANNEL_EMPTY);
+        assert_true(session_cancel_queued(s, never));
+        session_let_go(s, never, 0); /* too late, and no harm */
+        session_let_go(s, SLOTS, 0);
+        assert_int_equal(session_next(s, &r, 0), 1);
+        assert_int_equal(r.state, SLOT_CANCELLED);
+
+        session_let_go(s, later, due_ns);
+        assert_true(is_rung(d->doorbell_fd));
+        assert_int_equal(slot_state(channel_word(&d->broker, later)), SLOT_DELAYED);
+        assert_true(channel_job(&d->broker, later)->not_before_ns == due_ns);
+        session_let_go(s, now, 1);
+        assert_true(bell_channel_has_work(d->bell, INDEX));
+        session_let_go(s, now, 0); /* once */
+        work(d, SLOT_DONE, 0, "", 0);
+        assert_int_equal(session_wait(s, now, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.attempt, 1);
+        assert_int_equal(session_in_flight(s), 1);
+}
+
 static void test_a_bad_reply_is_refused_in_words(void **state) {
         static const struct {
                 enum fault fault;
@@ -515,6 +553,7 @@ static void test_closing_drops_what_is_queued_and_asks_what_runs(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 SESSION_TEST(test_opens_and_runs_a_job),
+                SESSION_TEST(test_a_held_job_starts_when_it_is_let_go),
                 SESSION_TEST(test_a_bad_reply_is_refused_in_words),
                 SESSION_TEST(test_submit_says_why_not),
                 SESSION_TEST(test_every_verdict),

@@ -15,8 +15,8 @@
  *     drover_close(d);
  *
  * A job goes straight into memory that this process shares with the pool's workers: submitting makes no system call
- * while a worker is awake, and no daemon is on the way. What only the broker can do (an idempotency key, jobs after others,
- * jobs that outlive their client) goes over the bus by the same calls and gives the same futures.
+ * while a worker is awake, and no daemon is on the way. What only the broker can do (an idempotency key, jobs that outlive
+ * their client) goes over the bus by the same calls and gives the same futures.
  *
  * Threads. A drover object, with its pools, futures, arguments and iterators, belongs to one thread at a time: threads
  * that share one take turns under a lock of their own. Different drover objects have nothing in common and may be used by
@@ -177,11 +177,15 @@ struct drover_options {
         uint64_t not_before_ns; /* it does not start before, and not much later; 0 = at once */
         uint32_t max_attempts;  /* 0 = the pool's; the smaller one counts */
         uint32_t flags;         /* enum drover_submit_flag bits */
-        /* Each of these sends the job over the bus, as DROVER_DETACHED: some 100 µs instead of one, the submission blocks
-         * for the broker's answer (25 s at most), there is no waiting for room, and text must not hold a 0. */
+        /* This sends the job over the bus, as DROVER_DETACHED: some 100 µs instead of one, the submission blocks for the
+         * broker's answer (25 s at most), there is no waiting for room, and text must not hold a 0. */
         const char *idempotency_key; /* of 1 to 128 bytes: a job of this key that is there already is joined; NULL = none */
-        const uint64_t *after;       /* ids of jobs that went over the bus: starts when all are DROVER_DONE, and ends as */
-        size_t n_after;              /* DROVER_CANCELLED when one ends otherwise */
+        /* Ids of jobs: starts when all are DROVER_DONE, and ends as DROVER_CANCELLED when one ends otherwise. Either all of
+         * this drover's channels, the newest 4096 of those that ended included: then it has its slot at once, and starts or
+         * ends when the last verdict is taken in, which is in a waiting call or in drover_process(). Or all that went over
+         * the bus: then it goes there, too. At most 1024. */
+        const uint64_t *after;
+        size_t n_after;
 };
 
 #define DROVER_OPTIONS(...) (&(const struct drover_options){.struct_size = sizeof(struct drover_options), __VA_ARGS__})
