@@ -17,7 +17,8 @@ enum {
         CAPACITY = 16,
         MAX_ITEMS = 1 << 20,
         DEFAULT_SEEDS = 20,
-        SEEDS_AT_ONCE = 50,
+        SEEDS_AT_ONCE = 20, /* in one arena, which has room for so many names */
+        MAX_NAMES = 220,
         PARTIES = 3
 };
 
@@ -264,7 +265,7 @@ static void (*const uses[])(struct objects *o, unsigned random) = {
 static void make_something(drover_arena *a, unsigned random) {
         char name[32];
         drover_permits *p;
-        if (atomic_load(&shared->n_names) >= 150)
+        if (atomic_load(&shared->n_names) >= MAX_NAMES)
                 return;
         snprintf(name, sizeof name, "made %u", atomic_fetch_add(&shared->n_names, 1));
         CHECK(drover_permits_open(a, name, 4, &p) == 0);
@@ -511,6 +512,49 @@ static void test_two_rooms_at_once(void **state) {
         drover_arena_free(arena);
 }
 
+/* ---- who closes a queue dies before it has told anybody ---- */
+
+static void wait_for_the_end(drover_arena *a, void *user) {
+        drover_queue *q;
+        char item[8];
+        size_t bytes;
+        CHECK(drover_queue_open(a, "queue", 0, 0, 0, &q) == 0);
+        if (user) /* no room: full when it began */
+                CHECK(drover_queue_put(q, "item", 4, stuck()) == -ESHUTDOWN);
+        else
+                CHECK(drover_queue_get(q, item, sizeof item, &bytes, stuck()) == -ESHUTDOWN);
+        drover_queue_free(q);
+}
+
+static void close_and_die(drover_arena *a, void *user) {
+        drover_queue *q;
+        CHECK(drover_queue_open(a, "queue", 0, 0, 0, &q) == 0);
+        plan.n_deaths = &shared->n_deaths_at[0];
+        plan.n_left = 1;
+        plan.name = "queue-closed";
+        drover_queue_close(q);
+}
+
+static void test_close(void **state) {
+        shared = fixture_shared(sizeof *shared);
+        for (unsigned i = 0; i < n_seeds(); i++) {
+                drover_arena *arena = fixture_arena(1 << 16);
+                drover_queue *q;
+                bool is_full = i % 2;
+                assert_int_equal(drover_queue_open(arena, "queue", 1, 8, DROVER_QUEUE_FIFO, &q), 0);
+                OWN(queue, q);
+                if (is_full)
+                        assert_int_equal(drover_queue_put(q, "item", 4, 0), 0);
+                pid_t waiter = fixture_fork(arena, wait_for_the_end, is_full ? q : NULL);
+                fixture_await_waiters(arena, "queue", 1);
+                assert_int_equal(fixture_reap(arena, fixture_fork(arena, close_and_die, NULL)), -SIGKILL);
+                assert_int_equal(fixture_reap(arena, waiter), 0);
+                fixture_free(arena);
+        }
+        assert_int_equal(shared->n_deaths_at[0], n_seeds());
+        fixture_unshare(shared, sizeof *shared);
+}
+
 /* ---- the repairer dies too, and somebody else begins anew ---- */
 
 static void hold_everything(drover_arena *a, void *user) {
@@ -562,6 +606,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_two_rooms_at_once),
                 cmocka_unit_test(test_repair_begins_anew),
+                cmocka_unit_test(test_close),
                 cmocka_unit_test(test_barriers),
                 cmocka_unit_test(test_every_place),
         };
