@@ -28,6 +28,8 @@ struct spin_round {
 
 /* `deadline_ns` of the wait, not 0. */
 struct spin_round spin_begin(struct spin *s, uint64_t deadline_ns);
+/* For who waits for a lock: about 1 µs during which its owner has the word to itself. */
+void spin_hold_back(void);
 /* Pauses, longer each time, or yields. false: enough. */
 bool spin_step(struct spin_round *r);
 void spin_end(struct spin *s, const struct spin_round *r, bool is_hit);

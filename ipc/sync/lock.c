@@ -47,6 +47,7 @@ static int lock_take_flagged(struct layout_lock *l, uint64_t word, uint64_t self
 static void lock_spin(struct layout_lock *l, struct spin *spin, uint64_t deadline_ns) {
         struct spin_round round = spin_begin(spin, deadline_ns);
         bool is_free = false;
+        spin_hold_back();
         while (!is_free && spin_step(&round))
                 is_free = lock_is_free(l);
         spin_end(spin, &round, is_free);

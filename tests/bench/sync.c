@@ -22,7 +22,7 @@
 
 enum {
         UNCONTENDED_ROUNDS = 1000000,
-        CONTENDED_ROUNDS = 400000,
+        CONTENDED_ROUNDS = 4000000,
         ITEMS = 400000,
         RING = 1024,
         ITEM_BYTES = 64,
