@@ -1,10 +1,11 @@
 /* Records of jobs over the bus: who finds them, how long, and who goes first when there are too many.
  *
  * A record stands in a tree by id, in one by idempotency key if it has one, in a list by id (ids rise, so that is the
- * order of submission) and, once it has a verdict, in the list of its uid by age and in the list of all by expiry. It
- * goes when ResultTTL= is over, or before that under two budgets of number and bytes: the uid that keeps too much loses
- * its own oldest first, so that nobody pushes others out; then the next to expire goes. Who asks for a record that had
- * to go early is told so, as far back as the memory of that reaches; any other unknown id is just unknown. */
+ * order of submission) and, once it has a verdict, in the list of its uid by age and in the list of those that are kept
+ * as long as it is, which is by expiry without any sorting; there are as few lists as different ResultTTL=. It goes
+ * when ResultTTL= is over, or before that under two budgets of number and bytes: the uid that keeps too much loses its
+ * own oldest first, so that nobody pushes others out; then the next to expire goes. Who asks for a record that had to
+ * go early is told so, as far back as the memory of that reaches; any other unknown id is just unknown. */
 #include "daemon/supervise/job.h"
 
 #include <assert.h>
@@ -52,7 +53,9 @@ int jobs_new(struct jobs **ret, struct supervisor *s) {
                 return -ENOMEM;
         js->supervisor = s;
         TAILQ_INIT(&js->all);
-        TAILQ_INIT(&js->finished);
+        TAILQ_INIT(&js->ttls);
+        TAILQ_INIT(&js->at_once.finished);
+        TAILQ_INSERT_HEAD(&js->ttls, &js->at_once, link);
         *ret = js;
         return 0;
 }
@@ -157,19 +160,46 @@ static void job_count_finished(struct job *j, bool is_added) {
         u->finished_bytes += is_added ? bytes : -bytes;
 }
 
-/* By expiry, so that one timer serves pools with different ResultTTL=; nearly always the tail is the place, or the head
- * for what nobody asks for any more. */
+static struct jobs_ttl *jobs_ttl_get(struct jobs *js, uint64_t ttl_ns) {
+        struct jobs_ttl *t;
+        TAILQ_FOREACH(t, &js->ttls, link)
+        if (t->ttl_ns == ttl_ns)
+                return t;
+        t = calloc(1, sizeof(*t));
+        if (!t)
+                return &js->at_once; /* without memory it is not kept */
+        t->ttl_ns = ttl_ns;
+        TAILQ_INIT(&t->finished);
+        TAILQ_INSERT_TAIL(&js->ttls, t, link);
+        return t;
+}
+
+static void job_leave_ttl(struct job *j) {
+        struct jobs_ttl *t = j->kept_in;
+        TAILQ_REMOVE(&t->finished, j, link);
+        j->kept_in = NULL;
+        if (!TAILQ_EMPTY(&t->finished) || t == &j->jobs->at_once)
+                return;
+        TAILQ_REMOVE(&j->jobs->ttls, t, link);
+        free(t);
+}
+
+/* The next to expire. */
+static struct job *jobs_first(const struct jobs *js) {
+        struct job *first = NULL, *j;
+        struct jobs_ttl *t;
+        TAILQ_FOREACH(t, &js->ttls, link)
+        if ((j = TAILQ_FIRST(&t->finished)) && (!first || j->expires_ns < first->expires_ns))
+                first = j;
+        return first;
+}
+
 void job_keep_finished(struct job *j) {
         struct jobs *js = j->jobs;
-        struct job *before = NULL;
-        if (!j->is_released)
-                TAILQ_FOREACH_REVERSE(before, &js->finished, job_list, link)
-        if (before->expires_ns <= j->expires_ns)
-                break;
-        if (before)
-                TAILQ_INSERT_AFTER(&js->finished, before, j, link);
-        else
-                TAILQ_INSERT_HEAD(&js->finished, j, link);
+        j->kept_in = jobs_ttl_get(js, j->ttl_ns);
+        if (j->kept_in == &js->at_once)
+                j->expires_ns = j->finished_ns;
+        TAILQ_INSERT_TAIL(&j->kept_in->finished, j, link);
         TAILQ_INSERT_TAIL(&j->user_of->finished, j, user_link);
         js->newest_user = j->user_of;
         job_count_finished(j, true);
@@ -177,7 +207,7 @@ void job_keep_finished(struct job *j) {
 
 void job_keep_again(struct job *j) {
         assert(j->is_finished);
-        TAILQ_REMOVE(&j->jobs->finished, j, link);
+        job_leave_ttl(j);
         TAILQ_REMOVE(&j->user_of->finished, j, user_link);
         job_count_finished(j, false);
 }
@@ -228,7 +258,7 @@ static void jobs_make_room(struct jobs *js, struct job_user *u) {
                         break;
         }
         while ((js->n_finished > JOBS_MAX_FINISHED || js->finished_bytes > JOBS_MAX_FINISHED_BYTES) &&
-               (j = TAILQ_FIRST(&js->finished)))
+               (j = jobs_first(js)))
                 job_evict(j);
 }
 
@@ -238,7 +268,7 @@ void jobs_expire(struct jobs *js) {
         struct job *j;
         js->newest_user = NULL;
         jobs_make_room(js, u);
-        while ((j = TAILQ_FIRST(&js->finished)) && j->expires_ns <= now)
+        while ((j = jobs_first(js)) && j->expires_ns <= now)
                 job_forget(j);
         if (j && (!js->expiry_timer.heap_index || js->expiry_timer.deadline_ns > j->expires_ns))
                 loop_timer_set(js->supervisor->loop, &js->expiry_timer, j->expires_ns, jobs_on_expiry, js);
@@ -251,9 +281,10 @@ void job_release(struct job *j) {
         if (!j->is_finished || j->waiters)
                 return;
         struct jobs *js = j->jobs;
-        TAILQ_REMOVE(&js->finished, j, link);
-        j->expires_ns = 0;
-        TAILQ_INSERT_HEAD(&js->finished, j, link);
+        job_leave_ttl(j);
+        j->ttl_ns = j->expires_ns = 0;
+        j->kept_in = &js->at_once;
+        TAILQ_INSERT_HEAD(&js->at_once.finished, j, link);
         if (js->n_telling == 0) /* not now: the caller still holds it */
                 loop_timer_set(js->supervisor->loop, &js->expiry_timer, event_now_ns(), jobs_on_expiry, js);
 }
@@ -262,7 +293,7 @@ struct jobs *jobs_free(struct jobs *js) {
         if (!js)
                 return NULL;
         struct job *j;
-        while ((j = TAILQ_FIRST(&js->finished)))
+        while ((j = jobs_first(js)))
                 job_forget(j);
         loop_timer_stop(&js->expiry_timer);
         free(js->evicted);

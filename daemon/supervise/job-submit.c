@@ -12,6 +12,8 @@
 #include "ipc/bell.h"
 #include "ipc/event.h"
 
+enum { ENTER_TRIES = 4 };
+
 static bool job_check_pool(const struct pool *p, struct fault *f) {
         if (p->supervisor->is_shutting_down)
                 fault_set(f, FAULT_SHUTTING_DOWN, "the daemon is shutting down: pool %s takes no more jobs",
@@ -160,12 +162,25 @@ static int job_commit(struct job *j) {
         return r;
 }
 
+/* A slot that is free by our books is nobody's: whatever else stands there is scribble, and the next scribble is its
+ * author's own loss. */
+static int job_begin_slot(struct channel *c, uint32_t slot) {
+        int r = channel_begin(c, slot);
+        for (unsigned try = 0; r < 0 && try < ENTER_TRIES; try++) {
+                uint64_t word = channel_word(c, slot);
+                channel_cas(c, slot, word,
+                            SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, (uint32_t)slot_generation(word) + 1));
+                r = channel_begin(c, slot);
+        }
+        return r;
+}
+
 /* Into a slot: accepted from here on. */
 static int job_enter(struct job *j, const void *payload, struct fault *f) {
         struct pool *p = j->pool;
         struct channel *c = jobs_channel(p);
         uint32_t slot = jobs_take_slot(p);
-        int r = channel_begin(c, slot);
+        int r = job_begin_slot(c, slot);
         if (r == 0) {
                 memcpy(channel_payload(c, slot), payload, j->payload_bytes);
                 job_fill_line(j, channel_job(c, slot));

@@ -49,7 +49,8 @@ struct job {
         int error_number;
         struct layout_verdict verdict;
         struct loop_timer deadline_timer;
-        uint64_t expires_ns; /* once finished */
+        uint64_t ttl_ns, expires_ns; /* once finished */
+        struct jobs_ttl *kept_in;    /* once finished */
         struct job_waiter *waiters;
         struct job_needs *needs; /* job-needs.c; NULL: it comes after no other */
         const char *key;         /* job-keep.c: NULL, or behind the names */
@@ -58,7 +59,7 @@ struct job {
         struct stream *stream; /* streams.c: of what it emits, or what was kept of that; NULL: none */
         bool is_stream_gone;   /* and there was one */
         TAILQ_ENTRY(job) all_link;  /* jobs->all */
-        TAILQ_ENTRY(job) link;      /* jobs->finished, if finished */
+        TAILQ_ENTRY(job) link;      /* kept_in->finished, if finished */
         TAILQ_ENTRY(job) user_link; /* user_of->finished, if finished */
 };
 
@@ -68,12 +69,21 @@ struct job_evicted {
         uid_t uid;
 };
 
+/* Those that are kept equally long: so the first of them to expire is the first that came. */
+TAILQ_HEAD(job_list, job);
+struct jobs_ttl {
+        uint64_t ttl_ns;
+        struct job_list finished;
+        TAILQ_ENTRY(jobs_ttl) link;
+};
+
 struct jobs {
         struct supervisor *supervisor;
         void *by_id; /* tsearch tree */
         void *users, *by_key; /* tsearch trees */
-        TAILQ_HEAD(, job) all;              /* by id */
-        TAILQ_HEAD(job_list, job) finished; /* by expiry */
+        TAILQ_HEAD(, job) all; /* by id */
+        TAILQ_HEAD(, jobs_ttl) ttls;
+        struct jobs_ttl at_once; /* the one that is always there: what nobody asks for */
         size_t n_finished, finished_bytes;
         struct loop_timer expiry_timer;
         unsigned n_telling; /* inside job_tell, which expires at its end */

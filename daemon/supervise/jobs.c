@@ -47,7 +47,8 @@ void job_finish(struct job *j, enum slot_state state) {
         j->is_finished = true;
         loop_timer_stop(&j->deadline_timer);
         j->finished_ns = event_now_ns();
-        j->expires_ns = j->finished_ns + (j->is_released ? 0 : j->pool ? j->pool->config.result_ttl_ns : 0);
+        j->ttl_ns = j->is_released || !j->pool ? 0 : j->pool->config.result_ttl_ns;
+        j->expires_ns = j->finished_ns + j->ttl_ns;
 }
 
 /* Workers cannot write the job area, and nobody else but us has it. Without memory it cannot be queued again, that is
@@ -170,23 +171,31 @@ int jobs_pool_init(struct pool *p) {
         return loop_poll_start(p->supervisor->loop, &p->done_poll, p->channels[0]->done_fd, POLLIN, jobs_on_done, p);
 }
 
+/* Those that wait for others go last: what these end as is a verdict for them, too. */
+static void jobs_lose(struct pool *p, bool waiting_ones) {
+        for (uint32_t slot = 0; slot < jobs_channel(p)->geometry.n_slots; slot++) {
+                struct job *j = p->slot_job[slot];
+                if (!j || (!waiting_ones && job_needs_any(j)))
+                        continue;
+                p->slot_job[slot] = NULL;
+                j->slot = JOBS_NO_SLOT;
+                j->payload_bytes = 0;
+                job_needs_free(j);
+                job_finish(j, SLOT_LOST);
+                job_set_error(j, "job %llu is lost: its pool %.64s was removed", (unsigned long long)j->id,
+                              j->pool_name);
+                job_keep_finished(j);
+                job_tell(j);
+                jobs_collect(p); /* those that came after it */
+        }
+}
+
 void jobs_pool_deinit(struct pool *p) {
         loop_poll_stop(&p->done_poll);
         if (p->slot_job && p->channels[0]) {
                 jobs_collect(p);
-                for (uint32_t slot = 0; slot < jobs_channel(p)->geometry.n_slots; slot++) {
-                        struct job *j = p->slot_job[slot];
-                        if (!j)
-                                continue;
-                        j->slot = JOBS_NO_SLOT;
-                        j->payload_bytes = 0;
-                        job_needs_free(j);
-                        job_finish(j, SLOT_LOST);
-                        job_set_error(j, "job %llu is lost: its pool %.64s was removed", (unsigned long long)j->id,
-                                      j->pool_name);
-                        job_keep_finished(j);
-                        job_tell(j);
-                }
+                jobs_lose(p, false);
+                jobs_lose(p, true);
         }
         free(p->slot_job);
         free(p->free_slots);
@@ -199,7 +208,7 @@ void jobs_pool_deinit(struct pool *p) {
 void jobs_pool_gone(struct jobs *js, struct pool *p) {
         struct job *j;
         jobs_pool_deinit(p);
-        TAILQ_FOREACH(j, &js->finished, link)
+        TAILQ_FOREACH(j, &js->all, all_link)
         if (j->pool == p)
                 j->pool = NULL;
 }

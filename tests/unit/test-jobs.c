@@ -1,0 +1,122 @@
+/* Jobs over the bus: slots that a worker scribbled over, records by expiry, and what is left when a pool goes. */
+#include "tests/unit/supervise-fixture.h"
+
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "daemon/supervise/job.h"
+#include "ipc/event.h"
+
+static struct job *submit(struct pool *p, const struct job *after) {
+        static const char nothing[] = {(char)0x80};
+        struct job_request r = {.pool = p, .name = "work", .payload = nothing, .bytes = 1, .priority = 1};
+        struct job *j;
+        struct fault f;
+        if (after) {
+                r.after = &after->id;
+                r.n_after = 1;
+        }
+        if (job_submit(&r, &j, &f) < 0)
+                fail_msg("%s", f.text);
+        return j;
+}
+
+/* Whatever stands in a slot that is free by the broker's books. */
+static void test_scribbled_slots_take_jobs(void **state) {
+        struct pool *p = add_pool(NULL);
+        load();
+        struct stand_in w = ready();
+        struct channel *c = jobs_channel(p);
+        static const uint64_t words[] = {
+                SLOT_WORD(SLOT_RUNNING, 0, 1, SLOT_OWNER_WORKER0, 7),
+                SLOT_WORD(SLOT_DONE, SLOT_QUARANTINE, 63, SLOT_OWNER_BROKER, UINT32_MAX),
+                SLOT_WORD(SLOT_FILLING, 0, 0, SLOT_OWNER_CLIENT, 0),
+                UINT64_MAX,
+        };
+        for (uint32_t slot = 0; slot < 4; slot++)
+                atomic_store(&c->slots[slot].word, words[slot]);
+        for (uint32_t slot = 0; slot < 4; slot++) {
+                struct job *j = submit(p, NULL);
+                assert_int_equal(job_live_state(j), SLOT_QUEUED);
+                assert_int_equal(slot_state(channel_word(c, j->slot)), SLOT_QUEUED);
+        }
+        end(&w, CLD_EXITED, 0);
+}
+
+static enum slot_state told[3];
+
+struct wait {
+        struct job_waiter waiter;
+        enum slot_state *told;
+};
+
+static void on_told(struct job_waiter *w, struct job *j) { *((struct wait *)w)->told = j->state; }
+
+/* One that comes after a lost one is cancelled, whichever slot it has. */
+static void test_who_waits_for_the_lost(void **state) {
+        struct pool *p = add_pool(NULL);
+        static struct wait waits[3];
+        load();
+        struct stand_in w = ready();
+        struct job *first = submit(p, NULL), *a = submit(p, NULL);
+        job_cancel(first, CANCEL_QUEUED); /* the next gets its slot, before that of what it waits for */
+        struct job *b = submit(p, a), *c = submit(p, b);
+        assert_true(b->slot < a->slot);
+        struct job *const jobs[] = {a, b, c};
+        for (unsigned i = 0; i < 3; i++) {
+                waits[i].told = &told[i];
+                job_wait(jobs[i], &waits[i].waiter, on_told);
+        }
+        close(w.fd);
+        teardown(NULL);
+        assert_int_equal(told[0], SLOT_LOST);
+        assert_int_equal(told[1], SLOT_CANCELLED);
+        assert_int_equal(told[2], SLOT_CANCELLED);
+        setup(NULL);
+}
+
+static void for_an_hour(struct pool_config *c) { c->result_ttl_ns = 3600 * 1000 * MS; }
+
+static uint64_t end_many(struct pool *p, unsigned n) {
+        uint64_t begun_ns = event_now_ns();
+        while (n--)
+                job_cancel(submit(p, NULL), CANCEL_QUEUED);
+        return event_now_ns() - begun_ns;
+}
+
+/* What expires soon does not look through all that expires later. */
+static void test_records_by_expiry(void **state) {
+        enum { N = 20000 };
+        struct pool *p = add_pool(for_an_hour);
+        load();
+        struct stand_in w = ready();
+        struct job *later = submit(p, NULL), *released = submit(p, NULL);
+        job_cancel(later, CANCEL_QUEUED);
+        uint64_t long_ns = end_many(p, N);
+        p->config.result_ttl_ns = 1800 * 1000 * MS;
+        uint64_t short_ns = end_many(p, N);
+        assert_true(short_ns < long_ns * 5);
+
+        p->config.result_ttl_ns = MS;
+        struct job *sooner = submit(p, NULL);
+        uint64_t id = sooner->id, later_id = later->id, released_id = released->id;
+        job_cancel(sooner, CANCEL_QUEUED);
+        p->config.result_ttl_ns = 3600 * 1000 * MS;
+        job_cancel(released, CANCEL_QUEUED);
+        job_release(released);
+        UNTIL(!supervisor_find_job(supervisor, id));
+        UNTIL(!supervisor_find_job(supervisor, released_id));
+        assert_non_null(supervisor_find_job(supervisor, later_id));
+        assert_int_equal(supervisor->jobs->n_finished, 2 * N + 1);
+        end(&w, CLD_EXITED, 0);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_scribbled_slots_take_jobs, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_who_waits_for_the_lost, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_records_by_expiry, setup, teardown),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
