@@ -185,6 +185,7 @@ struct bus *bus_free(struct bus *b) {
         peer_free_all(b);
         sd_bus_flush_close_unref(b->bus);
         value_scratch_free(&b->scratch);
+        quota_deinit(&b->calls_of);
         free(b);
         return NULL;
 }

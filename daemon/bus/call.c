@@ -13,8 +13,10 @@
 static int call_new(struct bus_peer *p, sd_bus_message *m, enum bus_call_kind kind, struct bus_call **ret) {
         struct bus_call *c = calloc(1, sizeof(*c));
 
-        if (!c)
+        if (!c || quota_take(&p->bus->calls_of, p->uid, 1, UINT64_MAX) < 0) {
+                free(c);
                 return -ENOMEM;
+        }
         c->peer = p;
         c->kind = kind;
         c->message = sd_bus_message_ref(m);
@@ -37,6 +39,7 @@ static void call_unlink(struct bus_call *c) {
                 TAILQ_REMOVE(&c->peer->bus->waiting_for_room, c, pool_link);
         c->peer->bus->n_room_calls -= c->kind == CALL_ROOM;
         c->peer->n_calls--;
+        quota_give(&c->peer->bus->calls_of, c->peer->uid, 1);
         loop_timer_stop(&c->timer);
 }
 
@@ -46,8 +49,12 @@ static void call_free(struct bus_call *c) {
 }
 
 int call_check_room(const struct bus_peer *p, sd_bus_error *e) {
-        if (p->n_calls < BUS_MAX_CALLS)
+        if (p->n_calls < BUS_MAX_CALLS && quota_has_room(&p->bus->calls_of, p->uid, BUS_MAX_CALLS_OF_UID))
                 return 0;
+        if (p->n_calls < BUS_MAX_CALLS)
+                return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED,
+                                         "uid %u has %d calls waiting already; use Submit", (unsigned)p->uid,
+                                         BUS_MAX_CALLS_OF_UID);
         return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED, "%s has %d calls waiting already; use Submit",
                                  p->name, BUS_MAX_CALLS);
 }
@@ -102,7 +109,7 @@ void call_retry_room(struct bus *b) {
                 next = TAILQ_NEXT(c, pool_link);
                 is_last = c == last;
                 p = supervisor_find_pool(b->supervisor, c->pool);
-                if (p && !pool_has_room(p))
+                if (p && !pool_has_room(p, c->peer->uid))
                         continue;
                 call_unlink(c);
                 if (sd_bus_message_rewind(c->message, true) >= 0)

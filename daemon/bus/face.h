@@ -5,6 +5,7 @@
 #include <systemd/sd-bus.h>
 
 #include "daemon/bus/bus.h"
+#include "daemon/supervise/quota.h"
 
 #define BUS_NAME "org.drover1"
 #define BUS_ROOT "/org/drover1"
@@ -19,6 +20,7 @@
 enum {
         BUS_MAX_CALLS = 128, /* of one caller waiting at once: dbus-daemon's own limit on replies */
         BUS_MAX_ROOM_CALLS = 4096, /* of all waiting for room in a pool: beyond that it is QueueFull, whatever Overflow= says */
+        BUS_MAX_CALLS_OF_UID = BUS_MAX_ROOM_CALLS / 2, /* of all callers of one uid waiting at once; not of root */
         BUS_MAX_PEERS = 1024,
         BUS_PEER_BUCKETS = 256,
         BUS_MAX_PATH = 320, /* a pool name escaped at its worst */
@@ -47,6 +49,7 @@ struct bus {
         struct bus_peer_list peers; /* least recently heard of first */
         struct bus_peer *buckets[BUS_PEER_BUCKETS];
         unsigned n_peers, n_subscribers, n_room_calls;
+        struct quota calls_of; /* that wait */
         struct bus_call_list waiting_for_pool, waiting_for_room;
         struct bus_scratch scratch;
 };

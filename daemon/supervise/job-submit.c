@@ -110,14 +110,23 @@ static struct job *job_new(const struct job_request *r, const struct schema_job 
         return j;
 }
 
-static int job_check_room(const struct pool *p, struct fault *f) {
-        if (p->n_free_slots > 0)
+/* The other half is for others. */
+static uint32_t job_share(const struct pool *p) { return jobs_channel(p)->geometry.n_slots / 2; }
+
+static int job_check_room(const struct pool *p, uid_t uid, struct fault *f) {
+        if (p->n_free_slots > 0 && quota_has_room(&p->jobs_of, uid, job_share(p)))
                 return 0;
+        if (p->n_free_slots > 0)
+                return fault_set(f, FAULT_QUEUE_FULL,
+                                 "uid %u has its share of the slots of pool %s in use: %u of %u (Slots=)",
+                                 (unsigned)uid, p->config.name, job_share(p), jobs_channel(p)->geometry.n_slots);
         return fault_set(f, FAULT_QUEUE_FULL, "pool %s has all its %u slots in use (Slots=)", p->config.name,
                          jobs_channel(p)->geometry.n_slots);
 }
 
-bool pool_has_room(const struct pool *p) { return p->n_free_slots > 0 || !pool_accepts(p); }
+bool pool_has_room(const struct pool *p, uid_t uid) {
+        return !pool_accepts(p) || (p->n_free_slots > 0 && quota_has_room(&p->jobs_of, uid, job_share(p)));
+}
 
 /* The queue timeout counts from when it may run. */
 static void job_set_deadline(struct job *j, uint64_t from_ns) {
@@ -179,6 +188,8 @@ static int job_begin_slot(struct channel *c, uint32_t slot) {
 static int job_enter(struct job *j, const void *payload, struct fault *f) {
         struct pool *p = j->pool;
         struct channel *c = jobs_channel(p);
+        if (quota_take(&p->jobs_of, j->uid, 1, job_share(p)) < 0)
+                return fault_set(f, FAULT_INTERNAL, "out of memory");
         uint32_t slot = jobs_take_slot(p);
         int r = job_begin_slot(c, slot);
         if (r == 0) {
@@ -193,6 +204,7 @@ static int job_enter(struct job *j, const void *payload, struct fault *f) {
                 loop_timer_stop(&j->deadline_timer);
                 j->slot = JOBS_NO_SLOT;
                 jobs_put_slot(p, slot);
+                quota_give(&p->jobs_of, j->uid, 1);
                 return fault_set(f, FAULT_INTERNAL, "the channel of pool %s does not take the job: %s", p->config.name,
                                  strerror(-r));
         }
@@ -223,7 +235,7 @@ static int job_check(const struct job_request *r, struct fault *f) {
                 return fault_set(f, FAULT_LIMITS_EXCEEDED,
                                  "%s: %zu bytes of arguments are more than pool %s takes (SlotSize=%u)", r->name,
                                  r->bytes, p->config.name, slot_bytes);
-        return job_check_room(p, f);
+        return job_check_room(p, r->uid, f);
 }
 
 /* 1 and the job that has this key; 0 there is none. */
@@ -305,7 +317,7 @@ int job_requeue(struct job *j, struct fault *f) {
                 return fault_set(f, FAULT_INVALID_ARGS,
                                  "job %llu cannot run again: job type %.64s of pool %.64s is another one now",
                                  (unsigned long long)j->id, j->name, j->pool_name);
-        if (job_check_room(j->pool, f) < 0)
+        if (job_check_room(j->pool, j->uid, f) < 0)
                 return -1;
         job_begin_again(j);
         job_set_times(j, 0);
@@ -335,7 +347,7 @@ int pool_requeue_poisoned(struct pool *p, uint32_t *ret_n, struct fault *f) {
                         continue;
                 if (job_requeue(j, f) == 0)
                         n++;
-                else if (f->code == FAULT_QUEUE_FULL) /* those that remain can be asked for again */
+                else if (p->n_free_slots == 0) /* those that remain can be asked for again */
                         break;
         }
         if (--js->n_telling == 0)

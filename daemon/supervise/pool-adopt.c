@@ -61,6 +61,7 @@ int pool_channel_adopt(const struct session_request *q, struct pool_channel **re
         if (header.magic != LAYOUT_MAGIC_CHANNEL || header.version != LAYOUT_VERSION || header.n_slots != g.n_slots ||
             header.slot_bytes != g.slot_bytes) {
                 pool_channel_free(c);
+                pool_bells_collect(q->pool);
                 return -EPROTO;
         }
         recovery_adopt(c);

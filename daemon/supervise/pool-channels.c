@@ -1,8 +1,7 @@
-/* Owns a pool's shared memory: pool memory, bells (one a uid) and channels (one a session, index 0 the broker's own).
+/* Owns a pool's shared memory: pool memory and channels (one a session, index 0 the broker's own).
  *
- * Invariants: an index is given out again only after every worker that mapped the channel said so or is gone; a bell
- * stands in mode FUTEX only while a ready worker may claim, so whoever rings otherwise reaches the broker and nothing
- * is lost (bell_set_mode broadcasts). Bells live as long as the pool: a client of the uid may still hold the page. */
+ * Invariants: an index is given out again only after every worker that mapped the channel said so or is gone. Until
+ * then it counts as its uid's, which may have a quarter of a pool's channels and so many bytes in all pools. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -19,9 +18,7 @@
 #include "ipc/segment.h"
 
 /* Somebody asks for the broker: the first claim after a quiet spell, or a client of a pool that nobody serves. */
-static void pool_on_doorbell(struct loop_poll *poll, uint32_t revents) {
-        struct pool *p = poll->user;
-        doorbell_clear(p->doorbell_fd);
+void pool_on_rung(struct pool *p) {
         if (atomic_load(&p->memory->armed))
                 limits_wake(p);
         delay_on_doorbell(p);
@@ -32,6 +29,12 @@ static void pool_on_doorbell(struct loop_poll *poll, uint32_t revents) {
                 pool_cancel_queued(p); /* pushed while we closed */
         pool_scale(p);
         pool_settle(p); /* also rung by workers that are about to be used up */
+}
+
+static void pool_on_doorbell(struct loop_poll *poll, uint32_t revents) {
+        struct pool *p = poll->user;
+        doorbell_clear(p->doorbell_fd);
+        pool_on_rung(p);
 }
 
 int pool_memory_new(struct pool *p) {
@@ -51,6 +54,28 @@ int pool_memory_new(struct pool *p) {
         return loop_poll_start(p->supervisor->loop, &p->doorbell_poll, p->doorbell_fd, POLLIN, pool_on_doorbell, p);
 }
 
+static int pool_channel_charge(struct pool_channel *c, uint64_t bytes) {
+        struct pool *p = c->pool;
+        uid_t uid = p->bells[c->bell].uid;
+        int r = c->index == 0 ? 0 : quota_take(&p->channels_of, uid, 1, POOL_CHANNELS_OF_UID);
+        if (r < 0 || c->index == 0)
+                return r;
+        r = quota_take(&p->supervisor->channel_bytes_of, uid, bytes, POOL_CHANNEL_BYTES_OF_UID);
+        if (r < 0)
+                quota_give(&p->channels_of, uid, 1);
+        else
+                c->charged_bytes = bytes;
+        return r;
+}
+
+static void pool_channel_uncharge(struct pool_channel *c) {
+        struct pool *p = c->pool;
+        if (c->charged_bytes == 0)
+                return;
+        quota_give(&p->channels_of, p->bells[c->bell].uid, 1);
+        quota_give(&p->supervisor->channel_bytes_of, p->bells[c->bell].uid, c->charged_bytes);
+}
+
 void pool_channel_free(struct pool_channel *c) {
         c->pool->channels[c->index] = NULL;
         delay_forget_channel(c);
@@ -60,6 +85,8 @@ void pool_channel_free(struct pool_channel *c) {
                 close(c->fd);
         if (c->done_fd >= 0)
                 close(c->done_fd);
+        pool_channel_uncharge(c);
+        c->pool->bells[c->bell].n_channels--;
         free(c->tries);
         free(c);
 }
@@ -69,11 +96,8 @@ void pool_memory_free(struct pool *p) {
                 if (p->channels[i])
                         pool_channel_free(p->channels[i]);
         for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
-                if (p->bells[i].memory) {
-                        loop_timer_stop(&p->bells[i].mute_timer);
-                        p->bells[i].memory = bell_unmap(p->bells[i].memory);
-                        close(p->bells[i].fd);
-                }
+                pool_bell_free(&p->bells[i]);
+        quota_deinit(&p->channels_of);
         loop_poll_stop(&p->doorbell_poll);
         if (p->doorbell_fd >= 0)
                 close(p->doorbell_fd);
@@ -81,27 +105,6 @@ void pool_memory_free(struct pool *p) {
                 segment_unmap(p->memory, LAYOUT_POOL_BYTES);
         if (p->memory_fd >= 0)
                 close(p->memory_fd);
-}
-
-int pool_bell_for(struct pool *p, uid_t uid, uint32_t *ret_bell) {
-        uint32_t unused = LAYOUT_BELLS_PER_WORKER;
-        for (uint32_t i = 0; i < LAYOUT_BELLS_PER_WORKER; i++) {
-                if (p->bells[i].memory && p->bells[i].uid == uid) {
-                        *ret_bell = i;
-                        return 0;
-                }
-                if (!p->bells[i].memory && unused == LAYOUT_BELLS_PER_WORKER)
-                        unused = i;
-        }
-        if (unused == LAYOUT_BELLS_PER_WORKER)
-                return -ENOSPC;
-        int r = bell_create("drover-bell", &p->bells[unused].memory, &p->bells[unused].fd);
-        if (r < 0)
-                return r;
-        p->bells[unused].uid = uid;
-        p->bells[unused].pool = p;
-        *ret_bell = unused;
-        return 0;
 }
 
 int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *g, int fd, struct pool_channel **ret) {
@@ -114,12 +117,16 @@ int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *
         if (r < 0)
                 return r;
         struct pool_channel *c = calloc(1, sizeof(*c));
-        if (!c)
+        if (!c) {
+                pool_bells_collect(p);
                 return -ENOMEM;
+        }
         *c = (struct pool_channel){.pool = p, .fd = -1, .done_fd = -1, .index = index, .bell = bell};
         p->channels[index] = c;
-        c->tries = calloc(g->n_slots, sizeof(*c->tries));
-        r = c->tries ? doorbell_create(&c->done_fd) : -ENOMEM;
+        p->bells[bell].n_channels++;
+        r = pool_channel_charge(c, g->total);
+        if (r >= 0)
+                r = (c->tries = calloc(g->n_slots, sizeof(*c->tries))) ? doorbell_create(&c->done_fd) : -ENOMEM;
         if (r >= 0 && fd < 0)
                 r = channel_create(&c->channel, g, "drover-channel", &c->fd);
         else if (r >= 0)
@@ -127,6 +134,7 @@ int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *
                                                                 : channel_map(&c->channel, g, c->fd, CHANNEL_BROKER);
         if (r < 0) {
                 pool_channel_free(c);
+                pool_bells_collect(p);
                 return r;
         }
         *ret = c;
@@ -190,26 +198,10 @@ void pool_channel_collect(struct pool_channel *c) {
         for (unsigned i = 0; i < LAYOUT_BELL_WORDS; i++)
                 if (c->attached[i])
                         return;
-        bell_clear_work(c->pool->bells[c->bell].memory, c->index);
+        struct pool *p = c->pool;
+        bell_clear_work(p->bells[c->bell].memory, c->index);
         pool_channel_free(c);
-}
-
-static bool pool_serves(const struct pool *p) { return !p->is_paused && pool_count_serving(p) > 0; }
-
-void pool_update_bells(struct pool *p) {
-        enum bell_mode mode = pool_serves(p) ? BELL_FUTEX : BELL_BROKER;
-        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++) {
-                struct layout_bell *b = p->bells[i].memory;
-                enum bell_mode wanted = p->muted >> i & 1 ? BELL_BROKER : mode;
-                if (b && atomic_load(&b->mode) != wanted)
-                        bell_set_mode(b, wanted);
-        }
-}
-
-void pool_broadcast(struct pool *p) {
-        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
-                if (p->bells[i].memory)
-                        bell_broadcast(p->bells[i].memory);
+        pool_bells_collect(p);
 }
 
 void pool_close_channels(struct pool *p, bool is_closed) {

@@ -34,8 +34,17 @@ static void mute_tell_workers(struct pool *p) {
 static void mute_on_timer(struct loop_timer *t) {
         struct pool_bell *b = t->user;
         struct pool *p = b->pool;
-        p->muted &= ~(UINT64_C(1) << (b - p->bells));
-        mute_tell_workers(p);
+        uint64_t bit = UINT64_C(1) << (b - p->bells), end_ns = b->mutes_ns + MUTE_WHILE_NS;
+        if (p->muted & bit) {
+                p->muted &= ~bit;
+                mute_tell_workers(p);
+        }
+        if (b->n_mutes > 0 && event_now_ns() <= end_ns) {
+                loop_timer_set(p->supervisor->loop, t, end_ns + 1, mute_on_timer, b);
+                return;
+        }
+        b->n_mutes = 0;
+        pool_bells_collect(p);
 }
 
 static bool mute_have_all_told(const struct pool *p, const struct pool_bell *b) {
@@ -57,8 +66,10 @@ static void mute_drop(struct pool *p, uint32_t bell) {
 }
 
 int pool_on_vain(struct pool *p, uint32_t worker, uint32_t bell) {
-        if (bell >= LAYOUT_BELLS_PER_WORKER || !p->bells[bell].memory)
+        if (bell >= LAYOUT_BELLS_PER_WORKER)
                 return -EPROTO;
+        if (!p->bells[bell].memory) /* given back by now */
+                return 0;
         struct pool_bell *b = &p->bells[bell];
         uint64_t now = event_now_ns();
         if (p->muted >> bell & 1)

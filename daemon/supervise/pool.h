@@ -4,12 +4,17 @@
 
 #include <sys/queue.h>
 
+#include "daemon/supervise/quota.h"
 #include "daemon/supervise/restart.h"
 #include "daemon/supervise/scale.h"
 #include "daemon/supervise/supervisor.h"
 #include "ipc/channel.h"
 
-enum { POOL_DEATHS = 64 };
+enum {
+        POOL_DEATHS = 64,
+        POOL_CHANNELS_OF_UID = LAYOUT_MAX_CHANNELS / 4, /* who is not root: the rest is for others */
+};
+#define POOL_CHANNEL_BYTES_OF_UID (UINT64_C(4) << 30) /* in all pools */
 
 /* What one uid's clients ring. */
 struct pool_bell {
@@ -17,6 +22,13 @@ struct pool_bell {
         struct pool *pool;
         int fd;
         uid_t uid;
+        uint32_t n_channels; /* also those that some worker still has */
+        /* pool-bells.c: what its clients ring to reach us, how often they did since `rings_ns`, and the pause after that */
+        int doorbell_fd;
+        struct loop_poll doorbell_poll;
+        uint64_t rings_ns;
+        unsigned n_rings;
+        struct loop_timer rest_timer;
         /* pool-mute.c: which workers found it to ring for nothing lately, and how often it was muted since `mutes_ns` */
         uint64_t told[LAYOUT_BELL_WORDS], told_ns, mutes_ns;
         unsigned n_mutes;
@@ -55,6 +67,7 @@ struct pool_channel {
         uint64_t attached[LAYOUT_BELL_WORDS], drop_sent[LAYOUT_BELL_WORDS]; /* bit = worker index */
         struct session *session; /* NULL: the broker's own, or dead */
         struct stream **streams; /* streams.c: by slot; NULL before the first */
+        uint64_t charged_bytes;  /* of its uid's share; 0 = it does not count */
 };
 
 struct pool {
@@ -88,6 +101,7 @@ struct pool {
         struct pool_bell bells[LAYOUT_BELLS_PER_WORKER];
         uint64_t muted; /* bit = bell: workers leave it alone */
         struct pool_channel *channels[LAYOUT_MAX_CHANNELS];
+        struct quota channels_of;
         struct worker *workers[LAYOUT_MAX_WORKERS]; /* by index; NULL = free */
         struct restart restart;
         struct loop_timer restart_timer, drain_timer, scale_timer, age_timer, nobody_timer;
@@ -103,6 +117,7 @@ struct pool {
         struct job **slot_job; /* by slot of channel 0 */
         uint32_t *free_slots, n_free_slots;
         bool *is_slot_free; /* by slot: it stands in free_slots */
+        struct quota jobs_of; /* slots of channel 0 */
         struct loop_poll done_poll;
 
         struct pool_counters counters; /* the broker's own verdicts and those of workers and channels that are gone */
@@ -175,11 +190,12 @@ bool pool_look_at_memory(struct pool *p); /* true: somebody is due, settle */
 void pool_end(struct pool *p, uint64_t deadline_ns); /* drains until the deadline, then ends what is left (shutdown) */
 void pool_remove(struct pool *p);
 
-/* ---- channels and bells: pool-channels.c ---- */
+/* ---- channels: pool-channels.c ---- */
 
 int pool_memory_new(struct pool *p);
 void pool_memory_free(struct pool *p);
-int pool_bell_for(struct pool *p, uid_t uid, uint32_t *ret_bell); /* -ENOSPC: too many users */
+void pool_on_rung(struct pool *p); /* somebody asks for us */
+/* -ENOSPC: too many sessions or users; -EDQUOT: too many of this uid. */
 int pool_channel_new(struct pool *p, uid_t uid, struct pool_channel **ret);
 /* The parts of it: memory (a new one, or `fd`, which is duplicated, checked and mapped), and telling the workers. */
 int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *g, int fd, struct pool_channel **ret);
@@ -192,9 +208,16 @@ void pool_channel_drop(struct pool_channel *c);        /* its client is gone */
 void pool_channel_count(const struct pool_channel *c, struct pool_counters *counters);
 void pool_channel_collect(struct pool_channel *c);     /* frees it once no worker maps it */
 struct pool_channel *pool_channel_at(const struct pool *p, uint32_t index);
-void pool_update_bells(struct pool *p);                /* mode by state: FUTEX only while somebody can serve */
+void pool_close_channels(struct pool *p, bool is_closed);
+uint32_t pool_cancel_queued(struct pool *p); /* returns how many */
+
+/* ---- bells: pool-bells.c ---- */
+
+int pool_bell_for(struct pool *p, uid_t uid, uint32_t *ret_bell); /* -ENOSPC: too many users */
+void pool_bell_free(struct pool_bell *b);                         /* no worker knows it; it need not be in use */
+bool pool_bell_is_over(const struct pool *p, uint32_t bell);      /* workers are to let go of it */
+void pool_bells_collect(struct pool *p); /* frees those without a channel that no worker knows, and sees to it */
+void pool_update_bells(struct pool *p);  /* mode by state: FUTEX only while somebody can serve */
 void pool_broadcast(struct pool *p);
 /* A worker says that the bell wakes it for nothing. -EPROTO: there is no such bell. pool-mute.c */
 int pool_on_vain(struct pool *p, uint32_t worker, uint32_t bell);
-void pool_close_channels(struct pool *p, bool is_closed);
-uint32_t pool_cancel_queued(struct pool *p); /* returns how many */

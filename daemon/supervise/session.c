@@ -68,7 +68,7 @@ static void session_describe(const struct session *session, int socket_fd, struc
         *ret = (struct session_offer){
                 .channel_fd = c->fd,
                 .bell_fd = p->bells[c->bell].fd,
-                .doorbell_fd = p->doorbell_fd,
+                .doorbell_fd = p->bells[c->bell].doorbell_fd,
                 .done_fd = c->done_fd,
                 .socket_fd = socket_fd,
                 .channel = c->index,
@@ -102,6 +102,11 @@ static int session_refuse(const struct session_request *q, int error, struct fau
         switch (error) {
         case -ENOSPC:
                 return fault_set(f, FAULT_LIMITS_EXCEEDED, "pool %s serves as many sessions or users as it can", pool);
+        case -EDQUOT:
+                return fault_set(f, FAULT_LIMITS_EXCEEDED,
+                                 "uid %u has its share of sessions: at most %d of pool %s, and %llu GiB in all pools",
+                                 (unsigned)q->uid, POOL_CHANNELS_OF_UID, pool,
+                                 (unsigned long long)(POOL_CHANNEL_BYTES_OF_UID >> 30));
         case -EBUSY:
                 return fault_set(f, FAULT_LIMITS_EXCEEDED,
                                  "workers of the daemon that made this channel may still live: try again");

@@ -23,6 +23,7 @@ struct supervisor {
         void *workers_by_id;          /* tsearch tree */
         uint64_t last_worker, last_job, last_session;
         uint32_t last_generation, n_workers, n_sessions;
+        struct quota channel_bytes_of;
         bool is_shutting_down;
         void (*on_down)(void *user);
         void *on_down_user;

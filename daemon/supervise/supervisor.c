@@ -179,6 +179,7 @@ struct supervisor *supervisor_free(struct supervisor *s) {
         s->streams = streams_free(s->streams);
         s->arenas = arenas_free(s->arenas);
         s->capsules = capsules_free(s->capsules);
+        quota_deinit(&s->channel_bytes_of);
         free(s);
         return NULL;
 }

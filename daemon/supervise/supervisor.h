@@ -172,9 +172,10 @@ struct job_request {
 /* The job type's schema for building args: NULL with a fault (pool refused, still starting without a known schema, unknown type).
  * A pool that is STARTING for the first time has no schema yet: -> *ret_wait = true, ask again at on_pool_state. */
 const struct schema_job *pool_find_job_type(struct pool *p, const char *job, bool *ret_wait, struct fault *f);
-/* QUEUE_FULL, which with Overflow=block is a reason to wait until pool_has_room. */
+/* QUEUE_FULL, also for a uid that has half of the slots (but root), is with Overflow=block a reason to wait until
+ * pool_has_room. */
 int job_submit(const struct job_request *r, struct job **ret, struct fault *f);
-bool pool_has_room(const struct pool *p); /* or takes no jobs at all: a try makes sense */
+bool pool_has_room(const struct pool *p, uid_t uid); /* or takes no jobs at all: a try makes sense */
 
 struct job_info {
         uint64_t id;

@@ -76,6 +76,15 @@ static int worker_send_channel(struct worker *w, struct pool_channel *c) {
         return r;
 }
 
+/* Its channels went before it. */
+static int worker_drop_bell(struct worker *w, uint32_t bell) {
+        struct worker_order order = {.type = ORDER_DROP_BELL, .version = WIRE_VERSION, .bell = bell};
+        int r = worker_order(w, &order, NULL, 0);
+        if (r >= 0)
+                w->bells_sent &= ~(1u << bell);
+        return r;
+}
+
 void worker_sync(struct worker *w) {
         if (w->phase != PHASE_READY && w->phase != PHASE_STOPPING)
                 return;
@@ -83,6 +92,9 @@ void worker_sync(struct worker *w) {
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS && r >= 0; i++)
                 if (w->pool->channels[i])
                         r = worker_send_channel(w, w->pool->channels[i]);
+        for (uint32_t i = 0; i < LAYOUT_BELLS_PER_WORKER && r >= 0; i++)
+                if (w->bells_sent >> i & 1 && pool_bell_is_over(w->pool, i))
+                        r = worker_drop_bell(w, i);
         if (!w->is_unheard)
                 loop_poll_change(&w->control_poll, r == -EAGAIN ? POLLIN | POLLOUT : POLLIN);
         worker_poke(w);

@@ -209,8 +209,10 @@ static void worker_on_deaf_timer(struct loop_timer *t) {
 
 static void worker_on_control(struct loop_poll *p, uint32_t revents) {
         struct worker *w = p->user;
-        if (revents & POLLOUT)
+        if (revents & POLLOUT) {
                 worker_sync(w);
+                pool_bells_collect(w->pool);
+        }
         int r = worker_receive(w);
         if (r == 0 || r == -EAGAIN)
                 return;

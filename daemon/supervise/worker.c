@@ -365,6 +365,7 @@ void worker_on_gone(struct worker *w, const struct spawn_event *e) {
         worker_fold_counts(w);
         struct death death = worker_make_death(w, e, &recovery, reason, syscall);
         p->workers[w->index] = NULL;
+        pool_bells_collect(p);
         supervisor_forget_worker(s, w);
         worker_tell_death(w, &death, recovery.had_job);
         SUPERVISOR_TELL(s, on_worker_removed, w, &death);

@@ -307,6 +307,16 @@ static void retire_waits_for_the_job_in_hand(void **state) {
         trial_deinit(&t);
 }
 
+static void wait_for_dropped(struct trial *t) {
+        struct pollfd p = {.fd = t->control_fd, .events = POLLIN};
+        assert_int_equal(poll(&p, 1, SECONDS * 1000), 1);
+        struct worker_report report;
+        size_t bytes;
+        assert_int_equal(packet_receive(t->control_fd, &report, sizeof report, &bytes, NULL, NULL), 0);
+        assert_int_equal(report.type, REPORT_DROPPED);
+        assert_int_equal(report.channel, 0);
+}
+
 static void a_dropped_channel_is_left_alone(void **state) {
         struct trial t;
         pid_t pid = start(&t, "sleep");
@@ -315,13 +325,31 @@ static void a_dropped_channel_is_left_alone(void **state) {
         const struct worker_order drop = {.type = ORDER_DROP, .version = WIRE_VERSION};
         assert_int_equal(packet_send(t.control_fd, &drop, sizeof drop, NULL, 0), 0);
         event_broadcast(&t.line->control);
-        struct pollfd p = {.fd = t.control_fd, .events = POLLIN};
-        assert_int_equal(poll(&p, 1, SECONDS * 1000), 1);
-        struct worker_report report;
-        size_t bytes;
-        assert_int_equal(packet_receive(t.control_fd, &report, sizeof report, &bytes, NULL, NULL), 0);
-        assert_int_equal(report.type, REPORT_DROPPED);
-        assert_int_equal(report.channel, 0);
+        wait_for_dropped(&t);
+        finish(&t, pid, 0);
+}
+
+/* The next bell of that number is another memory. */
+static void a_bell_is_let_go_and_its_number_given_again(void **state) {
+        struct trial t;
+        pid_t pid = start(&t, "sleep");
+        const struct worker_order drop = {.type = ORDER_DROP, .version = WIRE_VERSION};
+        const struct worker_order drop_bell = {.type = ORDER_DROP_BELL, .version = WIRE_VERSION};
+        for (uint32_t slot = 0; slot < 3; slot++) {
+                submit(&t, slot, "sleep", "ms", 0, 1);
+                assert_int_equal(verdict(&t, slot), SLOT_DONE);
+                assert_int_equal(packet_send(t.control_fd, &drop, sizeof drop, NULL, 0), 0);
+                event_broadcast(&t.line->control);
+                wait_for_dropped(&t);
+                assert_int_equal(packet_send(t.control_fd, &drop_bell, sizeof drop_bell, NULL, 0), 0);
+                bell_unmap(t.bell);
+                close(t.bell_fd);
+                assert_int_equal(bell_create("bell", &t.bell, &t.bell_fd), 0);
+                bell_set_mode(t.bell, BELL_FUTEX);
+                assert_int_equal(trial_open(&t), 0);
+        }
+        submit(&t, 3, "sleep", "ms", 0, 1);
+        assert_int_equal(verdict(&t, 3), SLOT_DONE);
         finish(&t, pid, 0);
 }
 
@@ -361,6 +389,7 @@ int main(void) {
                 cmocka_unit_test(nonsense_in_a_job_fails_that_job),
                 cmocka_unit_test(retire_waits_for_the_job_in_hand),
                 cmocka_unit_test(a_dropped_channel_is_left_alone),
+                cmocka_unit_test(a_bell_is_let_go_and_its_number_given_again),
                 cmocka_unit_test(end_of_the_socket_is_the_end),
                 cmocka_unit_test(an_order_without_sense_ends_the_worker),
         };

@@ -1,0 +1,137 @@
+/* Owns a pool's bells, one a uid, with the doorbell that this uid's clients ring to reach the broker.
+ *
+ * Invariants: a bell stands in mode FUTEX only while a ready worker may claim, so whoever rings otherwise reaches the
+ * broker and nothing is lost (bell_set_mode broadcasts). A bell has at least one channel, living or not let go by all
+ * workers yet; after its last one the workers are told to let go of it, too, and once all have been told, its number
+ * is given to the next uid that comes. A worker obeys in order, so it never takes the new one for the old. A client
+ * that still holds the page rings where nobody listens. One that had to be muted lately is kept a while: else to come
+ * back would be to be heard again.
+ *
+ * A doorbell is heard so often in a time and then rests, because to ring costs its client nothing and us a look at the
+ * whole pool. It stays readable meanwhile: what it was rung for waits, and is not lost. */
+#include <errno.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include "daemon/supervise/delay.h"
+#include "daemon/supervise/supervisor-internal.h"
+#include "ipc/bell.h"
+#include "ipc/doorbell.h"
+#include "ipc/event.h"
+
+enum { BELLS_MANY_RINGS = 64 };
+#define BELLS_RINGS_NS UINT64_C(50000000)
+
+/* ---- doorbells ---- */
+
+static void pool_bell_on_rested(struct loop_timer *t) {
+        struct pool_bell *b = t->user;
+        loop_poll_change(&b->doorbell_poll, POLLIN);
+}
+
+static void pool_bell_on_doorbell(struct loop_poll *poll, uint32_t revents) {
+        struct pool_bell *b = poll->user;
+        uint64_t now = event_now_ns();
+        doorbell_clear(b->doorbell_fd);
+        if (now - b->rings_ns > BELLS_RINGS_NS) {
+                b->rings_ns = now;
+                b->n_rings = 0;
+        }
+        if (++b->n_rings == BELLS_MANY_RINGS) {
+                loop_poll_change(poll, 0);
+                loop_timer_set(b->pool->supervisor->loop, &b->rest_timer, b->rings_ns + BELLS_RINGS_NS,
+                               pool_bell_on_rested, b);
+        }
+        pool_on_rung(b->pool);
+}
+
+/* ---- from the first channel to the last ---- */
+
+static int pool_bell_new(struct pool *p, struct pool_bell *b, uid_t uid) {
+        *b = (struct pool_bell){.pool = p, .uid = uid};
+        int r = doorbell_create(&b->doorbell_fd);
+        if (r < 0)
+                return r;
+        r = loop_poll_start(p->supervisor->loop, &b->doorbell_poll, b->doorbell_fd, POLLIN, pool_bell_on_doorbell, b);
+        if (r >= 0)
+                r = bell_create("drover-bell", &b->memory, &b->fd);
+        if (r >= 0)
+                return 0;
+        loop_poll_stop(&b->doorbell_poll);
+        close(b->doorbell_fd);
+        return r;
+}
+
+void pool_bell_free(struct pool_bell *b) {
+        if (!b->memory)
+                return;
+        loop_timer_stop(&b->mute_timer);
+        loop_timer_stop(&b->rest_timer);
+        loop_poll_stop(&b->doorbell_poll);
+        close(b->doorbell_fd);
+        b->memory = bell_unmap(b->memory);
+        close(b->fd);
+}
+
+int pool_bell_for(struct pool *p, uid_t uid, uint32_t *ret_bell) {
+        uint32_t unused = LAYOUT_BELLS_PER_WORKER;
+        for (uint32_t i = 0; i < LAYOUT_BELLS_PER_WORKER; i++) {
+                if (p->bells[i].memory && p->bells[i].uid == uid) {
+                        *ret_bell = i;
+                        return 0;
+                }
+                if (!p->bells[i].memory && unused == LAYOUT_BELLS_PER_WORKER)
+                        unused = i;
+        }
+        if (unused == LAYOUT_BELLS_PER_WORKER)
+                return -ENOSPC;
+        int r = pool_bell_new(p, &p->bells[unused], uid);
+        if (r < 0)
+                return r;
+        *ret_bell = unused;
+        return 0;
+}
+
+bool pool_bell_is_over(const struct pool *p, uint32_t bell) {
+        const struct pool_bell *b = &p->bells[bell];
+        return b->memory && b->n_channels == 0 && b->n_mutes == 0 && !(p->muted >> bell & 1);
+}
+
+static bool pool_bell_is_known(const struct pool *p, uint32_t bell) {
+        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
+                if (p->workers[i] && p->workers[i]->bells_sent >> bell & 1)
+                        return true;
+        return false;
+}
+
+void pool_bells_collect(struct pool *p) {
+        for (uint32_t bell = 0; bell < LAYOUT_BELLS_PER_WORKER; bell++) {
+                if (!pool_bell_is_over(p, bell))
+                        continue;
+                for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
+                        if (p->workers[i] && p->workers[i]->bells_sent >> bell & 1)
+                                worker_sync(p->workers[i]);
+                if (!pool_bell_is_known(p, bell))
+                        pool_bell_free(&p->bells[bell]);
+        }
+}
+
+/* ---- all of them ---- */
+
+static bool pool_serves(const struct pool *p) { return !p->is_paused && pool_count_serving(p) > 0; }
+
+void pool_update_bells(struct pool *p) {
+        enum bell_mode mode = pool_serves(p) ? BELL_FUTEX : BELL_BROKER;
+        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++) {
+                struct layout_bell *b = p->bells[i].memory;
+                enum bell_mode wanted = p->muted >> i & 1 ? BELL_BROKER : mode;
+                if (b && atomic_load(&b->mode) != wanted)
+                        bell_set_mode(b, wanted);
+        }
+}
+
+void pool_broadcast(struct pool *p) {
+        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
+                if (p->bells[i].memory)
+                        bell_broadcast(p->bells[i].memory);
+}

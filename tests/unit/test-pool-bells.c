@@ -1,0 +1,141 @@
+/* Bells and doorbells of uids that come and go. */
+#include "tests/unit/supervise-fixture.h"
+
+#include <poll.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ipc/doorbell.h"
+#include "ipc/event.h"
+#include "ipc/packet.h"
+
+enum { UID = 12345 };
+
+struct client {
+        struct session_owner owner;
+        struct session_offer offer;
+};
+
+static int join(struct pool *p, struct client *c, uid_t uid, struct fault *f) {
+        const struct session_request q = {.pool = p, .uid = uid, .owner = &c->owner, .channel_fd = -1};
+        bool wait;
+        int r = supervisor_open_session(supervisor, &q, &c->offer, &wait, f);
+        if (r == 0)
+                close(c->offer.socket_fd); /* heard of when the loop runs again, and the owner ends it before that */
+        return r;
+}
+
+static void leave(struct client *c) { supervisor_end_sessions(&c->owner); }
+
+/* How many orders of that type the worker has got; others are passed over. */
+static unsigned orders(const struct stand_in *w, enum worker_order_type type) {
+        struct worker_order order;
+        size_t bytes;
+        unsigned n = 0;
+        for (;;) {
+                int fds[PACKET_MAX_FDS];
+                unsigned n_fds = PACKET_MAX_FDS;
+                if (packet_receive(w->fd, &order, sizeof(order), &bytes, fds, &n_fds) < 0 || bytes != sizeof(order))
+                        return n;
+                for (unsigned i = 0; i < n_fds; i++)
+                        close(fds[i]);
+                n += order.type == type;
+        }
+}
+
+static void test_given_back(void **state) {
+        struct pool *p = add_pool(NULL);
+        static struct client clients[LAYOUT_BELLS_PER_WORKER];
+        struct fault f;
+        load();
+        struct stand_in w = ready();
+        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER - 1; i++)
+                assert_int_equal(join(p, &clients[i], UID + i, &f), 0);
+        struct client *last = &clients[LAYOUT_BELLS_PER_WORKER - 1];
+        assert_int_equal(join(p, last, 1, &f), -1);
+        assert_int_equal(f.code, FAULT_LIMITS_EXCEEDED);
+        assert_int_equal(orders(&w, ORDER_BELL), LAYOUT_BELLS_PER_WORKER);
+
+        uint32_t channel = clients[3].offer.channel, bell = p->channels[channel]->bell;
+        leave(&clients[3]);
+        assert_int_equal(join(p, last, 1, &f), -1); /* the worker has it still */
+        assert_int_equal(orders(&w, ORDER_DROP_BELL), 0);
+        report(&w, REPORT_DROPPED, channel);
+        UNTIL(!p->bells[bell].memory);
+        assert_int_equal(orders(&w, ORDER_DROP_BELL), 1);
+        report(&w, REPORT_VAIN, bell); /* said before it was told: no offence */
+        turns(3);
+        assert_int_equal(supervisor_find_worker(supervisor, w.id)->phase, PHASE_READY);
+        assert_int_equal(join(p, last, 1, &f), 0);
+        assert_int_equal(p->bells[bell].uid, 1);
+        assert_int_equal(orders(&w, ORDER_BELL), 1);
+
+        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
+                leave(&clients[i]);
+        end(&w, CLD_EXITED, 0); /* it had let go of nothing */
+        unsigned n = 0;
+        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
+                n += p->bells[i].memory != NULL;
+        assert_int_equal(n, 1); /* the broker's own */
+}
+
+/* Who was muted and comes back is the one who was muted. */
+static void test_kept_for_who_was_muted(void **state) {
+        struct pool *p = add_pool(NULL);
+        static struct client client;
+        struct fault f;
+        load();
+        struct stand_in w = ready();
+        assert_int_equal(join(p, &client, UID, &f), 0);
+        uint32_t bell = p->channels[client.offer.channel]->bell;
+        report(&w, REPORT_VAIN, bell);
+        UNTIL(p->muted >> bell & 1);
+        leave(&client);
+        end(&w, CLD_EXITED, 0);
+        assert_int_equal(join(p, &client, UID, &f), 0);
+        assert_int_equal(p->channels[client.offer.channel]->bell, bell);
+        assert_int_equal(p->bells[bell].n_mutes, 1);
+        leave(&client);
+}
+
+static int rung_fd = -1;
+static unsigned n_rounds; /* of the loop */
+
+static void ring(void *user) {
+        n_rounds++;
+        if (rung_fd >= 0)
+                doorbell_ring(rung_fd);
+}
+
+/* Whenever the broker is about to sleep, a client rings. */
+static void test_doorbell_rung_all_the_time(void **state) {
+        struct pool *p = add_pool(NULL);
+        static struct client client;
+        struct fault f;
+        load();
+        struct stand_in w = ready();
+        assert_int_equal(join(p, &client, UID, &f), 0);
+        uint32_t bell = p->channels[client.offer.channel]->bell;
+        loop_add_hook(loop, ring, NULL);
+        rung_fd = client.offer.doorbell_fd;
+        n_rounds = 0;
+        uint64_t begun_ns = event_now_ns();
+        turns(200);
+        unsigned n_most = 200 * 2 + ((unsigned)((event_now_ns() - begun_ns) / (50 * MS)) + 2) * (64 + 4);
+        assert_in_range(n_rounds, 64, n_most);
+        rung_fd = -1;
+        struct pollfd poll_fd = {.fd = p->bells[bell].doorbell_fd, .events = POLLIN};
+        UNTIL(poll(&poll_fd, 1, 0) == 0); /* what it was rung for is heard after the rest */
+        end(&w, CLD_EXITED, 0);
+        leave(&client);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_given_back, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_kept_for_who_was_muted, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_doorbell_rung_all_the_time, setup, teardown),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
