@@ -107,7 +107,7 @@ static int args_text_error(int r, const struct schema_field *field, const char *
         else if (r == -EILSEQ)
                 snprintf(error, error_bytes, "argument \"%s\": not valid UTF-8", field->name);
         else if (r == -ENOTSUP)
-                snprintf(error, error_bytes, "argument \"%s\": type fd is not supported yet", field->name);
+                snprintf(error, error_bytes, "argument \"%s\": a descriptor cannot be written as text", field->name);
         else if (r == -EMSGSIZE)
                 snprintf(error, error_bytes, "argument \"%s\": does not fit, the arguments are too large", field->name);
         else if (r == -ENOMEM)
@@ -229,6 +229,7 @@ static const struct args_style args_json_style = {
 static void args_write_value(FILE *f, const struct args_style *style, const struct args_value *v) {
         switch (v->type) {
         case SCHEMA_U64:
+        case SCHEMA_FD: /* its number among the job's */
                 fprintf(f, "%llu", (unsigned long long)v->u64);
                 return;
         case SCHEMA_I64:
@@ -245,8 +246,6 @@ static void args_write_value(FILE *f, const struct args_style *style, const stru
                 return;
         case SCHEMA_BYTES:
                 style->write_bytes(f, v->data, v->bytes);
-                return;
-        case SCHEMA_FD:
                 return;
         }
 }

@@ -66,6 +66,7 @@ static msgpack_packer args_begin(struct args_writer *w, const char *name) {
 static void args_pack(struct args_writer *w, msgpack_packer *pk, const struct args_value *v) {
         switch (v->type) {
         case SCHEMA_U64:
+        case SCHEMA_FD:
                 msgpack_pack_uint64(pk, v->u64);
                 return;
         case SCHEMA_I64:
@@ -88,8 +89,6 @@ static void args_pack(struct args_writer *w, msgpack_packer *pk, const struct ar
                 msgpack_pack_bin(pk, v->bytes);
                 msgpack_pack_bin_body(pk, v->data, v->bytes);
                 return;
-        case SCHEMA_FD:
-                break;
         }
         if (w->error == 0)
                 w->error = -EINVAL;
@@ -163,9 +162,10 @@ static int args_convert(const struct token *t, enum schema_type type, struct arg
         bool is_integer = t->type == TOKEN_UINT || t->type == TOKEN_INT;
         switch (type) {
         case SCHEMA_U64:
+        case SCHEMA_FD:
                 if (!is_integer)
                         return -EINVAL;
-                if (t->type == TOKEN_INT)
+                if (t->type == TOKEN_INT || (type == SCHEMA_FD && t->u64 >= SCHEMA_MAX_FDS))
                         return -ERANGE;
                 v.u64 = t->u64;
                 break;
@@ -198,8 +198,6 @@ static int args_convert(const struct token *t, enum schema_type type, struct arg
                 v.data = t->data;
                 v.bytes = t->n;
                 break;
-        case SCHEMA_FD:
-                return -EINVAL;
         }
         *ret = v;
         return 0;
@@ -224,8 +222,6 @@ static int args_check_scalar(const struct args_report *report, const struct sche
 static int args_check_value(struct args_report *report, const struct schema_field *field, const uint8_t **p,
                             const uint8_t *end) {
         struct token t;
-        if (field->type == SCHEMA_FD)
-                return args_error(report, "type fd is not supported yet");
         if (token_next(p, end, &t) < 0)
                 return args_error(report, "cut off or not MessagePack");
         if (!field->is_array)
@@ -316,6 +312,20 @@ int args_check(const struct schema_fields *f, const void *map, size_t bytes, cha
         if (p != end)
                 return args_error(&report, "%zu bytes too many behind the map", (size_t)(end - p));
         return args_check_missing(&report, f, seen);
+}
+
+int args_check_fds(const struct schema_fields *f, const void *map, size_t bytes, uint32_t n_fds, char *error,
+                   size_t error_bytes) {
+        struct args_report report = {.error = error, .error_bytes = error_bytes, .noun = args_noun(f), .index = -1};
+        for (uint32_t i = 0; i < f->n_fields && !f->is_raw; i++) {
+                struct args_value v;
+                if (f->field[i].type != SCHEMA_FD)
+                        continue;
+                report.field = f->field[i].name;
+                if (args_get(map, bytes, report.field, SCHEMA_FD, &v) < 0 || v.u64 >= n_fds)
+                        return args_error(&report, "its descriptor did not come");
+        }
+        return 0;
 }
 
 int args_unknown_name(const struct schema_fields *f, const char *name, char *error, size_t error_bytes) {

@@ -10,7 +10,7 @@
 struct args_value {
         enum schema_type type;
         union {
-                uint64_t u64;
+                uint64_t u64; /* fd: its number among the job's descriptors */
                 int64_t i64;
                 double f64;
                 bool boolean;
@@ -40,6 +40,10 @@ int args_finish(struct args_writer *w, size_t *ret_bytes);
  * integer width; an integer that fits is taken for f64 too. No nesting but arrays, no allocation at all. Zero bytes are
  * an empty map; anything passes for a raw job. */
 int args_check(const struct schema_fields *f, const void *map, size_t bytes, char *error, size_t error_bytes);
+
+/* Is there a descriptor for each fd field of a checked map, if `n_fds` came? -EINVAL with `error` as args_check. */
+int args_check_fds(const struct schema_fields *f, const void *map, size_t bytes, uint32_t n_fds, char *error,
+                   size_t error_bytes);
 
 /* unknown argument "x" (known: n, who) → `error`; always -EINVAL. */
 int args_unknown_name(const struct schema_fields *f, const char *name, char *error, size_t error_bytes);

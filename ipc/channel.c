@@ -192,12 +192,20 @@ int channel_begin(const struct channel *c, uint32_t slot) {
         return r;
 }
 
+int channel_mark_fds(const struct channel *c, uint32_t slot) {
+        uint64_t word = channel_word(c, slot);
+        if (slot_state(word) != SLOT_FILLING || !channel_cas(c, slot, word, word | (uint64_t)SLOT_HAS_FDS << 4))
+                return -EPROTO;
+        return 0;
+}
+
 int channel_commit(struct channel *c, uint32_t slot, uint32_t priority) {
         uint64_t word = channel_word(c, slot);
         if (slot_state(word) != SLOT_FILLING)
                 return -EPROTO;
         uint32_t generation = slot_generation(word);
-        uint64_t queued = SLOT_WORD(SLOT_QUEUED, 0, 1, SLOT_OWNER_NONE, generation);
+        unsigned flags = slot_flags(word) & SLOT_HAS_FDS;
+        uint64_t queued = SLOT_WORD(SLOT_QUEUED, flags, 1, SLOT_OWNER_NONE, generation);
         /* release: partner is the claimer's CAS; job line and payload stand before QUEUED. */
         if (!channel_cas(c, slot, word, queued))
                 return -EPROTO;
@@ -217,7 +225,8 @@ int channel_commit_delayed(const struct channel *c, uint32_t slot) {
         uint64_t word = channel_word(c, slot);
         if (slot_state(word) != SLOT_FILLING)
                 return -EPROTO;
-        uint64_t delayed = SLOT_WORD(SLOT_DELAYED, 0, 1, SLOT_OWNER_NONE, slot_generation(word));
+        unsigned flags = slot_flags(word) & SLOT_HAS_FDS;
+        uint64_t delayed = SLOT_WORD(SLOT_DELAYED, flags, 1, SLOT_OWNER_NONE, slot_generation(word));
         if (!channel_cas(c, slot, word, delayed))
                 return -EPROTO;
         KILL_POINT("slot-delayed");

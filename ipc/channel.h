@@ -82,6 +82,8 @@ static inline void channel_copy(void *to, const void *shared, size_t bytes) {
 int channel_commit_delayed(const struct channel *c, uint32_t slot);
 /* FREE → FILLING with the next generation. -EBUSY if not FREE (or still in quarantine). */
 int channel_begin(const struct channel *c, uint32_t slot);
+/* FILLING: descriptors for this job were sent to the broker. -EPROTO. */
+int channel_mark_fds(const struct channel *c, uint32_t slot);
 /* FILLING → QUEUED (attempt 1) and the push. The job line and payload are complete. -EAGAIN ring full (slot back to FREE), -EPROTO. */
 int channel_commit(struct channel *c, uint32_t slot, uint32_t priority);
 /* verdict → FREE. -EBUSY while QUARANTINE is set, -EINVAL if there is no verdict. */

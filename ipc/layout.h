@@ -73,7 +73,7 @@ enum slot_flag {
         SLOT_CANCEL = 1u << 0,     /* somebody asked for an early end: checkpoints return an error */
         SLOT_QUARANTINE = 1u << 1, /* the worker may still write here: not to be freed yet */
         SLOT_SUSPECT = 1u << 2,
-        SLOT_HAS_FDS = 1u << 3,
+        SLOT_HAS_FDS = 1u << 3,    /* descriptors belong to it: the broker has them */
 };
 
 /* state 4 | flags 6 | attempt 6 | owner 16 | generation 32, from bit 0 up */
@@ -153,7 +153,9 @@ struct layout_result {
         uint64_t started_ns, finished_ns;
         uint64_t cpu_ns;
         uint64_t retry_at_ns; /* DELAYED by drover_retry: not before then */
-        uint64_t reserved[2];
+        uint32_t has_fds;     /* DONE: 1 = descriptors belong to it, perhaps the result itself: the broker has them */
+        uint32_t reserved32;
+        uint64_t reserved;
 };
 
 /* What the broker alone writes, before a verdict of its own. */

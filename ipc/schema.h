@@ -10,6 +10,7 @@
 enum {
         SCHEMA_MAX_TYPES = 64,
         SCHEMA_MAX_FIELDS = 16,
+        SCHEMA_MAX_FDS = 7,   /* fields of type fd: with the payload as many as one packet takes */
         SCHEMA_MAX_NAME = 64, /* with the final 0; [A-Za-z0-9_.-]+, not starting with a digit, '.' or '-' */
         SCHEMA_MAX_TEXT = 32768,
 };

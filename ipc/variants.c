@@ -9,8 +9,8 @@
 #include "ipc/variants.h"
 
 static const char *const variants_types[] = {
-        [SCHEMA_U64] = "t",  [SCHEMA_I64] = "x", [SCHEMA_F64] = "d",
-        [SCHEMA_BOOL] = "b", [SCHEMA_STR] = "s", [SCHEMA_BYTES] = "ay",
+        [SCHEMA_U64] = "t", [SCHEMA_I64] = "x",    [SCHEMA_F64] = "d", [SCHEMA_BOOL] = "b",
+        [SCHEMA_STR] = "s", [SCHEMA_BYTES] = "ay", [SCHEMA_FD] = "h",
 };
 
 static int variants_append_string(sd_bus_message *m, const struct token *t) {
@@ -26,7 +26,8 @@ static int variants_append_string(sd_bus_message *m, const struct token *t) {
         return 0;
 }
 
-static int variants_append_token(sd_bus_message *m, enum schema_type type, const struct token *t) {
+static int variants_append_token(sd_bus_message *m, enum schema_type type, const struct token *t,
+                                 const struct variants_fds *fds) {
         int64_t i = t->type == TOKEN_UINT ? (int64_t)t->u64 : t->i64;
         double d;
         int b;
@@ -48,7 +49,9 @@ static int variants_append_token(sd_bus_message *m, enum schema_type type, const
         case SCHEMA_BYTES:
                 return t->type == TOKEN_BIN ? sd_bus_message_append_array(m, 'y', t->data, t->n) : -EPROTO;
         case SCHEMA_FD:
-                return -EPROTO;
+                return t->type == TOKEN_UINT && fds && t->u64 < fds->n_fds
+                               ? sd_bus_message_append_basic(m, 'h', &fds->fds[t->u64])
+                               : -EPROTO;
         }
         return -EPROTO;
 }
@@ -62,18 +65,18 @@ static int variants_append_array(sd_bus_message *m, const struct schema_field *f
         for (uint32_t i = 0; i < n && r >= 0; i++) {
                 r = token_next(p, end, &t);
                 if (r >= 0)
-                        r = variants_append_token(m, f->type, &t);
+                        r = variants_append_token(m, f->type, &t, NULL);
         }
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
 /* `t` is the value's first token. */
 static int variants_append_field(sd_bus_message *m, const struct schema_field *f, const struct token *t,
-                                 const uint8_t **p, const uint8_t *end) {
+                                 const uint8_t **p, const uint8_t *end, const struct variants_fds *fds) {
         char contents[4] = "a";
         int r;
 
-        if (f->type == SCHEMA_FD || (f->is_array && t->type != TOKEN_ARRAY))
+        if (f->is_array && t->type != TOKEN_ARRAY)
                 return -EPROTO;
         strcpy(contents + f->is_array, variants_types[f->type]);
         r = sd_bus_message_open_container(m, 'e', "sv");
@@ -82,14 +85,14 @@ static int variants_append_field(sd_bus_message *m, const struct schema_field *f
         if (r >= 0)
                 r = sd_bus_message_open_container(m, 'v', contents);
         if (r >= 0)
-                r = f->is_array ? variants_append_array(m, f, t->n, p, end) : variants_append_token(m, f->type, t);
+                r = f->is_array ? variants_append_array(m, f, t->n, p, end) : variants_append_token(m, f->type, t, fds);
         if (r >= 0)
                 r = sd_bus_message_close_container(m);
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
 static int variants_append_map(sd_bus_message *m, const struct schema_fields *fields, const uint8_t *p,
-                               const uint8_t *end, const char **ret_bad) {
+                               const uint8_t *end, const struct variants_fds *fds, const char **ret_bad) {
         const struct schema_field *f = NULL;
         struct token map, t;
         int r;
@@ -108,37 +111,39 @@ static int variants_append_map(sd_bus_message *m, const struct schema_fields *fi
                 if (!f || token_next(&p, end, &t) < 0)
                         return -EPROTO;
                 *ret_bad = f->name;
-                r = variants_append_field(m, f, &t, &p, end);
+                r = variants_append_field(m, f, &t, &p, end, fds);
                 if (r < 0)
                         return r;
         }
         return 0;
 }
 
-static int variants_append_raw(sd_bus_message *m, const void *data, size_t bytes) {
+static int variants_append_raw(sd_bus_message *m, const void *data, size_t bytes, const struct variants_fds *fds) {
+        bool is_file = fds && fds->payload_fd >= 0;
         int r;
 
         r = sd_bus_message_open_container(m, 'e', "sv");
         if (r >= 0)
                 r = sd_bus_message_append(m, "s", "payload");
         if (r >= 0)
-                r = sd_bus_message_open_container(m, 'v', "ay");
+                r = sd_bus_message_open_container(m, 'v', is_file ? "h" : "ay");
         if (r >= 0)
-                r = sd_bus_message_append_array(m, 'y', data, bytes);
+                r = is_file ? sd_bus_message_append_basic(m, 'h', &fds->payload_fd)
+                            : sd_bus_message_append_array(m, 'y', data, bytes);
         if (r >= 0)
                 r = sd_bus_message_close_container(m);
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
 int variants_append(sd_bus_message *m, const struct schema_fields *fields, const void *map, size_t bytes,
-                    const char **ret_bad) {
+                    const struct variants_fds *fds, const char **ret_bad) {
         int r;
 
         *ret_bad = "?";
         r = sd_bus_message_open_container(m, 'a', "{sv}");
         if (r >= 0 && (!fields || fields->is_raw))
-                r = variants_append_raw(m, map, bytes);
+                r = variants_append_raw(m, map, bytes, fds);
         else if (r >= 0 && bytes > 0)
-                r = variants_append_map(m, fields, map, (const uint8_t *)map + bytes, ret_bad);
+                r = variants_append_map(m, fields, map, (const uint8_t *)map + bytes, fds, ret_bad);
         return r < 0 ? r : sd_bus_message_close_container(m);
 }

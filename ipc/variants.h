@@ -5,7 +5,14 @@
 
 #include "ipc/schema.h"
 
-/* Appends a checked map as a{sv}; raw bytes (also for `fields` NULL) as {"payload": ay}. -EPROTO: it was not checked;
- * -EILSEQ: a string that the bus cannot carry, *ret_bad is its field. */
+/* What the numbers in fd fields stand for; borrowed, the message gets duplicates. */
+struct variants_fds {
+        const int *fds;
+        unsigned n_fds;
+        int payload_fd; /* of a raw job: the bytes are in this memory file; -1 = they are not */
+};
+
+/* Appends a checked map as a{sv}; raw bytes (also for `fields` NULL) as {"payload": ay} or {"payload": h}. `fds` NULL:
+ * none. -EPROTO: it was not checked; -EILSEQ: a string that the bus cannot carry, *ret_bad is its field. */
 int variants_append(sd_bus_message *m, const struct schema_fields *fields, const void *map, size_t bytes,
-                    const char **ret_bad);
+                    const struct variants_fds *fds, const char **ret_bad);

@@ -4,6 +4,7 @@
  *   spawner ↔ template    struct template_request → struct template_event
  *   broker  ↔ worker      struct worker_order → struct worker_report, some with text behind the struct
  *   broker  ← worker      struct worker_item with the item behind it, on a socket of its own
+ *   client  ↔ broker      struct session_packet, both ways
  *
  * Each starts with a type; a receiver checks length and type and drops the peer otherwise. Text is bounded,
  * 0-terminated by the receiver, and untrusted when it comes from a worker or a template. */
@@ -103,6 +104,7 @@ enum worker_order_type {
         ORDER_DROP,      /* unmap channel `channel` → REPORT_DROPPED */
         ORDER_DROP_BELL,
         ORDER_ARENA, /* the answer to REPORT_ARENA: descriptor: its memory, `arena_bytes`; or none, and `error` */
+        ORDER_FDS,   /* the answer to REPORT_FDS (with the descriptors), REPORT_ROOM (with one) and REPORT_RESULT; or `error` */
 };
 
 struct worker_order {
@@ -113,9 +115,10 @@ struct worker_order {
         uint32_t model;            /* SETUP: 1 = process */
         uint64_t id;               /* SETUP: D-Bus id of the worker */
         char pool[72];
-        int32_t error;             /* ARENA: errno, positive; 0 = fine */
+        int32_t error;             /* ARENA, FDS: errno, positive; 0 = fine */
         uint32_t reserved;
         uint64_t arena_bytes;      /* ARENA */
+        uint64_t payload_bytes;    /* FDS: not 0: the first descriptor is the payload, sealed, so long */
 };
 
 enum worker_report_type {
@@ -125,6 +128,11 @@ enum worker_report_type {
         REPORT_FOUL,      /* channel: its memory makes no sense, or (`error` = ESTALE) a job was taken from us while it ran */
         REPORT_VAIN,      /* bell (in `channel`): it wakes us again and again, and there is no job */
         REPORT_ARENA,     /* wants the arena named in `text`, of `arena_bytes` (0 = as it is) → ORDER_ARENA; one at a time */
+        REPORT_FDS,       /* wants the descriptors of the job it runs in `channel`, `slot`, `generation` → ORDER_FDS */
+        REPORT_ROOM,      /* wants a memory file of `payload_bytes` to write that job's result into → ORDER_FDS */
+        REPORT_RESULT,    /* descriptors of that job's result, before its verdict; `payload_bytes` as in ORDER_FDS → ORDER_FDS.
+                           * With `has_room` the result is what stands in the room, and no descriptor of the packet */
+        REPORT_ENDED,     /* that job has its verdict: its descriptors are of no more use */
 };
 
 struct worker_report {
@@ -138,6 +146,9 @@ struct worker_report {
         char text[WIRE_TEXT];
         uint64_t arena_bytes;
         char build_id[48]; /* READY: of the plugin file, in hex; "" = it has none */
+        uint32_t slot, generation; /* FDS, ROOM, RESULT, ENDED */
+        uint64_t payload_bytes;
+        uint32_t has_room, reserved2;
 };
 
 /* What a job emits, one packet an item. All packets of a job stand before its verdict. */
@@ -147,6 +158,28 @@ struct worker_item {
         uint32_t attempt;
         uint32_t bytes; /* of the item, 1 … WIRE_MAX_ITEM */
 };
+
+/* ---- client ↔ broker (the session socket) ----
+ *
+ * The client sends a job's descriptors before it queues the job; the broker keeps them. At most one WANT is under way. */
+
+enum session_packet_type {
+        SESSION_FDS = 1, /* client: descriptors of the job that it is about to queue in `slot` as `generation` */
+        SESSION_ENDED,   /* client: it has that job's verdict and what it wants of it */
+        SESSION_WANT,    /* client: the descriptors of that job's result → SESSION_RESULT */
+        SESSION_RESULT,  /* broker: here they are; or none, and `error` */
+};
+
+struct session_packet {
+        uint32_t type, version;
+        uint32_t slot, generation;
+        int32_t error; /* RESULT: errno, positive */
+        uint32_t reserved;
+        uint64_t payload_bytes; /* FDS, RESULT: not 0: the first descriptor is the payload or the result, sealed, so long */
+};
+
+/* How many descriptors the broker keeps for the jobs of one channel, and for results as many again. */
+static inline uint32_t wire_max_fds(uint32_t n_slots) { return n_slots < 64 ? 64 : n_slots; }
 
 /* Descriptors of an exec'd drover-worker, whatever its role. */
 enum { WIRE_CONTROL_FD = 3, WIRE_PLUGIN_FD = 4 };

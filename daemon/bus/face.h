@@ -36,6 +36,9 @@ struct bus_scratch {
         size_t map_bytes;
         struct args_value *values;
         size_t n_values;
+        int fds[SCHEMA_MAX_FDS]; /* of the message that was read last, and the message's */
+        unsigned n_fds;
+        int payload_fd; /* -1 = none */
 };
 
 struct bus {

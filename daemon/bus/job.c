@@ -10,6 +10,7 @@
 
 #include "daemon/bus/authorize.h"
 #include "daemon/bus/call.h"
+#include "daemon/bus/run.h"
 #include "daemon/bus/value.h"
 #include "ipc/words.h"
 
@@ -122,7 +123,7 @@ static int append_result(sd_bus_message *reply, const struct job_info *i, sd_bus
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'v', "a{sv}");
         if (r >= 0)
-                r = value_append_result(reply, i->result_fields, i->result, i->result_bytes, e);
+                r = run_append_result(reply, i, e);
         for (int k = 0; k < 2 && r >= 0; k++)
                 r = sd_bus_message_close_container(reply);
         return r;

@@ -170,6 +170,9 @@ static int submit(struct bus *b, struct bus_peer *p, sd_bus_message *m, bus_meth
                 r = read_options(m, &w, e);
         if (r < 0)
                 return r;
+        q->fds = b->scratch.fds;
+        q->n_fds = b->scratch.n_fds;
+        q->payload_fd = b->scratch.payload_fd >= 0 ? &b->scratch.payload_fd : NULL;
         *ret_is_kept = w.is_detached || q->key;
         if (job_submit(q, ret, &f) == 0)
                 return 0;
@@ -177,6 +180,13 @@ static int submit(struct bus *b, struct bus_peer *p, sd_bus_message *m, bus_meth
             b->n_room_calls < BUS_MAX_ROOM_CALLS)
                 return call_wait_room(p, m, again, pool);
         return bus_error_from_fault(e, &f);
+}
+
+int run_append_result(sd_bus_message *reply, const struct job_info *i, sd_bus_error *e) {
+        const struct variants_fds fds = {
+                .fds = i->result_fds, .n_fds = i->n_result_fds, .payload_fd = i->result_payload_fd};
+
+        return value_append_result(reply, i->result_fields, i->result, i->result_bytes, &fds, e);
 }
 
 static int answer_run(struct bus *b, sd_bus_message *m, struct job *j, sd_bus_error *e) {
@@ -191,7 +201,7 @@ static int answer_run(struct bus *b, sd_bus_message *m, struct job *j, sd_bus_er
         job_get_info(j, &info);
         r = sd_bus_message_new_method_return(m, &reply);
         if (r >= 0)
-                r = value_append_result(reply, info.result_fields, info.result, info.result_bytes, e);
+                r = run_append_result(reply, &info, e);
         return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
 }
 

@@ -11,6 +11,8 @@
 
 #include "ipc/variants.h"
 
+enum { VALUE_MAX_RESULT = 16 << 20 }; /* half of what a system bus takes in one message */
+
 struct reading {
         struct bus_scratch *scratch;
         sd_bus_message *message;
@@ -153,6 +155,17 @@ static int set_integer(struct reading *r, const struct schema_field *f, __int128
         return 1;
 }
 
+/* The message's, by its number among the job's. */
+static int read_fd(struct reading *r, struct args_value *ret) {
+        struct bus_scratch *s = r->scratch;
+        int k;
+
+        k = sd_bus_message_read_basic(r->message, 'h', &s->fds[s->n_fds]);
+        if (k > 0)
+                ret->u64 = s->n_fds++;
+        return k;
+}
+
 /* One value of D-Bus type `type` at the message's place. 1, 0 = the type does not fit. */
 static int read_value(struct reading *r, const struct schema_field *f, char type, struct args_value *ret) {
         sd_bus_message *m = r->message;
@@ -184,8 +197,9 @@ static int read_value(struct reading *r, const struct schema_field *f, char type
                         ret->bytes = strlen(ret->data);
                 return k;
         case SCHEMA_BYTES:
+                return 0; /* not a basic type */
         case SCHEMA_FD:
-                return 0; /* not a basic type, or refused before */
+                return type == 'h' ? read_fd(r, ret) : 0;
         }
         return 0;
 }
@@ -228,9 +242,6 @@ static int read_field(struct reading *r, const struct schema_field *f) {
                 k = sd_bus_message_enter_container(r->message, 'v', contents);
         if (k < 0)
                 return k;
-        if (f->type == SCHEMA_FD || strchr(contents, 'h'))
-                return bus_invalid(r->error, "argument \"%s\" of job %s: descriptors (type fd) are not built yet",
-                                   f->name, r->job->name);
         if (f->is_array)
                 k = read_array(r, f, contents);
         else if (f->type == SCHEMA_BYTES) {
@@ -293,7 +304,7 @@ static int read_fields(struct reading *r) {
         return k;
 }
 
-/* {"payload": ay}, nothing else. */
+/* {"payload": ay} or {"payload": h}, nothing else. */
 static int read_raw(struct reading *r, size_t limit, const void **ret, size_t *ret_bytes) {
         sd_bus_message *m = r->message;
         const char *name, *contents;
@@ -314,18 +325,25 @@ static int read_raw(struct reading *r, size_t limit, const void **ret, size_t *r
                 k = sd_bus_message_enter_container(m, 'v', contents);
         if (k < 0)
                 return k;
+        *ret = "";
+        *ret_bytes = 0;
         if (strcmp(contents, "h") == 0)
-                return bus_invalid(r->error, "\"payload\" of job %s: a memfd (h) is not built yet, send bytes (ay)",
-                                   r->job->name);
-        if (strcmp(contents, "ay") != 0)
-                return bus_invalid(r->error, "\"payload\" of job %s must be bytes (ay), not of D-Bus type \"%s\"",
-                                   r->job->name, contents);
-        k = sd_bus_message_read_array(m, 'y', ret, ret_bytes);
+                k = sd_bus_message_read_basic(m, 'h', &r->scratch->payload_fd);
+        else if (strcmp(contents, "ay") == 0)
+                k = sd_bus_message_read_array(m, 'y', ret, ret_bytes);
+        else
+                return bus_invalid(
+                        r->error,
+                        "\"payload\" of job %s must be bytes (ay) or a memory file (h), not of D-Bus type \"%s\"",
+                        r->job->name, contents);
         if (k < 0)
                 return k;
         if (*ret_bytes > limit)
-                return bus_invalid(r->error, "\"payload\" of job %s has %zu bytes, over the pool's SlotSize=%zu",
-                                   r->job->name, *ret_bytes, limit);
+                return bus_invalid(
+                        r->error,
+                        "\"payload\" of job %s has %zu bytes, over the pool's SlotSize=%zu: send a sealed memory "
+                        "file (h)",
+                        r->job->name, *ret_bytes, limit);
         sd_bus_message_exit_container(m);
         sd_bus_message_exit_container(m);
         if (sd_bus_message_at_end(m, false) == 0)
@@ -337,6 +355,9 @@ int value_read_args(struct bus_scratch *s, sd_bus_message *m, const struct schem
                     const void **ret_map, size_t *ret_bytes, sd_bus_error *e) {
         struct reading r = {.scratch = s, .message = m, .job = job, .error = e};
         int k;
+
+        s->n_fds = 0;
+        s->payload_fd = -1;
 
         k = sd_bus_message_enter_container(m, 'a', "{sv}");
         if (k < 0)
@@ -376,11 +397,15 @@ int value_enter_variant(sd_bus_message *m, const char *what, const char *content
 }
 
 int value_append_result(sd_bus_message *reply, const struct schema_fields *fields, const void *map, size_t bytes,
-                        sd_bus_error *e) {
+                        const struct variants_fds *fds, sd_bus_error *e) {
         const char *bad;
         int r;
 
-        r = variants_append(reply, fields, map, bytes, &bad);
+        if (bytes > VALUE_MAX_RESULT && !(fds && fds->payload_fd >= 0 && fields->is_raw))
+                return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED,
+                                         "the result of %zu bytes is more than the bus carries (%d): use a channel",
+                                         bytes, VALUE_MAX_RESULT);
+        r = variants_append(reply, fields, map, bytes, fds, &bad);
         if (r == -EILSEQ)
                 return sd_bus_error_setf(e, "org.drover1.Error.Failed",
                                          "the result's string \"%s\" holds a zero byte, which the bus cannot carry",

@@ -3,14 +3,17 @@
 
 #include "daemon/bus/face.h"
 #include "ipc/args.h"
+#include "ipc/variants.h"
 
 /* Reads the a{sv} that `m` stands at, by the schema of `job`, into at most `limit` bytes. *ret_map points into the
- * scratch (valid until the next conversion) or into the message. InvalidArgs naming the argument. */
+ * scratch (valid until the next conversion) or into the message; descriptors are the message's, their numbers in the
+ * scratch. InvalidArgs naming the argument. */
 int value_read_args(struct bus_scratch *s, sd_bus_message *m, const struct schema_job *job, size_t limit,
                     const void **ret_map, size_t *ret_bytes, sd_bus_error *e);
-/* Appends a checked map (or raw bytes) as a{sv}. Failed, naming the field, for a string that the bus cannot carry. */
+/* Appends a checked map (or raw bytes) as a{sv}; `fds` NULL: none. Failed, naming the field, for a string that the bus
+ * cannot carry; LimitsExceeded for more bytes than it does. */
 int value_append_result(sd_bus_message *reply, const struct schema_fields *fields, const void *map, size_t bytes,
-                        sd_bus_error *e);
+                        const struct variants_fds *fds, sd_bus_error *e);
 void value_scratch_free(struct bus_scratch *s);
 
 /* One option or setting, standing at its variant: any D-Bus integer type that fits. InvalidArgs naming it. */

@@ -336,7 +336,8 @@ struct capsule_draft *capsules_draft(const struct worker *w, const struct worker
         struct layout_job wanted;
         channel_copy(&wanted, channel_job(channel, job->slot), sizeof(wanted));
         const struct schema_job *type = p->schema ? schema_find_number(p->schema, wanted.type) : NULL;
-        if (p->supervisor->capsules->dir < 0 || p->config.n_capsules == 0 || job->channel->is_dead || !type ||
+        /* What came with descriptors is no file's worth. */
+        if (slot_flags(job->word) & SLOT_HAS_FDS || p->supervisor->capsules->dir < 0 || p->config.n_capsules == 0 || job->channel->is_dead || !type ||
             wanted.bytes > channel->geometry.slot_bytes)
                 return NULL;
         struct capsule_draft *d = calloc(1, sizeof(*d) + wanted.bytes);

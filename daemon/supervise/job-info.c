@@ -65,6 +65,7 @@ void job_get_info(const struct job *j, struct job_info *ret) {
                 .worker_pid = j->worker_pid,
                 .submitted_us = j->submitted_us,
                 .result_fields = j->result_fields,
+                .result_payload_fd = -1,
                 .error = j->error ? j->error : "",
         };
         if (!j->is_finished) {
@@ -73,6 +74,12 @@ void job_get_info(const struct job *j, struct job_info *ret) {
         }
         ret->result = j->result;
         ret->result_bytes = j->result_bytes;
+        if (j->result_fds) {
+                bool has_file = j->result_fds->payload_bytes > 0;
+                ret->result_fds = j->result_fds->fds + has_file;
+                ret->n_result_fds = j->result_fds->n_fds - has_file;
+                ret->result_payload_fd = has_file ? j->result_fds->fds[0] : -1;
+        }
         ret->error_number = j->error_number;
         ret->reason = j->verdict.reason;
         ret->signal = j->verdict.signal;

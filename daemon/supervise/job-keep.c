@@ -138,7 +138,7 @@ void job_drop(struct job *j) {
         job_user_put(js, j->user_of);
         job_needs_free(j);
         stream_forget_job(j);
-        free(j->result);
+        job_drop_result(j);
         free(j->payload);
         free(j->error);
         free(j);

@@ -8,7 +8,9 @@
 
 #include "daemon/supervise/death.h"
 #include "daemon/supervise/job.h"
+#include "daemon/supervise/pool.h"
 #include "ipc/args.h"
+#include "ipc/sealed.h"
 
 void job_set_error(struct job *j, const char *format, ...) {
         char text[400];
@@ -67,9 +69,53 @@ static void job_fail(struct job *j, int error, const char *message) {
                       j->name, j->pool_name, j->attempt, message);
 }
 
+void job_drop_result(struct job *j) {
+        struct descriptors *d = j->result_fds;
+        if (d && d->payload_bytes > 0)
+                sealed_unmap(j->result, j->result_bytes);
+        else
+                free(j->result);
+        if (d)
+                descriptors_close(d->fds, d->n_fds);
+        free(d);
+        j->result_fds = NULL;
+        j->result = NULL;
+        j->result_bytes = 0;
+}
+
+/* 0 or the number of what is wrong. A raw result stays in its file; a map is looked at, where nobody can change it. */
+static int job_take_fds(struct job *j, uint32_t slot) {
+        struct descriptors *d = descriptors_take(j->pool->channels[0], DESCRIPTORS_OF_RESULT, slot, j->generation);
+        const void *data = NULL;
+        if (!d)
+                return EPROTO;
+        if (d->payload_bytes > 0) {
+                int r = j->result_fields->is_raw ? 0 : sealed_map(d->fds[0], d->payload_bytes, &data);
+                if (r < 0) {
+                        descriptors_close(d->fds, d->n_fds);
+                        free(d);
+                        return -r;
+                }
+                free(j->result);
+                j->result = (void *)data;
+                j->result_bytes = d->payload_bytes;
+        }
+        j->result_fds = d;
+        return 0;
+}
+
+static void job_check_result(struct job *j) {
+        const struct descriptors *d = j->result_fds;
+        char error[200];
+        unsigned n_fds = d ? d->n_fds - (d->payload_bytes > 0) : 0;
+        if (!j->result_fields->is_raw &&
+            (args_check(j->result_fields, j->result, j->result_bytes, error, sizeof(error)) < 0 ||
+             args_check_fds(j->result_fields, j->result, j->result_bytes, n_fds, error, sizeof(error)) < 0))
+                job_fail(j, EPROTO, error);
+}
+
 /* The result area is the worker's to write, still: one copy, then only the copy. */
 void job_take_result(struct job *j, const struct channel *c, uint32_t slot, const struct layout_result *line) {
-        char error[200];
         size_t bytes = line->bytes;
         if (bytes > c->geometry.slot_bytes || !(j->result = malloc(bytes ? bytes : 1))) {
                 job_fail(j, EPROTO, "its worker returned a result of impossible size");
@@ -82,13 +128,13 @@ void job_take_result(struct job *j, const struct channel *c, uint32_t slot, cons
                 snprintf(message, sizeof(message), "%.*s", (int)(bytes < 220 ? bytes : 220), (const char *)j->result);
                 job_fail(j, line->error,
                          args_is_utf8(message, strlen(message)) ? message : "(its message is not UTF-8)");
-        } else if (!j->result_fields->is_raw &&
-                   args_check(j->result_fields, j->result, bytes, error, sizeof(error)) < 0) {
-                job_fail(j, EPROTO, error);
+        } else {
+                int error = line->has_fds ? job_take_fds(j, slot) : 0;
+                if (error != 0)
+                        job_fail(j, error, "the descriptors of its result are not to be had");
+                else
+                        job_check_result(j);
         }
-        if (j->state != SLOT_DONE) {
-                free(j->result);
-                j->result = NULL;
-                j->result_bytes = 0;
-        }
+        if (j->state != SLOT_DONE)
+                job_drop_result(j);
 }

@@ -1,5 +1,7 @@
 /* From a request over the bus to a queued job: what must be so, a record, a slot, the ring of the bell. And the same
  * way once more for a job that did not end well: Requeue keeps its id and its arguments, and forgets its attempts. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +13,7 @@
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/bell.h"
 #include "ipc/event.h"
+#include "ipc/sealed.h"
 
 enum { ENTER_TRIES = 4 };
 
@@ -184,14 +187,54 @@ static int job_begin_slot(struct channel *c, uint32_t slot) {
         return r;
 }
 
-/* Into a slot: accepted from here on. */
-static int job_enter(struct job *j, const void *payload, struct fault *f) {
+/* Before the job is queued, as a client's would be. */
+static int job_bring_fds(struct job *j, const struct job_request *q, uint32_t slot, struct fault *f) {
+        struct pool_channel *c = j->pool->channels[0];
+        struct descriptors d = {.generation = slot_generation(channel_word(&c->channel, slot))};
+        int r = 0;
+        if (q->payload_fd) {
+                r = sealed_check(*q->payload_fd, &d.payload_bytes);
+                if (r >= 0 && (d.fds[0] = fcntl(*q->payload_fd, F_DUPFD_CLOEXEC, 3)) < 0)
+                        r = -errno;
+                d.n_fds = r >= 0;
+        }
+        for (unsigned i = 0; i < q->n_fds && r >= 0; i++) {
+                int fd = fcntl(q->fds[i], F_DUPFD_CLOEXEC, 3);
+                if (fd < 0)
+                        r = -errno;
+                else
+                        d.fds[d.n_fds++] = fd;
+        }
+        if (r >= 0)
+                r = descriptors_put(c, DESCRIPTORS_OF_JOB, slot, &d);
+        else
+                descriptors_close(d.fds, d.n_fds);
+        j->has_fds = r >= 0;
+        if (r == -EPROTO)
+                return fault_set(
+                        f, FAULT_INVALID_ARGS,
+                        "\"payload\" of job %s is no memory file that is sealed against writing, shrinking and "
+                        "growing",
+                        q->name);
+        if (r == -EDQUOT || r == -EMFILE)
+                return fault_set(f, FAULT_LIMITS_EXCEEDED, "jobs of pool %s hold as many descriptors as they may",
+                                 j->pool->config.name);
+        return r < 0 ? fault_set(f, FAULT_INTERNAL, "no memory for the descriptors of job %s", q->name) : 0;
+}
+
+/* Into a slot: accepted from here on. `q` NULL: once more, without descriptors. */
+static int job_enter(struct job *j, const void *payload, const struct job_request *q, struct fault *f) {
         struct pool *p = j->pool;
         struct channel *c = jobs_channel(p);
         if (quota_take(&p->jobs_of, j->uid, 1, job_share(p)) < 0)
                 return fault_set(f, FAULT_INTERNAL, "out of memory");
         uint32_t slot = jobs_take_slot(p);
         int r = job_begin_slot(c, slot);
+        bool is_told = false;
+        if (r == 0 && q && (q->n_fds > 0 || q->payload_fd)) {
+                is_told = job_bring_fds(j, q, slot, f) < 0;
+                r = is_told ? -EDQUOT : channel_mark_fds(c, slot);
+        }
         if (r == 0) {
                 memcpy(channel_payload(c, slot), payload, j->payload_bytes);
                 job_fill_line(j, channel_job(c, slot));
@@ -200,13 +243,15 @@ static int job_enter(struct job *j, const void *payload, struct fault *f) {
                 p->slot_job[slot] = j;
                 r = job_commit(j);
         }
-        if (r < 0) { /* only a pool that scribbles over its own channel comes here */
+        if (r < 0) { /* without what it came with; else only a pool that scribbles over its own channel comes here */
                 loop_timer_stop(&j->deadline_timer);
+                descriptors_drop(p->channels[0], DESCRIPTORS_OF_JOB, slot);
                 j->slot = JOBS_NO_SLOT;
                 jobs_put_slot(p, slot);
                 quota_give(&p->jobs_of, j->uid, 1);
-                return fault_set(f, FAULT_INTERNAL, "the channel of pool %s does not take the job: %s", p->config.name,
-                                 strerror(-r));
+                return is_told ? -1
+                               : fault_set(f, FAULT_INTERNAL, "the channel of pool %s does not take the job: %s",
+                                           p->config.name, strerror(-r));
         }
         return 0;
 }
@@ -264,7 +309,7 @@ int job_submit(const struct job_request *r, struct job **ret, struct fault *f) {
         if (!j)
                 return fault_set(f, FAULT_INTERNAL, "out of memory");
         job_set_times(j, r->not_before_us);
-        if (job_needs_new(j, r, f) < 0 || job_enter(j, r->payload, f) < 0) {
+        if (job_needs_new(j, r, f) < 0 || job_enter(j, r->payload, r, f) < 0) {
                 job_drop(j);
                 return -1;
         }
@@ -321,7 +366,7 @@ int job_requeue(struct job *j, struct fault *f) {
                 return -1;
         job_begin_again(j);
         job_set_times(j, 0);
-        int r = job_enter(j, j->payload, f);
+        int r = job_enter(j, j->payload, NULL, f);
         if (r < 0) {
                 job_finish(j, SLOT_LOST);
                 job_set_error(j, "%.380s", f->text);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#include "daemon/supervise/descriptors.h"
 #include "daemon/supervise/jobs.h"
 #include "ipc/schema.h"
 
@@ -43,7 +44,9 @@ struct job {
         uint64_t submitted_us, submitted_ns, started_ns, finished_ns, cpu_ns;
         void *result;
         size_t result_bytes;
-        void *payload; /* of a job that did not end well, for Requeue */
+        struct descriptors *result_fds; /* NULL: none; with payload_bytes the result is in the first */
+        bool has_fds;                   /* came with some: they are gone once it has its verdict */
+        void *payload;                  /* of a job that did not end well, for Requeue */
         size_t payload_bytes;
         char *error; /* NULL: none */
         int error_number;
@@ -129,5 +132,6 @@ bool job_needs_failed(const struct job *j, char *text, size_t bytes);
 
 /* ---- job-result.c ---- */
 void job_set_error(struct job *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void job_drop_result(struct job *j);
 void job_describe_failure(struct job *j);
 void job_take_result(struct job *j, const struct channel *c, uint32_t slot, const struct layout_result *line);

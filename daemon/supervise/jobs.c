@@ -90,7 +90,9 @@ static void job_collect(struct job *j, uint64_t word) {
         if (j->state != SLOT_DONE && j->state != SLOT_FAILED)
                 job_describe_failure(j);
         job_needs_free(j);
-        if (j->state != SLOT_DONE && !j->is_released)
+        descriptors_settle(p->channels[0], slot);
+        descriptors_drop(p->channels[0], DESCRIPTORS_OF_RESULT, slot);
+        if (j->state != SLOT_DONE && !j->is_released && !j->has_fds)
                 job_keep_payload(j, channel_payload(c, slot));
         else
                 j->payload_bytes = 0;

@@ -80,6 +80,7 @@ void pool_channel_free(struct pool_channel *c) {
         c->pool->channels[c->index] = NULL;
         delay_forget_channel(c);
         stream_forget_channel(c);
+        descriptors_drop_all(c);
         channel_unmap(&c->channel);
         if (c->fd >= 0)
                 close(c->fd);
@@ -176,6 +177,7 @@ void pool_channel_drop(struct pool_channel *c) {
         struct pool *p = c->pool;
         c->session = NULL;
         c->is_dead = true;
+        descriptors_drop_all(c);
         atomic_store(&c->channel.head->closed, CHANNEL_DEAD);
         for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
                 uint64_t word = channel_word(&c->channel, slot);

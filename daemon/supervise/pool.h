@@ -4,6 +4,7 @@
 
 #include <sys/queue.h>
 
+#include "daemon/supervise/descriptors.h"
 #include "daemon/supervise/quota.h"
 #include "daemon/supervise/restart.h"
 #include "daemon/supervise/scale.h"
@@ -68,6 +69,7 @@ struct pool_channel {
         struct session *session; /* NULL: the broker's own, or dead */
         struct stream **streams; /* streams.c: by slot; NULL before the first */
         uint64_t charged_bytes;  /* of its uid's share; 0 = it does not count */
+        struct descriptors_table descriptors;
 };
 
 struct pool {

@@ -59,6 +59,7 @@ static void recovery_judge_unpushed(struct pool *p, struct pool_channel *c, uint
         if (!channel_judge_queued(&c->channel, slot, slot_generation(word), SLOT_LOST))
                 return; /* somebody found it all the same */
         pool_count_verdict(p, SLOT_LOST);
+        descriptors_settle(c, slot);
         channel_announce(&c->channel, slot, c->done_fd);
 }
 
@@ -68,6 +69,7 @@ static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slo
         struct pool *p = c->pool;
         uint32_t worker = slot_owner(word) - SLOT_OWNER_WORKER0;
         struct layout_verdict verdict = *line;
+        descriptors_drop(c, DESCRIPTORS_OF_RESULT, slot); /* it did not come to its verdict */
         verdict.attempts = slot_attempt(word);
         enum slot_state final = recovery_final(p, c, slot, recovery_attempts(c, slot, word, is_charged), is_charged);
         if (final == SLOT_FREE && (slot_flags(word) & SLOT_CANCEL))
@@ -78,6 +80,7 @@ static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slo
                         w && is_charged && (final == SLOT_POISONED || final == SLOT_LOST) ? capsules_draft(w, &job, final, line) : NULL;
                 if (channel_judge(&c->channel, slot, worker, slot_generation(word), final, 0, &verdict)) {
                         pool_count_verdict(p, final);
+                        descriptors_settle(c, slot);
                         channel_announce(&c->channel, slot, c->done_fd);
                         capsules_keep(p, draft);
                 } else {
@@ -123,6 +126,7 @@ static void recovery_announce_last(struct worker *w) {
         if (!c || slot >= c->channel.geometry.n_slots)
                 return;
         uint64_t word = channel_word(&c->channel, slot);
+        descriptors_settle(c, slot);
         if (slot_is_verdict(word) && slot_generation(word) == record >> 32)
                 channel_announce(&c->channel, slot, c->done_fd);
 }

@@ -1,22 +1,32 @@
 /* A client's channel, and what holds it open: a socket, a process, an owner.
  *
- * The broker keeps one end of the socket, the client the other; nothing is ever sent on it yet. End of file means that
- * the client closed the session or is gone. A child of the client may have kept its end open, so whoever knows the
- * client (a name on the bus and its process) ends its sessions, too. Whichever comes first: the channel is dropped,
- * queued jobs are nobody's, running ones are asked to stop. */
+ * The broker keeps one end of the socket, the client the other. Descriptors of jobs and results travel on it: those of
+ * a job before the job is queued, so that whoever has seen the job finds them in the socket at least (session_hear);
+ * those of a result when the client asks, one answer at a time. A client that says nonsense, or asks and does not read,
+ * loses its session. End of file means that the client closed the session or is gone. A child of the client may have
+ * kept its end open, so whoever knows the client (a name on the bus and its process) ends its sessions, too. Whichever
+ * comes first: the channel is dropped, queued jobs are nobody's, running ones are asked to stop. */
 #include "daemon/supervise/session.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "daemon/log.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/packet.h"
+#include "ipc/wire.h"
 
-enum { SESSION_SPARED_FDS = 256 };
+enum {
+        SESSION_SPARED_FDS = 256,
+        SESSION_PACKETS_A_TURN = 32,
+        SESSION_MAX_QUEUE = 1024, /* packets; a socket's buffer holds fewer */
+};
 
 struct session {
         struct pool_channel *channel;
@@ -53,13 +63,95 @@ void supervisor_end_sessions(struct session_owner *o) {
 
 /* ---- sessions ---- */
 
-static void session_on_socket(struct loop_poll *p, uint32_t revents) { session_end(p->user); }
-
 /* The lowest free descriptor tells how many are taken. The last ones are for workers: without them every pool would
  * lose its own. */
 bool session_leaves_room(int fd) {
         struct rlimit limit;
         return getrlimit(RLIMIT_NOFILE, &limit) < 0 || (rlim_t)fd + SESSION_SPARED_FDS < limit.rlim_cur;
+}
+
+/* ---- what it says ---- */
+
+static int session_keep(struct session *s, const struct session_packet *p, struct descriptors *d) {
+        int r = descriptors_put(s->channel, DESCRIPTORS_OF_JOB, p->slot, d);
+        d->n_fds = 0;                                /* kept, or closed */
+        return r == -ENOMEM || r == -EDQUOT ? 0 : r; /* the job will find none */
+}
+
+/* One answer at a time: a client that asks without reading would have us send descriptors without end. */
+static int session_answer(struct session *s, const struct session_packet *p) {
+        struct session_packet answer = {
+                .type = SESSION_RESULT, .version = WIRE_VERSION, .slot = p->slot, .generation = p->generation};
+        int unread = 0;
+        if (ioctl(s->fd, SIOCOUTQ, &unread) < 0 || unread > 0)
+                return -EPROTO;
+        const struct descriptors *d = descriptors_get(s->channel, DESCRIPTORS_OF_RESULT, p->slot, p->generation);
+        if (!d) {
+                answer.error = ENOENT;
+                return packet_send(s->fd, &answer, sizeof(answer), NULL, 0);
+        }
+        answer.payload_bytes = d->payload_bytes;
+        return packet_send(s->fd, &answer, sizeof(answer), d->fds, d->n_fds);
+}
+
+static int session_on_packet(struct session *s, const struct session_packet *p, struct descriptors *d) {
+        if (p->version != WIRE_VERSION || p->slot >= s->channel->channel.geometry.n_slots)
+                return -EPROTO;
+        if ((p->type == SESSION_FDS) != (d->n_fds > 0))
+                return -EPROTO;
+        switch (p->type) {
+        case SESSION_FDS:
+                d->generation = p->generation;
+                d->payload_bytes = p->payload_bytes;
+                return session_keep(s, p, d);
+        case SESSION_WANT:
+                return session_answer(s, p);
+        case SESSION_ENDED:
+                if (descriptors_get(s->channel, DESCRIPTORS_OF_JOB, p->slot, p->generation))
+                        descriptors_drop(s->channel, DESCRIPTORS_OF_JOB, p->slot);
+                if (descriptors_get(s->channel, DESCRIPTORS_OF_RESULT, p->slot, p->generation))
+                        descriptors_drop(s->channel, DESCRIPTORS_OF_RESULT, p->slot);
+                return 0;
+        default:
+                return -EPROTO;
+        }
+}
+
+static int session_receive(struct session *s) {
+        struct session_packet packet;
+        struct descriptors d = {.n_fds = PACKET_MAX_FDS};
+        size_t bytes;
+        int r = packet_receive(s->fd, &packet, sizeof(packet), &bytes, d.fds, &d.n_fds);
+        if (r < 0)
+                return r;
+        if (bytes == 0)
+                return -EPIPE;
+        r = bytes == sizeof(packet) ? session_on_packet(s, &packet, &d) : -EPROTO;
+        descriptors_close(d.fds, d.n_fds);
+        return r;
+}
+
+static int session_read(struct session *s, unsigned n_packets) {
+        int r = 0;
+        while (n_packets-- > 0 && (r = session_receive(s)) == 0)
+                ;
+        if (r == 0 || r == -EAGAIN)
+                return 0;
+        if (r != -EPIPE && r != -ECONNRESET)
+                log_warning("pool %s: a client of uid %u sends what makes no sense: its session is dropped",
+                            s->channel->pool->config.name, (unsigned)s->channel->pool->bells[s->channel->bell].uid);
+        return r;
+}
+
+static void session_on_socket(struct loop_poll *p, uint32_t revents) {
+        struct session *s = p->user;
+        if (session_read(s, SESSION_PACKETS_A_TURN) < 0)
+                session_end(s);
+}
+
+void session_hear(struct session *s) {
+        if (session_read(s, SESSION_MAX_QUEUE) < 0)
+                session_end(s);
 }
 
 static void session_describe(const struct session *session, int socket_fd, struct session_offer *ret) {

@@ -159,6 +159,9 @@ struct job_request {
         uid_t uid;
         const void *payload; /* checked MessagePack map, or raw bytes */
         size_t bytes;
+        const int *fds; /* what its fd fields mean; duplicated */
+        unsigned n_fds;
+        const int *payload_fd; /* of a raw job: the bytes are in this sealed memory file; NULL = they are not */
         uint32_t priority, max_attempts; /* LAYOUT_PRIORITY_DEFAULT; 0 = the pool's */
         uint64_t queue_timeout_ns, soft_ns, hard_ns; /* relative; 0 = the pool's */
         uint64_t not_before_us; /* CLOCK_REALTIME; 0 = at once. The queue timeout counts from then. */
@@ -192,6 +195,9 @@ struct job_info {
         const struct schema_fields *result_fields; /* of the job type */
         const void *result;                        /* DONE: checked map or raw bytes */
         size_t result_bytes;
+        const int *result_fds;                     /* what its fd fields mean */
+        unsigned n_result_fds;
+        int result_payload_fd;                     /* raw: the bytes are in this memory file; -1 = they are not */
         const char *error;                         /* "" for DONE: one sentence that names job and attempt */
         int error_number;                          /* FAILED */
         enum death_reason reason;

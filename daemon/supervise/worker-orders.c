@@ -89,6 +89,8 @@ void worker_sync(struct worker *w) {
         if (w->phase != PHASE_READY && w->phase != PHASE_STOPPING)
                 return;
         int r = worker_answer_arena(w);
+        if (r >= 0)
+                r = worker_answer_fds(w);
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS && r >= 0; i++)
                 if (w->pool->channels[i])
                         r = worker_send_channel(w, w->pool->channels[i]);

@@ -1,4 +1,5 @@
-/* What a worker says: READY with its plugin's job types, FAILED with a reason, DROPPED, FOUL, VAIN.
+/* What a worker says: READY with its plugin's job types, FAILED with a reason, DROPPED, FOUL, VAIN; ARENA and what is
+ * about descriptors go to files of their own.
  *
  * None of it is trusted. Each report is copied once, checked, and taken only where it is due; the first that is not
  * ends the hearing and the worker. One packet a turn of the loop, so that a flood costs no more than its share. */
@@ -173,15 +174,19 @@ static int worker_receive(struct worker *w) {
                 char bytes[WIRE_MAX_REPORT];
         } packet;
         size_t bytes;
-        unsigned n_fds = 0;
-        int r = packet_receive(w->control_fd, &packet, sizeof(packet), &bytes, NULL, &n_fds);
+        int fds[PACKET_MAX_FDS];
+        unsigned n_fds = PACKET_MAX_FDS;
+        int r = packet_receive(w->control_fd, &packet, sizeof(packet), &bytes, fds, &n_fds);
         if (r < 0)
                 return r;
         if (bytes == 0)
                 return -EPIPE;
         struct worker_report *report = &packet.report;
-        if (bytes < sizeof(*report) || report->version != WIRE_VERSION)
+        bool is_sane = bytes >= sizeof(*report) && report->version == WIRE_VERSION;
+        if (!is_sane || (n_fds > 0 && report->type != REPORT_RESULT)) {
+                descriptors_close(fds, n_fds);
                 return -EPROTO;
+        }
         report->text[sizeof(report->text) - 1] = 0;
         switch (report->type) {
         case REPORT_READY:
@@ -196,6 +201,13 @@ static int worker_receive(struct worker *w) {
                 return pool_on_vain(w->pool, w->index, report->channel);
         case REPORT_ARENA:
                 return worker_on_arena_wanted(w, report);
+        case REPORT_FDS:
+        case REPORT_ROOM:
+        case REPORT_RESULT:
+                return worker_on_fds_report(w, report, fds, n_fds);
+        case REPORT_ENDED:
+                worker_on_ended(w, report);
+                return 0;
         default:
                 return -EPROTO;
         }

@@ -66,6 +66,7 @@ int worker_start(struct pool *p, uint32_t index, struct worker **ret) {
                 .control_fd = -1,
                 .output_fd = -1,
                 .items_fd = -1,
+                .room_fd = -1,
                 .started_us = worker_realtime_us(),
         };
         int r = worker_request(w, SPAWN_START, 0);
@@ -130,6 +131,7 @@ bool worker_judge(struct worker *w, enum slot_state verdict, enum death_reason w
         w->quarantine_channel = job.channel;
         w->quarantine_slot = job.slot;
         pool_count_verdict(w->pool, verdict);
+        descriptors_settle(job.channel, job.slot);
         channel_announce(&job.channel->channel, job.slot, job.channel->done_fd);
         worker_kill_now(w, why);
         return true;
@@ -304,6 +306,7 @@ static struct death worker_make_death(struct worker *w, const struct spawn_event
 void worker_free(struct worker *w) {
         worker_items_stop(w);
         worker_output_stop(w);
+        worker_drop_room(w);
         loop_timer_stop(&w->kill_timer);
         loop_poll_stop(&w->control_poll);
         loop_poll_stop(&w->pid_poll);

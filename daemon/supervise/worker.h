@@ -53,6 +53,12 @@ struct worker {
         bool arena_wanted;
         char arena_name[POOL_NAME_MAX + 2]; /* one more: too long stays too long */
         uint64_t arena_bytes;
+        /* worker-descriptors.c: the same, of which job; and where it writes a result into */
+        uint32_t fds_wanted; /* enum worker_report_type; 0 = nothing */
+        uint32_t fds_channel, fds_slot, fds_generation;
+        int32_t fds_error;
+        int room_fd;
+        uint64_t room_bytes;
         /* limits.c */
         uint64_t seen_claims, stamp_job, stamp_ns, soft_ns, hard_ns;
         bool soft_told;
@@ -106,6 +112,13 @@ void worker_take_text(struct worker *w, const char *text);
 /* ---- worker-arena.c ---- */
 int worker_on_arena_wanted(struct worker *w, const struct worker_report *report); /* -EPROTO: out of turn */
 int worker_answer_arena(struct worker *w); /* -EAGAIN: its socket is full */
+
+/* ---- worker-descriptors.c ---- */
+/* FDS, ROOM and RESULT. Takes the descriptors. -EPROTO: out of turn, or a result that cannot be one. */
+int worker_on_fds_report(struct worker *w, const struct worker_report *report, int *fds, unsigned n_fds);
+int worker_answer_fds(struct worker *w); /* -EAGAIN: its socket is full */
+void worker_on_ended(struct worker *w, const struct worker_report *report);
+void worker_drop_room(struct worker *w);
 
 /* ---- worker-output.c: what it prints becomes log lines, at a bounded rate ---- */
 int worker_output_start(struct worker *w, int *ret_write_fd);

@@ -1,12 +1,15 @@
-/* Arguments in the making: a MessagePack map in a buffer that grows, or the bytes of a raw job.
+/* Arguments in the making: a MessagePack map in a buffer that grows, or the bytes of a raw job; and descriptors.
  *
  * Room for a field is made before it is written, from an upper bound of its length, so that the writer never runs out
  * of it; the first error sticks. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ipc/client/library.h"
+#include "ipc/sealed.h"
 
 enum {
         BUILDER_FIRST = 256,
@@ -18,7 +21,19 @@ enum {
 
 void builder_init(drover_args *args) { *args = (drover_args){0}; }
 
-void builder_deinit(drover_args *args) { free(args->buffer); }
+static void builder_close(drover_args *args) {
+        for (unsigned i = 0; i < args->n_fds; i++)
+                close(args->fds[i]);
+        args->n_fds = 0;
+        if (args->has_payload_fd)
+                close(args->payload_fd);
+        args->has_payload_fd = false;
+}
+
+void builder_deinit(drover_args *args) {
+        builder_close(args);
+        free(args->buffer);
+}
 
 int drover_args_new(drover_args **ret_args) {
         drover_args *args = malloc(sizeof *args);
@@ -37,6 +52,7 @@ drover_args *drover_args_free(drover_args *args) {
 }
 
 void drover_args_reset(drover_args *args) {
+        builder_close(args);
         args->bytes = 0;
         args->is_raw = args->is_complete = false;
         args->error = 0;
@@ -122,6 +138,26 @@ int drover_args_bytes(drover_args *args, const char *name, const void *data, siz
         return builder_put(args, name, &(struct args_value){.type = SCHEMA_BYTES, .data = data, .bytes = bytes});
 }
 
+/* Its own duplicate, so that the caller's may be closed. */
+static int builder_dup(drover_args *args, int fd, int *ret) {
+        int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (copy < 0)
+                return builder_fail(args, -errno);
+        *ret = copy;
+        return 0;
+}
+
+int drover_args_fd(drover_args *args, const char *name, int fd) {
+        if (args->n_fds == SCHEMA_MAX_FDS)
+                return builder_fail(args, -EINVAL);
+        int r = builder_put(args, name, &(struct args_value){.type = SCHEMA_FD, .u64 = args->n_fds});
+        if (r >= 0)
+                r = builder_dup(args, fd, &args->fds[args->n_fds]);
+        if (r >= 0)
+                args->n_fds++;
+        return r;
+}
+
 /* ---- arrays ---- */
 
 /* Element i of a C array of this type. -EINVAL: a text that is NULL. */
@@ -195,7 +231,7 @@ int drover_args_str_array(drover_args *args, const char *name, const char *const
 int drover_args_raw(drover_args *args, const void *data, size_t bytes) {
         if (args->error < 0)
                 return args->error;
-        if (args->writer.n_fields > 0)
+        if (args->writer.n_fields > 0 || args->has_payload_fd)
                 return builder_fail(args, -EINVAL);
         int r = builder_reserve(args, 0, bytes);
         if (r < 0)
@@ -204,6 +240,20 @@ int drover_args_raw(drover_args *args, const void *data, size_t bytes) {
                 memcpy(args->buffer, data, bytes);
         args->is_raw = true;
         args->bytes = bytes;
+        return 0;
+}
+
+int drover_args_raw_fd(drover_args *args, int fd) {
+        uint64_t bytes;
+        if (args->error < 0)
+                return args->error;
+        if (args->writer.n_fields > 0 || args->has_payload_fd || sealed_check(fd, &bytes) < 0)
+                return builder_fail(args, -EINVAL);
+        int r = builder_dup(args, fd, &args->payload_fd);
+        if (r < 0)
+                return r;
+        args->has_payload_fd = args->is_raw = true;
+        args->bytes = 0;
         return 0;
 }
 
@@ -247,7 +297,7 @@ static int builder_put_next(drover_args *args, const struct schema_field *f, va_
                 v.bytes = va_arg(*ap, size_t);
                 break;
         case SCHEMA_FD:
-                return builder_fail(args, -EINVAL);
+                return drover_args_fd(args, f->name, va_arg(*ap, int));
         }
         return builder_put(args, f->name, &v);
 }

@@ -68,7 +68,7 @@ static int bus_job_on_result(sd_bus_message *m, void *user, sd_bus_error *unused
         if (bus_result_read(m, j->is_raw, &result, &v) < 0)
                 bus_job_lose(j, -EPROTO, "the answer to GetResult makes no sense");
         else
-                bus_job_end(j, &v);
+                bus_job_end(j, &v); /* v.fds is the future's now */
         builder_deinit(&result);
         return 0;
 }
@@ -219,11 +219,17 @@ static int bus_job_call(drover_pool *p, const struct submission *s, sd_bus_messa
         __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
         drover *d = p->drover;
         const char *bad = "?";
+        const struct variants_fds fds = {
+                .fds = s->args ? s->args->fds : NULL,
+                .n_fds = s->args ? s->args->n_fds : 0,
+                .payload_fd = s->args && s->args->has_payload_fd ? s->args->payload_fd : -1,
+        };
         int r = sd_bus_message_new_method_call(d->bus, &m, BUS_JOB_NAME, BUS_JOB_ROOT, BUS_JOB_MANAGER, "Submit");
         if (r >= 0)
                 r = sd_bus_message_append(m, "ss", p->name, s->job);
         if (r >= 0)
-                r = variants_append(m, &session_schema(p->session)->jobs[s->type].args, s->payload, s->bytes, &bad);
+                r = variants_append(m, &session_schema(p->session)->jobs[s->type].args, s->payload, s->bytes, &fds,
+                                    &bad);
         if (r == -EILSEQ)
                 return connection_fail(d, -EINVAL,
                                        "job %s: argument \"%s\" holds a zero byte, which the bus cannot carry", s->job,

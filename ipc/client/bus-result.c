@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "ipc/client/bus-job.h"
+#include "ipc/sealed.h"
 
 /* ---- the result ---- */
 
@@ -61,6 +62,13 @@ static int bus_result_read_array(sd_bus_message *m, char type, drover_args *to, 
         }
 }
 
+static int bus_result_read_fd(sd_bus_message *m, bool is_raw, drover_args *to, const char *name) {
+        int fd, r = sd_bus_message_read_basic(m, 'h', &fd);
+        if (r < 0)
+                return r;
+        return is_raw ? drover_args_raw_fd(to, fd) : drover_args_fd(to, name, fd);
+}
+
 static int bus_result_read_basic(sd_bus_message *m, char type, drover_args *to, const char *name) {
         union {
                 uint64_t t;
@@ -99,7 +107,9 @@ static int bus_result_read_field(sd_bus_message *m, bool is_raw, drover_args *to
                 r = sd_bus_message_enter_container(m, 'v', contents);
         if (r < 0)
                 return r;
-        if (is_raw) {
+        if (strcmp(contents, "h") == 0)
+                r = bus_result_read_fd(m, is_raw, to, name);
+        else if (is_raw) {
                 r = strcmp(contents, "ay") == 0 ? sd_bus_message_read_array(m, 'y', &data, &bytes) : -EPROTO;
                 if (r >= 0)
                         r = drover_args_raw(to, data, bytes);
@@ -121,6 +131,33 @@ static int bus_result_read_fields(sd_bus_message *m, bool is_raw, drover_args *t
         if (r >= 0)
                 r = sd_bus_message_exit_container(m);
         return r < 0 ? r : sd_bus_message_exit_container(m);
+}
+
+/* What the builder collected besides bytes goes over to the future. */
+static int bus_result_take_fds(drover_args *from, struct future_verdict *v) {
+        if (from->n_fds == 0 && !from->has_payload_fd)
+                return 0;
+        struct session_fds *f = calloc(1, sizeof *f);
+        uint64_t bytes;
+        int r = f ? 0 : -ENOMEM;
+        if (r >= 0 && from->has_payload_fd)
+                r = sealed_check(from->payload_fd, &bytes);
+        if (r >= 0 && from->has_payload_fd)
+                r = sealed_map(from->payload_fd, bytes, &f->mapped);
+        if (r < 0) {
+                free(f);
+                return r;
+        }
+        if (f->mapped) {
+                f->mapped_bytes = bytes;
+                v->data = f->mapped;
+                v->bytes = bytes;
+        }
+        memcpy(f->fds, from->fds, from->n_fds * sizeof *f->fds);
+        f->n_fds = from->n_fds;
+        from->n_fds = 0;
+        v->fds = f;
+        return 0;
 }
 
 /* ---- the rest ---- */
@@ -170,6 +207,8 @@ int bus_result_read(sd_bus_message *m, bool is_raw, drover_args *result, struct 
         }
         if (r >= 0)
                 r = b.state ? builder_complete(result, &v->data, &v->bytes) : -EPROTO;
+        if (r >= 0)
+                r = bus_result_take_fds(result, v);
         if (r < 0)
                 return r;
         v->state = bus_result_state(b.state);

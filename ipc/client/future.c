@@ -77,9 +77,10 @@ void future_drop(drover_future *f) {
                 f->copies = c->next;
                 free(c);
         }
-        if (f->data != f->small)
+        if (f->data != f->small && !(f->fds && f->fds->mapped))
                 free((void *)f->data);
         after_free(f->after);
+        session_fds_free(f->fds);
         free(f->failure);
         connection_unref(f->drover);
         free(f);
@@ -99,6 +100,11 @@ drover_future *drover_future_unref(drover_future *future) {
 /* ---- the verdict ---- */
 
 static int future_keep_result(drover_future *f, const struct future_verdict *v) {
+        if (v->fds && v->fds->mapped) { /* nobody can change it: it stays where it is */
+                f->data = v->data;
+                f->bytes = v->bytes;
+                return 0;
+        }
         uint8_t *data = v->bytes <= FUTURE_INLINE ? f->small : malloc(v->bytes);
         if (!data)
                 return -ENOMEM;
@@ -135,6 +141,7 @@ static void future_keep_failure(drover_future *f, const struct future_verdict *v
 void future_end(drover_future *f, const struct future_verdict *v) {
         static const char no_memory[] = "there was no memory for its result";
         struct future_verdict other;
+        f->fds = v->fds;
         if (v->state == DROVER_DONE && future_keep_result(f, v) < 0) {
                 other = *v;
                 other.state = DROVER_LOST;

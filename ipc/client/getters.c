@@ -48,6 +48,16 @@ int drover_future_get_bool(const drover_future *future, const char *name, bool *
         return r;
 }
 
+int drover_future_get_fd(const drover_future *future, const char *name, int *ret_fd) {
+        struct args_value v;
+        int r = getters_get(future, name, SCHEMA_FD, &v);
+        if (r == 0 && (!future->fds || v.u64 >= future->fds->n_fds))
+                r = -EINVAL; /* a number that is no descriptor */
+        if (r == 0)
+                *ret_fd = future->fds->fds[v.u64];
+        return r;
+}
+
 /* Memory that lives as long as the future. */
 static void *getters_keep(drover_future *f, size_t bytes) {
         struct future_copy *c = bytes < SIZE_MAX - sizeof *c ? malloc(sizeof *c + bytes) : NULL;

@@ -56,6 +56,7 @@ struct drover_future {
 
         const void *data; /* result */
         size_t bytes;
+        struct session_fds *fds; /* of the result; NULL: none */
         struct drover_run run;
         LIST_HEAD(, watch) watches;
         struct future_callback *callbacks, **last_callback;
@@ -150,6 +151,7 @@ struct submission {
         uint32_t type;
         const void *payload;
         size_t bytes;
+        const drover_args *args;              /* for its descriptors; NULL: none */
         const struct drover_options *options; /* whole, as submit_read_options left it */
         bool is_quiet;
 };
@@ -184,6 +186,10 @@ struct drover_args {
         uint8_t *buffer;
         size_t capacity, bytes;
         bool is_raw, is_complete;
+        bool has_payload_fd; /* raw: the payload is payload_fd */
+        int payload_fd;
+        int fds[SCHEMA_MAX_FDS]; /* ours */
+        unsigned n_fds;
         int error;
 };
 
@@ -204,6 +210,7 @@ struct future_verdict {
         int code; /* negative */
         const void *data;
         size_t bytes;
+        struct session_fds *fds; /* the future's from now on; `data` may point into it */
         uint32_t attempt;
         int32_t worker_pid, signal, status;
         const char *reason; /* static */

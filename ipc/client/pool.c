@@ -172,6 +172,9 @@ static void pool_explain(const drover_pool *p, const drover_future *f, const str
 void pool_deliver(drover_pool *p, const struct session_result *r) {
         drover_future *f = pool_take(p, r->slot);
         after_note(p->drover, r->id, pool_state(r->state));
+        struct session_fds *fds = session_take_fds(p->session);
+        if (!f)
+                session_fds_free(fds);
         if (f) {
                 char text[DROVER_ERROR_TEXT];
                 struct future_verdict v = {
@@ -179,6 +182,7 @@ void pool_deliver(drover_pool *p, const struct session_result *r) {
                         .code = future_code(pool_state(r->state), r->error),
                         .data = r->data,
                         .bytes = r->bytes,
+                        .fds = fds,
                         .attempt = r->verdict.attempts ? r->verdict.attempts : r->attempt,
                         .worker_pid = (int32_t)r->worker_pid,
                         .submitted_ns = r->queued_ns,

@@ -10,15 +10,20 @@ enum { SESSION_NONE = UINT32_MAX };
 
 enum session_slot_state {
         SESSION_IDLE = 0,
-        SESSION_BUSY,  /* submitted, no verdict seen */
-        SESSION_READY, /* in the list of verdicts that nobody fetched yet */
-        SESSION_HELD,  /* fetched, but a condemned worker may still write there: not free before it is dead */
+        SESSION_BUSY,    /* submitted, no verdict seen */
+        SESSION_WANTING, /* there is a verdict; what belongs to its result was asked for, or will be */
+        SESSION_READY,   /* in the list of verdicts that nobody fetched yet */
+        SESSION_HELD,    /* fetched, but a condemned worker may still write there: not free before it is dead */
 };
 
 struct session_slot {
         enum session_slot_state state;
         uint32_t generation, type;
-        uint32_t previous, next; /* in the ready list */
+        uint32_t previous, next; /* in the ready list; `next` in the line of those that want something */
+        uint32_t n_fds;          /* descriptors that were sent with it */
+        bool has_fds;            /* and the slot word says so */
+        bool has_wanted;         /* its result line says that there are some */
+        struct session_fds *got; /* with a verdict */
         uint64_t user, id, queued_ns, queue_deadline_ns;
 };
 
@@ -45,7 +50,11 @@ struct session {
         uint32_t *n_busy; /* by word of the done bitmap */
         uint32_t n_words;
         uint32_t ready_first, ready_last;
-        uint64_t next_deadline_ns; /* no queue deadline passes before this; EVENT_FOREVER = none */
+        uint32_t want_first, want_last; /* verdicts that wait for descriptors; the first is asked for */
+        bool is_asking;
+        uint32_t n_fds;             /* sent with jobs that are under way */
+        struct session_fds *newest; /* of the result fetched last */
+        uint64_t next_deadline_ns;  /* no queue deadline passes before this; EVENT_FOREVER = none */
 
         struct spin spin;
         bool never_spins;
@@ -54,6 +63,24 @@ struct session {
         bool is_gone; /* for good */
         uint8_t *copy; /* of the newest result */
 };
+
+/* ---- session.c ---- */
+
+/* The slot's verdict is to be fetched. */
+void session_list_add(struct session *s, uint32_t slot);
+/* What the daemon says, or that it is gone. */
+void session_read_socket(struct session *s);
+
+/* ---- session-fds.c ---- */
+
+int session_fds_send(struct session *s, uint32_t slot, const struct session_job *job);
+void session_fds_end(struct session *s, uint32_t slot); /* its job came to its end */
+/* A verdict whose descriptors the broker has. */
+void session_fds_want(struct session *s, uint32_t slot);
+void session_fds_take(struct session *s, struct session_fds *f);
+void session_fds_lose(struct session *s); /* there will be no answers any more */
+/* Takes in what is there. -EAGAIN: that was all. -EPIPE. */
+int session_fds_receive(struct session *s);
 
 /* Everything but the descriptors and memories: arrays by the channel's geometry. 0 or -ENOMEM. */
 int session_init_slots(struct session *s);

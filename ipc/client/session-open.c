@@ -119,6 +119,12 @@ static int session_read_reply(sd_bus_message *m, struct session_reply *reply, ch
         return is_whole ? 0 : -EPROTO;
 }
 
+/* It comes as one that blocks, which descriptors that are looked for must not. */
+static int session_set_nonblocking(int fd) {
+        int flags = fcntl(fd, F_GETFL);
+        return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
+}
+
 static int session_map(struct session *s, struct session_reply *reply) {
         struct channel_geometry g;
         int r = channel_geometry_init(&g, reply->n_slots, reply->slot_bytes);
@@ -134,6 +140,8 @@ static int session_map(struct session *s, struct session_reply *reply) {
         if (r < 0)
                 return r;
         r = session_init_slots(s);
+        if (r >= 0)
+                r = session_set_nonblocking(reply->socket);
         if (r < 0)
                 return r;
 
@@ -261,6 +269,9 @@ static int session_take_reply(struct session *s, struct session_reply *reply) {
                 return r;
         bell_unmap(s->bell);
         s->bell = bell;
+        r = session_set_nonblocking(reply->socket);
+        if (r < 0)
+                return r;
         s->memo = (struct bell_memo){0};
         s->index = reply->index;
         s->id_base = reply->id_base;

@@ -41,7 +41,7 @@ int session_init_slots(struct session *s) {
         s->free_slots = calloc(n, sizeof *s->free_slots);
         s->n_busy = calloc(s->n_words, sizeof *s->n_busy);
         s->copy = malloc(s->channel.geometry.slot_bytes + 1);
-        s->ready_first = s->ready_last = SESSION_NONE;
+        s->ready_first = s->ready_last = s->want_first = SESSION_NONE;
         s->next_deadline_ns = EVENT_FOREVER;
         if (!s->slots || !s->free_slots || !s->n_busy || !s->copy)
                 return -ENOMEM;
@@ -56,7 +56,9 @@ struct session *session_free(struct session *s) {
         for (uint32_t i = 0; s->slots && i < s->channel.geometry.n_slots; i++)
                 if (s->slots[i].state == SESSION_BUSY)
                         channel_cancel(&s->channel, i);
+        struct channel_geometry g = s->channel.geometry;
         channel_unmap(&s->channel);
+        s->channel.geometry = g;
         bell_unmap(s->bell);
         return session_forget(s);
 }
@@ -64,6 +66,9 @@ struct session *session_free(struct session *s) {
 struct session *session_forget(struct session *s) {
         if (!s)
                 return NULL;
+        for (uint32_t i = 0; s->slots && i < s->channel.geometry.n_slots; i++)
+                session_fds_free(s->slots[i].got);
+        session_fds_free(s->newest);
         if (s->socket_fd >= 0)
                 close(s->socket_fd);
         if (s->done_fd >= 0)
@@ -125,8 +130,13 @@ static void session_release_held(struct session *s) {
                 }
 }
 
+static bool session_needs_file(const struct session *s, const struct session_job *job) {
+        return job->has_payload_fd || job->bytes > s->channel.geometry.slot_bytes;
+}
+
 static void session_fill(struct session *s, uint32_t slot, const struct session_job *job) {
         struct session_slot *own = &s->slots[slot];
+        size_t bytes = session_needs_file(s, job) ? 0 : job->bytes;
         own->state = SESSION_BUSY;
         own->generation = slot_generation(channel_word(&s->channel, slot));
         own->type = job->type;
@@ -136,7 +146,7 @@ static void session_fill(struct session *s, uint32_t slot, const struct session_
         own->queue_deadline_ns = job->queue_deadline_ns;
         struct layout_job *line = channel_job(&s->channel, slot);
         line->type = job->type < s->schema->n_jobs ? s->schema->jobs[job->type].number : 0;
-        line->bytes = (uint32_t)job->bytes;
+        line->bytes = (uint32_t)bytes;
         line->priority = job->priority;
         line->max_attempts = job->max_attempts;
         line->id = own->id;
@@ -146,34 +156,43 @@ static void session_fill(struct session *s, uint32_t slot, const struct session_
         line->not_before_ns = job->is_held ? EVENT_FOREVER : job->not_before_ns;
         /* Atomic, because a claimer that is about to lose its CAS on the slot may still look at it. */
         __atomic_store_n(&line->queue_deadline_ns, job->queue_deadline_ns, __ATOMIC_RELAXED);
-        if (job->bytes > 0)
-                memcpy(channel_payload(&s->channel, slot), job->payload, job->bytes);
+        if (bytes > 0)
+                memcpy(channel_payload(&s->channel, slot), job->payload, bytes);
 }
 
 int session_submit(struct session *s, const struct session_job *job, uint32_t *ret_slot) {
         int r = session_check_open(s);
         if (r < 0)
                 return r;
-        if (job->bytes > s->channel.geometry.slot_bytes)
-                return -EMSGSIZE;
         if (s->n_free == 0)
                 session_release_held(s);
         if (s->n_free == 0)
                 return -EAGAIN;
 
         uint32_t slot = s->free_slots[s->n_free - 1];
+        struct session_slot *own = &s->slots[slot];
+        own->n_fds = 0;
+        own->has_wanted = false;
+        own->has_fds = job->n_fds > 0 || session_needs_file(s, job);
+        r = own->has_fds ? session_fds_send(s, slot, job) : 0;
+        if (r < 0)
+                return r;
         r = channel_begin(&s->channel, slot);
         if (r < 0) { /* nobody but a broken peer changes a free slot: never use it again */
                 s->n_free--;
                 return -EPROTO;
         }
         session_fill(s, slot, job);
-        bool is_delayed = job->is_held || job->not_before_ns > s->slots[slot].queued_ns;
-        r = is_delayed ? channel_commit_delayed(&s->channel, slot) : channel_commit(&s->channel, slot, job->priority);
+        bool is_delayed = job->is_held || job->not_before_ns > own->queued_ns;
+        r = own->has_fds ? channel_mark_fds(&s->channel, slot) : 0;
+        if (r >= 0)
+                r = is_delayed ? channel_commit_delayed(&s->channel, slot)
+                               : channel_commit(&s->channel, slot, job->priority);
         if (r < 0) {
-                s->slots[slot].state = SESSION_IDLE;
+                own->state = SESSION_IDLE;
                 return r;
         }
+        s->n_fds += own->n_fds;
         s->n_free--;
         s->n_submitted++;
         s->n_in_flight++;
@@ -208,7 +227,22 @@ int session_cancel(struct session *s, uint32_t slot) {
 
 /* ---- finding verdicts ---- */
 
-static void session_list_add(struct session *s, uint32_t slot) {
+/* What it says is about descriptors. End of file is the daemon's end, or, if it says so, only ours. */
+void session_read_socket(struct session *s) {
+        if (s->is_away)
+                return;
+        int r = session_fds_receive(s);
+        if (r == -EAGAIN)
+                return;
+        session_check_open(s);
+        s->is_away = true;
+        s->away_ns = event_now_ns();
+        s->tried_ns = 0;
+        s->epoch++;
+        session_fds_lose(s);
+}
+
+void session_list_add(struct session *s, uint32_t slot) {
         struct session_slot *own = &s->slots[slot];
         own->state = SESSION_READY;
         own->next = SESSION_NONE;
@@ -233,12 +267,21 @@ static void session_list_remove(struct session *s, uint32_t slot) {
                 s->slots[own->next].previous = own->previous;
 }
 
+/* Nothing is believed but that we should ask. */
+static bool session_has_fds(const struct session *s, uint32_t slot) {
+        return __atomic_load_n(&channel_result(&s->channel, slot)->has_fds, __ATOMIC_RELAXED) != 0;
+}
+
 static bool session_look(struct session *s, uint32_t slot) {
         if (slot >= s->channel.geometry.n_slots || s->slots[slot].state != SESSION_BUSY)
                 return false;
         uint64_t word = channel_word(&s->channel, slot);
         if (!slot_is_verdict(word) || slot_generation(word) != s->slots[slot].generation)
                 return false;
+        if (slot_state(word) == SLOT_DONE && session_has_fds(s, slot)) {
+                session_fds_want(s, slot);
+                return false;
+        }
         session_list_add(s, slot);
         return true;
 }
@@ -255,6 +298,8 @@ static void session_prefetch(const struct session *s, uint32_t first, uint64_t b
 
 /* Follows the done bits. true if there is a verdict to fetch. */
 static bool session_collect(struct session *s) {
+        if (s->want_first != SESSION_NONE)
+                session_read_socket(s);
         for (uint32_t i = 0; i < s->n_words; i++) {
                 if (s->n_busy[i] == 0)
                         continue;
@@ -314,22 +359,6 @@ bool session_cancel_queued(struct session *s, uint32_t slot) {
 /* ---- waiting ---- */
 
 static uint64_t session_min(uint64_t a, uint64_t b) { return a < b ? a : b; }
-
-/* A message would be news from a later version: dropped. End of file is the daemon's end, or, if it says so, only ours.
- */
-static void session_read_socket(struct session *s) {
-        char buffer[64];
-        ssize_t n = recv(s->socket_fd, buffer, sizeof buffer, MSG_DONTWAIT);
-        if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
-                return;
-        session_check_open(s);
-        if (s->is_away)
-                return;
-        s->is_away = true;
-        s->away_ns = event_now_ns();
-        s->tried_ns = 0;
-        s->epoch++;
-}
 
 /* Who waits only ever for moments would not hear of it otherwise. */
 static void session_look_around(struct session *s, uint64_t now_ns) {
@@ -403,7 +432,7 @@ static int session_sleep(struct session *s, uint64_t deadline_ns, bool *is_long)
         uint32_t seen = channel_wait_begin(&s->channel, *is_long ? DONE_DOORBELL : DONE_FUTEX);
         int r = 0;
         if (!session_collect(s)) {
-                if (*is_long)
+                if (*is_long || s->want_first != SESSION_NONE)
                         r = session_poll(s, deadline_ns);
                 else {
                         uint64_t since_ns = event_now_ns(), futex_ns = since_ns + SESSION_FUTEX_NS;
@@ -495,12 +524,36 @@ static int session_wait_until(struct session *s, bool (*is_done)(const struct se
 /* ---- fetching ---- */
 
 static void session_fail(struct session *s, struct session_result *r, int error, const char *why) {
+        r->fds = NULL;
         r->state = SLOT_FAILED;
         r->error = error;
         r->bytes = (size_t)snprintf((char *)s->copy, s->channel.geometry.slot_bytes, "%s", why);
         if (r->bytes >= s->channel.geometry.slot_bytes)
                 r->bytes = s->channel.geometry.slot_bytes - 1;
         r->data = s->copy;
+}
+
+/* A result that can be one. What came with it is the session's until the next one is fetched. */
+static void session_check_result(struct session *s, uint32_t slot, struct session_result *r) {
+        struct session_slot *own = &s->slots[slot];
+        const struct schema_fields *fields = own->type < s->schema->n_jobs ? &s->schema->jobs[own->type].result : NULL;
+        struct session_fds *f = own->got;
+        char why[200];
+        own->got = NULL;
+        s->newest = session_fds_free(s->newest);
+        s->newest = f;
+        if (own->has_wanted && !f) {
+                session_fail(s, r, EPIPE, "what belongs to its result is gone: it went with the droverd that had it");
+                return;
+        }
+        if (f && f->mapped) {
+                r->data = f->mapped;
+                r->bytes = f->mapped_bytes;
+        }
+        r->fds = f;
+        if (fields && (args_check(fields, r->data, r->bytes, why, sizeof why) < 0 ||
+                       args_check_fds(fields, r->data, r->bytes, f ? f->n_fds : 0, why, sizeof why) < 0))
+                session_fail(s, r, EBADMSG, why);
 }
 
 /* DONE and FAILED: what the worker wrote, copied, then checked. */
@@ -523,11 +576,7 @@ static void session_read_result(struct session *s, uint32_t slot, struct session
                 return;
         }
 
-        uint32_t type = s->slots[slot].type;
-        char why[200];
-        if (type < s->schema->n_jobs &&
-            args_check(&s->schema->jobs[type].result, s->copy, line.bytes, why, sizeof why) < 0)
-                session_fail(s, r, EBADMSG, why);
+        session_check_result(s, slot, r);
 }
 
 static void session_fetch(struct session *s, uint32_t slot, struct session_result *ret) {
@@ -554,6 +603,8 @@ static void session_fetch(struct session *s, uint32_t slot, struct session_resul
                 }
         }
 
+        if (own->has_fds || own->has_wanted)
+                session_fds_end(s, slot);
         session_list_remove(s, slot);
         s->n_in_flight--;
         if (channel_free(&s->channel, slot) == 0) {
@@ -579,8 +630,8 @@ int session_next(struct session *s, struct session_result *ret, uint64_t deadlin
 }
 
 int session_wait(struct session *s, uint32_t slot, struct session_result *ret, uint64_t deadline_ns) {
-        if (slot >= s->channel.geometry.n_slots ||
-            (s->slots[slot].state != SESSION_BUSY && s->slots[slot].state != SESSION_READY))
+        if (slot >= s->channel.geometry.n_slots || s->slots[slot].state == SESSION_IDLE ||
+            s->slots[slot].state == SESSION_HELD)
                 return -EINVAL;
         int r = session_wait_until(s, session_is_ready, slot, deadline_ns);
         if (r == 1)

@@ -44,17 +44,32 @@ struct session_job {
         uint64_t not_before_ns;    /* absolute; the broker keeps it until then; 0 = none */
         const void *payload;
         size_t bytes;
+        const int *fds; /* what its fd arguments mean: sent, not kept; at most SCHEMA_MAX_FDS */
+        unsigned n_fds;
+        bool has_payload_fd; /* the payload is this sealed memory file instead */
+        int payload_fd;
         uint64_t user; /* comes back with the result */
         bool is_quiet; /* wakes no worker: session_ring does, once for several */
         bool is_held;  /* does not start before session_let_go, whatever not_before_ns says */
 };
 
-/* 0 and *ret_slot; -EAGAIN no free slot, -EMSGSIZE payload over slot_bytes, -ESHUTDOWN pool stopped or draining,
- * -EPIPE the daemon is gone. Never blocks. */
+/* 0 and *ret_slot; -EAGAIN no free slot, or too many descriptors under way, -EMSGSIZE payload over SEALED_MAX_BYTES,
+ * -EPROTO payload_fd is not sealed, -EBADF, -ESHUTDOWN pool stopped or draining, -EPIPE the daemon is gone. Never blocks.
+ * A payload that does not fit a slot is copied into a sealed memory file. */
 int session_submit(struct session *s, const struct session_job *job, uint32_t *ret_slot);
 void session_ring(struct session *s);
 /* A job that was held may start: now, or at `not_before_ns` (0 = now). One that has its verdict already has it. */
 void session_let_go(struct session *s, uint32_t slot, uint64_t not_before_ns);
+
+/* Descriptors of a result, and a result that does not fit a slot, which `data` points to then. */
+struct session_fds {
+        unsigned n_fds;
+        int fds[SCHEMA_MAX_FDS];
+        const void *mapped;
+        size_t mapped_bytes;
+};
+
+struct session_fds *session_fds_free(struct session_fds *f);
 
 struct session_result {
         uint32_t slot;
@@ -66,6 +81,7 @@ struct session_result {
          * session_next copies it into the session's own buffer first, valid until the next session_next. */
         const void *data;
         size_t bytes;
+        const struct session_fds *fds; /* DONE; NULL: none. Valid as long, unless session_take_fds */
         int error;                     /* FAILED: positive errno */
         struct layout_verdict verdict; /* the others: why */
         uint64_t queued_ns, started_ns, finished_ns;
@@ -74,6 +90,8 @@ struct session_result {
 /* The next job with a verdict, in order of discovery; its slot is freed. 1, or 0 at the deadline or with nothing in
  * flight, -EPIPE, -EINTR. A result that does not fit the schema comes as FAILED with EBADMSG. */
 int session_next(struct session *s, struct session_result *ret, uint64_t deadline_ns);
+/* Those of the newest result, now the caller's; with them its data, if it is mapped. */
+struct session_fds *session_take_fds(struct session *s);
 /* Waits for one particular job, whatever else is done meanwhile (that stays for session_next). 1, 0 at the deadline, -EPIPE,
  * -EINTR, -EINVAL if nothing is in flight there. */
 int session_wait(struct session *s, uint32_t slot, struct session_result *ret, uint64_t deadline_ns);

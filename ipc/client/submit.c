@@ -7,6 +7,7 @@
 
 #include "ipc/client/bus-job.h"
 #include "ipc/event.h"
+#include "ipc/sealed.h"
 
 int submit_read_options(drover *d, const struct drover_options *options, struct drover_options *ret) {
         static const struct drover_options plain = {.struct_size = sizeof plain};
@@ -62,6 +63,7 @@ static int submit_check(drover_pool *p, const struct submission *s, bool is_raw)
 int submit_read_args(drover_pool *p, drover_args *args, struct submission *s) {
         s->payload = NULL;
         s->bytes = 0;
+        s->args = args;
         int r = args ? builder_complete(args, &s->payload, &s->bytes) : 0;
         if (r < 0)
                 return connection_fail(p->drover, r, "the arguments of job %s could not be put together: %s", s->job,
@@ -74,12 +76,14 @@ int submit_read_args(drover_pool *p, drover_args *args, struct submission *s) {
 static int submit_failed(drover_pool *p, const struct submission *s, int error) {
         switch (error) {
         case -EAGAIN:
-                return connection_fail(p->drover, error, "pool %s: all %u slots of this channel are taken", p->name,
-                                       p->n_slots);
+                return connection_fail(p->drover, error,
+                                       "pool %s: all %u slots of this channel are taken, or as many descriptors are on "
+                                       "their way as may be",
+                                       p->name, p->n_slots);
         case -EMSGSIZE:
                 return connection_fail(p->drover, error,
-                                       "job %s: the arguments take %zu bytes, over the pool's SlotSize=%u", s->job,
-                                       s->bytes, session_slot_bytes(p->session));
+                                       "job %s: the arguments take %zu bytes, at most %llu are possible", s->job,
+                                       s->bytes, (unsigned long long)SEALED_MAX_BYTES);
         case -ESHUTDOWN:
                 return connection_fail(p->drover, error, "pool %s takes no more jobs: it is stopped or draining",
                                        p->name);
@@ -120,6 +124,10 @@ int submit_try(drover_pool *p, const struct submission *s, drover_future **ret) 
                 .hard_ns = o->hard_limit_ns,
                 .payload = s->payload,
                 .bytes = s->bytes,
+                .fds = s->args ? s->args->fds : NULL,
+                .n_fds = s->args ? s->args->n_fds : 0,
+                .has_payload_fd = s->args && s->args->has_payload_fd,
+                .payload_fd = s->args ? s->args->payload_fd : -1,
                 .is_quiet = s->is_quiet,
                 .is_held = o->n_after > 0,
         };

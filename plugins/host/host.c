@@ -45,9 +45,11 @@ int host_wait_readable(void) {
         return poll(&p, 1, -1) < 0 && errno != EINTR ? -errno : 0;
 }
 
-int host_send(const struct host *h, const void *data, size_t bytes) {
+int host_send(const struct host *h, const void *data, size_t bytes) { return host_send_fds(h, data, bytes, NULL, 0); }
+
+int host_send_fds(const struct host *h, const void *data, size_t bytes, const int *fds, unsigned n_fds) {
         int r;
-        while ((r = packet_send(WIRE_CONTROL_FD, data, bytes, NULL, 0)) == -EAGAIN) {
+        while ((r = packet_send(WIRE_CONTROL_FD, data, bytes, fds, n_fds)) == -EAGAIN) {
                 struct pollfd p = {.fd = WIRE_CONTROL_FD, .events = POLLOUT};
                 if (poll(&p, 1, -1) < 0 && errno != EINTR)
                         return -errno;

@@ -94,6 +94,7 @@ _Noreturn void host_serve(struct host *h);
 
 /* One packet to whoever made us; waits while its queue is full. */
 int host_send(const struct host *h, const void *data, size_t bytes);
+int host_send_fds(const struct host *h, const void *data, size_t bytes, const int *fds, unsigned n_fds);
 /* Until there is something to read on the control socket. 0 or -errno. */
 int host_wait_readable(void);
 

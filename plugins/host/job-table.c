@@ -86,11 +86,12 @@ static const void *table_payload(const drover_job *j, size_t *ret_size) {
 }
 
 static void *table_reserve(drover_job *j, size_t size) {
-        if (!j->schema->result.is_raw || size > job_result_capacity(j))
+        if (!j->schema->result.is_raw || job_grow_result(j, 0, size) < 0)
                 return NULL;
+        job_forget_reply(j);
         j->has_reservation = true;
         j->reserved_bytes = size;
-        return j->result;
+        return j->out;
 }
 
 static int table_commit(drover_job *j, size_t size) {
@@ -98,6 +99,7 @@ static int table_commit(drover_job *j, size_t size) {
                 return -EINVAL;
         if (size > j->reserved_bytes)
                 return -EMSGSIZE;
+        job_forget_reply(j);
         j->result_bytes = size;
         return 0;
 }
@@ -105,12 +107,22 @@ static int table_commit(drover_job *j, size_t size) {
 static int table_reply(drover_job *j, const void *data, size_t size) {
         if (!j->schema->result.is_raw)
                 return -EOPNOTSUPP;
-        if (size > job_result_capacity(j))
-                return -EMSGSIZE;
+        const uint8_t *before = j->out;
+        size_t at = j->reserved_bytes > 0 ? (size_t)((const uint8_t *)data - before) : SIZE_MAX;
+        int r = job_grow_result(j, j->reserved_bytes, size > j->reserved_bytes ? size - j->reserved_bytes : 0);
+        if (r < 0)
+                return r;
+        if (at < j->reserved_bytes) /* it is what was reserved, which may have moved */
+                data = j->out + at;
         if (size > 0)
-                memmove(j->result, data, size); /* it may be the payload, or what was reserved */
+                memmove(j->out, data, size); /* it may be the payload, too */
+        job_forget_reply(j);
         j->result_bytes = size;
         return 0;
+}
+
+static int table_reply_fd(drover_job *j, int fd) {
+        return j->schema->result.is_raw ? job_fds_reply(j, fd) : -EOPNOTSUPP;
 }
 
 /* ---- where we are ---- */
@@ -177,4 +189,5 @@ const struct drover_host job_table = {
         .state = table_state,
         .thread_state = table_thread_state,
         .emit = job_emit,
+        .reply_fd = table_reply_fd,
 };

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "ipc/sealed.h"
 #include "plugins/host/job.h"
 
 struct value_type {
@@ -35,6 +36,8 @@ static struct value_type value_type(char letter) {
                 return (struct value_type){SCHEMA_STR, sizeof(char *), letter == 'S'};
         case 'y':
                 return (struct value_type){SCHEMA_BYTES, 0, false};
+        case 'h':
+                return (struct value_type){SCHEMA_FD, sizeof(int), false};
         default:
                 return (struct value_type){0};
         }
@@ -70,7 +73,8 @@ static int give(const drover_job *j, const struct args_value *v, void *ret) {
                 *(const void **)ret = v->data;
                 return 0;
         case SCHEMA_FD:
-                return -EOPNOTSUPP;
+                *(int *)ret = job_fds_get(j, v->u64);
+                return 0;
         }
         return -EINVAL;
 }
@@ -144,8 +148,23 @@ static struct args_value take(const struct value_type *t, const void *value, siz
         return v;
 }
 
+enum { VALUE_HEAD_BYTES = 12 }; /* more than a number takes, or the head of a text and of the map */
+
+/* Room for one field more, of at most so many bytes without its name. */
+static int make_room(drover_job *j, const char *name, size_t bytes) {
+        int r = job_grow_result(j, j->writer.bytes, bytes + strlen(name) + 2 * VALUE_HEAD_BYTES);
+        if (r < 0)
+                return j->writer.error = j->writer.error < 0 ? j->writer.error : r;
+        if (j->out != j->writer.buffer) {
+                j->writer.buffer = j->out;
+                j->writer.capacity = j->big_bytes;
+        }
+        return 0;
+}
+
 static int take_array(drover_job *j, const char *name, const struct value_type *t, const void *array, size_t n) {
-        if (n > job_result_capacity(j)) /* each element takes a byte at least */
+        size_t bytes = 0;
+        if (n > SEALED_MAX_BYTES / VALUE_HEAD_BYTES)
                 return j->writer.error = -EMSGSIZE;
         struct args_value *values = job_alloc(j, n * sizeof *values);
         if (!values)
@@ -153,8 +172,10 @@ static int take_array(drover_job *j, const char *name, const struct value_type *
         for (size_t i = 0; i < n; i++) {
                 const void *element = (const uint8_t *)array + i * t->bytes;
                 values[i] = take(t, t->schema == SCHEMA_STR ? *(const char *const *)element : element, SIZE_MAX);
+                bytes += VALUE_HEAD_BYTES + (t->schema == SCHEMA_STR ? values[i].bytes : 0);
         }
-        return args_put_array(&j->writer, name, values, n);
+        int r = make_room(j, name, bytes);
+        return r < 0 ? r : args_put_array(&j->writer, name, values, n);
 }
 
 int job_ret_set(drover_job *j, const char *name, char type, const void *value, size_t size) {
@@ -166,5 +187,8 @@ int job_ret_set(drover_job *j, const char *name, char type, const void *value, s
         if (t.is_array)
                 return take_array(j, name, &t, value, size);
         struct args_value v = take(&t, value, size);
-        return args_put(&j->writer, name, &v);
+        int r = t.schema == SCHEMA_FD ? job_fds_add(j, *(const int *)value, &v.u64) : 0;
+        if (r >= 0)
+                r = make_room(j, name, t.schema == SCHEMA_STR || t.schema == SCHEMA_BYTES ? v.bytes : 0);
+        return r < 0 ? r : args_put(&j->writer, name, &v);
 }

@@ -127,7 +127,7 @@ void job_make_text(char *text) {
                         *p = '?';
 }
 
-__attribute__((format(printf, 3, 4))) static int job_fail(struct drover_job *j, int error, const char *format, ...) {
+int job_fail(struct drover_job *j, int error, const char *format, ...) {
         va_list ap;
         va_start(ap, format);
         vsnprintf(j->failure, sizeof j->failure, format, ap);
@@ -144,6 +144,27 @@ static uint32_t job_find_type(const struct plugin *p, uint32_t number) {
         while (i < p->schema.n_jobs && p->numbers[i] != number)
                 i++;
         return i;
+}
+
+/* A sealed payload is as good as a private copy: nobody can change it. */
+static int job_take_payload(struct drover_job *j) {
+        if (j->mapped) {
+                j->payload = j->mapped;
+                j->payload_bytes = j->mapped_bytes;
+        }
+        if (j->schema->args.is_raw)
+                return 0;
+        if (!j->mapped) {
+                if (j->payload_bytes > j->args_capacity)
+                        return job_fail(j, ENOMEM, "no memory for %zu bytes of arguments", j->payload_bytes);
+                memcpy(j->args, j->payload, j->payload_bytes);
+                j->payload = j->args;
+        }
+        char why[256];
+        if (args_check(&j->schema->args, j->payload, j->payload_bytes, why, sizeof why) < 0 ||
+            args_check_fds(&j->schema->args, j->payload, j->payload_bytes, j->n_fds - j->first_fd, why, sizeof why) < 0)
+                return job_fail(j, EINVAL, "%s", why);
+        return 0;
 }
 
 /* What the client wrote, in private memory and checked. */
@@ -171,31 +192,34 @@ static int job_take(struct drover_job *j) {
                                 j->channel->geometry.slot_bytes);
         j->payload = channel_payload(j->channel, j->slot);
         j->payload_bytes = line.bytes;
-        if (j->schema->args.is_raw)
-                return 0;
-        if (line.bytes > j->args_capacity)
-                return job_fail(j, ENOMEM, "no memory for %u bytes of arguments", line.bytes);
-        memcpy(j->args, j->payload, line.bytes);
-        j->payload = j->args;
+        int r = slot_flags(j->claimed) & SLOT_HAS_FDS ? job_fds_take(j) : 0;
+        if (r < 0)
+                return r;
+        return job_take_payload(j);
+}
+
+static int job_finish_map(struct drover_job *j) {
+        int r = args_finish(&j->writer, &j->result_bytes);
+        if (r == -EMSGSIZE)
+                return job_fail(j, EMSGSIZE, "the result is too large");
+        if (r < 0)
+                return job_fail(j, -r, "the result cannot be written: %s", strerrordesc_np(-r));
         char why[256];
-        if (args_check(&j->schema->args, j->args, line.bytes, why, sizeof why) < 0)
-                return job_fail(j, EINVAL, "%s", why);
+        if (args_check(&j->schema->result, j->out, j->result_bytes, why, sizeof why) < 0 ||
+            args_check_fds(&j->schema->result, j->out, j->result_bytes, j->n_ret_fds, why, sizeof why) < 0)
+                return job_fail(j, EPROTO, "the handler's result is not what its signature says: %s", why);
         return 0;
 }
 
 /* Completes and checks the result of a handler that returned 0. */
 static int job_close_result(struct drover_job *j) {
-        if (j->schema->result.is_raw)
-                return 0;
-        int r = args_finish(&j->writer, &j->result_bytes);
-        if (r == -EMSGSIZE)
-                return job_fail(j, EMSGSIZE, "the result does not fit SlotSize=%u", j->channel->geometry.slot_bytes);
+        int r = j->schema->result.is_raw ? 0 : job_finish_map(j);
         if (r < 0)
-                return job_fail(j, -r, "the result cannot be written: %s", strerrordesc_np(-r));
-        char why[256];
-        if (args_check(&j->schema->result, j->result, j->result_bytes, why, sizeof why) < 0)
-                return job_fail(j, EPROTO, "the handler's result is not what its signature says: %s", why);
-        return 0;
+                return r;
+        if (j->out != j->result && j->result_bytes <= job_result_capacity(j)) /* it grew, and shrank again */
+                memcpy(j->result, j->out, j->result_bytes);
+        return j->n_ret_fds > 0 || j->reply_bytes > 0 || j->result_bytes > job_result_capacity(j) ? job_fds_deliver(j)
+                                                                                                  : 0;
 }
 
 static enum slot_state job_verdict(struct drover_job *j, int r) {
@@ -267,6 +291,7 @@ static int job_finish(struct drover_job *j, int done_fd, enum slot_state verdict
         uint64_t finished_ns = event_now_ns();
         struct layout_result *r = channel_result(j->channel, j->slot);
         r->bytes = (uint32_t)j->result_bytes;
+        r->has_fds = verdict == SLOT_DONE && j->has_result_fds;
         r->error = verdict == SLOT_FAILED || verdict == SLOT_DELAYED ? j->failure_error : 0;
         r->finished_ns = finished_ns;
         r->cpu_ns = job_cpu_ns(j, started_ns, finished_ns);
@@ -287,15 +312,24 @@ static int job_finish(struct drover_job *j, int done_fd, enum slot_state verdict
         return e;
 }
 
-int job_run(struct drover_job *j, const struct channel *c, int done_fd, uint32_t slot, uint64_t word,
-            uint64_t started_ns) {
+/* What a job or its result had to do with the broker. */
+static void job_close_fds(struct drover_job *j, int e) {
+        bool had_some = slot_flags(j->claimed) & SLOT_HAS_FDS;
+        job_fds_close(j);
+        if (had_some && e == 0)
+                job_fds_end(j);
+}
+
+int job_run(struct drover_job *j, const struct channel *c, uint32_t channel_index, int done_fd, uint32_t slot,
+            uint64_t word, uint64_t started_ns) {
         j->channel = c;
+        j->channel_index = channel_index;
         j->slot = slot;
         j->word = &c->slots[slot].word;
         j->claimed = word;
-        j->result = channel_result_data(c, slot);
+        j->result = j->out = channel_result_data(c, slot);
         j->result_bytes = j->reserved_bytes = 0;
-        j->has_reservation = j->is_retry = false;
+        j->has_reservation = j->is_retry = j->has_result_fds = j->is_orphaned = false;
         j->failure[0] = 0;
         j->failure_error = 0;
         args_writer_init(&j->writer, j->result, c->geometry.slot_bytes);
@@ -305,7 +339,10 @@ int job_run(struct drover_job *j, const struct channel *c, int done_fd, uint32_t
         int r = job_take(j);
         if (r >= 0)
                 r = j->type->handle(j);
-        r = job_finish(j, done_fd, job_verdict(j, r), started_ns);
+        enum slot_state verdict = job_verdict(j, r);
+        r = j->is_orphaned ? -EPIPE : job_finish(j, done_fd, verdict, started_ns);
+        if (slot_flags(word) & SLOT_HAS_FDS || j->big || j->n_ret_fds > 0 || j->reply_bytes > 0)
+                job_close_fds(j, r);
         job_clear_progress(j);
         if (j->scratch_used > 0 || j->blocks)
                 job_release(j);

@@ -11,6 +11,7 @@
 
 #include "ipc/args.h"
 #include "ipc/channel.h"
+#include "ipc/packet.h"
 #include "plugins/host/host.h"
 
 enum { JOB_SCRATCH_BYTES = 4096, JOB_FAILURE_BYTES = 512 };
@@ -30,6 +31,7 @@ struct drover_job {
 
         /* the job in hand */
         const struct channel *channel;
+        uint32_t channel_index;
         _Atomic uint64_t *word;
         uint64_t claimed; /* the slot word as this context claimed it */
         uint32_t slot;
@@ -41,8 +43,21 @@ struct drover_job {
         const uint8_t *payload; /* raw: in place; typed: `args` */
         size_t payload_bytes;
 
-        /* its result, built in place */
-        uint8_t *result;
+        /* job-fds.c */
+        int fds[PACKET_MAX_FDS];
+        unsigned n_fds, first_fd; /* the first may be the payload */
+        const void *mapped;       /* the payload */
+        size_t mapped_bytes;
+        int ret_fds[SCHEMA_MAX_FDS];
+        unsigned n_ret_fds;
+        int reply_fd; /* the result, if reply_bytes > 0 */
+        uint64_t reply_bytes;
+        bool has_result_fds; /* the broker has some */
+        bool is_orphaned;    /* the broker is gone */
+
+        /* its result, built in place, or where it outgrows that in `big` */
+        uint8_t *result, *out, *big;
+        size_t big_bytes;
         size_t result_bytes, reserved_bytes;
         bool has_reservation;
         struct args_writer writer;
@@ -73,9 +88,9 @@ int job_init(struct drover_job *j, struct host *h);
 int job_reserve_args(struct drover_job *j, size_t bytes);
 
 /* Runs the job that was just claimed (`word` is its slot word) and gives its verdict. -ESTALE: judged meanwhile, claim
- * no more. */
-int job_run(struct drover_job *j, const struct channel *c, int done_fd, uint32_t slot, uint64_t word,
-            uint64_t started_ns);
+ * no more. -EPIPE, -EPROTO: the broker is gone, and the job without a verdict. */
+int job_run(struct drover_job *j, const struct channel *c, uint32_t channel_index, int done_fd, uint32_t slot,
+            uint64_t word, uint64_t started_ns);
 
 /* ---- for the other files that fill the table ---- */
 
@@ -94,6 +109,23 @@ void job_clear_progress(struct drover_job *j);
 
 /* emit.c */
 int job_emit(drover_job *job, const void *data, size_t size);
+
+/* Sets the failure. Returns -error. */
+int job_fail(struct drover_job *j, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* ---- job-fds.c ---- */
+
+int job_fds_take(struct drover_job *j); /* the job's, from the broker. Fails as the job does; j->is_orphaned */
+int job_fds_get(const struct drover_job *j, uint64_t i); /* -1: there is none */
+int job_fds_add(struct drover_job *j, int fd, uint64_t *ret_i);
+int job_fds_reply(struct drover_job *j, int fd); /* -EINVAL: it is not sealed */
+void job_forget_reply(struct drover_job *j);
+/* Room in j->out for `bytes` behind the first `used` of the result; it may move. -EMSGSIZE, -ENOMEM. */
+int job_grow_result(struct drover_job *j, size_t used, size_t bytes);
+/* What of the result cannot go through the slot, to the broker. As job_fds_take. */
+int job_fds_deliver(struct drover_job *j);
+void job_fds_close(struct drover_job *j);
+void job_fds_end(const struct drover_job *j); /* it has its verdict: tells the broker */
 
 /* arena.c */
 extern const struct drover_arena_extension arena_extension;

@@ -113,11 +113,6 @@ static int copy_job(struct plugin *p, uint32_t i, char *error, size_t error_byte
                 if (schema_parse_fields(sides[k].signature, sides[k].ret, why, sizeof why) < 0)
                         return load_fail(error, error_bytes, EINVAL, "plugin %s: %s of job type %s: %s", name,
                                          sides[k].what, s->name, why);
-                for (uint32_t f = 0; f < sides[k].ret->n_fields; f++)
-                        if (sides[k].ret->field[f].type == SCHEMA_FD)
-                                return load_fail(error, error_bytes, EOPNOTSUPP,
-                                                 "plugin %s: %s of job type %s: fields of type fd are not built yet",
-                                                 name, sides[k].what, s->name);
         }
 
         const uint32_t known = DROVER_MODEL_PROCESS | DROVER_MODEL_THREADS | DROVER_MODEL_FIBERS;

@@ -37,7 +37,8 @@ static void close_all(const int *fds, unsigned n_fds) {
                         close(fds[i]);
 }
 
-int orders_hold(struct orders_held *held, const struct worker_order *order, const int *fds, unsigned n_fds) {
+/* Keeps the descriptors, also on failure. */
+static int hold(struct orders_held *held, const struct worker_order *order, const int *fds, unsigned n_fds) {
         struct orders_held_one *one = malloc(sizeof *one);
         if (!one) {
                 close_all(fds, n_fds);
@@ -50,6 +51,39 @@ int orders_hold(struct orders_held *held, const struct worker_order *order, cons
         *held->last = one;
         held->last = &one->next;
         return 0;
+}
+
+static int await_readable(int fd) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        return poll(&p, 1, -1) < 0 && errno != EINTR ? -errno : 0;
+}
+
+int orders_await(struct orders_held *held, int fd, enum worker_order_type type, struct worker_order *ret_order,
+                 int *ret_fds, unsigned *ret_n_fds) {
+        for (;;) {
+                size_t bytes;
+                *ret_n_fds = ORDERS_MAX_FDS;
+                int r = packet_receive(fd, ret_order, sizeof *ret_order, &bytes, ret_fds, ret_n_fds);
+                if (r == -EAGAIN) {
+                        r = await_readable(fd);
+                        if (r < 0)
+                                return r;
+                        continue;
+                }
+                if (r < 0)
+                        return r;
+                if (bytes == 0)
+                        return -EPIPE;
+                if (bytes != sizeof *ret_order || ret_order->version != WIRE_VERSION) {
+                        close_all(ret_fds, *ret_n_fds);
+                        return -EPROTO;
+                }
+                if (ret_order->type == type)
+                        return 0;
+                r = hold(held, ret_order, ret_fds, *ret_n_fds);
+                if (r < 0)
+                        return r;
+        }
 }
 
 static uint64_t channel_bit(uint32_t channel) { return UINT64_C(1) << (channel & 63); }

@@ -7,6 +7,7 @@
 #include "ipc/bell.h"
 #include "ipc/channel.h"
 #include "ipc/layout.h"
+#include "ipc/packet.h"
 #include "ipc/wire.h"
 
 struct orders_channel {
@@ -29,10 +30,12 @@ struct orders_held {
         struct orders_held_one *first, **last;
 };
 
-enum { ORDERS_MAX_FDS = 2 };
+enum { ORDERS_MAX_FDS = PACKET_MAX_FDS };
 
-/* Keeps the descriptors, also on failure. */
-int orders_hold(struct orders_held *held, const struct worker_order *order, const int *fds, unsigned n_fds);
+/* Waits on socket `fd` for an order of this type, the answer to what was asked; others that come before it are put
+ * aside. Room for ORDERS_MAX_FDS descriptors, which are the caller's. -EPIPE: the broker is gone. -EPROTO. */
+int orders_await(struct orders_held *held, int fd, enum worker_order_type type, struct worker_order *ret_order,
+                 int *ret_fds, unsigned *ret_n_fds);
 
 struct orders {
         int fd;

@@ -14,6 +14,7 @@
 
 #include "ipc/args.h"
 #include "ipc/event.h"
+#include "ipc/sealed.h"
 #include "ipc/packet.h"
 #include "ipc/words.h"
 #include "plugins/host/host.h"
@@ -176,14 +177,23 @@ static int print_verdict(const struct run *r, const struct schema_job *job, uint
                 return say(RUN_EXIT_FAILED, "the result makes no sense");
         memcpy(copy, channel_result_data(c, 0), bytes);
         copy[bytes] = 0;
-        int code;
-        if (slot_state(word) == SLOT_DONE)
-                code = print_result(r, job, copy, bytes);
+        const void *data = copy;
+        int code = RUN_EXIT_DONE, e = 0;
+        if (slot_state(word) == SLOT_DONE && r->trial.result_bytes > 0) {
+                bytes = r->trial.result_bytes;
+                e = sealed_map(r->trial.room_fd, bytes, &data);
+        }
+        if (e < 0)
+                code = say_errno("the result cannot be mapped", e);
+        else if (slot_state(word) == SLOT_DONE)
+                code = print_result(r, job, data, bytes);
         else if (slot_state(word) == SLOT_FAILED)
                 code = say(RUN_EXIT_FAILED, "job %s failed: %s (%s)", job->name, copy,
                            strerrorname_np(error) ?: "no error number");
         else
                 code = say(RUN_EXIT_FAILED, "job %s: %s", job->name, words_slot_state(slot_state(word)));
+        if (data != copy && e >= 0)
+                sealed_unmap(data, bytes);
         free(copy);
         return code;
 }

@@ -18,6 +18,7 @@
 
 #include "ipc/event.h"
 #include "ipc/packet.h"
+#include "ipc/sealed.h"
 #include "ipc/segment.h"
 #include "plugins/host/trial.h"
 
@@ -71,7 +72,8 @@ int trial_init(struct trial *t) {
                             .doorbell_fd = -1,
                             .done_fd = -1,
                             .control_fd = -1,
-                            .items_fd = -1};
+                            .items_fd = -1,
+                            .room_fd = -1};
         struct channel_geometry g;
         void *pool;
         int r = segment_create("drover-trial-pool", LAYOUT_POOL_BYTES, &t->pool_fd);
@@ -97,7 +99,7 @@ int trial_init(struct trial *t) {
 
 void trial_deinit(struct trial *t) {
         const int fds[] = {t->pool_fd, t->bell_fd,    t->channel_fd, t->doorbell_fd,
-                           t->done_fd, t->control_fd, t->items_fd};
+                           t->done_fd, t->control_fd, t->items_fd, t->room_fd};
         for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
                 if (fds[i] >= 0)
                         close(fds[i]);
@@ -180,14 +182,52 @@ static int answer_arena(struct trial *t, struct worker_report *report) {
         return packet_send(t->control_fd, &order, sizeof order, &fd, r < 0 ? 0 : 1);
 }
 
+/* ---- results that do not fit into the slot ---- */
+
+static int make_room(struct trial *t, uint64_t bytes) {
+        if (t->room_fd >= 0)
+                close(t->room_fd);
+        t->room_fd = -1;
+        return sealed_open("drover-trial-result", bytes, &t->room_fd);
+}
+
+/* No job of ours has descriptors, and those of a result are not looked at. */
+static int answer_fds(struct trial *t, const struct worker_report *report) {
+        struct worker_order order = {.type = ORDER_FDS, .version = WIRE_VERSION};
+        int r = report->type == REPORT_ROOM ? make_room(t, report->payload_bytes) : 0;
+        if (report->type == REPORT_FDS)
+                r = -ENOENT;
+        if (report->type == REPORT_RESULT && report->has_room) {
+                r = t->room_fd < 0 ? -EPROTO : sealed_close(t->room_fd);
+                t->result_bytes = r < 0 ? 0 : report->payload_bytes;
+        }
+        order.error = -r;
+        return packet_send(t->control_fd, &order, sizeof order, &t->room_fd, report->type == REPORT_ROOM && r >= 0);
+}
+
 /* While a job runs a worker reports nothing else. */
 static int read_report(struct trial *t) {
         struct worker_report report;
+        int fds[PACKET_MAX_FDS];
+        unsigned n_fds = PACKET_MAX_FDS;
         size_t bytes;
-        int r = packet_receive(t->control_fd, &report, sizeof report, &bytes, NULL, NULL);
-        if (r < 0 || bytes != sizeof report || report.version != WIRE_VERSION || report.type != REPORT_ARENA)
+        int r = packet_receive(t->control_fd, &report, sizeof report, &bytes, fds, &n_fds);
+        if (r < 0 || bytes != sizeof report || report.version != WIRE_VERSION)
                 return -ECONNRESET;
-        return answer_arena(t, &report);
+        for (unsigned i = 0; i < n_fds; i++)
+                close(fds[i]);
+        switch (report.type) {
+        case REPORT_ARENA:
+                return answer_arena(t, &report);
+        case REPORT_FDS:
+        case REPORT_ROOM:
+        case REPORT_RESULT:
+                return answer_fds(t, &report);
+        case REPORT_ENDED:
+                return 0;
+        default:
+                return -ECONNRESET;
+        }
 }
 
 struct ready {

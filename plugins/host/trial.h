@@ -23,6 +23,8 @@ struct trial {
         struct layout_worker *line; /* the worker's: number 0 */
         struct layout_bell *bell;
         struct channel channel;
+        int room_fd;           /* -1, or what the worker wrote a large result into: result_bytes, once it is whole */
+        uint64_t result_bytes; /* 0: the result is in the slot */
         struct schema *schema; /* after trial_await_ready */
         char sandbox[64], build_id[48];
         struct {

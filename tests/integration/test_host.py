@@ -132,10 +132,14 @@ class Host(unittest.TestCase):
 
     def test_garbage_is_refused_by_name(self):
         said = {"missing": '"value"', "unknown": '"surprise"', "type": "expected u64, got str", "twice": '"value"', "utf8": "UTF-8",
-                "huge": "does not fit SlotSize=", "positive": "returned 7", "errno": "unknown error", "message": "not ? text ?",
+                "positive": "returned 7", "errno": "unknown error", "message": "not ? text ?",
                 "raw": "EOPNOTSUPP"}
         for job, words in said.items():
             self.assert_says(self.run_job("garbage", job, code=FAILED), words)
+
+    def test_a_result_of_two_mebibytes(self):
+        out = self.run_job("garbage", "huge")
+        self.assertEqual(out.stdout, "text=" + "x" * ((2 << 20) - 1) + "\n")
 
     def test_deaths_are_named(self):
         for plugin, job, said in (("crash", "segfault", "SIGSEGV at address 0x10"), ("crash", "abort", "SIGABRT"), ("crash", "kill", "SIGKILL"),

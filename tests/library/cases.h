@@ -69,6 +69,14 @@ void case_key_and_after(void);
 void case_after(void);
 void case_chord(void);
 void case_after_a_bad_end(void);
+void case_fds(void);
+void case_fds_bus(void);
+void case_fds_retry(void);
+void case_fds_let_go(void);
+void case_large(void);
+void case_memory_files(void);
+void case_many_fds(void);
+void case_foreign_fd(void);
 
 void case_fork(void);
 void case_descriptors(void);

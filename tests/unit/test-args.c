@@ -119,7 +119,9 @@ static void test_refusals_name_the_field(void **state) {
                 "\x81\xa1"
                 "b\xa1x",
                 "argument \"b\": expected bytes, got str");
-        REFUSED("x:fd", "\x81\xa1x\x03", "argument \"x\": type fd is not supported yet");
+        REFUSED("x:fd", "\x81\xa1x\x07", "argument \"x\": 7 is out of range for fd");
+        REFUSED("x:fd", "\x81\xa1x\xff", "argument \"x\": -1 is out of range for fd");
+        REFUSED("x:fd", "\x81\xa1x\xc3", "argument \"x\": expected fd, got bool");
         REFUSED("x:bool", "\x81\xa1x\xc0", "argument \"x\": expected bool, got nil");
         REFUSED("x:u64[]", "\x81\xa1x\x01", "argument \"x\": expected u64[], got an integer");
         REFUSED("x:u64[]", "\x81\xa1x\x92\x01\xa1y", "argument \"x\"[1]: expected u64, got str");
@@ -250,7 +252,7 @@ static void test_bad_text_names_the_word(void **state) {
                 {"x:bool", "yes", "argument \"x\": \"yes\" is not bool"},
                 {"x:str", "\xff", "argument \"x\": not valid UTF-8"},
                 {"x:bytes", "0", "argument \"x\": \"0\" is not bytes (write hex, two digits a byte)"},
-                {"x:fd", "0", "argument \"x\": type fd is not supported yet"},
+                {"x:fd", "0", "argument \"x\": a descriptor cannot be written as text"},
                 {"x:u64[]", "1,y,3", "argument \"x\": \"y\" is not u64"},
                 {"y:u64", "1", "unknown argument \"x\" (known: y)"},
         };

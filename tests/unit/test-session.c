@@ -25,6 +25,7 @@
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
 #include "ipc/packet.h"
+#include "ipc/sealed.h"
 
 enum { SLOTS = 4, BYTES = 64, WORKER = 2, INDEX = 7 };
 
@@ -292,9 +293,13 @@ static void test_submit_says_why_not(void **state) {
         struct session *s = open_session(d);
         struct session_result r;
         char large[BYTES + 1] = "";
-        const struct session_job job = {.payload = large, .bytes = sizeof large};
+        const struct session_job job = {.payload = large, .bytes = SEALED_MAX_BYTES + 1};
+        const struct session_job unsealed = {.has_payload_fd = true, .payload_fd = STDIN_FILENO};
+        const struct session_job many = {.n_fds = SCHEMA_MAX_FDS + 1};
         uint32_t slot;
         assert_int_equal(session_submit(s, &job, &slot), -EMSGSIZE);
+        assert_int_equal(session_submit(s, &unsealed, &slot), -EPROTO);
+        assert_int_equal(session_submit(s, &many, &slot), -E2BIG);
         const struct session_job small = {.payload = large, .bytes = BYTES};
         for (unsigned i = 0; i < SLOTS; i++)
                 assert_int_equal(session_submit(s, &small, &slot), 0);

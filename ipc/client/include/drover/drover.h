@@ -151,8 +151,15 @@ int drover_args_i64_array(drover_args *args, const char *name, const int64_t *va
 int drover_args_f64_array(drover_args *args, const char *name, const double *values, size_t n);
 int drover_args_bool_array(drover_args *args, const char *name, const bool *values, size_t n);
 int drover_args_str_array(drover_args *args, const char *name, const char *const *texts, size_t n);
+/* A descriptor, for a field of type fd; at most 7. It is duplicated: yours may be closed at once, the duplicate is closed by
+ * drover_args_reset or _free. The daemon has another one until the job's verdict, for the worker and for further attempts:
+ * a pipe is at its end only after that. Which open file is meant all of them share, its offset, too. -EBADF. */
+int drover_args_fd(drover_args *args, const char *name, int fd);
 /* The payload of a raw job; the object must have no fields then. */
 int drover_args_raw(drover_args *args, const void *data, size_t bytes);
+/* The same as a memory file, all of it, which the worker maps: nothing is copied, however many jobs get it. It must be sealed
+ * against writing, shrinking and growing (memfd_create(2), F_ADD_SEALS); -EINVAL if it is not, or over 1 GiB. Duplicated. */
+int drover_args_raw_fd(drover_args *args, int fd);
 
 /* ---- submitting ---- */
 
@@ -191,12 +198,14 @@ struct drover_options {
 #define DROVER_OPTIONS(...) (&(const struct drover_options){.struct_size = sizeof(struct drover_options), __VA_ARGS__})
 
 /* Hands a job to the pool. args NULL: no arguments. Everything is copied; the
- * same args may be submitted again, or be filled anew after drover_args_reset. `options` NULL: a plain job. ret_future NULL: nobody
+ * same args may be submitted again, or be filled anew after drover_args_reset. What takes more than the pool's SlotSize=, and
+ * descriptors, go through the daemon beforehand: some 20 µs, and memory for a copy in a sealed memory file. `options` NULL: a plain job. ret_future NULL: nobody
  * wants to know. 0: accepted; from now on there will be exactly one verdict. Otherwise nothing was submitted:
- *   -EAGAIN      as many jobs are under way as there are slots; -ETIMEDOUT: and were until submit_deadline_ns
+ *   -EAGAIN      as many jobs are under way as there are slots, or as many descriptors with them (with large payloads; 64
+ *                at least); -ETIMEDOUT: and were until submit_deadline_ns
  *   -ENXIO       the plugin has no job of that name
  *   -EINVAL      the arguments do not fit the job's signature, or an option makes no sense: drover_error_text names it
- *   -EMSGSIZE    the arguments take more than the pool's SlotSize=
+ *   -EMSGSIZE    the arguments take more than 1 GiB; over the bus: than the pool's SlotSize=
  *   -ESHUTDOWN   the pool is stopped or draining, or drover_pool_drain was called
  *   -EPIPE       the daemon is gone
  *   over the bus also -ENOENT (a job of `after` is not known), -EDQUOT, -EACCES, -EHOSTUNREACH, -ETIMEDOUT */
@@ -209,7 +218,7 @@ int drover_submit_raw(drover_pool *pool, const char *job, const void *data, size
 
 /* The same in one line: `signature` says what follows, in the words of a plugin's: "n:u64,who:str,rows:f64[]"; "" or NULL:
  * nothing. u64, i64, f64 (double) and bool (int) take one value, str one pointer, bytes a pointer and a size_t, arrays a
- * pointer and a size_t (str[]: const char *const *). -EINVAL: not a signature, or not the job's. */
+ * pointer and a size_t (str[]: const char *const *), fd an int. -EINVAL: not a signature, or not the job's. */
 int drover_submitf(drover_pool *pool, drover_future **ret_future, const char *job, const char *signature, ...);
 
 /* ---- futures ---- */
@@ -243,7 +252,7 @@ uint64_t drover_future_id(const drover_future *future);
 int drover_future_wait(drover_future *future, uint64_t deadline_ns);
 
 /* The result's bytes: of a raw job what it replied, else a MessagePack map. They live as long as the future and are
- * 64-byte aligned no more than malloc's. 0: DROVER_DONE. -EINPROGRESS: no verdict yet. Otherwise the verdict as a number:
+ * 64-byte aligned no more than malloc's. A result that is larger than the pool's SlotSize= is mapped, read-only. 0: DROVER_DONE. -EINPROGRESS: no verdict yet. Otherwise the verdict as a number:
  *   DROVER_FAILED     -errno as the job gave it, -EIO if it gave none
  *   DROVER_CANCELLED  -ECANCELED
  *   DROVER_EXPIRED    -ETIME
@@ -259,6 +268,8 @@ int drover_future_get_u64(const drover_future *future, const char *name, uint64_
 int drover_future_get_i64(const drover_future *future, const char *name, int64_t *ret_value);
 int drover_future_get_f64(const drover_future *future, const char *name, double *ret_value);
 int drover_future_get_bool(const drover_future *future, const char *name, bool *ret_value);
+/* The descriptor is the future's, and closed with it: dup() what is to live longer. */
+int drover_future_get_fd(const drover_future *future, const char *name, int *ret_fd);
 int drover_future_get_str(drover_future *future, const char *name, const char **ret_text, size_t *ret_bytes);
 int drover_future_get_bytes(drover_future *future, const char *name, const void **ret_data, size_t *ret_bytes);
 int drover_future_get_u64_array(drover_future *future, const char *name, const uint64_t **ret_values, size_t *ret_n);

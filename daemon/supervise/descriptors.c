@@ -1,0 +1,115 @@
+/* Descriptors that belong to jobs: from before a job is queued until its verdict; and those of results, from before the
+ * verdict until the client has them.
+ *
+ * They stand by slot and generation, as everything that is private about a job. Nothing in here is ever used, read or
+ * waited for; the first may be a sealed memory file, and that is all that is looked at. What is left behind (a job that
+ * was never queued, a verdict that nobody fetches) is bounded by the table, and goes with the next job of that slot or
+ * with the channel.
+ *
+ * The limit of a channel keeps one client from taking all descriptors of the daemon; the last ones of the process are
+ * for workers. */
+#include "daemon/supervise/descriptors.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "daemon/supervise/pool.h"
+#include "daemon/supervise/session.h"
+#include "ipc/sealed.h"
+#include "ipc/wire.h"
+
+void descriptors_close(int *fds, unsigned n_fds) {
+        for (unsigned i = 0; i < n_fds; i++)
+                if (fds[i] >= 0) {
+                        close(fds[i]);
+                        fds[i] = -1;
+                }
+}
+
+void descriptors_drop(struct pool_channel *c, enum descriptors_of what, uint32_t slot) {
+        struct descriptors_table *t = &c->descriptors;
+        struct descriptors *d = t->by_slot[what] ? t->by_slot[what][slot] : NULL;
+        if (!d)
+                return;
+        descriptors_close(d->fds, d->n_fds);
+        t->n_fds[what] -= d->n_fds;
+        t->by_slot[what][slot] = NULL;
+        free(d);
+}
+
+static int descriptors_check(const struct pool_channel *c, enum descriptors_of what, const struct descriptors *d) {
+        uint64_t bytes;
+        if (d->payload_bytes > 0 && (d->n_fds == 0 || sealed_check(d->fds[0], &bytes) < 0 ||
+                                     bytes != d->payload_bytes || sealed_check_pages(d->fds[0]) < 0))
+                return -EPROTO;
+        if (c->descriptors.n_fds[what] + d->n_fds > wire_max_fds(c->channel.geometry.n_slots))
+                return -EDQUOT;
+        for (unsigned i = 0; i < d->n_fds; i++)
+                if (!session_leaves_room(d->fds[i]))
+                        return -EDQUOT;
+        return 0;
+}
+
+int descriptors_put(struct pool_channel *c, enum descriptors_of what, uint32_t slot, const struct descriptors *d) {
+        struct descriptors_table *t = &c->descriptors;
+        struct descriptors *kept = malloc(sizeof(*kept));
+        if (kept)
+                *kept = *d;
+        if (!t->by_slot[what])
+                t->by_slot[what] = calloc(c->channel.geometry.n_slots, sizeof(*t->by_slot[what]));
+        int r = kept && t->by_slot[what] ? 0 : -ENOMEM;
+        if (r >= 0 && what == DESCRIPTORS_OF_JOB && descriptors_get(c, what, slot, d->generation))
+                r = -EALREADY;
+        if (r >= 0) {
+                descriptors_drop(c, what, slot);
+                r = descriptors_check(c, what, d);
+        }
+        if (r < 0) {
+                free(kept);
+                struct descriptors lost = *d;
+                descriptors_close(lost.fds, lost.n_fds);
+                return r;
+        }
+        t->by_slot[what][slot] = kept;
+        t->n_fds[what] += d->n_fds;
+        return 0;
+}
+
+const struct descriptors *descriptors_get(const struct pool_channel *c, enum descriptors_of what, uint32_t slot,
+                                          uint32_t generation) {
+        const struct descriptors_table *t = &c->descriptors;
+        const struct descriptors *d = t->by_slot[what] ? t->by_slot[what][slot] : NULL;
+        return d && d->generation == generation ? d : NULL;
+}
+
+struct descriptors *descriptors_take(struct pool_channel *c, enum descriptors_of what, uint32_t slot,
+                                     uint32_t generation) {
+        struct descriptors_table *t = &c->descriptors;
+        if (!descriptors_get(c, what, slot, generation))
+                return NULL;
+        struct descriptors *d = t->by_slot[what][slot];
+        t->n_fds[what] -= d->n_fds;
+        t->by_slot[what][slot] = NULL;
+        return d;
+}
+
+void descriptors_settle(struct pool_channel *c, uint32_t slot) {
+        uint64_t word = channel_word(&c->channel, slot);
+        if (slot_is_verdict(word) && descriptors_get(c, DESCRIPTORS_OF_JOB, slot, slot_generation(word)))
+                descriptors_drop(c, DESCRIPTORS_OF_JOB, slot);
+        if (slot_is_verdict(word) && slot_state(word) != SLOT_DONE &&
+            descriptors_get(c, DESCRIPTORS_OF_RESULT, slot, slot_generation(word)))
+                descriptors_drop(c, DESCRIPTORS_OF_RESULT, slot);
+}
+
+void descriptors_drop_all(struct pool_channel *c) {
+        for (unsigned what = 0; what < DESCRIPTORS_N; what++) {
+                struct descriptors_table *t = &c->descriptors;
+                for (uint32_t slot = 0; t->by_slot[what] && slot < c->channel.geometry.n_slots; slot++)
+                        descriptors_drop(c, what, slot);
+                free(t->by_slot[what]);
+                t->by_slot[what] = NULL;
+        }
+}

@@ -1,0 +1,37 @@
+/* Descriptors that belong to jobs, and to results nobody fetched yet: kept by slot, in the broker's own memory. */
+#pragma once
+
+#include <stdint.h>
+
+#include "ipc/packet.h"
+
+struct pool_channel;
+
+enum descriptors_of { DESCRIPTORS_OF_JOB, DESCRIPTORS_OF_RESULT, DESCRIPTORS_N };
+
+struct descriptors {
+        uint32_t generation;    /* of the job */
+        uint64_t payload_bytes; /* not 0: the first is payload or result, sealed, so long */
+        unsigned n_fds;
+        int fds[PACKET_MAX_FDS];
+};
+
+/* What a channel has; all zero at first. */
+struct descriptors_table {
+        struct descriptors **by_slot[DESCRIPTORS_N]; /* NULL before the first */
+        uint32_t n_fds[DESCRIPTORS_N];
+};
+
+void descriptors_close(int *fds, unsigned n_fds);
+/* Keeps them, also on failure (closed then). -EALREADY: there are some of this job already. -EDQUOT: more than a
+ * channel may have, or than leaves room for others. -EPROTO: what should be a payload is none. */
+int descriptors_put(struct pool_channel *c, enum descriptors_of what, uint32_t slot, const struct descriptors *d);
+const struct descriptors *descriptors_get(const struct pool_channel *c, enum descriptors_of what, uint32_t slot,
+                                          uint32_t generation); /* NULL: none */
+/* The same, and the caller's from now on, to be freed; NULL: none. */
+struct descriptors *descriptors_take(struct pool_channel *c, enum descriptors_of what, uint32_t slot,
+                                     uint32_t generation);
+void descriptors_drop(struct pool_channel *c, enum descriptors_of what, uint32_t slot);
+/* Drops what the slot's word says is over. */
+void descriptors_settle(struct pool_channel *c, uint32_t slot);
+void descriptors_drop_all(struct pool_channel *c);

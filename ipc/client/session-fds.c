@@ -1,0 +1,195 @@
+/* Descriptors of jobs and of results on the session socket, and payloads and results that do not fit into a slot.
+ *
+ * Out: a job's descriptors are sent before its slot is filled, for the generation that it will have; the socket keeps
+ * the order, so the broker has them, or finds them in its socket, whatever comes of the job. A large payload is a
+ * sealed copy, sent as the first of them.
+ *
+ * In: a verdict says only that there are some. The slot then waits in line: one after the other is asked for, the
+ * answer is taken apart, and with it the verdict counts as found. Nothing here blocks. What is read is checked as
+ * anything that comes from a pool: the result's memory file must be sealed, so it can be read in place. */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "ipc/client/session-internal.h"
+#include "ipc/packet.h"
+#include "ipc/sealed.h"
+#include "ipc/wire.h"
+
+struct session_fds *session_fds_free(struct session_fds *f) {
+        if (!f)
+                return NULL;
+        for (unsigned i = 0; i < f->n_fds; i++)
+                close(f->fds[i]);
+        sealed_unmap(f->mapped, f->mapped_bytes);
+        free(f);
+        return NULL;
+}
+
+/* ---- out ---- */
+
+static int session_fds_say(struct session *s, enum session_packet_type type, uint32_t slot, uint32_t generation,
+                           uint64_t payload_bytes, const int *fds, unsigned n_fds) {
+        const struct session_packet p = {
+                .type = type,
+                .version = WIRE_VERSION,
+                .slot = slot,
+                .generation = generation,
+                .payload_bytes = payload_bytes,
+        };
+        return packet_send(s->socket_fd, &p, sizeof p, fds, n_fds);
+}
+
+/* -EBADF: one of them is none. */
+static int session_fds_collect(const struct session *s, const struct session_job *job, int *fds, unsigned *ret_n,
+                               uint64_t *ret_payload_bytes, int *ret_made) {
+        unsigned n = 0;
+        int r = 0;
+        *ret_made = -1;
+        *ret_payload_bytes = 0;
+        if (job->has_payload_fd) {
+                fds[n++] = job->payload_fd;
+                r = sealed_check(job->payload_fd, ret_payload_bytes);
+        } else if (job->bytes > s->channel.geometry.slot_bytes) {
+                r = sealed_create("drover-payload", job->payload, job->bytes, ret_made);
+                fds[n++] = *ret_made;
+                *ret_payload_bytes = job->bytes;
+        }
+        for (unsigned i = 0; i < job->n_fds; i++)
+                fds[n++] = job->fds[i];
+        *ret_n = n;
+        return r;
+}
+
+int session_fds_send(struct session *s, uint32_t slot, const struct session_job *job) {
+        int fds[PACKET_MAX_FDS], made;
+        unsigned n;
+        uint64_t payload_bytes;
+        if (job->n_fds > SCHEMA_MAX_FDS)
+                return -E2BIG;
+        if (s->n_fds + job->n_fds + 1 > wire_max_fds(s->channel.geometry.n_slots))
+                return -EAGAIN; /* those of earlier jobs must come to their end first */
+        int r = session_fds_collect(s, job, fds, &n, &payload_bytes, &made);
+        if (r >= 0)
+                r = session_fds_say(s, SESSION_FDS, slot, slot_generation(channel_word(&s->channel, slot)) + 1,
+                                    payload_bytes, fds, n);
+        if (made >= 0)
+                close(made);
+        if (r == -EPIPE) {
+                session_read_socket(s);
+                return s->is_gone ? -EPIPE : -EAGAIN;
+        }
+        if (r >= 0)
+                s->slots[slot].n_fds = n;
+        return r;
+}
+
+void session_fds_end(struct session *s, uint32_t slot) {
+        struct session_slot *own = &s->slots[slot];
+        s->n_fds -= own->n_fds;
+        own->n_fds = 0;
+        own->has_fds = own->has_wanted = false;
+        session_fds_say(s, SESSION_ENDED, slot, own->generation, 0, NULL, 0); /* not heard: then nobody keeps any */
+}
+
+/* ---- in ---- */
+
+/* The next one in line. */
+static void session_fds_ask(struct session *s) {
+        while (s->want_first != SESSION_NONE && !s->is_asking) {
+                uint32_t slot = s->want_first;
+                int r = session_fds_say(s, SESSION_WANT, slot, s->slots[slot].generation, 0, NULL, 0);
+                s->is_asking = r >= 0;
+                if (r == -EAGAIN) /* full: asked again at the next look */
+                        return;
+                if (r < 0)
+                        session_fds_take(s, NULL);
+        }
+}
+
+void session_fds_want(struct session *s, uint32_t slot) {
+        struct session_slot *own = &s->slots[slot];
+        own->state = SESSION_WANTING;
+        own->has_wanted = true;
+        own->next = SESSION_NONE;
+        if (s->want_first == SESSION_NONE)
+                s->want_first = slot;
+        else
+                s->slots[s->want_last].next = slot;
+        s->want_last = slot;
+        session_fds_ask(s);
+}
+
+/* The first in line has its answer, or (NULL) will have none. */
+void session_fds_take(struct session *s, struct session_fds *f) {
+        uint32_t slot = s->want_first;
+        s->want_first = s->slots[slot].next;
+        s->is_asking = false;
+        s->slots[slot].got = f;
+        session_list_add(s, slot);
+}
+
+void session_fds_lose(struct session *s) {
+        while (s->want_first != SESSION_NONE)
+                session_fds_take(s, NULL);
+}
+
+/* What the broker sent, checked. NULL: nothing that could be a result. */
+static struct session_fds *session_fds_read(const struct session_packet *p, int *fds, unsigned *n_fds) {
+        uint64_t bytes;
+        bool has_data = p->payload_bytes > 0;
+        if (*n_fds < has_data || *n_fds - has_data > SCHEMA_MAX_FDS ||
+            (has_data && (sealed_check(fds[0], &bytes) < 0 || bytes != p->payload_bytes)))
+                return NULL;
+        struct session_fds *f = calloc(1, sizeof *f);
+        if (!f)
+                return NULL;
+        if (has_data && sealed_map(fds[0], bytes, &f->mapped) < 0)
+                return session_fds_free(f);
+        if (has_data) {
+                f->mapped_bytes = bytes;
+                close(fds[0]);
+        }
+        for (unsigned i = has_data; i < *n_fds; i++)
+                f->fds[f->n_fds++] = fds[i];
+        *n_fds = 0;
+        return f;
+}
+
+static void session_fds_on_packet(struct session *s, const struct session_packet *p, int *fds, unsigned n_fds) {
+        uint32_t slot = s->want_first;
+        if (p->version == WIRE_VERSION && p->type == SESSION_RESULT && s->is_asking && slot == p->slot &&
+            s->slots[slot].generation == p->generation)
+                session_fds_take(s, session_fds_read(p, fds, &n_fds));
+        for (unsigned i = 0; i < n_fds; i++)
+                close(fds[i]);
+}
+
+/* A message of another kind would be news from a later version: dropped. */
+int session_fds_receive(struct session *s) {
+        for (;;) {
+                struct session_packet p;
+                int fds[PACKET_MAX_FDS];
+                unsigned n_fds = PACKET_MAX_FDS;
+                size_t bytes;
+                int r = packet_receive(s->socket_fd, &p, sizeof p, &bytes, fds, &n_fds);
+                if (r == -EPROTO) /* no descriptors left here, most likely: the answer is lost */
+                        session_fds_lose(s);
+                else if (r < 0)
+                        return r;
+                else if (bytes == 0)
+                        return -EPIPE;
+                else if (bytes == sizeof p)
+                        session_fds_on_packet(s, &p, fds, n_fds);
+                else
+                        for (unsigned i = 0; i < n_fds; i++)
+                                close(fds[i]);
+                session_fds_ask(s);
+        }
+}
+
+struct session_fds *session_take_fds(struct session *s) {
+        struct session_fds *f = s->newest;
+        s->newest = NULL;
+        return f;
+}

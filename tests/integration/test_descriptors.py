@@ -1,0 +1,159 @@
+"""Descriptors with jobs and results, payloads and results larger than a slot, and who sends what he should not."""
+
+import os
+import subprocess
+import unittest
+
+from harness import BUILD, PATIENCE, Drover, Test, kill, main, wait_for
+from sdbus import Connection
+
+LIBRARY = f"{BUILD}/tests/library/library"
+CLIENT = f"{BUILD}/tests/integration/fds-client"
+FAILED = 6
+
+
+class Base(Test):
+    def case(self, d, name):
+        program = subprocess.run([LIBRARY, name], env=d.env(), text=True, capture_output=True, timeout=60 * PATIENCE, check=False)
+        self.assertEqual(program.returncode, 0, program.stderr)
+
+    def client(self, d, pool, case, **popen):
+        return subprocess.Popen([CLIENT, pool, case], env=d.env(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **popen)
+
+    @staticmethod
+    def fds(d):
+        return len(os.listdir(f"/proc/{d.pid}/fd"))
+
+    def wait_fds(self, d, n):
+        wait_for(lambda: self.fds(d) <= n, 10, f"the broker has its {n} descriptors and no more")
+
+
+class Honest(Base):
+    @classmethod
+    def setUpClass(cls):
+        cls.drover = Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16, "MaxAttempts": 5}})
+        cls.d = cls.drover.__enter__()
+        cls.n_fds = cls.fds(cls.d)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.drover.__exit__(None, None, None)
+
+    def tearDown(self):
+        self.wait_fds(self.d, self.n_fds)
+
+    def test_there_and_back(self):
+        self.case(self.d, "fds")
+
+    def test_a_retry_gets_the_same(self):
+        self.case(self.d, "fds-retry")
+
+    def test_they_go_with_the_verdict(self):
+        self.case(self.d, "fds-let-go")
+
+    def test_larger_than_a_slot(self):
+        self.case(self.d, "large")
+
+    def test_memory_files_are_not_copied(self):
+        self.case(self.d, "memory-files")
+
+    def test_many_at_once(self):
+        self.case(self.d, "many-fds")
+
+
+class OverTheBus(Base):
+    def test_there_and_back(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16, "ResultTTL": "2s"}}) as d:
+            n_fds = self.fds(d)
+            self.case(d, "fds-bus")
+            self.wait_fds(d, n_fds)
+
+    def test_what_is_no_memory_file_is_named(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
+            n_fds = self.fds(d)
+            with Connection(d.bus.address) as c, open("/dev/null", "rb") as null:
+                for name, value in ((b"raw", (b"payload", b"h", null.fileno())), (b"cat", (b"in", b"h", null.fileno()))):
+                    cookie = c.send("/org/drover1", "org.drover1.Manager", "Run", "ssa{sv}a{sv}", b"fds", name, 1, *value, 0)
+                    answer = c.wait(lambda m: m.reply_cookie == cookie)
+                    self.assertEqual(answer.error.name, "org.freedesktop.DBus.Error.InvalidArgs")
+                    self.assertIn("sealed" if name == b"raw" else "attempt", answer.error.text)
+            self.wait_fds(d, n_fds)
+
+
+class HostileClients(Base):
+    def test_nonsense_costs_the_session(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
+            n_fds = self.fds(d)
+            for case in ("unsealed", "half-sealed", "future-write", "shorter", "no-memory", "no-such-slot", "twice", "fds-with-a-question",
+                         "rubbish", "asks"):
+                with self.subTest(case):
+                    self.assertEqual(self.client(d, "fds", case).communicate(timeout=30)[0], "dropped\n")
+                    self.assertIn("what makes no sense", d.log())
+            self.wait_fds(d, n_fds)
+            self.case(d, "fds")
+
+    def test_descriptors_that_are_not_there_fail_the_job(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
+            for case, words in (("none-came", "did not come"), ("too-few-came", "arguments")):
+                out = self.client(d, "fds", case).communicate(timeout=30)[0]
+                self.assertTrue(out.startswith(f"{FAILED} "), out)
+                self.assertIn(words, out)
+
+    def test_descriptors_without_a_job_are_bounded_and_go_with_the_client(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
+            n_fds = self.fds(d)
+            client = self.client(d, "fds", "no-push")
+            self.assertEqual(client.stdout.readline(), "ready\n")
+            # 16 slots: 64 at most, and the session's own.
+            wait_for(lambda: d.pool("fds")["State"] == "running", 10)
+            self.assertLessEqual(self.fds(d), n_fds + 64 + 8)
+            kill(client.pid)
+            client.communicate()
+            self.wait_fds(d, n_fds)
+
+    def test_a_killed_client(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
+            n_fds = self.fds(d)
+            client = self.client(d, "fds", "hang")
+            self.assertEqual(client.stdout.readline(), "ready\n")
+            wait_for(lambda: d.pool("fds")["Running"] == 1, 10, "one of its jobs runs")
+            self.assertGreater(self.fds(d), n_fds + 8)
+            kill(client.pid)
+            client.communicate()
+            wait_for(lambda: d.pool("fds")["Running"] + d.pool("fds")["Queued"] == 0, 10, "nothing is left of it")
+            self.wait_fds(d, n_fds)
+            self.case(d, "fds")
+
+    def test_a_worker_killed_in_the_middle(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
+            n_fds = self.fds(d)
+            client = self.client(d, "fds", "hang")
+            self.assertEqual(client.stdout.readline(), "ready\n")
+            for _ in range(2):
+                worker = wait_for(lambda: next((row[3] for row in d.list_workers("fds") if row[4] == "running"), 0), 10, "a worker runs it")
+                kill(worker)
+                wait_for(lambda: all(row[3] != worker for row in d.list_workers("fds")), 10, "it is replaced")
+            self.assertEqual(d.pool("fds")["Retried"], 2)
+            kill(client.pid)
+            client.communicate()
+            self.wait_fds(d, n_fds)
+
+
+class HostileWorkers(Base):
+    def test_results_that_are_none_cost_the_worker(self):
+        with Drover({"fds-hostile": {"Plugin": "fds-hostile", "Workers": 1, "MaxAttempts": 2}}) as d:
+            n_fds = self.fds(d)
+            for job in ("pipe", "no_room", "question"):
+                with self.subTest(job):
+                    with self.assert_error("Poisoned", job):
+                        d.run("fds-hostile", job)
+            self.assertIn("a report that makes no sense", d.log())
+            with self.assert_error("Failed", "refused"):
+                d.run("fds-hostile", "of_others")
+            self.case(d, "foreign-fd")
+            d.wait_workers("fds-hostile", 1)
+            self.wait_fds(d, n_fds)
+
+
+if __name__ == "__main__":
+    main()
