@@ -6,7 +6,7 @@
  * How it ends must be plain to somebody who has nothing but a descriptor of bare items. A byte that they never sent
  * stands in our end from the start. A unix socket that is closed over unread bytes resets its peer, so whatever ends us
  * (a crash, too) is ECONNRESET for them, and only where that byte is taken out first it is end of file. They cannot
- * send anything themselves. */
+ * send anything themselves. Which attempt they read stands in their SO_RCVLOWAT, which means nothing for packets. */
 #include "daemon/supervise/stream-reader.h"
 
 #include <errno.h>
@@ -26,11 +26,12 @@ void reader_init(struct stream_reader *r, struct stream *s) {
         *r = (struct stream_reader){.stream = s, .fd = -1, .kept_fd = -1};
 }
 
-int reader_open(struct stream_reader *r) {
-        int fds[2], bytes = READER_BUFFER, e = packet_pair(fds);
+int reader_open(struct stream_reader *r, uint32_t attempt) {
+        int fds[2], bytes = READER_BUFFER, tag = (int)attempt, e = packet_pair(fds);
         if (e < 0)
                 return e;
         if (setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes)) < 0 ||
+            setsockopt(fds[1], SOL_SOCKET, SO_RCVLOWAT, &tag, sizeof(tag)) < 0 ||
             send(fds[1], "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1 || shutdown(fds[0], SHUT_RD) < 0) {
                 e = -errno;
                 close(fds[0]);

@@ -22,7 +22,7 @@ struct stream_reader {
 static inline bool reader_is_used(const struct stream_reader *r) { return r->fd >= 0 || r->kept_fd >= 0; }
 
 void reader_init(struct stream_reader *r, struct stream *s);
-int reader_open(struct stream_reader *r); /* nobody has it yet */
+int reader_open(struct stream_reader *r, uint32_t attempt); /* nobody has it yet */
 /* 0: it has the item, or nobody is there any more (and then it is not used any more). -EAGAIN: not yet. */
 int reader_send(struct stream_reader *r, const void *data, size_t bytes);
 void reader_end(struct stream_reader *r); /* that was all: they see end of file; what is kept stays */

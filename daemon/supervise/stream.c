@@ -149,7 +149,7 @@ struct stream_reader *stream_add_reader(struct stream *s) {
         if (!r ||
             (streams_count(s->all, s->uid).n_readers >= STREAMS_MAX_READERS && !streams_drop_kept(s->all, true, 0)))
                 return NULL;
-        if (reader_open(r) < 0)
+        if (reader_open(r, s->attempt) < 0)
                 return NULL;
         if (session_leaves_room(r->fd))
                 return r;

@@ -204,7 +204,7 @@ void stream_forget_channel(struct pool_channel *c) {
 static bool stream_look(struct stream *s, uint64_t now_ns) {
         bool is_behind = stream_is_behind(s);
         for (unsigned i = 0; i < STREAM_READERS; i++)
-                if (s->readers[i].is_behind && now_ns - s->readers[i].behind_ns > STREAM_STALL_NS)
+                if (s->readers[i].is_behind && now_ns > s->readers[i].behind_ns + STREAM_STALL_NS)
                         reader_cut(&s->readers[i]);
         bool is_live = s->channel && !s->job;
         if (is_behind) /* poll tells of much room only, and one that reads slowly is not one that does not */
@@ -235,6 +235,11 @@ static int stream_open(struct stream *s, int *ret_fd, struct fault *f) {
         struct stream_reader *r = NULL;
         if (!s)
                 return fault_set(f, FAULT_INTERNAL, "out of memory");
+        if (s->channel) { /* it may have asked for one more try, and nothing came of that yet */
+                uint64_t word = channel_word(&s->channel->channel, s->slot);
+                if (slot_generation(word) == s->generation && slot_attempt(word) > s->attempt)
+                        stream_begin_attempt(s, slot_attempt(word));
+        }
         if (stream_count_handed_out(s) >= STREAMS_MAX_OF_UID)
                 return fault_set(f, FAULT_LIMITS_EXCEEDED, "uid %u has %d streams open already", (unsigned)s->uid,
                                  STREAMS_MAX_OF_UID);
@@ -253,10 +258,10 @@ static int stream_open(struct stream *s, int *ret_fd, struct fault *f) {
         return 0;
 }
 
-static int stream_open_empty(int *ret_fd, struct fault *f) {
+static int stream_open_empty(uint32_t attempt, int *ret_fd, struct fault *f) {
         struct stream_reader r;
         reader_init(&r, NULL);
-        int e = reader_open(&r);
+        int e = reader_open(&r, attempt);
         if (e < 0)
                 return fault_set(f, FAULT_INTERNAL, "no socket for a stream: %s", strerror(-e));
         reader_end(&r);
@@ -270,7 +275,7 @@ int job_open_stream(struct job *j, int *ret_fd, struct fault *f) {
                                  "what job %llu emitted was fetched already, or had to make room for others",
                                  (unsigned long long)j->id);
         if (j->is_finished && !j->stream)
-                return stream_open_empty(ret_fd, f);
+                return stream_open_empty(j->attempt, ret_fd, f);
         struct pool_channel *c = j->stream ? NULL : j->pool->channels[0];
         struct stream *s = c ? stream_new(c, j->slot, channel_word(&c->channel, j->slot)) : j->stream;
         int r = stream_open(s, ret_fd, f);

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "ipc/client/bus-job.h"
+#include "ipc/client/stream.h"
 #include "ipc/event.h"
 #include "ipc/variants.h"
 
@@ -186,7 +187,7 @@ static int bus_job_append_after(sd_bus_message *m, const struct drover_options *
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
-static int bus_job_append_options(sd_bus_message *m, const struct drover_options *o) {
+static int bus_job_append_options(sd_bus_message *m, const struct drover_options *o, bool is_streamed) {
         uint64_t now_ns = event_now_ns();
         uint64_t not_before_us = 0, queue_us = 0;
         if (o->not_before_ns > now_ns)
@@ -211,10 +212,12 @@ static int bus_job_append_options(sd_bus_message *m, const struct drover_options
                 r = sd_bus_message_append(m, "{sv}", "idempotency-key", "s", o->idempotency_key);
         if (r >= 0)
                 r = bus_job_append_after(m, o);
+        if (r >= 0 && is_streamed)
+                r = sd_bus_message_append(m, "{sv}", "stream", "b", 1);
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
-static int bus_job_call(drover_pool *p, const struct submission *s, sd_bus_message **ret_reply) {
+static int bus_job_call(drover_pool *p, const struct submission *s, bool is_streamed, sd_bus_message **ret_reply) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
         __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
         drover *d = p->drover;
@@ -235,7 +238,7 @@ static int bus_job_call(drover_pool *p, const struct submission *s, sd_bus_messa
                                        "job %s: argument \"%s\" holds a zero byte, which the bus cannot carry", s->job,
                                        bad);
         if (r >= 0)
-                r = bus_job_append_options(m, s->options);
+                r = bus_job_append_options(m, s->options, is_streamed);
         if (r >= 0)
                 r = sd_bus_call(d->bus, m, BUS_JOB_TIMEOUT_US, &e, ret_reply);
         return r < 0 ? errors_report(d, r, "job", s->job, &e) : 0;
@@ -246,13 +249,14 @@ int bus_job_submit(drover_pool *p, const struct submission *s, drover_future **r
         drover *d = p->drover;
         const char *path;
         uint64_t id;
+        const bool is_streamed = ret && s->options->flags & DROVER_STREAMED;
         int r = bus_job_subscribe(d);
         struct bus_job *j = r >= 0 ? calloc(1, sizeof *j) : NULL;
         drover_future *f = NULL;
         if (j)
                 r = ret ? future_new(&f, d, NULL, 2) : 0; /* the caller's and ours */
         if (j && r >= 0)
-                r = bus_job_call(p, s, &reply);
+                r = bus_job_call(p, s, is_streamed, &reply);
         if (j && r >= 0)
                 r = sd_bus_message_read(reply, "to", &id, &path);
         if (!j || r < 0) {
@@ -276,6 +280,8 @@ int bus_job_submit(drover_pool *p, const struct submission *s, drover_future **r
                 f->type = s->type;
                 f->bus_job = j;
                 *ret = f;
+                if (is_streamed)
+                        stream_open(f, id);
                 bus_job_ask(j);
         }
         return 0;
@@ -330,6 +336,15 @@ static int bus_job_get(drover *d, uint64_t id, const char *property, const char 
         bus_job_path(id, path);
         snprintf(name, sizeof name, "%" PRIu64, id);
         int r = sd_bus_get_property(d->bus, BUS_JOB_NAME, path, BUS_JOB_INTERFACE, property, &e, ret, signature);
+        return r < 0 ? errors_report(d, r, "job", name, &e) : 0;
+}
+
+int bus_job_call_member(drover *d, uint64_t id, const char *member, sd_bus_message **ret_reply) {
+        __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
+        char path[BUS_JOB_PATH], name[32];
+        bus_job_path(id, path);
+        snprintf(name, sizeof name, "%" PRIu64, id);
+        int r = sd_bus_call_method(d->bus, BUS_JOB_NAME, path, BUS_JOB_INTERFACE, member, &e, ret_reply, NULL);
         return r < 0 ? errors_report(d, r, "job", name, &e) : 0;
 }
 

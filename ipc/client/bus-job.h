@@ -26,6 +26,8 @@ void bus_job_unsubscribe(drover *d);
 int bus_job_cancel(drover *d, uint64_t id, enum drover_cancel_mode mode);
 void bus_job_cancel_queued(drover_pool *p);
 bool bus_job_is_running(drover *d, uint64_t id);
+/* Calls a member of it that takes nothing. */
+int bus_job_call_member(drover *d, uint64_t id, const char *member, sd_bus_message **ret_reply);
 
 /* bus-result.c: the answer to GetResult. The result's bytes go into `result`, texts point into the message. */
 int bus_result_read(sd_bus_message *m, bool is_raw, drover_args *result, struct future_verdict *v);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "ipc/client/bus-job.h"
+#include "ipc/client/stream.h"
 #include "ipc/event.h"
 #include "ipc/layout.h"
 
@@ -90,6 +91,7 @@ int drover_open(const char *bus, drover **ret_drover) {
         d->references = 1;
         LIST_INIT(&d->pools);
         LIST_INIT(&d->bus_jobs);
+        LIST_INIT(&d->streams);
         TAILQ_INIT(&d->called);
         d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
         if (d->epoll_fd < 0)
@@ -132,6 +134,7 @@ drover *drover_close(drover *d) {
         bus_job_unsubscribe(d);
         while (!LIST_EMPTY(&d->pools))
                 pool_end(LIST_FIRST(&d->pools));
+        stream_end_all(d);
         future_forget_calls(d);
         if (d->bus && connection_is_ours(d))
                 sd_bus_close(d->bus);
@@ -171,6 +174,7 @@ int drover_process(drover *d) {
                 engine_woken(d);
         unsigned n = engine_collect(d);
         d->is_processing = true;
+        n += stream_call_all(d);
         n += future_call_all(d);
         d->is_processing = false;
         r = !d->bus ? -ECONNABORTED : n > 0 || engine_arm(d);

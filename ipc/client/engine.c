@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "ipc/client/bus-job.h"
+#include "ipc/client/stream.h"
 #include "ipc/event.h"
 
 /* Messages of the bus that one look takes in. */
@@ -109,14 +110,16 @@ void engine_woken(drover *d) {
         engine_read_bus(d);
 }
 
-static void engine_sleep(drover *d, uint64_t deadline_ns) {
-        struct pollfd fd = {.fd = d->epoll_fd, .events = POLLIN};
+void engine_sleep(drover *d, uint64_t deadline_ns, int fd) {
+        struct pollfd fds[] = {{.fd = d->epoll_fd, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
+        stream_watch_all(d, false);
         bool is_ready = engine_arm(d);
         uint64_t until_ns = d->wake_ns < deadline_ns ? d->wake_ns : deadline_ns, now_ns = event_now_ns();
         uint64_t left_ns = until_ns > now_ns ? until_ns - now_ns : 0;
         struct timespec left = {.tv_sec = (time_t)(left_ns / 1000000000u), .tv_nsec = (long)(left_ns % 1000000000u)};
         if (!is_ready)
-                ppoll(&fd, 1, until_ns == EVENT_FOREVER ? NULL : &left, NULL);
+                ppoll(fds, 2, until_ns == EVENT_FOREVER ? NULL : &left, NULL);
+        stream_watch_all(d, true);
         engine_woken(d);
 }
 
@@ -145,7 +148,7 @@ int engine_step(drover *d, uint64_t deadline_ns) {
                 engine_take(only, deadline_ns);
                 drover_pool_unref(only);
         } else
-                engine_sleep(d, deadline_ns);
+                engine_sleep(d, deadline_ns, -1);
         return 0;
 }
 

@@ -14,6 +14,7 @@ int errors_code(const char *name, int otherwise) {
                 {"org.drover1.Error.NoSuchJobType", -ENXIO},
                 {"org.drover1.Error.NoSuchJob", -ENOENT},
                 {"org.drover1.Error.QueueFull", -EAGAIN},
+                {"org.drover1.Error.ResultExpired", -ESTALE},
                 {"org.drover1.Error.PoolStopped", -ESHUTDOWN},
                 {"org.drover1.Error.PoolRefused", -ESHUTDOWN},
                 {"org.drover1.Error.ShuttingDown", -ESHUTDOWN},

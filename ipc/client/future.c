@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "ipc/client/bus-job.h"
+#include "ipc/client/stream.h"
 
 /* Only for a job without result. */
 struct future_failure {
@@ -82,6 +83,7 @@ void future_drop(drover_future *f) {
         after_free(f->after);
         session_fds_free(f->fds);
         free(f->failure);
+        stream_free(f->stream);
         connection_unref(f->drover);
         free(f);
 }
@@ -235,7 +237,7 @@ int drover_future_cancel(drover_future *future, enum drover_cancel_mode mode) {
 /* ---- callbacks ---- */
 
 void future_call_soon(drover_future *f) {
-        if (f->is_called_soon || !f->drover->bus)
+        if (f->is_called_soon || !f->drover->bus || stream_is_called(f->stream)) /* its items first */
                 return;
         f->is_called_soon = true;
         f->drover->wake_ns = 0;

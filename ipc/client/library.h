@@ -63,6 +63,7 @@ struct drover_future {
         bool is_called_soon; /* in the drover's list of those with callbacks */
         TAILQ_ENTRY(drover_future) of_called;
         struct future_failure *failure; /* unless DONE */
+        struct stream *stream;          /* of its items; NULL: none */
         struct future_copy *copies;
         uint8_t small[FUTURE_INLINE]; /* the result, if it fits */
 };
@@ -96,6 +97,7 @@ struct drover {
         unsigned n_bus_jobs;
         bool is_subscribed; /* to the broker's signals */
         sd_bus_slot *removed_match, *owner_match;
+        LIST_HEAD(, stream) streams; /* stream.c */
         uint64_t n_ended; /* verdicts so far */
         struct after_past *past; /* after.c: how jobs of channels ended */
         uint64_t wake_ns; /* when drover_process is due whatever the descriptor says; 0 = now: not all is armed */
@@ -129,6 +131,8 @@ int engine_wait(drover *d, bool (*is_done)(void *user), void *user, uint64_t dea
 int engine_step(drover *d, uint64_t deadline_ns);
 /* Prepares a sleep in poll(). true: there is something to do first. */
 bool engine_arm(drover *d);
+/* Until something came, also at `fd` (-1: none), or the deadline. */
+void engine_sleep(drover *d, uint64_t deadline_ns, int fd);
 void engine_woken(drover *d);
 
 /* ---- pool.c ---- */

@@ -33,7 +33,7 @@ int submit_read_options(drover *d, const struct drover_options *options, struct 
         if (ret->max_attempts > LAYOUT_MAX_ATTEMPTS)
                 return connection_fail(d, -EINVAL, "max_attempts %u is more than %d", ret->max_attempts,
                                        LAYOUT_MAX_ATTEMPTS);
-        if (ret->flags & ~(uint32_t)DROVER_DETACHED)
+        if (ret->flags & ~(uint32_t)(DROVER_DETACHED | DROVER_STREAMED))
                 return connection_fail(d, -EINVAL, "flags 0x%x are not known", ret->flags);
         return 0;
 }
@@ -96,11 +96,12 @@ static int submit_failed(drover_pool *p, const struct submission *s, int error) 
 
 /* 1: over the bus. 0: into the channel, held back if it comes after others. */
 static int submit_needs_broker(drover *d, const struct drover_options *o) {
-        bool is_for_bus = o->flags & DROVER_DETACHED || o->idempotency_key;
+        bool is_for_bus = o->flags & (DROVER_DETACHED | DROVER_STREAMED) || o->idempotency_key;
         int ours = o->n_after > 0 ? after_are_ours(d, o) : 0;
         if (ours == 1 && is_for_bus)
                 return connection_fail(d, -EINVAL,
-                                       "after: a job over the bus (DROVER_DETACHED, idempotency_key) cannot come after "
+                                       "after: a job over the bus (DROVER_DETACHED, DROVER_STREAMED, idempotency_key) "
+                                       "cannot come after "
                                        "a job of a channel");
         return ours < 0 ? ours : is_for_bus || (o->n_after > 0 && ours == 0);
 }

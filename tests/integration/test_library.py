@@ -24,6 +24,7 @@ POOLS = {
     "crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 2},
     "hang": {"Plugin": "hang", "Workers": 1, "KillGraceSec": "1s"},
     "cancellable": {"Plugin": "cancellable", "Workers": 1},
+    "emits": {"Plugin": "emits", "Workers": 3, "RestartSec": "10ms"},
 } | {f"{method}-squares": {"Plugin": "squares", "Workers": 2, "StartMethod": method} for method in START_METHODS}
 
 
@@ -34,10 +35,12 @@ class Library(Test):
         cls.d = cls.drover.__enter__()
         # Ten seconds of sleep: beside the others.
         cls.widths = cls.start_case("widths")
+        cls.lost = cls.start_case("items-lost")  # five
 
     @classmethod
     def tearDownClass(cls):
-        cls.widths.communicate(timeout=60)
+        for program in (cls.widths, cls.lost):
+            program.communicate(timeout=60)
         cls.drover.__exit__(None, None, None)
 
     @classmethod
@@ -176,6 +179,14 @@ class Library(Test):
 
     def test_progress(self):
         self.case("progress")
+
+    def test_row_43_items_one_by_one_and_by_callbacks(self):
+        self.case("items")
+        self.case("item-callbacks")
+
+    def test_items_of_a_second_attempt_and_lost_ones_are_told(self):
+        self.case("items-of-a-second-attempt")
+        self.assertEqual(self.lost.wait(30 * PATIENCE), 0, "see items-lost")
 
     # ---- what it does to its process ----
 

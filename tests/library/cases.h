@@ -78,6 +78,11 @@ void case_memory_files(void);
 void case_many_fds(void);
 void case_foreign_fd(void);
 
+void case_items(void);
+void case_items_of_a_second_attempt(void);
+void case_item_callbacks(void);
+void case_items_lost(void);
+
 void case_fork(void);
 void case_descriptors(void);
 void case_loop(void);

@@ -19,7 +19,7 @@ static struct stream_reader open_reader(void) {
         struct stream_reader r;
         reader_init(&r, NULL);
         assert_false(reader_is_used(&r));
-        assert_int_equal(reader_open(&r), 0);
+        assert_int_equal(reader_open(&r, 7), 0);
         assert_true(reader_is_used(&r));
         return r;
 }
@@ -38,7 +38,9 @@ static void expect_cut(int fd) {
 
 static void test_end_and_cut(void **state) {
         struct stream_reader r = open_reader();
-        int fd = reader_hand_out(&r);
+        int fd = reader_hand_out(&r), attempt = 0;
+        assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &attempt, &(socklen_t){sizeof(attempt)}), 0);
+        assert_int_equal(attempt, 7);
         assert_int_equal(reader_send(&r, "one", 3), 0);
         reader_end(&r);
         assert_false(reader_is_used(&r));

@@ -98,7 +98,7 @@ int drover_get_timeout(const drover *d, uint64_t *ret_deadline_ns);
 
 /* Takes in all verdicts there are and calls the callbacks of drover_future_on_done: here and nowhere else. 1: it did
  * something, call it again. 0: nothing is left to do, and drover_get_fd tells when there is. -EBUSY: called from a callback.
- * Never blocks, but for the callbacks. */
+ * Never blocks, but for the callbacks, and for an answer of the broker when an attempt of a streamed job was lost. */
 int drover_process(drover *d);
 
 /* ---- pools ---- */
@@ -169,6 +169,8 @@ enum drover_submit_flag {
         /* Over the bus: the job does not end with this process, others of this uid can wait for its id and ask for its
          * result for the pool's ResultTTL=, and jobs may come after it. */
         DROVER_DETACHED = 1u << 0,
+        /* As DROVER_DETACHED, and the job's stream is open from the start: drover_future_next_item, drover_future_on_item. */
+        DROVER_STREAMED = 1u << 1,
 };
 
 /* All zero but struct_size: a plain job, as NULL for the pointer. DROVER_OPTIONS(.priority = DROVER_HIGH) makes one. */
@@ -335,6 +337,32 @@ int drover_future_cancel(drover_future *future, enum drover_cancel_mode mode);
  * called any more after drover_close. */
 typedef void (*drover_done_fn)(drover_future *future, void *user);
 int drover_future_on_done(drover_future *future, drover_done_fn callback, void *user);
+
+/* ---- items: what a job hands out before its verdict (drover_emit in its plugin) ----
+ *
+ * Of a job that was submitted with DROVER_STREAMED and a future. None is lost: a job that is faster than its reader waits
+ * for it. Who takes nothing for five seconds while the job waits is given up by the broker: -EOVERFLOW. When an attempt
+ * dies the next one's items follow, from its first on, and say so. The verdict does not wait for who reads. */
+
+struct drover_item {
+        const void *data; /* until the next item of this future, or the future's end */
+        size_t bytes;
+        uint32_t attempt; /* 1; a higher number than before: it begins anew */
+        uint32_t reserved;
+};
+
+/* The next one. 1, or 0 after the last one. -EAGAIN, -ETIMEDOUT: not yet. -EINVAL: not submitted with DROVER_STREAMED.
+ * -EBUSY: they go to a callback. -EOVERFLOW: some are lost. -EPIPE, -EHOSTUNREACH, -ENOENT: the daemon went away, or forgot
+ * the job. -ECONNABORTED after drover_close. `struct_bytes`: sizeof(struct drover_item). [waits] */
+int drover_future_next_item(drover_future *future, struct drover_item *ret_item, size_t struct_bytes,
+                            uint64_t deadline_ns);
+
+/* Has `callback` called for each item from drover_process() and nowhere else, before those of drover_future_on_done, which
+ * wait for the last item; once for a future. It returns 0 to go on; anything else: no more, please, and the job goes on
+ * unread. A stream that breaks off just ends: drover_future_next_item then says why. Errors as of it. While the program
+ * waits otherwise than by drover_process(), nobody reads. */
+typedef int (*drover_item_fn)(drover_future *future, const struct drover_item *item, void *user);
+int drover_future_on_item(drover_future *future, drover_item_fn callback, void *user);
 
 /* ---- waiting for several ---- */
 

@@ -1,0 +1,17 @@
+/* What a job hands out before its verdict: its stream, as a client reads it. */
+#pragma once
+
+#include "ipc/client/library.h"
+
+/* Asks for the stream of a job that was just submitted. That it cannot be had is told by whoever reads it. */
+void stream_open(drover_future *f, uint64_t id);
+void stream_free(struct stream *s); /* NULL is fine */
+/* drover_close: nothing more comes. */
+void stream_end_all(drover *d);
+
+/* Are there items yet to be given to a callback, so that its verdict's callbacks wait? */
+bool stream_is_called(const struct stream *s);
+/* Calls back for what is there, of each stream a bounded number. How many. */
+unsigned stream_call_all(drover *d);
+/* An own wait of the library must not be woken by items that only drover_process takes. */
+void stream_watch_all(drover *d, bool is_watched);
