@@ -4,10 +4,12 @@
  * a line of map's input are wrong in the same words. Files are read for the command line only: a line of input comes
  * from who knows where. Holds nothing between calls. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "daemon/ctl/arguments.h"
 #include "ipc/args.h"
@@ -39,7 +41,29 @@ static int put_file(struct args_writer *w, const char *name, const char *path, c
         return r;
 }
 
-static int put_word(struct args_writer *w, const struct schema_fields *f, char *word, bool may_read_files,
+void arguments_close(struct arguments_fds *fds) {
+        while (fds->n_fds > 0)
+                close(fds->fds[--fds->n_fds]);
+}
+
+/* NAME=<FILE, NAME=>FILE: the file itself. */
+static int put_open_file(struct args_writer *w, const char *name, const char *word, struct arguments_fds *fds,
+                         char *error) {
+        int flags = word[0] == '<' ? O_RDONLY : O_WRONLY | O_CREAT | O_TRUNC, fd;
+
+        if (word[0] != '<' && word[0] != '>')
+                return say(error, name, "a descriptor is <FILE or >FILE", -EINVAL);
+        if (fds->n_fds == SCHEMA_MAX_FDS)
+                return say(error, name, "stands twice", -EINVAL);
+        fd = open(word + 1, flags | O_CLOEXEC | O_NOCTTY, 0666);
+        if (fd < 0)
+                return say(error, word + 1, strerror(errno), -EINVAL);
+        fds->fds[fds->n_fds] = fd;
+        return args_put(w, name, &(struct args_value){.type = SCHEMA_FD, .u64 = fds->n_fds++});
+}
+
+/* `fds` NULL: no files. */
+static int put_word(struct args_writer *w, const struct schema_fields *f, char *word, struct arguments_fds *fds,
                     char *error) {
         char *equals = strchr(word, '=');
         const struct schema_field *field;
@@ -49,7 +73,9 @@ static int put_word(struct args_writer *w, const struct schema_fields *f, char *
                 return say(error, word, "not KEY=VALUE", -EINVAL);
         *equals = 0;
         field = schema_find_field(f, word);
-        if (may_read_files && equals[1] == '@' && field && field->type == SCHEMA_BYTES && !field->is_array)
+        if (fds && field && field->type == SCHEMA_FD)
+                r = put_open_file(w, field->name, equals + 1, fds, error);
+        else if (fds && equals[1] == '@' && field && field->type == SCHEMA_BYTES && !field->is_array)
                 r = put_file(w, field->name, equals + 2, error);
         else
                 r = args_put_text(w, f, word, equals + 1, error, ARGUMENTS_MAX_ERROR);
@@ -81,7 +107,7 @@ static int copy_raw(const char *text, size_t bytes, void *buffer, size_t capacit
 }
 
 int arguments_from_words(const struct schema_fields *f, char *const *words, int n_words, void *buffer, size_t capacity,
-                         size_t *ret_bytes, char *error) {
+                         size_t *ret_bytes, struct arguments_fds *fds, char *error) {
         struct args_writer w;
 
         *error = 0;
@@ -94,7 +120,7 @@ int arguments_from_words(const struct schema_fields *f, char *const *words, int 
         }
         args_writer_init(&w, buffer, capacity);
         for (int i = 0; i < n_words; i++) {
-                int r = put_word(&w, f, words[i], true, error);
+                int r = put_word(&w, f, words[i], fds, error);
 
                 if (r < 0)
                         return r;
@@ -141,6 +167,6 @@ int arguments_from_line(const struct schema_fields *f, const char *name, char *l
                 r = args_put_text(&w, f, name, line, error, ARGUMENTS_MAX_ERROR);
         else
                 while (r >= 0 && (word = next_word(&line)))
-                        r = put_word(&w, f, word, false, error);
+                        r = put_word(&w, f, word, NULL, error);
         return r < 0 ? r : finish(&w, f, ret_bytes, error);
 }

@@ -8,7 +8,10 @@
 #include <systemd/sd-bus.h>
 
 #include "daemon/ctl/json.h"
+#include "ipc/sealed.h"
 #include "ipc/utf8.h"
+
+enum { MAX_FILE = 64 << 20 };
 
 static int value_from_message(sd_bus_message *m, enum json_bytes bytes, struct json_object **ret);
 
@@ -56,7 +59,20 @@ static int integer_from_message(sd_bus_message *m, char type, struct json_object
         return *ret ? 0 : -ENOMEM;
 }
 
-static int basic_from_message(sd_bus_message *m, char type, struct json_object **ret) {
+/* A sealed memory file is the bytes in it, any other descriptor a word. */
+static struct json_object *descriptor(int fd, enum json_bytes as) {
+        struct json_object *o;
+        const void *data;
+        uint64_t n;
+
+        if (sealed_check(fd, &n) < 0 || n > MAX_FILE || sealed_map(fd, n, &data) < 0)
+                return json_object_new_string("fd");
+        o = as == JSON_BYTES_HEX ? hex(data, n) : base64(data, n);
+        sealed_unmap(data, n);
+        return o;
+}
+
+static int basic_from_message(sd_bus_message *m, enum json_bytes bytes, char type, struct json_object **ret) {
         union {
                 int boolean, fd;
                 double number;
@@ -71,7 +87,7 @@ static int basic_from_message(sd_bus_message *m, char type, struct json_object *
                 return r;
         *ret = type == 'b'   ? json_object_new_boolean(v.boolean)
                : type == 'd' ? json_object_new_double(v.number)
-               : type == 'h' ? json_object_new_string("fd")
+               : type == 'h' ? descriptor(v.fd, bytes)
                              : json_object_new_string(v.text); /* s o g */
         return *ret ? 0 : -ENOMEM;
 }
@@ -148,7 +164,8 @@ static int value_from_message(sd_bus_message *m, enum json_bytes bytes, struct j
                 return r;
         if (r == 0)
                 return -ENODATA;
-        return contents ? container_from_message(m, bytes, type, contents, ret) : basic_from_message(m, type, ret);
+        return contents ? container_from_message(m, bytes, type, contents, ret)
+                        : basic_from_message(m, bytes, type, ret);
 }
 
 int json_from_message(sd_bus_message *m, enum json_bytes bytes, struct json_object **ret) {

@@ -13,7 +13,8 @@ typedef struct sd_bus_message sd_bus_message;
 enum json_bytes { JSON_BYTES_BASE64, JSON_BYTES_HEX };
 
 /* Everything from the message's read position to its end: one value is itself, several are an array, none is NULL.
- * A variant is its content, a{s…} an object, other arrays and structs an array; a descriptor is the text "fd". */
+ * A variant is its content, a{s…} an object, other arrays and structs an array; a sealed memory
+ * file is its bytes, any other descriptor the text "fd". */
 int json_from_message(sd_bus_message *m, enum json_bytes bytes, struct json_object **ret);
 
 /* JSON is UTF-8: a byte that is not becomes U+FFFD. */

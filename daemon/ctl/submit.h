@@ -1,11 +1,20 @@
 /* Manager.Submit, from a checked map of arguments and the options of the command line. */
 #pragma once
 
+#include "daemon/ctl/arguments.h"
 #include "daemon/ctl/remote.h"
 
 /* Do the values of the job's options make sense? CTL_OK, or CTL_USAGE and said. */
 int submit_check_options(const struct ctl *c);
-/* The typed map `args` (checked against `fields`), or the bytes of a raw job. [number, path] in *ret; -errno as
- * remote_call. */
-int submit_job(struct ctl *c, const char *pool, const char *type, const struct schema_fields *fields, const void *args,
-               size_t bytes, struct json_object **ret);
+/* A job's arguments: the typed map `args` (checked against `fields`) and what its fd fields mean, or the bytes of a raw
+ * job. */
+struct submit_args {
+        const struct schema_fields *fields;
+        const void *args;
+        size_t bytes;
+        const struct arguments_fds *fds;
+};
+
+/* [number, path] in *ret; -errno as remote_call. */
+int submit_job(struct ctl *c, const char *pool, const char *type, const struct submit_args *args,
+               struct json_object **ret);

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 import unittest
 
 from harness import BUILD, PATIENCE, Drover, Test, kill, main, wait_for
@@ -67,6 +68,28 @@ class OverTheBus(Base):
             n_fds = self.fds(d)
             self.case(d, "fds-bus")
             self.wait_fds(d, n_fds)
+
+    def test_files_of_droverctl(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1}}) as d, tempfile.TemporaryDirectory() as there:
+            with open(f"{there}/in", "w", encoding="utf-8") as f:
+                f.write("what is in the file")
+            r = d.ctl("call", "fds", "cat", f"in=<{there}/in", "attempt=1")
+            self.assertEqual((r.stdout, r.stderr), ('text="what is in the file"\n', ""))
+            r = d.ctl("call", "fds", "print", "text=hello", f"out=>{there}/out", "waits=false")
+            self.assertEqual(r.returncode, 0, r.stderr)
+            with open(f"{there}/out", encoding="utf-8") as f:
+                self.assertEqual(f.read(), "hello")
+            r = d.ctl("call", "fds", "cat", f"in=<{there}/none", "attempt=1")
+            self.assertEqual(r.returncode, 2)
+            self.assertIn(f"{there}/none", r.stderr)
+            r = d.ctl("call", "fds", "cat", f"in={there}/in", "attempt=1")
+            self.assertIn("<FILE or >FILE", r.stderr)
+            # Larger than a slot, there and back.
+            text = "0123456789" * 10000
+            r = d.ctl("call", "fds", "raw", "--input=-", input=text)
+            self.assertEqual(r.stdout, text)
+            r = d.ctl("call", "fds", "large", "n=10000", "--json=short")
+            self.assertIn('"end":"end"', r.stdout)
 
     def test_what_is_no_memory_file_is_named(self):
         with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,21 +63,47 @@ static void test_lines(void **state) {
         expect("a:u64,b:str", "a", "1", "!b");
 }
 
+static struct arguments_fds files;
+
 static void test_words(void **state) {
         struct schema_fields f = fields("n:u64,list:i64[]");
         char one[] = "n=1", two[] = "list=-1,2", odd[] = "odd", error[ARGUMENTS_MAX_ERROR], *text;
         char *good[] = {two, one}, *bad[] = {one, odd};
         size_t bytes;
 
-        assert_int_equal(arguments_from_words(&f, good, 2, buffer, sizeof buffer, &bytes, error), 0);
+        assert_int_equal(arguments_from_words(&f, good, 2, buffer, sizeof buffer, &bytes, &files, error), 0);
         assert_int_equal(args_to_text(&f, buffer, bytes, &text), 0);
         assert_non_null(strstr(text, "n=1"));
         assert_non_null(strstr(text, "list=-1,2"));
         free(text);
         assert_string_equal(one, "n=1"); /* the caller's words are as they were */
-        assert_int_equal(arguments_from_words(&f, bad, 2, buffer, sizeof buffer, &bytes, error), -EINVAL);
+        assert_int_equal(arguments_from_words(&f, bad, 2, buffer, sizeof buffer, &bytes, &files, error), -EINVAL);
         assert_non_null(strstr(error, "odd"));
-        assert_int_equal(arguments_from_words(&f, good, 2, buffer, 4, &bytes, error), -EMSGSIZE);
+        assert_int_equal(arguments_from_words(&f, good, 2, buffer, 4, &bytes, &files, error), -EMSGSIZE);
+}
+
+static void test_files(void **state) {
+        struct schema_fields f = fields("in:fd,out:fd");
+        char in[] = "in=</dev/null", out[] = "out=>/dev/null", plain[] = "out=/dev/null",
+             gone[] = "out=</nonexistent/x";
+        char *good[] = {out, in}, *bad[] = {in, plain}, *lost[] = {in, gone}, error[ARGUMENTS_MAX_ERROR], *text;
+        size_t bytes;
+
+        assert_int_equal(arguments_from_words(&f, good, 2, buffer, sizeof buffer, &bytes, &files, error), 0);
+        assert_int_equal(files.n_fds, 2);
+        assert_int_equal(fcntl(files.fds[0], F_GETFL) & O_ACCMODE, O_WRONLY);
+        assert_int_equal(fcntl(files.fds[1], F_GETFL) & O_ACCMODE, O_RDONLY);
+        assert_int_equal(args_to_text(&f, buffer, bytes, &text), 0);
+        assert_string_equal(text, "in=1 out=0");
+        free(text);
+        arguments_close(&files);
+        assert_int_equal(files.n_fds, 0);
+        assert_int_equal(arguments_from_words(&f, bad, 2, buffer, sizeof buffer, &bytes, &files, error), -EINVAL);
+        assert_non_null(strstr(error, "out: a descriptor is <FILE or >FILE"));
+        assert_int_equal(arguments_from_words(&f, lost, 2, buffer, sizeof buffer, &bytes, &files, error), -EINVAL);
+        assert_non_null(strstr(error, "/nonexistent/x"));
+        arguments_close(&files);
+        expect("in:fd", NULL, "in=</dev/null", "!as text"); /* a line of input comes from who knows where */
 }
 
 static void test_raw(void **state) {
@@ -85,12 +112,12 @@ static void test_raw(void **state) {
         char *words[] = {word, other};
         size_t bytes;
 
-        assert_int_equal(arguments_from_words(&f, words, 1, buffer, sizeof buffer, &bytes, error), 0);
+        assert_int_equal(arguments_from_words(&f, words, 1, buffer, sizeof buffer, &bytes, &files, error), 0);
         assert_int_equal(bytes, 10);
         assert_memory_equal(buffer, "some bytes", 10);
-        assert_int_equal(arguments_from_words(&f, words + 1, 1, buffer, sizeof buffer, &bytes, error), -EINVAL);
+        assert_int_equal(arguments_from_words(&f, words + 1, 1, buffer, sizeof buffer, &bytes, &files, error), -EINVAL);
         assert_non_null(strstr(error, "n=1"));
-        assert_int_equal(arguments_from_words(&f, words, 1, buffer, 5, &bytes, error), -EMSGSIZE);
+        assert_int_equal(arguments_from_words(&f, words, 1, buffer, 5, &bytes, &files, error), -EMSGSIZE);
         assert_int_equal(arguments_from_line(&f, NULL, text, 3, buffer, sizeof buffer, &bytes, error), 0);
         assert_int_equal(bytes, 3);
         assert_memory_equal(buffer, text, 3);
@@ -102,6 +129,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_lines),
                 cmocka_unit_test(test_words),
+                cmocka_unit_test(test_files),
                 cmocka_unit_test(test_raw),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

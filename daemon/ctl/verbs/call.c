@@ -80,7 +80,8 @@ static int read_input(const char *path, void *buffer, size_t capacity, size_t *r
         return CTL_OK;
 }
 
-static int build(struct ctl *c, const struct schema_fields *fields, void *buffer, size_t capacity, size_t *ret_bytes) {
+static int build(struct ctl *c, const struct schema_fields *fields, void *buffer, size_t capacity, size_t *ret_bytes,
+                 struct arguments_fds *fds) {
         char error[ARGUMENTS_MAX_ERROR];
 
         if (c->input) {
@@ -94,7 +95,8 @@ static int build(struct ctl *c, const struct schema_fields *fields, void *buffer
                 }
                 return read_input(c->input, buffer, capacity, ret_bytes);
         }
-        if (arguments_from_words(fields, c->operands + 2, c->n_operands - 2, buffer, capacity, ret_bytes, error) < 0) {
+        if (arguments_from_words(fields, c->operands + 2, c->n_operands - 2, buffer, capacity, ret_bytes, fds, error) <
+            0) {
                 ctl_error("%s %s: %s", c->operands[0], c->operands[1], error);
                 return CTL_USAGE;
         }
@@ -104,20 +106,22 @@ static int build(struct ctl *c, const struct schema_fields *fields, void *buffer
 /* The job of the command line, submitted: [number, path] in *ret. CTL_OK or the exit code, said. */
 static int submit(struct ctl *c, struct schema_fields *ret_result, struct json_object **ret) {
         ctl_cleanup(ctl_freep) void *buffer = malloc(LAYOUT_MAX_SLOT_BYTES + 1);
-        struct schema_fields args;
-        size_t bytes;
+        struct schema_fields fields;
+        struct arguments_fds fds = {0};
+        struct submit_args args = {.fields = &fields, .args = buffer, .fds = &fds};
         int code, r;
 
         if (!buffer)
                 return ctl_no_memory();
         code = submit_check_options(c);
         if (code == CTL_OK)
-                code = job_find_fields(c, c->operands[0], c->operands[1], &args, ret_result);
+                code = job_find_fields(c, c->operands[0], c->operands[1], &fields, ret_result);
         if (code == CTL_OK)
-                code = build(c, &args, buffer, LAYOUT_MAX_SLOT_BYTES + 1, &bytes);
+                code = build(c, &fields, buffer, LAYOUT_MAX_SLOT_BYTES + 1, &args.bytes, &fds);
+        r = code == CTL_OK ? submit_job(c, c->operands[0], c->operands[1], &args, ret) : 0;
+        arguments_close(&fds);
         if (code != CTL_OK)
                 return code;
-        r = submit_job(c, c->operands[0], c->operands[1], &args, buffer, bytes, ret);
         return r < 0 ? remote_report(c->remote, r) : CTL_OK;
 }
 
