@@ -80,16 +80,16 @@ static void on_worker_state(void *user, struct worker *w) {
         sd_bus_emit_properties_changed(b->bus, path, BUS_WORKER, "State", NULL);
 }
 
-static void tell_worker_removed(struct bus *b, const char *peer, const struct death *d) {
+static void tell_worker_removed(struct bus *b, const struct bus_peer *p, const struct death *d) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
         int r;
 
         r = sd_bus_message_new_signal(b->bus, &m, BUS_ROOT, BUS_MANAGER, "WorkerRemoved");
         if (r >= 0)
                 r = sd_bus_message_append(m, "tsusit", d->worker_id, d->pool, (uint32_t)d->pid, words_reason(d->reason),
-                                          d->status, d->job_id);
+                                          d->status, peer_may_see(p, d->job_uid) ? d->job_id : 0);
         if (r >= 0)
-                sd_bus_send_to(b->bus, m, peer, NULL);
+                sd_bus_send_to(b->bus, m, p->name, NULL);
 }
 
 static void on_worker_removed(void *user, struct worker *w, const struct death *d) {
@@ -107,7 +107,7 @@ static void on_worker_removed(void *user, struct worker *w, const struct death *
                 return;
         TAILQ_FOREACH(p, &b->peers, link)
         if (p->is_subscribed)
-                tell_worker_removed(b, p->name, d);
+                tell_worker_removed(b, p, d);
 }
 
 static void tell_job_removed(struct bus *b, const char *peer, const struct job_info *info) {

@@ -112,8 +112,8 @@ int arena_method_remove(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd
 
 /* ---- what is in it ---- */
 
-static int append_object(struct bus *b, sd_bus_message *reply, const struct drover_object_info *o) {
-        struct worker *w = o->owner_pid > 0 ? supervisor_find_worker_by_pid(b->supervisor, o->owner_pid) : NULL;
+static int append_object(const struct bus_peer *p, sd_bus_message *reply, const struct drover_object_info *o) {
+        struct worker *w = o->owner_pid > 0 ? supervisor_find_worker_by_pid(p->bus->supervisor, o->owner_pid) : NULL;
         struct worker_info owner = {};
         char name[sizeof(o->name)], type[sizeof(o->type)];
 
@@ -126,8 +126,9 @@ static int append_object(struct bus *b, sd_bus_message *reply, const struct drov
         bus_clean_text(type);
         return sd_bus_message_append(reply, "a{sv}", 8, "name", "s", name, "type", "s", type, "owner-pid", "u",
                                      (uint32_t)o->owner_pid, "owner-worker", "t", owner.id, "owner-job", "t",
-                                     owner.current_job, "waiters", "u", o->n_waiters, "deaths-repaired", "u",
-                                     o->n_repaired, "inconsistent", "b", (int)o->is_inconsistent);
+                                     peer_may_see(p, owner.job_uid) ? owner.current_job : 0, "waiters", "u",
+                                     o->n_waiters, "deaths-repaired", "u", o->n_repaired, "inconsistent", "b",
+                                     (int)o->is_inconsistent);
 }
 
 int arena_method_list_objects(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -146,7 +147,7 @@ int arena_method_list_objects(struct bus *b, struct bus_peer *p, sd_bus_message 
                 return r;
         n = arena_list_objects(a, &objects);
         for (size_t i = 0; i < n && r >= 0; i++)
-                r = append_object(b, reply, &objects[i]);
+                r = append_object(p, reply, &objects[i]);
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
         return r < 0 ? r : sd_bus_send(NULL, reply, NULL);

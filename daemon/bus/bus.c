@@ -93,7 +93,7 @@ static int add_objects(struct bus *b) {
         if (r >= 0)
                 r = sd_bus_add_object_manager(b->bus, NULL, BUS_ROOT);
         if (r >= 0)
-                r = sd_bus_add_filter(b->bus, NULL, job_face_filter, b);
+                r = sd_bus_add_filter(b->bus, NULL, bus_properties_filter, b);
         for (size_t i = 0; i < sizeof(faces) / sizeof(*faces) && r >= 0; i++) {
                 r = sd_bus_add_fallback_vtable(b->bus, NULL, faces[i].prefix, faces[i].interface, faces[i].vtable,
                                                faces[i].find, b);

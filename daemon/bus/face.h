@@ -116,6 +116,13 @@ struct bus_property {
 
 /* Appends the value at info + offset; 64-bit, 32-bit and int32 by `type` t, u, i; s. */
 int bus_append_property(sd_bus_message *reply, const struct bus_property *p, const void *info);
+/* What else an append does than bus_append_property. */
+typedef int (*bus_append_fn)(sd_bus_message *reply, const struct bus_property *p, void *view);
+/* Answers Properties.Get or GetAll, whichever `m` is. */
+int bus_reply_properties(sd_bus_message *m, const char *interface, const struct bus_property *table,
+                         bus_append_fn append, void *view, sd_bus_error *e);
+/* Holds back what a caller not known yet asks of a job or a worker: no vtable getter could answer later. */
+int bus_properties_filter(sd_bus_message *m, void *user, sd_bus_error *e);
 const struct bus_property *bus_find_property(const struct bus_property *table, const char *name);
 
 /* ---- the interfaces ---- */
@@ -129,5 +136,6 @@ int worker_face_enumerate(sd_bus *bus, const char *prefix, void *user, char ***r
 int job_face_find(sd_bus *bus, const char *path, const char *interface, void *user, void **ret, sd_bus_error *e);
 int job_properties_get(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
                        void *user, sd_bus_error *e);
-/* Filter: properties of a job asked for by a caller not known yet, which no vtable getter could answer later. */
-int job_face_filter(sd_bus_message *m, void *user, sd_bus_error *e);
+/* Properties.Get and GetAll, once it is known who asks. */
+int job_properties_answer(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);
+int worker_properties_answer(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);

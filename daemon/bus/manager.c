@@ -103,10 +103,14 @@ static int method_get_job(struct bus *b, struct bus_peer *p, sd_bus_message *m, 
 
 /* ---- deaths ---- */
 
-static int append_death(sd_bus_message *reply, struct death *d) {
+/* Whose job it was running is told to those who may see the job. */
+static int append_death(sd_bus_message *reply, struct death *d, const struct bus_peer *p) {
+        bool is_job_seen = d->job_id && peer_may_see(p, d->job_uid);
         char name[64];
         int r;
 
+        if (d->job_text_at && !is_job_seen)
+                d->text[d->job_text_at] = '\0';
         bus_clean_text(d->text);
         r = sd_bus_message_open_container(reply, 'a', "{sv}");
         if (r >= 0)
@@ -114,7 +118,7 @@ static int append_death(sd_bus_message *reply, struct death *d) {
                                           "s", d->pool, "pid", "u", (uint32_t)d->pid, "reason", "s",
                                           words_reason(d->reason), "status", "i", d->status, "realtime-usec", "t",
                                           d->realtime_us, "text", "s", d->text);
-        if (r >= 0 && d->job_id)
+        if (r >= 0 && is_job_seen)
                 r = sd_bus_message_append(reply, "{sv}{sv}", "job", "t", d->job_id, "attempt", "u", d->attempt);
         if (r >= 0 && d->syscall) {
                 death_syscall_name(d->syscall, name, sizeof(name));
@@ -152,7 +156,7 @@ static int method_list_deaths(struct bus *b, struct bus_peer *p, sd_bus_message 
         if (n)
                 n_found = supervisor_list_deaths(b->supervisor, pool, deaths, n);
         for (size_t i = 0; i < n_found && r >= 0; i++)
-                r = append_death(reply, &deaths[i]);
+                r = append_death(reply, &deaths[i], p);
         free(deaths);
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);

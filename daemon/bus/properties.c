@@ -1,9 +1,13 @@
-/* Properties by table: an object's getters fill one info struct and this appends a field of it. */
+/* Properties by table: an object's getters fill one info struct and this appends a field of it.
+ *
+ * What a caller may see of jobs and workers depends on who it is, but getters of a vtable cannot wait until the bus has
+ * said so: properties asked for by a caller not known yet are caught by a filter and answered from the same table a
+ * moment later. */
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>
 
-#include "daemon/bus/face.h"
+#include "daemon/bus/peer.h"
 
 const struct bus_property *bus_find_property(const struct bus_property *table, const char *name) {
         for (; table->name; table++)
@@ -20,4 +24,89 @@ int bus_append_property(sd_bus_message *reply, const struct bus_property *p, con
                 return sd_bus_message_append_basic(reply, p->type[0], field);
         text = p->is_inline ? field : *(const char *const *)field;
         return sd_bus_message_append_basic(reply, 's', text ? text : "");
+}
+
+static int reply_one(sd_bus_message *m, const struct bus_property *p, bus_append_fn append, void *view) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        int r;
+
+        r = sd_bus_message_new_method_return(m, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'v', p->type);
+        if (r >= 0)
+                r = append(reply, p, view);
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
+static int append_entry(sd_bus_message *reply, const struct bus_property *p, bus_append_fn append, void *view) {
+        int r;
+
+        r = sd_bus_message_open_container(reply, 'e', "sv");
+        if (r >= 0)
+                r = sd_bus_message_append_basic(reply, 's', p->name);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'v', p->type);
+        if (r >= 0)
+                r = append(reply, p, view);
+        for (int i = 0; i < 2 && r >= 0; i++)
+                r = sd_bus_message_close_container(reply);
+        return r;
+}
+
+static int reply_all(sd_bus_message *m, const struct bus_property *table, bus_append_fn append, void *view) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        int r;
+
+        r = sd_bus_message_new_method_return(m, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "{sv}");
+        for (const struct bus_property *p = table; p->name && r >= 0; p++)
+                r = append_entry(reply, p, append, view);
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
+int bus_reply_properties(sd_bus_message *m, const char *interface, const struct bus_property *table,
+                         bus_append_fn append, void *view, sd_bus_error *e) {
+        bool is_all = sd_bus_message_is_method_call(m, NULL, "GetAll");
+        const char *asked, *name = NULL;
+        const struct bus_property *p;
+        int r;
+
+        if (!sd_bus_message_has_signature(m, is_all ? "s" : "ss"))
+                return bus_invalid(e, "wrong arguments for %s", sd_bus_message_get_member(m));
+        r = sd_bus_message_read_basic(m, 's', &asked);
+        if (r >= 0 && !is_all)
+                r = sd_bus_message_read_basic(m, 's', &name);
+        if (r < 0)
+                return r;
+        if (asked[0] && strcmp(asked, interface) != 0)
+                return sd_bus_error_setf(e, SD_BUS_ERROR_UNKNOWN_INTERFACE, "unknown interface \"%s\"", asked);
+        if (is_all)
+                return reply_all(m, table, append, view);
+        p = bus_find_property(table, name);
+        return p ? reply_one(m, p, append, view)
+                 : sd_bus_error_setf(e, SD_BUS_ERROR_UNKNOWN_PROPERTY, "unknown property \"%s\"", name);
+}
+
+int bus_properties_filter(sd_bus_message *m, void *user, sd_bus_error *e) {
+        static const char properties_interface[] = "org.freedesktop.DBus.Properties";
+        const char *sender = sd_bus_message_get_sender(m), *path = sd_bus_message_get_path(m);
+        struct bus_peer *p;
+        bool is_job;
+        uint64_t id;
+
+        if (!sd_bus_message_is_method_call(m, properties_interface, "Get") &&
+            !sd_bus_message_is_method_call(m, properties_interface, "GetAll"))
+                return 0;
+        is_job = bus_parse_id(path, BUS_JOBS, &id) >= 0;
+        if (!is_job && bus_parse_id(path, BUS_WORKERS, &id) < 0)
+                return 0;
+        p = sender ? peer_find(user, sender) : NULL;
+        if (p && p->is_known)
+                return 0;
+        return bus_dispatch_to(user, m, is_job ? job_properties_answer : worker_properties_answer, e);
 }

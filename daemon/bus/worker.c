@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/bus/authorize.h"
 #include "daemon/bus/peer.h"
 #include "daemon/supervise/waiting.h"
 
@@ -64,6 +65,8 @@ static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
 /* ---- properties ---- */
 
 struct worker_view {
+        struct supervisor *supervisor;
+        struct waiting_viewer viewer;
         struct worker_info info;
         uint32_t pid;
         const char *pool, *start_method, *state;
@@ -85,23 +88,58 @@ static const struct bus_property properties[] = {
         {},
 };
 
+/* Of a job that is not theirs, callers see that there is one. */
+static void worker_view_init(struct worker_view *v, struct bus *b, const struct worker *w, const struct bus_peer *p) {
+        bool is_theirs;
+
+        v->supervisor = b->supervisor;
+        v->viewer = (struct waiting_viewer){.uid = p ? p->uid : 0, .sees_all = p && authorize_is_root(p->uid)};
+        worker_get_info(w, &v->info);
+        is_theirs = p && p->is_known && (v->info.current_job == 0 || peer_may_see(p, v->info.job_uid));
+        bus_clean_text(v->info.status);
+        v->pid = (uint32_t)v->info.pid;
+        v->pool = pool_get_config(v->info.pool)->name;
+        v->start_method = start_method_word(v->info.start_method);
+        v->state = worker_state_word(v->info.state);
+        v->waiting_for[0] = '\0';
+        if (is_theirs)
+                return;
+        v->info.status[0] = '\0';
+        v->info.current_job = 0;
+        v->info.pid = 0; /* what it waits for is not looked for */
+}
+
+static int append_property(sd_bus_message *reply, const struct bus_property *p, void *user) {
+        struct worker_view *v = user;
+
+        if (strcmp(p->name, "WaitingFor") == 0 && v->info.pid > 0) { /* it alone costs a look into the arenas */
+                waiting_describe(v->supervisor, v->info.pid, &v->viewer, v->waiting_for, sizeof(v->waiting_for));
+                bus_clean_text(v->waiting_for);
+        }
+        return bus_append_property(reply, p, v);
+}
+
 static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
                         void *user, sd_bus_error *e) {
         struct bus *b = sd_bus_slot_get_userdata(sd_bus_get_current_slot(bus));
+        sd_bus_message *m = sd_bus_get_current_message(bus); /* of GetManagedObjects, too; none for a signal */
+        const char *sender = m ? sd_bus_message_get_sender(m) : NULL;
         struct worker_view v;
 
-        worker_get_info(user, &v.info);
-        bus_clean_text(v.info.status);
-        v.pid = (uint32_t)v.info.pid;
-        v.pool = pool_get_config(v.info.pool)->name;
-        v.start_method = start_method_word(v.info.start_method);
-        v.state = worker_state_word(v.info.state);
-        v.waiting_for[0] = '\0';
-        if (strcmp(name, "WaitingFor") == 0 && v.info.pid > 0) { /* it alone costs a look into the arenas */
-                waiting_describe(b->supervisor, v.info.pid, v.waiting_for, sizeof(v.waiting_for));
-                bus_clean_text(v.waiting_for);
-        }
-        return bus_append_property(reply, bus_find_property(properties, name), &v);
+        worker_view_init(&v, b, user, sender ? peer_find(b, sender) : NULL);
+        return append_property(reply, bus_find_property(properties, name), &v);
+}
+
+int worker_properties_answer(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct worker_view v;
+        struct worker *w;
+        int r;
+
+        r = worker_of(b, m, &w, e);
+        if (r < 0)
+                return r;
+        worker_view_init(&v, b, w, p);
+        return bus_reply_properties(m, BUS_WORKER, properties, append_property, &v, e);
 }
 
 /* ---- objects ---- */

@@ -349,9 +349,7 @@ struct capsule_draft *capsules_draft(const struct worker *w, const struct worker
         c->payload_bytes = wanted.bytes;
         c->id = worker_job_id(job);
         c->created_us = capsule_now_us();
-        c->uid = p->bells[job->channel->bell].uid;
-        if (job->channel->index == 0)
-                c->uid = jobs_owner(p->supervisor->jobs, c->id);
+        c->uid = worker_job_uid(job);
         c->hard_ns = verdict == SLOT_TIMED_OUT ? w->hard_ns : 0;
         snprintf(c->state, sizeof(c->state), "%s", words_slot_state(verdict));
         snprintf(c->pool, sizeof(c->pool), "%s", p->config.name);

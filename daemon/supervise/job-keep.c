@@ -93,6 +93,7 @@ static struct job_user *job_user_get(struct jobs *js, uid_t uid) {
         if (!u)
                 return NULL;
         u->uid = uid;
+        TAILQ_INIT(&u->jobs);
         TAILQ_INIT(&u->finished);
         if (tsearch(u, &js->users, job_user_compare))
                 return u;
@@ -105,6 +106,18 @@ static void job_user_put(struct jobs *js, struct job_user *u) {
                 return;
         tdelete(u, &js->users, job_user_compare);
         free(u);
+}
+
+struct job *jobs_after_of(const struct jobs *js, uint64_t id, uid_t uid) {
+        struct job_user key = {.uid = uid}, **u = tfind(&key, &js->users, job_user_compare);
+        struct job *j = jobs_find(js, id);
+        if (j && j->uid == uid)
+                return TAILQ_NEXT(j, uid_link);
+        if (u)
+                TAILQ_FOREACH(j, &(*u)->jobs, uid_link)
+        if (j->id > id)
+                return j;
+        return NULL;
 }
 
 /* ---- from the first to the last ---- */
@@ -125,12 +138,14 @@ int job_keep(struct jobs *js, struct job *j) {
         j->user_of = u;
         u->n_jobs++;
         TAILQ_INSERT_TAIL(&js->all, j, all_link);
+        TAILQ_INSERT_TAIL(&u->jobs, j, uid_link);
         return 0;
 }
 
 void job_drop(struct job *j) {
         struct jobs *js = j->jobs;
         TAILQ_REMOVE(&js->all, j, all_link);
+        TAILQ_REMOVE(&j->user_of->jobs, j, uid_link);
         tdelete(j, &js->by_id, job_compare);
         if (j->key)
                 tdelete(j, &js->by_key, job_key_compare);

@@ -3,7 +3,8 @@
  * Ids order everything: bus jobs count from 1, a session's stand above its id_base, and sessions are numbered as they
  * are opened. So a cursor is the last id given out, whatever came and went since. Of a session the broker knows what
  * stands in the slots, queued and running, and believes little of it: the id is held within the session's range, the
- * type within the schema, the time within the past. One call looks at a bounded number of records and slots. */
+ * type within the schema, the time within the past. One call looks at a bounded number of records and slots. Who may
+ * not see all walks along its own only, so that no cursor tells it a foreign id. */
 #include "daemon/supervise/job.h"
 
 #include <stdlib.h>
@@ -45,7 +46,9 @@ static bool list_is_over(const struct list *l) { return l->n == l->n_max || l->n
 
 /* true: there are more. */
 static bool list_records(struct list *l, const struct jobs *js) {
-        for (struct job *j = jobs_after(js, l->last); j; j = TAILQ_NEXT(j, all_link)) {
+        const struct job_filter *f = l->filter;
+        struct job *j = f->sees_all ? jobs_after(js, l->last) : jobs_after_of(js, l->last, f->viewer);
+        for (; j; j = f->sees_all ? TAILQ_NEXT(j, all_link) : TAILQ_NEXT(j, uid_link)) {
                 if (list_is_over(l))
                         return true;
                 l->n_looks++;
@@ -81,13 +84,14 @@ static uint64_t list_slot_id(const struct pool_channel *c, uint32_t slot) {
         return worker_job_id(&(struct worker_job){.channel = (struct pool_channel *)c, .slot = slot});
 }
 
-/* The channel of the session with the smallest id_base that is not below `base`. */
-static struct pool_channel *list_next_channel(struct supervisor *s, uint64_t base) {
+/* The channel of the session with the smallest id_base that is not below `base`; f: that this one may see. */
+static struct pool_channel *list_next_channel(struct supervisor *s, uint64_t base, const struct job_filter *f) {
         struct pool_channel *best = NULL;
         for (struct pool *p = supervisor_next_pool(s, NULL); p; p = supervisor_next_pool(s, p))
                 for (uint32_t i = 1; i < LAYOUT_MAX_CHANNELS; i++) {
                         struct pool_channel *c = p->channels[i];
-                        if (c && !c->is_dead && c->id_base >= base && (!best || c->id_base < best->id_base))
+                        if (c && !c->is_dead && c->id_base >= base && (!best || c->id_base < best->id_base) &&
+                            (!f || f->sees_all || p->bells[c->bell].uid == f->viewer))
                                 best = c;
                 }
         return best;
@@ -100,7 +104,7 @@ uint64_t session_next_id_base(struct supervisor *s) {
         do {
                 s->last_session = s->last_session % LIST_MAX_SESSION + 1;
                 base = s->last_session << 40;
-                c = list_next_channel(s, base);
+                c = list_next_channel(s, base, NULL);
         } while (c && c->id_base == base);
         return base;
 }
@@ -155,7 +159,7 @@ static bool list_channel(struct list *l, struct pool_channel *c) {
 static bool list_sessions(struct list *l, struct supervisor *s) {
         uint64_t base = l->last & ~LIST_ID_MASK;
         struct pool_channel *c;
-        while ((c = list_next_channel(s, base))) {
+        while ((c = list_next_channel(s, base, l->filter))) {
                 const struct job_filter *f = l->filter;
                 uid_t uid = c->pool->bells[c->bell].uid;
                 if (list_is_over(l)) {
@@ -163,7 +167,7 @@ static bool list_sessions(struct list *l, struct supervisor *s) {
                                 l->last = c->id_base; /* no job has this id */
                         return true;
                 }
-                if ((f->sees_all || uid == f->viewer) && (!f->has_uid || uid == f->uid) && list_channel(l, c))
+                if ((!f->has_uid || uid == f->uid) && list_channel(l, c))
                         return true;
                 l->n_looks += LIST_CHANNEL_LOOKS;
                 base = c->id_base + LIST_ID_MASK + 1;
@@ -184,7 +188,7 @@ size_t supervisor_list_jobs(struct supervisor *s, const struct job_filter *f, ui
 bool supervisor_find_session_job(struct supervisor *s, uint64_t id, struct session_job *ret) {
         if (id <= LIST_ID_MASK)
                 return false;
-        struct pool_channel *c = list_next_channel(s, id & ~LIST_ID_MASK);
+        struct pool_channel *c = list_next_channel(s, id & ~LIST_ID_MASK, NULL);
         if (!c || c->id_base != (id & ~LIST_ID_MASK))
                 return false;
         for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {

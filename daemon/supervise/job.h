@@ -15,6 +15,7 @@ enum { JOBS_NO_SLOT = UINT32_MAX };
 struct job_user {
         uid_t uid;
         uint32_t n_jobs;  /* records of any state */
+        TAILQ_HEAD(, job) jobs; /* by id */
         uint32_t n_finished;
         size_t finished_bytes;
         TAILQ_HEAD(job_user_list, job) finished; /* in the order they ended */
@@ -64,6 +65,7 @@ struct job {
         TAILQ_ENTRY(job) all_link;  /* jobs->all */
         TAILQ_ENTRY(job) link;      /* kept_in->finished, if finished */
         TAILQ_ENTRY(job) user_link; /* user_of->finished, if finished */
+        TAILQ_ENTRY(job) uid_link;  /* user_of->jobs */
 };
 
 /* A record that had to go before its time. */

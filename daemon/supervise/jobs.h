@@ -16,3 +16,4 @@ void jobs_pool_gone(struct jobs *js, struct pool *p); /* records outlive their p
 uid_t jobs_owner(const struct jobs *js, uint64_t id); /* of a job that has a record; else our own uid */
 struct job *jobs_find(const struct jobs *js, uint64_t id);
 struct job *jobs_after(const struct jobs *js, uint64_t id); /* the next one by id */
+struct job *jobs_after_of(const struct jobs *js, uint64_t id, uid_t uid); /* the same among those of one uid */

@@ -136,7 +136,7 @@ void recovery_run(struct worker *w, const struct layout_verdict *line, bool is_c
         struct worker_job job;
         *ret = (struct recovery){0};
         if (worker_get_job(w, &job)) {
-                *ret = (struct recovery){.had_job = true, .job_id = worker_job_id(&job), .attempt = slot_attempt(job.word)};
+                *ret = (struct recovery){.had_job = true, .job_id = worker_job_id(&job), .job_uid = worker_job_uid(&job), .attempt = slot_attempt(job.word)};
                 recovery_slot(w, job.channel, job.slot, job.word, line, is_charged);
         } else {
                 recovery_announce_last(w);

@@ -6,6 +6,7 @@
 struct recovery {
         bool had_job;
         uint64_t job_id;
+        uid_t job_uid;
         uint32_t attempt; /* the one that ended */
 };
 

@@ -50,11 +50,14 @@ struct worker_info {
         const char *sandbox;   /* layers that are on; "" before READY */
         char status[120];      /* drover_progress note, made valid UTF-8 */
         uint64_t jobs_done, current_job; /* 0 = none */
+        uid_t job_uid;                   /* whose that job is */
         uint64_t started_realtime_us;
 };
 
 struct death {
         uint64_t worker_id, job_id; /* job 0 = it was idle or starting */
+        uid_t job_uid;
+        uint32_t job_text_at; /* from there on `text` tells of the job; 0 = it does not */
         char pool[POOL_NAME_MAX + 1];
         pid_t pid;
         enum death_reason reason;

@@ -52,12 +52,12 @@ struct waiting_process {
         uint64_t worker, job; /* 0 = none */
 };
 
-static struct waiting_process waiting_look_up(struct supervisor *s, pid_t pid) {
+static struct waiting_process waiting_look_up(struct supervisor *s, pid_t pid, const struct waiting_viewer *v) {
         struct worker *w = supervisor_find_worker_by_pid(s, pid);
         struct worker_info info = {0};
         if (w)
                 worker_get_info(w, &info);
-        return (struct waiting_process){pid, info.id, info.current_job};
+        return (struct waiting_process){pid, info.id, v->sees_all || info.job_uid == v->uid ? info.current_job : 0};
 }
 
 static void waiting_add_process(struct waiting_text *t, const struct waiting_process *p) {
@@ -102,7 +102,7 @@ static struct arena *waiting_find(struct supervisor *s, pid_t pid, uint32_t thre
         return found;
 }
 
-void waiting_describe(struct supervisor *s, pid_t pid, char *text, size_t bytes) {
+void waiting_describe(struct supervisor *s, pid_t pid, const struct waiting_viewer *v, char *text, size_t bytes) {
         struct waiting_text t = {text, bytes - 1};
         struct drover_wait_info w;
         struct arena *a = waiting_find(s, pid, 0, &w);
@@ -110,7 +110,7 @@ void waiting_describe(struct supervisor *s, pid_t pid, char *text, size_t bytes)
         for (int hop = 0; a && hop < WAITING_MAX_HOPS; hop++) {
                 if (hop > 0)
                         waiting_add(&t, ", which waits for ");
-                const struct waiting_process owner = waiting_look_up(s, w.owner_pid);
+                const struct waiting_process owner = waiting_look_up(s, w.owner_pid, v);
                 waiting_add_wait(&t, a, &w, &owner);
                 waiting_add_duration(&t, w.since_ns);
                 a = w.owner_pid && (w.owner_pid != pid || hop == 0) ? waiting_find(s, w.owner_pid, w.owner_thread, &w)
@@ -123,14 +123,15 @@ void waiting_describe(struct supervisor *s, pid_t pid, char *text, size_t bytes)
 static void waiting_log_cycle(struct supervisor *s, const struct arena_wait *waits, size_t n) {
         char text[1000];
         struct waiting_text t = {text, sizeof(text) - 1};
-        struct waiting_process p = waiting_look_up(s, waits[0].info.pid), ends = {0};
+        static const struct waiting_viewer log = {.sees_all = true};
+        struct waiting_process p = waiting_look_up(s, waits[0].info.pid, &log), ends = {0};
         waiting_add_process(&t, &p);
         for (size_t i = 0; i < n; i++) {
-                p = waiting_look_up(s, waits[i].info.owner_pid);
+                p = waiting_look_up(s, waits[i].info.owner_pid, &log);
                 waiting_add(&t, i == 0 ? " waits for " : ", which waits for ");
                 waiting_add_wait(&t, waits[i].arena, &waits[i].info, &p);
                 if (waits[i].ends)
-                        ends = waiting_look_up(s, waits[i].info.pid);
+                        ends = waiting_look_up(s, waits[i].info.pid, &log);
         }
         waiting_add(&t, "; ");
         if (ends.pid) {

@@ -6,7 +6,11 @@
 /* What the process waits for, and what the owner of that waits for: "mutex bank/a held by worker 3 (job 790) for 3.1
  * s".
  * "" if it waits in no arena that it opened. Valid UTF-8. */
-void waiting_describe(struct supervisor *s, pid_t pid, char *text, size_t bytes);
+struct waiting_viewer { /* who reads it: jobs of others are not named, unless sees_all */
+        uid_t uid;
+        bool sees_all;
+};
+void waiting_describe(struct supervisor *s, pid_t pid, const struct waiting_viewer *v, char *text, size_t bytes);
 
 /* Looks for a cycle that the process waits in, or behind, through whatever arenas. It is broken, and logged once. false:
  * the process waits in no arena. */

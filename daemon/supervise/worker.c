@@ -20,6 +20,7 @@
 
 #include "daemon/log.h"
 #include "daemon/supervise/death.h"
+#include "daemon/supervise/jobs.h"
 #include "daemon/supervise/recovery.h"
 #include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
@@ -105,6 +106,12 @@ uint64_t worker_job_id(const struct worker_job *j) {
         uint64_t id;
         channel_copy(&id, &channel_job(&j->channel->channel, j->slot)->id, sizeof(id));
         return j->channel->id_base | (id & ((UINT64_C(1) << 40) - 1)); /* a client cannot name another's job */
+}
+
+uid_t worker_job_uid(const struct worker_job *j) {
+        const struct pool *p = j->channel->pool;
+        return j->channel->index == 0 ? jobs_owner(p->supervisor->jobs, worker_job_id(j))
+                                      : p->bells[j->channel->bell].uid;
 }
 
 bool worker_judge(struct worker *w, enum slot_state verdict, enum death_reason why) {
@@ -284,6 +291,7 @@ static struct death worker_make_death(struct worker *w, const struct spawn_event
         struct death d = {
                 .worker_id = w->id,
                 .job_id = recovery->job_id,
+                .job_uid = recovery->job_uid,
                 .pid = w->pid,
                 .reason = reason,
                 .is_signal = by_signal,
@@ -295,10 +303,11 @@ static struct death worker_make_death(struct worker *w, const struct spawn_event
         death_take_fault(&d, w);
         snprintf(d.pool, sizeof(d.pool), "%s", w->pool->config.name);
         death_describe(reason, by_signal ? e->status : 0, e->status, d.syscall, why, sizeof(why));
-        if (recovery->had_job)
-                snprintf(d.text, sizeof(d.text), "%.100s while running job %llu (attempt %u)", why,
+        if (recovery->had_job) {
+                d.job_text_at = (uint32_t)snprintf(d.text, sizeof(d.text), "%.100s", why);
+                snprintf(d.text + d.job_text_at, sizeof(d.text) - d.job_text_at, " while running job %llu (attempt %u)",
                          (unsigned long long)recovery->job_id, recovery->attempt);
-        else
+        } else
                 snprintf(d.text, sizeof(d.text), "%.150s", w->text[0] ? w->text : why);
         return d;
 }
@@ -425,6 +434,7 @@ void worker_get_info(const struct worker *w, struct worker_info *ret) {
                 .start_method = w->method,
                 .sandbox = w->sandbox,
                 .current_job = has_job ? worker_job_id(&job) : 0,
+                .job_uid = has_job ? worker_job_uid(&job) : 0,
                 .started_realtime_us = w->started_us,
         };
         for (unsigned state = SLOT_DONE; state < SLOT_N_STATES; state++)

@@ -84,6 +84,7 @@ bool worker_judge(struct worker *w, enum slot_state verdict, enum death_reason w
 void worker_kill_after(struct worker *w, uint64_t grace_ns);           /* judges and kills if it is still there then */
 bool worker_get_job(const struct worker *w, struct worker_job *ret);
 uint64_t worker_job_id(const struct worker_job *j);
+uid_t worker_job_uid(const struct worker_job *j);
 static inline struct layout_worker *worker_line(const struct worker *w) { return &w->pool->memory->worker[w->index]; }
 
 void worker_on_ready(struct worker *w);

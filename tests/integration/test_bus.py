@@ -1,5 +1,6 @@
 """The D-Bus face: every due member by three clients, the vocabularies, errors that name the culprit, who may see what."""
 
+import json
 import os
 import re
 import subprocess
@@ -498,6 +499,54 @@ print(*sorted(called))
         self.assertEqual(caught.exception.name, "org.drover1.Error.NoSuchJob")
         fresh = self.connect(NOBODY)
         fresh.call(own, "org.freedesktop.DBus.Properties", "GetAll", "s", b"org.drover1.Job")
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to call as somebody else")
+    def test_what_workers_do_for_others_is_not_told(self):
+        d = self.d
+        os.chmod(d.dir, 0o711)
+        worker = self.worker_path("slow")
+        face = "org.drover1.Worker"
+
+        def as_nobody(*words):  # a caller that the daemon has not heard of before
+            r = subprocess.run(["setpriv", f"--reuid={NOBODY}", "--clear-groups", "busctl", f"--address={d.bus.address}", "--json=short", *words],
+                               capture_output=True, text=True, check=True)
+            return json.loads(r.stdout)
+
+        def seen():
+            every = as_nobody("call", "org.drover1", worker, "org.freedesktop.DBus.Properties", "GetAll", "s", face)["data"][0]
+            return {name: every[name]["data"] for name in ("CurrentJob", "Status", "WaitingFor")}
+
+        c = self.connect(NOBODY)
+        c.call(*MANAGER, "Subscribe")
+        foreign = d.submit("slow", "is_prime", n=SLOW)[0]
+        wait_for(lambda: d.get(worker, face, "CurrentJob") == foreign, 10, "it runs")
+        self.assertEqual(seen(), {"CurrentJob": 0, "Status": "", "WaitingFor": ""})
+        self.assertEqual(as_nobody("get-property", "org.drover1", worker, face, "CurrentJob")["data"], 0)
+        m = c.call(worker, "org.freedesktop.DBus.Properties", "Get", "ss", face.encode(), b"CurrentJob")  # known by now
+        m.enter("v", "t")
+        self.assertEqual(m.read("t"), [0])
+        managed = as_nobody("call", "org.drover1", "/org/drover1", "org.freedesktop.DBus.ObjectManager", "GetManagedObjects")["data"][0]
+        self.assertEqual(managed[worker][face]["CurrentJob"]["data"], 0)
+
+        d.call(worker, face, "Kill", "i", 9)
+        m = c.wait(lambda m: m.member == "WorkerRemoved")
+        self.assertEqual(m.read("tsusit")[5], 0)
+        own = d.deaths("slow", 1)[0]
+        self.assertEqual(own["job"], foreign)
+        self.assertIn(f"while running job {foreign} ", own["text"])
+        death = as_nobody("call", "org.drover1", "/org/drover1", "org.drover1.Manager", "ListDeaths", "su", "slow", "1")["data"][0][0]
+        self.assertEqual(death["worker"]["data"], own["worker"])
+        self.assertNotIn("job", death)
+        self.assertNotIn("attempt", death)
+        self.assertEqual(death["text"]["data"], "signal 9 (SIGKILL)")
+
+        d.call(f"/org/drover1/job/{foreign}", "org.drover1.Job", "Cancel", "s", "kill")
+        mine = c.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"slow", b"is_prime", 1, b"n", b"t", u64(SLOW), 0).read("to")
+        worker = self.worker_path("slow")
+        wait_for(lambda: d.get(self.worker_path("slow"), face, "CurrentJob") == mine[0], 10, "theirs runs")
+        worker = self.worker_path("slow")
+        self.assertEqual(seen()["CurrentJob"], mine[0])
+        c.call(mine[1], "org.drover1.Job", "Cancel", "s", b"kill")
 
     # ---- files ----
 

@@ -112,11 +112,45 @@ static void test_records_by_expiry(void **state) {
         end(&w, CLD_EXITED, 0);
 }
 
+/* A page that ends among thousands of others' jobs would tell their ids by its cursor. */
+static void test_pages_of_one_uid(void **state) {
+        enum { UID = 12345, N = 21000 };
+        static struct job_row rows[2];
+        const struct job_filter f = {.viewer = UID};
+        struct pool *p = add_pool(for_an_hour);
+        struct fault fault;
+        uint64_t next;
+        load();
+        struct stand_in w = ready();
+        uint64_t ids[3];
+        for (unsigned i = 0; i < 3; i++) {
+                static const char nothing[] = {(char)0x80};
+                struct job_request r = {
+                        .pool = p, .name = "work", .uid = UID, .payload = nothing, .bytes = 1, .priority = 1};
+                struct job *j;
+                assert_int_equal(job_submit(&r, &j, &fault), 0);
+                ids[i] = j->id;
+                job_cancel(j, CANCEL_QUEUED);
+                end_many(p, N);
+        }
+        assert_int_equal(supervisor_list_jobs(supervisor, &f, 0, rows, 2, &next), 2);
+        assert_int_equal(rows[1].id, ids[1]);
+        assert_int_equal(next, ids[1]);
+        assert_int_equal(supervisor_list_jobs(supervisor, &f, next, rows, 2, &next), 1);
+        assert_int_equal(rows[0].id, ids[2]);
+        assert_int_equal(next, 0);
+        assert_int_equal(supervisor_list_jobs(supervisor, &f, ids[0] + 7, rows, 2, &next),
+                         2); /* a cursor that is made up */
+        assert_int_equal(rows[0].id, ids[1]);
+        end(&w, CLD_EXITED, 0);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_scribbled_slots_take_jobs, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_who_waits_for_the_lost, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_records_by_expiry, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_pages_of_one_uid, setup, teardown),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
