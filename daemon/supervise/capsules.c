@@ -3,8 +3,8 @@
  *
  * A capsule is written under a name that starts with a dot, synced by the kernel in the background (the loop waits for
  * no disk), then renamed; what a kill leaves half written is removed at the next start. A pool keeps Capsules= of them,
- * all pools together 64 MiB: the oldest go. A job of a restarted daemon may have an old one's number; its capsule takes
- * the old one's place. */
+ * all pools together 64 MiB: the oldest go of the uid that has most there, so that nobody pushes others' out. A job of
+ * a restarted daemon may have an old one's number; its capsule takes the old one's place. */
 #include "daemon/supervise/capsules.h"
 
 #include <dirent.h>
@@ -28,7 +28,16 @@
 #define CAPSULES_MAX_BYTES (UINT64_C(64) << 20)
 enum { CAPSULES_MAX_FILES = 65536, CAPSULES_MAX_WRITES = 16 };
 
+struct capsule_user {
+        uid_t uid;
+        uint64_t n_files, n_bytes;
+        uint64_t n_seen; /* capsules_find_greedy: in one pool */
+        TAILQ_ENTRY(capsule_user) link;
+};
+
 struct capsule_file {
+        struct capsule_user *user; /* while it stands in a list */
+        uid_t uid;
         uint64_t id, bytes;
         int64_t when_ns;
         char pool[72];
@@ -51,6 +60,7 @@ struct capsules {
         struct loop *loop;
         int dir;                    /* -1: there are none */
         struct capsule_files files; /* oldest first */
+        TAILQ_HEAD(, capsule_user) users;
         uint64_t n_bytes, n_files, n_written;
         TAILQ_HEAD(, capsule_write) writes;
         unsigned n_writes;
@@ -59,10 +69,29 @@ struct capsules {
 
 /* ---- the files there are ---- */
 
+static struct capsule_user *capsules_get_user(struct capsules *cs, uid_t uid) {
+        struct capsule_user *u;
+        TAILQ_FOREACH(u, &cs->users, link)
+        if (u->uid == uid)
+                return u;
+        u = calloc(1, sizeof(*u));
+        if (!u)
+                return NULL;
+        u->uid = uid;
+        TAILQ_INSERT_TAIL(&cs->users, u, link);
+        return u;
+}
+
 static void capsules_forget(struct capsules *cs, struct capsule_file *f) {
+        struct capsule_user *u = f->user;
         TAILQ_REMOVE(&cs->files, f, link);
         cs->n_bytes -= f->bytes;
         cs->n_files--;
+        u->n_bytes -= f->bytes;
+        if (--u->n_files == 0) {
+                TAILQ_REMOVE(&cs->users, u, link);
+                free(u);
+        }
         free(f);
 }
 
@@ -73,7 +102,12 @@ static void capsules_remove(struct capsules *cs, struct capsule_file *f) {
         capsules_forget(cs, f);
 }
 
-static void capsules_insert(struct capsules *cs, struct capsule_file *f) {
+static int capsules_insert(struct capsules *cs, struct capsule_file *f) {
+        f->user = capsules_get_user(cs, f->uid);
+        if (!f->user)
+                return -ENOMEM;
+        f->user->n_files++;
+        f->user->n_bytes += f->bytes;
         struct capsule_file *after = TAILQ_LAST(&cs->files, capsule_files);
         while (after && after->when_ns > f->when_ns)
                 after = TAILQ_PREV(after, capsule_files, link);
@@ -83,22 +117,38 @@ static void capsules_insert(struct capsules *cs, struct capsule_file *f) {
                 TAILQ_INSERT_HEAD(&cs->files, f, link);
         cs->n_bytes += f->bytes;
         cs->n_files++;
+        return 0;
+}
+
+static uint64_t capsules_count(struct capsules *cs, const char *pool) {
+        struct capsule_user *u;
+        struct capsule_file *f;
+        uint64_t n = 0;
+        TAILQ_FOREACH(u, &cs->users, link)
+        u->n_seen = 0;
+        TAILQ_FOREACH(f, &cs->files, link)
+        if (strcmp(f->pool, pool) == 0) {
+                f->user->n_seen++;
+                n++;
+        }
+        return n;
+}
+
+/* The oldest file in the pool, of the uid that has most there; pool NULL: in all, by bytes. */
+static struct capsule_file *capsules_find_greedy(struct capsules *cs, const char *pool) {
+        struct capsule_file *f, *best = NULL;
+        TAILQ_FOREACH(f, &cs->files, link)
+        if ((!pool || strcmp(f->pool, pool) == 0) &&
+            (!best || (pool ? f->user->n_seen > best->user->n_seen : f->user->n_bytes > best->user->n_bytes)))
+                best = f;
+        return best;
 }
 
 static void capsules_make_room(struct capsules *cs, const char *pool, uint32_t n_kept) {
-        struct capsule_file *f, *next;
-        uint32_t n = 0;
-        TAILQ_FOREACH(f, &cs->files, link)
-        n += strcmp(f->pool, pool) == 0;
-        for (f = TAILQ_FIRST(&cs->files); f && n > n_kept; f = next) {
-                next = TAILQ_NEXT(f, link);
-                if (strcmp(f->pool, pool) == 0) {
-                        capsules_remove(cs, f);
-                        n--;
-                }
-        }
+        while (capsules_count(cs, pool) > n_kept)
+                capsules_remove(cs, capsules_find_greedy(cs, pool));
         while (cs->n_bytes > CAPSULES_MAX_BYTES)
-                capsules_remove(cs, TAILQ_FIRST(&cs->files));
+                capsules_remove(cs, capsules_find_greedy(cs, NULL));
 }
 
 static struct capsule_file *capsules_find(const struct capsules *cs, const char *pool, uint64_t id) {
@@ -107,6 +157,17 @@ static struct capsule_file *capsules_find(const struct capsules *cs, const char 
         if (f->id == id && strcmp(f->pool, pool) == 0)
                 return f;
         return NULL;
+}
+
+/* Whose it is stands in it. One that cannot be read is nobody's but ours. */
+static uid_t capsules_read_uid(const struct capsules *cs, const char *name) {
+        struct capsule c = {0};
+        int fd = openat(cs->dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        uid_t uid = fd >= 0 && capsule_load(fd, &c) >= 0 ? c.uid : geteuid();
+        capsule_deinit(&c);
+        if (fd >= 0)
+                close(fd);
+        return uid;
 }
 
 static void capsules_scan_one(struct capsules *cs, const char *name) {
@@ -119,10 +180,12 @@ static void capsules_scan_one(struct capsules *cs, const char *name) {
         if (!capsule_parse_name(name, found.pool, &found.id) || fstatat(cs->dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
             !S_ISREG(st.st_mode) || !(f = malloc(sizeof(*f))))
                 return;
+        found.uid = capsules_read_uid(cs, name);
         found.bytes = (uint64_t)st.st_size;
         found.when_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec;
         *f = found;
-        capsules_insert(cs, f);
+        if (capsules_insert(cs, f) < 0)
+                free(f);
 }
 
 static void capsules_scan(struct capsules *cs) {
@@ -166,6 +229,7 @@ int capsules_new(struct capsules **ret, struct loop *l, const char *state_dir) {
         cs->loop = l;
         cs->dir = -1;
         TAILQ_INIT(&cs->files);
+        TAILQ_INIT(&cs->users);
         TAILQ_INIT(&cs->writes);
         int r = state_dir ? capsules_open_dir(state_dir, &cs->dir) : 0;
         if (r < 0)
@@ -222,7 +286,10 @@ static void capsule_write_on_synced(struct loop_poll *p, uint32_t revents) {
         } else {
                 if ((old = capsules_find(cs, f->pool, f->id)))
                         capsules_forget(cs, old);
-                capsules_insert(cs, f);
+                if (capsules_insert(cs, f) < 0) { /* found again by the next daemon */
+                        capsule_write_end(w);
+                        return;
+                }
                 w->file = NULL;
                 log_notice("pool %s: job %llu is kept as a capsule: drover-worker --replay %llu", f->pool,
                            (unsigned long long)f->id, (unsigned long long)f->id);
@@ -257,7 +324,8 @@ static int capsules_write(struct capsules *cs, const struct capsule *c, uint32_t
                 free(data);
                 return -ENOMEM;
         }
-        *f = (struct capsule_file){.id = c->id, .bytes = bytes, .when_ns = (int64_t)c->created_us * 1000};
+        *f = (struct capsule_file){
+                .uid = c->uid, .id = c->id, .bytes = bytes, .when_ns = (int64_t)c->created_us * 1000};
         memcpy(f->pool, c->pool, sizeof(f->pool));
         *w = (struct capsule_write){.owner = cs, .file = f, .n_kept = n_kept, .fd = -1};
         snprintf(w->name, sizeof(w->name), ".new-%llu", (unsigned long long)++cs->n_written);
@@ -367,11 +435,20 @@ struct capsule_draft *capsules_discard(struct capsule_draft *d) {
         return NULL;
 }
 
+/* Half of what is written at a time is for others. */
+static bool capsules_may_write(const struct capsules *cs, uid_t uid) {
+        const struct capsule_write *w;
+        unsigned n = 0;
+        TAILQ_FOREACH(w, &cs->writes, link)
+        n += w->file->uid == uid;
+        return cs->n_writes < CAPSULES_MAX_WRITES && n < CAPSULES_MAX_WRITES / 2;
+}
+
 void capsules_keep(struct pool *p, struct capsule_draft *d) {
         struct capsules *cs = p->supervisor->capsules;
         if (!d)
                 return;
-        int r = cs->n_writes < CAPSULES_MAX_WRITES ? capsules_write(cs, &d->capsule, p->config.n_capsules) : -EBUSY;
+        int r = capsules_may_write(cs, d->capsule.uid) ? capsules_write(cs, &d->capsule, p->config.n_capsules) : -EBUSY;
         if (r < 0)
                 log_warning("pool %s: no capsule of job %llu is kept: %s", p->config.name,
                             (unsigned long long)d->capsule.id, strerror(-r));

@@ -5,6 +5,7 @@
  * Memory is looked at while there is work, a few times a second; age has a timer for the oldest worker. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +71,12 @@ static int64_t recycle_resident(pid_t pid) {
         return second ? strtoll(second, NULL, 10) * sysconf(_SC_PAGESIZE) : -EPROTO;
 }
 
+/* What /proc hides from us (ProtectProc=, hidepid=) looks like a process that is gone. */
+static bool recycle_is_hidden(const struct worker *w) {
+        struct pollfd p = {.fd = w->pidfd, .events = POLLIN};
+        return poll(&p, 1, 0) == 0;
+}
+
 bool pool_look_at_memory(struct pool *p) {
         uint64_t now = event_now_ns();
         bool is_news = false;
@@ -81,10 +88,13 @@ bool pool_look_at_memory(struct pool *p) {
                 if (!w || w->phase != PHASE_READY || w->is_due)
                         continue;
                 int64_t bytes = recycle_resident(w->pid);
-                if (bytes == -EACCES || bytes == -EPERM) {
+                if (bytes == -EACCES || bytes == -EPERM || (bytes == -ENOENT && recycle_is_hidden(w))) {
                         if (!p->problem[0])
-                                pool_set_problem(p, "RecycleMemory= has no effect: /proc/%d/statm: %s", (int)w->pid,
-                                                 strerror((int)-bytes));
+                                pool_set_problem(p, "RecycleMemory= has no effect: /proc/%d/statm: %s%s", (int)w->pid,
+                                                 strerror((int)-bytes),
+                                                 bytes == -ENOENT ? ", but the worker lives: is it hidden by "
+                                                                    "ProtectProc= of the unit, or hidepid=?"
+                                                                  : "");
                         return false;
                 }
                 if (bytes > 0 && (uint64_t)bytes > p->config.recycle_bytes)

@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import unittest
 
-from harness import IS_SANITIZED, WORKER, Drover, Test, main, wait_for
+from harness import IS_SANITIZED, MANAGER, WORKER, Drover, Test, main, wait_for
+from sdbus import Connection
 
 
 def capsules(d):
@@ -158,6 +159,27 @@ class Capsules(Test):
             self.assertIn(f"there is no capsule of job {job_id}", r.stderr)
             r = subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", "cat", file], capture_output=True, check=False)
             self.assertNotEqual(r.returncode, 0)
+
+    @unittest.skipUnless(os.geteuid() == 0, "another uid takes root")
+    def test_nobody_pushes_out_the_capsules_of_others(self):
+        with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 1, "Capsules": 3}}) as d:
+            os.chmod(d.dir, 0o711)
+            ours = self.killer(d, "crash", "segfault")[0]
+            wait_capsules(d, 1)
+            with Connection(d.bus.address, 65534) as c:
+
+                def theirs(known):
+                    job, path = c.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"crash", b"segfault", 0, 0).read("to")
+                    d.wait_job(path)
+                    wait_for(lambda: f"crash.{job}" in capsules(d) and len(capsules(d)) == min(known + 1, 3), 10, "it is kept")
+                    return f"crash.{job}"
+
+                names = [theirs(n) for n in (1, 2, 3, 3)]
+                self.assertEqual(capsules(d), sorted([f"crash.{ours}"] + names[-2:]))
+                d.stop()  # whose they are is known to the next one, too
+                d.start()
+                names.append(theirs(3))
+                self.assertIn(f"crash.{ours}", capsules(d))
 
 
 if __name__ == "__main__":
