@@ -62,13 +62,17 @@ static void pool_view_workers(struct pool *p, struct scale_view *v) {
                 v->n_busy += w->phase == PHASE_READY && worker_get_job(w, &job);
                 n_claims += atomic_load(&worker_line(w)->claims);
         }
+        v->n_held = v->n_busy;
         if (n_claims != p->scale_claims && v->n_busy == 0) /* too short to be seen, but somebody ran them */
                 v->n_busy = 1;
         p->scale_claims = n_claims;
 }
 
 bool pool_scale(struct pool *p) {
-        struct scale_view v = {.now_ns = event_now_ns(), .min = pool_min_workers(p), .max = pool_max_workers(p)};
+        struct scale_view v = {.now_ns = event_now_ns(),
+                               .min = pool_min_workers(p),
+                               .max = pool_max_workers(p),
+                               .is_rated = p->config.rate_ns > 0};
         if (!pool_is_scaled(p) || p->is_paused || pool_is_over(p))
                 return false;
         pool_view_workers(p, &v);

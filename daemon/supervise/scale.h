@@ -18,8 +18,10 @@ struct scale_view {
         uint64_t now_ns;
         uint32_t min, max;
         uint32_t n_busy;  /* workers that have a job, or had one since the last look */
+        uint32_t n_held;  /* workers that have a job now */
         bool is_starting; /* the last ones asked for are not ready yet */
         bool has_work;
+        bool is_rated;            /* RateLimit=: what is queued may wait for its time, and not for a worker */
         uint64_t longest_wait_ns; /* of a job that is queued now */
 };
 

@@ -36,6 +36,15 @@ class Scaling(Test):
             self.assertEqual((r.returncode, len(r.stdout.splitlines())), (0, 2000))
             self.assertTrue(d.list_workers("p"))
 
+    def test_a_rate_asks_for_no_workers(self):
+        with Drover({"p": {"Plugin": "primes", "MinWorkers": 1, "MaxWorkers": 4, "RateLimit": "8/s"}}) as d:
+            jobs = [d.submit("p", "is_prime", n=97)[1] for _ in range(16)]
+            most = 0
+            for job in jobs:
+                self.assertEqual(d.wait_job(job), "done")
+                most = max(most, len(d.list_workers("p")))
+            self.assertLess(most, 3)  # a worker that is caught with a job in hand may win a second one
+
     def test_bounds_are_live(self):
         with Drover({"p": {"Plugin": "primes", "MinWorkers": 1, "MaxWorkers": 2}}) as d:
             d.wait_workers("p", 1)
