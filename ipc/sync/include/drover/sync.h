@@ -186,7 +186,9 @@ uint32_t drover_semaphore_value(const drover_semaphore *semaphore); /* true when
 
 int drover_permits_open(drover_arena *arena, const char *name, uint32_t n, drover_permits **ret_permits); /* 1..4096 */
 drover_permits *drover_permits_free(drover_permits *permits);
-int drover_permits_acquire(drover_permits *permits, uint64_t deadline_ns); /* [waits] */
+/* [waits] A try (deadline 0) looks at one permit after the other: if meanwhile others give back and take, it may say
+ * -EAGAIN although at each moment one was free. */
+int drover_permits_acquire(drover_permits *permits, uint64_t deadline_ns);
 int drover_permits_release(drover_permits *permits); /* -EOVERFLOW: this process holds none */
 uint32_t drover_permits_available(const drover_permits *permits);
 
