@@ -1,8 +1,9 @@
 /* The small jobs of the pool examples in Python's documentation: a square, a process id, a sleep; and the sum of a part
  * of an array that client and workers share. */
 #include <drover/plugin.h>
-#include <drover/sync.h>
-#include <string.h>
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -44,59 +45,34 @@ static int sleeps(drover_job *job) {
         return drover_ret_f64(job, "seconds", seconds);
 }
 
-/* ---- a part of a shared array ---- */
-
-/* What this worker has open: the arena of the last job, and the array in it. */
-static char open_name[80];
-static drover_arena *arena;
-static drover_array *numbers;
-
-static void close_numbers(void) {
-        numbers = drover_array_free(numbers);
-        arena = drover_arena_free(arena);
-        open_name[0] = 0;
-}
-
-static int open_numbers(drover_job *job, const char *name) {
-        if (strcmp(name, open_name) == 0)
-                return 0;
-        close_numbers();
-        int fd, r = drover_arena_open_fd(job, name, 0, &fd);
-        if (r < 0)
-                return r;
-        r = drover_arena_attach(fd, &arena);
-        close(fd);
-        if (r == 0)
-                r = drover_array_open(arena, "numbers", 0, 0, &numbers);
-        if (r < 0)
-                close_numbers();
-        else
-                strncpy(open_name, name, sizeof open_name - 1);
-        return r;
-}
-
+/* A part of an array that is a file, which the client and all workers share: each maps what it reads. */
 static int sum(drover_job *job) {
-        const char *name;
         uint64_t first, n, total = 0;
-        int r = drover_arg_str(job, "arena", &name, NULL);
+        struct stat st;
+        int fd, r = drover_arg_fd(job, "in", &fd);
         if (r >= 0)
                 r = drover_arg_u64(job, "first", &first);
         if (r >= 0)
                 r = drover_arg_u64(job, "n", &n);
-        if (r >= 0)
-                r = open_numbers(job, name);
         if (r < 0)
-                return drover_fail(job, r, "no array \"numbers\" in arena %s", name);
-        uint32_t length = drover_array_length(numbers);
+                return r;
+        if (fstat(fd, &st) < 0)
+                return drover_fail(job, errno, "the array cannot be looked at");
+        uint64_t length = (uint64_t)st.st_size / sizeof total;
         if (first > length || n > length - first)
-                return drover_fail(job, 34 /* ERANGE */, "the array has %u elements", length);
-        const uint64_t *data = (const uint64_t *)drover_array_data(numbers) + first;
+                return drover_fail(job, ERANGE, "the array has %llu elements", (unsigned long long)length);
+        size_t ahead = first * sizeof total % 4096, bytes = ahead + n * sizeof total;
+        if (n == 0)
+                return drover_ret_u64(job, "sum", 0);
+        char *data = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, (off_t)(first * sizeof total - ahead));
+        if (data == MAP_FAILED)
+                return drover_fail(job, errno, "the array cannot be mapped");
+        const uint64_t *part = (const uint64_t *)(data + ahead);
         for (uint64_t i = 0; i < n; i++)
-                total += data[i];
+                total += part[i];
+        munmap(data, bytes);
         return drover_ret_u64(job, "sum", total);
 }
-
-static void on_fini(drover_worker *worker, void *state) { close_numbers(); }
 
 static const struct drover_job_type jobs[] = {
         {.name = "square", .args = "x:i64", .result = "square:i64", .help = "x times x", .handle = square},
@@ -107,9 +83,9 @@ static const struct drover_job_type jobs[] = {
          .help = "Sleeps, and can be asked to stop",
          .handle = sleeps},
         {.name = "sum",
-         .args = "arena:str,first:u64,n:u64",
+         .args = "in:fd,first:u64,n:u64",
          .result = "sum:u64",
-         .help = "The sum of n of the u64 elements of the array \"numbers\" in an arena, from element `first` on",
+         .help = "The sum of n u64 of a file, from number `first` on",
          .handle = sum},
 };
 
@@ -117,6 +93,5 @@ static struct drover_plugin plugin = {
         .jobs = jobs,
         .n_jobs = DROVER_COUNT(jobs),
         .description = "Squares, process ids, sleeps and sums",
-        .worker_fini = on_fini,
 };
 DROVER_REGISTER(plugin, "squares", "1.0.0")

@@ -141,7 +141,10 @@ static uint32_t queue_cat(uint64_t attempt) {
         slot = s->free_slots[s->n_free - 1];
         struct layout_job *line = channel_job(&s->channel, slot);
         channel_begin(&s->channel, slot);
-        *line = (struct layout_job){.type = session_schema(s)->jobs[job.type].number, .bytes = (uint32_t)bytes, .priority = job.priority, .id = 1};
+        *line = (struct layout_job){.type = session_schema(s)->jobs[job.type].number,
+                                    .bytes = (uint32_t)bytes,
+                                    .priority = job.priority,
+                                    .id = 1};
         memcpy(channel_payload(&s->channel, slot), buffer, bytes);
         channel_mark_fds(&s->channel, slot);
         channel_commit(&s->channel, slot, job.priority);
@@ -167,6 +170,34 @@ static void case_too_few_came(void) {
         uint32_t slot = s->free_slots[s->n_free - 1];
         say(SESSION_FDS, slot, 1, 4096, &fd, 1); /* a payload, and it is no map */
         await_verdict(queue_cat(1));
+}
+
+/* Its descriptors stand behind many others in the socket of a broker that is stopped until "sent": the worker asks
+ * before the broker has read them in turn. */
+static void case_late(void) {
+        int fd = memory(0, 4096);
+        static uint8_t buffer[256];
+        struct args_writer w;
+        char line[16];
+        uint32_t slot;
+        args_writer_init(&w, buffer, sizeof buffer);
+        args_put(&w, "in", &(struct args_value){.type = SCHEMA_FD});
+        args_put(&w, "attempt", &(struct args_value){.type = SCHEMA_U64, .u64 = 1});
+        struct session_job job = {
+                .type = type_of("cat"), .priority = LAYOUT_PRIORITY_DEFAULT, .payload = buffer, .fds = &fd, .n_fds = 1};
+        args_finish(&w, &job.bytes);
+        puts("ready");
+        fflush(stdout);
+        if (!fgets(line, sizeof line, stdin))
+                return;
+        for (uint32_t i = 0; i < 150; i++)
+                say(SESSION_FDS, 0, 1000 + i, 0, &fd, 1);
+        int r = session_submit(s, &job, &slot);
+        if (r < 0)
+                fail("session_submit", r);
+        puts("sent");
+        fflush(stdout);
+        await_verdict(slot);
 }
 
 /* Queued jobs, a running one and descriptors without a job: then it is killed. */
@@ -209,6 +240,7 @@ int main(int argc, char *argv[]) {
                 {"future-write", case_future_write},
                 {"half-sealed", case_half_sealed},
                 {"hang", case_hang},
+                {"late", case_late},
                 {"no-memory", case_no_memory},
                 {"no-push", case_no_push},
                 {"no-such-slot", case_no_such_slot},

@@ -1,16 +1,22 @@
 """Descriptors with jobs and results, payloads and results larger than a slot, and who sends what he should not."""
 
 import os
+import signal
 import subprocess
 import tempfile
 import unittest
 
-from harness import BUILD, PATIENCE, Drover, Test, kill, main, wait_for
+from harness import BUILD, IS_SANITIZED, PATIENCE, Drover, Test, kill, main, wait_for
 from sdbus import Connection
 
 LIBRARY = f"{BUILD}/tests/library/library"
 CLIENT = f"{BUILD}/tests/integration/fds-client"
-FAILED = 6
+DONE, FAILED = 5, 6
+
+
+def pss_kib(pid):
+    with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("Pss:"))
 
 
 class Base(Test):
@@ -60,6 +66,23 @@ class Honest(Base):
 
     def test_many_at_once(self):
         self.case(self.d, "many-fds")
+
+
+class SharedInput(Base):
+    def test_row_77_one_array_for_four_workers(self):
+        with Drover({"four": {"Plugin": "fds", "Workers": 4}}) as d:
+            program = subprocess.Popen([LIBRARY, "shared-array"], env=d.env(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       stderr=subprocess.PIPE)
+            self.assertEqual(program.stdout.readline(), "ready\n")
+            workers = [row[3] for row in d.list_workers("four")]
+            self.assertEqual(len(workers), 4)
+            pss = [pss_kib(pid) for pid in (*workers, d.pid, program.pid)]
+            _, err = program.communicate("\n", timeout=60 * PATIENCE)
+            self.assertEqual(program.returncode, 0, err)
+            for worker in pss[:4]:
+                self.assertGreater(worker, 40 * 1024)  # each has it mapped
+            if not IS_SANITIZED:
+                self.assertLess(sum(pss), 1.2 * 256 * 1024, pss)
 
 
 class OverTheBus(Base):
@@ -121,6 +144,19 @@ class HostileClients(Base):
                 out = self.client(d, "fds", case).communicate(timeout=30)[0]
                 self.assertTrue(out.startswith(f"{FAILED} "), out)
                 self.assertIn(words, out)
+
+    def test_those_that_the_broker_has_not_read_yet(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
+            client = self.client(d, "fds", "late")
+            self.assertEqual(client.stdout.readline(), "ready\n")
+            os.kill(d.pid, signal.SIGSTOP)
+            try:
+                client.stdin.write("\n")
+                client.stdin.flush()
+                self.assertEqual(client.stdout.readline(), "sent\n")
+            finally:
+                os.kill(d.pid, signal.SIGCONT)
+            self.assertTrue(client.communicate(timeout=30)[0].startswith(f"{DONE} "))
 
     def test_descriptors_without_a_job_are_bounded_and_go_with_the_client(self):
         with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:

@@ -160,7 +160,6 @@ class Library(Test):
     def test_row_77_a_shared_array_is_summed_by_parts(self):
         n = 4 * (1 << 20) // 8
         self.assertEqual(self.example("array-sum", 4), [f"sum {n * (n - 1) // 2}, expected {n * (n - 1) // 2}"])
-        self.d.call("/org/drover1", "org.drover1.Manager", "RemoveArena", "s", "squares-sum")
 
     def test_row_80_jobs_of_a_channel_after_others(self):
         self.case("after")

@@ -77,6 +77,7 @@ void case_large(void);
 void case_memory_files(void);
 void case_many_fds(void);
 void case_foreign_fd(void);
+void case_shared_array(void);
 
 void case_items(void);
 void case_items_of_a_second_attempt(void);

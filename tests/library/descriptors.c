@@ -284,6 +284,38 @@ void case_fds_let_go(void) {
         drover_pool_unref(p);
 }
 
+/* 256 MiB that four workers and this program have mapped at once; whoever reads "ready" may weigh them, until a line
+ * comes. */
+void case_shared_array(void) {
+        enum { WORKERS = 4, BYTES = 256 << 20 };
+        const uint64_t n = BYTES / sizeof n;
+        drover_pool *p = pool("four");
+        drover_future *f[WORKERS];
+        int fd = memfd_create("test", MFD_CLOEXEC), ready[2], go[2];
+        char line[16];
+        uint64_t sum;
+        EXPECT_TRUE(fd >= 0 && pipe2(ready, O_CLOEXEC) == 0 && pipe2(go, O_CLOEXEC) == 0);
+        EXPECT(0, ftruncate(fd, BYTES));
+        uint64_t *array = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        EXPECT_TRUE(array != MAP_FAILED);
+        for (uint64_t i = 0; i < n; i++)
+                array[i] = i;
+        for (int i = 0; i < WORKERS; i++)
+                EXPECT(0, drover_submitf(p, &f[i], "share", "in:fd,ready:fd,go:fd", fd, ready[1], go[0]));
+        for (int i = 0; i < WORKERS; i++)
+                EXPECT(1, read(ready[0], line, 1));
+        puts("ready");
+        fflush(stdout);
+        EXPECT_TRUE(fgets(line, sizeof line, stdin) != NULL);
+        close(go[1]);
+        for (int i = 0; i < WORKERS; i++) {
+                EXPECT(0, drover_future_get_u64(done(f[i]), "sum", &sum));
+                EXPECT_TRUE(sum == n * (n - 1) / 2);
+                drover_future_unref(f[i]);
+        }
+        drover_pool_unref(p);
+}
+
 /* The same over the bus. */
 void case_fds_bus(void) {
         enum { BYTES = 100000 };

@@ -97,6 +97,7 @@ int main(int argc, char *argv[]) {
                 {"raw", case_raw},
                 {"schedule", case_schedule},
                 {"several-pools", case_several_pools},
+                {"shared-array", case_shared_array},
                 {"shutdown", case_shutdown},
                 {"threads", case_threads},
                 {"timer", case_timer},

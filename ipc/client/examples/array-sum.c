@@ -1,19 +1,21 @@
-/* joblib's shared input: an array that stands in memory once, and jobs that each add up a part of it. Client and
- * workers map the same arena, so nothing is copied, however many workers there are. Against a pool `squares`; the
- * argument is the array's size in MiB, 16 unless given.
+/* joblib's shared input: an array that stands in memory once, and jobs that each add up a part of it. Each job gets the
+ * descriptor of the same memory file and maps its part, so nothing is copied, however many workers there are. Against a
+ * pool `squares`; the argument is the array's size in MiB, 16 unless given.
  *
  * Prints the sum, and what it must be. */
 #include <drover/drover.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum { PARTS = 64 };
 
-#define ARENA "squares-sum"
-
 struct parts {
+        int fd;
         uint64_t n_elements;
 };
 
@@ -23,7 +25,7 @@ static int next_part(void *user, uint64_t index, drover_args *args) {
         if (index == PARTS)
                 return 0;
         uint64_t first = p->n_elements * index / PARTS, last = p->n_elements * (index + 1) / PARTS;
-        drover_args_str(args, "arena", ARENA);
+        drover_args_fd(args, "in", p->fd);
         drover_args_u64(args, "first", first);
         int r = drover_args_u64(args, "n", last - first);
         return r < 0 ? r : 1;
@@ -49,32 +51,37 @@ static int add_up(drover_pool *pool, struct parts *parts, uint64_t *ret_sum) {
         return r;
 }
 
+/* 0, 1, 2, … in a memory file. */
+static int make_array(uint64_t n, int *ret_fd) {
+        int fd = memfd_create("array-sum", MFD_CLOEXEC);
+        if (fd < 0 || ftruncate(fd, (off_t)(n * sizeof n)) < 0)
+                return -errno;
+        uint64_t *data = mmap(NULL, n * sizeof n, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (data == MAP_FAILED)
+                return -errno;
+        for (uint64_t i = 0; i < n; i++)
+                data[i] = i;
+        munmap(data, n * sizeof n);
+        *ret_fd = fd;
+        return 0;
+}
+
 int main(int argc, char *argv[]) {
         uint64_t mib = argc > 1 ? strtoull(argv[1], NULL, 10) : 16, n = mib * (1 << 20) / sizeof(uint64_t), sum = 0;
         struct parts parts = {.n_elements = n};
         drover *d = NULL;
         drover_pool *pool = NULL;
-        drover_arena *arena = NULL;
-        drover_array *numbers = NULL;
         int r = drover_open(NULL, &d);
         if (r >= 0)
                 r = drover_pool_open(d, "squares", &pool);
         if (r >= 0)
-                r = drover_arena_open(d, ARENA, (mib + 1) << 20, &arena);
+                r = make_array(n, &parts.fd);
         if (r >= 0)
-                r = drover_array_open(arena, "numbers", sizeof(uint64_t), (uint32_t)n, &numbers);
-        if (r >= 0) {
-                uint64_t *data = drover_array_data(numbers);
-                for (uint64_t i = 0; i < n; i++)
-                        data[i] = i;
                 r = add_up(pool, &parts, &sum);
-        }
         if (r < 0)
                 fprintf(stderr, "array-sum: %s\n", d && *drover_error_text(d) ? drover_error_text(d) : strerror(-r));
         else
                 printf("sum %" PRIu64 ", expected %" PRIu64 "\n", sum, n * (n - 1) / 2);
-        drover_array_free(numbers);
-        drover_arena_free(arena);
         drover_pool_unref(pool);
         drover_close(d);
         return r < 0;
