@@ -278,10 +278,9 @@ static int args_check_missing(const struct args_report *report, const struct sch
 }
 
 int args_check(const struct schema_fields *f, const void *map, size_t bytes, char *error, size_t error_bytes) {
-        struct args_report report = {.error = error, .error_bytes = error_bytes, .noun = args_noun(f), .index = -1};
         if (f->is_raw)
                 return 0;
-
+        struct args_report report = {.error = error, .error_bytes = error_bytes, .noun = args_noun(f), .index = -1};
         const uint8_t *p = map, *end = p + bytes;
         struct token t = {.type = TOKEN_MAP};
         if (bytes > 0 && token_next(&p, end, &t) < 0)

@@ -124,6 +124,7 @@ void connection_unref(drover *d) {
         if (d->is_ours)
                 munmap(d->is_ours, LAYOUT_PAGE);
         free(d->past);
+        future_free_spare(d);
         free(d);
 }
 
@@ -139,6 +140,7 @@ drover *drover_close(drover *d) {
         if (d->bus && connection_is_ours(d))
                 sd_bus_close(d->bus);
         d->bus = sd_bus_unref(d->bus);
+        future_free_spare(d);
         if (d->epoll_fd >= 0)
                 close(d->epoll_fd);
         d->epoll_fd = -1;

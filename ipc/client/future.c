@@ -2,7 +2,9 @@
  *
  * A future is private memory: the result is copied out of the channel when the verdict is found, so that its slot is
  * free again and nobody can change it any more. It is referenced by its owner and, until the verdict, by the pool;
- * results of up to FUTURE_INLINE bytes cost no allocation of their own. */
+ * results of up to FUTURE_INLINE bytes cost no allocation of their own, and a future that was given back is the next
+ * one's memory: a window of them is more than what malloc keeps at hand, and its search cost a sixth of a submission.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,8 +54,11 @@ const char *drover_state_name(enum drover_state state) {
 /* ---- life ---- */
 
 int future_new(drover_future **ret, drover *d, drover_pool *p, uint32_t references) {
-        drover_future *f = malloc(sizeof *f);
-        if (!f)
+        drover_future *f = d->spare;
+        if (f) {
+                d->spare = f->next_spare;
+                d->n_spare--;
+        } else if (!(f = malloc(sizeof *f)))
                 return -ENOMEM;
         memset(f, 0, offsetof(drover_future, small));
         f->drover = connection_ref(d);
@@ -80,12 +85,31 @@ void future_drop(drover_future *f) {
         }
         if (f->data != f->small && !(f->fds && f->fds->mapped))
                 free((void *)f->data);
-        after_free(f->after);
-        session_fds_free(f->fds);
-        free(f->failure);
-        stream_free(f->stream);
-        connection_unref(f->drover);
-        free(f);
+        if (f->after)
+                after_free(f->after);
+        if (f->fds)
+                session_fds_free(f->fds);
+        if (f->failure)
+                free(f->failure);
+        if (f->stream)
+                stream_free(f->stream);
+        drover *d = f->drover;
+        if (d->n_spare < FUTURE_SPARE && d->bus) {
+                f->next_spare = d->spare;
+                d->spare = f;
+                d->n_spare++;
+        } else
+                free(f);
+        connection_unref(d);
+}
+
+void future_free_spare(drover *d) {
+        while (d->spare) {
+                drover_future *f = d->spare;
+                d->spare = f->next_spare;
+                free(f);
+        }
+        d->n_spare = 0;
 }
 
 drover_future *drover_future_ref(drover_future *future) {
@@ -162,7 +186,8 @@ void future_end(drover_future *f, const struct future_verdict *v) {
         f->pool = NULL;
         if (v->state != DROVER_DONE)
                 future_keep_failure(f, v);
-        f->after = after_free(f->after);
+        if (f->after)
+                f->after = after_free(f->after);
         watch_tell(f);
         if (f->callbacks)
                 future_call_soon(f);

@@ -15,7 +15,7 @@
 #include "ipc/client/include/drover/drover.h"
 #include "ipc/client/session.h"
 
-enum { DROVER_ERROR_TEXT = 512, FUTURE_INLINE = 96 };
+enum { DROVER_ERROR_TEXT = 512, FUTURE_INLINE = 96, FUTURE_SPARE = 512 };
 
 /* Somebody who wants to know when a future ends. */
 struct watch {
@@ -58,6 +58,7 @@ struct drover_future {
         size_t bytes;
         struct session_fds *fds; /* of the result; NULL: none */
         struct drover_run run;
+        drover_future *next_spare;
         LIST_HEAD(, watch) watches;
         struct future_callback *callbacks, **last_callback;
         bool is_called_soon; /* in the drover's list of those with callbacks */
@@ -98,6 +99,8 @@ struct drover {
         bool is_subscribed; /* to the broker's signals */
         sd_bus_slot *removed_match, *owner_match;
         LIST_HEAD(, stream) streams; /* stream.c */
+        drover_future *spare; /* future.c: given back, at most FUTURE_SPARE of them */
+        uint32_t n_spare;
         uint64_t n_ended; /* verdicts so far */
         struct after_past *past; /* after.c: how jobs of channels ended */
         uint64_t wake_ns; /* when drover_process is due whatever the descriptor says; 0 = now: not all is armed */
@@ -208,6 +211,7 @@ int builder_put_all(drover_args *args, const char *signature, va_list ap, char *
 
 int future_new(drover_future **ret, drover *d, drover_pool *p, uint32_t references);
 void future_drop(drover_future *f); /* frees it whatever references there are; NULL is fine */
+void future_free_spare(drover *d);
 /* The verdict: for DONE `data` is the result; else `error` is its number and `data` the message. */
 struct future_verdict {
         enum drover_state state;
