@@ -40,6 +40,7 @@ static const struct authorize_row rows[] = {
 
         {"org.drover1.Worker", "Kill", AUTHORIZE_ROOT},
         {"org.drover1.Worker", "GetPidFD", AUTHORIZE_ROOT},
+        {"org.drover1.Worker", "ListTasks", AUTHORIZE_OWNER},
 
         {"org.drover1.Job", "Cancel", AUTHORIZE_OWNER},
         {"org.drover1.Job", "Wait", AUTHORIZE_OWNER},

@@ -51,10 +51,51 @@ static int method_get_pidfd(struct bus *b, struct bus_peer *p, sd_bus_message *m
         return bus_reply(m, "h", fd);
 }
 
+static int append_task(struct bus *b, const struct bus_peer *p, sd_bus_message *reply, const struct worker_info *w,
+                       const struct job_info *task) {
+        const struct waiting_viewer viewer = {.uid = p->uid, .sees_all = authorize_is_root(p->uid)};
+        char waiting_for[400] = "";
+        int r;
+
+        waiting_describe(b->supervisor, w->pid, &viewer, waiting_for, sizeof(waiting_for));
+        bus_clean_text(waiting_for);
+        r = sd_bus_message_open_container(reply, 'a', "{sv}");
+        if (r >= 0)
+                r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}", "job", "t", task->id, "type", "s",
+                                          task->name, "attempt", "u", task->attempt, "state", "s",
+                                          waiting_for[0] ? "waiting" : "running", "since-usec", "t", task->started_us,
+                                          "waiting-for", "s", waiting_for);
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+/* In the process model one, or none. Whose job it is may see it. */
+static int method_list_tasks(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        struct worker_info info;
+        struct job_info task;
+        struct worker *w;
+        int r;
+
+        r = worker_of(b, m, &w, e);
+        if (r >= 0)
+                r = sd_bus_message_new_method_return(m, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "a{sv}");
+        if (r < 0)
+                return r;
+        worker_get_info(w, &info);
+        if (worker_get_task(w, &task) && peer_may_see(p, task.uid))
+                r = append_task(b, p, reply, &info, &task);
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
 static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
         static const struct bus_method methods[] = {
                 {"Kill", method_kill},
                 {"GetPidFD", method_get_pidfd},
+                {"ListTasks", method_list_tasks},
                 {},
         };
 
@@ -174,6 +215,7 @@ const sd_bus_vtable worker_vtable[] = {
         SD_BUS_VTABLE_START(0),
         METHOD("Kill", ("i", signal), (NULL)),
         METHOD("GetPidFD", (NULL), ("h", pidfd)),
+        METHOD("ListTasks", (NULL), ("aa{sv}", tasks)),
         PROPERTY("Id", "t", SD_BUS_VTABLE_PROPERTY_CONST),
         PROPERTY("Pid", "u", 0),
         PROPERTY("Pool", "s", SD_BUS_VTABLE_PROPERTY_CONST),

@@ -5,6 +5,7 @@
 
 #include "daemon/supervise/job.h"
 #include "daemon/supervise/supervisor-internal.h"
+#include "ipc/event.h"
 
 static struct worker *job_worker(const struct pool *p, uint64_t word) {
         unsigned index = slot_owner(word) - SLOT_OWNER_WORKER0;
@@ -94,6 +95,27 @@ void job_get_info(const struct job *j, struct job_info *ret) {
         ret->queue_us = job_span_us(j->submitted_ns, j->started_ns ? j->started_ns : j->finished_ns);
         ret->run_us = job_span_us(j->started_ns, j->finished_ns);
         ret->cpu_us = j->cpu_ns / 1000;
+}
+
+/* When the worker says that it began, which is never in the future; the broker's own look may not have come yet. */
+static uint64_t job_began_us(const struct worker_job *held) {
+        struct layout_result line;
+        channel_copy(&line, channel_result(&held->channel->channel, held->slot), sizeof(line));
+        bool is_known = line.generation == held->generation && line.started_ns;
+        return session_job_submitted_us(&(struct layout_job){.queued_ns = is_known ? line.started_ns : event_now_ns()});
+}
+
+bool worker_get_task(const struct worker *w, struct job_info *ret) {
+        struct worker_job held;
+        if (w->phase < PHASE_READY || !worker_get_job(w, &held))
+                return false;
+        const struct job *j = held.channel->index == 0 ? w->pool->slot_job[held.slot] : NULL;
+        if (j && j->generation == held.generation)
+                job_get_info(j, ret);
+        else
+                session_job_get_info(&(struct session_job){held.channel, held.slot, held.generation}, ret);
+        ret->started_us = job_began_us(&held);
+        return ret->state == SLOT_RUNNING;
 }
 
 void job_get_fault(const struct job *j, struct fault *f) {

@@ -151,6 +151,8 @@ struct worker *supervisor_find_worker(struct supervisor *s, uint64_t id);
 struct worker *supervisor_find_worker_by_pid(struct supervisor *s, pid_t pid);
 struct worker *supervisor_next_worker(struct supervisor *s, const struct worker *after); /* by id */
 void worker_get_info(const struct worker *w, struct worker_info *ret);
+/* The job that it runs; false: none. started_us is when it began. */
+bool worker_get_task(const struct worker *w, struct job_info *ret);
 int worker_kill(struct worker *w, int signal, struct fault *f); /* charged as REASON_OPERATOR for SIGKILL and SIGTERM? no: as the signal */
 int worker_get_pidfd(const struct worker *w); /* borrowed; -1 while starting */
 

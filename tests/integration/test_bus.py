@@ -168,6 +168,7 @@ class Bus(Test):
         pid = self.d.wait_workers("p", 2)[0][3]
         worker = re.search(r"'([^']+)'", gdbus("/org/drover1", "Manager.GetWorkerByPID", str(pid))).group(1)
         self.assertIn("handle 0", gdbus(worker, "Worker.GetPidFD"))
+        self.assertEqual(gdbus(worker, "Worker.ListTasks"), "(@aa{sv} [],)")
         gdbus("/org/drover1", "Manager.ListDeaths", "", "10")
         self.assertEqual(gdbus("/org/drover1", "Manager.Reload", "0"), "(@a(sss) [],)")
         gdbus("/org/drover1", "Manager.Subscribe")
@@ -214,6 +215,7 @@ workers = [row for row in m.ListWorkers() if row[1] == "p"]
 assert m.GetWorkerByPID(workers[0][3]) == workers[0][2]
 fd = at(workers[0][2], "Worker").GetPidFD().take()
 assert "Pid:\\t%d\\n" % workers[0][3] in open("/proc/self/fdinfo/%d" % fd).read()
+assert at(workers[0][2], "Worker").ListTasks() == []
 at(workers[0][2], "Worker").Kill(18)
 m.ListDeaths("p", 5)
 m.Subscribe(); m.Unsubscribe()
@@ -272,6 +274,7 @@ assert [row[0] for row in m.ListPools()] == ["p", "slow"]
 workers = [row for row in m.ListWorkers() if row[1] == "p"]
 assert m.GetWorkerByPID(workers[0][3]) == workers[0][2]
 worker = At(workers[0][2], "Worker")
+assert worker.ListTasks() == []
 worker.Kill(18)
 # A descriptor in the reply needs the connection's own call.
 from gi.repository import Gio, GLib

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 import unittest
 
 from harness import DROVERCTL, MANAGER, BusError, Drover, Test, is_alive, main, wait_for
@@ -91,6 +92,35 @@ class Jobs(Test):
         for _, job in (running, queued):
             self.d.call(job, JOB, "Cancel", "s", "kill")
             self.d.wait_job(job)
+
+    def test_tasks_of_a_worker(self):
+        worker = wait_for(lambda: self.d.list_workers("work"), 10, "its worker")[0][2]
+
+        def tasks():
+            return self.d.call(worker, "org.drover1.Worker", "ListTasks") or []
+
+        wait_for(lambda: not tasks(), 10, "it is idle")
+        before = time.time()
+        job_id, job = self.d.submit("work", "work", ms=60000)
+        task = wait_for(tasks, 10, "it runs")[0]
+        since = task.pop("since-usec") / 1e6
+        self.assertEqual(task, {"job": job_id, "type": "work", "attempt": 1, "state": "running", "waiting-for": ""})
+        self.assertGreater(since, before - 0.1)
+        self.assertLess(since, time.time() + 0.1)
+        if os.geteuid() == 0:
+            os.chmod(self.d.dir, 0o711)
+            m = self.connect(NOBODY).call(worker, "org.drover1.Worker", "ListTasks")
+            m.enter("a", "a{sv}")
+            self.assertFalse(m.more("a", "{sv}"), "another's job is nobody's business")
+        self.d.call(job, JOB, "Cancel", "s", "ask")
+        self.d.wait_job(job)
+        client = self.d.ctl_start("map", "work", "work", "--arg=ms", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        client.stdin.write("500\n")
+        client.stdin.close()
+        task = wait_for(tasks, 10, "the session's job runs")[0]
+        self.assertEqual((task["job"] >> 40 > 0, task["type"]), (True, "work"))
+        self.assertEqual(client.wait(20), 0)
+        client.stdout.close()
 
     def test_the_jobs_of_a_session_are_listed_and_can_be_cancelled(self):
         client = subprocess.Popen([DROVERCTL, "--user", "map", "work", "work", "--arg=ms"], env=self.d.env(), text=True, stdin=subprocess.PIPE,

@@ -19,7 +19,7 @@ static const struct {
 } faces[] = {
         {BUS_MANAGER, manager_vtable, 18},
         {BUS_POOL, pool_vtable, 10},
-        {BUS_WORKER, worker_vtable, 2},
+        {BUS_WORKER, worker_vtable, 3},
         {BUS_JOB, job_vtable, 6},
 };
 
