@@ -397,6 +397,22 @@ static void capsule_add_attempts(struct capsule *c, const struct worker *w, cons
         capsule_add_attempt(c, &last);
 }
 
+/* How long the input is, and the sealed file that it is in; -1: in the slot. false: it came with descriptors, which no
+ * file can hold, or is too long for one. */
+static bool capsule_find_input(const struct worker_job *job, const struct layout_job *wanted, size_t *ret_bytes,
+                               int *ret_fd) {
+        *ret_bytes = wanted->bytes;
+        *ret_fd = -1;
+        if (!(slot_flags(job->word) & SLOT_HAS_FDS))
+                return wanted->bytes <= job->channel->channel.geometry.slot_bytes;
+        const struct descriptors *d = descriptors_get(job->channel, DESCRIPTORS_OF_JOB, job->slot, job->generation);
+        if (!d || d->n_fds != 1 || d->payload_bytes == 0 || d->payload_bytes > CAPSULE_MAX_PAYLOAD)
+                return false;
+        *ret_bytes = d->payload_bytes;
+        *ret_fd = d->fds[0];
+        return true;
+}
+
 struct capsule_draft *capsules_draft(const struct worker *w, const struct worker_job *job, enum slot_state verdict,
                                      const struct layout_verdict *line) {
         const struct pool *p = w->pool;
@@ -404,17 +420,21 @@ struct capsule_draft *capsules_draft(const struct worker *w, const struct worker
         struct layout_job wanted;
         channel_copy(&wanted, channel_job(channel, job->slot), sizeof(wanted));
         const struct schema_job *type = p->schema ? schema_find_number(p->schema, wanted.type) : NULL;
-        /* What came with descriptors is no file's worth. */
-        if (slot_flags(job->word) & SLOT_HAS_FDS || p->supervisor->capsules->dir < 0 || p->config.n_capsules == 0 || job->channel->is_dead || !type ||
-            wanted.bytes > channel->geometry.slot_bytes)
+        size_t bytes;
+        int fd;
+        if (p->supervisor->capsules->dir < 0 || p->config.n_capsules == 0 || job->channel->is_dead || !type ||
+            !capsule_find_input(job, &wanted, &bytes, &fd))
                 return NULL;
-        struct capsule_draft *d = calloc(1, sizeof(*d) + wanted.bytes);
+        struct capsule_draft *d = calloc(1, sizeof(*d) + bytes);
         if (!d)
                 return NULL;
         struct capsule *c = &d->capsule;
-        channel_copy(d->payload, channel_payload(channel, job->slot), wanted.bytes);
+        if (fd < 0)
+                channel_copy(d->payload, channel_payload(channel, job->slot), bytes);
+        else if (pread(fd, d->payload, bytes, 0) != (ssize_t)bytes)
+                return capsules_discard(d);
         c->payload = d->payload;
-        c->payload_bytes = wanted.bytes;
+        c->payload_bytes = bytes;
         c->id = worker_job_id(job);
         c->created_us = capsule_now_us();
         c->uid = worker_job_uid(job);

@@ -1,5 +1,6 @@
 """Descriptors with jobs and results, payloads and results larger than a slot, and who sends what he should not."""
 
+import json
 import os
 import signal
 import subprocess
@@ -113,6 +114,18 @@ class OverTheBus(Base):
             self.assertEqual(r.stdout, text)
             r = d.ctl("call", "fds", "large", "n=10000", "--json=short")
             self.assertIn('"end":"end"', r.stdout)
+
+    def test_a_long_input_that_killed_its_worker_is_a_capsule(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1, "MaxAttempts": 2}}) as d, tempfile.TemporaryDirectory() as there:
+            r = d.ctl("call", "fds", "die", "--input=-", input="." * 99999 + "x")
+            self.assertIn("poisoned", r.stderr)
+            row = wait_for(lambda: next(iter(json.loads(d.ctl("list-capsules", "--json=short").stdout)), None), 10, "the capsule is written")
+            self.assertEqual(row["payload-bytes"], 100000)
+            # What came with descriptors leaves none.
+            with open(f"{there}/in", "w", encoding="utf-8"):
+                pass
+            self.assertIn("poisoned", d.ctl("call", "fds", "cat", f"in=<{there}/in", "attempt=9").stderr)
+            self.assertEqual(len(json.loads(d.ctl("list-capsules", "--json=short").stdout)), 1)
 
     def test_what_is_no_memory_file_is_named(self):
         with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:

@@ -150,6 +150,15 @@ static int pass(drover_job *job) {
         return r < 0 ? drover_fail(job, -r, "drover_reply_fd") : 0;
 }
 
+/* Dies if the last byte is an x. */
+static int die(drover_job *job) {
+        size_t size;
+        const char *payload = drover_payload(job, &size);
+        if (size > 0 && payload[size - 1] == 'x')
+                __builtin_trap();
+        return 0;
+}
+
 /* Wrong on purpose: a number that is no descriptor. */
 static int bad(drover_job *job) {
         int r = drover_ret_fd(job, "pipe", 9999);
@@ -169,6 +178,7 @@ static const struct drover_job_type jobs[] = {
         {.name = "raw", .args = "raw", .result = "raw", .handle = raw},
         {.name = "reserve", .args = "raw", .result = "raw", .handle = reserve},
         {.name = "pass", .args = "in:fd", .result = "raw", .handle = pass},
+        {.name = "die", .args = "raw", .handle = die},
         {.name = "bad", .result = "pipe:fd", .handle = bad},
 };
 static struct drover_plugin plugin = {.jobs = jobs, .n_jobs = DROVER_COUNT(jobs)};
