@@ -14,11 +14,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "daemon/bus/call.h"
 #include "daemon/bus/value.h"
 
-enum { MESSAGES_A_ROUND = 64 };
+enum { MESSAGES_A_ROUND = 64, NAME_TRIES = 50, NAME_PAUSE_NS = 20000000 };
 
 /* ---- in the loop ---- */
 
@@ -103,13 +104,25 @@ static int add_objects(struct bus *b) {
         return r;
 }
 
+/* Started right after another one ended, we may be faster than the bus is told of its end. */
+static int take_name(struct bus *b) {
+        const struct timespec pause = {.tv_nsec = NAME_PAUSE_NS};
+        int r = sd_bus_request_name(b->bus, BUS_NAME, 0);
+
+        for (unsigned i = 0; r == -EEXIST && i < NAME_TRIES; i++) {
+                nanosleep(&pause, NULL);
+                r = sd_bus_request_name(b->bus, BUS_NAME, 0);
+        }
+        return r;
+}
+
 int bus_start(struct bus *b, struct supervisor *s, char *error, size_t error_bytes) {
         int r;
 
         b->supervisor = s;
         r = add_objects(b);
         if (r >= 0)
-                r = sd_bus_request_name(b->bus, BUS_NAME, 0);
+                r = take_name(b);
         if (r >= 0)
                 r = loop_add_hook(b->config.loop, prepare, b);
         if (r >= 0) {
