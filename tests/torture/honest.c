@@ -1,14 +1,18 @@
-/* torture-honest POOL SECONDS SEED: one round trip after the other through pool POOL (plugin echo), each answer
- * compared; says how many and how long the slowest hundredth took. */
+/* torture-honest POOL SECONDS SEED: one round trip after the other through pool POOL (plugin echo), with a pause
+ * between them, each answer compared; says how many and how long the slowest hundredth took.
+ *
+ * The pause makes it one that waits, as most clients are: without it, it competes for a CPU with whoever else never
+ * rests, and the slowest hundredth tells of the scheduler's slices alone. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "ipc/client/session.h"
 #include "ipc/event.h"
 #include "tests/torture/part.h"
 
-enum { PAYLOAD = 200, SAMPLES = 1 << 20 };
+enum { PAYLOAD = 200, SAMPLES = 1 << 20, PAUSE_NS = 200000 };
 
 static int compare(const void *a, const void *b) {
         uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
@@ -51,9 +55,11 @@ int main(int argc, char *argv[]) {
         part_say("ready");
         uint64_t end_ns = event_now_ns() + (uint64_t)(strtod(argv[2], NULL) * 1e9);
         size_t n = 0;
+        const struct timespec pause = {.tv_nsec = PAUSE_NS};
         while (n < SAMPLES && event_now_ns() < end_ns) {
                 uint64_t took_ns = round_trip(s, &random);
                 samples[n++] = took_ns < UINT32_MAX ? (uint32_t)took_ns : UINT32_MAX;
+                nanosleep(&pause, NULL);
         }
         qsort(samples, n, sizeof *samples, compare);
         part_say("count jobs %zu", n);
