@@ -132,16 +132,25 @@ static void stream_conclude(struct stream *s, uint64_t word) {
         stream_go_on(s);
 }
 
+/* What a worker emitted for jobs that are over. If the reader of the job in hand is behind, all of that was taken
+ * before, and what stands there waits for that reader: held here time and again, it would cost it the stream. */
+static void stream_take_before(struct worker *w) {
+        const struct stream *s = w ? w->feeds : NULL;
+        struct worker_job job;
+        bool is_in_hand = s && stream_is_behind(s) && worker_get_job(w, &job) && job.channel == s->channel &&
+                          job.slot == s->slot && job.generation == s->generation;
+        if (w && !is_in_hand)
+                worker_items_take_all(w);
+}
+
 void stream_over(struct pool_channel *c, uint32_t slot, uint64_t word) {
         struct pool *p = c->pool;
         unsigned owner = slot_owner(word) - SLOT_OWNER_WORKER0;
         if (owner < LAYOUT_MAX_WORKERS) {
-                if (p->workers[owner])
-                        worker_items_take_all(p->workers[owner]);
+                stream_take_before(p->workers[owner]);
         } else if (stream_at(c, slot) || slot_state(word) == SLOT_FAILED) { /* whoever it was */
                 for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
-                        if (p->workers[i])
-                                worker_items_take_all(p->workers[i]);
+                        stream_take_before(p->workers[i]);
         }
         struct stream *s = stream_at(c, slot);
         if (s)

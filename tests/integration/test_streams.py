@@ -204,6 +204,17 @@ class Streams(Test):
         self.assertEqual(self.d.job(job)["State"], "running")
         self.assertEqual(self.numbers(stream), list(range(20, 1000)))
 
+    def test_jobs_that_never_run_cost_a_slow_reader_nothing(self):
+        job = self.emit(3000, size=1000, options={"stream": True})
+        stream = self.open(job)
+        self.assertEqual(stream.next().rstrip(b"."), b"0")
+        for i in range(1, 13):
+            queued = self.emit(1, options={"stream": True})
+            self.assertEqual(self.d.call(queued, JOB, "Cancel", "s", "queued"), "cancelled")
+            self.assertEqual((stream.next() or b"cut off").rstrip(b"."), str(i).encode())
+        self.assertEqual(self.d.job(job)["State"], "running")
+        self.assertEqual(self.numbers(stream), list(range(13, 3000)))
+
     def test_a_reader_that_dies_costs_nothing(self):
         job = self.emit(5000, options={"stream": True})
         stream = self.open(job)
