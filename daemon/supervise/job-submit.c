@@ -280,6 +280,11 @@ static int job_check(const struct job_request *r, struct fault *f) {
                 return fault_set(f, FAULT_LIMITS_EXCEEDED,
                                  "%s: %zu bytes of arguments are more than pool %s takes (SlotSize=%u)", r->name,
                                  r->bytes, p->config.name, slot_bytes);
+        if (r->is_streamed && !streams_have_room(p->supervisor->streams, r->uid))
+                return fault_set(f, FAULT_LIMITS_EXCEEDED,
+                                 "uid %u has as many streams open or to be opened as it may, or there are as many as "
+                                 "can be",
+                                 (unsigned)r->uid);
         return job_check_room(p, r->uid, f);
 }
 

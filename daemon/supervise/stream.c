@@ -109,7 +109,7 @@ struct stream *stream_new(struct pool_channel *c, uint32_t slot, uint64_t word) 
 /* ---- how many ---- */
 
 struct streams_count {
-        unsigned n_readers, n_handed_out, n_kept; /* the latter two of one uid */
+        unsigned n_readers, n_taken, n_kept; /* the latter two of one uid */
         unsigned n_kept_of_all;
 };
 
@@ -122,7 +122,8 @@ static struct streams_count streams_count(const struct streams *ss, uid_t uid) {
                 for (unsigned i = 0; i < STREAM_READERS; i++) {
                         const struct stream_reader *r = &s->readers[i];
                         n.n_readers += reader_is_used(r);
-                        n.n_handed_out += reader_is_used(r) && r->kept_fd < 0 && s->uid == uid;
+                        n.n_taken += reader_is_used(r) && s->uid == uid &&
+                                     (r->kept_fd < 0 || (r->is_reserved && !s->is_kept));
                 }
         }
         return n;
@@ -258,7 +259,12 @@ static void stream_on_room(struct loop_poll *p, uint32_t revents) {
         stream_go_on(r->stream);
 }
 
-unsigned stream_count_handed_out(const struct stream *s) { return streams_count(s->all, s->uid).n_handed_out; }
+unsigned streams_of_uid(const struct streams *ss, uid_t uid) { return streams_count(ss, uid).n_taken; }
+
+bool streams_have_room(const struct streams *ss, uid_t uid) {
+        struct streams_count n = streams_count(ss, uid);
+        return n.n_taken < STREAMS_MAX_OF_UID && (n.n_readers < STREAMS_MAX_READERS || n.n_kept_of_all > 0);
+}
 
 void stream_begin_attempt(struct stream *s, uint32_t attempt) {
         bool was_read = false;

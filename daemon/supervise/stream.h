@@ -9,7 +9,7 @@
 enum {
         STREAM_READERS = 4,
         STREAMS_MAX_READERS = 512, /* of everybody, two descriptors each at most */
-        STREAMS_MAX_OF_UID = 128,  /* of these, that were handed out */
+        STREAMS_MAX_OF_UID = 128,  /* of these, that were handed out, or are sure to be */
         STREAMS_MAX_KEPT = 256,    /* of jobs that are over, until somebody comes */
         STREAMS_MAX_KEPT_OF_UID = 64,
 };
@@ -51,8 +51,8 @@ void stream_cut_all(struct stream *s);
 
 /* A reader that nobody has yet; NULL: there are too many. */
 struct stream_reader *stream_add_reader(struct stream *s);
-/* How many were handed out to its uid. */
-unsigned stream_count_handed_out(const struct stream *s);
+/* How many were handed out to this uid, or are sure to be. */
+unsigned streams_of_uid(const struct streams *ss, uid_t uid);
 void stream_push(struct stream *s, const void *data, size_t bytes);
 static inline bool stream_is_behind(const struct stream *s) { return !STAILQ_EMPTY(&s->held); }
 /* After something changed for its readers: gives them what is held; then, if it is over, ends it, and may free it. */

@@ -249,12 +249,12 @@ static int stream_open(struct stream *s, int *ret_fd, struct fault *f) {
                 if (slot_generation(word) == s->generation && slot_attempt(word) > s->attempt)
                         stream_begin_attempt(s, slot_attempt(word));
         }
-        if (stream_count_handed_out(s) >= STREAMS_MAX_OF_UID)
-                return fault_set(f, FAULT_LIMITS_EXCEEDED, "uid %u has %d streams open already", (unsigned)s->uid,
-                                 STREAMS_MAX_OF_UID);
         for (unsigned i = 0; i < STREAM_READERS && !r; i++)
                 if (s->readers[i].kept_fd >= 0)
                         r = &s->readers[i];
+        if (!(r && r->is_reserved) && streams_of_uid(s->all, s->uid) >= STREAMS_MAX_OF_UID)
+                return fault_set(f, FAULT_LIMITS_EXCEEDED, "uid %u has %d streams open already", (unsigned)s->uid,
+                                 STREAMS_MAX_OF_UID);
         if (!r)
                 r = stream_add_reader(s);
         if (!r)

@@ -22,6 +22,8 @@ void stream_forget_worker(struct worker *w);
 void stream_over(struct pool_channel *c, uint32_t slot, uint64_t word);
 /* The attempt there ended, and there will be another one. */
 void stream_again(struct pool_channel *c, uint32_t slot, uint32_t generation);
+/* May this uid have one more reader? */
+bool streams_have_room(const struct streams *ss, uid_t uid);
 /* Somebody will come for it, so nothing is dropped until then. Without memory for it it is as if nobody had said so. */
 void stream_reserve(struct job *j);
 void stream_forget_job(struct job *j);

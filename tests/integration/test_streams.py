@@ -204,6 +204,24 @@ class Streams(Test):
         self.assertEqual(self.d.job(job)["State"], "running")
         self.assertEqual(self.numbers(stream), list(range(20, 1000)))
 
+    def test_streams_to_be_opened_are_bounded_and_leave_some_to_others(self):
+        far = u64(2 ** 60)
+        jobs = []
+
+        def reserve():
+            reply = self.c.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"sieve", b"primes", 1, b"to", b"t", u64(7),
+                                2, b"stream", b"b", 1, b"not-before", b"t", far)
+            jobs.append(reply.read("to")[1])
+
+        for _ in range(128):
+            reserve()
+        with self.assert_error("LimitsExceeded", "streams"):
+            reserve()
+        self.open(jobs[0])  # its place was reserved
+        for job in jobs:
+            self.c.call(job, JOB, "Cancel", "s", b"queued")
+        self.assertEqual(self.numbers(self.open(self.emit(10, options={"stream": True}))), list(range(10)))
+
     def test_jobs_that_never_run_cost_a_slow_reader_nothing(self):
         job = self.emit(3000, size=1000, options={"stream": True})
         stream = self.open(job)
