@@ -25,6 +25,7 @@ enum {
         JOBS_MAX_FINISHED_OF_UID = JOBS_MAX_FINISHED / 2,
         JOBS_MAX_FINISHED_BYTES_OF_UID = JOBS_MAX_FINISHED_BYTES / 2,
         JOBS_OVERHEAD_BYTES = 96,
+        JOBS_DESCRIPTOR_BYTES = 16384, /* there are fewer of those than bytes: 2,048 of a uid */
         JOBS_MAX_EVICTED = 16384,
 };
 
@@ -159,10 +160,14 @@ void job_drop(struct job *j) {
         free(j);
 }
 
+static size_t job_fds_bytes(const struct job *j) {
+        return j->result_fds ? (size_t)j->result_fds->n_fds * JOBS_DESCRIPTOR_BYTES : 0;
+}
+
 /* Roughly: with what the allocator and the tree take for it. */
 static size_t job_bytes(const struct job *j) {
         return sizeof(*j) + j->result_fields->n_fields * sizeof(struct schema_field) + j->result_bytes +
-               j->payload_bytes + (j->error ? strlen(j->error) : 0) + JOBS_OVERHEAD_BYTES;
+               job_fds_bytes(j) + j->payload_bytes + (j->error ? strlen(j->error) : 0) + JOBS_OVERHEAD_BYTES;
 }
 
 static void job_count_finished(struct job *j, bool is_added) {

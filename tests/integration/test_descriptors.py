@@ -93,6 +93,17 @@ class OverTheBus(Base):
             self.case(d, "fds-bus")
             self.wait_fds(d, n_fds)
 
+    def test_descriptors_of_results_are_kept_within_a_budget(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1}}) as d:
+            n_fds = self.fds(d)
+            with Connection(d.bus.address) as c, open("/dev/null", "rb") as null:
+                for _ in range(1100):  # two each: over the 2,048 that one uid may keep
+                    reply = c.call("/org/drover1", "org.drover1.Manager", "Submit", "ssa{sv}a{sv}", b"fds", b"make",
+                                   2, b"in", b"h", null.fileno(), b"text", b"s", b"hello", 0)
+                d.wait_job(reply.read("to")[1])
+            self.wait_fds(d, n_fds + 2048)
+            self.assertGreater(self.fds(d), 1024)
+
     def test_files_of_droverctl(self):
         with Drover({"fds": {"Plugin": "fds", "Workers": 1}}) as d, tempfile.TemporaryDirectory() as there:
             with open(f"{there}/in", "w", encoding="utf-8") as f:
