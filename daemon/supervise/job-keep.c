@@ -268,9 +268,14 @@ static bool job_user_keeps_too_much(const struct job_user *u) {
 
 static void jobs_on_expiry(struct loop_timer *t) { jobs_expire(t->user); }
 
-/* Only the uid of the newest can have come to keep too much. */
+/* Only the uid of the newest can have come to keep too much. One that is too much by itself goes first: the others
+ * would make room in vain. */
 static void jobs_make_room(struct jobs *js, struct job_user *u) {
-        struct job *j;
+        struct job *j = u ? TAILQ_LAST(&u->finished, job_user_list) : NULL;
+        if (j && job_bytes(j) > JOBS_MAX_FINISHED_BYTES_OF_UID) {
+                u = u->n_jobs == 1 ? NULL : u;
+                job_evict(j);
+        }
         while (u && job_user_keeps_too_much(u)) {
                 bool is_last = u->n_jobs == 1;
                 job_evict(TAILQ_FIRST(&u->finished));

@@ -104,6 +104,16 @@ class OverTheBus(Base):
             self.wait_fds(d, n_fds + 2048)
             self.assertGreater(self.fds(d), 1024)
 
+    def test_a_result_that_is_too_much_by_itself_costs_others_nothing(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1}}) as d:
+            small = d.submit("fds", "large", n=1)[1]
+            d.wait_job(small)
+            large = d.submit("fds", "large", n=40_000_000)[1]
+            d.wait_job(large)
+            self.assertEqual(d.result(small)["result"]["n"], 1)
+            with self.assert_error("ResultExpired", large.rpartition("/")[2]):
+                d.result(large)
+
     def test_files_of_droverctl(self):
         with Drover({"fds": {"Plugin": "fds", "Workers": 1}}) as d, tempfile.TemporaryDirectory() as there:
             with open(f"{there}/in", "w", encoding="utf-8") as f:
