@@ -28,6 +28,8 @@ static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free to 
 #define LAYOUT_MAGIC_POOL UINT32_C(0x50485244)
 #define LAYOUT_VERSION 1u
 
+#define LAYOUT_JOB_ID_MASK ((UINT64_C(1) << 40) - 1) /* of an id that a client wrote: what stands above is its channel's */
+
 enum {
         LAYOUT_PAGE = 4096,
         LAYOUT_LINE = 64,
@@ -208,8 +210,12 @@ struct layout_worker {
         _Atomic uint64_t soft_hit; /* generation << 32 | slot + 1 of the job whose soft limit passed */
         _Atomic uint64_t max_claims; /* it claims so many jobs and no more, and rings at half of them; 0 = no end */
         _Atomic uint64_t muted; /* bit = bell: neither looked at nor waited on for now; told by `control` */
-        uint64_t pad0[4];
-        /* the worker writes */
+        /* the worker writes, from here on: the last job that it gave a verdict, for people. Here, where the broker seldom
+         * writes and never looks, it costs a job nothing. */
+        _Atomic uint64_t last_job; /* id; 0 = none, or the next four are being written */
+        _Atomic uint64_t last_started_ns, last_finished_ns; /* CLOCK_MONOTONIC */
+        _Atomic uint32_t last_type; /* as in layout_job */
+        _Atomic uint32_t last_end; /* verdict | attempt << 8 */
         _Atomic uint64_t record; /* generation 32 | channel 16 | slot 16: written before the claim */
         _Atomic uint64_t claims; /* one more per claim: a change tells the broker that a new job runs */
         _Atomic uint32_t fault_signal;
@@ -279,6 +285,8 @@ static_assert(sizeof(struct layout_worker) == 384);
 static_assert(sizeof(struct layout_latencies) == 4480);
 static_assert(offsetof(struct layout_pool, latency) == 98432);
 static_assert(offsetof(struct layout_worker, counts) == 128);
+static_assert(offsetof(struct layout_worker, last_job) == 32);
+static_assert(offsetof(struct layout_worker, last_end) == 60);
 static_assert(offsetof(struct layout_worker, record) == 64);
 static_assert(offsetof(struct layout_channel, done_seq) == 64);
 static_assert(offsetof(struct layout_channel, closed) == 128);

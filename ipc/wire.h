@@ -113,7 +113,7 @@ struct worker_order {
         uint32_t channel, bell;    /* channel < LAYOUT_MAX_CHANNELS, bell < LAYOUT_BELLS_PER_WORKER */
         uint32_t n_slots, slot_bytes; /* CHANNEL */
         uint32_t model;            /* SETUP: 1 = process */
-        uint64_t id;               /* SETUP: D-Bus id of the worker */
+        uint64_t id;               /* SETUP: D-Bus id of the worker; CHANNEL: its jobs' ids are this + n */
         char pool[72];
         int32_t error;             /* ARENA, FDS: errno, positive; 0 = fine */
         uint32_t reserved;

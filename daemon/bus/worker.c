@@ -9,6 +9,7 @@
 #include "daemon/bus/authorize.h"
 #include "daemon/bus/peer.h"
 #include "daemon/supervise/waiting.h"
+#include "ipc/words.h"
 
 /* ---- methods ---- */
 
@@ -55,24 +56,31 @@ static int append_task(struct bus *b, const struct bus_peer *p, sd_bus_message *
                        const struct job_info *task) {
         const struct waiting_viewer viewer = {.uid = p->uid, .sees_all = authorize_is_root(p->uid)};
         char waiting_for[400] = "";
+        bool is_over = task->finished_us > 0;
         int r;
 
-        waiting_describe(b->supervisor, w->pid, &viewer, waiting_for, sizeof(waiting_for));
+        if (!is_over)
+                waiting_describe(b->supervisor, w->pid, &viewer, waiting_for, sizeof(waiting_for));
         bus_clean_text(waiting_for);
         r = sd_bus_message_open_container(reply, 'a', "{sv}");
         if (r >= 0)
                 r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}", "job", "t", task->id, "type", "s",
                                           task->name, "attempt", "u", task->attempt, "state", "s",
-                                          waiting_for[0] ? "waiting" : "running", "since-usec", "t", task->started_us,
-                                          "waiting-for", "s", waiting_for);
+                                          is_over          ? words_slot_state(task->state)
+                                          : waiting_for[0] ? "waiting"
+                                                           : "running",
+                                          "since-usec", "t", task->started_us, "waiting-for", "s", waiting_for);
+        if (r >= 0 && is_over)
+                r = sd_bus_message_append(reply, "{sv}", "finished-usec", "t", task->finished_us);
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
-/* In the process model one, or none. Whose job it is may see it. */
+/* In the process model one, or none, and the last one that is over. Whose job it is may see it. */
 static int method_list_tasks(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         struct worker_info info;
-        struct job_info task;
+        struct job_info task, last;
+        bool is_busy;
         struct worker *w;
         int r;
 
@@ -84,8 +92,11 @@ static int method_list_tasks(struct bus *b, struct bus_peer *p, sd_bus_message *
         if (r < 0)
                 return r;
         worker_get_info(w, &info);
-        if (worker_get_task(w, &task) && peer_may_see(p, task.uid))
+        is_busy = worker_get_task(w, &task);
+        if (is_busy && peer_may_see(p, task.uid))
                 r = append_task(b, p, reply, &info, &task);
+        if (r >= 0 && worker_get_last(w, &last) && !(is_busy && last.id == task.id) && peer_may_see(p, last.uid))
+                r = append_task(b, p, reply, &info, &last);
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
         return r < 0 ? r : sd_bus_send(NULL, reply, NULL);

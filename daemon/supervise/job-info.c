@@ -2,6 +2,7 @@
  * shared memory; once it has a verdict, in its record. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "daemon/supervise/job.h"
 #include "daemon/supervise/supervisor-internal.h"
@@ -116,6 +117,47 @@ bool worker_get_task(const struct worker *w, struct job_info *ret) {
                 session_job_get_info(&(struct session_job){held.channel, held.slot, held.generation}, ret);
         ret->started_us = job_began_us(&held);
         return ret->state == SLOT_RUNNING;
+}
+
+static uid_t worker_last_uid(const struct pool *p, uint64_t id) {
+        if (id <= LAYOUT_JOB_ID_MASK)
+                return jobs_owner(p->supervisor->jobs, id);
+        for (uint32_t i = 1; i < LAYOUT_MAX_CHANNELS; i++)
+                if (p->channels[i] && p->channels[i]->id_base == (id & ~LAYOUT_JOB_ID_MASK))
+                        return p->bells[p->channels[i]->bell].uid;
+        return geteuid();
+}
+
+/* The worker's words: a time that makes no sense or a state that is no verdict is no job. */
+static bool worker_fill_last(const struct worker *w, uint64_t started_ns, uint64_t finished_ns, uint32_t type,
+                             uint32_t end, struct job_info *ret) {
+        enum slot_state state = end & 0xff;
+        if (state < SLOT_DONE || state >= SLOT_N_STATES || started_ns > finished_ns || finished_ns > event_now_ns())
+                return false;
+        ret->pool = w->pool;
+        ret->pool_name = w->pool->config.name;
+        ret->name = session_job_name(&(struct session_job){.channel = w->pool->channels[0]}, type);
+        ret->uid = worker_last_uid(w->pool, ret->id);
+        ret->state = state;
+        ret->attempt = end >> 8 & LAYOUT_MAX_ATTEMPTS;
+        ret->error = "";
+        ret->run_us = (finished_ns - started_ns) / 1000;
+        ret->finished_us = session_job_submitted_us(&(struct layout_job){.queued_ns = finished_ns});
+        ret->started_us = ret->finished_us - ret->run_us;
+        return true;
+}
+
+bool worker_get_last(const struct worker *w, struct job_info *ret) {
+        const struct layout_worker *line = worker_line(w);
+        for (unsigned try = 0; try < 3; try++) {
+                *ret = (struct job_info){.id = atomic_load(&line->last_job)};
+                uint64_t started_ns = atomic_load(&line->last_started_ns), finished_ns = atomic_load(&line->last_finished_ns);
+                uint32_t type = atomic_load(&line->last_type), end = atomic_load(&line->last_end);
+                atomic_thread_fence(memory_order_acquire); /* partner: the release fence in job_tell_last */
+                if (ret->id != 0 && atomic_load(&line->last_job) == ret->id)
+                        return worker_fill_last(w, started_ns, finished_ns, type, end, ret);
+        }
+        return false;
 }
 
 void job_get_fault(const struct job *j, struct fault *f) {

@@ -17,10 +17,8 @@
 enum {
         LIST_MAX_LOOKS = 20000,
         LIST_CHANNEL_LOOKS = 32,          /* what it costs to find the next channel */
-        LIST_MAX_SESSION = (1 << 24) - 2, /* the number that follows it still fits above LIST_ID_MASK */
+        LIST_MAX_SESSION = (1 << 24) - 2, /* the number that follows it still fits above LAYOUT_JOB_ID_MASK */
 };
-
-#define LIST_ID_MASK ((UINT64_C(1) << 40) - 1)
 
 static bool list_fits(const struct job_filter *f, uid_t uid, const char *pool, const char *name, enum slot_state state,
                       uint64_t submitted_us) {
@@ -157,7 +155,7 @@ static bool list_channel(struct list *l, struct pool_channel *c) {
 }
 
 static bool list_sessions(struct list *l, struct supervisor *s) {
-        uint64_t base = l->last & ~LIST_ID_MASK;
+        uint64_t base = l->last & ~LAYOUT_JOB_ID_MASK;
         struct pool_channel *c;
         while ((c = list_next_channel(s, base, l->filter))) {
                 const struct job_filter *f = l->filter;
@@ -170,7 +168,7 @@ static bool list_sessions(struct list *l, struct supervisor *s) {
                 if ((!f->has_uid || uid == f->uid) && list_channel(l, c))
                         return true;
                 l->n_looks += LIST_CHANNEL_LOOKS;
-                base = c->id_base + LIST_ID_MASK + 1;
+                base = c->id_base + LAYOUT_JOB_ID_MASK + 1;
         }
         return false;
 }
@@ -178,7 +176,7 @@ static bool list_sessions(struct list *l, struct supervisor *s) {
 size_t supervisor_list_jobs(struct supervisor *s, const struct job_filter *f, uint64_t after, struct job_row *ret,
                             size_t n, uint64_t *ret_next) {
         struct list l = {.filter = f, .rows = ret, .n_max = n, .last = after};
-        bool is_more = after <= LIST_ID_MASK && list_records(&l, s->jobs);
+        bool is_more = after <= LAYOUT_JOB_ID_MASK && list_records(&l, s->jobs);
         if (!is_more)
                 is_more = list_sessions(&l, s);
         *ret_next = is_more ? l.last : 0;
@@ -186,10 +184,10 @@ size_t supervisor_list_jobs(struct supervisor *s, const struct job_filter *f, ui
 }
 
 bool supervisor_find_session_job(struct supervisor *s, uint64_t id, struct session_job *ret) {
-        if (id <= LIST_ID_MASK)
+        if (id <= LAYOUT_JOB_ID_MASK)
                 return false;
-        struct pool_channel *c = list_next_channel(s, id & ~LIST_ID_MASK, NULL);
-        if (!c || c->id_base != (id & ~LIST_ID_MASK))
+        struct pool_channel *c = list_next_channel(s, id & ~LAYOUT_JOB_ID_MASK, NULL);
+        if (!c || c->id_base != (id & ~LAYOUT_JOB_ID_MASK))
                 return false;
         for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
                 uint64_t word = channel_word(&c->channel, slot);

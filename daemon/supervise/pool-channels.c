@@ -11,6 +11,7 @@
 #include "daemon/supervise/delay.h"
 #include "daemon/supervise/jobs.h"
 #include "daemon/supervise/limits.h"
+#include "daemon/supervise/session.h"
 #include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/bell.h"
@@ -123,6 +124,8 @@ int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *
                 return -ENOMEM;
         }
         *c = (struct pool_channel){.pool = p, .fd = -1, .done_fd = -1, .index = index, .bell = bell};
+        if (index > 0)
+                c->id_base = session_next_id_base(p->supervisor);
         p->channels[index] = c;
         p->bells[bell].n_channels++;
         r = pool_channel_charge(c, g->total);

@@ -184,7 +184,6 @@ static int session_start(struct session *session, const struct session_request *
                 return r;
         session_join(session, q->owner);
         session->channel->session = session;
-        session->channel->id_base = session_next_id_base(s);
         s->n_sessions++;
         return 0;
 }

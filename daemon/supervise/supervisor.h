@@ -153,6 +153,9 @@ struct worker *supervisor_next_worker(struct supervisor *s, const struct worker 
 void worker_get_info(const struct worker *w, struct worker_info *ret);
 /* The job that it runs; false: none. started_us is when it began. */
 bool worker_get_task(const struct worker *w, struct job_info *ret);
+/* The last one it gave a verdict, as it says: id, name, attempt, state, times and whose it is; root's and the daemon's if
+ * that cannot be told any more. false: none. */
+bool worker_get_last(const struct worker *w, struct job_info *ret);
 int worker_kill(struct worker *w, int signal, struct fault *f); /* charged as REASON_OPERATOR for SIGKILL and SIGTERM? no: as the signal */
 int worker_get_pidfd(const struct worker *w); /* borrowed; -1 while starting */
 

@@ -57,6 +57,7 @@ static int worker_send_channel(struct worker *w, struct pool_channel *c) {
                 .bell = c->bell,
                 .n_slots = c->channel.geometry.n_slots,
                 .slot_bytes = c->channel.geometry.slot_bytes,
+                .id = c->id_base,
         };
         int r = 0;
         if (!c->is_dead && !(*attached & bit)) {

@@ -105,7 +105,7 @@ bool worker_get_job(const struct worker *w, struct worker_job *ret) {
 uint64_t worker_job_id(const struct worker_job *j) {
         uint64_t id;
         channel_copy(&id, &channel_job(&j->channel->channel, j->slot)->id, sizeof(id));
-        return j->channel->id_base | (id & ((UINT64_C(1) << 40) - 1)); /* a client cannot name another's job */
+        return j->channel->id_base | (id & LAYOUT_JOB_ID_MASK); /* a client cannot name another's job */
 }
 
 uid_t worker_job_uid(const struct worker_job *j) {

@@ -175,6 +175,7 @@ static int job_take(struct drover_job *j) {
         __asm__ volatile("" ::: "memory"); /* the copy is what counts from here on, not the client's next write */
 
         j->id = line.id;
+        j->type_number = line.type;
         j->queued_ns = line.not_before_ns > line.queued_ns ? line.not_before_ns : line.queued_ns;
         j->latency = NULL;
         j->schema = &p->schema_jobs[0];
@@ -283,6 +284,19 @@ static int job_postpone(const struct drover_job *j, uint64_t finished_ns, enum s
         return e;
 }
 
+/* For people, before the verdict as the counts are. Whoever finds the same id before and after has one job's words. */
+static void job_tell_last(const struct drover_job *j, enum slot_state verdict, uint64_t started_ns,
+                          uint64_t finished_ns) {
+        struct layout_worker *line = j->line;
+        atomic_store_explicit(&line->last_job, 0, memory_order_relaxed);
+        atomic_thread_fence(memory_order_release); /* partner: the acquire fence in worker_get_last */
+        atomic_store_explicit(&line->last_started_ns, started_ns, memory_order_relaxed);
+        atomic_store_explicit(&line->last_finished_ns, finished_ns, memory_order_relaxed);
+        atomic_store_explicit(&line->last_type, j->type_number, memory_order_relaxed);
+        atomic_store_explicit(&line->last_end, verdict | slot_attempt(j->claimed) << 8, memory_order_relaxed);
+        atomic_store_explicit(&line->last_job, j->id_base | (j->id & LAYOUT_JOB_ID_MASK), memory_order_release);
+}
+
 static int job_finish(struct drover_job *j, int done_fd, enum slot_state verdict, uint64_t started_ns) {
         if (verdict == SLOT_FAILED || verdict == SLOT_DELAYED)
                 job_write_failure(j);
@@ -306,9 +320,12 @@ static int job_finish(struct drover_job *j, int done_fd, enum slot_state verdict
         _Atomic uint64_t *count = &j->line->counts[verdict];
         uint64_t n = atomic_load_explicit(count, memory_order_relaxed);
         atomic_store_explicit(count, n + 1, memory_order_relaxed);
+        job_tell_last(j, verdict, started_ns, finished_ns);
         int e = channel_finish(j->channel, j->slot, j->claimed, verdict, done_fd);
-        if (e < 0)
+        if (e < 0) { /* it was not ours to give */
                 atomic_store_explicit(count, n, memory_order_relaxed);
+                atomic_store_explicit(&j->line->last_job, 0, memory_order_relaxed);
+        }
         return e;
 }
 

@@ -35,7 +35,8 @@ struct drover_job {
         _Atomic uint64_t *word;
         uint64_t claimed; /* the slot word as this context claimed it */
         uint32_t slot;
-        uint64_t id;
+        uint64_t id, id_base; /* the client's number for it; what the channel's ids stand above, set by who claims */
+        uint32_t type_number;
         uint64_t queued_ns; /* as the client says */
         struct layout_latencies *latency; /* of its type; NULL: the type does not exist */
         const struct drover_job_type *type;

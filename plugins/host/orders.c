@@ -127,6 +127,7 @@ static int add_channel(struct orders *o, const struct worker_order *order, int *
                 return r;
         }
         c->bell = order->bell;
+        c->id_base = order->id;
         c->done_fd = n_fds == 2 ? fds[1] : -1;
         if (n_fds == 2)
                 fds[1] = -1; /* ours now */

@@ -14,6 +14,7 @@ struct orders_channel {
         struct channel channel;
         int done_fd; /* -1: none */
         uint32_t bell;
+        uint64_t id_base;
 };
 
 struct orders_bell {

@@ -107,6 +107,7 @@ static int serve_channel(struct serve *s, struct orders_bell *b, uint32_t channe
         const struct layout_channel *head = c->channel.head;
         bool polls = atomic_load_explicit(&head->done_wait, memory_order_relaxed) == DONE_DOORBELL;
         uint32_t seq = atomic_load_explicit(&head->done_seq, memory_order_relaxed);
+        s->job.id_base = c->id_base;
         r = job_run(&s->job, &c->channel, channel, c->done_fd, slot, word, now_ns);
         if (r == -ESTALE) /* judged, or its client has rewritten the slot: the broker knows */
                 orders_foul(&s->orders, channel, -r);

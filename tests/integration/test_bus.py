@@ -168,7 +168,7 @@ class Bus(Test):
         pid = self.d.wait_workers("p", 2)[0][3]
         worker = re.search(r"'([^']+)'", gdbus("/org/drover1", "Manager.GetWorkerByPID", str(pid))).group(1)
         self.assertIn("handle 0", gdbus(worker, "Worker.GetPidFD"))
-        self.assertEqual(gdbus(worker, "Worker.ListTasks"), "(@aa{sv} [],)")
+        self.assertNotIn("'running'", gdbus(worker, "Worker.ListTasks"))
         gdbus("/org/drover1", "Manager.ListDeaths", "", "10")
         self.assertEqual(gdbus("/org/drover1", "Manager.Reload", "0"), "(@a(sss) [],)")
         gdbus("/org/drover1", "Manager.Subscribe")
@@ -215,7 +215,7 @@ workers = [row for row in m.ListWorkers() if row[1] == "p"]
 assert m.GetWorkerByPID(workers[0][3]) == workers[0][2]
 fd = at(workers[0][2], "Worker").GetPidFD().take()
 assert "Pid:\\t%d\\n" % workers[0][3] in open("/proc/self/fdinfo/%d" % fd).read()
-assert at(workers[0][2], "Worker").ListTasks() == []
+assert all("finished-usec" in task for task in at(workers[0][2], "Worker").ListTasks())
 at(workers[0][2], "Worker").Kill(18)
 m.ListDeaths("p", 5)
 m.Subscribe(); m.Unsubscribe()
@@ -274,7 +274,7 @@ assert [row[0] for row in m.ListPools()] == ["p", "slow"]
 workers = [row for row in m.ListWorkers() if row[1] == "p"]
 assert m.GetWorkerByPID(workers[0][3]) == workers[0][2]
 worker = At(workers[0][2], "Worker")
-assert worker.ListTasks() == []
+assert all("finished-usec" in task for task in worker.ListTasks())
 worker.Kill(18)
 # A descriptor in the reply needs the connection's own call.
 from gi.repository import Gio, GLib
@@ -550,6 +550,16 @@ print(*sorted(called))
         worker = self.worker_path("slow")
         self.assertEqual(seen()["CurrentJob"], mine[0])
         c.call(mine[1], "org.drover1.Job", "Cancel", "s", b"kill")
+
+        def last_seen():
+            rows = as_nobody("call", "org.drover1", self.worker_path("slow"), face, "ListTasks")["data"][0]
+            return [(row["job"]["data"], row["state"]["data"]) for row in rows]
+
+        mine = c.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"slow", b"is_prime", 1, b"n", b"t", u64(97), 0).read("to")
+        d.wait_job(mine[1])
+        self.assertEqual(last_seen(), [(mine[0], "done")])
+        d.run("slow", "is_prime", n=97)
+        self.assertEqual(last_seen(), [])
 
     # ---- files ----
 

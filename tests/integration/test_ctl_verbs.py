@@ -267,6 +267,20 @@ class Jobs(Test):
         self.assertEqual(r.returncode, 1)
         self.assertIn("is not bytes", r.stdout)
 
+    def test_status_tells_the_last_job_of_each_worker(self):
+        number = self.submit("cancellable", "work", "ms=50")
+        self.assertEqual(self.d.ctl("wait", number).stdout, f"{number} done\n")
+        workers = {w["Pool"]: w for w in json.loads(self.d.ctl("status", "--full", "--json=short").stdout)["Workers"]}
+        last, = workers["cancellable"]["Tasks"]
+        self.assertEqual((last["job"], last["type"], last["state"], last["attempt"]), (number, "work", "done", 1))
+        self.assertGreaterEqual(last["finished-usec"] - last["since-usec"], 50000)
+        self.assertEqual(workers["primes"]["Tasks"], [])
+        table = self.d.ctl("status", "--full").stdout.split("\n\n")[2].splitlines()
+        self.assertEqual(table[0].split()[5:10], ["JOB", "LAST", "RAN", "ENDED", "DONE"])
+        rows = {line.split()[1]: line for line in table[1:]}
+        self.assertRegex(rows["cancellable"], rf" - +{number} +[0-9.]+ m?s +done ")
+        self.assertRegex(rows["primes"], " - +- +- +- +0 ")
+
     def test_list_jobs(self):
         numbers = [self.submit("typed", "raw", "payload=x") for _ in range(3)] + [self.submit("cancellable", "work", "ms=60000")]
         self.assertEqual(self.d.ctl("wait", *numbers[:3]).returncode, 0)

@@ -96,8 +96,17 @@ class Jobs(Test):
     def test_tasks_of_a_worker(self):
         worker = wait_for(lambda: self.d.list_workers("work"), 10, "its worker")[0][2]
 
-        def tasks():
+        def rows():
             return self.d.call(worker, "org.drover1.Worker", "ListTasks") or []
+
+        def tasks():
+            return [row for row in rows() if "finished-usec" not in row]
+
+        def check_as_nobody():
+            if os.geteuid() == 0:
+                m = self.connect(NOBODY).call(worker, "org.drover1.Worker", "ListTasks")
+                m.enter("a", "a{sv}")
+                self.assertFalse(m.more("a", "{sv}"), "another's job is nobody's business")
 
         wait_for(lambda: not tasks(), 10, "it is idle")
         before = time.time()
@@ -109,18 +118,26 @@ class Jobs(Test):
         self.assertLess(since, time.time() + 0.1)
         if os.geteuid() == 0:
             os.chmod(self.d.dir, 0o711)
-            m = self.connect(NOBODY).call(worker, "org.drover1.Worker", "ListTasks")
-            m.enter("a", "a{sv}")
-            self.assertFalse(m.more("a", "{sv}"), "another's job is nobody's business")
+        check_as_nobody()
         self.d.call(job, JOB, "Cancel", "s", "ask")
-        self.d.wait_job(job)
+        self.assertEqual(self.d.wait_job(job), "cancelled")
+        last, = rows()
+        self.assertAlmostEqual(last.pop("since-usec") / 1e6, since, delta=0.1)
+        self.assertGreater(last.pop("finished-usec") / 1e6, since)
+        self.assertEqual(last, {**task, "state": "cancelled"})
+        check_as_nobody()
         client = self.d.ctl_start("map", "work", "work", "--arg=ms", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         client.stdin.write("500\n")
         client.stdin.close()
         task = wait_for(tasks, 10, "the session's job runs")[0]
         self.assertEqual((task["job"] >> 40 > 0, task["type"]), (True, "work"))
+        self.assertEqual([row["job"] for row in rows()], [task["job"], job_id], "what it runs is first")
         self.assertEqual(client.wait(20), 0)
         client.stdout.close()
+        last, = wait_for(lambda: not tasks() and rows(), 10, "it is over")
+        self.assertEqual((last["job"], last["type"], last["state"]), (task["job"], "work", "done"))
+        self.assertGreater(last["finished-usec"] - last["since-usec"], 450000)
+        check_as_nobody()
 
     def test_the_jobs_of_a_session_are_listed_and_can_be_cancelled(self):
         client = subprocess.Popen([DROVERCTL, "--user", "map", "work", "work", "--arg=ms"], env=self.d.env(), text=True, stdin=subprocess.PIPE,

@@ -87,6 +87,7 @@ static void cancel_reaches_a_checkpoint(void **state) {
         assert_int_equal(channel_cancel(&t.channel, 0), SLOT_RUNNING);
         assert_int_equal(verdict(&t, 0), SLOT_CANCELLED);
         assert_int_equal(atomic_load(&t.line->counts[SLOT_CANCELLED]), 1);
+        assert_int_equal(atomic_load(&t.line->last_end), SLOT_CANCELLED | 1 << 8);
 
         /* The next one starts afresh. */
         submit(&t, 1, "work", "ms", 2, 1);
@@ -353,6 +354,39 @@ static void a_bell_is_let_go_and_its_number_given_again(void **state) {
         finish(&t, pid, 0);
 }
 
+/* Before the verdict, with the number that the bus knows it by: of what a client writes the channel's part counts. */
+static void the_last_job_is_told(void **state) {
+        const uint64_t base = UINT64_C(7) << 40;
+        const struct worker_order drop = {.type = ORDER_DROP, .version = WIRE_VERSION};
+        const struct worker_order channel = {.type = ORDER_CHANNEL,
+                                             .version = WIRE_VERSION,
+                                             .n_slots = TRIAL_SLOTS,
+                                             .slot_bytes = TRIAL_SLOT_BYTES,
+                                             .id = base};
+        struct trial t;
+        pid_t pid = start(&t, "sleep");
+        assert_int_equal(atomic_load(&t.line->last_job), 0);
+        submit(&t, 4, "sleep", "ms", 3, 1);
+        assert_int_equal(verdict(&t, 4), SLOT_DONE);
+        assert_int_equal(atomic_load(&t.line->last_job), 5);
+        assert_int_equal(atomic_load(&t.line->last_end), SLOT_DONE | 1 << 8);
+        assert_int_equal(atomic_load(&t.line->last_type), channel_job(&t.channel, 4)->type);
+        assert_int_equal(atomic_load(&t.line->last_started_ns), channel_result(&t.channel, 4)->started_ns);
+        assert_int_equal(atomic_load(&t.line->last_finished_ns), channel_result(&t.channel, 4)->finished_ns);
+        assert_true(t.line->last_finished_ns - t.line->last_started_ns >= 3000000);
+
+        assert_int_equal(packet_send(t.control_fd, &drop, sizeof drop, NULL, 0), 0);
+        event_broadcast(&t.line->control);
+        wait_for_dropped(&t);
+        submit(&t, 5, "sleep", "ms", 0, 1);
+        channel_job(&t.channel, 5)->id |= UINT64_C(9) << 40;
+        assert_int_equal(packet_send(t.control_fd, &channel, sizeof channel, (int[]){t.channel_fd, t.done_fd}, 2), 0);
+        event_broadcast(&t.line->control);
+        assert_int_equal(verdict(&t, 5), SLOT_DONE);
+        assert_int_equal(atomic_load(&t.line->last_job), base | 6);
+        finish(&t, pid, 0);
+}
+
 static void end_of_the_socket_is_the_end(void **state) {
         struct trial t;
         pid_t pid = start(&t, "sleep");
@@ -390,6 +424,7 @@ int main(void) {
                 cmocka_unit_test(retire_waits_for_the_job_in_hand),
                 cmocka_unit_test(a_dropped_channel_is_left_alone),
                 cmocka_unit_test(a_bell_is_let_go_and_its_number_given_again),
+                cmocka_unit_test(the_last_job_is_told),
                 cmocka_unit_test(end_of_the_socket_is_the_end),
                 cmocka_unit_test(an_order_without_sense_ends_the_worker),
         };

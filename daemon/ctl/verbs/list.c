@@ -1,4 +1,5 @@
 /* status and the lists: pools, workers, objects of an arena, deaths. Jobs are in list-jobs.c. */
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -110,12 +111,13 @@ int verb_list_deaths(struct ctl *c) {
 
 /* ---- status ---- */
 
-static const char *const full_keys[] = {"Id",         "Pool",     "Pid", "State",  "since",
-                                        "CurrentJob", "JobsDone", "cpu", "memory", "says"};
+static const char *const full_keys[] = {"Id",  "Pool",  "Pid",      "State", "since",  "CurrentJob", "last",
+                                        "ran", "ended", "JobsDone", "cpu",   "memory", "says"};
 static const struct table_column full_columns[] = {
-        {"WORKER", true}, {"POOL"},      {"PID", true},    {"STATE", .is_state = true}, {"UP", true}, {"JOB", true},
-        {"DONE", true},   {"CPU", true}, {"MEMORY", true}, {"WAITS FOR, OR SAYS"}};
-static const struct view full_view = {full_keys, full_columns, 10};
+        {"WORKER", true}, {"POOL"},         {"PID", true},         {"STATE", .is_state = true}, {"UP", true},
+        {"JOB", true},    {"LAST", true},   {"RAN", true},         {"ENDED", .is_state = true}, {"DONE", true},
+        {"CPU", true},    {"MEMORY", true}, {"WAITS FOR, OR SAYS"}};
+static const struct view full_view = {full_keys, full_columns, 13};
 
 static void add_text(struct json_object *o, const char *key, const char *text) {
         json_object_object_add(o, key, json_object_new_string(text));
@@ -143,11 +145,39 @@ static void add_usage(struct json_object *worker, bool is_for_people) {
                 json_object_object_add(worker, "CurrentJob", NULL);
 }
 
+/* Of its tasks people see the one that is over; what it runs is CurrentJob. */
+static int add_tasks(struct ctl *c, struct json_object *worker) {
+        char path[64], text[TEXT_MAX];
+        const struct remote_call list = {.path = path, .interface = "Worker", .member = "ListTasks"};
+        ctl_cleanup(json_putp) struct json_object *tasks = NULL;
+        int r;
+
+        snprintf(path, sizeof(path), "/org/drover1/worker/%" PRIu64, json_number(worker, "Id"));
+        r = remote_call(c->remote, &list, &tasks, NULL);
+        if (r == -ECONNRESET || r == -ENOTCONN || r == -EINTR)
+                return remote_report(c->remote, r);
+        if (r >= 0 && c->json != CTL_JSON_OFF)
+                json_object_object_add(worker, "Tasks", json_object_get(tasks));
+        for (size_t i = 0; r >= 0 && c->json == CTL_JSON_OFF && i < json_object_array_length(tasks); i++) {
+                struct json_object *task = json_object_array_get_idx(tasks, i);
+                uint64_t since = json_number(task, "since-usec"), finished = json_number(task, "finished-usec");
+
+                if (finished == 0)
+                        continue;
+                json_object_object_add(worker, "last", json_object_new_uint64(json_number(task, "job")));
+                add_text(worker, "ran", text_duration(finished > since ? finished - since : 0, text));
+                add_text(worker, "ended", json_text(task, "state", "?"));
+        }
+        return CTL_OK;
+}
+
 static int status_workers(struct ctl *c, struct json_object **ret) {
         int code = view_gather(c, "ListWorkers", "Worker", 2, NULL, ret);
 
-        for (size_t i = 0; code == CTL_OK && i < json_object_array_length(*ret); i++)
+        for (size_t i = 0; code == CTL_OK && i < json_object_array_length(*ret); i++) {
                 add_usage(json_object_array_get_idx(*ret, i), c->json == CTL_JSON_OFF);
+                code = add_tasks(c, json_object_array_get_idx(*ret, i));
+        }
         return code;
 }
 
