@@ -1,10 +1,10 @@
 /* Descriptors that belong to jobs: from before a job is queued until its verdict; and those of results, from before the
  * verdict until the client has them.
  *
- * They stand by slot and generation, as everything that is private about a job. Nothing in here is ever used, read or
- * waited for; the first may be a sealed memory file, and that is all that is looked at. What is left behind (a job that
- * was never queued, a verdict that nobody fetches) is bounded by the table, and goes with the next job of that slot or
- * with the channel.
+ * They stand by slot and generation, as everything that is private about a job. Nothing in here is ever used or read,
+ * only closed, which can take as long as whoever made the file likes (README.md says so); the first may be a sealed
+ * memory file, and that is all that is looked at. What is left behind (a job that was never queued, a verdict that
+ * nobody fetches) is bounded by the table, and goes with the next job of that slot or with the channel.
  *
  * The limit of a channel keeps one client from taking all descriptors of the daemon; the last ones of the process are
  * for workers. */

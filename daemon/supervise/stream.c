@@ -81,6 +81,8 @@ struct stream *stream_new(struct pool_channel *c, uint32_t slot, uint64_t word) 
         struct pool *p = c->pool;
         if (!c->streams && !(c->streams = calloc(c->channel.geometry.n_slots, sizeof(struct stream *))))
                 return NULL;
+        if (c->streams[slot]) /* of a job that a worker invented, before this one had the slot */
+                stream_free(c->streams[slot]);
         struct stream *s = calloc(1, sizeof(*s));
         if (!s)
                 return NULL;

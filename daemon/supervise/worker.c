@@ -92,8 +92,8 @@ bool worker_get_job(const struct worker *w, struct worker_job *ret) {
         uint64_t record = atomic_load(&worker_line(w)->record);
         struct pool_channel *c = pool_channel_at(w->pool, record >> 16 & 0xffff);
         uint32_t slot = record & 0xffff;
-        if (!c || slot >= c->channel.geometry.n_slots)
-                return false;
+        if (!c || slot >= c->channel.geometry.n_slots || !(c->attached[w->index / 64] >> w->index % 64 & 1))
+                return false; /* a channel that it said it had left may be gone before it is */
         uint64_t word = channel_word(&c->channel, slot);
         if (slot_state(word) != SLOT_RUNNING || slot_owner(word) != w->index + SLOT_OWNER_WORKER0 ||
             slot_generation(word) != record >> 32)

@@ -61,6 +61,7 @@ static const char *const client_points[] = {
 };
 
 enum job_type { JOB_PLAIN, JOB_CRASH, JOB_AGAIN };
+#define NUMBER(type) (1000u + (type)) /* as it stands in the job's line */
 
 enum { N_WORKER_POINTS = sizeof worker_points / sizeof *worker_points };
 enum { N_CLIENT_POINTS = sizeof client_points / sizeof *client_points };
@@ -174,9 +175,9 @@ static bool worker_run_one(struct worker *w, uint32_t index) {
         uint64_t *out = channel_result_data(c, slot);
         KILL_POINT("handler");
         uint32_t type = channel_job(c, slot)->type;
-        if (type == JOB_CRASH)
+        if (type == NUMBER(JOB_CRASH))
                 kill(getpid(), SIGKILL);
-        if (type == JOB_AGAIN && slot_attempt(word) == 1) {
+        if (type == NUMBER(JOB_AGAIN) && slot_attempt(word) == 1) {
                 CHECK(channel_postpone(c, slot, word) == 0);
                 return true;
         }
@@ -250,9 +251,12 @@ static void start_worker(struct broker *b, uint32_t index, bool may_die) {
 /* ---- a client ---- */
 
 static struct session *client_open(struct broker *b, int index) {
-        enum { CRASHES = 1, WORKS };
-        static struct schema_job jobs[] = {{.number = WORKS, .result.is_raw = true}, {.number = CRASHES}};
-        static struct schema schema = {.n_jobs = 2, .jobs = jobs};
+        static struct schema_job jobs[] = {
+                [JOB_PLAIN] = {.number = NUMBER(JOB_PLAIN), .result.is_raw = true},
+                [JOB_CRASH] = {.number = NUMBER(JOB_CRASH), .result.is_raw = true},
+                [JOB_AGAIN] = {.number = NUMBER(JOB_AGAIN), .result.is_raw = true},
+        };
+        static struct schema schema = {.n_jobs = sizeof jobs / sizeof *jobs, .jobs = jobs};
         int pair[2];
         struct session *s = calloc(1, sizeof *s);
         CHECK(s && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
