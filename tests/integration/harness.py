@@ -356,6 +356,8 @@ class Drover:
                                 f"--libexec-dir={d}/libexec", f"--runtime-dir={d}/runtime", f"--state-dir={d}/state"] + self.args
 
     def start(self, wait=True):
+        if self.process and self.process.poll() is not None:
+            wait_for(lambda: not self.has_name(), 10, "the bus knows that the one before is gone")
         with open(self.log_path, "a", encoding="utf-8") as log:
             self.process = subprocess.Popen(self.command(), env=self.env(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             start_new_session=True)

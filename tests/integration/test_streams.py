@@ -280,8 +280,8 @@ class Streams(Test):
         client = self.d.ctl_start("map", "emits", "slowly", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         client.stdin.write("100\n")
         client.stdin.close()
-        row = wait_for(lambda: [r for r in self.d.call(*MANAGER, "ListJobs", "a{sv}su", 1, "pool", "s", "emits", "", 100)[0] if r[0] >> 40],
-                       10, "the session's job")[0]
+        running = (*MANAGER, "ListJobs", "a{sv}su", 2, "pool", "s", "emits", "state", "as", 1, "running", "", 100)
+        row = wait_for(lambda: [r for r in self.d.call(*running)[0] if r[0] >> 40], 10, "the session's job")[0]
         items = self.numbers(self.open(row[1]))
         self.assertEqual(items, list(range(100 - len(items), 100)))
         self.assertGreater(len(items), 10)
