@@ -26,8 +26,6 @@
  * nothing but lock and unlock: 0.87 → 1.2 × a pthread mutex; that hold the lock for 0.1 to 2 µs of twice that: 1.05
  * → 1.2 ×.
  *
- * Who sleeps in more than a futex says how long a spin may last (spin_ns, at most SPIN_LONG_NS).
- *
  * All bounds together: one wait burns at most SPIN_LONG_NS of CPU, one in 64 if spinning never pays, and whoever has
  * nothing to wait for spins once and then sleeps.
  *
@@ -78,8 +76,6 @@ static void spin_store(_Atomic uint32_t *word, uint32_t value) {
         atomic_store_explicit(word, value, memory_order_relaxed);
 }
 
-static uint32_t spin_ns(const struct spin *s) { return s->spin_ns > 0 ? s->spin_ns : SPIN_NS; }
-
 /* Waits that go by before one spins again. */
 static uint32_t spin_distance(uint32_t misses) { return misses < 2 ? 0 : (UINT32_C(1) << misses) - 1; }
 
@@ -100,7 +96,7 @@ struct spin_round spin_begin(struct spin *s, uint64_t deadline_ns) {
                 bool is_long = misses == 1 || misses == SPIN_MAX_MISSES;
                 r.is_yielding = false;
                 r.start_ns = event_now_ns();
-                r.end_ns = r.start_ns + (is_long ? SPIN_LONG_NS : spin_ns(s));
+                r.end_ns = r.start_ns + (is_long ? SPIN_LONG_NS : SPIN_NS);
         }
         /* Not if being away might take us past the deadline. */
         if (spin_load(&s->credit) >= SPIN_YIELD_CREDIT &&
@@ -138,7 +134,7 @@ static void spin_judge_pauses(struct spin *s, const struct spin_round *r, bool i
         uint32_t misses = spin_load(&s->misses);
         if (misses == 0 && is_hit)
                 return;
-        bool is_late = is_hit && event_now_ns() - r->start_ns > spin_ns(s);
+        bool is_late = is_hit && event_now_ns() - r->start_ns > SPIN_NS;
         uint32_t n_late = is_late ? spin_load(&s->n_late) + 1 : 0;
         bool pays = is_hit && n_late <= SPIN_MAX_LATE;
         if (pays && !is_late)

@@ -12,9 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* All zero at first, but for spin_ns. Threads may share one: what they lose of each other's counts does not matter. */
+/* All zero at first. Threads may share one: what they lose of each other's counts does not matter. */
 struct spin {
-        uint32_t spin_ns; /* how long a spin lasts, and a find may take to have been worth it; 0 = a third of a sleep */
         _Atomic uint32_t misses;  /* doubles the distance to the next try with each; 0 = spinning pays */
         _Atomic uint32_t skipped; /* waits since the last try */
         _Atomic uint32_t n_late;  /* finds in a row that came too late for a normal spin */

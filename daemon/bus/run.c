@@ -206,8 +206,6 @@ static int answer_run(struct bus *b, sd_bus_message *m, struct job *j, sd_bus_er
 }
 
 int run_method_run(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
-        struct pool *pool;
-        uint64_t n_more;
         struct job *j;
         bool is_kept;
         int r;
@@ -217,11 +215,7 @@ int run_method_run(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_
                 r = submit(b, p, m, run_method_run, &is_kept, &j, e);
         if (r != 0)
                 return r;
-        pool = job_get_pool(j);
-        r = call_wait_verdict(p, m, is_kept ? CALL_WAIT : CALL_RUN, j, UINT64_MAX, answer_run);
-        if (r >= 0 && pool && sd_bus_get_n_queued_read(b->bus, &n_more) >= 0 && n_more == 0)
-                pool_await_soon(pool);
-        return r;
+        return call_wait_verdict(p, m, is_kept ? CALL_WAIT : CALL_RUN, j, UINT64_MAX, answer_run);
 }
 
 int run_method_submit(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {

@@ -55,10 +55,6 @@ static uint64_t job_span_us(uint64_t from_ns, uint64_t to_ns) {
         return from_ns && to_ns > from_ns ? (to_ns - from_ns) / 1000 : 0;
 }
 
-struct pool *job_get_pool(const struct job *j) {
-        return j->pool;
-}
-
 void job_get_info(const struct job *j, struct job_info *ret) {
         *ret = (struct job_info){
                 .id = j->id,

@@ -17,8 +17,6 @@
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
 
-enum { JOBS_SOON_NS = 30000 };
-
 /* ---- verdicts ---- */
 
 static void job_waiter_unlink(struct job_waiter *w) {
@@ -155,31 +153,6 @@ void jobs_collect(struct pool *p) {
                         }
                 }
         }
-}
-
-static bool jobs_are_any_done(const struct channel *c) {
-        bool are_any = false;
-        for (uint32_t i = 0; i < (c->geometry.n_slots + 63) / 64; i++)
-                are_any |= atomic_load_explicit(&c->done[i], memory_order_relaxed) != 0;
-        return are_any;
-}
-
-/* A job that is alone finds a worker asleep: its verdict takes as long as waking one. Being woken for it would take us
- * as long again: the worker writes the doorbell, the ring completes, we are scheduled. */
-void pool_await_soon(struct pool *p) {
-        struct channel *c = jobs_channel(p);
-        if (p->n_free_slots + 1 != c->geometry.n_slots)
-                return;
-        p->soon.spin_ns = JOBS_SOON_NS;
-        struct spin_round round = spin_begin(&p->soon, EVENT_FOREVER);
-        if (spin_is_yielding(&round))
-                return;
-        bool is_done = false;
-        atomic_store(&c->head->done_wait, DONE_NOBODY);
-        while (!(is_done = jobs_are_any_done(c)) && !spin_is_yielding(&round))
-                spin_step(&round);
-        spin_end(&p->soon, &round, is_done);
-        jobs_collect(p); /* from here on the doorbell again */
 }
 
 static void jobs_on_done(struct loop_poll *poll, uint32_t revents) {

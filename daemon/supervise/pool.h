@@ -10,7 +10,6 @@
 #include "daemon/supervise/scale.h"
 #include "daemon/supervise/supervisor.h"
 #include "ipc/channel.h"
-#include "ipc/spin.h"
 
 enum {
         POOL_DEATHS = 64,
@@ -121,7 +120,6 @@ struct pool {
         uint32_t *free_slots, n_free_slots;
         bool *is_slot_free; /* by slot: it stands in free_slots */
         struct quota jobs_of; /* slots of channel 0 */
-        struct spin soon; /* for the verdict of a job that is alone */
         struct loop_poll done_poll;
 
         struct pool_counters counters; /* the broker's own verdicts and those of workers and channels that are gone */

@@ -250,10 +250,6 @@ const char *session_job_cancel(const struct session_job *sj, enum cancel_mode mo
 /* Its record had to go before ResultTTL= was over, because too much was kept. */
 bool supervisor_was_job_evicted(struct supervisor *s, uint64_t id, uid_t *ret_uid);
 void job_get_info(const struct job *j, struct job_info *ret);
-struct pool *job_get_pool(const struct job *j); /* NULL: it is gone */
-/* After somebody began to wait for a job of this pool: if it is the only one under way, and such jobs have been short
- * lately, stays awake for its verdict, 50 µs at most. */
-void pool_await_soon(struct pool *p);
 /* The fault a caller of Run gets for this verdict; FAULT_NONE for DONE. */
 void job_get_fault(const struct job *j, struct fault *f);
 /* queued: only if it has not begun. ask: a running one hears of it at its next checkpoint. kill: a running one gets its

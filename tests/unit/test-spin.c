@@ -88,22 +88,6 @@ static void test_waits_longer_once_after_a_miss(void **state) {
         assert_true(wait_once(&s, 2, EVENT_FOREVER)); /* it was late, but there was something */
 }
 
-/* A find that takes ten of the usual spins pays for one who said so, again and again, and for nobody else. */
-static void test_a_spin_as_long_as_one_says(void **state) {
-        skip_on_one_cpu();
-        for (unsigned is_said = 0; is_said < 2; is_said++) {
-                struct spin s = {.spin_ns = is_said ? 1000000000 : 0, .misses = 2, .skipped = ONE_IN};
-                for (unsigned i = 0; i < ONE_IN; i++) {
-                        struct spin_round round = spin_begin(&s, EVENT_FOREVER);
-                        spin_step(&round);
-                        while (event_now_ns() < round.start_ns + 40000)
-                                event_pause();
-                        spin_end(&s, &round, true);
-                }
-                assert_true(is_said ? s.misses == 0 : s.misses > 0);
-        }
-}
-
 static void test_yields_only_after_short_waits(void **state) {
         skip_on_one_cpu();
         struct spin s = {0};
@@ -178,7 +162,6 @@ int main(int argc, char *argv[]) {
                 cmocka_unit_test(test_comes_back_when_it_pays_again),
                 cmocka_unit_test(test_spins_when_the_other_side_is_awake),
                 cmocka_unit_test(test_waits_longer_once_after_a_miss),
-                cmocka_unit_test(test_a_spin_as_long_as_one_says),
                 cmocka_unit_test(test_yields_only_after_short_waits),
                 cmocka_unit_test(test_does_not_give_its_cpu_away_before_a_deadline),
                 cmocka_unit_test(test_never_spins_on_one_cpu),
