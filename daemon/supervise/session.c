@@ -19,6 +19,7 @@
 
 #include "daemon/log.h"
 #include "daemon/supervise/supervisor-internal.h"
+#include "ipc/event.h"
 #include "ipc/packet.h"
 #include "ipc/wire.h"
 
@@ -28,6 +29,9 @@ enum {
         SESSION_MAX_QUEUE = 1024, /* packets; a socket's buffer holds fewer */
 };
 
+#define SESSION_RETRY_NS UINT64_C(10000000)
+#define SESSION_PATIENCE_NS UINT64_C(1000000000)
+
 struct session {
         struct pool_channel *channel;
         struct supervisor *supervisor;
@@ -35,6 +39,10 @@ struct session {
         struct session *next, **previous; /* of the same owner */
         int fd;
         struct loop_poll poll;
+        struct session_packet want; /* what was asked and not answered yet */
+        bool is_asked;
+        uint64_t patience_ns;
+        struct loop_timer retry_timer;
 };
 
 /* ---- owners ---- */
@@ -78,20 +86,49 @@ static int session_keep(struct session *s, const struct session_packet *p, struc
         return r == -ENOMEM || r == -EDQUOT ? 0 : r; /* the job will find none */
 }
 
-/* One answer at a time: a client that asks without reading would have us send descriptors without end. */
-static int session_answer(struct session *s, const struct session_packet *p) {
-        struct session_packet answer = {
-                .type = SESSION_RESULT, .version = WIRE_VERSION, .slot = p->slot, .generation = p->generation};
-        int unread = 0;
-        if (ioctl(s->fd, SIOCOUTQ, &unread) < 0 || unread > 0)
-                return -EPROTO;
-        const struct descriptors *d = descriptors_get(s->channel, DESCRIPTORS_OF_RESULT, p->slot, p->generation);
-        if (!d) {
-                answer.error = ENOENT;
-                return packet_send(s->fd, &answer, sizeof(answer), NULL, 0);
+static void session_on_retry(struct loop_timer *t);
+
+/* What the kernel does not carry now (no memory, too many descriptors of one user on their way) may go a moment later;
+ * after a second of that the answer is that there are none, and why. */
+static int session_answer(struct session *s) {
+        struct session_packet answer = {.type = SESSION_RESULT,
+                                        .version = WIRE_VERSION,
+                                        .slot = s->want.slot,
+                                        .generation = s->want.generation};
+        const struct descriptors *d =
+                descriptors_get(s->channel, DESCRIPTORS_OF_RESULT, s->want.slot, s->want.generation);
+        uint64_t now_ns = event_now_ns();
+        int r = -ENOENT;
+        if (d) {
+                answer.payload_bytes = d->payload_bytes;
+                r = packet_send(s->fd, &answer, sizeof(answer), d->fds, d->n_fds);
         }
-        answer.payload_bytes = d->payload_bytes;
-        return packet_send(s->fd, &answer, sizeof(answer), d->fds, d->n_fds);
+        if (r < 0 && r != -EPIPE && (!d || now_ns >= s->patience_ns)) {
+                answer.error = -r;
+                answer.payload_bytes = 0;
+                r = packet_send(s->fd, &answer, sizeof(answer), NULL, 0);
+        }
+        s->is_asked = r < 0;
+        if (r == -EPIPE || r >= 0)
+                return r;
+        loop_timer_set(s->supervisor->loop, &s->retry_timer, now_ns + SESSION_RETRY_NS, session_on_retry, s);
+        return 0;
+}
+
+static void session_on_retry(struct loop_timer *t) {
+        struct session *s = t->user;
+        if (session_answer(s) < 0)
+                session_end(s);
+}
+
+/* One answer at a time: a client that asks without reading would have us send descriptors without end. */
+static int session_on_want(struct session *s, const struct session_packet *p) {
+        int unread = 0;
+        if (s->is_asked || ioctl(s->fd, SIOCOUTQ, &unread) < 0 || unread > 0)
+                return -EPROTO;
+        s->want = *p;
+        s->patience_ns = event_now_ns() + SESSION_PATIENCE_NS;
+        return session_answer(s);
 }
 
 static int session_on_packet(struct session *s, const struct session_packet *p, struct descriptors *d) {
@@ -105,7 +142,7 @@ static int session_on_packet(struct session *s, const struct session_packet *p, 
                 d->payload_bytes = p->payload_bytes;
                 return session_keep(s, p, d);
         case SESSION_WANT:
-                return session_answer(s, p);
+                return session_on_want(s, p);
         case SESSION_ENDED:
                 if (descriptors_get(s->channel, DESCRIPTORS_OF_JOB, p->slot, p->generation))
                         descriptors_drop(s->channel, DESCRIPTORS_OF_JOB, p->slot);
@@ -240,6 +277,7 @@ struct session *session_end(struct session *s) {
         if (!s)
                 return NULL;
         loop_poll_stop(&s->poll);
+        loop_timer_stop(&s->retry_timer);
         session_leave(s);
         s->supervisor->n_sessions--;
         pool_channel_drop(

@@ -4,7 +4,6 @@
  * socket is full the answer waits, too, until it reads. Arenas of workers belong to the broker's own uid: workers of
  * all pools and the programs of that user share them. */
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -31,8 +30,12 @@ int worker_answer_arena(struct worker *w) {
                 order.arena_bytes = offer.bytes;
                 r = packet_send(w->control_fd, &order, sizeof(order), &offer.memory_fd, 1);
                 close(offer.memory_fd);
+                if (r < 0 && r != -EAGAIN && r != -EPIPE) { /* the answer may go where its descriptor does not */
+                        order.error = -r;
+                        r = packet_send(w->control_fd, &order, sizeof(order), NULL, 0);
+                }
         }
-        w->arena_wanted = r == -EAGAIN;
+        w->arena_wanted = r < 0;
         return r;
 }
 
@@ -42,7 +45,8 @@ int worker_on_arena_wanted(struct worker *w, const struct worker_report *report)
         snprintf(w->arena_name, sizeof(w->arena_name), "%.*s", (int)sizeof(w->arena_name) - 1, report->text);
         w->arena_bytes = report->arena_bytes;
         w->arena_wanted = true;
-        if (worker_answer_arena(w) == -EAGAIN) /* other failures are told by the socket's poll */
-                loop_poll_change(&w->control_poll, POLLIN | POLLOUT);
+        int r = worker_answer_arena(w);
+        if (r < 0)
+                worker_send_later(w, r);
         return 0;
 }

@@ -2,7 +2,9 @@
  *
  * Whatever it says is about the job that its slot says it runs, or it is answered with ESTALE: such a job was judged.
  * It asks for one thing at a time and waits for the answer, so what it asked for fits into struct worker; what it gets
- * is looked up when it is sent, because a session may end in between.
+ * is looked up when it is sent, because a session may end in between. It has an answer always: the kernel may refuse
+ * to carry descriptors (too many of one user on their way), for a moment or for good, so it is tried for a second, and
+ * then the worker is told why there are none.
  *
  * A job is queued after its descriptors were sent, but we may not have read them yet: then the client's socket is read
  * first. Not there even so: they went with another droverd, or the client only said that there were some.
@@ -10,13 +12,15 @@
  * A result is here before its verdict is, so a client that has seen the verdict gets it at once. One that does not fit
  * a slot is written into a memory file of ours (the worker can make none), which nobody can write once it counts. */
 #include <errno.h>
-#include <poll.h>
 #include <unistd.h>
 
 #include "daemon/supervise/session.h"
 #include "daemon/supervise/worker.h"
+#include "ipc/event.h"
 #include "ipc/packet.h"
 #include "ipc/sealed.h"
+
+#define FDS_PATIENCE_NS UINT64_C(1000000000)
 
 /* Its channel, if that is what the worker runs; else NULL. */
 static struct pool_channel *fds_find(const struct worker *w) {
@@ -59,7 +63,12 @@ int worker_answer_fds(struct worker *w) {
                 n_fds = 1;
         }
         int r = packet_send(w->control_fd, &order, sizeof(order), fds, n_fds);
-        if (r == -EAGAIN)
+        if (r < 0 && r != -EAGAIN && r != -EPIPE && n_fds > 0 && event_now_ns() >= w->fds_patience_ns) {
+                order.error = -r;
+                order.payload_bytes = 0;
+                r = packet_send(w->control_fd, &order, sizeof(order), NULL, 0);
+        }
+        if (r < 0)
                 w->fds_wanted = wanted;
         return r;
 }
@@ -129,8 +138,10 @@ int worker_on_fds_report(struct worker *w, const struct worker_report *report, i
                 return r;
         w->fds_wanted = report->type;
         w->fds_error = -r;
-        if (worker_answer_fds(w) == -EAGAIN) /* other failures are told by the socket's poll */
-                loop_poll_change(&w->control_poll, POLLIN | POLLOUT);
+        w->fds_patience_ns = event_now_ns() + FDS_PATIENCE_NS;
+        r = worker_answer_fds(w);
+        if (r < 0)
+                worker_send_later(w, r);
         return 0;
 }
 

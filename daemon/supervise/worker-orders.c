@@ -1,8 +1,10 @@
 /* What the broker sends to a worker: its setup, the bells and channels it is to serve, and which of them to let go.
  *
  * A worker reads its orders between two jobs, so its socket may be full of them: what did not fit is sent when there is
- * room, from the state of the pool as it is then (worker_sync), so nothing is queued here. The command (run, wait,
- * retire) is a word in its line of pool memory and needs no room. */
+ * room, from the state of the pool as it is then (worker_sync), so nothing is queued here. What could not be sent for
+ * another reason (no memory, more descriptors on their way than the kernel allows our user) is tried again a moment
+ * later: the socket would not say when. The command (run, wait, retire) is a word in its line of pool memory and needs
+ * no room. */
 #include <errno.h>
 #include <poll.h>
 #include <stdatomic.h>
@@ -14,6 +16,8 @@
 #include "daemon/supervise/worker.h"
 #include "ipc/event.h"
 #include "ipc/packet.h"
+
+#define WORKER_RETRY_NS UINT64_C(10000000)
 
 static void worker_poke(struct worker *w) { event_broadcast(&worker_line(w)->control); }
 
@@ -86,20 +90,31 @@ static int worker_drop_bell(struct worker *w, uint32_t bell) {
         return r;
 }
 
+static void worker_on_retry(struct loop_timer *t) { worker_sync(t->user); }
+
+void worker_send_later(struct worker *w, int error) {
+        if (w->is_unheard)
+                return;
+        loop_poll_change(&w->control_poll, error == -EAGAIN ? POLLIN | POLLOUT : POLLIN);
+        if (error < 0 && error != -EAGAIN && error != -EPIPE) /* its end is told by the socket's poll */
+                loop_timer_set(w->pool->supervisor->loop, &w->retry_timer, event_now_ns() + WORKER_RETRY_NS,
+                               worker_on_retry, w);
+}
+
 void worker_sync(struct worker *w) {
-        if (w->phase != PHASE_READY && w->phase != PHASE_STOPPING)
+        if (w->control_fd < 0)
                 return;
         int r = worker_answer_arena(w);
         if (r >= 0)
                 r = worker_answer_fds(w);
-        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS && r >= 0; i++)
+        bool is_served = w->phase == PHASE_READY || w->phase == PHASE_STOPPING;
+        for (uint32_t i = 0; is_served && i < LAYOUT_MAX_CHANNELS && r >= 0; i++)
                 if (w->pool->channels[i])
                         r = worker_send_channel(w, w->pool->channels[i]);
-        for (uint32_t i = 0; i < LAYOUT_BELLS_PER_WORKER && r >= 0; i++)
+        for (uint32_t i = 0; is_served && i < LAYOUT_BELLS_PER_WORKER && r >= 0; i++)
                 if (w->bells_sent >> i & 1 && pool_bell_is_over(w->pool, i))
                         r = worker_drop_bell(w, i);
-        if (!w->is_unheard)
-                loop_poll_change(&w->control_poll, r == -EAGAIN ? POLLIN | POLLOUT : POLLIN);
+        worker_send_later(w, r);
         worker_poke(w);
 }
 

@@ -317,6 +317,7 @@ void worker_free(struct worker *w) {
         worker_output_stop(w);
         worker_drop_room(w);
         loop_timer_stop(&w->kill_timer);
+        loop_timer_stop(&w->retry_timer);
         loop_poll_stop(&w->control_poll);
         loop_poll_stop(&w->pid_poll);
         if (w->control_fd >= 0)

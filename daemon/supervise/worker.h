@@ -37,7 +37,7 @@ struct worker {
         int pidfd, control_fd, output_fd, items_fd;
         struct loop_poll control_poll, output_poll, items_poll, pid_poll;
         struct stream *feeds; /* streams.c: whose items came last */
-        struct loop_timer kill_timer;
+        struct loop_timer kill_timer, retry_timer;
         bool is_outdated;          /* another generation or other settings are wanted now */
         bool is_due;               /* MaxAge= or RecycleMemory= passed: to be replaced */
         bool is_standby;           /* ready, but somebody else still has its place */
@@ -57,6 +57,7 @@ struct worker {
         uint32_t fds_wanted; /* enum worker_report_type; 0 = nothing */
         uint32_t fds_channel, fds_slot, fds_generation;
         int32_t fds_error;
+        uint64_t fds_patience_ns; /* then it is told what keeps them from being sent */
         int room_fd;
         uint64_t room_bytes;
         /* limits.c */
@@ -97,6 +98,7 @@ void worker_free(struct worker *w); /* no recovery: the broker itself ends */
 /* ---- worker-orders.c: what it is told ---- */
 int worker_send_setup(struct worker *w);
 void worker_sync(struct worker *w); /* sends the bells and channels it does not know yet, takes back dead ones */
+void worker_send_later(struct worker *w, int error); /* what this error kept from being sent */
 void worker_command(struct worker *w); /* tells it the pool's wish: RUN, WAIT or RETIRE */
 
 /* ---- pool-strength.c, pool-recycle.c: its place in the pool ---- */
@@ -112,12 +114,12 @@ void worker_take_text(struct worker *w, const char *text);
 
 /* ---- worker-arena.c ---- */
 int worker_on_arena_wanted(struct worker *w, const struct worker_report *report); /* -EPROTO: out of turn */
-int worker_answer_arena(struct worker *w); /* -EAGAIN: its socket is full */
+int worker_answer_arena(struct worker *w); /* an error: not yet, worker_send_later */
 
 /* ---- worker-descriptors.c ---- */
 /* FDS, ROOM and RESULT. Takes the descriptors. -EPROTO: out of turn, or a result that cannot be one. */
 int worker_on_fds_report(struct worker *w, const struct worker_report *report, int *fds, unsigned n_fds);
-int worker_answer_fds(struct worker *w); /* -EAGAIN: its socket is full */
+int worker_answer_fds(struct worker *w); /* an error: not yet, worker_send_later */
 void worker_on_ended(struct worker *w, const struct worker_report *report);
 void worker_drop_room(struct worker *w);
 

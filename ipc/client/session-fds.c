@@ -8,7 +8,9 @@
  * answer is taken apart, and with it the verdict counts as found. Nothing here blocks. What is read is checked as
  * anything that comes from a pool: the result's memory file must be sealed, so it can be read in place. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "ipc/client/session-internal.h"
@@ -137,13 +139,14 @@ void session_fds_lose(struct session *s) {
 /* What the broker sent, checked. NULL: nothing that could be a result. */
 static struct session_fds *session_fds_read(const struct session_packet *p, int *fds, unsigned *n_fds) {
         uint64_t bytes;
-        bool has_data = p->payload_bytes > 0;
+        bool has_data = p->payload_bytes > 0 && p->error <= 0;
         if (*n_fds < has_data || *n_fds - has_data > SCHEMA_MAX_FDS ||
             (has_data && (sealed_check(fds[0], &bytes) < 0 || bytes != p->payload_bytes)))
                 return NULL;
         struct session_fds *f = calloc(1, sizeof *f);
         if (!f)
                 return NULL;
+        f->error = p->error;
         if (has_data && sealed_map(fds[0], bytes, &f->mapped) < 0)
                 return session_fds_free(f);
         if (has_data) {
@@ -154,6 +157,15 @@ static struct session_fds *session_fds_read(const struct session_packet *p, int 
                 f->fds[f->n_fds++] = fds[i];
         *n_fds = 0;
         return f;
+}
+
+int session_fds_check(const struct session_fds *f, char *why, size_t why_bytes) {
+        if (!f)
+                snprintf(why, why_bytes, "what belongs to its result is gone: it went with the droverd that had it");
+        else if (f->error != 0)
+                snprintf(why, why_bytes, "what belongs to its result is not to be had: %s",
+                         strerrordesc_np(f->error) ?: "unknown error");
+        return !f ? EPIPE : f->error >= 0 ? f->error : EPROTO;
 }
 
 static void session_fds_on_packet(struct session *s, const struct session_packet *p, int *fds, unsigned n_fds) {

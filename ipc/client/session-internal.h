@@ -79,6 +79,8 @@ void session_fds_end(struct session *s, uint32_t slot); /* its job came to its e
 void session_fds_want(struct session *s, uint32_t slot);
 void session_fds_take(struct session *s, struct session_fds *f);
 void session_fds_lose(struct session *s); /* there will be no answers any more */
+/* What the broker sent for a result that needs it. 0, or a positive errno and `why`. */
+int session_fds_check(const struct session_fds *f, char *why, size_t why_bytes);
 /* Takes in what is there. -EAGAIN: that was all. -EPIPE. */
 int session_fds_receive(struct session *s);
 

@@ -542,8 +542,9 @@ static void session_check_result(struct session *s, uint32_t slot, struct sessio
         own->got = NULL;
         s->newest = session_fds_free(s->newest);
         s->newest = f;
-        if (own->has_wanted && !f) {
-                session_fail(s, r, EPIPE, "what belongs to its result is gone: it went with the droverd that had it");
+        int error = own->has_wanted ? session_fds_check(f, why, sizeof why) : 0;
+        if (error != 0) {
+                session_fail(s, r, error, why);
                 return;
         }
         if (f && f->mapped) {

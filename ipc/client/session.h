@@ -63,6 +63,7 @@ void session_let_go(struct session *s, uint32_t slot, uint64_t not_before_ns);
 
 /* Descriptors of a result, and a result that does not fit a slot, which `data` points to then. */
 struct session_fds {
+        int error; /* positive errno: they are not to be had */
         unsigned n_fds;
         int fds[SCHEMA_MAX_FDS];
         const void *mapped;

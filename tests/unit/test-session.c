@@ -26,6 +26,7 @@
 #include "ipc/event.h"
 #include "ipc/packet.h"
 #include "ipc/sealed.h"
+#include "ipc/wire.h"
 
 enum { SLOTS = 4, BYTES = 64, WORKER = 2, INDEX = 7 };
 
@@ -231,6 +232,31 @@ static void test_opens_and_runs_a_job(void **state) {
 static bool is_rung(int fd) {
         uint64_t n;
         return read(fd, &n, sizeof n) == sizeof n;
+}
+
+/* The result line says that something belongs to it, and the daemon says why it is not to be had. */
+static void test_what_belongs_to_a_result_is_not_to_be_had(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_result r;
+        struct session_packet p;
+        uint32_t slot;
+        size_t bytes;
+        submit(s, 0, "x", 0);
+        uint64_t word = claim(d, &slot);
+        *channel_result(&d->worker, slot) = (struct layout_result){.has_fds = 1, .pid = 4711};
+        assert_int_equal(channel_finish(&d->worker, slot, word, SLOT_DONE, d->done_fd), 0);
+        assert_int_equal(session_next(s, &r, 0), 0);
+        assert_int_equal(packet_receive(d->sockets[0], &p, sizeof p, &bytes, NULL, NULL), 0);
+        assert_int_equal(p.type, SESSION_WANT);
+        p.type = SESSION_RESULT;
+        p.error = ETOOMANYREFS;
+        assert_int_equal(packet_send(d->sockets[0], &p, sizeof p, NULL, 0), 0);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.state, SLOT_FAILED);
+        assert_int_equal(r.error, ETOOMANYREFS);
+        assert_null(r.fds);
+        assert_non_null(strstr((const char *)r.data, "is not to be had"));
 }
 
 static void test_a_held_job_starts_when_it_is_let_go(void **state) {
@@ -558,6 +584,7 @@ static void test_closing_drops_what_is_queued_and_asks_what_runs(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 SESSION_TEST(test_opens_and_runs_a_job),
+                SESSION_TEST(test_what_belongs_to_a_result_is_not_to_be_had),
                 SESSION_TEST(test_a_held_job_starts_when_it_is_let_go),
                 SESSION_TEST(test_a_bad_reply_is_refused_in_words),
                 SESSION_TEST(test_submit_says_why_not),

@@ -1,0 +1,253 @@
+/* Descriptors of jobs and results between client, broker and worker, when the kernel does not carry them. */
+#include "tests/unit/supervise-fixture.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ipc/event.h"
+#include "ipc/packet.h"
+
+/* ---- a kernel that refuses to carry descriptors ---- */
+
+static struct {
+        int error;      /* of packets with descriptors */
+        int bare_error; /* of those without */
+        unsigned n, n_refused;
+} refusal;
+
+static void refuse(int error, unsigned n) {
+        refusal.error = error;
+        refusal.bare_error = 0;
+        refusal.n = n;
+        refusal.n_refused = 0;
+}
+
+ssize_t sendmsg(int fd, const struct msghdr *m, int flags) {
+        int error = m->msg_controllen > 0 ? refusal.error : refusal.bare_error;
+        if (error != 0 && refusal.n > 0) {
+                refusal.n--;
+                refusal.n_refused++;
+                errno = error;
+                return -1;
+        }
+        return syscall(SYS_sendmsg, fd, m, flags);
+}
+
+/* ---- a client with one job, and its worker ---- */
+
+static struct session_owner client;
+
+struct scene {
+        struct pool *pool;
+        struct pool_channel *c;
+        struct stand_in w;
+        int client_fd;
+        uint32_t slot, generation;
+        uint64_t word;
+};
+
+static void claim(struct scene *s) {
+        assert_int_equal(channel_claim(&s->c->channel, s->c->index, 0, false, event_now_ns(),
+                                       &s->pool->memory->worker[0].record, -1, &s->slot, &s->word),
+                         CHANNEL_CLAIMED);
+}
+
+static void say(const struct scene *s, uint32_t type, const int *fds, unsigned n_fds) {
+        const struct session_packet p = {
+                .type = type, .version = WIRE_VERSION, .slot = s->slot, .generation = s->generation};
+        assert_int_equal(packet_send(s->client_fd, &p, sizeof(p), fds, n_fds), 0);
+}
+
+/* A job with two descriptors, of which the broker knows, claimed by the worker. */
+static struct scene begin(void) {
+        struct scene s = {.pool = add_pool(NULL)};
+        struct session_offer offer;
+        struct fault f;
+        bool wait;
+        load();
+        s.w = ready();
+        const struct session_request q = {.pool = s.pool, .uid = 1, .owner = &client, .channel_fd = -1};
+        assert_int_equal(supervisor_open_session(supervisor, &q, &offer, &wait, &f), 0);
+        s.client_fd = offer.socket_fd;
+        fcntl(s.client_fd, F_SETFL, O_NONBLOCK);
+        s.c = pool_channel_at(s.pool, offer.channel);
+        s.generation = slot_generation(channel_word(&s.c->channel, 0)) + 1;
+        say(&s, SESSION_FDS, (int[]){STDERR_FILENO, STDERR_FILENO}, 2);
+        assert_int_equal(channel_begin(&s.c->channel, 0), 0);
+        assert_int_equal(channel_mark_fds(&s.c->channel, 0), 0);
+        assert_int_equal(channel_commit(&s.c->channel, 0, 1), 0);
+        claim(&s);
+        assert_int_equal(slot_generation(s.word), s.generation);
+        return s;
+}
+
+static void finish(struct scene *s) {
+        refuse(0, 0);
+        supervisor_end_sessions(&client);
+        close(s->client_fd);
+        end(&s->w, CLD_KILLED, SIGKILL);
+}
+
+static void tell(const struct scene *s, enum worker_report_type type, const int *fds, unsigned n_fds) {
+        struct worker_report r = {.type = type,
+                                  .version = WIRE_VERSION,
+                                  .channel = s->c->index,
+                                  .slot = s->slot,
+                                  .generation = s->generation};
+        assert_int_equal(packet_send(s->w.fd, &r, sizeof(r), fds, n_fds), 0);
+}
+
+static bool hear(const struct scene *s, enum worker_order_type type, struct worker_order *ret, unsigned *ret_n_fds) {
+        size_t bytes;
+        int fds[PACKET_MAX_FDS];
+        do {
+                *ret_n_fds = PACKET_MAX_FDS;
+                if (packet_receive(s->w.fd, ret, sizeof(*ret), &bytes, fds, ret_n_fds) < 0)
+                        return false;
+                for (unsigned i = 0; i < *ret_n_fds; i++)
+                        close(fds[i]);
+        } while (ret->type != type);
+        return true;
+}
+
+static bool hear_client(const struct scene *s, struct session_packet *ret, unsigned *ret_n_fds) {
+        size_t bytes;
+        int fds[PACKET_MAX_FDS];
+        *ret_n_fds = PACKET_MAX_FDS;
+        if (packet_receive(s->client_fd, ret, sizeof(*ret), &bytes, fds, ret_n_fds) < 0)
+                return false;
+        for (unsigned i = 0; i < *ret_n_fds; i++)
+                close(fds[i]);
+        return bytes == sizeof(*ret);
+}
+
+/* ---- the tests ---- */
+
+static int setup_scene(void **state) {
+        refuse(0, 0);
+        client = (struct session_owner){0};
+        return setup(state);
+}
+
+static void test_refused_for_a_moment(void **state) {
+        struct worker_order order;
+        unsigned n_fds;
+        struct scene s = begin();
+        refuse(ETOOMANYREFS, 5);
+        tell(&s, REPORT_FDS, NULL, 0);
+        UNTIL(hear(&s, ORDER_FDS, &order, &n_fds));
+        assert_int_equal(refusal.n_refused, 5);
+        assert_int_equal(order.error, 0);
+        assert_int_equal(n_fds, 2);
+        finish(&s);
+}
+
+static void test_refused_for_good(void **state) {
+        struct worker_order order;
+        unsigned n_fds;
+        struct scene s = begin();
+        refuse(ETOOMANYREFS, UINT32_MAX);
+        tell(&s, REPORT_FDS, NULL, 0);
+        UNTIL(hear(&s, ORDER_FDS, &order, &n_fds));
+        assert_int_equal(order.error, ETOOMANYREFS);
+        assert_int_equal(n_fds, 0);
+        tell(&s, REPORT_ENDED, NULL, 0); /* it may go on to speak */
+        turns(5);
+        assert_int_equal(supervisor_find_worker(supervisor, s.w.id)->phase, PHASE_READY);
+        finish(&s);
+}
+
+/* Nor does a channel get lost, nor an answer without descriptors. */
+static void test_other_orders_are_sent_later(void **state) {
+        struct worker_order order;
+        unsigned n_fds;
+        struct scene s = begin();
+        struct session_offer offer;
+        struct fault f;
+        bool wait;
+        while (hear(&s, ORDER_CHANNEL, &order, &n_fds))
+                ;
+        refuse(ENOMEM, 3);
+        const struct session_request q = {.pool = s.pool, .uid = 1, .owner = &client, .channel_fd = -1};
+        assert_int_equal(supervisor_open_session(supervisor, &q, &offer, &wait, &f), 0);
+        UNTIL(hear(&s, ORDER_CHANNEL, &order, &n_fds));
+        assert_int_equal(order.channel, offer.channel);
+        assert_int_equal(n_fds, 2);
+        close(offer.socket_fd);
+
+        s.generation++; /* not the job it runs */
+        tell(&s, REPORT_FDS, NULL, 0);
+        refuse(0, 3);
+        refusal.bare_error = ENOBUFS;
+        UNTIL(hear(&s, ORDER_FDS, &order, &n_fds));
+        assert_int_equal(refusal.n_refused, 3);
+        assert_int_equal(order.error, ESTALE);
+        finish(&s);
+}
+
+static void hand_over(struct scene *s) {
+        struct worker_order order;
+        unsigned n_fds;
+        tell(s, REPORT_RESULT, (int[]){STDERR_FILENO}, 1);
+        UNTIL(hear(s, ORDER_FDS, &order, &n_fds));
+        assert_int_equal(order.error, 0);
+        assert_int_equal(channel_finish(&s->c->channel, s->slot, s->word, SLOT_DONE, -1), 0);
+}
+
+static void test_a_result_refused_for_a_moment(void **state) {
+        struct session_packet answer;
+        unsigned n_fds;
+        struct scene s = begin();
+        hand_over(&s);
+        refuse(ENOMEM, 5);
+        say(&s, SESSION_WANT, NULL, 0);
+        UNTIL(hear_client(&s, &answer, &n_fds));
+        assert_int_equal(answer.error, 0);
+        assert_int_equal(n_fds, 1);
+        assert_non_null(s.c->session);
+        finish(&s);
+}
+
+static void test_a_result_refused_for_good(void **state) {
+        struct session_packet answer;
+        unsigned n_fds;
+        struct scene s = begin();
+        hand_over(&s);
+        refuse(ETOOMANYREFS, UINT32_MAX);
+        say(&s, SESSION_WANT, NULL, 0);
+        UNTIL(hear_client(&s, &answer, &n_fds));
+        assert_int_equal(answer.error, ETOOMANYREFS);
+        assert_int_equal(n_fds, 0);
+        assert_non_null(s.c->session);
+        finish(&s);
+}
+
+/* Who asks again instead of waiting is none of ours. */
+static void test_asked_again_while_it_is_refused(void **state) {
+        struct scene s = begin();
+        hand_over(&s);
+        refuse(ENOMEM, UINT32_MAX);
+        say(&s, SESSION_WANT, NULL, 0);
+        UNTIL(refusal.n_refused > 0);
+        say(&s, SESSION_WANT, NULL, 0);
+        UNTIL(s.c->is_dead);
+        finish(&s);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_refused_for_a_moment, setup_scene, teardown),
+                cmocka_unit_test_setup_teardown(test_refused_for_good, setup_scene, teardown),
+                cmocka_unit_test_setup_teardown(test_other_orders_are_sent_later, setup_scene, teardown),
+                cmocka_unit_test_setup_teardown(test_a_result_refused_for_a_moment, setup_scene, teardown),
+                cmocka_unit_test_setup_teardown(test_a_result_refused_for_good, setup_scene, teardown),
+                cmocka_unit_test_setup_teardown(test_asked_again_while_it_is_refused, setup_scene, teardown),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
