@@ -5,7 +5,8 @@
 
 Everything runs below the test process, which is a subreaper: whatever is left behind becomes its child, so the checks at
 the end (no process, no socket, no memfd) miss nothing. Nothing here sleeps for a fixed time: wait_for polls a condition
-until a deadline. Needs DROVER_BUILD (meson test sets it) and Debian's busctl and dbus-daemon. stdlib only.
+until a deadline. A failure is Late (a time bound was missed), Broken (something was lost, doubled or left over) or just a
+failure; main() marks the broken ones, and ./check runs nothing a second time that is marked. Needs DROVER_BUILD (meson test sets it) and Debian's busctl and dbus-daemon. stdlib only.
 """
 
 import ctypes
@@ -70,6 +71,19 @@ if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
     raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
 
 
+class Late(AssertionError):
+    """A time bound was missed: that may be the doing of a busy machine."""
+
+
+class Broken(AssertionError):
+    """What must never happen, happened: something was lost, doubled or left over."""
+
+
+def say_broken(text):
+    """The line that tests/second-try looks for."""
+    print(f"BROKEN PROMISE: {str(text).splitlines()[0] if str(text) else 'without words'}", file=sys.stderr, flush=True)
+
+
 class BusError(Exception):
     """A call was answered by an error: .name is the D-Bus name, .text the message."""
 
@@ -82,15 +96,33 @@ class BusError(Exception):
 
 
 def wait_for(condition, seconds=10, what="", step=0.01):
-    """The first true value of condition(); AssertionError after `seconds`."""
+    """The first true value of condition(); Late after `seconds`."""
     deadline = time.monotonic() + seconds * PATIENCE
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"after {seconds * PATIENCE:.0f} s still not so: {what or condition}")
+            raise Late(f"after {seconds * PATIENCE:.0f} s still not so: {what or condition}")
         time.sleep(step)
+
+
+def wait_surely(condition, seconds, what, step=0.01):
+    """wait_for, where never is worse than late: what is not so 20 s later either is lost or left over."""
+    try:
+        return wait_for(condition, seconds, what, step)
+    except Late as late:
+        try:
+            wait_for(condition, 20, what, step)
+        except Late:
+            raise Broken(f"{late}, nor 20 s later") from None
+        raise
+
+
+def assert_in_time(took, limit, what=""):
+    """Both in the same unit, whichever."""
+    if took >= limit:
+        raise Late(f"{took} is not below {limit}: {what}")
 
 
 def pause(seconds):
@@ -415,7 +447,8 @@ class Drover:
                 self.bus.stop()
             if check:
                 self.check_nothing_left(known)
-                assert code == 0, f"droverd exited {code} on SIGTERM:\n{self.log()}"
+                if code != 0:
+                    raise Broken(f"droverd exited {code} on SIGTERM:\n{self.log()}")
                 assert_log_is_clean(self.log())
         finally:
             for pid in descendants():
@@ -430,10 +463,12 @@ class Drover:
         def left():
             reap_orphans(known)
             return descendants()
-        wait_for(lambda: not left(), 1, "no process is left of droverd")
+        wait_surely(lambda: not left(), 1, "no process is left of droverd")
         sockets = [f for f in glob.glob(f"{self.dir}/runtime/**", recursive=True) if not os.path.isdir(f)]
-        assert not sockets, f"files are left in the runtime directory: {sockets}"
-        assert not memfds_of(os.getpid()), memfds_of(os.getpid())
+        if sockets:
+            raise Broken(f"files are left in the runtime directory: {sockets}")
+        if memfds_of(os.getpid()):
+            raise Broken(f"memory files are left: {memfds_of(os.getpid())}")
 
     # ---- configuration ----
 
@@ -562,13 +597,16 @@ class Drover:
 def assert_log_is_clean(log):
     """No sanitizer said anything, no assertion failed."""
     for word in ("ERROR: AddressSanitizer", "runtime error:", "ERROR: LeakSanitizer", "WARNING: ThreadSanitizer", "Assertion"):
-        assert word not in log, f"{word} in the log:\n{log}"
+        if word in log:
+            raise Broken(f"{word} in the log:\n{log}")
 
 
 class Test(unittest.TestCase):
     """For tests that share nothing: each starts its own Drover."""
 
     maxDiff = None
+    # What fails here for another reason than time is something lost, doubled or left over.
+    is_about_losses = False
 
     def assert_error(self, name, *words):
         """Context manager: the block must raise BusError `name` (its last part) whose text holds the words."""
@@ -593,8 +631,31 @@ class _ErrorCheck:
         return True
 
 
+class _Result(unittest.TextTestResult):
+    """Says which failures are broken promises."""
+
+    def judge(self, test, error):
+        is_late = isinstance(error, (Late, subprocess.TimeoutExpired))
+        if isinstance(error, Broken) or (getattr(test, "is_about_losses", False) and not is_late):
+            say_broken(f"{test.id()}: {error}")
+
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        self.judge(test, err[1])
+
+    def addError(self, test, err):
+        super().addError(test, err)
+        self.judge(test, err[1])
+
+    def addSubTest(self, test, subtest, err):
+        super().addSubTest(test, subtest, err)
+        if err:
+            self.judge(test, err[1])
+
+
 def main():
-    """As unittest.main, but a run in which every test was skipped says so to meson (77)."""
-    result = unittest.main(verbosity=2, exit=False).result
+    """As unittest.main, but broken promises are marked, and a run in which every test was skipped says so to meson (77)."""
+    runner = unittest.TextTestRunner(verbosity=2, resultclass=_Result)
+    result = unittest.main(testRunner=runner, exit=False).result
     is_skipped = result.wasSuccessful() and result.skipped and len(result.skipped) >= result.testsRun
     sys.exit(77 if is_skipped else not result.wasSuccessful())

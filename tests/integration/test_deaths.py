@@ -11,6 +11,8 @@ from harness import Drover, Test, kill, wait_for, worker_of
 class Deaths(Test):
     """Who holds something is killed while another waits for it."""
 
+    is_about_losses = True
+
     # The kind of the holder, of who waits, what the object's type is called; how the other's wait ends; has the object an
     # owner (who is named); how many deaths took something from it; does the holder wait, too; what ends the wait, if it is
     # not the death. (The ends of a pipe are sockets, in no arena: tests/unit/test-sync-arena.c

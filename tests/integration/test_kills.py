@@ -9,7 +9,8 @@ import signal
 import subprocess
 import threading
 
-from harness import (IS_SANITIZED, PATIENCE, BusError, Drover, Test, fds_of, is_alive, main, memfds_of, wait_for)
+from harness import (IS_SANITIZED, PATIENCE, BusError, Drover, Test, assert_in_time, fds_of, is_alive, main, memfds_of, wait_for,
+                     wait_surely)
 
 KILLS, MID_JOB = (60, 45) if IS_SANITIZED else (200, 160)
 WORKERS, SLOTS = 4, 64
@@ -71,6 +72,8 @@ def inventory(d):
 
 
 class Kills(Test):
+    is_about_losses = True
+
     def setUp(self):
         self.killed = set()
 
@@ -153,11 +156,11 @@ class Kills(Test):
         def whole():
             rows = d.list_workers("primes")
             return len(rows) == WORKERS and all(row[4] in ("idle", "running") and is_alive(row[3]) for row in rows)
-        wait_for(whole, 1, "the pool is back to strength")
+        wait_surely(whole, 1, "the pool is back to strength")
 
     def settle(self, d):
         """The inventory, once the sessions of earlier clients are gone."""
-        wait_for(lambda: d.get("/org/drover1", "org.drover1.Manager", "NSessions") == 0, 10, "no session is left")
+        wait_surely(lambda: d.get("/org/drover1", "org.drover1.Manager", "NSessions") == 0, 10, "no session is left")
         self.back_to_strength(d)
         found = [inventory(d)]
 
@@ -250,7 +253,7 @@ class Kills(Test):
                 self.assertIn(name, r.stderr)
                 for other in others:
                     self.assertEqual(d.wait_job(other), "done")
-                    self.assertLess(d.result(other)["queue-usec"], 1000000 * PATIENCE, "three restarts take less")
+                    assert_in_time(d.result(other)["queue-usec"], 1000000 * PATIENCE, "three restarts take less")
                 self.assertEqual(d.job(path)["State"], "poisoned")
                 self.assertTrue(e.error.name.endswith(".Poisoned"))
             self.assertEqual(d.run("crash", "fine"), {})

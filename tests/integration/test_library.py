@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import unittest
 
-from harness import BUILD, IS_SANITIZED, PATIENCE, SOURCE, Drover, Test, kill, main, wait_for
+from harness import BUILD, IS_SANITIZED, PATIENCE, SOURCE, Drover, Test, kill, main, wait_for, wait_surely
 
 LIBRARY = f"{BUILD}/tests/library/library"
 EXAMPLES = f"{BUILD}/ipc/client/examples"
@@ -206,6 +206,8 @@ class Library(Test):
 
 
 class Kills(Test):
+    is_about_losses = True
+
     @staticmethod
     def stop_in_job(d):
         """The pid of a worker that is stopped in the middle of a job."""
@@ -257,8 +259,8 @@ class Kills(Test):
                 wait_for(lambda: d.pool("squares")["Running"] > 0 or program.poll() is not None, 20, "it runs jobs")
                 program.kill()
                 program.wait()
-            wait_for(lambda: d.pool("squares")["Queued"] + d.pool("squares")["Running"] == 0, 10, "no job is left")
-            wait_for(lambda: len(os.listdir(f"/proc/{d.pid}/fd")) <= n_fds, 10, "no descriptor is left")
+            wait_surely(lambda: d.pool("squares")["Queued"] + d.pool("squares")["Running"] == 0, 10, "no job is left")
+            wait_surely(lambda: len(os.listdir(f"/proc/{d.pid}/fd")) <= n_fds, 10, "no descriptor is left")
 
 
 def declared(*headers):

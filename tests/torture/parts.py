@@ -3,6 +3,9 @@
 From a wait is taken exactly the time in which somebody that could have ended it, or the waiter itself, was stopped by the
 run, or was ready and had no CPU (the sampler reads that from the kernel's books), or in which there was no spawner. What is
 left counts from the last death that the wait can have suffered from: that is how long somebody was left waiting past it.
+
+A run fails by what was lost, doubled or left over, or was answered wrongly (Record.fail: said at once, and marked), or only
+because something took too long (Record.late). ./check runs it once more in the second case alone.
 """
 
 import bisect
@@ -14,7 +17,7 @@ import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 
-from harness import BUILD  # noqa: E402
+from harness import BUILD, Late, say_broken  # noqa: E402
 
 NS = 1000000000
 EVERYBODY = ("machine", "droverd", "drover-spawn", "drover-worker")  # the last: not yet told which pool it is of
@@ -99,7 +102,9 @@ class Record:
         words, who = rest.split(), f"{part.name} {part.pid}"
         with self.lock:
             if kind == "fail":
-                self.failures.append((self.clock(), f"{who}: {rest}"))
+                self.add_broken(f"{who}: {rest}")
+            elif kind == "late":
+                self.failures.append((self.clock(), f"late: {who}: {rest}"))
             elif kind == "slow":
                 text = " ".join([who, *filter(None, [part.pool]), *words[3:]])
                 self.slow.append(Slow(words[0], int(words[1]), int(words[2]), text, part.concerns()))
@@ -117,9 +122,18 @@ class Record:
                 return False
         return True
 
+    def add_broken(self, text, when=None):
+        """With the lock held."""
+        say_broken(text)
+        self.failures.append((when or self.clock(), text))
+
     def fail(self, text):
         with self.lock:
-            self.failures.append((self.clock(), text))
+            self.add_broken(text)
+
+    def late(self, text):
+        with self.lock:
+            self.failures.append((self.clock(), f"late: {text}"))
 
     def death(self, group, when):
         with self.lock:
@@ -179,7 +193,7 @@ class Record:
                    f"{'past a death' if died else 'for no reason'} (" \
                    f"{', '.join(f'{why} {ns / 1e6:.0f} ms' for why, ns in why_ns.items()) or 'nothing taken away'})"
             if left > limit:
-                self.failures.append((s.until, text))
+                self.failures.append((s.until, f"late: {text}"))
             elif s.until - begin > limit:
                 excused[why_ns.most_common(1)[0][0]] += 1
             if died and s.what != "poison" and left > longest:
@@ -197,8 +211,7 @@ class Record:
                 n_apart += 1
                 continue
             n_bad += 1
-            self.failures.append((until, f"{who}: {what}: a wake-up was lost; the wait was {(until - since) / 1e6:.0f} ms beside its "
-                                         "reason to end"))
+            self.add_broken(f"{who}: {what}: a wake-up was lost; the wait was {(until - since) / 1e6:.0f} ms beside its reason to end", until)
         return n_bad, n_apart
 
     def judge_runs(self):
@@ -206,7 +219,7 @@ class Record:
         n_excused = 0
         for n, job, since, until, who in self.runs:
             if n > sum(since <= b and a <= until for a, b in self.spawner_deaths):
-                self.failures.append((until, f"{who}: job {job} ran {n} times more often than it had attempts"))
+                self.add_broken(f"{who}: job {job} ran {n} times more often than it had attempts", until)
             else:
                 n_excused += 1
         return n_excused
@@ -216,3 +229,14 @@ class Record:
             print(f"  at {(when - self.start) / NS:.3f} s: {text}")
         if len(self.failures) > 20:
             print(f"  and {len(self.failures) - 20} more")
+
+
+def run(main):
+    """The exit code of a run's main(). What ends it in the middle is marked, too, unless it is just late."""
+    try:
+        return main()
+    except (Late, subprocess.TimeoutExpired):
+        raise
+    except Exception as e:
+        say_broken(e)
+        raise
