@@ -65,7 +65,7 @@ class Part:
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.record.fail(f"{self.name} {self.pid} does not end")
+            self.record.late(f"{self.name} {self.pid} does not end")  # what it waited for is its caller's to judge
             self.process.kill()
             code = self.process.wait()
         self.listener.join()
