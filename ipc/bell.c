@@ -11,7 +11,7 @@
  *   S5 bell_clear_work  work bit cleared    | the caller's second look into the channel
  *   S6 bell_pass_on     work bit set again  | sleepers                   ~ S3
  *   S7 bell_set_mode    mode set            | the caller's look into the channels ~ S1
- *   S8 bell_ring        hint published      | sleeps, sleepers           ~ S3, and bell_sleep_end
+ *   S8 bell_ring        hint published      | woken, rises               ~ bell_sleep_end: rises + 1 | its look
  *
  * Bits outlive their owners: the broker clears those of the dead (bell_forget) and broadcasts. Nothing here is trusted:
  * indices come from the caller, words are loaded once, and the worst a hostile client does to this page is to wake or
@@ -23,6 +23,11 @@
 #include "ipc/event.h"
 #include "ipc/kill-point.h"
 #include "ipc/segment.h"
+
+enum {
+        BELL_TICK_SHIFT = 10, /* of the time in `woken`: about 1 µs */
+        BELL_PATIENCE = 1000, /* ticks */
+};
 
 static inline uint64_t bell_bit(uint32_t i) { return UINT64_C(1) << (i & 63); }
 
@@ -43,31 +48,53 @@ static inline void bell_clear(_Atomic uint64_t *words, uint32_t i) {
         atomic_fetch_and_explicit(&words[bell_word(i)], ~bell_bit(i), memory_order_seq_cst);
 }
 
-/* S8: between our last wake-up and now nobody on `memo` got up or lay down, and we woke as many as there are: the futex
- * has no waiter left, so the system call would do nothing. `sleeps` is read before the bits and counted after them, so
- * a bit that is new here came with a count that is new at the next call. */
-static bool bell_is_all_woken(const struct layout_bell *b, struct bell_memo *memo) {
-        struct bell_memo now = {.sleeps = atomic_load_explicit(&b->sleeps, memory_order_seq_cst)};
-        unsigned n_asleep = 0;
-        bool is_same = now.sleeps == memo->sleeps;
-        for (unsigned i = 0; i < LAYOUT_BELL_WORDS; i++) {
-                now.sleepers[i] = atomic_load_explicit(&b->sleepers[i], memory_order_seq_cst);
-                n_asleep += (unsigned)__builtin_popcountll(now.sleepers[i]);
-                is_same = is_same && now.sleepers[i] == memo->sleepers[i];
-        }
-        if (!is_same)
-                *memo = now;
-        return memo->n_woken >= n_asleep;
+static inline uint64_t bell_front(const struct layout_bell *b) {
+        return atomic_load_explicit(&b->front, memory_order_relaxed);
 }
 
-static inline void bell_wake_one(struct layout_bell *b, struct bell_memo *memo) {
-        if (!bell_any(b->sleepers) || bell_any(b->spinners) || bell_is_all_woken(b, memo))
-                return;
-        /* Partner: the load in bell_sleep_begin. */
-        atomic_fetch_add_explicit(&b->seq, 1, memory_order_seq_cst);
-        KILL_POINT("bell-seq");
-        memo->n_woken += (unsigned)event_wake(&b->seq, 1);
+static inline enum bell_row bell_row(const struct layout_bell *b, uint32_t worker) {
+        return worker < 64 && bell_front(b) & bell_bit(worker) ? BELL_FRONT : BELL_BACK;
 }
+
+/* FUTEX_WAKE took one out of the futex when this many had got up, and none has since: it is on its way and will look.
+ * Not for long, for it may have been stopped, or there are many busy processes to a CPU. All zero says no. */
+static uint64_t bell_woken_now(uint32_t rises) {
+        return (uint64_t)(rises + 1) << 32 | (uint32_t)(event_now_ns() >> BELL_TICK_SHIFT);
+}
+
+static bool bell_is_one_on_its_way(const struct layout_bell *b, uint32_t *ret_rises) {
+        /* S8 ~ bell_rise: whoever had not got up when `rises` is read looks later, and our hint is published. */
+        uint64_t woken = atomic_load_explicit(&b->woken, memory_order_seq_cst);
+        *ret_rises = atomic_load_explicit(&b->rises, memory_order_seq_cst);
+        return (uint32_t)(woken >> 32) == *ret_rises + 1 &&
+               (uint32_t)bell_woken_now(*ret_rises) - (uint32_t)woken < BELL_PATIENCE;
+}
+
+static int bell_wake_row(struct layout_bell *b, enum bell_row row) {
+        /* Partner: the load in bell_sleep_begin. */
+        atomic_fetch_add_explicit(&b->seq[row], 1, memory_order_seq_cst);
+        KILL_POINT("bell-seq");
+        return event_wake(&b->seq[row], 1);
+}
+
+/* One of the front row if any sleeps. Its bits may stand for some that are not in the futex: those just before their
+ * sleep look again, those that get up look; but some may be stopped. So then one of the others, too. */
+static void bell_wake_one(struct layout_bell *b) {
+        uint32_t rises;
+        if (bell_any(b->spinners))
+                return;
+        const uint64_t first = atomic_load_explicit(&b->sleepers[0], memory_order_seq_cst);
+        if ((first == 0 && !bell_any(b->sleepers)) || bell_is_one_on_its_way(b, &rises))
+                return;
+        int n = first & bell_front(b) ? bell_wake_row(b, BELL_FRONT) : 0;
+        if (n == 0)
+                n = bell_wake_row(b, BELL_BACK);
+        KILL_POINT("bell-wake");
+        if (n > 0) /* with the count of before: if it got up meanwhile, this says nothing */
+                atomic_store_explicit(&b->woken, bell_woken_now(rises), memory_order_seq_cst);
+}
+
+static void bell_rise(struct layout_bell *b) { atomic_fetch_add_explicit(&b->rises, 1, memory_order_seq_cst); }
 
 int bell_create(const char *name, struct layout_bell **ret, int *ret_fd) {
         int fd;
@@ -82,6 +109,12 @@ int bell_create(const char *name, struct layout_bell **ret, int *ret_fd) {
         }
         struct layout_bell *b = p;
         b->header = (struct layout_header){.magic = LAYOUT_MAGIC_BELL, .version = LAYOUT_VERSION};
+        const long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
+        atomic_store_explicit(&b->front,
+                              n_cpus < 1    ? 1
+                              : n_cpus < 64 ? bell_bit((uint32_t)n_cpus) - 1
+                                            : UINT64_MAX,
+                              memory_order_relaxed);
         *ret = b;
         *ret_fd = fd;
         return 0;
@@ -104,7 +137,7 @@ struct layout_bell *bell_unmap(struct layout_bell *b) {
         return NULL;
 }
 
-void bell_ring(struct layout_bell *b, uint32_t channel, int broker_fd, struct bell_memo *memo) {
+void bell_ring(struct layout_bell *b, uint32_t channel, int broker_fd) {
         /* S1 ~ S5: either the clearer's second look finds our hint, or we find the bit cleared and set it. */
         if (!bell_channel_has_work(b, channel)) {
                 /* S2 ~ S3, S4: either the sleeper sees the bit, or we see the sleeper. If the bit stood already, S1
@@ -117,18 +150,21 @@ void bell_ring(struct layout_bell *b, uint32_t channel, int broker_fd, struct be
                 doorbell_ring(broker_fd);
                 return;
         }
-        bell_wake_one(b, memo);
+        bell_wake_one(b);
 }
 
 bool bell_has_sleepers(const struct layout_bell *b) { return bell_any(b->sleepers); }
 
-void bell_pass_on(struct layout_bell *b, struct bell_memo *memo) {
+void bell_pass_on(struct layout_bell *b) {
         /* S6 ~ S3: either the one that goes to sleep sees the work that remains, or we see its bit. */
         if (bell_has_sleepers(b) && bell_has_work(b))
-                bell_wake_one(b, memo);
+                bell_wake_one(b);
 }
 
-void bell_broadcast(struct layout_bell *b) { event_broadcast(&b->seq); }
+void bell_broadcast(struct layout_bell *b) {
+        for (unsigned row = 0; row < BELL_ROWS; row++)
+                event_broadcast(&b->seq[row]);
+}
 
 void bell_set_mode(struct layout_bell *b, enum bell_mode mode) {
         /* S7 ~ S1: a client that still sees the old mode has published before the caller looks into the channels. */
@@ -136,19 +172,21 @@ void bell_set_mode(struct layout_bell *b, enum bell_mode mode) {
         bell_broadcast(b);
 }
 
-uint32_t bell_sleep_begin(struct layout_bell *b, uint32_t worker) {
+struct event_wait bell_sleep_begin(struct layout_bell *b, uint32_t worker) {
+        const _Atomic uint32_t *seq = &b->seq[bell_row(b, worker)];
         /* S3 ~ S2, S6. The seq is read after it: a ring that misses our bit was published before our second look, a
-         * ring that sees it changes the seq we are about to compare. */
+         * ring that sees it changes the seq we are about to compare, or wakes another. */
         bell_set(b->sleepers, worker);
         KILL_POINT("bell-sleeper");
-        atomic_fetch_add_explicit(&b->sleeps, 1, memory_order_seq_cst);
-        return atomic_load_explicit(&b->seq, memory_order_seq_cst);
+        return (struct event_wait){.word = seq, .seen = atomic_load_explicit(seq, memory_order_seq_cst)};
 }
 
 void bell_sleep_end(struct layout_bell *b, uint32_t worker) {
         KILL_POINT("bell-woken");
         bell_clear(b->sleepers, worker);
         KILL_POINT("bell-awake");
+        bell_rise(b);
+        KILL_POINT("bell-risen");
 }
 
 void bell_spin_begin(struct layout_bell *b, uint32_t worker) {
@@ -165,6 +203,7 @@ void bell_spin_end(struct layout_bell *b, uint32_t worker) {
 void bell_forget(struct layout_bell *b, uint32_t worker) {
         bell_clear(b->sleepers, worker);
         bell_clear(b->spinners, worker); /* S4 on behalf of the dead */
+        bell_rise(b);                    /* S8, if it was on its way */
 }
 
 bool bell_channel_has_work(const struct layout_bell *b, uint32_t channel) {

@@ -1,41 +1,37 @@
 /* The bell: how a client wakes a worker of its pool, and how a worker waits on many channels at once.
  * An eventcount: waiter = set bit, fence, read seq, re-check, sleep; waker = publish, fence, if sleepers and
- * no spinner: seq++, wake one. PROTOCOL.md has the argument for each lost-wake case. */
+ * no spinner and none on its way: seq++, wake one. PROTOCOL.md has the argument for each lost-wake case. */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "ipc/event.h"
 #include "ipc/layout.h"
-
-/* What a waker remembers of its last wake-up, privately, one per bell; all zero at first. While the one it woke is still
- * on its way, the next ring need not pay for a system call that would find nobody. */
-struct bell_memo {
-        uint32_t sleeps;
-        unsigned n_woken;
-        uint64_t sleepers[LAYOUT_BELL_WORDS];
-};
 
 /* Makes the one-page memfd and maps it. */
 int bell_create(const char *name, struct layout_bell **ret, int *ret_fd);
 int bell_map(int fd, struct layout_bell **ret);
 struct layout_bell *bell_unmap(struct layout_bell *b); /* NULL is fine; returns NULL */
 
-/* A job was published in channel `channel`: wake one worker, or the broker by `broker_fd` (its doorbell eventfd). */
-void bell_ring(struct layout_bell *b, uint32_t channel, int broker_fd, struct bell_memo *memo);
+/* A job was published in channel `channel`: wake one worker, or the broker by `broker_fd` (its doorbell eventfd). One
+ * that was woken before and has not got up yet will do, for about 1 ms: it looks at everything and passes the baton. */
+void bell_ring(struct layout_bell *b, uint32_t channel, int broker_fd);
 /* Is anybody asleep? Cheap: one cache line. */
 bool bell_has_sleepers(const struct layout_bell *b);
 /* The baton: after a claim (and after bell_spin_end), if work and a sleeper remain, wake one more. Work bits may be set
  * for nothing, so with a sleeper about, make the claimed channel's bit true first:
  *   if (bell_has_sleepers(b)) { if (!channel_has_work(c)) { bell_clear_work(b, i); if (channel_has_work(c))
- *   bell_mark_work(b, i); } bell_pass_on(b, memo); } */
-void bell_pass_on(struct layout_bell *b, struct bell_memo *memo);
+ *   bell_mark_work(b, i); } bell_pass_on(b); } */
+void bell_pass_on(struct layout_bell *b);
 void bell_broadcast(struct layout_bell *b);
-/* Sets the mode and broadcasts. To BELL_BROKER: look into every channel once afterwards, a ring may have met the old mode. */
+/* Sets the mode and broadcasts. To BELL_BROKER: look into every channel once afterwards, a ring may have met the old
+ * mode. */
 void bell_set_mode(struct layout_bell *b, enum bell_mode mode);
 
-/* Worker side. bell_sleep_begin returns the seq to wait on; the caller re-checks its channels before sleeping. */
-uint32_t bell_sleep_begin(struct layout_bell *b, uint32_t worker);
+/* Worker side. bell_sleep_begin returns the word to wait on and its value; the caller re-checks its channels before
+ * sleeping. */
+struct event_wait bell_sleep_begin(struct layout_bell *b, uint32_t worker);
 void bell_sleep_end(struct layout_bell *b, uint32_t worker);
 void bell_spin_begin(struct layout_bell *b, uint32_t worker);
 void bell_spin_end(struct layout_bell *b, uint32_t worker); /* the caller re-checks once more */

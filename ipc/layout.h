@@ -179,14 +179,17 @@ enum bell_mode {
         BELL_FUTEX = 1,  /* wake a worker */
 };
 
+enum bell_row { BELL_FRONT, BELL_BACK, BELL_ROWS };
+
 struct layout_bell {
         struct layout_header header;
         uint64_t pad0[6];
-        _Atomic uint32_t seq;  /* the futex word workers sleep on */
-        _Atomic uint32_t mode; /* enum bell_mode, written by the broker */
-        _Atomic uint32_t sleeps; /* how often somebody lay down to sleep, counted after its bit is set */
-        uint32_t pad2;
-        uint64_t pad1[6];
+        _Atomic uint32_t seq[BELL_ROWS]; /* the futex words workers sleep on: those of the front row and the others */
+        _Atomic uint32_t mode;           /* enum bell_mode, written by the broker */
+        _Atomic uint32_t rises;          /* how often somebody got up, counted after its bit is cleared */
+        _Atomic uint64_t woken;          /* at the last wake-up: `rises` + 1 32 | time, ns >> 10 32 */
+        _Atomic uint64_t front;          /* who is of the front row: as `sleepers`, written by the broker once */
+        uint64_t pad1[4];
         _Atomic uint64_t sleepers[LAYOUT_BELL_WORDS]; /* bit = worker index */
         _Atomic uint64_t spinners[LAYOUT_BELL_WORDS];
         _Atomic uint64_t work[LAYOUT_BELL_WORDS]; /* bit = channel index */

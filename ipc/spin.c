@@ -6,10 +6,11 @@
  * length and, worse, keeps from its CPU the one who would end it. So:
  *
  *   - with one CPU to run on: never;
- *   - at most SPIN_NS, a third of what a sleep costs: a mix with one hit in three breaks even;
+ *   - at most SPIN_NS, what a sleep costs: so a wait costs at most twice what the better choice would have; and a worker
+ *     stays awake while its client, with 64 jobs in flight, takes in the results before it sends the next ones;
  *   - each miss doubles the number of waits that go straight to sleep before the next try; a hit takes that back. There
  *     being no free CPU shows as misses: nobody can end our wait while we hold his CPU.
- *   - Two that sleep for each other never meet again within SPIN_NS, for each is woken too late for the other's spin.
+ *   - Two that sleep for each other hardly ever meet within SPIN_NS, for each is woken too late for the other's spin.
  *     So the try after the first miss, and the rare ones after many, are longer than a wake-up takes. If that finds
  *     something, though late, the next wait spins, too, and meets one that is awake.
  *   - Whoever knows that the one he waits for is awake says so (spin_expect).
@@ -41,7 +42,7 @@
 #include "ipc/spin.h"
 
 enum {
-        SPIN_NS = 4000,
+        SPIN_NS = 12000,
         SPIN_LONG_NS = 50000,
         SPIN_STEPS_PER_LOOK = 8, /* at the clock, which costs about 30 ns */
         SPIN_MAX_PAUSES = 16,

@@ -72,7 +72,7 @@ static bool delay_reserve(struct pool_delays *d, struct pool_channel *c) {
 /* ---- due ---- */
 
 static void delay_ring(struct pool_channel *c) {
-        bell_ring(c->pool->bells[c->bell].memory, c->index, c->pool->doorbell_fd, &(struct bell_memo){0});
+        bell_ring(c->pool->bells[c->bell].memory, c->index, c->pool->doorbell_fd);
 }
 
 /* true: it stands in a ring, the bell is due. */

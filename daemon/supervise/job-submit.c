@@ -170,7 +170,7 @@ static int job_commit(struct job *j) {
         job_set_deadline(j, j->submitted_ns);
         int r = channel_commit(c, j->slot, j->wish.priority);
         if (r == 0)
-                bell_ring(p->bells[p->channels[0]->bell].memory, 0, p->doorbell_fd, &(struct bell_memo){0});
+                bell_ring(p->bells[p->channels[0]->bell].memory, 0, p->doorbell_fd);
         return r;
 }
 

@@ -25,7 +25,7 @@ void pool_on_rung(struct pool *p) {
         delay_on_doorbell(p);
         for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
                 if (p->bells[i].memory && atomic_load(&p->bells[i].memory->mode) == BELL_FUTEX)
-                        bell_pass_on(p->bells[i].memory, &(struct bell_memo){0}); /* rung in the old mode: pass it on */
+                        bell_pass_on(p->bells[i].memory); /* rung in the old mode: pass it on */
         if (pool_is_over(p) && pool_count_workers(p) == 0)
                 pool_cancel_queued(p); /* pushed while we closed */
         pool_scale(p);

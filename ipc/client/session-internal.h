@@ -30,7 +30,6 @@ struct session_slot {
 struct session {
         struct channel channel;
         struct layout_bell *bell;
-        struct bell_memo memo;
         int doorbell_fd, done_fd, socket_fd;
         uint32_t index; /* of the channel in the bell */
         /* to come back with, should the daemon die */

@@ -272,7 +272,6 @@ static int session_take_reply(struct session *s, struct session_reply *reply) {
         r = session_set_nonblocking(reply->socket);
         if (r < 0)
                 return r;
-        s->memo = (struct bell_memo){0};
         s->index = reply->index;
         s->id_base = reply->id_base;
         if (dup3(reply->doorbell, s->doorbell_fd, O_CLOEXEC) < 0 || dup3(reply->done, s->done_fd, O_CLOEXEC) < 0 ||

@@ -209,7 +209,7 @@ int session_submit(struct session *s, const struct session_job *job, uint32_t *r
         return 0;
 }
 
-void session_ring(struct session *s) { bell_ring(s->bell, s->index, s->doorbell_fd, &s->memo); }
+void session_ring(struct session *s) { bell_ring(s->bell, s->index, s->doorbell_fd); }
 
 uint64_t session_job_id(const struct session *s, uint32_t slot) { return s->slots[slot].id; }
 

@@ -19,7 +19,6 @@ struct orders_channel {
 
 struct orders_bell {
         struct layout_bell *bell; /* NULL: no such bell */
-        struct bell_memo memo;
         uint64_t channels[LAYOUT_BELL_WORDS]; /* those that make sense */
         uint32_t next;                        /* the channel whose turn it is */
         uint32_t n_vain;                      /* wake-ups without a job, less what its jobs make up for */

@@ -82,7 +82,7 @@ static void pass_baton(struct serve *s, struct orders_bell *from, uint32_t chann
                         continue;
                 if (b == from && !channel_has_work(&s->orders.channel[channel]->channel))
                         settle(s, b, channel); /* nobody is to be woken for a bit that stands for nothing */
-                bell_pass_on(b->bell, &b->memo);
+                bell_pass_on(b->bell);
         }
 }
 
@@ -254,7 +254,7 @@ static void sleep_on_all(struct serve *s) {
                 if (!orders_hears(&s->orders, i))
                         continue;
                 bells[n] = i;
-                waits[n++] = (struct event_wait){.word = &b->seq, .seen = bell_sleep_begin(b, s->host->index)};
+                waits[n++] = bell_sleep_begin(b, s->host->index);
         }
         WAIT_LOOK_SINCE("worker", look_for_job, s);
         if (!has_reason_to_wake(s)) {

@@ -307,7 +307,7 @@ int trial_commit(struct trial *t, uint32_t slot, uint32_t type, size_t bytes, ui
         };
         int r = channel_commit(&t->channel, slot, priority);
         if (r >= 0)
-                bell_ring(t->bell, 0, t->doorbell_fd, &(struct bell_memo){0});
+                bell_ring(t->bell, 0, t->doorbell_fd);
         return r;
 }
 

@@ -11,6 +11,7 @@
 #include <drover/drover.h>
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <systemd/sd-bus.h>
 
 #include "ipc/event.h"
@@ -43,12 +44,30 @@ static void have_sessions(unsigned n) {
         }
 }
 
+/* Workers of the pool, and how many of them are ready and have nothing to do. */
+static int count_workers(unsigned *ret_all, unsigned *ret_idle) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        const char *pool, *path, *state;
+        uint64_t id;
+        uint32_t pid;
+        *ret_all = *ret_idle = 0;
+        int r = sd_bus_call_method(bus, "org.drover1", "/org/drover1", "org.drover1.Manager", "ListWorkers", NULL,
+                                   &reply, NULL);
+        if (r >= 0)
+                r = sd_bus_message_enter_container(reply, 'a', "(tsous)");
+        while (r >= 0 && (r = sd_bus_message_read(reply, "(tsous)", &id, &pool, &path, &pid, &state)) > 0)
+                if (strcmp(pool, pool_name) == 0) {
+                        ++*ret_all;
+                        *ret_idle += strcmp(state, "idle") == 0;
+                }
+        return r;
+}
+
 static void have_workers(unsigned n) {
-        uint32_t n_now = 0;
+        unsigned n_all = 0, n_idle = 0;
         int r = sd_bus_call_method(bus, "org.drover1", pool_path, "org.drover1.Pool", "Resize", NULL, NULL, "u", n);
-        for (uint64_t until_ns = event_now_ns() + PATIENCE_NS; r >= 0 && n_now != n;) {
-                r = sd_bus_get_property_trivial(bus, "org.drover1", pool_path, "org.drover1.Pool", "Workers", NULL, 'u',
-                                                &n_now);
+        for (uint64_t until_ns = event_now_ns() + PATIENCE_NS; r >= 0 && (n_all != n || n_idle != n);) {
+                r = count_workers(&n_all, &n_idle);
                 if (event_now_ns() > until_ns)
                         r = -ETIMEDOUT;
         }

@@ -91,14 +91,15 @@ static void broker_done_futex(struct turn *t) {
 }
 
 static void broker_seq(struct turn *t) {
-        bell_bump(&t->s, t->p->left);
+        bell_bump(&t->s, t->p->left, t->p->row);
         t->p->pc = BROKER_FUTEX;
 }
 
 static void broker_futex(struct turn *t) {
-        bell_wake_all(&t->s, t->p->left);
+        bell_wake_all(&t->s, t->p->left, t->p->row);
         t->p->pc = BROKER_SEQ;
-        if (++t->p->left == config->n_bells)
+        t->p->row = config->has_rows && !t->p->row;
+        if (t->p->row == 0 && ++t->p->left == config->n_bells)
                 broker_rest(t);
 }
 
@@ -119,12 +120,21 @@ static void forget_next(struct turn *t) {
         t->p->slot = t->p->generation = t->p->seen = t->p->left = 0;
         t->p->pc = BROKER_FORGET;
         if (config->fault == NO_FORGET || forget_find(t) == VAR_NONE)
-                channel_begin(t);
+                t->p->pc = BROKER_RISE;
 }
 
 static void broker_forget(struct turn *t) {
         jobs_store(t, forget_find(t), 0);
         forget_next(t);
+}
+
+static void broker_rise(struct turn *t) {
+        if (config->fault != NO_RISE_OF_THE_DEAD)
+                bell_rise(&t->s, t->p->left);
+        if (++t->p->left < config->n_bells)
+                return;
+        t->p->left = 0;
+        channel_begin(t);
 }
 
 /* ---- what a dead worker held ---- */
@@ -245,6 +255,7 @@ const struct jobs_op jobs_broker_ops[N_PCS] = {
         [BROKER_REQUEUE] = {broker_requeue, "RUNNING -> QUEUED again, or POISONED", LOCKED, .joins = true},
         [BROKER_REQUEUE_MARK] = {broker_requeue_mark, "set the work bit for the requeued job", LOCKED},
         [BROKER_FORGET] = {broker_forget, "clear a sleeper or spinner bit of the dead", LOCKED},
+        [BROKER_RISE] = {broker_rise, "rises + 1, for the dead", LOCKED, .joins = true},
         [BROKER_HEAD] = {broker_head, "is there work: read the head", LOAD},
         [BROKER_CELL] = {broker_cell, "is there work: read the head's cell", LOAD, .joins = true},
         [BROKER_MARK] = {broker_mark, "set the work bit", LOCKED},

@@ -97,13 +97,17 @@ void jobs_slot_set(struct turn *t, unsigned slot, struct slot to) {
 
 /* ---- sequences and futexes ---- */
 
+static unsigned bell_woken_by(const struct proc *p, unsigned who) {
+        return is_client(who) ? who % config->n_bells : p->left;
+}
+
 /* A sequence is known only as equal or not to what a waiter read: exact, as long as it does not come round (2^32). */
-void bell_bump(struct state *s, unsigned bell) {
+void bell_bump(struct state *s, unsigned bell, unsigned row) {
         for (unsigned i = CLIENTS; i < BROKER; i++) {
                 struct proc *p = &s->proc[i];
                 bool has_read = p->pc == WORKER_RELOOK || p->pc == WORKER_SLEEP ||
                                 ((p->pc == WORKER_SLEEPER_SET || p->pc == WORKER_SEQ) && bell < p->left);
-                if (p->is_alive && has_read)
+                if (p->is_alive && has_read && row_of(i) == row)
                         p->stale |= 1u << bell & 3;
         }
 }
@@ -123,9 +127,20 @@ static void done_unqueue(struct proc *p) {
         p->queued = 0;
 }
 
-void bell_wake_all(struct state *s, unsigned bell) {
+/* `rises` is known only as equal or not to what a waker read, and to what `woken` says. */
+void bell_rise(struct state *s, unsigned bell) {
+        s->bell[bell].woken = 0;
+        for (unsigned i = 0; i < BROKER; i++) {
+                struct proc *p = &s->proc[i];
+                if (p->is_alive && p->pc >= WAKE_RISES && p->pc <= WAKE_NOTE && bell_woken_by(p, i) == bell)
+                        p->risen = 1;
+        }
+}
+
+void bell_wake_all(struct state *s, unsigned bell, unsigned row) {
         for (unsigned i = CLIENTS; i < BROKER; i++)
-                bell_unqueue(&s->proc[i], bell);
+                if (row_of(i) == row)
+                        bell_unqueue(&s->proc[i], bell);
 }
 
 void done_wake(struct state *s, unsigned client) { done_unqueue(&s->proc[client]); }
@@ -261,7 +276,7 @@ static void push_bump(struct turn *t) {
 
 /* ---- bell_wake_one: a client's bell, or the one a worker's baton has come to ---- */
 
-static unsigned wake_bell(const struct turn *t) { return is_client(t->who) ? t->who % config->n_bells : t->p->left; }
+static unsigned wake_bell(const struct turn *t) { return bell_woken_by(t->p, t->who); }
 
 static void wake_end(struct turn *t) {
         if (is_client(t->who))
@@ -280,14 +295,43 @@ static void wake_spinners(struct turn *t) {
 }
 
 static void wake_sleepers(struct turn *t) {
-        if (jobs_load_bits(t, var_sleeper(0, wake_bell(t)), WORKERS, BELLS))
-                t->p->pc = WAKE_SEQ;
-        else
+        if (!jobs_load_bits(t, var_sleeper(0, wake_bell(t)), WORKERS, BELLS)) {
                 wake_end(t);
+                return;
+        }
+        t->p->row = config->has_rows && config->fault != NO_BACK_ROW && !jobs_load(t, var_sleeper(0, wake_bell(t)));
+        t->p->pc = WAKE_WOKEN;
+}
+
+/* The row behind, if nobody is in the futex of the one in front. */
+static void wake_nobody(struct turn *t) {
+        if (config->has_rows && t->p->row == 0 && config->fault != NO_BACK_ROW) {
+                t->p->row = 1;
+                t->p->pc = WAKE_SEQ;
+                return;
+        }
+        t->p->risen = t->p->row = 0;
+        wake_end(t);
+}
+
+/* How long somebody may be on its way is not part of the model: here for ever. */
+static void wake_woken(struct turn *t) {
+        t->p->risen = !t->s.bell[wake_bell(t)].woken;
+        t->p->pc = WAKE_RISES;
+}
+
+static void wake_rises(struct turn *t) {
+        if (!t->p->risen) {
+                t->p->row = 0;
+                wake_end(t);
+                return;
+        }
+        t->p->risen = 0;
+        t->p->pc = WAKE_SEQ;
 }
 
 static void wake_seq(struct turn *t) {
-        bell_bump(&t->s, wake_bell(t));
+        bell_bump(&t->s, wake_bell(t), t->p->row);
         t->p->pc = WAKE_FUTEX;
 }
 
@@ -296,24 +340,30 @@ static void wake_seq(struct turn *t) {
 static void wake_futex(struct turn *t) {
         unsigned bell = wake_bell(t), waiters = 0;
         for (unsigned i = CLIENTS; i < BROKER; i++)
-                if (t->s.proc[i].queued >> bell & 1)
+                if (t->s.proc[i].queued >> bell & 1 && row_of(i) == t->p->row)
                         waiters |= 1u << i;
         if (!waiters) {
-                wake_end(t);
+                wake_nobody(t);
                 return;
         }
+        t->p->pc = WAKE_NOTE;
         const struct state before = t->s;
         for (unsigned i = CLIENTS; i < BROKER; i++) {
                 if (!(waiters >> i & 1))
                         continue;
                 waiters &= ~(1u << i);
                 bell_unqueue(&t->s.proc[i], bell);
-                wake_end(t);
                 if (waiters) {
                         turn_emit(t);
                         t->s = before;
                 }
         }
+}
+
+static void wake_note(struct turn *t) {
+        t->s.bell[wake_bell(t)].woken = !t->p->risen || config->fault == NOTE_LATE_RISES;
+        t->p->risen = t->p->row = 0;
+        wake_end(t);
 }
 
 /* ---- channel_announce: p->slot ---- */
@@ -376,8 +426,11 @@ const struct jobs_op jobs_shared_ops[N_PCS] = {
         [PUSH_BUMP] = {push_bump, "push: advance the tail", LOCKED, FENCE_S1},
         [WAKE_SPINNERS] = {wake_spinners, "wake: read the spinner bits", LOAD},
         [WAKE_SLEEPERS] = {wake_sleepers, "wake: read the sleeper bits", LOAD, .joins = true},
+        [WAKE_WOKEN] = {wake_woken, "wake: read woken", LOAD},
+        [WAKE_RISES] = {wake_rises, "wake: read rises", LOAD},
         [WAKE_SEQ] = {wake_seq, "wake: seq + 1", LOCKED},
         [WAKE_FUTEX] = {wake_futex, "wake: FUTEX_WAKE(1)", LOCKED},
+        [WAKE_NOTE] = {wake_note, "wake: write woken", LOCKED},
         [DONE_BIT] = {done_bit, "announce: set the done bit", LOCKED, FENCE_D1},
         [DONE_WAIT_LOOK] = {done_wait_look, "announce: read done_wait", LOAD},
         [DONE_WAIT_TAKE] = {done_wait_take, "announce: take done_wait", LOCKED},

@@ -87,7 +87,7 @@ static bool has_slot(const struct proc *p, unsigned who) {
         if (who == BROKER)
                 return (p->pc >= BROKER_WORD && p->pc <= BROKER_REQUEUE_MARK) || p->pc == BROKER_DROP_WORD ||
                        p->pc == BROKER_DROP;
-        if ((p->pc >= WORKER_WORD && p->pc <= WORKER_ADVANCE) || (p->pc >= WAKE_SPINNERS && p->pc <= WAKE_FUTEX) ||
+        if ((p->pc >= WORKER_WORD && p->pc <= WORKER_ADVANCE) || (p->pc >= WAKE_SPINNERS && p->pc <= WAKE_NOTE) ||
             (p->pc >= WORKER_BATON_SLEEPERS && p->pc <= WORKER_FINISH))
                 return true;
         return p->pc >= WORKER_MORE_HEAD && p->pc <= WORKER_MARK && p->own & 1; /* HAS_CLAIMED */

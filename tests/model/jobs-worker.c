@@ -383,6 +383,13 @@ static void worker_sleeping(struct turn *t) {
 
 static void worker_sleeper_clear(struct turn *t) {
         jobs_store(t, var_sleeper(worker_of(t), t->p->left), 0);
+        t->p->pc = WORKER_RISE;
+}
+
+static void worker_rise(struct turn *t) {
+        if (config->fault != NO_RISE)
+                bell_rise(&t->s, t->p->left);
+        t->p->pc = WORKER_SLEEPER_CLEAR;
         if (++t->p->left == config->n_bells)
                 scan_begin(t->p);
 }
@@ -413,4 +420,5 @@ const struct jobs_op jobs_worker_ops[N_PCS] = {
         [WORKER_SLEEP] = {worker_sleep, "sleep: FUTEX_WAIT", LOCKED},
         [WORKER_SLEEPING] = {worker_sleeping, "sleep: woken", LOAD},
         [WORKER_SLEEPER_CLEAR] = {worker_sleeper_clear, "sleep: clear the sleeper bit", LOCKED},
+        [WORKER_RISE] = {worker_rise, "sleep: rises + 1", LOCKED, .joins = true},
 };

@@ -43,6 +43,10 @@ enum jobs_fault {
         NO_MARK_AFTER_DEATH,     /* work bits of channels with work are not set again */
         NO_FORGET,               /* the dead's sleeper and spinner bits stay */
         NO_ANNOUNCE_AFTER_DEATH, /* a verdict whose done bit may be missing is not announced again */
+        NO_RISE,                 /* who gets up does not count it */
+        NO_RISE_OF_THE_DEAD,     /* nor the broker for the dead */
+        NOTE_LATE_RISES,         /* of a wake-up, with the count of after it */
+        NO_BACK_ROW,             /* of a bell is ever woken */
         NO_BATON,
         NO_FULL_CHECK,
         NO_OTHER_RING,     /* a push that finds its ring full gives up */
@@ -60,6 +64,7 @@ struct jobs_config {
         bool has_waiters; /* clients wait for verdicts; else they just see them, and only when they need the slot */
         bool is_coarse;   /* operations that commute are joined: jobs.c */
         bool is_poisoned_at_once; /* by one death; else a job survives all there are */
+        bool has_rows;            /* the bell's front row is the first worker, and the second is behind it */
         bool has_restart;         /* the dead worker's index is given to a new one */
         bool is_compact;          /* too large to keep: explore.h */
         enum jobs_fault fault;
@@ -83,7 +88,7 @@ struct ring {
 };
 
 struct bell {
-        uint8_t sleepers : 2, spinners : 2, work : 1;
+        uint8_t sleepers : 2, spinners : 2, work : 1, woken : 1; /* woken: as many rises as it says */
 };
 
 struct done {
@@ -100,12 +105,14 @@ struct done {
  *   head     in ring_make_room                                               the same
  *   ctx      when it collects (enum when)    bell being served, next bell    the dead
  *   stale    done_seq moved on               bell i's seq moved on: bit i
+ *   row      of the bell being woken         the same                        the same
+ *   risen    somebody got up since `rises` of the bell was read, or `woken` named another count
  *   queued   in the futex queue              in bell i's futex queue: bit i
  *   left     items to submit                 bell of a loop                  index of a loop
  *   own      enum own, 2 bits a slot         enum after, where a subroutine returns to */
 struct proc {
         uint64_t pc : 7, is_alive : 1, pos : 3, slot : 2, generation : 2, seen : 7, head : 3, ctx : 2, stale : 2,
-                queued : 2, left : 2, own : 4, ring : 1;
+                queued : 2, left : 2, own : 4, ring : 1, risen : 1, row : 1;
         uint64_t var0 : 5, value0 : 7, var1 : 5, value1 : 7; /* oldest first; var 0: none */
 };
 
@@ -163,8 +170,11 @@ enum pc {
         /* bell_wake_one: clients and workers */
         WAKE_SPINNERS,
         WAKE_SLEEPERS,
+        WAKE_WOKEN,
+        WAKE_RISES,
         WAKE_SEQ,
         WAKE_FUTEX,
+        WAKE_NOTE,
         /* channel_announce: workers and broker */
         DONE_BIT,
         DONE_WAIT_LOOK,
@@ -212,12 +222,14 @@ enum pc {
         WORKER_SLEEP,
         WORKER_SLEEPING,
         WORKER_SLEEPER_CLEAR,
+        WORKER_RISE,
         /* broker */
         BROKER_IDLE,
         BROKER_WORD,
         BROKER_REQUEUE,
         BROKER_REQUEUE_MARK,
         BROKER_FORGET,
+        BROKER_RISE,
         BROKER_HEAD,
         BROKER_CELL,
         BROKER_MARK,
@@ -272,6 +284,7 @@ static inline unsigned bell_of(unsigned slot) { return client_of(slot) % config-
 /* Rings of a channel, and which of all is ring `i` of the channel of `bell`. */
 static inline unsigned n_rings(void) { return RINGS / config->n_bells; }
 static inline unsigned ring_of(unsigned bell, unsigned i) { return config->n_bells == 1 ? i : bell; }
+static inline unsigned row_of(unsigned worker) { return config->has_rows ? worker - CLIENTS : 0; }
 static inline bool is_client(unsigned who) { return who < CLIENTS; }
 static inline bool is_worker(unsigned who) { return who >= CLIENTS && who < BROKER; }
 
@@ -290,8 +303,9 @@ static inline bool slot_is_live(const struct state *s, unsigned slot, unsigned g
 }
 
 /* FUTEX_WAKE on a bell or on a client's done_seq, and the seq + 1 before it. */
-void bell_bump(struct state *s, unsigned bell);
-void bell_wake_all(struct state *s, unsigned bell);
+void bell_bump(struct state *s, unsigned bell, unsigned row);
+void bell_wake_all(struct state *s, unsigned bell, unsigned row);
+void bell_rise(struct state *s, unsigned bell);
 void done_wake(struct state *s, unsigned client);
 void done_bump(struct state *s, unsigned client);
 

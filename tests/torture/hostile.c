@@ -46,7 +46,6 @@ struct hostile {
         int doorbell_fd, done_fd, socket_fd;
         uint32_t index, n_slots, slot_bytes;
         struct channel map; /* the channel once more, for jobs that are fine */
-        struct bell_memo memo;
         uint64_t n_writes, n_storms, n_jobs, n_opened, n_dropped, n_honest;
 };
 
@@ -210,7 +209,7 @@ static void scribble_slots(struct hostile *h) {
                         channel_push(&h->map, slot, generation, (uint32_t)dice(h, 5));
                 h->n_writes++;
         }
-        bell_ring((struct layout_bell *)h->bell.at, h->index, h->doorbell_fd, &h->memo);
+        bell_ring((struct layout_bell *)h->bell.at, h->index, h->doorbell_fd);
 }
 
 /* Mostly of the job type that there is. */
@@ -227,7 +226,7 @@ static void submit(struct hostile *h) {
         *job = (struct layout_job){
                 .type = job_number(h), .bytes = (uint32_t)dice(h, h->slot_bytes + 2), .priority = (uint32_t)dice(h, 4)};
         channel_commit(&h->map, slot, job->priority);
-        bell_ring((struct layout_bell *)h->bell.at, h->index, h->doorbell_fd, &h->memo);
+        bell_ring((struct layout_bell *)h->bell.at, h->index, h->doorbell_fd);
         h->n_jobs++;
 }
 
@@ -237,8 +236,7 @@ static void storm(struct hostile *h) {
         for (unsigned i = 0; i < STORM; i++) {
                 if (write(h->doorbell_fd, &one, sizeof one) < 0 && errno != EAGAIN)
                         part_fail("doorbell: %s", strerror(errno));
-                atomic_fetch_add(&b->seq, 1);
-                event_wake(&b->seq, INT32_MAX);
+                bell_broadcast(b);
         }
         ssize_t n = write(h->doorbell_fd, &most, sizeof most); /* full, or EAGAIN */
         n += write(h->done_fd, &one, sizeof one);
@@ -292,10 +290,8 @@ static void run_busily(struct hostile *h) {
 static void make_noise(struct hostile *h) {
         struct layout_bell *b = (struct layout_bell *)h->bell.at;
         while (!part_is_over() && !is_dropped(h))
-                for (unsigned i = 0; i < STORM; i++) {
-                        atomic_fetch_add(&b->seq, 1);
-                        event_wake(&b->seq, INT32_MAX);
-                }
+                for (unsigned i = 0; i < STORM; i++)
+                        bell_broadcast(b);
         part_say("count dropped-for-noise %d", is_dropped(h));
 }
 

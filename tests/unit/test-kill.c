@@ -51,13 +51,14 @@ enum {
 #define STUCK_NS UINT64_C(20000000000)
 
 static const char *const worker_points[] = {
-        "claim-record", "claim-slot",      "claim-head",   "finish-word",  "announce-bit",  "announce-wait",
-        "announce-seq", "bell-seq",        "bell-sleeper", "bell-woken",   "bell-awake",    "bell-spinner",
-        "bell-spun",    "bell-clear-work", "handler",      "handler-half", "postpone-word",
+        "claim-record",  "claim-slot",    "claim-head", "finish-word",     "announce-bit",
+        "announce-wait", "announce-seq",  "bell-seq",   "bell-sleeper",    "bell-woken",
+        "bell-awake",    "bell-spinner",  "bell-spun",  "bell-clear-work", "handler",
+        "handler-half",  "postpone-word", "bell-wake",  "bell-risen",
 };
 static const char *const client_points[] = {
-        "slot-filling", "slot-queued", "ring-cell", "bell-work-before", "bell-work-after",
-        "bell-seq",     "done-taken",  "wait-seen", "wait-set",         "slot-delayed",
+        "slot-filling", "slot-queued", "ring-cell", "bell-work-before", "bell-work-after", "bell-seq",
+        "done-taken",   "wait-seen",   "wait-set",  "slot-delayed",     "bell-wake",
 };
 
 enum job_type { JOB_PLAIN, JOB_CRASH, JOB_AGAIN };
@@ -78,7 +79,6 @@ struct shared {
 struct broker {
         struct shared *shared;
         struct layout_bell *bell;
-        struct bell_memo memo;
         int bell_fd, doorbell_fd, n_channels;
         struct channel channels[CHANNELS];
         int channel_fds[CHANNELS], done_fds[CHANNELS];
@@ -142,7 +142,6 @@ static void child_begin(void) {
 struct worker {
         struct shared *shared;
         struct layout_bell *bell;
-        struct bell_memo memo;
         struct channel channels[CHANNELS];
         const int *done_fds;
         int n_channels;
@@ -168,7 +167,7 @@ static bool worker_run_one(struct worker *w, uint32_t index) {
         }
         if (!channel_has_work(c))
                 worker_settle(w, index);
-        bell_pass_on(w->bell, &w->memo);
+        bell_pass_on(w->bell);
 
         const uint64_t *in = channel_payload(c, slot);
         struct layout_result *line = channel_result(c, slot);
@@ -200,9 +199,9 @@ static void worker_rest(struct worker *w) {
         bell_spin_end(w->bell, w->index);
         if (worker_has_reason(w))
                 return;
-        uint32_t seen = bell_sleep_begin(w->bell, w->index);
+        struct event_wait wait = bell_sleep_begin(w->bell, w->index);
         if (!worker_has_reason(w))
-                event_wait(&w->bell->seq, seen, EVENT_FOREVER);
+                event_wait(wait.word, wait.seen, EVENT_FOREVER);
         bell_sleep_end(w->bell, w->index);
 }
 
@@ -407,7 +406,7 @@ static void let_delayed_go(struct broker *b) {
                         b->n_requeued += i == 0 && slot_attempt(word) > 1; /* by the job's own wish */
                 }
                 if (is_any)
-                        bell_ring(b->bell, (uint32_t)i, b->doorbell_fd, &b->memo);
+                        bell_ring(b->bell, (uint32_t)i, b->doorbell_fd);
         }
 }
 
@@ -426,7 +425,7 @@ static void recover_client(struct broker *b, uint32_t index) {
                 else if (slot_state(word) == SLOT_QUEUED)
                         assert_int_equal(channel_push_again(c, slot), 0);
         }
-        bell_ring(b->bell, index, b->doorbell_fd, &b->memo);
+        bell_ring(b->bell, index, b->doorbell_fd);
         bell_broadcast(b->bell);
 }
 

@@ -159,9 +159,9 @@ static void the_baton_is_passed_before_the_job_runs(void **state) {
         await(is_running(&t, 0));
         submit(&t, 1, "sleep", "ms", 60000, 1);
         submit(&t, 2, "sleep", "ms", 0, 1);
-        uint32_t seq = bell_sleep_begin(t.bell, SLEEPER); /* after both rings: nobody else will wake it */
+        struct event_wait wait = bell_sleep_begin(t.bell, SLEEPER); /* after both rings: nobody else will wake it */
         await(is_running(&t, 1));
-        await(atomic_load(&t.bell->seq) != seq);
+        await(atomic_load(wait.word) != wait.seen);
         assert_true(is_running(&t, 1));
         bell_sleep_end(t.bell, SLEEPER);
         assert_int_equal(slot_state(channel_word(&t.channel, 2)), SLOT_QUEUED);
@@ -203,10 +203,9 @@ static bool never_live(const void *user, uint32_t slot, uint16_t generation) { r
 
 static void nonsense_in_a_ring_is_told(void **state) {
         struct trial t;
-        struct bell_memo memo = {0};
         pid_t pid = start(&t, "sleep");
         assert_int_equal(ring_push(&t.channel.ring[1], TRIAL_SLOTS, 1, never_live, NULL), 0);
-        bell_ring(t.bell, 0, t.doorbell_fd, &memo);
+        bell_ring(t.bell, 0, t.doorbell_fd);
         assert_told_of_foul_play(&t, EPROTO);
         finish(&t, pid, 0);
 }
@@ -215,7 +214,6 @@ static void nonsense_in_a_ring_is_told(void **state) {
 static void a_bell_that_rings_for_nothing_is_told_and_muted(void **state) {
         struct trial t;
         struct worker_report report = {0};
-        struct bell_memo memo = {0};
         size_t bytes;
         pid_t pid = start(&t, "sleep");
         for (uint64_t deadline_ns = soon(); report.type == 0;) {
@@ -233,7 +231,7 @@ static void a_bell_that_rings_for_nothing_is_told_and_muted(void **state) {
         await(!bell_has_sleepers(t.bell));
         submit(&t, 0, "sleep", "ms", 0, 1);
         for (unsigned i = 0; i < 200; i++) { /* it may look as often as it likes */
-                bell_ring(t.bell, 0, t.doorbell_fd, &memo);
+                bell_ring(t.bell, 0, t.doorbell_fd);
                 event_broadcast(&t.line->control);
                 poll(NULL, 0, 1);
         }

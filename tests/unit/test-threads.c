@@ -55,7 +55,6 @@ static void *work(void *argument) {
         struct thread *t = argument;
         struct pool *p = t->pool;
         struct channel channels[CLIENTS];
-        struct bell_memo memo = {0};
         memcpy(channels, p->channels, sizeof channels);
         for (unsigned n = 0; !atomic_load(&p->stop); n++) {
                 bool ran = false;
@@ -73,7 +72,7 @@ static void *work(void *argument) {
                         }
                         if (r != CHANNEL_CLAIMED)
                                 continue;
-                        bell_pass_on(p->bell, &memo);
+                        bell_pass_on(p->bell);
                         run(&channels[i], slot, word, p->done_fds[i]);
                         ran = true;
                 }
@@ -83,9 +82,9 @@ static void *work(void *argument) {
                 for (unsigned i = 0; i < 50 * (n % 2) && !has_reason(p); i++)
                         event_pause();
                 bell_spin_end(p->bell, t->index);
-                uint32_t seen = bell_sleep_begin(p->bell, t->index);
+                struct event_wait wait = bell_sleep_begin(p->bell, t->index);
                 if (!has_reason(p))
-                        event_wait(&p->bell->seq, seen, EVENT_FOREVER);
+                        event_wait(wait.word, wait.seen, EVENT_FOREVER);
                 bell_sleep_end(p->bell, t->index);
         }
         return NULL;
