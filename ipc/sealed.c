@@ -21,9 +21,11 @@
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
 
+enum { SEALED_CHUNK = 65536 };
+
 static const int sealed_seals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW;
 
-static int sealed_fill(int fd, const uint8_t *data, size_t bytes) {
+static int sealed_write(int fd, const uint8_t *data, size_t bytes) {
         for (size_t at = 0; at < bytes;) {
                 ssize_t n = write(fd, data + at, bytes - at);
                 if (n < 0 && errno == EINTR)
@@ -32,28 +34,58 @@ static int sealed_fill(int fd, const uint8_t *data, size_t bytes) {
                         return n < 0 ? -errno : -EIO;
                 at += (size_t)n;
         }
-        return sealed_close(fd);
+        return 0;
 }
 
-static int sealed_new(const char *name, size_t bytes) {
-        if (bytes == 0 || bytes > SEALED_MAX_BYTES)
+/* All that `from` gives, and how much that was. */
+static int sealed_fill(int fd, int from, uint64_t *bytes) {
+        uint8_t chunk[SEALED_CHUNK];
+        struct stat st;
+        if (fstat(from, &st) >= 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size > SEALED_MAX_BYTES)
                 return -EMSGSIZE;
+        for (;;) {
+                ssize_t n = read(from, chunk, sizeof chunk);
+                if (n <= 0)
+                        return n < 0 ? -errno : *bytes == 0 ? -EMSGSIZE : 0;
+                if ((*bytes += (uint64_t)n) > SEALED_MAX_BYTES)
+                        return -EMSGSIZE;
+                int r = sealed_write(fd, chunk, (size_t)n);
+                if (r < 0)
+                        return r;
+        }
+}
+
+static int sealed_memory(const char *name) {
         int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
         if (fd < 0 && errno == EINVAL) /* before kernel 6.3 */
                 fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
         return fd < 0 ? -errno : fd;
 }
 
+/* Given away if it was made and nothing failed. */
+static int sealed_finish(int fd, int error, int *ret_fd) {
+        int r = fd < 0 ? fd : error < 0 ? error : sealed_close(fd);
+        if (r >= 0)
+                *ret_fd = fd;
+        else if (fd >= 0)
+                close(fd);
+        return r;
+}
+
+static int sealed_new(const char *name, size_t bytes) {
+        return bytes == 0 || bytes > SEALED_MAX_BYTES ? -EMSGSIZE : sealed_memory(name);
+}
+
 int sealed_create(const char *name, const void *data, size_t bytes, int *ret_fd) {
         int fd = sealed_new(name, bytes);
-        int r = fd < 0 ? fd : sealed_fill(fd, data, bytes);
-        if (r < 0) {
-                if (fd >= 0)
-                        close(fd);
-                return r;
-        }
-        *ret_fd = fd;
-        return 0;
+        return sealed_finish(fd, fd < 0 ? 0 : sealed_write(fd, data, bytes), ret_fd);
+}
+
+int sealed_read(const char *name, const void *data, size_t bytes, int from, int *ret_fd) {
+        uint64_t total = bytes;
+        int fd = sealed_memory(name);
+        int r = fd < 0 ? 0 : sealed_write(fd, data, bytes);
+        return sealed_finish(fd, fd < 0 || r < 0 ? r : sealed_fill(fd, from, &total), ret_fd);
 }
 
 int sealed_open(const char *name, size_t bytes, int *ret_fd) {

@@ -9,6 +9,9 @@
 
 /* A sealed copy of these bytes (at least 1). -EMSGSIZE over SEALED_MAX_BYTES. `name` shows in /proc/PID/maps. */
 int sealed_create(const char *name, const void *data, size_t bytes, int *ret_fd);
+/* One of all that `from` still gives, a pipe or file, behind the `bytes` that were read from it before. -EMSGSIZE over
+ * SEALED_MAX_BYTES and for nothing at all; -EINTR if a signal came before it was complete. */
+int sealed_read(const char *name, const void *data, size_t bytes, int from, int *ret_fd);
 /* An empty one of this size, for somebody else to write into; then sealed_close. */
 int sealed_open(const char *name, size_t bytes, int *ret_fd);
 /* Nobody writes into it any more. -EBUSY: somebody has it mapped for writing. */

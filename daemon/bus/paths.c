@@ -106,20 +106,31 @@ void bus_job_get_info(const struct bus_job *j, struct job_info *ret) {
                 session_job_get_info(&j->session, ret);
 }
 
+static int bus_say_evicted(const struct job_evicted *gone, sd_bus_error *e) {
+        if (gone->bytes > 0)
+                return sd_bus_error_setf(e, "org.drover1.Error.ResultExpired",
+                                         "the result of job %" PRIu64 ", %" PRIu64 " bytes, was not kept: all that is "
+                                         "kept of a uid is %d bytes; %s",
+                                         gone->id, gone->bytes, JOBS_MAX_KEPT_BYTES_OF_UID,
+                                         gone->is_raw ? "Run hands over a larger one at once, and so does a channel"
+                                                      : "a channel hands over a larger one");
+        return sd_bus_error_setf(e, "org.drover1.Error.ResultExpired",
+                                 "the result of job %" PRIu64 " was dropped before ResultTTL= was over: too many "
+                                 "finished jobs, or too large ones, were kept",
+                                 gone->id);
+}
+
 int bus_find_job(struct bus *b, const struct bus_peer *peer, uint64_t id, struct bus_job *ret, sd_bus_error *e) {
+        const struct job_evicted *gone;
         struct job_info info;
-        uid_t uid;
 
         *ret = (struct bus_job){.job = supervisor_find_job(b->supervisor, id)};
         if (ret->job || supervisor_find_session_job(b->supervisor, id, &ret->session)) {
                 bus_job_get_info(ret, &info);
                 if (peer_may_see(peer, info.uid))
                         return 0;
-        } else if (supervisor_was_job_evicted(b->supervisor, id, &uid) && peer_may_see(peer, uid)) {
-                return sd_bus_error_setf(e, "org.drover1.Error.ResultExpired",
-                                         "the result of job %" PRIu64 " was dropped before ResultTTL= was over: too "
-                                         "many finished jobs, or too large ones, were kept",
-                                         id);
+        } else if ((gone = supervisor_find_evicted(b->supervisor, id)) && peer_may_see(peer, gone->uid)) {
+                return bus_say_evicted(gone, e);
         }
         return sd_bus_error_setf(
                 e, "org.drover1.Error.NoSuchJob",

@@ -402,9 +402,11 @@ int value_append_result(sd_bus_message *reply, const struct schema_fields *field
         int r;
 
         if (bytes > VALUE_MAX_RESULT && !(fds && fds->payload_fd >= 0 && fields->is_raw))
-                return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED,
-                                         "the result of %zu bytes is more than the bus carries (%d): use a channel",
-                                         bytes, VALUE_MAX_RESULT);
+                return sd_bus_error_setf(
+                        e, SD_BUS_ERROR_LIMITS_EXCEEDED,
+                        "the typed result of %zu bytes is more than the bus carries, %d bytes: a channel "
+                        "hands over a larger one",
+                        bytes, VALUE_MAX_RESULT);
         r = variants_append(reply, fields, map, bytes, fds, &bad);
         if (r == -EILSEQ)
                 return sd_bus_error_setf(e, "org.drover1.Error.Failed",

@@ -20,6 +20,11 @@ static int say(char *error, const char *what, const char *why, int code) {
         return code;
 }
 
+static int say_too_large(char *error, const char *what, size_t capacity) {
+        snprintf(error, ARGUMENTS_MAX_ERROR, "%s: more than fits into a slot, %zu bytes", what, capacity);
+        return -EMSGSIZE;
+}
+
 /* NAME=@FILE: the bytes of FILE. */
 static int put_file(struct args_writer *w, const char *name, const char *path, char *error) {
         size_t room = w->capacity + 1, bytes = 0;
@@ -32,7 +37,7 @@ static int put_file(struct args_writer *w, const char *name, const char *path, c
         if (!data || !f || ferror(f))
                 r = say(error, path, strerror(errno), -EINVAL);
         else if (bytes == room)
-                r = say(error, path, "does not fit into a slot", -EMSGSIZE);
+                r = say_too_large(error, path, w->capacity);
         else
                 r = args_put(w, name, &(struct args_value){.type = SCHEMA_BYTES, .data = data, .bytes = bytes});
         if (f)
@@ -88,7 +93,7 @@ static int finish(struct args_writer *w, const struct schema_fields *f, size_t *
         int r = args_finish(w, &bytes);
 
         if (r == -EMSGSIZE)
-                return say(error, NULL, "the arguments do not fit into a slot", r);
+                return say_too_large(error, "the arguments", w->capacity);
         if (r < 0)
                 return say(error, NULL, strerror(-r), r);
         r = args_check(f, w->buffer, bytes, error, ARGUMENTS_MAX_ERROR);
@@ -100,7 +105,7 @@ static int finish(struct args_writer *w, const struct schema_fields *f, size_t *
 
 static int copy_raw(const char *text, size_t bytes, void *buffer, size_t capacity, size_t *ret_bytes, char *error) {
         if (bytes > capacity)
-                return say(error, NULL, "the payload does not fit into a slot", -EMSGSIZE);
+                return say_too_large(error, "the payload", capacity);
         memcpy(buffer, text, bytes);
         *ret_bytes = bytes;
         return 0;

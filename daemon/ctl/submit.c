@@ -19,17 +19,16 @@ enum { MAX_AFTER = 256, MAX_INLINE = 4096 };
 
 /* A long payload goes as a memory file, whatever the pool's SlotSize= is. */
 static int append_args(sd_bus_message *m, const struct submit_args *a) {
-        struct variants_fds fds = {.fds = a->fds->fds, .n_fds = a->fds->n_fds, .payload_fd = -1};
+        struct variants_fds fds = {.fds = a->fds->fds, .n_fds = a->fds->n_fds, .payload_fd = a->payload_fd};
+        ctl_cleanup(ctl_closep) int made = -1; /* the message has its own */
         const char *bad;
         int r = 0;
 
-        if (a->fields->is_raw && a->bytes > MAX_INLINE)
-                r = sealed_create("droverctl-payload", a->args, a->bytes, &fds.payload_fd);
-        if (r >= 0)
-                r = variants_append(m, a->fields, a->args, a->bytes, &fds, &bad);
-        if (fds.payload_fd >= 0)
-                close(fds.payload_fd); /* the message has its own */
-        return r;
+        if (a->fields->is_raw && a->payload_fd < 0 && a->bytes > MAX_INLINE) {
+                r = sealed_create("droverctl-payload", a->args, a->bytes, &made);
+                fds.payload_fd = made;
+        }
+        return r < 0 ? r : variants_append(m, a->fields, a->args, a->bytes, &fds, &bad);
 }
 
 /* ---- options ---- */

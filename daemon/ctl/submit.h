@@ -7,12 +7,13 @@
 /* Do the values of the job's options make sense? CTL_OK, or CTL_USAGE and said. */
 int submit_check_options(const struct ctl *c);
 /* A job's arguments: the typed map `args` (checked against `fields`) and what its fd fields mean, or the bytes of a raw
- * job. */
+ * job, which are in a sealed memory file if there is one. */
 struct submit_args {
         const struct schema_fields *fields;
         const void *args;
         size_t bytes;
         const struct arguments_fds *fds;
+        int payload_fd; /* -1: none */
 };
 
 /* [number, path] in *ret; -errno as remote_call. */

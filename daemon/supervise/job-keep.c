@@ -21,9 +21,8 @@
 
 enum {
         JOBS_MAX_FINISHED = 100000,
-        JOBS_MAX_FINISHED_BYTES = 64 << 20, /* of all of the record */
+        JOBS_MAX_FINISHED_BYTES = 2 * JOBS_MAX_KEPT_BYTES_OF_UID, /* of all of the record */
         JOBS_MAX_FINISHED_OF_UID = JOBS_MAX_FINISHED / 2,
-        JOBS_MAX_FINISHED_BYTES_OF_UID = JOBS_MAX_FINISHED_BYTES / 2,
         JOBS_OVERHEAD_BYTES = 96,
         JOBS_DESCRIPTOR_BYTES = 16384, /* there are fewer of those than bytes: 2,048 of a uid */
         JOBS_MAX_EVICTED = 16384,
@@ -246,24 +245,27 @@ static void job_evict(struct job *j) {
         if (!js->evicted)
                 js->evicted = calloc(JOBS_MAX_EVICTED, sizeof(*js->evicted));
         if (js->evicted && !j->is_released)
-                js->evicted[js->n_evicted++ % JOBS_MAX_EVICTED] =
-                        (struct job_evicted){.id = j->id, .until_ns = j->expires_ns, .uid = j->uid};
+                js->evicted[js->n_evicted++ % JOBS_MAX_EVICTED] = (struct job_evicted){
+                        .id = j->id,
+                        .until_ns = j->expires_ns,
+                        .bytes = j->result_bytes > JOBS_MAX_KEPT_BYTES_OF_UID ? j->result_bytes : 0,
+                        .uid = j->uid,
+                        .is_raw = j->result_fields->is_raw,
+                };
         job_forget(j);
 }
 
-bool supervisor_was_job_evicted(struct supervisor *s, uint64_t id, uid_t *ret_uid) {
+const struct job_evicted *supervisor_find_evicted(struct supervisor *s, uint64_t id) {
         const struct jobs *js = s->jobs;
         uint64_t n = js->n_evicted < JOBS_MAX_EVICTED ? js->n_evicted : JOBS_MAX_EVICTED;
         for (uint64_t i = 0; i < n; i++)
-                if (js->evicted[i].id == id && js->evicted[i].until_ns > event_now_ns()) {
-                        *ret_uid = js->evicted[i].uid;
-                        return true;
-                }
-        return false;
+                if (js->evicted[i].id == id && js->evicted[i].until_ns > event_now_ns())
+                        return &js->evicted[i];
+        return NULL;
 }
 
 static bool job_user_keeps_too_much(const struct job_user *u) {
-        return u->n_finished > JOBS_MAX_FINISHED_OF_UID || u->finished_bytes > JOBS_MAX_FINISHED_BYTES_OF_UID;
+        return u->n_finished > JOBS_MAX_FINISHED_OF_UID || u->finished_bytes > JOBS_MAX_KEPT_BYTES_OF_UID;
 }
 
 static void jobs_on_expiry(struct loop_timer *t) { jobs_expire(t->user); }
@@ -272,7 +274,7 @@ static void jobs_on_expiry(struct loop_timer *t) { jobs_expire(t->user); }
  * would make room in vain. */
 static void jobs_make_room(struct jobs *js, struct job_user *u) {
         struct job *j = u ? TAILQ_LAST(&u->finished, job_user_list) : NULL;
-        if (j && job_bytes(j) > JOBS_MAX_FINISHED_BYTES_OF_UID) {
+        if (j && job_bytes(j) > JOBS_MAX_KEPT_BYTES_OF_UID) {
                 u = u->n_jobs == 1 ? NULL : u;
                 job_evict(j);
         }

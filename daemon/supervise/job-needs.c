@@ -43,10 +43,10 @@ bool job_needs_failed(const struct job *j, char *text, size_t bytes) {
 static int job_need_check(const struct job_request *r, uint64_t id, struct fault *f) {
         struct supervisor *s = r->pool->supervisor;
         struct job *other = jobs_find(s->jobs, id);
-        uid_t uid;
+        const struct job_evicted *gone = other ? NULL : supervisor_find_evicted(s, id);
         if (other && (r->sees_all || other->uid == r->uid))
                 return 0;
-        if (!other && supervisor_was_job_evicted(s, id, &uid) && (r->sees_all || uid == r->uid))
+        if (gone && (r->sees_all || gone->uid == r->uid))
                 return fault_set(f, FAULT_RESULT_EXPIRED, "after: how job %llu ended is not known any more",
                                  (unsigned long long)id);
         return fault_set(f, FAULT_NO_SUCH_JOB, "after: there is no job %llu of yours", (unsigned long long)id);

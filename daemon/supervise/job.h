@@ -68,12 +68,6 @@ struct job {
         TAILQ_ENTRY(job) uid_link;  /* user_of->jobs */
 };
 
-/* A record that had to go before its time. */
-struct job_evicted {
-        uint64_t id, until_ns;
-        uid_t uid;
-};
-
 /* Those that are kept equally long: so the first of them to expire is the first that came. */
 TAILQ_HEAD(job_list, job);
 struct jobs_ttl {

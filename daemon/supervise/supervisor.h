@@ -247,8 +247,15 @@ struct session_job {
 bool supervisor_find_session_job(struct supervisor *s, uint64_t id, struct session_job *ret);
 void session_job_get_info(const struct session_job *sj, struct job_info *ret);
 const char *session_job_cancel(const struct session_job *sj, enum cancel_mode mode);
-/* Its record had to go before ResultTTL= was over, because too much was kept. */
-bool supervisor_was_job_evicted(struct supervisor *s, uint64_t id, uid_t *ret_uid);
+/* A record that had to go before ResultTTL= was over, because too much was kept; NULL: none of this id. */
+enum { JOBS_MAX_KEPT_BYTES_OF_UID = 32 << 20 };
+struct job_evicted {
+        uint64_t id, until_ns;
+        uint64_t bytes; /* not 0: its result alone was too much */
+        uid_t uid;
+        bool is_raw;
+};
+const struct job_evicted *supervisor_find_evicted(struct supervisor *s, uint64_t id);
 void job_get_info(const struct job *j, struct job_info *ret);
 /* The fault a caller of Run gets for this verdict; FAULT_NONE for DONE. */
 void job_get_fault(const struct job *j, struct fault *f);

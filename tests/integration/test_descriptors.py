@@ -1,5 +1,6 @@
 """Descriptors with jobs and results, payloads and results larger than a slot, and who sends what he should not."""
 
+import fcntl
 import json
 import os
 import signal
@@ -7,12 +8,20 @@ import subprocess
 import tempfile
 import unittest
 
-from harness import BUILD, IS_SANITIZED, PATIENCE, Drover, Test, kill, main, wait_for
+from harness import BUILD, DROVERCTL, IS_SANITIZED, PATIENCE, Drover, Test, kill, main, wait_for
 from sdbus import Connection
 
 LIBRARY = f"{BUILD}/tests/library/library"
 CLIENT = f"{BUILD}/tests/integration/fds-client"
 DONE, FAILED = 5, 6
+
+
+def memory_file(size):
+    """A sealed one, of zeros."""
+    fd = os.memfd_create("payload", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    return fd
 
 
 def pss_kib(pid):
@@ -111,8 +120,33 @@ class OverTheBus(Base):
             large = d.submit("fds", "large", n=40_000_000)[1]
             d.wait_job(large)
             self.assertEqual(d.result(small)["result"]["n"], 1)
-            with self.assert_error("ResultExpired", large.rpartition("/")[2]):
+            with self.assert_error("ResultExpired", large.rpartition("/")[2], "40000", "33554432 bytes", "a channel"):
                 d.result(large)
+
+    def test_results_that_the_bus_does_not_carry(self):
+        """Each ends in one error that names its bound: typed ones end at 16 MiB, all that are kept at 32; Run hands over a raw one."""
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1}}) as d:
+            self.assertEqual(d.run("fds", "large", n=1 << 20)["n"], 1 << 20)
+            with self.assert_error("LimitsExceeded", "16777216 bytes", "a channel"):
+                d.run("fds", "large", n=17 << 20)
+            job = d.submit("fds", "large", n=17 << 20)[1]
+            self.assertEqual(d.wait_job(job), "done")
+            with self.assert_error("LimitsExceeded", "16777216 bytes", "a channel"):
+                d.result(job)
+            size = 33 << 20
+            with Connection(d.bus.address) as c, open(memory_file(size), "rb") as payload:
+                words = ("ssa{sv}a{sv}", b"fds", b"raw", 1, b"payload", b"h", payload.fileno(), 0)
+                reply = c.call("/org/drover1", "org.drover1.Manager", "Run", *words)
+                reply.enter("a", "{sv}")
+                reply.enter("e", "sv")
+                self.assertEqual(reply.read("s"), ["payload"])
+                reply.enter("v", "h")
+                self.assertEqual(os.fstat(reply.read("h")[0]).st_size, size)
+                del reply  # and its descriptor
+                job = c.call("/org/drover1", "org.drover1.Manager", "Submit", *words).read("to")[1]
+                self.assertEqual(d.wait_job(job), "done")
+                with self.assert_error("ResultExpired", job.rpartition("/")[2], f"{size} bytes", "33554432 bytes", "Run"):
+                    d.result(job)
 
     def test_files_of_droverctl(self):
         with Drover({"fds": {"Plugin": "fds", "Workers": 1}}) as d, tempfile.TemporaryDirectory() as there:
@@ -135,6 +169,30 @@ class OverTheBus(Base):
             self.assertEqual(r.stdout, text)
             r = d.ctl("call", "fds", "large", "n=10000", "--json=short")
             self.assertIn('"end":"end"', r.stdout)
+
+    def test_inputs_of_droverctl_beyond_any_slot(self):
+        """From a file and through a pipe, there and back as memory files; a byte more than the bound has one error."""
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1}}) as d, tempfile.TemporaryDirectory() as there:
+            n_fds, data = self.fds(d), bytes(range(251)) * 80000
+            with open(f"{there}/in", "wb") as f:
+                f.write(data)
+            for source, piped in ((f"{there}/in", None), ("-", data.decode("latin-1"))):
+                with open(f"{there}/in", encoding="latin-1", newline="") if piped else open(os.devnull, encoding="ascii") as stdin:
+                    r = subprocess.run([DROVERCTL, "--user", "call", "fds", "raw", f"--input={source}", f"--output=payload={there}/out"],
+                                       env=d.env(), stdin=stdin, capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
+                self.assertEqual((r.returncode, r.stderr), (0, ""))
+                with open(f"{there}/out", "rb") as f:
+                    self.assertTrue(f.read() == data)
+                os.unlink(f"{there}/out")
+            with open(f"{there}/in", "wb") as f:
+                f.truncate((1 << 30) + 1)
+            r = d.ctl("call", "fds", "raw", f"--input={there}/in")
+            self.assertEqual((r.returncode, r.stdout), (2, ""))
+            self.assertIn("at most 1073741824 bytes (1 GiB)", r.stderr)
+            r = d.ctl("call", "fds", "echo", f"data=@{there}/in", "numbers=1")
+            self.assertEqual(r.returncode, 2)
+            self.assertIn("more than fits into a slot, 1048576 bytes", r.stderr)
+            self.wait_fds(d, n_fds + 2)  # the two results
 
     def test_a_long_input_that_killed_its_worker_is_a_capsule(self):
         with Drover({"fds": {"Plugin": "fds", "Workers": 1, "MaxAttempts": 2}}) as d, tempfile.TemporaryDirectory() as there:

@@ -51,6 +51,43 @@ static void test_one_for_somebody_else_to_fill(void **state) {
         close(fd);
 }
 
+/* From a pipe, whose end is known only when it is there. */
+static void test_what_a_descriptor_gives(void **state) {
+        enum { BYTES = 200000 };
+        static char given[BYTES], rest[BYTES];
+        const void *data;
+        uint64_t bytes;
+        int pair[2], fd;
+        for (unsigned i = 0; i < BYTES; i++)
+                given[i] = (char)(i % 251);
+        int from = memfd_create("from", MFD_CLOEXEC);
+        assert_int_equal(write(from, given, BYTES), BYTES);
+        assert_int_equal(lseek(from, 0, SEEK_SET), 0);
+        assert_int_equal(read(from, rest, 5), 5);
+        assert_int_equal(sealed_read("test", rest, 5, from, &fd), 0);
+        assert_int_equal(sealed_check(fd, &bytes), 0);
+        assert_int_equal(bytes, BYTES);
+        assert_int_equal(sealed_map(fd, bytes, &data), 0);
+        assert_memory_equal(data, given, BYTES);
+        sealed_unmap(data, bytes);
+        close(fd);
+        close(from);
+        assert_int_equal(pipe(pair), 0);
+        assert_int_equal(write(pair[1], "abc", 3), 3);
+        close(pair[1]);
+        assert_int_equal(sealed_read("test", NULL, 0, pair[0], &fd), 0);
+        assert_int_equal(sealed_check(fd, &bytes), 0);
+        assert_int_equal(bytes, 3);
+        close(fd);
+        assert_int_equal(sealed_read("test", NULL, 0, pair[0], &fd), -EMSGSIZE); /* nothing more */
+        close(pair[0]);
+        assert_int_equal(sealed_read("test", "abc", 3, -1, &fd), -EBADF);
+        int large = memfd_create("large", MFD_CLOEXEC);
+        assert_int_equal(ftruncate(large, (off_t)SEALED_MAX_BYTES + 1), 0);
+        assert_int_equal(sealed_read("test", NULL, 0, large, &fd), -EMSGSIZE);
+        close(large);
+}
+
 static void test_sizes(void **state) {
         int fd;
         assert_int_equal(sealed_create("test", "", 0, &fd), -EMSGSIZE);
@@ -87,9 +124,8 @@ static void test_what_is_no_sealed_file(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_a_copy_cannot_be_changed),
-                cmocka_unit_test(test_one_for_somebody_else_to_fill),
-                cmocka_unit_test(test_sizes),
+                cmocka_unit_test(test_a_copy_cannot_be_changed), cmocka_unit_test(test_one_for_somebody_else_to_fill),
+                cmocka_unit_test(test_what_a_descriptor_gives),  cmocka_unit_test(test_sizes),
                 cmocka_unit_test(test_what_is_no_sealed_file),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,6 +12,7 @@
 #include "daemon/ctl/submit.h"
 #include "daemon/ctl/verbs/job.h"
 #include "ipc/layout.h"
+#include "ipc/sealed.h"
 
 /* "n:u64,who:str" from {"n":"u64","who":"str"}. */
 static int fields_from_json(struct json_object *o, struct schema_fields *ret, char *error, size_t error_bytes) {
@@ -62,26 +63,30 @@ int job_find_fields(struct ctl *c, const char *pool, const char *job, struct sch
         return CTL_REFUSED;
 }
 
-/* Everything of --input, at most `capacity` bytes. */
-static int read_input(const char *path, void *buffer, size_t capacity, size_t *ret_bytes) {
+/* Everything of --input: into `buffer` if that holds it, else it is a memory file. */
+static int read_input(const char *path, void *buffer, size_t capacity, struct submit_args *a) {
         ctl_cleanup(ctl_closep) int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
         size_t bytes = 0;
         ssize_t n = fd < 0 ? -1 : 1;
+        int r;
 
         while (n > 0 && bytes < capacity) {
                 n = read(fd, (char *)buffer + bytes, capacity - bytes);
                 bytes += n > 0 ? (size_t)n : 0;
         }
-        if (n < 0 || bytes == capacity) {
-                ctl_error("--input=%s: %s", path, n < 0 ? strerror(errno) : "larger than any slot");
-                return CTL_USAGE;
-        }
-        *ret_bytes = bytes;
-        return CTL_OK;
+        r = n < 0 ? -errno : bytes < capacity ? 0 : sealed_read("droverctl-payload", buffer, bytes, fd, &a->payload_fd);
+        if (r == -EINTR && ctl_is_interrupted())
+                return CTL_INTERRUPTED;
+        if (r == -EMSGSIZE)
+                ctl_error("--input=%s: a payload is at most %" PRIu64 " bytes (1 GiB)", path, SEALED_MAX_BYTES);
+        else if (r < 0)
+                ctl_error("--input=%s: %s", path, strerror(-r));
+        a->bytes = bytes;
+        return r < 0 ? CTL_USAGE : CTL_OK;
 }
 
-static int build(struct ctl *c, const struct schema_fields *fields, void *buffer, size_t capacity, size_t *ret_bytes,
-                 struct arguments_fds *fds) {
+static int build(struct ctl *c, void *buffer, size_t capacity, struct arguments_fds *fds, struct submit_args *a) {
+        const struct schema_fields *fields = a->fields;
         char error[ARGUMENTS_MAX_ERROR];
 
         if (c->input) {
@@ -93,9 +98,9 @@ static int build(struct ctl *c, const struct schema_fields *fields, void *buffer
                         ctl_error("%s: --input is the whole payload", c->operands[2]);
                         return CTL_USAGE;
                 }
-                return read_input(c->input, buffer, capacity, ret_bytes);
+                return read_input(c->input, buffer, capacity, a);
         }
-        if (arguments_from_words(fields, c->operands + 2, c->n_operands - 2, buffer, capacity, ret_bytes, fds, error) <
+        if (arguments_from_words(fields, c->operands + 2, c->n_operands - 2, buffer, capacity, &a->bytes, fds, error) <
             0) {
                 ctl_error("%s %s: %s", c->operands[0], c->operands[1], error);
                 return CTL_USAGE;
@@ -105,10 +110,10 @@ static int build(struct ctl *c, const struct schema_fields *fields, void *buffer
 
 /* The job of the command line, submitted: [number, path] in *ret. CTL_OK or the exit code, said. */
 static int submit(struct ctl *c, struct schema_fields *ret_result, struct json_object **ret) {
-        ctl_cleanup(ctl_freep) void *buffer = malloc(LAYOUT_MAX_SLOT_BYTES + 1);
+        ctl_cleanup(ctl_freep) void *buffer = malloc(LAYOUT_MAX_SLOT_BYTES);
         struct schema_fields fields;
         struct arguments_fds fds = {0};
-        struct submit_args args = {.fields = &fields, .args = buffer, .fds = &fds};
+        struct submit_args args = {.fields = &fields, .args = buffer, .fds = &fds, .payload_fd = -1};
         int code, r;
 
         if (!buffer)
@@ -117,9 +122,10 @@ static int submit(struct ctl *c, struct schema_fields *ret_result, struct json_o
         if (code == CTL_OK)
                 code = job_find_fields(c, c->operands[0], c->operands[1], &fields, ret_result);
         if (code == CTL_OK)
-                code = build(c, &fields, buffer, LAYOUT_MAX_SLOT_BYTES + 1, &args.bytes, &fds);
+                code = build(c, buffer, LAYOUT_MAX_SLOT_BYTES, &fds, &args);
         r = code == CTL_OK ? submit_job(c, c->operands[0], c->operands[1], &args, ret) : 0;
         arguments_close(&fds);
+        ctl_closep(&args.payload_fd);
         if (code != CTL_OK)
                 return code;
         return r < 0 ? remote_report(c->remote, r) : CTL_OK;
