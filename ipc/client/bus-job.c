@@ -11,10 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "ipc/client/bus-job.h"
 #include "ipc/client/stream.h"
 #include "ipc/event.h"
+#include "ipc/sealed.h"
 #include "ipc/variants.h"
 
 #define BUS_JOB_NAME "org.drover1"
@@ -60,7 +62,7 @@ static int bus_job_on_result(sd_bus_message *m, void *user, sd_bus_error *unused
         if (e && sd_bus_error_has_name(e, "org.drover1.Error.NotFinished"))
                 return j->is_removed ? bus_job_ask(j) : 0;
         if (e) {
-                bus_job_lose(j, -EPIPE, e->message ? e->message : e->name);
+                bus_job_lose(j, errors_code(e->name, -EPIPE), e->message ? e->message : e->name);
                 return 0;
         }
         drover_args result;
@@ -217,22 +219,38 @@ static int bus_job_append_options(sd_bus_message *m, const struct drover_options
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
+/* A raw payload that is larger than a slot goes as a memory file; the message has its own descriptor of it. */
+static int bus_job_append_args(sd_bus_message *m, const drover_pool *p, const struct submission *s,
+                               const char **ret_bad) {
+        const struct schema_fields *fields = &session_schema(p->session)->jobs[s->type].args;
+        struct variants_fds fds = {
+                .fds = s->args ? s->args->fds : NULL,
+                .n_fds = s->args ? s->args->n_fds : 0,
+                .payload_fd = s->args && s->args->has_payload_fd ? s->args->payload_fd : -1,
+        };
+        int made = -1;
+        if (fields->is_raw && fds.payload_fd < 0 && s->bytes > session_slot_bytes(p->session)) {
+                int r = sealed_create("drover-payload", s->payload, s->bytes, &made);
+                if (r < 0)
+                        return r;
+                fds.payload_fd = made;
+        }
+        int r = variants_append(m, fields, s->payload, s->bytes, &fds, ret_bad);
+        if (made >= 0)
+                close(made);
+        return r;
+}
+
 static int bus_job_call(drover_pool *p, const struct submission *s, bool is_streamed, sd_bus_message **ret_reply) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
         __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
         drover *d = p->drover;
         const char *bad = "?";
-        const struct variants_fds fds = {
-                .fds = s->args ? s->args->fds : NULL,
-                .n_fds = s->args ? s->args->n_fds : 0,
-                .payload_fd = s->args && s->args->has_payload_fd ? s->args->payload_fd : -1,
-        };
         int r = sd_bus_message_new_method_call(d->bus, &m, BUS_JOB_NAME, BUS_JOB_ROOT, BUS_JOB_MANAGER, "Submit");
         if (r >= 0)
                 r = sd_bus_message_append(m, "ss", p->name, s->job);
         if (r >= 0)
-                r = variants_append(m, &session_schema(p->session)->jobs[s->type].args, s->payload, s->bytes, &fds,
-                                    &bad);
+                r = bus_job_append_args(m, p, s, &bad);
         if (r == -EILSEQ)
                 return connection_fail(d, -EINVAL,
                                        "job %s: argument \"%s\" holds a zero byte, which the bus cannot carry", s->job,

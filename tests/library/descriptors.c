@@ -361,8 +361,34 @@ void case_fds_bus(void) {
         EXPECT(BYTES, (long long)bytes);
         check_pattern(back, bytes);
         drover_future_unref(f);
-        EXPECT_TRUE(drover_submit_raw(p, "raw", data, BYTES, bus, &f) < 0);
+
+        memset(data, 'b', BYTES);
+        EXPECT(0, drover_submit_raw(p, "raw", data, BYTES, bus, &f));
+        EXPECT(0, drover_future_result(done(f), &back, &bytes));
+        EXPECT_TRUE(bytes == BYTES && memcmp(back, data, BYTES) == 0);
+        drover_future_unref(f);
+
+        drover_args_reset(a);
+        EXPECT(0, drover_args_bytes(a, "data", data, BYTES));
+        EXPECT(0, drover_args_u64_array(a, "numbers", NULL, 0));
+        EXPECT_TRUE(drover_submit(p, "echo", a, bus, &f) < 0);
         EXPECT_TEXT("SlotSize=4096", drover_error_text(d));
+
+        drover_args_reset(a); /* more than the bus carries, then more than is kept */
+        EXPECT(0, drover_args_u64(a, "n", 17 << 20));
+        EXPECT(0, drover_submit(p, "large", a, bus, &f));
+        EXPECT(0, drover_future_wait(f, drover_deadline_in(20 * SECOND)));
+        EXPECT(DROVER_LOST, drover_future_state(f));
+        EXPECT(-EDQUOT, drover_future_result(f, &back, &bytes));
+        EXPECT_TEXT("16777216 bytes", drover_future_error(f)->message);
+        drover_future_unref(f);
+        drover_args_reset(a);
+        EXPECT(0, drover_args_u64(a, "n", 33 << 20));
+        EXPECT(0, drover_submit(p, "large", a, bus, &f));
+        EXPECT(0, drover_future_wait(f, drover_deadline_in(20 * SECOND)));
+        EXPECT(-ESTALE, drover_future_result(f, &back, &bytes));
+        EXPECT_TEXT("33554432 bytes", drover_future_error(f)->message);
+        drover_future_unref(f);
         drover_args_free(a);
         close(fd);
         close(sealed);

@@ -207,7 +207,7 @@ struct drover_options {
  *                at least); -ETIMEDOUT: and were until submit_deadline_ns
  *   -ENXIO       the plugin has no job of that name
  *   -EINVAL      the arguments do not fit the job's signature, or an option makes no sense: drover_error_text names it
- *   -EMSGSIZE    the arguments take more than 1 GiB; over the bus: than the pool's SlotSize=
+ *   -EMSGSIZE    the arguments take more than 1 GiB
  *   -ESHUTDOWN   the pool is stopped or draining, or drover_pool_drain was called
  *   -EPIPE       the daemon is gone
  *   over the bus also -ENOENT (a job of `after` is not known), -EDQUOT, -EACCES, -EHOSTUNREACH, -ETIMEDOUT */
@@ -260,7 +260,9 @@ int drover_future_wait(drover_future *future, uint64_t deadline_ns);
  *   DROVER_EXPIRED    -ETIME
  *   DROVER_TIMED_OUT  -ETIME
  *   DROVER_POISONED   -EOWNERDEAD
- *   DROVER_LOST       -EPIPE, or -ECONNABORTED after drover_close
+ *   DROVER_LOST       -EPIPE, or -ECONNABORTED after drover_close; of a job that went over the bus also -EDQUOT, its
+ *                     result is more than the bus carries (typed ones: 16 MiB), or -ESTALE, it is more than is kept
+ *                     (32 MiB of a uid): the message says which
  * A job may give any errno: drover_future_state tells them apart for sure. Never blocks. */
 int drover_future_result(const drover_future *future, const void **ret_data, size_t *ret_bytes);
 
