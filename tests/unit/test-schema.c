@@ -152,6 +152,9 @@ static void test_bad_texts_name_the_word(void **state) {
                 {"p\t1\nj\t\t\t1\t2\t\n", "\"2\""},
                 {"p\t1\nj\t\t\t1\n", "\"\""},
                 {"p\t1\nj\t\t\t1\t0\t\nj\t\t\t1\t0\t\n", "\"j\" stands twice"},
+                /* FNV-1a makes the same number of these two words */
+                {"p\t1\nliquid\t\t\t1\t0\t\ncostarring\t\t\t1\t0\t\n",
+                 "\"liquid\" and \"costarring\" happen to have the same number"},
                 {"p\t1\nj\t\t\t1\t0\thelp\tmore\n", "help"},
                 {"p\t1\nj\t\t\t1\t0\t\xff\n", "help"},
                 {"p\t1\nj\t\t\t1\t0\t\x1b[2J\n", "help"},

@@ -9,6 +9,10 @@ static const char old_types[] = "fake\t1.0\nwork\t\t\t1\t0\t\n",
                   new_types[] = "fake\t2.0\nplay\t\t\t1\t0\t\nwork\t\t\t1\t0\t\n",
                   fewer_types[] = "fake\t3.0\nwork\t\t\t1\t0\t\n";
 
+/* FNV-1a makes the same number of these two words. */
+static const char liquid[] = "fake\t1.0\nliquid\t\t\t1\t0\t\n", costarring[] = "fake\t2.0\ncostarring\t\t\t1\t0\t\n",
+                  both[] = "fake\t3.0\nliquid\t\t\t1\t0\t\ncostarring\t\t\t1\t0\t\n";
+
 static void three_workers(struct pool_config *c) { c->n_workers = 3; }
 
 static enum worker_phase phase(const struct stand_in *w) { return supervisor_find_worker(supervisor, w->id)->phase; }
@@ -56,10 +60,46 @@ static void test_who_comes_late_with_an_older_list(void **state) {
         end(&newer, CLD_KILLED, SIGKILL);
 }
 
+/* A job of the one would run as one of the other. */
+static void check_refused(struct pool *p, const char *types, const char *why) {
+        struct fault f;
+        const struct schema *before = p->schema;
+        worker_schema = types;
+        assert_int_equal(pool_restart(p, &f), 0);
+        load();
+        struct stand_in w = started(expect(SPAWN_START).worker);
+        report(&w, REPORT_READY, 0);
+        UNTIL(phase(&w) == PHASE_STOPPING);
+        assert_non_null(strstr(supervisor_find_worker(supervisor, w.id)->text, why));
+        assert_ptr_equal(p->schema, before);
+        end(&w, CLD_KILLED, SIGKILL);
+}
+
+static void test_two_types_of_one_number(void **state) {
+        worker_schema = liquid;
+        struct pool *p = add_pool(NULL);
+        load();
+        struct stand_in first = ready();
+        check_refused(p, costarring, "costarring happens to have the number of liquid before it");
+        assert_int_equal(phase(&first), PHASE_READY);
+        end(&first, CLD_KILLED, SIGKILL);
+}
+
+static void test_two_types_of_one_number_in_one_list(void **state) {
+        struct pool *p = add_pool(NULL);
+        load();
+        struct stand_in first = ready();
+        check_refused(p, both, "\"liquid\" and \"costarring\" happen to have the same number");
+        assert_int_equal(phase(&first), PHASE_READY);
+        end(&first, CLD_KILLED, SIGKILL);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_who_lacks_a_type_ends, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_who_comes_late_with_an_older_list, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_two_types_of_one_number, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_two_types_of_one_number_in_one_list, setup, teardown),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
