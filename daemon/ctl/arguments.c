@@ -21,7 +21,7 @@ static int say(char *error, const char *what, const char *why, int code) {
 }
 
 static int say_too_large(char *error, const char *what, size_t capacity) {
-        snprintf(error, ARGUMENTS_MAX_ERROR, "%s: more than fits into a slot, %zu bytes", what, capacity);
+        snprintf(error, ARGUMENTS_MAX_ERROR, "%s: does not fit into a slot of %zu bytes", what, capacity);
         return -EMSGSIZE;
 }
 

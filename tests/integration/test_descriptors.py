@@ -191,7 +191,7 @@ class OverTheBus(Base):
             self.assertIn("at most 1073741824 bytes (1 GiB)", r.stderr)
             r = d.ctl("call", "fds", "echo", f"data=@{there}/in", "numbers=1")
             self.assertEqual(r.returncode, 2)
-            self.assertIn("more than fits into a slot, 1048576 bytes", r.stderr)
+            self.assertIn("does not fit into a slot of 1048576 bytes", r.stderr)
             self.wait_fds(d, n_fds + 2)  # the two results
 
     def test_a_long_input_that_killed_its_worker_is_a_capsule(self):
