@@ -140,15 +140,11 @@ int arena_method_list_objects(struct bus *b, struct bus_peer *p, sd_bus_message 
 
         r = read_arena(b, p, m, &a, e);
         if (r >= 0)
-                r = sd_bus_message_new_method_return(m, &reply);
-        if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'a', "a{sv}");
+                r = bus_reply_begin(m, "a{sv}", &reply);
         if (r < 0)
                 return r;
         n = arena_list_objects(a, &objects);
         for (size_t i = 0; i < n && r >= 0; i++)
                 r = append_object(p, reply, &objects[i]);
-        if (r >= 0)
-                r = sd_bus_message_close_container(reply);
-        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+        return bus_reply_end(reply, r);
 }

@@ -85,9 +85,7 @@ static int reply_offer(sd_bus_message *m, const struct session_offer *o) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         int r;
 
-        r = sd_bus_message_new_method_return(m, &reply);
-        if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'a', "{sv}");
+        r = bus_reply_begin(m, "{sv}", &reply);
         if (r >= 0)
                 r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}", "channel", "h", o->channel_fd,
                                           "bell", "h", o->bell_fd, "doorbell", "h", o->doorbell_fd, "done", "h",
@@ -101,9 +99,9 @@ static int reply_offer(sd_bus_message *m, const struct session_offer *o) {
                 r = sd_bus_message_open_container(reply, 'v', "ay");
         if (r >= 0)
                 r = sd_bus_message_append_array(reply, 'y', o->schema_text, o->schema_bytes);
-        for (int i = 0; i < 3 && r >= 0; i++)
+        for (int i = 0; i < 2 && r >= 0; i++)
                 r = sd_bus_message_close_container(reply);
-        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+        return bus_reply_end(reply, r);
 }
 
 int channel_method_open(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {

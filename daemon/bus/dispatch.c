@@ -78,3 +78,16 @@ int bus_reply(sd_bus_message *call, const char *types, ...) {
         va_end(ap);
         return r < 0 ? r : 1;
 }
+
+int bus_reply_begin(sd_bus_message *call, const char *contents, sd_bus_message **ret_reply) {
+        int r;
+
+        r = sd_bus_message_new_method_return(call, ret_reply);
+        return r < 0 ? r : sd_bus_message_open_container(*ret_reply, 'a', contents);
+}
+
+int bus_reply_end(sd_bus_message *reply, int r) {
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}

@@ -75,6 +75,9 @@ int bus_dispatch_to(struct bus *b, sd_bus_message *m, bus_method_fn fn, sd_bus_e
 /* Runs `fn` for a call that was held back, and answers it if it fails. */
 void bus_run_held(struct bus *b, struct bus_peer *peer, sd_bus_message *m, bus_method_fn fn);
 int bus_reply(sd_bus_message *call, const char *types, ...);
+/* A reply that is one array: begun here, filled by the caller, closed and sent unless filling failed (`r` < 0). */
+int bus_reply_begin(sd_bus_message *call, const char *contents, sd_bus_message **ret_reply);
+int bus_reply_end(sd_bus_message *reply, int r);
 
 /* ---- errors.c ---- */
 

@@ -142,16 +142,12 @@ static int method_get_result(struct bus *b, struct bus_peer *p, sd_bus_message *
         if (info.state < SLOT_DONE)
                 return sd_bus_error_setf(e, "org.drover1.Error.NotFinished", "job %llu is still %s (attempt %u)",
                                          (unsigned long long)info.id, words_slot_state(info.state), info.attempt);
-        r = sd_bus_message_new_method_return(m, &reply);
-        if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'a', "{sv}");
+        r = bus_reply_begin(m, "{sv}", &reply);
         if (r >= 0)
                 r = append_verdict(reply, &info);
         if (r >= 0 && info.state == SLOT_DONE)
                 r = append_result(reply, &info, e);
-        if (r >= 0)
-                r = sd_bus_message_close_container(reply);
-        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+        return bus_reply_end(reply, r);
 }
 
 static int method_open_stream(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {

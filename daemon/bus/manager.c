@@ -18,18 +18,14 @@ static int method_list_pools(struct bus *b, struct bus_peer *p, sd_bus_message *
         struct pool_info info;
         int r;
 
-        r = sd_bus_message_new_method_return(m, &reply);
-        if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'a', "(soss)");
+        r = bus_reply_begin(m, "(soss)", &reply);
         for (struct pool *pool = supervisor_next_pool(b->supervisor, NULL); pool && r >= 0;
              pool = supervisor_next_pool(b->supervisor, pool)) {
                 pool_get_info(pool, &info);
                 bus_pool_path(info.name, path);
                 r = sd_bus_message_append(reply, "(soss)", info.name, path, info.plugin, pool_state_word(info.state));
         }
-        if (r >= 0)
-                r = sd_bus_message_close_container(reply);
-        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+        return bus_reply_end(reply, r);
 }
 
 static int method_get_pool(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -53,9 +49,7 @@ static int method_list_workers(struct bus *b, struct bus_peer *p, sd_bus_message
         struct worker_info info;
         int r;
 
-        r = sd_bus_message_new_method_return(m, &reply);
-        if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'a', "(tsous)");
+        r = bus_reply_begin(m, "(tsous)", &reply);
         for (struct worker *w = supervisor_next_worker(b->supervisor, NULL); w && r >= 0;
              w = supervisor_next_worker(b->supervisor, w)) {
                 worker_get_info(w, &info);
@@ -63,9 +57,7 @@ static int method_list_workers(struct bus *b, struct bus_peer *p, sd_bus_message
                 r = sd_bus_message_append(reply, "(tsous)", info.id, pool_get_config(info.pool)->name, path,
                                           (uint32_t)info.pid, worker_state_word(info.state));
         }
-        if (r >= 0)
-                r = sd_bus_message_close_container(reply);
-        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+        return bus_reply_end(reply, r);
 }
 
 static int method_get_worker_by_pid(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -144,9 +136,7 @@ static int method_list_deaths(struct bus *b, struct bus_peer *p, sd_bus_message 
         if (r >= 0 && name[0])
                 r = bus_find_pool(b, name, &pool, e);
         if (r >= 0)
-                r = sd_bus_message_new_method_return(m, &reply);
-        if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'a', "a{sv}");
+                r = bus_reply_begin(m, "a{sv}", &reply);
         if (r < 0)
                 return r;
         n = n < MAX_DEATHS_LISTED ? n : MAX_DEATHS_LISTED;
@@ -158,9 +148,7 @@ static int method_list_deaths(struct bus *b, struct bus_peer *p, sd_bus_message 
         for (size_t i = 0; i < n_found && r >= 0; i++)
                 r = append_death(reply, &deaths[i], p);
         free(deaths);
-        if (r >= 0)
-                r = sd_bus_message_close_container(reply);
-        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+        return bus_reply_end(reply, r);
 }
 
 /* ---- pools come and go ---- */
@@ -312,17 +300,13 @@ static int reply_report(sd_bus_message *m, const struct reload_report *report) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         int r;
 
-        r = sd_bus_message_new_method_return(m, &reply);
-        if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'a', "(sss)");
+        r = bus_reply_begin(m, "(sss)", &reply);
         for (size_t i = 0; i < report->n_changes && r >= 0; i++) {
                 bus_clean_text(report->changes[i].what);
                 r = sd_bus_message_append(reply, "(sss)", report->changes[i].kind, report->changes[i].name,
                                           report->changes[i].what);
         }
-        if (r >= 0)
-                r = sd_bus_message_close_container(reply);
-        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+        return bus_reply_end(reply, r);
 }
 
 static int method_reload(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {

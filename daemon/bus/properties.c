@@ -59,14 +59,10 @@ static int reply_all(sd_bus_message *m, const struct bus_property *table, bus_ap
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         int r;
 
-        r = sd_bus_message_new_method_return(m, &reply);
-        if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'a', "{sv}");
+        r = bus_reply_begin(m, "{sv}", &reply);
         for (const struct bus_property *p = table; p->name && r >= 0; p++)
                 r = append_entry(reply, p, append, view);
-        if (r >= 0)
-                r = sd_bus_message_close_container(reply);
-        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+        return bus_reply_end(reply, r);
 }
 
 int bus_reply_properties(sd_bus_message *m, const char *interface, const struct bus_property *table,

@@ -86,9 +86,7 @@ static int method_list_tasks(struct bus *b, struct bus_peer *p, sd_bus_message *
 
         r = worker_of(b, m, &w, e);
         if (r >= 0)
-                r = sd_bus_message_new_method_return(m, &reply);
-        if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'a', "a{sv}");
+                r = bus_reply_begin(m, "a{sv}", &reply);
         if (r < 0)
                 return r;
         worker_get_info(w, &info);
@@ -97,9 +95,7 @@ static int method_list_tasks(struct bus *b, struct bus_peer *p, sd_bus_message *
                 r = append_task(b, p, reply, &info, &task);
         if (r >= 0 && worker_get_last(w, &last) && !(is_busy && last.id == task.id) && peer_may_see(p, last.uid))
                 r = append_task(b, p, reply, &info, &last);
-        if (r >= 0)
-                r = sd_bus_message_close_container(reply);
-        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+        return bus_reply_end(reply, r);
 }
 
 static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {

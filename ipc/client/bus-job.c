@@ -311,6 +311,12 @@ static void bus_job_path(uint64_t id, char path[static BUS_JOB_PATH]) {
         snprintf(path, BUS_JOB_PATH, "/org/drover1/job/%" PRIu64, id);
 }
 
+static int bus_job_report(drover *d, uint64_t id, int code, const sd_bus_error *e) {
+        char name[32];
+        snprintf(name, sizeof name, "%" PRIu64, id);
+        return errors_report(d, code, "job", name, e);
+}
+
 int bus_job_cancel(drover *d, uint64_t id, enum drover_cancel_mode mode) {
         static const struct {
                 const char *word;
@@ -324,20 +330,19 @@ int bus_job_cancel(drover *d, uint64_t id, enum drover_cancel_mode mode) {
         };
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
-        char path[BUS_JOB_PATH], name[32];
+        char path[BUS_JOB_PATH];
         const char *word = mode == DROVER_CANCEL_KILL ? "kill" : mode == DROVER_CANCEL_ASK ? "ask" : "queued";
         bus_job_path(id, path);
-        snprintf(name, sizeof name, "%" PRIu64, id);
         int r = sd_bus_call_method(d->bus, BUS_JOB_NAME, path, BUS_JOB_INTERFACE, "Cancel", &e, &reply, "s", word);
         if (r >= 0)
                 r = sd_bus_message_read(reply, "s", &word);
         if (r < 0)
-                return errors_report(d, r, "job", name, &e);
+                return bus_job_report(d, id, r, &e);
         for (size_t i = 0; i < sizeof outcomes / sizeof *outcomes; i++)
                 if (strcmp(outcomes[i].word, word) == 0)
-                        return outcomes[i].code < 0 ? connection_fail(d, outcomes[i].code, "job %s runs", name)
+                        return outcomes[i].code < 0 ? connection_fail(d, outcomes[i].code, "job %" PRIu64 " runs", id)
                                                     : outcomes[i].code;
-        return connection_fail(d, -EPROTO, "job %s: the answer to Cancel is \"%.40s\"", name, word);
+        return connection_fail(d, -EPROTO, "job %" PRIu64 ": the answer to Cancel is \"%.40s\"", id, word);
 }
 
 void bus_job_cancel_queued(drover_pool *p) {
@@ -350,20 +355,18 @@ void bus_job_cancel_queued(drover_pool *p) {
 /* One property, into `ret` by `signature`. */
 static int bus_job_get(drover *d, uint64_t id, const char *property, const char *signature, sd_bus_message **ret) {
         __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
-        char path[BUS_JOB_PATH], name[32];
+        char path[BUS_JOB_PATH];
         bus_job_path(id, path);
-        snprintf(name, sizeof name, "%" PRIu64, id);
         int r = sd_bus_get_property(d->bus, BUS_JOB_NAME, path, BUS_JOB_INTERFACE, property, &e, ret, signature);
-        return r < 0 ? errors_report(d, r, "job", name, &e) : 0;
+        return r < 0 ? bus_job_report(d, id, r, &e) : 0;
 }
 
 int bus_job_call_member(drover *d, uint64_t id, const char *member, sd_bus_message **ret_reply) {
         __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
-        char path[BUS_JOB_PATH], name[32];
+        char path[BUS_JOB_PATH];
         bus_job_path(id, path);
-        snprintf(name, sizeof name, "%" PRIu64, id);
         int r = sd_bus_call_method(d->bus, BUS_JOB_NAME, path, BUS_JOB_INTERFACE, member, &e, ret_reply, NULL);
-        return r < 0 ? errors_report(d, r, "job", name, &e) : 0;
+        return r < 0 ? bus_job_report(d, id, r, &e) : 0;
 }
 
 bool bus_job_is_running(drover *d, uint64_t id) {
