@@ -33,7 +33,7 @@ static void main_help(void) {
              "  --address=BUS       a D-Bus address instead\n"
              "  --config-dir=DIR    drover.conf and pools.d/ from here instead of the search path\n"
              "  --plugin-dir=DIR    plugins (default " DROVER_PLUGIN_DIR ")\n"
-             "  --runtime-dir=DIR   sockets (default /run/drover)\n"
+             "  --runtime-dir=DIR   the spawner's socket (default /run/drover), a user's lock ($XDG_RUNTIME_DIR/drover)\n"
              "  --state-dir=DIR     what outlives a restart (default /var/lib/drover, a user's $XDG_STATE_HOME/drover)\n"
              "  --libexec-dir=DIR   drover-spawn and drover-worker (default " DROVER_LIBEXEC_DIR ")\n"
              "  --log-level=LEVEL   error, warning, notice, info or debug\n"
