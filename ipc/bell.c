@@ -52,8 +52,8 @@ static inline uint64_t bell_front(const struct layout_bell *b) {
         return atomic_load_explicit(&b->front, memory_order_relaxed);
 }
 
-static inline enum bell_row bell_row(const struct layout_bell *b, uint32_t worker) {
-        return worker < 64 && bell_front(b) & bell_bit(worker) ? BELL_FRONT : BELL_BACK;
+bool bell_is_in_front(const struct layout_bell *b, uint32_t worker) {
+        return worker < 64 && bell_front(b) & bell_bit(worker);
 }
 
 /* FUTEX_WAKE took one out of the futex when this many had got up, and none has since: it is on its way and will look.
@@ -173,7 +173,7 @@ void bell_set_mode(struct layout_bell *b, enum bell_mode mode) {
 }
 
 struct event_wait bell_sleep_begin(struct layout_bell *b, uint32_t worker) {
-        const _Atomic uint32_t *seq = &b->seq[bell_row(b, worker)];
+        const _Atomic uint32_t *seq = &b->seq[bell_is_in_front(b, worker) ? BELL_FRONT : BELL_BACK];
         /* S3 ~ S2, S6. The seq is read after it: a ring that misses our bit was published before our second look, a
          * ring that sees it changes the seq we are about to compare, or wakes another. */
         bell_set(b->sleepers, worker);

@@ -33,6 +33,8 @@ void bell_set_mode(struct layout_bell *b, enum bell_mode mode);
  * sleeping. */
 struct event_wait bell_sleep_begin(struct layout_bell *b, uint32_t worker);
 void bell_sleep_end(struct layout_bell *b, uint32_t worker);
+/* Of the front row: one of the first few, as many as there are CPUs, who are woken before all others. */
+bool bell_is_in_front(const struct layout_bell *b, uint32_t worker);
 void bell_spin_begin(struct layout_bell *b, uint32_t worker);
 void bell_spin_end(struct layout_bell *b, uint32_t worker); /* the caller re-checks once more */
 /* Broker, for a dead worker: clears both bits. Then, because it may have died between bell_clear_work and its second

@@ -199,8 +199,17 @@ static void each_bell(struct serve *s, void (*fn)(struct layout_bell *b, uint32_
                         fn(s->orders.bell[i].bell, s->host->index);
 }
 
-/* true if something came. */
+static bool is_in_front(const struct serve *s) {
+        for (uint32_t i = 0; i < s->orders.n_bells; i++)
+                if (s->orders.bell[i].bell && bell_is_in_front(s->orders.bell[i].bell, s->host->index))
+                        return true;
+        return false;
+}
+
+/* true if something came. Only so many spin as there are CPUs: more would keep them from those who have work. */
 static bool spin(struct serve *s) {
+        if (!is_in_front(s))
+                return false;
         struct spin_round round = spin_begin(&s->spin, EVENT_FOREVER);
         /* The spinner bits keep wakers from waking those who sleep, and are for nothing else. They are cleared before
          * the CPU is given away: somebody else may be needed meanwhile. */
