@@ -9,6 +9,8 @@
 #include "ipc/event.h"
 #include "tests/bench/bench.h"
 
+#define BENCH_PAUSE_NS UINT64_C(60000)
+
 void bench_die(const char *what, int error) {
         fprintf(stderr, "benchmark: %s: %s\n", what, strerror(error < 0 ? -error : error));
         exit(1);
@@ -79,6 +81,11 @@ static double bench_quantile(double *v, unsigned n, double q) {
 }
 
 double bench_median(double *v, unsigned n) { return bench_quantile(v, n, 0.5); }
+
+void bench_pause(void) {
+        for (uint64_t until_ns = event_now_ns() + BENCH_PAUSE_NS; event_now_ns() < until_ns;)
+                event_pause();
+}
 
 void bench_report(const struct bench_pairs *p) {
         static double ratio[BENCH_MAX_PAIRS], copy[BENCH_MAX_PAIRS];

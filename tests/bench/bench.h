@@ -20,6 +20,10 @@ uint32_t bench_run_one(struct session *s);
 /* Pins process `pid` (0 = this one) to one CPU; -1 = to all that this process had at first. */
 void bench_pin(int pid, int cpu);
 
+/* Longer than any spin of the other side, which then sleeps when the next job comes. Busy, so that this side is awake
+ * and its CPU at full speed: what is measured is the other side's sleep and ours while it works. */
+void bench_pause(void);
+
 struct bench_pairs {
         const char *bench, *name, *unit, *limit_name;
         unsigned n;

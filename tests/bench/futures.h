@@ -4,9 +4,6 @@
 #include <drover/drover.h>
 #include <stdint.h>
 
-/* Between two round trips: longer than any spin of the other side, which then sleeps when the next job comes. */
-#define FUTURES_PAUSE_NS UINT64_C(20000)
-
 void futures_check(const char *what, int r);
 drover_future *futures_submit(drover_pool *pool, uint64_t number); /* to the type echo */
 /* What came back is what was sent; gives the future back. */

@@ -34,8 +34,7 @@ static void once(struct bare *b) {
 static double roundtrip_us(struct bare *b) {
         static double times[ROUNDTRIPS];
         for (unsigned i = 0; i < ROUNDTRIPS; i++) {
-                for (uint64_t until_ns = event_now_ns() + FUTURES_PAUSE_NS; event_now_ns() < until_ns;)
-                        event_pause();
+                bench_pause();
                 uint64_t start_ns = event_now_ns();
                 once(b);
                 times[i] = (double)(event_now_ns() - start_ns) / 1e3;

@@ -17,8 +17,6 @@
 
 enum { SLEEPING_BATCH = 600, SPINNING_BATCH = 10000, WARM_UP = 100 };
 
-#define PAUSE_NS UINT64_C(20000)
-
 struct subject {
         struct session *session;
         struct bare *bare;
@@ -31,20 +29,13 @@ static void limit_ping(struct subject *s) { bare_ping(s->bare); }
 
 static void limit_rings(struct subject *s) { bare_roundtrip(s->bare); }
 
-/* Busy, so that this side is awake and its CPU at full speed: what is measured is the other side's sleep and ours while
- * it works. */
-static void pause_for(uint64_t ns) {
-        for (uint64_t until_ns = event_now_ns() + ns; event_now_ns() < until_ns;)
-                event_pause();
-}
-
-static double batch_us(struct subject *s, unsigned n, uint64_t pause_ns) {
+static double batch_us(struct subject *s, unsigned n, bool spins) {
         static double times[SPINNING_BATCH];
         for (unsigned i = 0; i < WARM_UP; i++)
                 s->once(s);
         for (unsigned i = 0; i < n; i++) {
-                if (pause_ns)
-                        pause_for(pause_ns);
+                if (!spins)
+                        bench_pause();
                 uint64_t start_ns = event_now_ns();
                 s->once(s);
                 times[i] = (double)(event_now_ns() - start_ns) / 1e3;
@@ -54,15 +45,14 @@ static double batch_us(struct subject *s, unsigned n, uint64_t pause_ns) {
 
 static void run(struct subject *s, struct bench_pairs *p, bool spins) {
         unsigned n = spins ? SPINNING_BATCH : SLEEPING_BATCH;
-        uint64_t pause_ns = spins ? 0 : PAUSE_NS;
         session_set_spin(s->session, spins);
         for (unsigned i = 0; i < p->n; i++) {
                 s->bare = bare_start(1, spins, 1);
                 s->once = spins ? limit_rings : limit_ping;
-                p->limit[i] = batch_us(s, n, pause_ns);
+                p->limit[i] = batch_us(s, n, spins);
                 bare_stop(s->bare);
                 s->once = ours;
-                p->ours[i] = batch_us(s, n, pause_ns);
+                p->ours[i] = batch_us(s, n, spins);
         }
         bench_report(p);
 }

@@ -77,8 +77,7 @@ static void have_workers(unsigned n) {
 static double roundtrip_us(void) {
         static double times[ROUNDTRIPS];
         for (unsigned i = 0; i < ROUNDTRIPS; i++) {
-                for (uint64_t until_ns = event_now_ns() + FUTURES_PAUSE_NS; event_now_ns() < until_ns;)
-                        event_pause();
+                bench_pause();
                 uint64_t start_ns = event_now_ns();
                 futures_run_one(sessions[i % n_sessions].pool);
                 times[i] = (double)(event_now_ns() - start_ns) / 1e3;
