@@ -43,7 +43,8 @@ enum {
         LAYOUT_MAX_CHANNELS = 256,    /* a pool: one bit each in a bell */
         LAYOUT_MAX_ATTEMPTS = 63,     /* six bits in the slot word */
         LAYOUT_BELL_WORDS = LAYOUT_MAX_WORKERS / 64,
-        LAYOUT_BELLS_PER_WORKER = 16, /* more uids than this are served by way of the broker */
+        LAYOUT_MAX_BELLS = 256,       /* a pool: one a uid, and a uid has a channel */
+        LAYOUT_BELLS_PER_WORKER = 16, /* it waits on so many; the other bells are rung by way of the broker */
         LAYOUT_LATENCY_BUCKETS = 272,
         LAYOUT_LATENCY_TYPES = 16,    /* a plugin's later job types share the last one */
 };
@@ -212,7 +213,7 @@ struct layout_worker {
         _Atomic uint32_t command; /* enum worker_command */
         _Atomic uint64_t soft_hit; /* generation << 32 | slot + 1 of the job whose soft limit passed */
         _Atomic uint64_t max_claims; /* it claims so many jobs and no more, and rings at half of them; 0 = no end */
-        _Atomic uint64_t muted; /* bit = bell: neither looked at nor waited on for now; told by `control` */
+        uint64_t pad0;
         /* the worker writes, from here on: the last job that it gave a verdict, for people. Here, where the broker seldom
          * writes and never looks, it costs a job nothing. */
         _Atomic uint64_t last_job; /* id; 0 = none, or the next four are being written */
@@ -250,10 +251,12 @@ struct layout_pool {
         struct layout_header header;
         _Atomic uint64_t rate_ns;      /* broker: so much time a claim; 0 = no RateLimit= */
         _Atomic uint64_t rate_next_ns; /* claimers: the time that the next claim stands for */
-        uint64_t pad0[4];
+        /* broker, both told by `control`; bit = bell: not waited on, for want of a place; nor looked at, for now */
+        _Atomic uint64_t placeless[LAYOUT_BELL_WORDS];
         _Atomic uint32_t armed; /* 0: the next claimer sets it and rings the broker's doorbell */
         uint32_t has_timer;     /* 1: whoever made the channels sees to DELAYED slots */
-        uint64_t pad2[7];
+        _Atomic uint64_t muted[LAYOUT_BELL_WORDS];
+        uint64_t pad0[3];
         struct layout_worker worker[LAYOUT_MAX_WORKERS];
         struct layout_latencies latency[LAYOUT_MAX_WORKERS][LAYOUT_LATENCY_TYPES]; /* pages nobody wrote cost nothing */
 };
@@ -284,8 +287,11 @@ static_assert(sizeof(struct layout_slot) == LAYOUT_LINE);
 static_assert(sizeof(struct layout_job) == LAYOUT_LINE);
 static_assert(sizeof(struct layout_result) == LAYOUT_LINE);
 static_assert(sizeof(struct layout_verdict) == LAYOUT_LINE);
+static_assert(LAYOUT_MAX_BELLS <= LAYOUT_BELL_WORDS * 64);
 static_assert(sizeof(struct layout_worker) == 384);
 static_assert(sizeof(struct layout_latencies) == 4480);
+static_assert(offsetof(struct layout_pool, placeless) == 32);
+static_assert(offsetof(struct layout_pool, muted) == 72);
 static_assert(offsetof(struct layout_pool, latency) == 98432);
 static_assert(offsetof(struct layout_worker, counts) == 128);
 static_assert(offsetof(struct layout_worker, last_job) == 32);

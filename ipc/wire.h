@@ -110,7 +110,7 @@ enum worker_order_type {
 struct worker_order {
         uint32_t type, version;
         uint32_t index;            /* SETUP: the worker's line in pool memory */
-        uint32_t channel, bell;    /* channel < LAYOUT_MAX_CHANNELS, bell < LAYOUT_BELLS_PER_WORKER */
+        uint32_t channel, bell;    /* channel < LAYOUT_MAX_CHANNELS, bell < LAYOUT_MAX_BELLS */
         uint32_t n_slots, slot_bytes; /* CHANNEL */
         uint32_t model;            /* SETUP: 1 = process */
         uint64_t id;               /* SETUP: D-Bus id of the worker; CHANNEL: its jobs' ids are this + n */

@@ -1,7 +1,7 @@
 /* Owns a pool's bells, one a uid, with the doorbell that this uid's clients ring to reach the broker.
  *
- * Invariants: a bell stands in mode FUTEX only while a ready worker may claim, so whoever rings otherwise reaches the
- * broker and nothing is lost (bell_set_mode broadcasts). A bell has at least one channel, living or not let go by all
+ * Invariants: a bell stands in mode FUTEX only while a ready worker may claim and waits on it (pool-places.c), so whoever
+ * rings otherwise reaches the broker and nothing is lost (bell_set_mode broadcasts). A bell has at least one channel, living or not let go by all
  * workers yet; after its last one the workers are told to let go of it, too, and once all have been told, its number
  * is given to the next uid that comes. A worker obeys in order, so it never takes the new one for the old. A client
  * that still holds the page rings where nobody listens. One that had to be muted lately is kept a while: else to come
@@ -15,6 +15,7 @@
 
 #include "daemon/supervise/delay.h"
 #include "daemon/supervise/supervisor-internal.h"
+#include "daemon/supervise/worker.h"
 #include "ipc/bell.h"
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
@@ -55,8 +56,10 @@ static int pool_bell_new(struct pool *p, struct pool_bell *b, uid_t uid) {
         r = loop_poll_start(p->supervisor->loop, &b->doorbell_poll, b->doorbell_fd, POLLIN, pool_bell_on_doorbell, b);
         if (r >= 0)
                 r = bell_create("drover-bell", &b->memory, &b->fd);
-        if (r >= 0)
+        if (r >= 0) {
+                pool_place_begin(b);
                 return 0;
+        }
         loop_poll_stop(&b->doorbell_poll);
         close(b->doorbell_fd);
         return r;
@@ -65,6 +68,7 @@ static int pool_bell_new(struct pool *p, struct pool_bell *b, uid_t uid) {
 void pool_bell_free(struct pool_bell *b) {
         if (!b->memory)
                 return;
+        pool_place_end(b);
         loop_timer_stop(&b->mute_timer);
         loop_timer_stop(&b->rest_timer);
         loop_poll_stop(&b->doorbell_poll);
@@ -74,42 +78,44 @@ void pool_bell_free(struct pool_bell *b) {
 }
 
 int pool_bell_for(struct pool *p, uid_t uid, uint32_t *ret_bell) {
-        uint32_t unused = LAYOUT_BELLS_PER_WORKER;
-        for (uint32_t i = 0; i < LAYOUT_BELLS_PER_WORKER; i++) {
+        uint32_t unused = p->n_bells;
+        for (uint32_t i = 0; i < p->n_bells; i++) {
                 if (p->bells[i].memory && p->bells[i].uid == uid) {
                         *ret_bell = i;
                         return 0;
                 }
-                if (!p->bells[i].memory && unused == LAYOUT_BELLS_PER_WORKER)
+                if (!p->bells[i].memory && unused == p->n_bells)
                         unused = i;
         }
-        if (unused == LAYOUT_BELLS_PER_WORKER)
+        if (unused == LAYOUT_MAX_BELLS)
                 return -ENOSPC;
         int r = pool_bell_new(p, &p->bells[unused], uid);
         if (r < 0)
                 return r;
+        if (unused == p->n_bells)
+                p->n_bells++;
         *ret_bell = unused;
         return 0;
 }
 
 bool pool_bell_is_over(const struct pool *p, uint32_t bell) {
         const struct pool_bell *b = &p->bells[bell];
-        return b->memory && b->n_channels == 0 && b->n_mutes == 0 && !(p->muted >> bell & 1);
+        return b->memory && b->n_channels == 0 && b->n_mutes == 0 && !b->is_muted;
 }
 
 static bool pool_bell_is_known(const struct pool *p, uint32_t bell) {
         for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
-                if (p->workers[i] && p->workers[i]->bells_sent >> bell & 1)
+                if (p->workers[i] && worker_knows_bell(p->workers[i], bell))
                         return true;
         return false;
 }
 
 void pool_bells_collect(struct pool *p) {
-        for (uint32_t bell = 0; bell < LAYOUT_BELLS_PER_WORKER; bell++) {
+        for (uint32_t bell = 0; bell < p->n_bells; bell++) {
                 if (!pool_bell_is_over(p, bell))
                         continue;
                 for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
-                        if (p->workers[i] && p->workers[i]->bells_sent >> bell & 1)
+                        if (p->workers[i] && worker_knows_bell(p->workers[i], bell))
                                 worker_sync(p->workers[i]);
                 if (!pool_bell_is_known(p, bell))
                         pool_bell_free(&p->bells[bell]);
@@ -118,20 +124,26 @@ void pool_bells_collect(struct pool *p) {
 
 /* ---- all of them ---- */
 
-static bool pool_serves(const struct pool *p) { return !p->is_paused && pool_count_serving(p) > 0; }
+bool pool_serves(const struct pool *p) { return !p->is_paused && pool_count_serving(p) > 0; }
 
 void pool_update_bells(struct pool *p) {
         enum bell_mode mode = pool_serves(p) ? BELL_FUTEX : BELL_BROKER;
-        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++) {
-                struct layout_bell *b = p->bells[i].memory;
-                enum bell_mode wanted = p->muted >> i & 1 ? BELL_BROKER : mode;
-                if (b && atomic_load(&b->mode) != wanted)
-                        bell_set_mode(b, wanted);
+        for (uint32_t i = 0; i < p->n_bells; i++) {
+                const struct pool_bell *b = &p->bells[i];
+                enum bell_mode wanted = b->is_muted || !b->has_place ? BELL_BROKER : mode;
+                if (b->memory && atomic_load(&b->memory->mode) != wanted)
+                        bell_set_mode(b->memory, wanted);
         }
 }
 
 void pool_broadcast(struct pool *p) {
-        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
+        for (uint32_t i = 0; i < p->n_bells; i++)
                 if (p->bells[i].memory)
                         bell_broadcast(p->bells[i].memory);
+}
+
+void pool_poke(struct pool *p) {
+        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
+                if (p->workers[i])
+                        worker_poke(p->workers[i]);
 }

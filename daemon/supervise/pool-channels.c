@@ -23,9 +23,10 @@ void pool_on_rung(struct pool *p) {
         if (atomic_load(&p->memory->armed))
                 limits_wake(p);
         delay_on_doorbell(p);
-        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
+        for (uint32_t i = 0; i < p->n_bells; i++)
                 if (p->bells[i].memory && atomic_load(&p->bells[i].memory->mode) == BELL_FUTEX)
                         bell_pass_on(p->bells[i].memory); /* rung in the old mode: pass it on */
+        pool_places_look(p);
         if (pool_is_over(p) && pool_count_workers(p) == 0)
                 pool_cancel_queued(p); /* pushed while we closed */
         pool_scale(p);
@@ -97,7 +98,7 @@ void pool_memory_free(struct pool *p) {
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
                 if (p->channels[i])
                         pool_channel_free(p->channels[i]);
-        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
+        for (uint32_t i = 0; i < p->n_bells; i++)
                 pool_bell_free(&p->bells[i]);
         quota_deinit(&p->channels_of);
         loop_poll_stop(&p->doorbell_poll);

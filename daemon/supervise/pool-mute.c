@@ -22,23 +22,20 @@ enum { MUTE_TIMES = 5 };
 #define MUTE_NS UINT64_C(200000000)
 #define MUTE_WHILE_NS UINT64_C(10000000000)
 
-static void mute_tell_workers(struct pool *p) {
-        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
-                if (p->workers[i]) {
-                        atomic_store(&worker_line(p->workers[i])->muted, p->muted);
-                        event_broadcast(&worker_line(p->workers[i])->control);
-                }
+static void mute_set(struct pool_bell *b, bool is_muted) {
+        struct pool *p = b->pool;
+        b->is_muted = is_muted;
+        pool_bell_mark(b, p->memory->muted, is_muted);
+        pool_poke(p);
         pool_update_bells(p);
 }
 
 static void mute_on_timer(struct loop_timer *t) {
         struct pool_bell *b = t->user;
         struct pool *p = b->pool;
-        uint64_t bit = UINT64_C(1) << (b - p->bells), end_ns = b->mutes_ns + MUTE_WHILE_NS;
-        if (p->muted & bit) {
-                p->muted &= ~bit;
-                mute_tell_workers(p);
-        }
+        uint64_t end_ns = b->mutes_ns + MUTE_WHILE_NS;
+        if (b->is_muted)
+                mute_set(b, false);
         if (b->n_mutes > 0 && event_now_ns() <= end_ns) {
                 loop_timer_set(p->supervisor->loop, t, end_ns + 1, mute_on_timer, b);
                 return;
@@ -66,13 +63,13 @@ static void mute_drop(struct pool *p, uint32_t bell) {
 }
 
 int pool_on_vain(struct pool *p, uint32_t worker, uint32_t bell) {
-        if (bell >= LAYOUT_BELLS_PER_WORKER)
+        if (bell >= LAYOUT_MAX_BELLS)
                 return -EPROTO;
         if (!p->bells[bell].memory) /* given back by now */
                 return 0;
         struct pool_bell *b = &p->bells[bell];
         uint64_t now = event_now_ns();
-        if (p->muted >> bell & 1)
+        if (b->is_muted)
                 return 0;
         if (now > b->told_ns + MUTE_TOLD_NS) {
                 memset(b->told, 0, sizeof(b->told));
@@ -90,8 +87,7 @@ int pool_on_vain(struct pool *p, uint32_t worker, uint32_t bell) {
         if (b->n_mutes++ == 0)
                 log_notice("pool %s: uid %u wakes workers for nothing: its bell is muted for a while", p->config.name,
                            (unsigned)b->uid);
-        p->muted |= UINT64_C(1) << bell;
-        mute_tell_workers(p);
+        mute_set(b, true);
         loop_timer_set(p->supervisor->loop, &b->mute_timer, now + MUTE_NS, mute_on_timer, b);
         if (b->n_mutes > MUTE_TIMES) {
                 b->n_mutes = 0;

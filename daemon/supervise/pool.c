@@ -160,9 +160,7 @@ static void pool_tell_rate(struct pool *p) {
         if (atomic_exchange(&p->memory->rate_ns, p->config.rate_ns) == p->config.rate_ns)
                 return;
         atomic_store(&p->memory->rate_next_ns, 0);
-        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
-                if (p->workers[i])
-                        event_broadcast(&worker_line(p->workers[i])->control);
+        pool_poke(p);
 }
 
 void pool_settle(struct pool *p) {

@@ -24,6 +24,10 @@ struct pool_bell {
         int fd;
         uid_t uid;
         uint32_t n_channels; /* also those that some worker still has */
+        bool is_muted;       /* pool-mute.c: workers leave it alone */
+        /* pool-places.c: do workers wait on it, since when or until when; when work of it was last seen, and its count then */
+        bool has_place;
+        uint64_t place_ns, active_ns, submitted;
         /* pool-bells.c: what its clients ring to reach us, how often they did since `rings_ns`, and the pause after that */
         int doorbell_fd;
         struct loop_poll doorbell_poll;
@@ -100,8 +104,8 @@ struct pool {
         struct layout_pool *memory;
         int memory_fd, doorbell_fd;
         struct loop_poll doorbell_poll;
-        struct pool_bell bells[LAYOUT_BELLS_PER_WORKER];
-        uint64_t muted; /* bit = bell: workers leave it alone */
+        struct pool_bell bells[LAYOUT_MAX_BELLS];
+        uint32_t n_bells; /* index of the last that was ever in use + 1 */
         struct pool_channel *channels[LAYOUT_MAX_CHANNELS];
         struct quota channels_of;
         struct worker *workers[LAYOUT_MAX_WORKERS]; /* by index; NULL = free */
@@ -219,7 +223,25 @@ int pool_bell_for(struct pool *p, uid_t uid, uint32_t *ret_bell); /* -ENOSPC: to
 void pool_bell_free(struct pool_bell *b);                         /* no worker knows it; it need not be in use */
 bool pool_bell_is_over(const struct pool *p, uint32_t bell);      /* workers are to let go of it */
 void pool_bells_collect(struct pool *p); /* frees those without a channel that no worker knows, and sees to it */
-void pool_update_bells(struct pool *p);  /* mode by state: FUTEX only while somebody can serve */
+void pool_update_bells(struct pool *p);  /* mode by state: FUTEX only while somebody can serve, and waits on it */
+bool pool_serves(const struct pool *p);  /* somebody can */
 void pool_broadcast(struct pool *p);
+/* The bell's bit in one of pool memory's tables for workers. */
+static inline void pool_bell_mark(const struct pool_bell *b, _Atomic uint64_t *bits, bool value) {
+        uint32_t bell = (uint32_t)(b - b->pool->bells);
+        uint64_t bit = UINT64_C(1) << bell % 64;
+        if (value)
+                atomic_fetch_or(&bits[bell / 64], bit);
+        else
+                atomic_fetch_and(&bits[bell / 64], ~bit);
+}
+void pool_poke(struct pool *p); /* all workers look at what changed in pool memory, and at all that they may serve */
+
+/* ---- which of them workers wait on: pool-places.c ---- */
+
+void pool_place_begin(struct pool_bell *b); /* a new one: if there is room */
+void pool_place_end(struct pool_bell *b);   /* it goes */
+void pool_places_look(struct pool *p);      /* somebody rang: whoever has work and no place is seen to */
+
 /* A worker says that the bell wakes it for nothing. -EPROTO: there is no such bell. pool-mute.c */
 int pool_on_vain(struct pool *p, uint32_t worker, uint32_t bell);

@@ -142,7 +142,7 @@ void recovery_run(struct worker *w, const struct layout_verdict *line, bool is_c
                 recovery_announce_last(w);
         }
         recovery_end_quarantine(w);
-        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
+        for (uint32_t i = 0; i < p->n_bells; i++)
                 if (p->bells[i].memory)
                         bell_forget(p->bells[i].memory, w->index);
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++) {

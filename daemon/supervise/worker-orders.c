@@ -19,7 +19,7 @@
 
 #define WORKER_RETRY_NS UINT64_C(10000000)
 
-static void worker_poke(struct worker *w) { event_broadcast(&worker_line(w)->control); }
+void worker_poke(const struct worker *w) { event_broadcast(&worker_line(w)->control); }
 
 static int worker_order(struct worker *w, const struct worker_order *order, const int *fds, unsigned n_fds) {
         return packet_send(w->control_fd, order, sizeof(*order), fds, n_fds);
@@ -48,7 +48,7 @@ static int worker_send_bell(struct worker *w, uint32_t bell) {
         struct worker_order order = {.type = ORDER_BELL, .version = WIRE_VERSION, .bell = bell};
         int r = worker_order(w, &order, &w->pool->bells[bell].fd, 1);
         if (r >= 0)
-                w->bells_sent |= 1u << bell;
+                w->bells_sent[bell / 64] |= UINT64_C(1) << bell % 64;
         return r;
 }
 
@@ -66,7 +66,7 @@ static int worker_send_channel(struct worker *w, struct pool_channel *c) {
         int r = 0;
         if (!c->is_dead && !(*attached & bit)) {
                 int fds[] = {c->fd, c->done_fd};
-                if (!(w->bells_sent & 1u << c->bell))
+                if (!worker_knows_bell(w, c->bell))
                         r = worker_send_bell(w, c->bell);
                 order.type = ORDER_CHANNEL;
                 r = r < 0 ? r : worker_order(w, &order, fds, 2);
@@ -86,7 +86,7 @@ static int worker_drop_bell(struct worker *w, uint32_t bell) {
         struct worker_order order = {.type = ORDER_DROP_BELL, .version = WIRE_VERSION, .bell = bell};
         int r = worker_order(w, &order, NULL, 0);
         if (r >= 0)
-                w->bells_sent &= ~(1u << bell);
+                w->bells_sent[bell / 64] &= ~(UINT64_C(1) << bell % 64);
         return r;
 }
 
@@ -111,8 +111,8 @@ void worker_sync(struct worker *w) {
         for (uint32_t i = 0; is_served && i < LAYOUT_MAX_CHANNELS && r >= 0; i++)
                 if (w->pool->channels[i])
                         r = worker_send_channel(w, w->pool->channels[i]);
-        for (uint32_t i = 0; is_served && i < LAYOUT_BELLS_PER_WORKER && r >= 0; i++)
-                if (w->bells_sent >> i & 1 && pool_bell_is_over(w->pool, i))
+        for (uint32_t i = 0; is_served && i < w->pool->n_bells && r >= 0; i++)
+                if (worker_knows_bell(w, i) && pool_bell_is_over(w->pool, i))
                         r = worker_drop_bell(w, i);
         worker_send_later(w, r);
         worker_poke(w);

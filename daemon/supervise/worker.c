@@ -76,7 +76,6 @@ int worker_start(struct pool *p, uint32_t index, struct worker **ret) {
                 return r;
         }
         memset(&p->memory->worker[index], 0, sizeof(p->memory->worker[index]));
-        atomic_store(&p->memory->worker[index].muted, p->muted);
         p->workers[index] = w;
         supervisor_add_worker(s, w);
         loop_timer_set(s->loop, &w->kill_timer, event_now_ns() + WORKER_START_LIMIT_S * WORKER_SECOND_NS,

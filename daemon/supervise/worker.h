@@ -48,7 +48,7 @@ struct worker {
         bool is_unheard;           /* nothing more is read from its control socket */
         uint64_t started_us, ready_ns;
         char sandbox[64], text[WIRE_TEXT];
-        uint32_t bells_sent; /* bit = bell number */
+        uint64_t bells_sent[LAYOUT_BELL_WORDS]; /* bit = bell number */
         /* worker-arena.c: what it asked for and was not answered yet */
         bool arena_wanted;
         char arena_name[POOL_NAME_MAX + 2]; /* one more: too long stays too long */
@@ -87,6 +87,9 @@ bool worker_get_job(const struct worker *w, struct worker_job *ret);
 uint64_t worker_job_id(const struct worker_job *j);
 uid_t worker_job_uid(const struct worker_job *j);
 static inline struct layout_worker *worker_line(const struct worker *w) { return &w->pool->memory->worker[w->index]; }
+static inline bool worker_knows_bell(const struct worker *w, uint32_t bell) {
+        return w->bells_sent[bell / 64] >> bell % 64 & 1;
+}
 
 void worker_on_ready(struct worker *w);
 void worker_on_started(struct worker *w, const struct spawn_event *e, const int fds[2]);
@@ -99,6 +102,7 @@ void worker_free(struct worker *w); /* no recovery: the broker itself ends */
 int worker_send_setup(struct worker *w);
 void worker_sync(struct worker *w); /* sends the bells and channels it does not know yet, takes back dead ones */
 void worker_send_later(struct worker *w, int error); /* what this error kept from being sent */
+void worker_poke(const struct worker *w); /* it looks at its line of pool memory, and at everything it may serve */
 void worker_command(struct worker *w); /* tells it the pool's wish: RUN, WAIT or RETIRE */
 
 /* ---- pool-strength.c, pool-recycle.c: its place in the pool ---- */

@@ -189,7 +189,7 @@ static int drop_channel(struct orders *o, const struct worker_order *order) {
 
 /* Takes descriptors it keeps out of `fds`. */
 static int obey(struct orders *o, const struct worker_order *order, int *fds, unsigned n_fds) {
-        if (order->channel >= LAYOUT_MAX_CHANNELS || order->bell >= LAYOUT_BELLS_PER_WORKER)
+        if (order->channel >= LAYOUT_MAX_CHANNELS || order->bell >= LAYOUT_MAX_BELLS)
                 return -EPROTO;
         switch (order->type) {
         case ORDER_BELL:
@@ -217,10 +217,7 @@ static int obey_held(struct orders *o) {
         return r;
 }
 
-int orders_read(struct orders *o) {
-        int held = obey_held(o);
-        if (held < 0)
-                return held;
+static int obey_waiting(struct orders *o) {
         for (;;) {
                 struct pollfd p = {.fd = o->fd, .events = POLLIN};
                 if (poll(&p, 1, 0) <= 0)
@@ -241,6 +238,29 @@ int orders_read(struct orders *o) {
                 if (r < 0)
                         return r;
         }
+}
+
+/* After the orders: a bell's bits were set before it was given to us. While they change there may be too many that have
+ * a place; `control` changes after them, so we come back before we sleep. */
+static void choose_waited(struct orders *o, const struct layout_pool *pool) {
+        uint64_t placeless[LAYOUT_BELL_WORDS];
+        for (unsigned i = 0; i < LAYOUT_BELL_WORDS; i++) {
+                o->muted[i] = atomic_load_explicit(&pool->muted[i], memory_order_relaxed);
+                placeless[i] = atomic_load_explicit(&pool->placeless[i], memory_order_relaxed);
+        }
+        o->n_waited = 0;
+        for (uint32_t i = 0; i < o->n_bells && o->n_waited < LAYOUT_BELLS_PER_WORKER; i++)
+                if (orders_hears(o, i) && !(placeless[i / 64] >> i % 64 & 1))
+                        o->waited[o->n_waited++] = i;
+}
+
+int orders_read(struct orders *o, const struct layout_pool *pool) {
+        int r = obey_held(o);
+        if (r >= 0)
+                r = obey_waiting(o);
+        if (r >= 0)
+                choose_waited(o, pool);
+        return r;
 }
 
 /* ---- whose turn is it ---- */

@@ -42,22 +42,24 @@ struct orders {
         struct orders_held *held;
         uint32_t n_bells; /* index of the last + 1 */
         uint32_t max_slot_bytes;
-        uint64_t muted; /* bit = bell: the broker wants it left alone */
-        struct orders_bell bell[LAYOUT_BELLS_PER_WORKER];
+        uint64_t muted[LAYOUT_BELL_WORDS]; /* bit = bell: the broker wants it left alone */
+        uint32_t n_waited, waited[LAYOUT_BELLS_PER_WORKER]; /* the bells to sleep on; all are looked at */
+        struct orders_bell bell[LAYOUT_MAX_BELLS];
         struct orders_channel *channel[LAYOUT_MAX_CHANNELS]; /* NULL: no such channel */
 };
 
 void orders_init(struct orders *o, int fd, struct orders_held *held);
 
-/* Reads all orders that wait. -EPIPE: the broker is gone. -EPROTO: an order that makes no sense. */
-int orders_read(struct orders *o);
+/* Reads all orders that wait, and which bells are to be heard. -EPIPE: the broker is gone. -EPROTO: an order that makes
+ * no sense. */
+int orders_read(struct orders *o, const struct layout_pool *pool);
 
 /* The bell woke us and there was no job; there was one. Too many of the former in a short time are told. */
 void orders_vain(struct orders *o, uint32_t bell);
 void orders_served(struct orders *o, uint32_t bell);
 /* Is the bell there, and to be looked at? */
 static inline bool orders_hears(const struct orders *o, uint32_t bell) {
-        return o->bell[bell].bell && !(o->muted >> bell & 1);
+        return o->bell[bell].bell && !(o->muted[bell / 64] >> bell % 64 & 1);
 }
 
 /* A channel of `bell` that may have work, from number `from` on; -1: none. */

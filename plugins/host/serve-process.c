@@ -2,12 +2,12 @@
  *
  * Round: control word → orders → scan (bells in turn, in a bell its channels in turn, every 16th claim the least urgent
  * job first) → claim → baton → run → finish. Nothing to do: spin for a moment if that paid lately, then sleep on the
- * control word and all bells at once. While it sleeps it makes no system call; there is no timeout.
+ * control word and all bells that have a place at once. While it sleeps it makes no system call; there is no timeout.
  *
  * Wake-ups are argued in ipc/PROTOCOL.md; the three duties that fall to this file:
  *   - between "I am a sleeper" and sleeping, look again at everything a waker may have published;
- *   - after a claim, before the handler runs, pass the baton on every bell: one wake-up may have been meant for two
- * jobs;
+ *   - after a claim, before the handler runs, pass the baton on every bell that is waited on: one wake-up may have been
+ * meant for two jobs;
  *   - a work bit is cleared only in the order clear, fence, look again (settle).
  *
  * What the loop needs for each thread of execution is in struct serve: the models to come have one for each thread, or
@@ -76,9 +76,9 @@ static bool is_used_up(const struct serve *s) {
 
 /* After a claim from `channel` of bell `from`. With nobody asleep it costs a look at one cache line a bell. */
 static void pass_baton(struct serve *s, struct orders_bell *from, uint32_t channel) {
-        for (uint32_t i = 0; i < s->orders.n_bells; i++) {
-                struct orders_bell *b = &s->orders.bell[i];
-                if (!b->bell || !bell_has_sleepers(b->bell))
+        for (uint32_t i = 0; i < s->orders.n_waited; i++) {
+                struct orders_bell *b = &s->orders.bell[s->orders.waited[i]];
+                if (!bell_has_sleepers(b->bell))
                         continue;
                 if (b == from && !channel_has_work(&s->orders.channel[channel]->channel))
                         settle(s, b, channel); /* nobody is to be woken for a bit that stands for nothing */
@@ -187,16 +187,16 @@ static void settle_all(struct serve *s) {
 }
 
 static bool has_sleepers(const struct serve *s) {
-        for (uint32_t i = 0; i < s->orders.n_bells; i++)
-                if (s->orders.bell[i].bell && bell_has_sleepers(s->orders.bell[i].bell))
+        for (uint32_t i = 0; i < s->orders.n_waited; i++)
+                if (bell_has_sleepers(s->orders.bell[s->orders.waited[i]].bell))
                         return true;
         return false;
 }
 
-static void each_bell(struct serve *s, void (*fn)(struct layout_bell *b, uint32_t worker)) {
-        for (uint32_t i = 0; i < s->orders.n_bells; i++)
-                if (s->orders.bell[i].bell)
-                        fn(s->orders.bell[i].bell, s->host->index);
+/* Which these are changes in serve_orders only, so a bit that was set is cleared. */
+static void each_waited(struct serve *s, void (*fn)(struct layout_bell *b, uint32_t worker)) {
+        for (uint32_t i = 0; i < s->orders.n_waited; i++)
+                fn(s->orders.bell[s->orders.waited[i]].bell, s->host->index);
 }
 
 static bool is_in_front(const struct serve *s) {
@@ -215,15 +215,15 @@ static bool spin(struct serve *s) {
          * the CPU is given away: somebody else may be needed meanwhile. */
         bool is_told = !spin_is_yielding(&round) && has_sleepers(s);
         if (is_told)
-                each_bell(s, bell_spin_begin);
+                each_waited(s, bell_spin_begin);
         bool came;
         while (!(came = has_work_in_sight(s)) && spin_step(&round))
                 if (is_told && spin_is_yielding(&round)) {
-                        each_bell(s, bell_spin_end);
+                        each_waited(s, bell_spin_end);
                         is_told = false;
                 }
         if (is_told)
-                each_bell(s, bell_spin_end);
+                each_waited(s, bell_spin_end);
         spin_end(&s->spin, &round, came);
         return came || has_work_in_sight(s); /* a waker that saw our bit woke nobody */
 }
@@ -253,16 +253,12 @@ static uint64_t look_for_job(const void *user, uint64_t before_ns) {
 
 static void sleep_on_all(struct serve *s) {
         struct event_wait waits[EVENT_MAX_WORDS] = {{.word = &s->line->control, .seen = s->control_seen}};
-        uint32_t bells[EVENT_MAX_WORDS];
         unsigned n = 1;
         settle_all(s);
         if (has_reason_to_wake(s))
                 return;
-        for (uint32_t i = 0; i < s->orders.n_bells; i++) {
-                struct layout_bell *b = s->orders.bell[i].bell;
-                if (!orders_hears(&s->orders, i))
-                        continue;
-                bells[n] = i;
+        for (uint32_t i = 0; i < s->orders.n_waited; i++) {
+                struct layout_bell *b = s->orders.bell[s->orders.waited[i]].bell;
                 waits[n++] = bell_sleep_begin(b, s->host->index);
         }
         WAIT_LOOK_SINCE("worker", look_for_job, s);
@@ -271,10 +267,10 @@ static void sleep_on_all(struct serve *s) {
                 event_wait_any(waits, n, EVENT_FOREVER);
                 spin_slept(&s->spin, since_ns);
         }
-        each_bell(s, bell_sleep_end);
+        each_waited(s, bell_sleep_end);
         for (unsigned i = 1; i < n; i++) /* if it is for a job, that makes up for it */
                 if (atomic_load_explicit(waits[i].word, memory_order_relaxed) != waits[i].seen)
-                        orders_vain(&s->orders, bells[i]);
+                        orders_vain(&s->orders, s->orders.waited[i - 1]);
 }
 
 /* New orders since the last look? Called before every claim. */
@@ -283,8 +279,7 @@ static int serve_orders(struct serve *s) {
         if (control == s->control_seen)
                 return 0;
         s->control_seen = control;
-        s->orders.muted = atomic_load_explicit(&s->line->muted, memory_order_relaxed);
-        int r = orders_read(&s->orders);
+        int r = orders_read(&s->orders, s->host->pool);
         return r < 0 ? r : job_reserve_args(&s->job, s->orders.max_slot_bytes);
 }
 

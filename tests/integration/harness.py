@@ -268,7 +268,7 @@ def dict_words(values):
 class Bus:
     """A private dbus-daemon, or with DROVER_TEST_BUS=dbus-broker that one."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, env=None):
         self.path = os.path.join(directory, "bus")
         self.address = "unix:path=" + self.path
         config = os.path.join(directory, "bus.conf")
@@ -283,7 +283,8 @@ class Bus:
         reader, writer = os.pipe()
         self.process = subprocess.Popen(
             ["dbus-daemon", "--nofork", "--nopidfile", "--nosyslog", "--config-file=" + config, f"--print-address={writer}"],
-            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[writer], start_new_session=True)
+            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[writer], start_new_session=True,
+            env=dict(os.environ, **(env or {})))
         os.close(writer)
         with os.fdopen(reader) as f:
             if not f.readline():
@@ -328,7 +329,7 @@ def plugin_files():
 class Drover:
     """droverd --user on a private bus. Pools are written before the start; write_pool and reload() later."""
 
-    def __init__(self, pools=None, args=(), env=None, launcher=(), wait=True, config=None):
+    def __init__(self, pools=None, args=(), env=None, launcher=(), wait=True, config=None, bus_env=None):
         self.dir = tempfile.mkdtemp(prefix="drover-test-")
         self.log_path = os.path.join(self.dir, "log")
         self.config_dir = os.path.join(self.dir, "config")
@@ -346,7 +347,7 @@ class Drover:
         self.args, self.launcher = list(args), list(launcher)
         self.bus = None
         self.process = None
-        self.extra_env = dict(env or {})
+        self.extra_env, self.bus_env = dict(env or {}), bus_env
         self.pools = dict(pools or {})
         if config:
             with open(os.path.join(self.config_dir, "drover.conf"), "w", encoding="utf-8") as f:
@@ -357,7 +358,7 @@ class Drover:
 
     def __enter__(self):
         try:
-            self.bus = Bus(self.dir)
+            self.bus = Bus(self.dir, self.bus_env)
             self.start()
             if self.wait:
                 for name in self.pools:

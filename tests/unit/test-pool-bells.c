@@ -3,6 +3,7 @@
 
 #include <poll.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -44,22 +45,23 @@ static unsigned orders(const struct stand_in *w, enum worker_order_type type) {
         }
 }
 
+/* More uids than a worker can wait on, and all of them are told to it. */
+enum { MANY = LAYOUT_BELLS_PER_WORKER + 8 };
+
 static void test_given_back(void **state) {
         struct pool *p = add_pool(NULL);
-        static struct client clients[LAYOUT_BELLS_PER_WORKER];
+        static struct client clients[MANY], late;
         struct fault f;
         load();
         struct stand_in w = ready();
-        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER - 1; i++)
+        for (unsigned i = 0; i < MANY; i++)
                 assert_int_equal(join(p, &clients[i], UID + i, &f), 0);
-        struct client *last = &clients[LAYOUT_BELLS_PER_WORKER - 1];
-        assert_int_equal(join(p, last, 1, &f), -1);
-        assert_int_equal(f.code, FAULT_LIMITS_EXCEEDED);
-        assert_int_equal(orders(&w, ORDER_BELL), LAYOUT_BELLS_PER_WORKER);
+        assert_int_equal(orders(&w, ORDER_BELL), 1 + MANY);
 
         uint32_t channel = clients[3].offer.channel, bell = p->channels[channel]->bell;
         leave(&clients[3]);
-        assert_int_equal(join(p, last, 1, &f), -1); /* the worker has it still */
+        turns(3);
+        assert_non_null(p->bells[bell].memory); /* the worker has it still */
         assert_int_equal(orders(&w, ORDER_DROP_BELL), 0);
         report(&w, REPORT_DROPPED, channel);
         UNTIL(!p->bells[bell].memory);
@@ -67,17 +69,42 @@ static void test_given_back(void **state) {
         report(&w, REPORT_VAIN, bell); /* said before it was told: no offence */
         turns(3);
         assert_int_equal(supervisor_find_worker(supervisor, w.id)->phase, PHASE_READY);
-        assert_int_equal(join(p, last, 1, &f), 0);
+        assert_int_equal(join(p, &late, 1, &f), 0);
         assert_int_equal(p->bells[bell].uid, 1);
         assert_int_equal(orders(&w, ORDER_BELL), 1);
 
-        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
+        leave(&late);
+        for (unsigned i = 0; i < MANY; i++)
                 leave(&clients[i]);
         end(&w, CLD_EXITED, 0); /* it had let go of nothing */
         unsigned n = 0;
-        for (unsigned i = 0; i < LAYOUT_BELLS_PER_WORKER; i++)
+        for (unsigned i = 0; i < p->n_bells; i++)
                 n += p->bells[i].memory != NULL;
         assert_int_equal(n, 1); /* the broker's own */
+}
+
+/* As many uids as a pool has channels for, and then no more. */
+static void test_as_many_as_there_are(void **state) {
+        struct pool *p = add_pool(NULL);
+        static struct client clients[LAYOUT_MAX_BELLS];
+        struct fault f;
+        struct rlimit limit;
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+        limit.rlim_cur = limit.rlim_max;
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+        if (limit.rlim_max < 8 * LAYOUT_MAX_BELLS)
+                skip();
+        load();
+        struct stand_in w = ready(); /* for the job types */
+        end(&w, CLD_EXITED, 0);
+        for (unsigned i = 0; i < LAYOUT_MAX_BELLS - 1; i++)
+                assert_int_equal(join(p, &clients[i], UID + i, &f), 0);
+        assert_int_equal(join(p, &clients[LAYOUT_MAX_BELLS - 1], 1, &f), -1);
+        assert_int_equal(f.code, FAULT_LIMITS_EXCEEDED);
+        leave(&clients[7]); /* no worker has it */
+        assert_int_equal(join(p, &clients[LAYOUT_MAX_BELLS - 1], 1, &f), 0);
+        for (unsigned i = 0; i < LAYOUT_MAX_BELLS; i++)
+                leave(&clients[i]);
 }
 
 /* Who was muted and comes back is the one who was muted. */
@@ -90,7 +117,7 @@ static void test_kept_for_who_was_muted(void **state) {
         assert_int_equal(join(p, &client, UID, &f), 0);
         uint32_t bell = p->channels[client.offer.channel]->bell;
         report(&w, REPORT_VAIN, bell);
-        UNTIL(p->muted >> bell & 1);
+        UNTIL(p->bells[bell].is_muted);
         leave(&client);
         end(&w, CLD_EXITED, 0);
         assert_int_equal(join(p, &client, UID, &f), 0);
@@ -134,6 +161,7 @@ static void test_doorbell_rung_all_the_time(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_given_back, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_as_many_as_there_are, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_kept_for_who_was_muted, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_doorbell_rung_all_the_time, setup, teardown),
         };

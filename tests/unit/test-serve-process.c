@@ -226,7 +226,7 @@ static void a_bell_that_rings_for_nothing_is_told_and_muted(void **state) {
         assert_int_equal(report.type, REPORT_VAIN);
         assert_int_equal(report.channel, 0); /* the bell's number */
 
-        atomic_store(&t.line->muted, 1);
+        atomic_store(&t.pool->muted[0], 1);
         event_broadcast(&t.line->control);
         await(!bell_has_sleepers(t.bell));
         submit(&t, 0, "sleep", "ms", 0, 1);
@@ -236,9 +236,110 @@ static void a_bell_that_rings_for_nothing_is_told_and_muted(void **state) {
                 poll(NULL, 0, 1);
         }
         assert_int_equal(slot_state(channel_word(&t.channel, 0)), SLOT_QUEUED);
-        atomic_store(&t.line->muted, 0);
+        atomic_store(&t.pool->muted[0], 0);
         event_broadcast(&t.line->control);
         assert_int_equal(verdict(&t, 0), SLOT_DONE);
+        finish(&t, pid, 0);
+}
+
+/* ---- more bells than it can wait on ---- */
+
+enum { MANY_BELLS = LAYOUT_BELLS_PER_WORKER + 4, FIRST = LAYOUT_BELLS_PER_WORKER - 1, LAST = MANY_BELLS - 1 };
+
+static void order(struct trial *t, const struct worker_order *order, const int *fds, unsigned n_fds) {
+        assert_int_equal(packet_send(t->control_fd, order, sizeof *order, fds, n_fds), 0);
+        event_broadcast(&t->line->control);
+}
+
+/* Bell `number`, whose only channel is the trial's once more. */
+static struct layout_bell *add_bell(struct trial *t, uint32_t number) {
+        struct layout_bell *bell;
+        int fd;
+        assert_int_equal(bell_create("drover-test-bell", &bell, &fd), 0);
+        bell_set_mode(bell, BELL_FUTEX);
+        order(t, &(struct worker_order){.type = ORDER_BELL, .version = WIRE_VERSION, .bell = number}, &fd, 1);
+        close(fd);
+        const struct worker_order channel = {.type = ORDER_CHANNEL,
+                                             .version = WIRE_VERSION,
+                                             .bell = number,
+                                             .channel = number,
+                                             .n_slots = TRIAL_SLOTS,
+                                             .slot_bytes = TRIAL_SLOT_BYTES};
+        order(t, &channel, (const int[]){t->channel_fd, t->done_fd}, 2);
+        return bell;
+}
+
+static bool sleeps_on(struct layout_bell *const bells[MANY_BELLS], uint32_t from, uint32_t to) {
+        for (uint32_t i = from; i < to; i++)
+                if (!bell_has_sleepers(bells[i]))
+                        return false;
+        return true;
+}
+
+static bool leaves_alone(struct layout_bell *const bells[MANY_BELLS], uint32_t from, uint32_t to) {
+        for (uint32_t i = from; i < to; i++)
+                if (bell_has_sleepers(bells[i]))
+                        return false;
+        return true;
+}
+
+/* It sleeps on those that have a place, looks at all when it is told to, and changes when they do. */
+static void waits_on_those_that_have_a_place(void **state) {
+        struct trial t;
+        struct layout_bell *bells[MANY_BELLS];
+        pid_t pid = start(&t, "sleep");
+        bells[0] = t.bell;
+        for (uint32_t i = LAYOUT_BELLS_PER_WORKER; i < MANY_BELLS; i++)
+                atomic_fetch_or(&t.pool->placeless[0], UINT64_C(1) << i);
+        for (uint32_t i = 1; i < MANY_BELLS; i++)
+                bells[i] = add_bell(&t, i);
+        await(sleeps_on(bells, 0, LAYOUT_BELLS_PER_WORKER));
+        assert_true(leaves_alone(bells, LAYOUT_BELLS_PER_WORKER, MANY_BELLS));
+
+        /* Rung, and nobody waits on it: the broker's business. */
+        atomic_store(&bells[0]->mode, BELL_BROKER);
+        submit(&t, 0, "sleep", "ms", 0, 1);
+        bell_clear_work(bells[0], 0);
+        bell_ring(bells[LAST], LAST, t.doorbell_fd);
+        event_broadcast(&t.line->control);
+        assert_int_equal(verdict(&t, 0), SLOT_DONE);
+
+        /* One loses its place to another one, while it has work that was rung for in the old mode. */
+        await(sleeps_on(bells, 0, LAYOUT_BELLS_PER_WORKER));
+        submit(&t, 1, "sleep", "ms", 0, 1);
+        bell_clear_work(bells[0], 0);
+        bell_mark_work(bells[FIRST], FIRST);
+        atomic_fetch_or(&t.pool->placeless[0], UINT64_C(1) << FIRST);
+        atomic_fetch_and(&t.pool->placeless[0], ~(UINT64_C(1) << LAST));
+        event_broadcast(&t.line->control);
+        assert_int_equal(verdict(&t, 1), SLOT_DONE);
+        await(sleeps_on(bells, LAST, MANY_BELLS) && sleeps_on(bells, 0, FIRST));
+        assert_true(leaves_alone(bells, FIRST, LAST));
+
+        submit(&t, 2, "sleep", "ms", 0, 1);
+        bell_clear_work(bells[0], 0);
+        bell_ring(bells[LAST], LAST, t.doorbell_fd); /* wakes it by itself */
+        assert_int_equal(verdict(&t, 2), SLOT_DONE);
+        for (uint32_t i = 1; i < MANY_BELLS; i++)
+                bell_unmap(bells[i]);
+        finish(&t, pid, 0);
+}
+
+/* While places change it may see too many: it never waits on more, and looks at all. */
+static void too_many_places_are_no_harm(void **state) {
+        struct trial t;
+        struct layout_bell *bells[MANY_BELLS];
+        pid_t pid = start(&t, "sleep");
+        for (uint32_t i = 1; i < MANY_BELLS; i++)
+                bells[i] = add_bell(&t, i);
+        await(sleeps_on(bells, 0, LAYOUT_BELLS_PER_WORKER));
+        assert_true(leaves_alone(bells, LAYOUT_BELLS_PER_WORKER, MANY_BELLS));
+        for (uint32_t slot = 0; slot < 20; slot++) {
+                submit(&t, slot, "sleep", "ms", 0, 1);
+                assert_int_equal(verdict(&t, slot), SLOT_DONE);
+        }
+        for (uint32_t i = 1; i < MANY_BELLS; i++)
+                bell_unmap(bells[i]);
         finish(&t, pid, 0);
 }
 
@@ -416,6 +517,8 @@ int main(void) {
                 cmocka_unit_test(a_judged_worker_claims_nothing_more),
                 cmocka_unit_test(nonsense_in_a_ring_is_told),
                 cmocka_unit_test(a_bell_that_rings_for_nothing_is_told_and_muted),
+                cmocka_unit_test(waits_on_those_that_have_a_place),
+                cmocka_unit_test(too_many_places_are_no_harm),
                 cmocka_unit_test(a_bell_with_jobs_is_not_told_of),
                 cmocka_unit_test(a_job_that_is_rewritten_while_it_runs_is_told),
                 cmocka_unit_test(nonsense_in_a_job_fails_that_job),
