@@ -103,16 +103,15 @@ static int schema_parse_field(const char *s, size_t bytes, struct schema_fields 
                         "field \"%s\": unknown type \"%s\" (known: u64 i64 f64 bool str bytes fd, and u64[] "
                         "i64[] f64[] bool[] str[])",
                         field.name, schema_show(colon + 1, type_bytes, shown));
-        uint32_t n_fds = field.type == SCHEMA_FD;
-        for (uint32_t i = 0; i < f->n_fields; i++)
-                n_fds += f->field[i].type == SCHEMA_FD;
-        if (field.type == SCHEMA_FD && n_fds > SCHEMA_MAX_FDS)
+        bool is_fd = field.type == SCHEMA_FD;
+        if (is_fd && f->n_fds == SCHEMA_MAX_FDS)
                 return schema_error(error, error_bytes, "field \"%s\" is one too many of type fd: at most %d",
                                     field.name, SCHEMA_MAX_FDS);
         if (f->n_fields == SCHEMA_MAX_FIELDS)
                 return schema_error(error, error_bytes, "field \"%s\" is one too many: at most %d", field.name,
                                     SCHEMA_MAX_FIELDS);
         f->field[f->n_fields++] = field;
+        f->n_fds += is_fd;
         return 0;
 }
 

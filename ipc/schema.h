@@ -34,6 +34,7 @@ struct schema_field {
 struct schema_fields {
         bool is_raw;
         bool is_result; /* only for the noun in error texts; schema_parse sets it */
+        uint16_t n_fds; /* fields of type fd */
         uint32_t n_fields;
         struct schema_field field[SCHEMA_MAX_FIELDS];
 };

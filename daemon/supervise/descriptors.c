@@ -7,7 +7,8 @@
  * nobody fetches) is bounded by the table, and goes with the next job of that slot or with the channel.
  *
  * The limit of a channel keeps one client from taking all descriptors of the daemon; the last ones of the process are
- * for workers. */
+ * for workers. Clients hold themselves to it before they submit, by what their job types say, so that no work is done
+ * whose result finds no room; the count that is believed is the one in here. */
 #include "daemon/supervise/descriptors.h"
 
 #include <errno.h>
@@ -28,23 +29,47 @@ void descriptors_close(int *fds, unsigned n_fds) {
                 }
 }
 
+/* As they count towards the limit. The file of a result does not: nobody can tell from a job whether it will need one,
+ * and there is one a slot at most. */
+static uint32_t descriptors_weight(enum descriptors_of what, const struct descriptors *d) {
+        return d->n_fds - (what == DESCRIPTORS_OF_RESULT && d->payload_bytes > 0);
+}
+
 void descriptors_drop(struct pool_channel *c, enum descriptors_of what, uint32_t slot) {
         struct descriptors_table *t = &c->descriptors;
         struct descriptors *d = t->by_slot[what] ? t->by_slot[what][slot] : NULL;
         if (!d)
                 return;
         descriptors_close(d->fds, d->n_fds);
-        t->n_fds[what] -= d->n_fds;
+        t->n_fds[what] -= descriptors_weight(what, d);
         t->by_slot[what][slot] = NULL;
         free(d);
 }
 
-static int descriptors_check(const struct pool_channel *c, enum descriptors_of what, const struct descriptors *d) {
+/* Drops those whose slots say that their jobs are over and done with: who fetched them may not have said so yet. A
+ * client that lies there loses its own. */
+static void descriptors_sweep(struct pool_channel *c, enum descriptors_of what) {
+        for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
+                const struct descriptors *d = c->descriptors.by_slot[what][slot];
+                uint64_t word = d ? channel_word(&c->channel, slot) : 0;
+                if (d && ((int32_t)(slot_generation(word) - d->generation) > 0 ||
+                          (slot_generation(word) == d->generation && slot_state(word) == SLOT_FREE)))
+                        descriptors_drop(c, what, slot);
+        }
+}
+
+static bool descriptors_have_room(const struct pool_channel *c, enum descriptors_of what, const struct descriptors *d) {
+        return c->descriptors.n_fds[what] + descriptors_weight(what, d) <= wire_max_fds(c->channel.geometry.n_slots);
+}
+
+static int descriptors_check(struct pool_channel *c, enum descriptors_of what, const struct descriptors *d) {
         uint64_t bytes;
         if (d->payload_bytes > 0 && (d->n_fds == 0 || sealed_check(d->fds[0], &bytes) < 0 ||
                                      bytes != d->payload_bytes || sealed_check_pages(d->fds[0]) < 0))
                 return -EPROTO;
-        if (c->descriptors.n_fds[what] + d->n_fds > wire_max_fds(c->channel.geometry.n_slots))
+        if (!descriptors_have_room(c, what, d))
+                descriptors_sweep(c, what);
+        if (!descriptors_have_room(c, what, d))
                 return -EDQUOT;
         for (unsigned i = 0; i < d->n_fds; i++)
                 if (!session_leaves_room(d->fds[i]))
@@ -73,7 +98,7 @@ int descriptors_put(struct pool_channel *c, enum descriptors_of what, uint32_t s
                 return r;
         }
         t->by_slot[what][slot] = kept;
-        t->n_fds[what] += d->n_fds;
+        t->n_fds[what] += descriptors_weight(what, d);
         return 0;
 }
 
@@ -90,7 +115,7 @@ struct descriptors *descriptors_take(struct pool_channel *c, enum descriptors_of
         if (!descriptors_get(c, what, slot, generation))
                 return NULL;
         struct descriptors *d = t->by_slot[what][slot];
-        t->n_fds[what] -= d->n_fds;
+        t->n_fds[what] -= descriptors_weight(what, d);
         t->by_slot[what][slot] = NULL;
         return d;
 }

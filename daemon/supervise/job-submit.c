@@ -113,24 +113,6 @@ static struct job *job_new(const struct job_request *r, const struct schema_job 
         return j;
 }
 
-/* The other half is for others. */
-static uint32_t job_share(const struct pool *p) { return jobs_channel(p)->geometry.n_slots / 2; }
-
-static int job_check_room(const struct pool *p, uid_t uid, struct fault *f) {
-        if (p->n_free_slots > 0 && quota_has_room(&p->jobs_of, uid, job_share(p)))
-                return 0;
-        if (p->n_free_slots > 0)
-                return fault_set(f, FAULT_QUEUE_FULL,
-                                 "uid %u has its share of the slots of pool %s in use: %u of %u (Slots=)",
-                                 (unsigned)uid, p->config.name, job_share(p), jobs_channel(p)->geometry.n_slots);
-        return fault_set(f, FAULT_QUEUE_FULL, "pool %s has all its %u slots in use (Slots=)", p->config.name,
-                         jobs_channel(p)->geometry.n_slots);
-}
-
-bool pool_has_room(const struct pool *p, uid_t uid) {
-        return !pool_accepts(p) || (p->n_free_slots > 0 && quota_has_room(&p->jobs_of, uid, job_share(p)));
-}
-
 /* The queue timeout counts from when it may run. */
 static void job_set_deadline(struct job *j, uint64_t from_ns) {
         struct pool *p = j->pool;
@@ -226,7 +208,7 @@ static int job_bring_fds(struct job *j, const struct job_request *q, uint32_t sl
 static int job_enter(struct job *j, const void *payload, const struct job_request *q, struct fault *f) {
         struct pool *p = j->pool;
         struct channel *c = jobs_channel(p);
-        if (quota_take(&p->jobs_of, j->uid, 1, job_share(p)) < 0)
+        if (job_take_room(j) < 0)
                 return fault_set(f, FAULT_INTERNAL, "out of memory");
         uint32_t slot = jobs_take_slot(p);
         int r = job_begin_slot(c, slot);
@@ -248,7 +230,7 @@ static int job_enter(struct job *j, const void *payload, const struct job_reques
                 descriptors_drop(p->channels[0], DESCRIPTORS_OF_JOB, slot);
                 j->slot = JOBS_NO_SLOT;
                 jobs_put_slot(p, slot);
-                quota_give(&p->jobs_of, j->uid, 1);
+                job_give_room(j);
                 return is_told ? -1
                                : fault_set(f, FAULT_INTERNAL, "the channel of pool %s does not take the job: %s",
                                            p->config.name, strerror(-r));
@@ -270,7 +252,7 @@ static void job_set_times(struct job *j, uint64_t not_before_us) {
                 j->not_before_ns = UINT64_MAX;
 }
 
-static int job_check(const struct job_request *r, struct fault *f) {
+static int job_check(const struct job_request *r, const struct schema_job *type, struct fault *f) {
         struct pool *p = r->pool;
         uint32_t slot_bytes = jobs_channel(p)->geometry.slot_bytes;
         if (r->priority >= LAYOUT_PRIORITIES)
@@ -285,7 +267,7 @@ static int job_check(const struct job_request *r, struct fault *f) {
                                  "uid %u has as many streams open or to be opened as it may, or there are as many as "
                                  "can be",
                                  (unsigned)r->uid);
-        return job_check_room(p, r->uid, f);
+        return job_check_room(p, r->uid, type, f);
 }
 
 /* 1 and the job that has this key; 0 there is none. */
@@ -308,7 +290,7 @@ int job_submit(const struct job_request *r, struct job **ret, struct fault *f) {
         int joined = job_join(r, ret, f);
         if (joined != 0)
                 return joined < 0 ? -1 : 0;
-        if (job_check(r, f) < 0)
+        if (job_check(r, type, f) < 0)
                 return -1;
         struct job *j = job_new(r, type);
         if (!j)
@@ -367,7 +349,7 @@ int job_requeue(struct job *j, struct fault *f) {
                 return fault_set(f, FAULT_INVALID_ARGS,
                                  "job %llu cannot run again: job type %.64s of pool %.64s is another one now",
                                  (unsigned long long)j->id, j->name, j->pool_name);
-        if (job_check_room(j->pool, j->uid, f) < 0)
+        if (job_check_room(j->pool, j->uid, type, f) < 0)
                 return -1;
         job_begin_again(j);
         job_set_times(j, 0);

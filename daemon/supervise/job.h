@@ -1,5 +1,5 @@
 /* A job over the bus, as supervise/ keeps it, and what the files about jobs share: jobs.c (slots and verdicts),
- * job-keep.c (records), job-submit.c, job-result.c, job-info.c, job-list.c. */
+ * job-keep.c (records), job-room.c, job-submit.c, job-result.c, job-info.c, job-list.c. */
 #pragma once
 
 #include <string.h>
@@ -114,6 +114,11 @@ enum slot_state job_live_state(const struct job *j); /* SLOT_QUEUED or SLOT_RUNN
 /* ---- job-list.c ---- */
 const char *session_job_name(const struct session_job *sj, uint32_t type);
 uint64_t session_job_submitted_us(const struct layout_job *line);
+
+/* ---- job-room.c ---- */
+int job_check_room(const struct pool *p, uid_t uid, const struct schema_job *type, struct fault *f);
+int job_take_room(struct job *j); /* what job_check_room found; -ENOMEM, -EDQUOT */
+void job_give_room(struct job *j);
 
 /* ---- job-submit.c ---- */
 void job_let_go(struct job *j); /* nothing but time is in its way */

@@ -98,7 +98,7 @@ static void job_collect(struct job *j, uint64_t word) {
                 j->payload_bytes = 0;
         job_keep_finished(j);
         p->slot_job[slot] = NULL;
-        quota_give(&p->jobs_of, j->uid, 1);
+        job_give_room(j);
         j->slot = JOBS_NO_SLOT;
         memset(channel_verdict(c, slot), 0, sizeof(struct layout_verdict));
         jobs_slot_released(p, slot);
@@ -201,6 +201,7 @@ void jobs_pool_deinit(struct pool *p) {
                 jobs_lose(p, true);
         }
         quota_deinit(&p->jobs_of);
+        quota_deinit(&p->result_fds_of);
         free(p->slot_job);
         free(p->free_slots);
         free(p->is_slot_free);

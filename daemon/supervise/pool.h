@@ -124,6 +124,8 @@ struct pool {
         uint32_t *free_slots, n_free_slots;
         bool *is_slot_free; /* by slot: it stands in free_slots */
         struct quota jobs_of; /* slots of channel 0 */
+        struct quota result_fds_of; /* descriptors that results of those jobs will have */
+        uint32_t n_result_fds;
         struct loop_poll done_poll;
 
         struct pool_counters counters; /* the broker's own verdicts and those of workers and channels that are gone */

@@ -69,7 +69,12 @@ int session_fds_send(struct session *s, uint32_t slot, const struct session_job 
         uint64_t payload_bytes;
         if (job->n_fds > SCHEMA_MAX_FDS)
                 return -E2BIG;
-        if (s->n_fds + job->n_fds + 1 > wire_max_fds(s->channel.geometry.n_slots))
+        const uint32_t max = wire_max_fds(s->channel.geometry.n_slots);
+        if (s->n_result_fds + s->slots[slot].n_result_fds > max)
+                return -EAGAIN; /* its work would be for nothing: earlier results must be fetched first */
+        if (!s->slots[slot].has_fds)
+                return 0;
+        if (s->n_fds + job->n_fds + 1 > max)
                 return -EAGAIN; /* those of earlier jobs must come to their end first */
         int r = session_fds_collect(s, job, fds, &n, &payload_bytes, &made);
         if (r >= 0)
@@ -102,7 +107,7 @@ static void session_fds_ask(struct session *s) {
                 uint32_t slot = s->want_first;
                 int r = session_fds_say(s, SESSION_WANT, slot, s->slots[slot].generation, 0, NULL, 0);
                 s->is_asking = r >= 0;
-                if (r == -EAGAIN) /* full: asked again at the next look */
+                if (r == -EAGAIN) /* full: asked again when there is room, session_fds_must_ask */
                         return;
                 if (r < 0)
                         session_fds_take(s, NULL);
@@ -179,6 +184,7 @@ static void session_fds_on_packet(struct session *s, const struct session_packet
 
 /* A message of another kind would be news from a later version: dropped. */
 int session_fds_receive(struct session *s) {
+        session_fds_ask(s);
         for (;;) {
                 struct session_packet p;
                 int fds[PACKET_MAX_FDS];

@@ -21,6 +21,7 @@ struct session_slot {
         uint32_t generation, type;
         uint32_t previous, next; /* in the ready list; `next` in the line of those that want something */
         uint32_t n_fds;          /* descriptors that were sent with it */
+        uint32_t n_result_fds;   /* that its result will have */
         bool has_fds;            /* and the slot word says so */
         bool has_wanted;         /* its result line says that there are some */
         struct session_fds *got; /* with a verdict */
@@ -51,7 +52,7 @@ struct session {
         uint32_t ready_first, ready_last;
         uint32_t want_first, want_last; /* verdicts that wait for descriptors; the first is asked for */
         bool is_asking;
-        uint32_t n_fds;             /* sent with jobs that are under way */
+        uint32_t n_fds, n_result_fds; /* sent with jobs that are under way; of their results */
         struct session_fds *newest; /* of the result fetched last */
         uint64_t next_deadline_ns;  /* no queue deadline passes before this; EVENT_FOREVER = none */
 
@@ -70,8 +71,17 @@ void session_list_add(struct session *s, uint32_t slot);
 /* What the daemon says, or that it is gone. */
 void session_read_socket(struct session *s);
 
+/* ---- session-fetch.c ---- */
+
+/* A verdict in the ready list: its slot is free afterwards. */
+void session_fetch(struct session *s, uint32_t slot, struct session_result *ret);
+
 /* ---- session-fds.c ---- */
 
+static inline bool session_fds_are_needed(const struct session *s, const struct session_job *job) {
+        return job->n_fds > 0 || job->has_payload_fd || job->bytes > s->channel.geometry.slot_bytes;
+}
+/* Those of a job that is about to be submitted. -EAGAIN: as many as may be are on their way, there or back. */
 int session_fds_send(struct session *s, uint32_t slot, const struct session_job *job);
 void session_fds_end(struct session *s, uint32_t slot); /* its job came to its end */
 /* A verdict whose descriptors the broker has. */
@@ -80,6 +90,10 @@ void session_fds_take(struct session *s, struct session_fds *f);
 void session_fds_lose(struct session *s); /* there will be no answers any more */
 /* What the broker sent for a result that needs it. 0, or a positive errno and `why`. */
 int session_fds_check(const struct session_fds *f, char *why, size_t why_bytes);
+/* The socket was too full to ask: session_fds_receive tries it again. */
+static inline bool session_fds_must_ask(const struct session *s) {
+        return s->want_first != SESSION_NONE && !s->is_asking;
+}
 /* Takes in what is there. -EAGAIN: that was all. -EPIPE. */
 int session_fds_receive(struct session *s);
 

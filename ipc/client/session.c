@@ -11,8 +11,7 @@
  * A daemon that dies closes the session socket and leaves the memory: the channel is handed to the next one
  * (session_reattach), which puts it in order, and nothing else changes here. If it is not back for long, it is gone.
  *
- * The pool is not trusted: lengths are checked against private sizes, data is copied before it is looked at, and a
- * result that does not fit the job's schema is a failure that says so. */
+ * What a verdict says is read in session-fetch.c. */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -130,13 +129,9 @@ static void session_release_held(struct session *s) {
                 }
 }
 
-static bool session_needs_file(const struct session *s, const struct session_job *job) {
-        return job->has_payload_fd || job->bytes > s->channel.geometry.slot_bytes;
-}
-
 static void session_fill(struct session *s, uint32_t slot, const struct session_job *job) {
         struct session_slot *own = &s->slots[slot];
-        size_t bytes = session_needs_file(s, job) ? 0 : job->bytes;
+        size_t bytes = job->has_payload_fd || job->bytes > s->channel.geometry.slot_bytes ? 0 : job->bytes;
         own->state = SESSION_BUSY;
         own->generation = slot_generation(channel_word(&s->channel, slot));
         own->type = job->type;
@@ -172,9 +167,10 @@ int session_submit(struct session *s, const struct session_job *job, uint32_t *r
         uint32_t slot = s->free_slots[s->n_free - 1];
         struct session_slot *own = &s->slots[slot];
         own->n_fds = 0;
+        own->n_result_fds = job->type < s->schema->n_jobs ? s->schema->jobs[job->type].result.n_fds : 0;
         own->has_wanted = false;
-        own->has_fds = job->n_fds > 0 || session_needs_file(s, job);
-        r = own->has_fds ? session_fds_send(s, slot, job) : 0;
+        own->has_fds = session_fds_are_needed(s, job);
+        r = own->has_fds || own->n_result_fds > 0 ? session_fds_send(s, slot, job) : 0;
         if (r < 0)
                 return r;
         r = channel_begin(&s->channel, slot);
@@ -193,6 +189,7 @@ int session_submit(struct session *s, const struct session_job *job, uint32_t *r
                 return r;
         }
         s->n_fds += own->n_fds;
+        s->n_result_fds += own->n_result_fds;
         s->n_free--;
         s->n_submitted++;
         s->n_in_flight++;
@@ -253,18 +250,6 @@ void session_list_add(struct session *s, uint32_t slot) {
                 s->slots[s->ready_last].next = slot;
         s->ready_last = slot;
         s->n_busy[slot / 64]--;
-}
-
-static void session_list_remove(struct session *s, uint32_t slot) {
-        const struct session_slot *own = &s->slots[slot];
-        if (own->previous == SESSION_NONE)
-                s->ready_first = own->next;
-        else
-                s->slots[own->previous].next = own->next;
-        if (own->next == SESSION_NONE)
-                s->ready_last = own->previous;
-        else
-                s->slots[own->next].previous = own->previous;
 }
 
 /* Nothing is believed but that we should ask. */
@@ -392,7 +377,8 @@ int session_process(struct session *s) {
 }
 
 static int session_poll(struct session *s, uint64_t deadline_ns) {
-        struct pollfd fds[] = {{.fd = s->done_fd, .events = POLLIN}, {.fd = s->socket_fd, .events = POLLIN}};
+        struct pollfd fds[] = {{.fd = s->done_fd, .events = POLLIN},
+                               {.fd = s->socket_fd, .events = session_fds_must_ask(s) ? POLLIN | POLLOUT : POLLIN}};
         uint64_t now_ns = event_now_ns();
         uint64_t left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
         struct timespec left = {.tv_sec = (time_t)(left_ns / 1000000000u), .tv_nsec = (long)(left_ns % 1000000000u)};
@@ -455,7 +441,10 @@ bool session_arm(struct session *s, uint64_t *ret_deadline_ns) {
         if (s->is_away && !s->is_gone)
                 *ret_deadline_ns = session_min(*ret_deadline_ns, s->tried_ns + SESSION_RETRY_MS * UINT64_C(1000000));
         channel_wait_begin(&s->channel, DONE_DOORBELL);
-        return session_collect(s);
+        bool is_ready = session_collect(s);
+        if (session_fds_must_ask(s)) /* nobody polls the socket for that */
+                *ret_deadline_ns = session_min(*ret_deadline_ns, event_now_ns() + SESSION_RETRY_MS * UINT64_C(1000000));
+        return is_ready;
 }
 
 void session_woken(struct session *s) {
@@ -521,103 +510,7 @@ static int session_wait_until(struct session *s, bool (*is_done)(const struct se
         }
 }
 
-/* ---- fetching ---- */
-
-static void session_fail(struct session *s, struct session_result *r, int error, const char *why) {
-        r->fds = NULL;
-        r->state = SLOT_FAILED;
-        r->error = error;
-        r->bytes = (size_t)snprintf((char *)s->copy, s->channel.geometry.slot_bytes, "%s", why);
-        if (r->bytes >= s->channel.geometry.slot_bytes)
-                r->bytes = s->channel.geometry.slot_bytes - 1;
-        r->data = s->copy;
-}
-
-/* A result that can be one. What came with it is the session's until the next one is fetched. */
-static void session_check_result(struct session *s, uint32_t slot, struct session_result *r) {
-        struct session_slot *own = &s->slots[slot];
-        const struct schema_fields *fields = own->type < s->schema->n_jobs ? &s->schema->jobs[own->type].result : NULL;
-        struct session_fds *f = own->got;
-        char why[200];
-        own->got = NULL;
-        s->newest = session_fds_free(s->newest);
-        s->newest = f;
-        int error = own->has_wanted ? session_fds_check(f, why, sizeof why) : 0;
-        if (error != 0) {
-                session_fail(s, r, error, why);
-                return;
-        }
-        if (f && f->mapped) {
-                r->data = f->mapped;
-                r->bytes = f->mapped_bytes;
-        }
-        r->fds = f;
-        if (fields && (args_check(fields, r->data, r->bytes, why, sizeof why) < 0 ||
-                       args_check_fds(fields, r->data, r->bytes, f ? f->n_fds : 0, why, sizeof why) < 0))
-                session_fail(s, r, EBADMSG, why);
-}
-
-/* DONE and FAILED: what the worker wrote, copied, then checked. */
-static void session_read_result(struct session *s, uint32_t slot, struct session_result *r) {
-        struct layout_result line;
-        channel_copy(&line, channel_result(&s->channel, slot), sizeof line);
-        if (line.bytes > s->channel.geometry.slot_bytes) {
-                session_fail(s, r, EBADMSG, "the worker's result is longer than its slot");
-                return;
-        }
-        r->worker_pid = line.pid;
-        r->started_ns = line.started_ns;
-        r->finished_ns = line.finished_ns;
-        r->data = s->copy;
-        r->bytes = line.bytes;
-        memcpy(s->copy, channel_result_data(&s->channel, slot), line.bytes);
-        s->copy[line.bytes] = 0;
-        if (r->state == SLOT_FAILED) {
-                r->error = line.error > 0 ? line.error : EIO;
-                return;
-        }
-
-        session_check_result(s, slot, r);
-}
-
-static void session_fetch(struct session *s, uint32_t slot, struct session_result *ret) {
-        struct session_slot *own = &s->slots[slot];
-        uint64_t word = channel_word(&s->channel, slot);
-        *ret = (struct session_result){
-                .slot = slot,
-                .user = own->user,
-                .id = own->id,
-                .state = slot_is_verdict(word) ? slot_state(word) : SLOT_LOST,
-                .attempt = slot_attempt(word),
-                .queued_ns = own->queued_ns,
-        };
-        if (ret->state == SLOT_DONE || ret->state == SLOT_FAILED)
-                session_read_result(s, slot, ret);
-        else {
-                /* Written by the broker only for verdicts of its own, so the line may be of an earlier job. */
-                struct layout_verdict line;
-                channel_copy(&line, channel_verdict(&s->channel, slot), sizeof line);
-                if (line.when_ns >= own->queued_ns) {
-                        ret->verdict = line;
-                        ret->worker_pid = line.pid;
-                        ret->finished_ns = line.when_ns;
-                }
-        }
-
-        if (own->has_fds || own->has_wanted)
-                session_fds_end(s, slot);
-        session_list_remove(s, slot);
-        s->n_in_flight--;
-        if (channel_free(&s->channel, slot) == 0) {
-                own->state = SESSION_IDLE;
-                s->free_slots[s->n_free++] = slot;
-                __builtin_prefetch(channel_job(&s->channel, slot), 1); /* it is the next one to be filled */
-                __builtin_prefetch(channel_payload(&s->channel, slot), 1);
-        } else {
-                own->state = SESSION_HELD;
-                s->n_held++;
-        }
-}
+/* ---- fetching: session-fetch.c ---- */
 
 static bool session_has_ready(const struct session *s, uint32_t slot) { return s->ready_first != SESSION_NONE; }
 

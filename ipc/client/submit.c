@@ -77,8 +77,8 @@ static int submit_failed(drover_pool *p, const struct submission *s, int error) 
         switch (error) {
         case -EAGAIN:
                 return connection_fail(p->drover, error,
-                                       "pool %s: all %u slots of this channel are taken, or as many descriptors are on "
-                                       "their way as may be",
+                                       "pool %s: all %u slots of this channel are taken, or as many descriptors of jobs "
+                                       "and results are on their way as may be",
                                        p->name, p->n_slots);
         case -EMSGSIZE:
                 return connection_fail(p->drover, error,

@@ -78,6 +78,16 @@ class Honest(Base):
         self.case(self.d, "many-fds")
 
 
+class ManyResults(Base):
+    def test_results_wait_for_room_before_the_work(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1}}) as d:
+            n_fds = self.fds(d)
+            self.case(d, "many-fd-results")
+            self.case(d, "map-of-fd-results")
+            self.assertEqual(d.pool("fds")["Failed"], 0)
+            self.wait_fds(d, n_fds)
+
+
 class SharedInput(Base):
     def test_row_77_one_array_for_four_workers(self):
         with Drover({"four": {"Plugin": "fds", "Workers": 4}}) as d:

@@ -75,7 +75,9 @@ void case_fds_retry(void);
 void case_fds_let_go(void);
 void case_large(void);
 void case_memory_files(void);
+void case_many_fd_results(void);
 void case_many_fds(void);
+void case_map_of_fd_results(void);
 void case_foreign_fd(void);
 void case_shared_array(void);
 

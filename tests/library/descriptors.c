@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "tests/library/cases.h"
@@ -242,6 +243,84 @@ void case_many_fds(void) {
                 check_pipe(out, text);
                 drover_future_unref(f[i]);
         }
+        close(fd);
+        drover_pool_unref(p);
+}
+
+static void allow_fds(rlim_t n) {
+        struct rlimit limit;
+        EXPECT(0, getrlimit(RLIMIT_NOFILE, &limit));
+        if (limit.rlim_cur < n)
+                limit.rlim_cur = n;
+        EXPECT(0, setrlimit(RLIMIT_NOFILE, &limit));
+}
+
+/* Until all jobs so far have run, with their results unread. */
+static void let_all_run(drover_pool *p) {
+        int pair[2];
+        EXPECT(0, pipe2(pair, O_CLOEXEC));
+        drover_args *a;
+        EXPECT(0, drover_args_new(&a));
+        EXPECT(0, drover_args_str(a, "text", "x"));
+        EXPECT(0, drover_args_fd(a, "out", pair[1]));
+        EXPECT(0, drover_args_bool(a, "waits", false));
+        EXPECT(0, drover_submit(p, "print", a, DROVER_OPTIONS(.submit_deadline_ns = drover_deadline_in(20 * SECOND)),
+                                NULL));
+        drover_args_free(a);
+        EXPECT(1, poll(&(struct pollfd){.fd = pair[0], .events = POLLIN}, 1, 20000));
+        close(pair[0]);
+        close(pair[1]);
+}
+
+/* Results with more descriptors than the daemon keeps for one channel: a job waits for room before it runs. */
+void case_many_fd_results(void) {
+        enum { N = 1000 };
+        static drover_future *f[N];
+        drover_pool *p = pool("fds");
+        drover_args *a;
+        int fd = memory("x", 1, false), out;
+        allow_fds(3 * N);
+        EXPECT(0, drover_args_new(&a));
+        EXPECT(0, drover_args_fd(a, "in", fd));
+        EXPECT(0, drover_args_str(a, "text", "x"));
+        for (int i = 0; i < N; i++)
+                EXPECT(0, drover_submit(p, "make", a,
+                                        DROVER_OPTIONS(.submit_deadline_ns = drover_deadline_in(60 * SECOND)), &f[i]));
+        let_all_run(p);
+        for (int i = 0; i < N; i++) {
+                EXPECT(0, drover_future_get_fd(done(f[i]), "pipe", &out));
+                check_pipe(out, "x");
+                drover_future_unref(f[i]);
+        }
+        drover_args_free(a);
+        close(fd);
+        drover_pool_unref(p);
+}
+
+static int input_fd(void *user, uint64_t i, drover_args *a) {
+        if (i == 1000)
+                return 0;
+        drover_args_fd(a, "in", *(int *)user);
+        drover_args_str(a, "text", "x");
+        return 1;
+}
+
+void case_map_of_fd_results(void) {
+        drover_pool *p = pool("fds");
+        drover_iterator *it;
+        drover_future *f;
+        int fd = memory("x", 1, false), n = 0;
+        allow_fds(3000);
+        EXPECT(0, drover_map(p, "make", input_fd, &fd, DROVER_MAP_OPTIONS(.window = drover_pool_slots(p)), &it));
+        let_all_run(p);
+        while (drover_iterator_next(it, &f, drover_deadline_in(60 * SECOND)) == 1) {
+                int out;
+                EXPECT(0, drover_future_get_fd(done(f), "pipe", &out));
+                drover_future_unref(f);
+                n++;
+        }
+        EXPECT(1000, n);
+        drover_iterator_free(it);
         close(fd);
         drover_pool_unref(p);
 }

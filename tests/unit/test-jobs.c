@@ -44,6 +44,36 @@ static void test_scribbled_slots_take_jobs(void **state) {
         end(&w, CLD_EXITED, 0);
 }
 
+static void sixteen_slots(struct pool_config *c) { c->n_slots = 16; }
+
+/* 64 descriptors of results at most, 32 for one uid: whose would find no room is not accepted. */
+static void test_results_take_their_room_beforehand(void **state) {
+        worker_schema = "fake\t1.0\nwork\t\ta:fd,b:fd,c:fd,d:fd,e:fd,f:fd,g:fd\t1\t0\t\n";
+        struct pool *p = add_pool(sixteen_slots);
+        static const char nothing[] = {(char)0x80};
+        struct job_request r = {.pool = p, .name = "work", .payload = nothing, .bytes = 1, .priority = 1, .uid = 1};
+        struct job *first = NULL, *j;
+        struct fault f;
+        load();
+        struct stand_in w = ready();
+        for (unsigned i = 0; i < 9; i++) {
+                r.uid = i < 4 ? 1 : i < 8 ? 2 : 3;
+                assert_int_equal(job_submit(&r, &j, &f), 0);
+                first = first ? first : j;
+                if (i != 3)
+                        continue;
+                assert_int_equal(job_submit(&r, &j, &f), -1);
+                assert_int_equal(f.code, FAULT_QUEUE_FULL);
+        }
+        assert_int_equal(job_submit(&r, &j, &f), -1);
+        assert_int_equal(f.code, FAULT_QUEUE_FULL);
+        assert_non_null(strstr(f.text, "descriptors"));
+        job_cancel(first, CANCEL_QUEUED);
+        assert_int_equal(job_submit(&r, &j, &f), 0);
+        assert_int_equal(p->n_result_fds, 63);
+        end(&w, CLD_EXITED, 0);
+}
+
 static enum slot_state told[3];
 
 struct wait {
@@ -148,6 +178,7 @@ static void test_pages_of_one_uid(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_scribbled_slots_take_jobs, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_results_take_their_room_beforehand, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_who_waits_for_the_lost, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_records_by_expiry, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_pages_of_one_uid, setup, teardown),

@@ -259,6 +259,73 @@ static void test_what_belongs_to_a_result_is_not_to_be_had(void **state) {
         assert_non_null(strstr((const char *)r.data, "is not to be had"));
 }
 
+static bool hears(struct daemon *d, enum session_packet_type type, struct session_packet *ret) {
+        size_t bytes;
+        while (packet_receive(d->sockets[0], ret, sizeof *ret, &bytes, NULL, NULL) == 0)
+                if (ret->type == type)
+                        return true;
+        return false;
+}
+
+/* A daemon that reads what was sent a moment late, and answers. */
+static void *answer_late(void *user) {
+        struct daemon *d = user;
+        struct session_packet p;
+        for (unsigned i = 0; i < 200; i++) {
+                poll(NULL, 0, 50);
+                if (!hears(d, SESSION_WANT, &p))
+                        continue;
+                p.type = SESSION_RESULT;
+                p.error = EIO;
+                packet_send(d->sockets[0], &p, sizeof p, NULL, 0);
+                return user;
+        }
+        return NULL;
+}
+
+static void finish_with_fds(struct daemon *d) {
+        uint32_t slot;
+        uint64_t word = claim(d, &slot);
+        *channel_result(&d->worker, slot) = (struct layout_result){.has_fds = 1, .pid = 4711};
+        assert_int_equal(channel_finish(&d->worker, slot, word, SLOT_DONE, d->done_fd), 0);
+}
+
+static void fill_socket(struct session *s) {
+        const struct session_packet other = {.type = SESSION_ENDED, .version = WIRE_VERSION};
+        while (packet_send(session_fd(s), &other, sizeof other, NULL, 0) == 0)
+                ;
+}
+
+/* Its socket is full when it wants to ask: it asks when there is room, and nothing else has to happen. */
+static void test_asks_when_there_is_room(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_packet p;
+        struct session_result r;
+        pthread_t thread;
+        uint64_t deadline_ns;
+        void *answered;
+        fcntl(d->sockets[0], F_SETFL, O_NONBLOCK);
+        submit(s, 0, "x", 0);
+        fill_socket(s);
+        finish_with_fds(d);
+        assert_int_equal(session_next(s, &r, 0), 0);
+        pthread_create(&thread, NULL, answer_late, d);
+        assert_int_equal(session_next(s, &r, event_now_ns() + UINT64_C(10000000000)), 1);
+        assert_int_equal(r.error, EIO);
+        pthread_join(thread, &answered);
+        assert_non_null(answered);
+
+        submit(s, 0, "y", 0); /* the same in a loop of the caller's own */
+        fill_socket(s);
+        finish_with_fds(d);
+        assert_false(session_arm(s, &deadline_ns));
+        assert_true(deadline_ns != EVENT_FOREVER);
+        assert_false(hears(d, SESSION_WANT, &p));
+        session_woken(s);
+        assert_true(hears(d, SESSION_WANT, &p));
+}
+
 static void test_a_held_job_starts_when_it_is_let_go(void **state) {
         struct daemon *d = *state;
         struct session *s = open_session(d);
@@ -585,6 +652,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 SESSION_TEST(test_opens_and_runs_a_job),
                 SESSION_TEST(test_what_belongs_to_a_result_is_not_to_be_had),
+                SESSION_TEST(test_asks_when_there_is_room),
                 SESSION_TEST(test_a_held_job_starts_when_it_is_let_go),
                 SESSION_TEST(test_a_bad_reply_is_refused_in_words),
                 SESSION_TEST(test_submit_says_why_not),

@@ -12,6 +12,7 @@
 
 #include "ipc/event.h"
 #include "ipc/packet.h"
+#include "ipc/sealed.h"
 
 /* ---- a kernel that refuses to carry descriptors ---- */
 
@@ -64,9 +65,21 @@ static void say(const struct scene *s, uint32_t type, const int *fds, unsigned n
         assert_int_equal(packet_send(s->client_fd, &p, sizeof(p), fds, n_fds), 0);
 }
 
+/* A job in that slot, claimed by the worker. */
+static void queue(struct scene *s, uint32_t slot) {
+        assert_int_equal(channel_begin(&s->c->channel, slot), 0);
+        assert_int_equal(channel_mark_fds(&s->c->channel, slot), 0);
+        assert_int_equal(channel_commit(&s->c->channel, slot, 1), 0);
+        claim(s);
+        assert_int_equal(s->slot, slot);
+        s->generation = slot_generation(s->word);
+}
+
+static void many_slots(struct pool_config *c) { c->n_slots = 16; }
+
 /* A job with two descriptors, of which the broker knows, claimed by the worker. */
 static struct scene begin(void) {
-        struct scene s = {.pool = add_pool(NULL)};
+        struct scene s = {.pool = add_pool(many_slots)};
         struct session_offer offer;
         struct fault f;
         bool wait;
@@ -79,11 +92,7 @@ static struct scene begin(void) {
         s.c = pool_channel_at(s.pool, offer.channel);
         s.generation = slot_generation(channel_word(&s.c->channel, 0)) + 1;
         say(&s, SESSION_FDS, (int[]){STDERR_FILENO, STDERR_FILENO}, 2);
-        assert_int_equal(channel_begin(&s.c->channel, 0), 0);
-        assert_int_equal(channel_mark_fds(&s.c->channel, 0), 0);
-        assert_int_equal(channel_commit(&s.c->channel, 0, 1), 0);
-        claim(&s);
-        assert_int_equal(slot_generation(s.word), s.generation);
+        queue(&s, 0);
         return s;
 }
 
@@ -191,12 +200,19 @@ static void test_other_orders_are_sent_later(void **state) {
         finish(&s);
 }
 
-static void hand_over(struct scene *s) {
+static int try_to_hand_over(struct scene *s, unsigned n) {
         struct worker_order order;
         unsigned n_fds;
-        tell(s, REPORT_RESULT, (int[]){STDERR_FILENO}, 1);
+        int fds[PACKET_MAX_FDS];
+        for (unsigned i = 0; i < n; i++)
+                fds[i] = STDERR_FILENO;
+        tell(s, REPORT_RESULT, fds, n);
         UNTIL(hear(s, ORDER_FDS, &order, &n_fds));
-        assert_int_equal(order.error, 0);
+        return order.error;
+}
+
+static void hand_over(struct scene *s, unsigned n) {
+        assert_int_equal(try_to_hand_over(s, n), 0);
         assert_int_equal(channel_finish(&s->c->channel, s->slot, s->word, SLOT_DONE, -1), 0);
 }
 
@@ -204,7 +220,7 @@ static void test_a_result_refused_for_a_moment(void **state) {
         struct session_packet answer;
         unsigned n_fds;
         struct scene s = begin();
-        hand_over(&s);
+        hand_over(&s, 1);
         refuse(ENOMEM, 5);
         say(&s, SESSION_WANT, NULL, 0);
         UNTIL(hear_client(&s, &answer, &n_fds));
@@ -218,7 +234,7 @@ static void test_a_result_refused_for_good(void **state) {
         struct session_packet answer;
         unsigned n_fds;
         struct scene s = begin();
-        hand_over(&s);
+        hand_over(&s, 1);
         refuse(ETOOMANYREFS, UINT32_MAX);
         say(&s, SESSION_WANT, NULL, 0);
         UNTIL(hear_client(&s, &answer, &n_fds));
@@ -231,12 +247,53 @@ static void test_a_result_refused_for_good(void **state) {
 /* Who asks again instead of waiting is none of ours. */
 static void test_asked_again_while_it_is_refused(void **state) {
         struct scene s = begin();
-        hand_over(&s);
+        hand_over(&s, 1);
         refuse(ENOMEM, UINT32_MAX);
         say(&s, SESSION_WANT, NULL, 0);
         UNTIL(refusal.n_refused > 0);
         say(&s, SESSION_WANT, NULL, 0);
         UNTIL(s.c->is_dead);
+        finish(&s);
+}
+
+/* 64 descriptors of results at most. What its client has fetched counts no more, though nobody told us yet. */
+static void test_results_that_were_fetched_make_room(void **state) {
+        struct scene s = begin();
+        hand_over(&s, 7);
+        for (uint32_t slot = 1; slot < 9; slot++) {
+                queue(&s, slot);
+                hand_over(&s, 7);
+        }
+        queue(&s, 9);
+        assert_int_equal(try_to_hand_over(&s, 2), EDQUOT);
+        assert_int_equal(channel_free(&s.c->channel, 4), 0);
+        assert_int_equal(try_to_hand_over(&s, 7), 0);
+        assert_int_equal(s.c->descriptors.n_fds[DESCRIPTORS_OF_RESULT], 63);
+        assert_int_equal(channel_finish(&s.c->channel, s.slot, s.word, SLOT_DONE, -1), 0);
+
+        assert_int_equal(channel_free(&s.c->channel, 0), 0);
+        queue(&s, 0); /* the next life of that slot */
+        hand_over(&s, 7);
+        queue(&s, 10);
+        assert_int_equal(try_to_hand_over(&s, 2), EDQUOT);
+
+        struct worker_order order; /* one more, and the file of a long result, which does not count */
+        unsigned n_fds;
+        int file;
+        assert_int_equal(sealed_create("test", "x", 1, &file), 0);
+        const struct worker_report r = {.type = REPORT_RESULT,
+                                        .version = WIRE_VERSION,
+                                        .channel = s.c->index,
+                                        .slot = s.slot,
+                                        .generation = s.generation,
+                                        .payload_bytes = 1};
+        assert_int_equal(packet_send(s.w.fd, &r, sizeof(r), (int[]){file, STDERR_FILENO}, 2), 0);
+        close(file);
+        UNTIL(hear(&s, ORDER_FDS, &order, &n_fds));
+        assert_int_equal(order.error, 0);
+        assert_int_equal(s.c->descriptors.n_fds[DESCRIPTORS_OF_RESULT], 64);
+        descriptors_drop(s.c, DESCRIPTORS_OF_RESULT, s.slot);
+        assert_int_equal(s.c->descriptors.n_fds[DESCRIPTORS_OF_RESULT], 63);
         finish(&s);
 }
 
@@ -248,6 +305,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_a_result_refused_for_a_moment, setup_scene, teardown),
                 cmocka_unit_test_setup_teardown(test_a_result_refused_for_good, setup_scene, teardown),
                 cmocka_unit_test_setup_teardown(test_asked_again_while_it_is_refused, setup_scene, teardown),
+                cmocka_unit_test_setup_teardown(test_results_that_were_fetched_make_room, setup_scene, teardown),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

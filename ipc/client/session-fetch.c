@@ -1,0 +1,119 @@
+/* A verdict that was found, taken apart: what the worker wrote or the broker judged, and the slot free again.
+ *
+ * The pool is not trusted: lengths are checked against private sizes, data is copied before it is looked at, and a
+ * result that does not fit the job's schema is a failure that says so. What came with a result (session-fds.c) belongs
+ * to the session until the next one is fetched, or session_take_fds. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ipc/client/session-internal.h"
+
+static void session_list_remove(struct session *s, uint32_t slot) {
+        const struct session_slot *own = &s->slots[slot];
+        if (own->previous == SESSION_NONE)
+                s->ready_first = own->next;
+        else
+                s->slots[own->previous].next = own->next;
+        if (own->next == SESSION_NONE)
+                s->ready_last = own->previous;
+        else
+                s->slots[own->next].previous = own->previous;
+}
+
+static void session_fail(struct session *s, struct session_result *r, int error, const char *why) {
+        r->fds = NULL;
+        r->state = SLOT_FAILED;
+        r->error = error;
+        r->bytes = (size_t)snprintf((char *)s->copy, s->channel.geometry.slot_bytes, "%s", why);
+        if (r->bytes >= s->channel.geometry.slot_bytes)
+                r->bytes = s->channel.geometry.slot_bytes - 1;
+        r->data = s->copy;
+}
+
+/* A result that can be one. What came with it is the session's until the next one is fetched. */
+static void session_check_result(struct session *s, uint32_t slot, struct session_result *r) {
+        struct session_slot *own = &s->slots[slot];
+        const struct schema_fields *fields = own->type < s->schema->n_jobs ? &s->schema->jobs[own->type].result : NULL;
+        struct session_fds *f = own->got;
+        char why[200];
+        own->got = NULL;
+        s->newest = session_fds_free(s->newest);
+        s->newest = f;
+        int error = own->has_wanted ? session_fds_check(f, why, sizeof why) : 0;
+        if (error != 0) {
+                session_fail(s, r, error, why);
+                return;
+        }
+        if (f && f->mapped) {
+                r->data = f->mapped;
+                r->bytes = f->mapped_bytes;
+        }
+        r->fds = f;
+        if (fields && (args_check(fields, r->data, r->bytes, why, sizeof why) < 0 ||
+                       args_check_fds(fields, r->data, r->bytes, f ? f->n_fds : 0, why, sizeof why) < 0))
+                session_fail(s, r, EBADMSG, why);
+}
+
+/* DONE and FAILED: what the worker wrote, copied, then checked. */
+static void session_read_result(struct session *s, uint32_t slot, struct session_result *r) {
+        struct layout_result line;
+        channel_copy(&line, channel_result(&s->channel, slot), sizeof line);
+        if (line.bytes > s->channel.geometry.slot_bytes) {
+                session_fail(s, r, EBADMSG, "the worker's result is longer than its slot");
+                return;
+        }
+        r->worker_pid = line.pid;
+        r->started_ns = line.started_ns;
+        r->finished_ns = line.finished_ns;
+        r->data = s->copy;
+        r->bytes = line.bytes;
+        memcpy(s->copy, channel_result_data(&s->channel, slot), line.bytes);
+        s->copy[line.bytes] = 0;
+        if (r->state == SLOT_FAILED) {
+                r->error = line.error > 0 ? line.error : EIO;
+                return;
+        }
+
+        session_check_result(s, slot, r);
+}
+
+void session_fetch(struct session *s, uint32_t slot, struct session_result *ret) {
+        struct session_slot *own = &s->slots[slot];
+        uint64_t word = channel_word(&s->channel, slot);
+        *ret = (struct session_result){
+                .slot = slot,
+                .user = own->user,
+                .id = own->id,
+                .state = slot_is_verdict(word) ? slot_state(word) : SLOT_LOST,
+                .attempt = slot_attempt(word),
+                .queued_ns = own->queued_ns,
+        };
+        if (ret->state == SLOT_DONE || ret->state == SLOT_FAILED)
+                session_read_result(s, slot, ret);
+        else {
+                /* Written by the broker only for verdicts of its own, so the line may be of an earlier job. */
+                struct layout_verdict line;
+                channel_copy(&line, channel_verdict(&s->channel, slot), sizeof line);
+                if (line.when_ns >= own->queued_ns) {
+                        ret->verdict = line;
+                        ret->worker_pid = line.pid;
+                        ret->finished_ns = line.when_ns;
+                }
+        }
+
+        s->n_result_fds -= own->n_result_fds;
+        if (own->has_fds || own->has_wanted)
+                session_fds_end(s, slot);
+        session_list_remove(s, slot);
+        s->n_in_flight--;
+        if (channel_free(&s->channel, slot) == 0) {
+                own->state = SESSION_IDLE;
+                s->free_slots[s->n_free++] = slot;
+                __builtin_prefetch(channel_job(&s->channel, slot), 1); /* it is the next one to be filled */
+                __builtin_prefetch(channel_payload(&s->channel, slot), 1);
+        } else {
+                own->state = SESSION_HELD;
+                s->n_held++;
+        }
+}
