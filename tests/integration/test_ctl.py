@@ -55,6 +55,13 @@ class Verbs(Test):
         self.assertIn("is_prime(n:u64) -> prime:bool", r.stdout)
         self.assertRegex(r.stdout, r"StartMethod:\s+forkserver")
 
+    def test_why_of_a_long_result_shows_its_beginning(self):
+        number = self.d.ctl("submit", "echo", "echo", "--input=-", input="ab" * 3000).stdout.strip()
+        self.d.ctl("wait", number)
+        r = self.d.ctl("why", number)
+        self.assertRegex(r.stdout, rf"^Job {number} \(echo of pool echo\) is done: \S+… \(\d{{4}} bytes more\)\nIt waited ")
+        self.assertLess(len(r.stdout), 600)
+
     def test_why_of_a_job_that_is_done(self):
         number, _ = self.d.submit("primes", "is_prime", n=97)
         wait_for(lambda: "is done" in self.d.ctl("why", number).stdout, 10, "done")

@@ -10,7 +10,7 @@
 #include "daemon/ctl/text.h"
 #include "daemon/ctl/verbs/job.h"
 
-enum { MAX_DEATHS = 1000 };
+enum { MAX_DEATHS = 1000, MAX_RESULT = 400 };
 
 /* Deaths of workers that ran job `id`, oldest first, in *ret. Of all pools: the job's own may be gone. 0 or -errno. */
 static int find_deaths(struct ctl *c, uint64_t id, struct json_object **ret) {
@@ -62,6 +62,26 @@ static struct json_object *find_wait(struct ctl *c, struct json_object *job) {
         return json_object_get(wait);
 }
 
+/* The beginning says what it is; `droverctl result` has it all. */
+static void say_values(struct json_object *values) {
+        ctl_cleanup(ctl_freep) char *text = NULL;
+        size_t bytes = 0, shown = MAX_RESULT;
+        FILE *f = open_memstream(&text, &bytes);
+
+        if (!f)
+                return;
+        json_print_words(f, values);
+        if (fclose(f) != 0)
+                return;
+        if (bytes <= shown) {
+                fputs(text, stdout);
+                return;
+        }
+        while (((unsigned char)text[shown] & 0xc0) == 0x80) /* not within a character */
+                shown--;
+        printf("%.*s… (%zu bytes more)\n", (int)shown, text, bytes - shown - 1);
+}
+
 /* The daemon's own sentence for a failure names the job: "job 7 (…) is poisoned after 3 attempts: …". */
 static void say_verdict(struct json_object *job, struct json_object *result) {
         const char *error = json_text(result, "error", "");
@@ -74,7 +94,7 @@ static void say_verdict(struct json_object *job, struct json_object *result) {
         say_head(job);
         if (json_object_object_get_ex(result, "result", &values) && json_object_object_length(values) > 0) {
                 fputs(": ", stdout);
-                json_print_words(stdout, values);
+                say_values(values);
         } else {
                 printf("%s%s.\n", *error ? ": " : "", error);
         }
