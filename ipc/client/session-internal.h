@@ -1,4 +1,4 @@
-/* Shared by session.c, which lives by it, and session-open.c, which makes it. */
+/* Shared by the files session*.c: what a session is made of. */
 #pragma once
 
 #include "ipc/bell.h"
@@ -70,6 +70,12 @@ struct session {
 void session_list_add(struct session *s, uint32_t slot);
 /* What the daemon says, or that it is gone. */
 void session_read_socket(struct session *s);
+/* 0; -ESHUTDOWN: nothing more is taken; -EPIPE: it is over (is_gone is set). */
+int session_check_open(struct session *s);
+/* Follows the done bits. true: there is a verdict to fetch. */
+bool session_collect(struct session *s);
+/* Judges what nobody took before its queue deadline. */
+void session_expire(struct session *s, uint64_t now_ns);
 
 /* ---- session-fetch.c ---- */
 

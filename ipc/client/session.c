@@ -1,35 +1,20 @@
-/* A client's jobs in one channel: submit, find verdicts, wait, collect.
+/* A client's jobs in one channel, from the submission to the verdict that is found.
  *
  * Owns which slot is whose: a private record per slot says what was submitted, and the shared slot word is only ever
  * compared with it. A verdict is found by its done bit (a hint: the word decides), goes into the ready list, and is
  * fetched from there; then the slot is freed.
  *
- * Waiting: spin a little, then sleep on the channel's futex; after a while without any verdict sleep in poll() on the
- * done eventfd and the session socket instead, because a futex cannot tell that the daemon is gone. So a short wait
- * costs what a futex costs, and a long one neither polls nor hangs.
- *
- * A daemon that dies closes the session socket and leaves the memory: the channel is handed to the next one
- * (session_reattach), which puts it in order, and nothing else changes here. If it is not back for long, it is gone.
- *
- * What a verdict says is read in session-fetch.c. */
+ * Waiting for a verdict, and for a daemon that went away, is session-wait.c; what a verdict says is read in
+ * session-fetch.c. */
 #include <errno.h>
-#include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <systemd/sd-bus.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "ipc/client/session-internal.h"
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
-#include "ipc/wait-watch.h"
-
-enum { SESSION_RETRY_MS = 20 };
-
-#define SESSION_FUTEX_NS UINT64_C(50000000) /* sleep this long on the futex, then in poll() */
 
 /* ---- making and ending ---- */
 
@@ -110,7 +95,7 @@ uint32_t session_in_flight(const struct session *s) { return s->n_in_flight; }
 
 /* ---- submitting ---- */
 
-static int session_check_open(struct session *s) {
+int session_check_open(struct session *s) {
         uint32_t closed = atomic_load_explicit(&s->channel.head->closed, memory_order_relaxed);
         if (closed == CHANNEL_DEAD)
                 s->is_gone = true;
@@ -282,7 +267,7 @@ static void session_prefetch(const struct session *s, uint32_t first, uint64_t b
 }
 
 /* Follows the done bits. true if there is a verdict to fetch. */
-static bool session_collect(struct session *s) {
+bool session_collect(struct session *s) {
         if (s->want_first != SESSION_NONE)
                 session_read_socket(s);
         for (uint32_t i = 0; i < s->n_words; i++) {
@@ -314,7 +299,7 @@ void session_let_go(struct session *s, uint32_t slot, uint64_t not_before_ns) {
 }
 
 /* The queue deadline is the waiter's business too: with no worker about, nobody else would notice. */
-static void session_expire(struct session *s, uint64_t now_ns) {
+void session_expire(struct session *s, uint64_t now_ns) {
         if (now_ns < s->next_deadline_ns)
                 return;
         s->next_deadline_ns = EVENT_FOREVER;
@@ -339,196 +324,4 @@ bool session_cancel_queued(struct session *s, uint32_t slot) {
         atomic_fetch_add_explicit(&s->channel.head->cancelled, 1, memory_order_relaxed);
         session_look(s, slot);
         return true;
-}
-
-/* ---- waiting ---- */
-
-static uint64_t session_min(uint64_t a, uint64_t b) { return a < b ? a : b; }
-
-/* Who waits only ever for moments would not hear of it otherwise. */
-static void session_look_around(struct session *s, uint64_t now_ns) {
-        if (now_ns - s->looked_ns < SESSION_FUTEX_NS || s->is_away)
-                return;
-        s->looked_ns = now_ns;
-        session_read_socket(s);
-}
-
-/* One try, but not too often. Sets is_gone if there is no hope, or no more patience. */
-static void session_come_back(struct session *s) {
-        session_check_open(s);
-        uint64_t now_ns = event_now_ns();
-        if (s->is_gone || now_ns - s->tried_ns < SESSION_RETRY_MS * UINT64_C(1000000))
-                return;
-        s->tried_ns = now_ns;
-        int r = s->patience_ns == 0 ? -EPIPE : session_reattach(s);
-        if (r == 0) {
-                s->is_away = false;
-                s->epoch++;
-        } else if (r != -EAGAIN || event_now_ns() - s->away_ns >= s->patience_ns)
-                s->is_gone = true;
-}
-
-int session_process(struct session *s) {
-        if (!s->is_away)
-                session_read_socket(s);
-        if (s->is_away && !s->is_gone)
-                session_come_back(s);
-        return s->is_gone ? -EPIPE : 0;
-}
-
-static int session_poll(struct session *s, uint64_t deadline_ns) {
-        struct pollfd fds[] = {{.fd = s->done_fd, .events = POLLIN},
-                               {.fd = s->socket_fd, .events = session_fds_must_ask(s) ? POLLIN | POLLOUT : POLLIN}};
-        uint64_t now_ns = event_now_ns();
-        uint64_t left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
-        struct timespec left = {.tv_sec = (time_t)(left_ns / 1000000000u), .tv_nsec = (long)(left_ns % 1000000000u)};
-        int n = ppoll(fds, 2, deadline_ns == EVENT_FOREVER ? NULL : &left, NULL);
-        if (n < 0)
-                return -errno;
-        if (fds[0].revents)
-                doorbell_clear(s->done_fd);
-        if (fds[1].revents)
-                session_read_socket(s);
-        return n == 0 ? -ETIMEDOUT : 0;
-}
-
-#ifdef DROVER_WATCHED_WAITS
-/* A verdict that was announced before, and is not collected. Of those that a worker gave, which say when. */
-static uint64_t session_look_done(const void *user, uint64_t before_ns) {
-        const struct session *s = user;
-        struct layout_result line;
-        for (uint32_t i = 0; i < s->n_words; i++)
-                for (uint64_t bits = atomic_load(&s->channel.done[i]); bits; bits &= bits - 1) {
-                        uint32_t slot = i * 64 + (uint32_t)__builtin_ctzll(bits);
-                        uint64_t word = slot < s->channel.geometry.n_slots ? channel_word(&s->channel, slot) : 0;
-                        if (slot_state(word) != SLOT_DONE || s->slots[slot].state != SESSION_BUSY ||
-                            s->slots[slot].generation != slot_generation(word))
-                                continue;
-                        channel_copy(&line, channel_result(&s->channel, slot), sizeof line);
-                        if (line.finished_ns < before_ns)
-                                return word;
-                }
-        return 0;
-}
-#endif
-
-/* Sleeps until something may have changed. 0, -ETIMEDOUT at the deadline, -EINTR. */
-static int session_sleep(struct session *s, uint64_t deadline_ns, bool *is_long) {
-        deadline_ns = session_min(deadline_ns, s->next_deadline_ns);
-        uint32_t seen = channel_wait_begin(&s->channel, *is_long ? DONE_DOORBELL : DONE_FUTEX);
-        int r = 0;
-        if (!session_collect(s)) {
-                if (*is_long || s->want_first != SESSION_NONE)
-                        r = session_poll(s, deadline_ns);
-                else {
-                        uint64_t since_ns = event_now_ns(), futex_ns = since_ns + SESSION_FUTEX_NS;
-                        WAIT_LOOK_SINCE("client", session_look_done, s);
-                        r = event_wait(&s->channel.head->done_seq, seen, session_min(deadline_ns, futex_ns));
-                        spin_slept(&s->spin, since_ns);
-                        if (r == -ETIMEDOUT && futex_ns < deadline_ns) {
-                                *is_long = true;
-                                s->n_rescued += session_collect(s);
-                                r = 0;
-                        }
-                }
-        }
-        channel_wait_end(&s->channel);
-        return r;
-}
-
-bool session_arm(struct session *s, uint64_t *ret_deadline_ns) {
-        *ret_deadline_ns = s->next_deadline_ns;
-        if (s->is_away && !s->is_gone)
-                *ret_deadline_ns = session_min(*ret_deadline_ns, s->tried_ns + SESSION_RETRY_MS * UINT64_C(1000000));
-        channel_wait_begin(&s->channel, DONE_DOORBELL);
-        bool is_ready = session_collect(s);
-        if (session_fds_must_ask(s)) /* nobody polls the socket for that */
-                *ret_deadline_ns = session_min(*ret_deadline_ns, event_now_ns() + SESSION_RETRY_MS * UINT64_C(1000000));
-        return is_ready;
-}
-
-void session_woken(struct session *s) {
-        channel_wait_end(&s->channel);
-        doorbell_clear(s->done_fd);
-        session_read_socket(s);
-        session_expire(s, event_now_ns());
-}
-
-static bool session_spin(struct session *s, uint64_t deadline_ns) {
-        if (s->never_spins)
-                return false;
-        struct spin_round round = spin_begin(&s->spin, deadline_ns);
-        bool came;
-        while (!(came = session_collect(s)) && spin_step(&round))
-                ;
-        spin_end(&s->spin, &round, came);
-        return came;
-}
-
-/* Until `is_done` holds or the deadline. 1, 0, -EPIPE, -EINTR. */
-static int session_wait_until(struct session *s, bool (*is_done)(const struct session *s, uint32_t slot), uint32_t slot,
-                              uint64_t deadline_ns) {
-        bool is_long = false;
-        session_collect(s);
-        for (bool has_spun = false;; has_spun = true) {
-                if (is_done(s, slot))
-                        return 1;
-                if (s->n_in_flight == 0)
-                        return 0;
-                session_check_open(s);
-                if (s->is_away && !s->is_gone)
-                        session_come_back(s);
-                if (s->is_gone || s->is_away) { /* what was told before it went is still to be had */
-                        session_collect(s);
-                        if (is_done(s, slot) || s->is_gone)
-                                return is_done(s, slot) ? 1 : -EPIPE;
-                        if (event_now_ns() >= deadline_ns)
-                                return 0;
-                        if (poll(NULL, 0, SESSION_RETRY_MS) < 0)
-                                return -errno;
-                        continue;
-                }
-                if (deadline_ns == 0 && s->next_deadline_ns == EVENT_FOREVER) {
-                        session_look_around(s, event_now_ns());
-                        return 0;
-                }
-                if (!has_spun && deadline_ns > 0 && session_spin(s, deadline_ns))
-                        continue;
-
-                int r = deadline_ns == 0 ? -ETIMEDOUT : session_sleep(s, deadline_ns, &is_long);
-                if (r == -EINTR)
-                        return r;
-                if (r == -ETIMEDOUT) {
-                        uint64_t now_ns = event_now_ns();
-                        session_expire(s, now_ns);
-                        session_collect(s);
-                        session_look_around(s, now_ns);
-                        if (now_ns >= deadline_ns)
-                                return is_done(s, slot);
-                } else if (session_collect(s) && s->ready_first != s->ready_last)
-                        spin_expect(&s->spin); /* they come faster than wake-ups */
-        }
-}
-
-/* ---- fetching: session-fetch.c ---- */
-
-static bool session_has_ready(const struct session *s, uint32_t slot) { return s->ready_first != SESSION_NONE; }
-
-static bool session_is_ready(const struct session *s, uint32_t slot) { return s->slots[slot].state == SESSION_READY; }
-
-int session_next(struct session *s, struct session_result *ret, uint64_t deadline_ns) {
-        int r = s->ready_first != SESSION_NONE ? 1 : session_wait_until(s, session_has_ready, 0, deadline_ns);
-        if (r == 1)
-                session_fetch(s, s->ready_first, ret);
-        return r;
-}
-
-int session_wait(struct session *s, uint32_t slot, struct session_result *ret, uint64_t deadline_ns) {
-        if (slot >= s->channel.geometry.n_slots || s->slots[slot].state == SESSION_IDLE ||
-            s->slots[slot].state == SESSION_HELD)
-                return -EINVAL;
-        int r = session_wait_until(s, session_is_ready, slot, deadline_ns);
-        if (r == 1)
-                session_fetch(s, slot, ret);
-        return r;
 }
