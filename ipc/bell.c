@@ -161,6 +161,8 @@ void bell_pass_on(struct layout_bell *b) {
                 bell_wake_one(b);
 }
 
+void bell_wake(struct layout_bell *b) { bell_wake_one(b); }
+
 void bell_broadcast(struct layout_bell *b) {
         for (unsigned row = 0; row < BELL_ROWS; row++)
                 event_broadcast(&b->seq[row]);

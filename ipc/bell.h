@@ -24,6 +24,8 @@ bool bell_has_sleepers(const struct layout_bell *b);
  *   if (bell_has_sleepers(b)) { if (!channel_has_work(c)) { bell_clear_work(b, i); if (channel_has_work(c))
  *   bell_mark_work(b, i); } bell_pass_on(b); } */
 void bell_pass_on(struct layout_bell *b);
+/* Wakes one, for work of another bell that nobody sleeps on. Whoever sleeps later looks at that, too (S6 ~ S3). */
+void bell_wake(struct layout_bell *b);
 void bell_broadcast(struct layout_bell *b);
 /* Sets the mode and broadcasts. To BELL_BROKER: look into every channel once afterwards, a ring may have met the old
  * mode. */

@@ -7,7 +7,8 @@
  * (mode BROKER), until the time is over and they look into it again. Whose bell had to be muted again and again within a
  * while loses all sessions of this pool.
  *
- * A lying worker mutes nobody alone, and all of them together are the pool. */
+ * Our own bell is never muted: only root could make noise there, and workers wake each other by it for bells that nobody
+ * sleeps on. A lying worker mutes nobody alone, and all of them together are the pool. */
 #include <errno.h>
 #include <string.h>
 
@@ -65,7 +66,7 @@ static void mute_drop(struct pool *p, uint32_t bell) {
 int pool_on_vain(struct pool *p, uint32_t worker, uint32_t bell) {
         if (bell >= LAYOUT_MAX_BELLS)
                 return -EPROTO;
-        if (!p->bells[bell].memory) /* given back by now */
+        if (bell == POOL_OWN_BELL || !p->bells[bell].memory) /* baton for others; given back by now */
                 return 0;
         struct pool_bell *b = &p->bells[bell];
         uint64_t now = event_now_ns();

@@ -14,10 +14,7 @@
 #include "daemon/supervise/places.h"
 
 #include "daemon/supervise/supervisor-internal.h"
-#include "ipc/bell.h"
 #include "ipc/event.h"
-
-enum { PLACES_OWN_BELL = 0 };
 
 /* What one look sees, by bell. */
 struct places_look {
@@ -41,13 +38,12 @@ void pool_place_begin(struct pool_bell *b) {
 
 void pool_place_end(struct pool_bell *b) { pool_bell_mark(b, b->pool->memory->placeless, false); }
 
-static bool places_is_asking(const struct pool_bell *b) {
-        return b->memory && !b->has_place && !b->is_muted && bell_has_work(b->memory);
-}
+/* Whether it has work only its channels know: its bits may be clear for a moment (settle). */
+static bool places_may_ask(const struct pool_bell *b) { return b->memory && !b->has_place && !b->is_muted; }
 
-static bool places_is_asked(const struct pool *p) {
+static bool places_may_be_asked(const struct pool *p) {
         for (uint32_t i = 0; i < p->n_bells; i++)
-                if (places_is_asking(&p->bells[i]))
+                if (places_may_ask(&p->bells[i]))
                         return true;
         return false;
 }
@@ -78,7 +74,7 @@ static struct pool_bell *places_find_next(struct pool *p, const struct places_lo
         uint64_t until_ns[LAYOUT_MAX_BELLS];
         unsigned n = 0;
         for (uint32_t i = 0; i < p->n_bells; i++)
-                if (places_is_asking(&p->bells[i]) && l->has_queued[i] && p->bells[i].place_ns < l->now_ns) {
+                if (places_may_ask(&p->bells[i]) && l->has_queued[i] && p->bells[i].place_ns < l->now_ns) {
                         until_ns[n] = p->bells[i].place_ns;
                         asking[n++] = &p->bells[i];
                 }
@@ -89,7 +85,7 @@ static struct pool_bell *places_find_victim(struct pool *p, const struct places_
         struct pool_bell *bells[LAYOUT_BELLS_PER_WORKER];
         struct places_holder holders[LAYOUT_BELLS_PER_WORKER];
         unsigned n = 0;
-        for (uint32_t i = PLACES_OWN_BELL + 1; i < p->n_bells; i++) {
+        for (uint32_t i = POOL_OWN_BELL + 1; i < p->n_bells; i++) {
                 struct pool_bell *b = &p->bells[i];
                 if (!b->memory || !b->has_place)
                         continue;
@@ -116,16 +112,14 @@ static void places_set(struct pool_bell *b, bool has_place, uint64_t now_ns) {
 /* Those who sleep have set their bits in our own bell and looked into all channels after that. Who is awake looks by
  * itself. */
 static void places_wake_sleepers(struct pool *p) {
-        const struct pool_bell *own = &p->bells[PLACES_OWN_BELL];
-        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++) {
-                bool is_asleep = own->is_muted || atomic_load(&own->memory->sleepers[i / 64]) >> i % 64 & 1;
-                if (p->workers[i] && is_asleep)
+        const struct layout_bell *own = p->bells[POOL_OWN_BELL].memory;
+        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
+                if (p->workers[i] && atomic_load(&own->sleepers[i / 64]) >> i % 64 & 1)
                         worker_poke(p->workers[i]);
-        }
 }
 
 void pool_places_look(struct pool *p) {
-        if (!pool_serves(p) || !places_is_asked(p))
+        if (!pool_serves(p) || !places_may_be_asked(p))
                 return;
         struct places_look look = {.now_ns = event_now_ns()};
         struct pool_bell *next, *victim;

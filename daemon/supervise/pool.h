@@ -13,6 +13,7 @@
 
 enum {
         POOL_DEATHS = 64,
+        POOL_OWN_BELL = 0, /* the broker's, and root's */
         POOL_CHANNELS_OF_UID = LAYOUT_MAX_CHANNELS / 4, /* who is not root: the rest is for others */
 };
 #define POOL_CHANNEL_BYTES_OF_UID (UINT64_C(4) << 30) /* in all pools */

@@ -248,10 +248,16 @@ static void choose_waited(struct orders *o, const struct layout_pool *pool) {
                 o->muted[i] = atomic_load_explicit(&pool->muted[i], memory_order_relaxed);
                 placeless[i] = atomic_load_explicit(&pool->placeless[i], memory_order_relaxed);
         }
-        o->n_waited = 0;
-        for (uint32_t i = 0; i < o->n_bells && o->n_waited < LAYOUT_BELLS_PER_WORKER; i++)
-                if (orders_hears(o, i) && !(placeless[i / 64] >> i % 64 & 1))
+        o->n_waited = o->n_others = 0;
+        for (uint32_t i = 0; i < o->n_bells; i++) {
+                bool has_place = !(placeless[i / 64] >> i % 64 & 1);
+                if (!orders_hears(o, i))
+                        continue;
+                if (has_place && o->n_waited < LAYOUT_BELLS_PER_WORKER)
                         o->waited[o->n_waited++] = i;
+                else
+                        o->others[o->n_others++] = i;
+        }
 }
 
 int orders_read(struct orders *o, const struct layout_pool *pool) {

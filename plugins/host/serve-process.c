@@ -6,8 +6,8 @@
  *
  * Wake-ups are argued in ipc/PROTOCOL.md; the three duties that fall to this file:
  *   - between "I am a sleeper" and sleeping, look again at everything a waker may have published;
- *   - after a claim, before the handler runs, pass the baton on every bell that is waited on: one wake-up may have been
- * meant for two jobs;
+ *   - after a claim, before the handler runs, pass the baton, on every bell: one wake-up may have been meant for two
+ * jobs;
  *   - a work bit is cleared only in the order clear, fence, look again (settle).
  *
  * What the loop needs for each thread of execution is in struct serve: the models to come have one for each thread, or
@@ -74,6 +74,22 @@ static bool is_used_up(const struct serve *s) {
         return max != 0 && atomic_load_explicit(&s->line->claims, memory_order_relaxed) >= max;
 }
 
+/* Nobody sleeps on those; but who sleeps at all sleeps on the first bell that has a place, and looks at all. */
+static void pass_baton_for_others(struct serve *s, struct orders_bell *from, uint32_t channel) {
+        if (s->orders.n_others == 0 || s->orders.n_waited == 0)
+                return;
+        struct layout_bell *way = s->orders.bell[s->orders.waited[0]].bell;
+        for (uint32_t i = 0; bell_has_sleepers(way) && i < s->orders.n_others; i++) {
+                struct orders_bell *b = &s->orders.bell[s->orders.others[i]];
+                if (b == from && !channel_has_work(&s->orders.channel[channel]->channel))
+                        settle(s, b, channel);
+                if (!bell_has_work(b->bell))
+                        continue;
+                bell_wake(way);
+                return;
+        }
+}
+
 /* After a claim from `channel` of bell `from`. With nobody asleep it costs a look at one cache line a bell. */
 static void pass_baton(struct serve *s, struct orders_bell *from, uint32_t channel) {
         for (uint32_t i = 0; i < s->orders.n_waited; i++) {
@@ -84,6 +100,7 @@ static void pass_baton(struct serve *s, struct orders_bell *from, uint32_t chann
                         settle(s, b, channel); /* nobody is to be woken for a bit that stands for nothing */
                 bell_pass_on(b->bell);
         }
+        pass_baton_for_others(s, from, channel);
 }
 
 /* Tries one channel. 1: ran a job, 0: there was none; -ESTALE. */

@@ -325,6 +325,29 @@ static void waits_on_those_that_have_a_place(void **state) {
         finish(&t, pid, 0);
 }
 
+/* As the_baton_is_passed_before_the_job_runs, from a bell that nobody sleeps on: by way of one that all sleep on. */
+static void the_baton_is_passed_for_all_bells(void **state) {
+        enum { SLEEPER = 200 };
+        struct trial t;
+        pid_t pid = start(&t, "sleep");
+        atomic_fetch_or(&t.pool->placeless[0], 1 << 1);
+        struct layout_bell *other = add_bell(&t, 1);
+        submit(&t, 0, "sleep", "ms", 300, 1); /* keeps it busy meanwhile */
+        await(is_running(&t, 0));
+        submit(&t, 1, "sleep", "ms", 60000, 1);
+        submit(&t, 2, "sleep", "ms", 0, 1);
+        bell_clear_work(t.bell, 0);
+        bell_mark_work(other, 1);
+        struct event_wait wait = bell_sleep_begin(t.bell, SLEEPER);
+        await(is_running(&t, 1));
+        await(atomic_load(wait.word) != wait.seen);
+        assert_int_equal(slot_state(channel_word(&t.channel, 2)), SLOT_QUEUED);
+        kill(pid, SIGKILL);
+        host_fixture_reap(pid);
+        bell_unmap(other);
+        trial_deinit(&t);
+}
+
 /* While places change it may see too many: it never waits on more, and looks at all. */
 static void too_many_places_are_no_harm(void **state) {
         struct trial t;
@@ -518,6 +541,7 @@ int main(void) {
                 cmocka_unit_test(nonsense_in_a_ring_is_told),
                 cmocka_unit_test(a_bell_that_rings_for_nothing_is_told_and_muted),
                 cmocka_unit_test(waits_on_those_that_have_a_place),
+                cmocka_unit_test(the_baton_is_passed_for_all_bells),
                 cmocka_unit_test(too_many_places_are_no_harm),
                 cmocka_unit_test(a_bell_with_jobs_is_not_told_of),
                 cmocka_unit_test(a_job_that_is_rewritten_while_it_runs_is_told),
