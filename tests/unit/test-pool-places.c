@@ -123,6 +123,14 @@ static void test_who_rings_gets_it_of_the_longest_idle(void **state) {
         assert_int_equal(count_waits(), PLACES);
 }
 
+/* By the look itself: what settles the pool afterwards would be too late, the workers have looked by then. */
+static void test_modes_change_before_workers_look(void **state) {
+        push(&clients[PLACES]);
+        pool_places_look(pool);
+        assert_true(waits_on(&clients[PLACES]));
+        assert_int_equal(count_waits(), PLACES);
+}
+
 static void test_a_place_that_is_free(void **state) {
         supervisor_end_sessions(&clients[5].owner);
         uint32_t channel = clients[5].offer.channel;
@@ -218,6 +226,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_first_come, begin, finish),
                 cmocka_unit_test_setup_teardown(test_who_rings_gets_it_of_the_longest_idle, begin, finish),
+                cmocka_unit_test_setup_teardown(test_modes_change_before_workers_look, begin, finish),
                 cmocka_unit_test_setup_teardown(test_a_place_that_is_free, begin, finish),
                 cmocka_unit_test_setup_teardown(test_all_are_busy, begin, finish),
                 cmocka_unit_test_setup_teardown(test_busy_ones_take_turns, begin, finish),
