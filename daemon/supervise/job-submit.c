@@ -195,9 +195,9 @@ static int job_bring_fds(struct job *j, const struct job_request *q, uint32_t sl
         if (r == -EPROTO)
                 return fault_set(
                         f, FAULT_INVALID_ARGS,
-                        "\"payload\" of job %s is no memory file that is sealed against writing, shrinking and "
-                        "growing",
-                        q->name);
+                        "\"payload\" of job %s is no memory file of 1 to %llu bytes that is sealed against writing, "
+                        "shrinking and growing",
+                        q->name, (unsigned long long)SEALED_MAX_BYTES);
         if (r == -EDQUOT || r == -EMFILE)
                 return fault_set(f, FAULT_LIMITS_EXCEEDED, "jobs of pool %s hold as many descriptors as they may",
                                  j->pool->config.name);

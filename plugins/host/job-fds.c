@@ -111,8 +111,10 @@ int job_grow_result(struct drover_job *j, size_t used, size_t bytes) {
         size_t room = j->out == j->result ? job_result_capacity(j) : j->big_bytes;
         if (used + bytes <= room)
                 return 0;
-        if (bytes > SEALED_MAX_BYTES || used > SEALED_MAX_BYTES - bytes)
+        if (bytes > SEALED_MAX_BYTES || used > SEALED_MAX_BYTES - bytes) {
+                j->is_too_large = true;
                 return -EMSGSIZE;
+        }
         size_t wanted = used + bytes > 2 * room ? used + bytes : 2 * room;
         uint8_t *big = malloc(wanted);
         if (!big)

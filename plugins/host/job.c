@@ -23,7 +23,10 @@
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
 #include "ipc/latency.h"
+#include "ipc/sealed.h"
 #include "plugins/host/job.h"
+
+#define JOB_TOO_LARGE "the result is larger than %llu bytes"
 
 enum {
         JOB_LONG_NS = 100 * 1000,  /* a job longer than this has its CPU time measured */
@@ -202,7 +205,7 @@ static int job_take(struct drover_job *j) {
 static int job_finish_map(struct drover_job *j) {
         int r = args_finish(&j->writer, &j->result_bytes);
         if (r == -EMSGSIZE)
-                return job_fail(j, EMSGSIZE, "the result is too large");
+                return job_fail(j, EMSGSIZE, JOB_TOO_LARGE, (unsigned long long)SEALED_MAX_BYTES);
         if (r < 0)
                 return job_fail(j, -r, "the result cannot be written: %s", strerrordesc_np(-r));
         char why[256];
@@ -233,6 +236,8 @@ static enum slot_state job_verdict(struct drover_job *j, int r) {
                 return SLOT_TIMED_OUT;
         if (r > 0)
                 job_fail(j, EPROTO, "the handler returned %d: 0 or a negative errno is expected", r);
+        else if (!j->failure[0] && r == -EMSGSIZE && j->is_too_large)
+                job_fail(j, EMSGSIZE, JOB_TOO_LARGE, (unsigned long long)SEALED_MAX_BYTES);
         else if (!j->failure[0]) {
                 const char *text = strerrordesc_np(-r);
                 job_fail(j, r < -4095 ? EPROTO : -r, "%s", text ? text : "the handler returned an unknown error");
@@ -346,7 +351,7 @@ int job_run(struct drover_job *j, const struct channel *c, uint32_t channel_inde
         j->claimed = word;
         j->result = j->out = channel_result_data(c, slot);
         j->result_bytes = j->reserved_bytes = 0;
-        j->has_reservation = j->is_retry = j->has_result_fds = j->is_orphaned = false;
+        j->has_reservation = j->is_retry = j->is_too_large = j->has_result_fds = j->is_orphaned = false;
         j->failure[0] = 0;
         j->failure_error = 0;
         args_writer_init(&j->writer, j->result, c->geometry.slot_bytes);

@@ -65,6 +65,7 @@ struct drover_job {
 
         int failure_error; /* of drover_fail, positive */
         bool is_retry;
+        bool is_too_large; /* a result that was tried */
         uint64_t retry_after_ns;
         char failure[JOB_FAILURE_BYTES];
 

@@ -135,8 +135,11 @@ class OverTheBus(Base):
 
     def test_results_that_the_bus_does_not_carry(self):
         """Each ends in one error that names its bound: typed ones end at 16 MiB, all that are kept at 32; Run hands over a raw one."""
-        with Drover({"fds": {"Plugin": "fds", "Workers": 1}}) as d:
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1}, "jobs": {"Plugin": "jobs", "Workers": 1}}) as d:
             self.assertEqual(d.run("fds", "large", n=1 << 20)["n"], 1 << 20)
+            if not IS_SANITIZED:  # whose calloc touches all of it
+                with self.assert_error("Failed", "larger than 1073741824 bytes"):
+                    d.run("jobs", "big", bytes=1 << 30)
             with self.assert_error("LimitsExceeded", "16777216 bytes", "a channel"):
                 d.run("fds", "large", n=17 << 20)
             job = d.submit("fds", "large", n=17 << 20)[1]
@@ -219,12 +222,13 @@ class OverTheBus(Base):
     def test_what_is_no_memory_file_is_named(self):
         with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
             n_fds = self.fds(d)
-            with Connection(d.bus.address) as c, open("/dev/null", "rb") as null:
-                for name, value in ((b"raw", (b"payload", b"h", null.fileno())), (b"cat", (b"in", b"h", null.fileno()))):
+            with Connection(d.bus.address) as c, open("/dev/null", "rb") as null, open(memory_file((1 << 30) + 1), "rb") as large:
+                for name, value in ((b"raw", (b"payload", b"h", null.fileno())), (b"raw", (b"payload", b"h", large.fileno())),
+                                    (b"cat", (b"in", b"h", null.fileno()))):
                     cookie = c.send("/org/drover1", "org.drover1.Manager", "Run", "ssa{sv}a{sv}", b"fds", name, 1, *value, 0)
                     answer = c.wait(lambda m: m.reply_cookie == cookie)
                     self.assertEqual(answer.error.name, "org.freedesktop.DBus.Error.InvalidArgs")
-                    self.assertIn("sealed" if name == b"raw" else "attempt", answer.error.text)
+                    self.assertIn("of 1 to 1073741824 bytes that is sealed" if name == b"raw" else "attempt", answer.error.text)
             self.wait_fds(d, n_fds)
 
 
