@@ -1,6 +1,8 @@
 /* Shared by the files session*.c: what a session is made of. */
 #pragma once
 
+#include <systemd/sd-bus.h>
+
 #include "ipc/bell.h"
 #include "ipc/channel.h"
 #include "ipc/client/session.h"
@@ -35,6 +37,7 @@ struct session {
         uint32_t index; /* of the channel in the bell */
         /* to come back with, should the daemon die */
         sd_bus *bus;
+        sd_bus_slot *call; /* OpenChannel, not answered yet */
         char *pool, *schema_text;
         size_t schema_bytes;
         int channel_fd;
@@ -105,5 +108,15 @@ int session_fds_receive(struct session *s);
 
 /* Everything but the descriptors and memories: arrays by the channel's geometry. 0 or -ENOMEM. */
 int session_init_slots(struct session *s);
-/* session-open.c: hands the channel to the next daemon, blocking. 0; -EAGAIN: there is none yet; else there will be none. */
+
+/* ---- session-open.c ---- */
+
+/* Begins to hand the channel to the next daemon; `call` until it has answered. 0 or -errno: nobody can be asked any
+ * more. */
 int session_reattach(struct session *s);
+
+/* ---- session-wait.c ---- */
+
+/* What came of it. 0: the daemon has adopted the channel; -EAGAIN: there is none yet; else there will be none. Called
+ * while the bus is being read. */
+void session_reattached(struct session *s, int r);

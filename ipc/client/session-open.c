@@ -180,8 +180,7 @@ static int session_append_back(sd_bus_message *m, const struct session *s) {
 }
 
 /* `back`: the session whose channel is handed back, or NULL. */
-static int session_call(sd_bus *bus, const char *pool, const struct session *back, sd_bus_message **ret_reply,
-                        sd_bus_error *e) {
+static int session_make_call(sd_bus *bus, const char *pool, const struct session *back, sd_bus_message **ret) {
         sd_bus_message *m = NULL;
         int r = sd_bus_message_new_method_call(bus, &m, "org.drover1", "/org/drover1", "org.drover1.Manager",
                                                "OpenChannel");
@@ -193,10 +192,12 @@ static int session_call(sd_bus *bus, const char *pool, const struct session *bac
                 r = session_append_back(m, back);
         if (r >= 0)
                 r = sd_bus_message_close_container(m);
-        if (r >= 0)
-                r = sd_bus_call(bus, m, SESSION_CALL_TIMEOUT_US, e, ret_reply);
-        sd_bus_message_unref(m);
-        return r < 0 ? r : 0;
+        if (r < 0) {
+                sd_bus_message_unref(m);
+                return r;
+        }
+        *ret = m;
+        return 0;
 }
 
 static const struct session_reply session_no_reply = {
@@ -204,8 +205,11 @@ static const struct session_reply session_no_reply = {
 
 static int session_ask(sd_bus *bus, const char *pool, struct session_reply *reply, char *error, size_t error_bytes) {
         sd_bus_error e = SD_BUS_ERROR_NULL;
-        sd_bus_message *m = NULL;
-        int r = session_call(bus, pool, NULL, &m, &e);
+        sd_bus_message *call = NULL, *m = NULL;
+        int r = session_make_call(bus, pool, NULL, &call);
+        if (r >= 0)
+                r = sd_bus_call(bus, call, SESSION_CALL_TIMEOUT_US, &e, &m);
+        sd_bus_message_unref(call);
         if (r < 0 && sd_bus_error_is_set(&e))
                 snprintf(error, error_bytes, "%s: %s", e.name, e.message ? e.message : strerror(-r));
         else if (r < 0)
@@ -280,21 +284,28 @@ static int session_take_reply(struct session *s, struct session_reply *reply) {
         return 0;
 }
 
-int session_reattach(struct session *s) {
+static int session_on_reply(sd_bus_message *m, void *user, sd_bus_error *unused) {
+        struct session *s = user;
         struct session_reply reply = session_no_reply;
-        sd_bus_error e = SD_BUS_ERROR_NULL;
-        sd_bus_message *m = NULL;
         char error[200];
-        int r = session_call(s->bus, s->pool, s, &m, &e);
-        if (r < 0) {
-                bool is_final = session_is_refused(&e) || sd_bus_is_open(s->bus) <= 0;
-                sd_bus_error_free(&e);
-                return is_final ? -EPIPE : -EAGAIN;
+        s->call = sd_bus_slot_unref(s->call);
+        if (sd_bus_message_is_method_error(m, NULL)) {
+                session_reattached(s, session_is_refused(sd_bus_message_get_error(m)) ? -EPIPE : -EAGAIN);
+                return 0;
         }
-        r = session_read_reply(m, &reply, error, sizeof error);
-        sd_bus_message_unref(m);
+        int r = session_read_reply(m, &reply, error, sizeof error);
         if (r >= 0)
                 r = session_take_reply(s, &reply);
         session_reply_done(&reply);
-        return r < 0 ? -EPIPE : 0;
+        session_reattached(s, r < 0 ? -EPIPE : 0);
+        return 0;
+}
+
+int session_reattach(struct session *s) {
+        sd_bus_message *m = NULL;
+        int r = session_make_call(s->bus, s->pool, s, &m);
+        if (r >= 0)
+                r = sd_bus_call_async(s->bus, &s->call, m, session_on_reply, s, SESSION_CALL_TIMEOUT_US);
+        sd_bus_message_unref(m);
+        return r < 0 ? r : 0;
 }

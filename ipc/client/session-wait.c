@@ -18,8 +18,9 @@
 #include "ipc/event.h"
 #include "ipc/wait-watch.h"
 
-enum { SESSION_RETRY_MS = 20 };
+enum { SESSION_MESSAGES = 64 /* of the bus that one look takes in */ };
 
+#define SESSION_RETRY_NS UINT64_C(20000000)
 #define SESSION_FUTEX_NS UINT64_C(50000000) /* sleep this long on the futex, then in poll() */
 
 static uint64_t session_min(uint64_t a, uint64_t b) { return a < b ? a : b; }
@@ -32,19 +33,37 @@ static void session_look_around(struct session *s, uint64_t now_ns) {
         session_read_socket(s);
 }
 
-/* One try, but not too often. Sets is_gone if there is no hope, or no more patience. */
-static void session_come_back(struct session *s) {
-        session_check_open(s);
-        uint64_t now_ns = event_now_ns();
-        if (s->is_gone || now_ns - s->tried_ns < SESSION_RETRY_MS * UINT64_C(1000000))
-                return;
-        s->tried_ns = now_ns;
-        int r = s->patience_ns == 0 ? -EPIPE : session_reattach(s);
+void session_reattached(struct session *s, int r) {
         if (r == 0) {
                 s->is_away = false;
                 s->epoch++;
         } else if (r != -EAGAIN || event_now_ns() - s->away_ns >= s->patience_ns)
                 s->is_gone = true;
+}
+
+/* Asks the next daemon, one call at a time and not too often, and looks whether it has answered: never waits. Sets
+ * is_gone if there is no hope, or no more patience. */
+static void session_come_back(struct session *s) {
+        session_check_open(s);
+        uint64_t now_ns = event_now_ns();
+        if (!s->call && !s->is_gone && now_ns - s->tried_ns >= SESSION_RETRY_NS) {
+                s->tried_ns = now_ns;
+                if (s->patience_ns == 0 || session_reattach(s) < 0)
+                        s->is_gone = true;
+        }
+        for (unsigned i = 0; i < SESSION_MESSAGES && s->is_away && !s->is_gone; i++)
+                if (sd_bus_process(s->bus, NULL) <= 0)
+                        return;
+}
+
+/* With the daemon away: until the bus says something, or it is time for another try. 0 or -EINTR. */
+static int session_wait_for_daemon(struct session *s, uint64_t deadline_ns) {
+        uint64_t now_ns = event_now_ns();
+        uint64_t left_ns = session_min(SESSION_RETRY_NS, deadline_ns > now_ns ? deadline_ns - now_ns : 0);
+        int events = sd_bus_get_events(s->bus);
+        struct pollfd fd = {.fd = sd_bus_get_fd(s->bus), .events = (short)(events > 0 ? events : POLLIN)};
+        struct timespec left = {.tv_nsec = (long)left_ns};
+        return ppoll(&fd, 1, &left, NULL) < 0 ? -errno : 0;
 }
 
 int session_process(struct session *s) {
@@ -117,12 +136,12 @@ static int session_sleep(struct session *s, uint64_t deadline_ns, bool *is_long)
 
 bool session_arm(struct session *s, uint64_t *ret_deadline_ns) {
         *ret_deadline_ns = s->next_deadline_ns;
-        if (s->is_away && !s->is_gone)
-                *ret_deadline_ns = session_min(*ret_deadline_ns, s->tried_ns + SESSION_RETRY_MS * UINT64_C(1000000));
+        if (s->is_away && !s->is_gone && !s->call)
+                *ret_deadline_ns = session_min(*ret_deadline_ns, s->tried_ns + SESSION_RETRY_NS);
         channel_wait_begin(&s->channel, DONE_DOORBELL);
         bool is_ready = session_collect(s);
         if (session_fds_must_ask(s)) /* nobody polls the socket for that */
-                *ret_deadline_ns = session_min(*ret_deadline_ns, event_now_ns() + SESSION_RETRY_MS * UINT64_C(1000000));
+                *ret_deadline_ns = session_min(*ret_deadline_ns, event_now_ns() + SESSION_RETRY_NS);
         return is_ready;
 }
 
@@ -163,8 +182,9 @@ static int session_wait_until(struct session *s, bool (*is_done)(const struct se
                                 return is_done(s, slot) ? 1 : -EPIPE;
                         if (event_now_ns() >= deadline_ns)
                                 return 0;
-                        if (poll(NULL, 0, SESSION_RETRY_MS) < 0)
-                                return -errno;
+                        int r = session_wait_for_daemon(s, deadline_ns);
+                        if (r < 0)
+                                return r;
                         continue;
                 }
                 if (deadline_ns == 0 && s->next_deadline_ns == EVENT_FOREVER) {

@@ -61,6 +61,7 @@ struct session *session_forget(struct session *s) {
                 close(s->doorbell_fd);
         if (s->channel_fd >= 0)
                 close(s->channel_fd);
+        sd_bus_slot_unref(s->call);
         sd_bus_unref(s->bus);
         free(s->pool);
         free(s->schema_text);

@@ -251,6 +251,23 @@ class Kills(Test):
             _, err = program.communicate("\n", timeout=60 * PATIENCE)
             self.assertEqual(program.returncode, 0, err)
 
+    def test_a_stopped_daemon_stops_no_wait(self):
+        with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
+            program = subprocess.Popen([LIBRARY, "daemon-stopped"], env=d.env(), text=True, stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            self.assertEqual(program.stdout.readline(), "ready\n")
+            kill(d.pid)
+            d.process.wait()
+            d.start()
+            os.kill(d.pid, signal.SIGSTOP)
+            program.stdin.write("\n")
+            program.stdin.flush()
+            line = program.stdout.readline()
+            os.kill(d.pid, signal.SIGCONT)
+            self.assertEqual(line, "waited\n", line or program.communicate()[1])
+            _, err = program.communicate("\n", timeout=60 * PATIENCE)
+            self.assertEqual(program.returncode, 0, err)
+
     def test_killed_clients_leave_nothing(self):
         with Drover({"squares": {"Plugin": "squares", "Workers": 2}}) as d:
             n_fds = len(os.listdir(f"/proc/{d.pid}/fd"))

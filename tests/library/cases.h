@@ -93,3 +93,4 @@ void case_close(void);
 void case_threads(void);
 void case_daemon_goes(void);
 void case_daemon_returns(void);
+void case_daemon_stopped(void);

@@ -317,6 +317,31 @@ void case_daemon_returns(void) {
         drover_pool_unref(p);
 }
 
+/* The same, and the next one is stopped: deadlines hold all the same, and nothing that does not wait waits. */
+void case_daemon_stopped(void) {
+        enum { ROUNDS = 50 };
+        drover_pool *p = pool("single");
+        drover_future *f = sleeper("single", 1);
+        wait_running(f);
+        puts("ready");
+        fflush(stdout);
+        EXPECT_TRUE(getchar() == '\n');
+        const uint64_t start_ns = now_ns();
+        for (unsigned i = 0; i < ROUNDS; i++) {
+                EXPECT_TRUE(drover_process(d) >= 0);
+                EXPECT(-EAGAIN, drover_future_wait(f, 0));
+        }
+        EXPECT(-ETIMEDOUT, drover_future_wait(f, drover_deadline_in(SECOND / 10)));
+        EXPECT_TRUE(now_ns() - start_ns < 10 * SECOND); /* it used to wait for an answer, 25 s each time */
+        puts("waited");
+        fflush(stdout);
+        EXPECT_TRUE(getchar() == '\n'); /* by now it goes on */
+        EXPECT(0, drover_future_wait(f, drover_deadline_in(30 * SECOND)));
+        EXPECT(DROVER_DONE, drover_future_state(f));
+        drover_future_unref(f);
+        drover_pool_unref(p);
+}
+
 void case_daemon_goes(void) {
         drover_pool *p = pool("single"), *q;
         drover_future *f = sleeper("single", 30), *late;

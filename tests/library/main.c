@@ -66,6 +66,7 @@ int main(int argc, char *argv[]) {
                 {"completion-order", case_completion_order},
                 {"daemon-goes", case_daemon_goes},
                 {"daemon-returns", case_daemon_returns},
+                {"daemon-stopped", case_daemon_stopped},
                 {"deadlines", case_deadlines},
                 {"descriptors", case_descriptors},
                 {"dropped", case_dropped},
