@@ -1,10 +1,8 @@
 /* Jobs that go over the bus, because only the broker can do what they ask for: keys, jobs after others, jobs that
  * outlive their client.
  *
- * Submit is a call that waits. How a job ends is told by JobRemoved; then GetResult is asked for it, and once right
- * after Submit, because a key may have joined a job that is over. The broker answers in order, so one of the two always
- * meets the verdict. No job keeps a call open meanwhile: a bus allows only so many. A broker that leaves the bus takes
- * these jobs with it. */
+ * Submit is a call that waits. How a job ends comes later (bus-verdict.c). Also what is asked about a job of either
+ * kind while it is under way, and its cancellation, which only the broker can do for one that runs. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -19,138 +17,7 @@
 #include "ipc/sealed.h"
 #include "ipc/variants.h"
 
-#define BUS_JOB_NAME "org.drover1"
-#define BUS_JOB_ROOT "/org/drover1"
-#define BUS_JOB_MANAGER "org.drover1.Manager"
-#define BUS_JOB_INTERFACE "org.drover1.Job"
 #define BUS_JOB_TIMEOUT_US (25u * 1000000u)
-
-/* ---- verdicts ---- */
-
-static void bus_job_free(struct bus_job *j) {
-        drover *d = j->pool->drover;
-        LIST_REMOVE(j, of_drover);
-        d->n_bus_jobs--;
-        d->n_ended++;
-        j->pool->n_bus_jobs--;
-        sd_bus_slot_unref(j->call);
-        drover_pool_unref(j->pool);
-        free(j);
-}
-
-static void bus_job_end(struct bus_job *j, struct future_verdict *v) {
-        drover_future *f = j->future;
-        v->pool = j->pool->name;
-        v->job = j->name;
-        if (f) {
-                f->bus_job = NULL;
-                future_end(f, v);
-        }
-        bus_job_free(j);
-}
-
-static void bus_job_lose(struct bus_job *j, int code, const char *why) {
-        bus_job_end(j, &(struct future_verdict){.state = DROVER_LOST, .code = code, .data = why, .bytes = strlen(why)});
-}
-
-static int bus_job_ask(struct bus_job *j);
-
-static int bus_job_on_result(sd_bus_message *m, void *user, sd_bus_error *unused) {
-        struct bus_job *j = user;
-        const sd_bus_error *e = sd_bus_message_get_error(m);
-        j->call = sd_bus_slot_unref(j->call);
-        if (e && sd_bus_error_has_name(e, "org.drover1.Error.NotFinished"))
-                return j->is_removed ? bus_job_ask(j) : 0;
-        if (e) {
-                bus_job_lose(j, errors_code(e->name, -EPIPE), e->message ? e->message : e->name);
-                return 0;
-        }
-        drover_args result;
-        struct future_verdict v = {.submitted_ns = j->submitted_ns};
-        builder_init(&result);
-        if (bus_result_read(m, j->is_raw, &result, &v) < 0)
-                bus_job_lose(j, -EPROTO, "the answer to GetResult makes no sense");
-        else
-                bus_job_end(j, &v); /* v.fds is the future's now */
-        builder_deinit(&result);
-        return 0;
-}
-
-static int bus_job_ask(struct bus_job *j) {
-        j->is_removed = false;
-        int r = sd_bus_call_method_async(j->pool->drover->bus, &j->call, BUS_JOB_NAME, j->path, BUS_JOB_INTERFACE,
-                                         "GetResult", bus_job_on_result, j, NULL);
-        if (r < 0)
-                bus_job_lose(j, -EPIPE, "droverd cannot be asked for it");
-        return 0;
-}
-
-/* ---- what the broker tells ---- */
-
-static int bus_job_on_removed(sd_bus_message *m, void *user, sd_bus_error *unused) {
-        drover *d = user;
-        struct bus_job *j;
-        uint64_t id;
-        if (sd_bus_message_read(m, "t", &id) < 0)
-                return 0;
-        LIST_FOREACH(j, &d->bus_jobs, of_drover)
-        if (j->id == id) /* several, if they came by one key */
-                j->is_removed = true;
-        for (bool is_found = true; is_found;) {
-                is_found = false;
-                LIST_FOREACH(j, &d->bus_jobs, of_drover)
-                if (j->id == id && j->is_removed && !j->call) {
-                        is_found = true;
-                        bus_job_ask(j); /* may change the list */
-                        break;
-                }
-        }
-        return 0;
-}
-
-void bus_job_lose_all(drover *d, int code, const char *why) {
-        while (!LIST_EMPTY(&d->bus_jobs))
-                bus_job_lose(LIST_FIRST(&d->bus_jobs), code, why);
-}
-
-static int bus_job_on_owner(sd_bus_message *m, void *user, sd_bus_error *unused) {
-        drover *d = user;
-        const char *name, *old;
-        if (sd_bus_message_read(m, "ss", &name, &old) >= 0 && *old) {
-                d->is_subscribed = false;
-                bus_job_lose_all(d, -EPIPE, "droverd went away: whether the job ran is not known");
-        }
-        return 0;
-}
-
-static int bus_job_subscribe(drover *d) {
-        if (d->is_subscribed)
-                return 0;
-        sd_bus_error e = SD_BUS_ERROR_NULL;
-        int r = 0;
-        if (!d->removed_match)
-                r = sd_bus_match_signal(d->bus, &d->removed_match, BUS_JOB_NAME, BUS_JOB_ROOT, BUS_JOB_MANAGER,
-                                        "JobRemoved", bus_job_on_removed, d);
-        if (r >= 0 && !d->owner_match)
-                r = sd_bus_add_match(d->bus, &d->owner_match,
-                                     "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',"
-                                     "member='NameOwnerChanged',arg0='" BUS_JOB_NAME "'",
-                                     bus_job_on_owner, d);
-        if (r >= 0)
-                r = sd_bus_call_method(d->bus, BUS_JOB_NAME, BUS_JOB_ROOT, BUS_JOB_MANAGER, "Subscribe", &e, NULL,
-                                       NULL);
-        if (r < 0)
-                r = errors_report(d, r, "signals of", "droverd", &e);
-        d->is_subscribed = r >= 0;
-        sd_bus_error_free(&e);
-        return r < 0 ? r : 0;
-}
-
-void bus_job_unsubscribe(drover *d) {
-        d->removed_match = sd_bus_slot_unref(d->removed_match);
-        d->owner_match = sd_bus_slot_unref(d->owner_match);
-        d->is_subscribed = false;
-}
 
 /* ---- submitting ---- */
 
@@ -262,46 +129,72 @@ static int bus_job_call(drover_pool *p, const struct submission *s, bool is_stre
         return r < 0 ? errors_report(d, r, "job", s->job, &e) : 0;
 }
 
-int bus_job_submit(drover_pool *p, const struct submission *s, drover_future **ret) {
-        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
-        drover *d = p->drover;
-        const char *path;
+/* The record of a job that the broker accepted. */
+static int bus_job_new(struct bus_job **ret, drover_pool *p, const struct submission *s, sd_bus_message *reply) {
+        const struct schema_job *type = &session_schema(p->session)->jobs[s->type];
+        const char *path, *broker = sd_bus_message_get_sender(reply);
         uint64_t id;
-        const bool is_streamed = ret && s->options->flags & DROVER_STREAMED;
-        int r = bus_job_subscribe(d);
-        struct bus_job *j = r >= 0 ? calloc(1, sizeof *j) : NULL;
-        drover_future *f = NULL;
-        if (j)
-                r = ret ? future_new(&f, d, NULL, 2) : 0; /* the caller's and ours */
-        if (j && r >= 0)
-                r = bus_job_call(p, s, is_streamed, &reply);
-        if (j && r >= 0)
-                r = sd_bus_message_read(reply, "to", &id, &path);
-        if (!j || r < 0) {
-                future_drop(f);
+        int r = broker ? sd_bus_message_read(reply, "to", &id, &path) : -EPROTO;
+        if (r >= 0)
+                r = bus_verdict_accepted_by(p->drover, broker);
+        if (r < 0)
+                return r;
+        struct bus_job *j = calloc(1, sizeof *j);
+        char *copy = j ? strdup(broker) : NULL;
+        if (!copy) {
                 free(j);
-                return r < 0 ? r : -ENOMEM;
+                return -ENOMEM;
         }
         *j = (struct bus_job){.id = id,
-                              .future = f,
                               .pool = drover_pool_ref(p),
-                              .is_raw = session_schema(p->session)->jobs[s->type].result.is_raw,
-                              .name = session_schema(p->session)->jobs[s->type].name,
+                              .is_raw = type->result.is_raw,
+                              .name = type->name,
+                              .broker = copy,
                               .submitted_ns = event_now_ns()};
         snprintf(j->path, sizeof j->path, "%s", path);
+        *ret = j;
+        return 0;
+}
+
+static void bus_job_start(struct bus_job *j, drover_future *f, uint32_t type) {
+        drover_pool *p = j->pool;
+        drover *d = p->drover;
         LIST_INSERT_HEAD(&d->bus_jobs, j, of_drover);
         d->n_bus_jobs++;
         d->wake_ns = 0;
         p->n_bus_jobs++;
+        j->future = f;
         if (f) {
-                f->id = id;
-                f->type = s->type;
+                f->id = j->id;
+                f->type = type;
                 f->bus_job = j;
-                *ret = f;
-                if (is_streamed)
-                        stream_open(f, id);
-                bus_job_ask(j);
         }
+}
+
+int bus_job_submit(drover_pool *p, const struct submission *s, drover_future **ret) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        const bool is_streamed = ret && s->options->flags & DROVER_STREAMED;
+        drover *d = p->drover;
+        drover_future *f = NULL;
+        struct bus_job *j;
+        int r = bus_verdict_prepare(d);
+        if (r >= 0 && ret)
+                r = future_new(&f, d, NULL, 2); /* the caller's and ours */
+        if (r >= 0)
+                r = bus_job_call(p, s, is_streamed, &reply);
+        if (r >= 0)
+                r = bus_job_new(&j, p, s, reply);
+        if (r < 0) {
+                future_drop(f);
+                return r;
+        }
+        bus_job_start(j, f, s->type);
+        if (is_streamed)
+                stream_open(f, j->id);
+        if (ret)
+                *ret = f;
+        bus_verdict_ask(
+                j); /* also of one that nobody wants to know of: JobRemoved may have been, and its pool counts it */
         return 0;
 }
 

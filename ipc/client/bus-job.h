@@ -5,6 +5,11 @@
 
 enum { BUS_JOB_PATH = 64 };
 
+#define BUS_JOB_NAME "org.drover1"
+#define BUS_JOB_ROOT "/org/drover1"
+#define BUS_JOB_MANAGER "org.drover1.Manager"
+#define BUS_JOB_INTERFACE "org.drover1.Job"
+
 struct bus_job {
         LIST_ENTRY(bus_job) of_drover;
         drover_future *future; /* NULL: nobody wants to know */
@@ -12,6 +17,7 @@ struct bus_job {
         uint64_t id, submitted_ns;
         const char *name; /* the pool's */
         char path[BUS_JOB_PATH];
+        char *broker; /* who accepted it: a unique name */
         bool is_raw;
         bool is_removed;   /* the broker said that it is over */
         sd_bus_slot *call; /* GetResult, on its way */
@@ -19,8 +25,6 @@ struct bus_job {
 
 /* As submit_try. Waits for the broker's answer. */
 int bus_job_submit(drover_pool *p, const struct submission *s, drover_future **ret);
-void bus_job_lose_all(drover *d, int code, const char *why);
-void bus_job_unsubscribe(drover *d);
 
 /* Of either kind, by asking the broker. As drover_future_cancel. */
 int bus_job_cancel(drover *d, uint64_t id, enum drover_cancel_mode mode);
@@ -28,6 +32,17 @@ void bus_job_cancel_queued(drover_pool *p);
 bool bus_job_is_running(drover *d, uint64_t id);
 /* Calls a member of it that takes nothing. */
 int bus_job_call_member(drover *d, uint64_t id, const char *member, sd_bus_message **ret_reply);
+
+/* ---- bus-verdict.c: how they end ---- */
+
+/* Before Submit: has the broker tell of verdicts. */
+int bus_verdict_prepare(drover *d);
+/* After it: `broker` has a job of ours. */
+int bus_verdict_accepted_by(drover *d, const char *broker);
+/* How it ended; its job may be gone after this. */
+void bus_verdict_ask(struct bus_job *j);
+void bus_verdict_lose_all(drover *d, int code, const char *why);
+void bus_verdict_unsubscribe(drover *d);
 
 /* bus-result.c: the answer to GetResult. The result's bytes go into `result`, texts point into the message. */
 int bus_result_read(sd_bus_message *m, bool is_raw, drover_args *result, struct future_verdict *v);

@@ -131,8 +131,8 @@ void connection_unref(drover *d) {
 drover *drover_close(drover *d) {
         if (!d)
                 return NULL;
-        bus_job_lose_all(d, -ECONNABORTED, "drover_close() came before its verdict");
-        bus_job_unsubscribe(d);
+        bus_verdict_lose_all(d, -ECONNABORTED, "drover_close() came before its verdict");
+        bus_verdict_unsubscribe(d);
         while (!LIST_EMPTY(&d->pools))
                 pool_end(LIST_FIRST(&d->pools));
         stream_end_all(d);

@@ -41,7 +41,7 @@ static unsigned engine_read_bus(drover *d) {
                 r = sd_bus_process(d->bus, NULL);
         if (r == -ENOTCONN || r == -ECONNRESET) { /* readable for ever: nothing comes from there any more */
                 epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, sd_bus_get_fd(d->bus), NULL);
-                bus_job_lose_all(d, -EPIPE, "the bus went away: whether the job ran is not known");
+                bus_verdict_lose_all(d, -EPIPE, "the bus went away: whether the job ran is not known");
         }
         return (unsigned)(d->n_ended - n_ended);
 }

@@ -96,7 +96,7 @@ struct drover {
         bool is_processing, is_armed;
         LIST_HEAD(, bus_job) bus_jobs; /* without a verdict */
         unsigned n_bus_jobs;
-        bool is_subscribed; /* to the broker's signals */
+        char *broker; /* whose signals come: a unique name; NULL: nobody's */
         sd_bus_slot *removed_match, *owner_match;
         LIST_HEAD(, stream) streams; /* stream.c */
         drover_future *spare; /* future.c: given back, at most FUTURE_SPARE of them */

@@ -268,6 +268,26 @@ class Kills(Test):
             _, err = program.communicate("\n", timeout=60 * PATIENCE)
             self.assertEqual(program.returncode, 0, err)
 
+    @staticmethod
+    def restart(d):
+        kill(d.pid)
+        d.process.wait()
+        wait_for(lambda: not d.has_name(), 10, "the bus knows that it is dead")
+        d.start()
+
+    def around(self, d, case, happens):
+        """Runs a case that says when `happens` is due, and goes on after it."""
+        program = subprocess.Popen([LIBRARY, case], env=d.env(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
+        self.assertEqual(program.stdout.readline(), "ready\n")
+        happens(d)
+        _, err = program.communicate("\n", timeout=60 * PATIENCE)
+        self.assertEqual(program.returncode, 0, err)
+
+    def test_a_bus_job_belongs_to_the_daemon_that_took_it(self):
+        with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
+            self.around(d, "bus-job-after-a-restart", self.restart)
+
     def test_killed_clients_leave_nothing(self):
         with Drover({"squares": {"Plugin": "squares", "Workers": 2}}) as d:
             n_fds = len(os.listdir(f"/proc/{d.pid}/fd"))

@@ -94,3 +94,5 @@ void case_threads(void);
 void case_daemon_goes(void);
 void case_daemon_returns(void);
 void case_daemon_stopped(void);
+
+void case_bus_job_after_a_restart(void);

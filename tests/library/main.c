@@ -58,6 +58,7 @@ int main(int argc, char *argv[]) {
                 {"automatic-chunk", case_automatic_chunk},
                 {"bus-and-channel", case_bus_and_channel},
                 {"bus-cancel", case_bus_cancel},
+                {"bus-job-after-a-restart", case_bus_job_after_a_restart},
                 {"bus-jobs", case_bus_jobs},
                 {"callbacks", case_callbacks},
                 {"cancel", case_cancel},

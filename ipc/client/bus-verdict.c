@@ -1,0 +1,180 @@
+/* How jobs that went over the bus end.
+ *
+ * JobRemoved tells it; then GetResult is asked for the job, and once right after Submit, because a key may have joined
+ * a job that is over, and because of what ended before the signals came our way. The broker answers in order, so one of
+ * the two always meets the verdict. No job keeps a call open meanwhile: a bus allows only so many.
+ *
+ * A job belongs to the broker that accepted it, which is a unique name of the bus: only that one is asked and believed,
+ * and when it leaves the bus it takes its jobs with it, and no others. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ipc/client/bus-job.h"
+
+/* ---- verdicts ---- */
+
+static void bus_verdict_free(struct bus_job *j) {
+        drover *d = j->pool->drover;
+        LIST_REMOVE(j, of_drover);
+        d->n_bus_jobs--;
+        d->n_ended++;
+        j->pool->n_bus_jobs--;
+        sd_bus_slot_unref(j->call);
+        drover_pool_unref(j->pool);
+        free(j->broker);
+        free(j);
+}
+
+static void bus_verdict_end(struct bus_job *j, struct future_verdict *v) {
+        drover_future *f = j->future;
+        v->pool = j->pool->name;
+        v->job = j->name;
+        if (f) {
+                f->bus_job = NULL;
+                future_end(f, v);
+        }
+        bus_verdict_free(j);
+}
+
+static void bus_verdict_lose(struct bus_job *j, int code, const char *why) {
+        bus_verdict_end(
+                j, &(struct future_verdict){.state = DROVER_LOST, .code = code, .data = why, .bytes = strlen(why)});
+}
+
+static int bus_verdict_on_result(sd_bus_message *m, void *user, sd_bus_error *unused) {
+        struct bus_job *j = user;
+        const sd_bus_error *e = sd_bus_message_get_error(m);
+        j->call = sd_bus_slot_unref(j->call);
+        if (e && sd_bus_error_has_name(e, "org.drover1.Error.NotFinished")) {
+                if (j->is_removed)
+                        bus_verdict_ask(j);
+                return 0;
+        }
+        if (e) {
+                bus_verdict_lose(j, errors_code(e->name, -EPIPE), e->message ? e->message : e->name);
+                return 0;
+        }
+        drover_args result;
+        struct future_verdict v = {.submitted_ns = j->submitted_ns};
+        builder_init(&result);
+        if (bus_result_read(m, j->is_raw, &result, &v) < 0)
+                bus_verdict_lose(j, -EPROTO, "the answer to GetResult makes no sense");
+        else
+                bus_verdict_end(j, &v); /* v.fds is the future's now */
+        builder_deinit(&result);
+        return 0;
+}
+
+void bus_verdict_ask(struct bus_job *j) {
+        j->is_removed = false;
+        int r = sd_bus_call_method_async(j->pool->drover->bus, &j->call, j->broker, j->path, BUS_JOB_INTERFACE,
+                                         "GetResult", bus_verdict_on_result, j, NULL);
+        if (r < 0)
+                bus_verdict_lose(j, -EPIPE, "droverd cannot be asked for it");
+}
+
+void bus_verdict_lose_all(drover *d, int code, const char *why) {
+        while (!LIST_EMPTY(&d->bus_jobs))
+                bus_verdict_lose(LIST_FIRST(&d->bus_jobs), code, why);
+}
+
+/* ---- what the broker tells ---- */
+
+static int bus_verdict_on_removed(sd_bus_message *m, void *user, sd_bus_error *unused) {
+        const char *broker = sd_bus_message_get_sender(m);
+        drover *d = user;
+        struct bus_job *j;
+        uint64_t id;
+        if (!broker || sd_bus_message_read(m, "t", &id) < 0)
+                return 0;
+        LIST_FOREACH(j, &d->bus_jobs, of_drover)
+        if (j->id == id && strcmp(j->broker, broker) == 0) /* several, if they came by one key */
+                j->is_removed = true;
+        for (bool is_found = true; is_found;) {
+                is_found = false;
+                LIST_FOREACH(j, &d->bus_jobs, of_drover)
+                if (j->id == id && j->is_removed && !j->call) {
+                        is_found = true;
+                        bus_verdict_ask(j); /* may change the list */
+                        break;
+                }
+        }
+        return 0;
+}
+
+static struct bus_job *bus_verdict_first_of(drover *d, const char *broker) {
+        struct bus_job *j;
+        LIST_FOREACH(j, &d->bus_jobs, of_drover)
+        if (strcmp(j->broker, broker) == 0)
+                return j;
+        return NULL;
+}
+
+/* Read late, it may be about one whose successor has jobs of ours already. */
+static int bus_verdict_on_owner(sd_bus_message *m, void *user, sd_bus_error *unused) {
+        const char *name, *old, *sender = sd_bus_message_get_sender(m);
+        drover *d = user;
+        struct bus_job *j;
+        if (!sender || strcmp(sender, "org.freedesktop.DBus") != 0 || sd_bus_message_read(m, "ss", &name, &old) < 0 ||
+            !*old)
+                return 0;
+        if (d->broker && strcmp(d->broker, old) == 0) {
+                free(d->broker);
+                d->broker = NULL;
+        }
+        while ((j = bus_verdict_first_of(d, old)))
+                bus_verdict_lose(j, -EPIPE, "droverd went away: whether the job ran is not known");
+        return 0;
+}
+
+/* ---- subscribing ---- */
+
+static int bus_verdict_match(drover *d) {
+        int r = 0;
+        if (!d->removed_match)
+                r = sd_bus_match_signal(d->bus, &d->removed_match, BUS_JOB_NAME, BUS_JOB_ROOT, BUS_JOB_MANAGER,
+                                        "JobRemoved", bus_verdict_on_removed, d);
+        if (r >= 0 && !d->owner_match)
+                r = sd_bus_add_match(d->bus, &d->owner_match,
+                                     "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',"
+                                     "member='NameOwnerChanged',arg0='" BUS_JOB_NAME "'",
+                                     bus_verdict_on_owner, d);
+        return r < 0 ? connection_fail(d, r, "signals of droverd: %s", strerror(-r)) : 0;
+}
+
+/* Nobody waits for the answer: what it would say, the next call says as well. */
+static int bus_verdict_send(drover *d, const char *broker, const char *member) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
+        int r = sd_bus_message_new_method_call(d->bus, &m, broker, BUS_JOB_ROOT, BUS_JOB_MANAGER, member);
+        if (r >= 0)
+                r = sd_bus_message_set_expect_reply(m, false);
+        return r < 0 ? r : sd_bus_send(d->bus, m, NULL);
+}
+
+int bus_verdict_prepare(drover *d) {
+        int r = bus_verdict_match(d);
+        if (r >= 0 && !d->broker && (r = bus_verdict_send(d, BUS_JOB_NAME, "Subscribe")) < 0)
+                return connection_fail(d, r, "droverd cannot be called: %s", strerror(-r));
+        return r;
+}
+
+int bus_verdict_accepted_by(drover *d, const char *broker) {
+        if (d->broker && strcmp(d->broker, broker) == 0)
+                return 0;
+        char *copy = strdup(broker);
+        if (!copy)
+                return -ENOMEM;
+        if (d->broker) /* it took the place of the one that heard our Subscribe */
+                bus_verdict_send(d, broker, "Subscribe");
+        free(d->broker);
+        d->broker = copy;
+        return 0;
+}
+
+void bus_verdict_unsubscribe(drover *d) {
+        d->removed_match = sd_bus_slot_unref(d->removed_match);
+        d->owner_match = sd_bus_slot_unref(d->owner_match);
+        free(d->broker);
+        d->broker = NULL;
+}
