@@ -176,6 +176,9 @@ class Library(Test):
     def test_keys_and_jobs_after_others(self):
         self.case("key-and-after")
 
+    def test_a_pool_is_drained_of_jobs_that_were_over_when_they_came(self):
+        self.case("key-for-nobody")
+
     def test_progress(self):
         self.case("progress")
 

@@ -121,6 +121,23 @@ void case_bus_cancel(void) {
         drover_pool_unref(p);
 }
 
+/* A job that is over is joined by its key, for nobody: JobRemoved comes no more, and yet the pool is idle again. */
+void case_key_for_nobody(void) {
+        drover_pool *p = pool("squares");
+        drover_args *a = seconds(0.01);
+        const struct drover_options *keyed = DROVER_OPTIONS(.idempotency_key = "key-for-nobody");
+        drover_future *f = submit(p, "sleep", a, keyed);
+        EXPECT(0, drover_future_wait(f, drover_deadline_in(10 * SECOND)));
+        EXPECT(DROVER_DONE, drover_future_state(f));
+        drover_future_unref(f);
+        EXPECT(0, drover_submit(p, "sleep", a, keyed, NULL));
+        EXPECT(1, drover_pool_in_flight(p));
+        EXPECT(0, drover_pool_drain(p, drover_deadline_in(10 * SECOND)));
+        EXPECT(0, drover_pool_in_flight(p));
+        drover_args_free(a);
+        drover_pool_unref(p);
+}
+
 /* FEATURES 15: what never asks may be killed; the job in the queue behind it runs. */
 void case_kill(void) {
         drover_pool *p = pool("hang");

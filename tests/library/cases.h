@@ -65,6 +65,7 @@ void case_progress(void);
 void case_timer(void);
 void case_schedule(void);
 void case_key_and_after(void);
+void case_key_for_nobody(void);
 
 void case_after(void);
 void case_chord(void);

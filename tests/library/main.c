@@ -85,6 +85,7 @@ int main(int argc, char *argv[]) {
                 {"items-lost", case_items_lost},
                 {"items-of-a-second-attempt", case_items_of_a_second_attempt},
                 {"key-and-after", case_key_and_after},
+                {"key-for-nobody", case_key_for_nobody},
                 {"kill", case_kill},
                 {"killed-worker", case_killed_worker},
                 {"large", case_large},
