@@ -256,7 +256,7 @@ static void choose_waited(struct orders *o, const struct layout_pool *pool) {
                 if (has_place && o->n_waited < LAYOUT_BELLS_PER_WORKER)
                         o->waited[o->n_waited++] = i;
                 else
-                        o->others[o->n_others++] = i;
+                        o->n_others++;
         }
 }
 

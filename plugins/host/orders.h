@@ -44,7 +44,7 @@ struct orders {
         uint32_t max_slot_bytes;
         uint64_t muted[LAYOUT_BELL_WORDS]; /* bit = bell: the broker wants it left alone */
         uint32_t n_waited, waited[LAYOUT_BELLS_PER_WORKER]; /* the bells to sleep on */
-        uint32_t n_others, others[LAYOUT_MAX_BELLS];        /* those to look at, too */
+        uint32_t n_others;                                  /* that are only looked at */
         struct orders_bell bell[LAYOUT_MAX_BELLS];
         struct orders_channel *channel[LAYOUT_MAX_CHANNELS]; /* NULL: no such channel */
 };

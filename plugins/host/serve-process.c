@@ -74,13 +74,23 @@ static bool is_used_up(const struct serve *s) {
         return max != 0 && atomic_load_explicit(&s->line->claims, memory_order_relaxed) >= max;
 }
 
-/* Nobody sleeps on those; but who sleeps at all sleeps on the first bell that has a place, and looks at all. */
+static bool is_waited(const struct serve *s, uint32_t bell) {
+        for (uint32_t i = 0; i < s->orders.n_waited; i++)
+                if (s->orders.waited[i] == bell)
+                        return true;
+        return false;
+}
+
+/* Nobody sleeps on bells without a place, nor perhaps on those of our list, if it is an old one by now; but who sleeps at
+ * all sleeps on the first bell that has a place, and looks at all. */
 static void pass_baton_for_others(struct serve *s, struct orders_bell *from, uint32_t channel) {
         if (s->orders.n_others == 0 || s->orders.n_waited == 0)
                 return;
         struct layout_bell *way = s->orders.bell[s->orders.waited[0]].bell;
-        for (uint32_t i = 0; bell_has_sleepers(way) && i < s->orders.n_others; i++) {
-                struct orders_bell *b = &s->orders.bell[s->orders.others[i]];
+        for (uint32_t i = 0; bell_has_sleepers(way) && i < s->orders.n_bells; i++) {
+                struct orders_bell *b = &s->orders.bell[i];
+                if (!orders_hears(&s->orders, i) || (is_waited(s, i) && bell_has_sleepers(b->bell)))
+                        continue;
                 if (b == from && !channel_has_work(&s->orders.channel[channel]->channel))
                         settle(s, b, channel);
                 if (!bell_has_work(b->bell))

@@ -348,6 +348,29 @@ static void the_baton_is_passed_for_all_bells(void **state) {
         trial_deinit(&t);
 }
 
+/* It waits on bell 1, and who sleeps does not any more: that one has read the table since. */
+static void the_baton_does_not_go_by_an_old_list(void **state) {
+        enum { SLEEPER = 200 };
+        struct trial t;
+        pid_t pid = start(&t, "sleep");
+        atomic_fetch_or(&t.pool->placeless[0], 1 << 2);
+        struct layout_bell *placed = add_bell(&t, 1), *other = add_bell(&t, 2);
+        submit(&t, 0, "sleep", "ms", 300, 1); /* keeps it busy meanwhile */
+        await(is_running(&t, 0));
+        submit(&t, 1, "sleep", "ms", 60000, 1);
+        submit(&t, 2, "sleep", "ms", 0, 1);
+        bell_clear_work(t.bell, 0);
+        bell_mark_work(placed, 1);
+        struct event_wait wait = bell_sleep_begin(t.bell, SLEEPER);
+        await(is_running(&t, 1));
+        await(atomic_load(wait.word) != wait.seen);
+        kill(pid, SIGKILL);
+        host_fixture_reap(pid);
+        bell_unmap(placed);
+        bell_unmap(other);
+        trial_deinit(&t);
+}
+
 /* While places change it may see too many: it never waits on more, and looks at all. */
 static void too_many_places_are_no_harm(void **state) {
         struct trial t;
@@ -542,6 +565,7 @@ int main(void) {
                 cmocka_unit_test(a_bell_that_rings_for_nothing_is_told_and_muted),
                 cmocka_unit_test(waits_on_those_that_have_a_place),
                 cmocka_unit_test(the_baton_is_passed_for_all_bells),
+                cmocka_unit_test(the_baton_does_not_go_by_an_old_list),
                 cmocka_unit_test(too_many_places_are_no_harm),
                 cmocka_unit_test(a_bell_with_jobs_is_not_told_of),
                 cmocka_unit_test(a_job_that_is_rewritten_while_it_runs_is_told),
