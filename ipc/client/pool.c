@@ -21,11 +21,16 @@ static int pool_refused(drover *d, int code, const char *name, const char *error
                                         : strerror(-code));
 }
 
+/* A reference to one that still serves: not of a pool that was removed, nor of a daemon that ended. */
 static drover_pool *pool_find(drover *d, const char *name) {
-        drover_pool *p;
-        LIST_FOREACH(p, &d->pools, of_drover)
-        if (strcmp(p->name, name) == 0 && !p->is_gone && !p->is_shut)
-                return p;
+        for (drover_pool *p = LIST_FIRST(&d->pools), *next; p; p = next) {
+                drover_pool_ref(p); /* looking takes in what the bus says, which may be about its last job */
+                bool serves = strcmp(p->name, name) == 0 && !p->is_gone && !p->is_shut && !session_is_gone(p->session);
+                if (serves)
+                        return p;
+                next = LIST_NEXT(p, of_drover);
+                drover_pool_unref(p);
+        }
         return NULL;
 }
 
@@ -73,7 +78,7 @@ int drover_pool_open(drover *d, const char *name, drover_pool **ret_pool) {
                 return connection_fail(d, -EINVAL, "a pool needs a name");
         drover_pool *p = pool_find(d, name);
         if (p) {
-                *ret_pool = drover_pool_ref(p);
+                *ret_pool = p;
                 return 0;
         }
         r = pool_new(&p, d, name);

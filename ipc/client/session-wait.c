@@ -74,6 +74,16 @@ int session_process(struct session *s) {
         return s->is_gone ? -EPIPE : 0;
 }
 
+bool session_is_gone(struct session *s) {
+        session_check_open(s);
+        session_process(s);
+        while (s->call && !s->is_gone) {
+                session_wait_for_daemon(s, EVENT_FOREVER);
+                session_process(s);
+        }
+        return s->is_gone;
+}
+
 static int session_poll(struct session *s, uint64_t deadline_ns) {
         struct pollfd fds[] = {{.fd = s->done_fd, .events = POLLIN},
                                {.fd = s->socket_fd, .events = session_fds_must_ask(s) ? POLLIN | POLLOUT : POLLIN}};

@@ -278,18 +278,40 @@ class Kills(Test):
         wait_for(lambda: not d.has_name(), 10, "the bus knows that it is dead")
         d.start()
 
-    def around(self, d, case, happens):
-        """Runs a case that says when `happens` is due, and goes on after it."""
+    def around(self, d, case, *happens):
+        """Runs a case that says when the next of `happens` is due, and goes on after it."""
         program = subprocess.Popen([LIBRARY, case], env=d.env(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE)
-        self.assertEqual(program.stdout.readline(), "ready\n")
-        happens(d)
+        for i, happen in enumerate(happens):
+            line = program.stdout.readline()
+            self.assertEqual(line, "ready\n", line or program.communicate()[1])
+            happen(d)
+            if i < len(happens) - 1:
+                program.stdin.write("\n")
+                program.stdin.flush()
         _, err = program.communicate("\n", timeout=60 * PATIENCE)
         self.assertEqual(program.returncode, 0, err)
 
     def test_a_bus_job_belongs_to_the_daemon_that_took_it(self):
         with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
             self.around(d, "bus-job-after-a-restart", self.restart)
+
+    def test_a_pool_is_opened_anew_when_its_channel_is_over(self):
+        def end_and_start(d):
+            d.stop()
+            wait_for(lambda: not d.has_name(), 10, "the name is free")
+            d.start()
+
+        def remove(d):
+            d.remove_pool_file("single")
+            d.reload()
+
+        def make(d):
+            d.write_pool("single", Plugin="squares", Workers=1)
+            d.reload()
+
+        with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
+            self.around(d, "pool-opens-again", end_and_start, remove, make)
 
     def test_killed_clients_leave_nothing(self):
         with Drover({"squares": {"Plugin": "squares", "Workers": 2}}) as d:

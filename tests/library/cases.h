@@ -97,3 +97,4 @@ void case_daemon_returns(void);
 void case_daemon_stopped(void);
 
 void case_bus_job_after_a_restart(void);
+void case_pool_opens_again(void);

@@ -98,6 +98,7 @@ int main(int argc, char *argv[]) {
                 {"memory-files", case_memory_files},
                 {"no-such", case_no_such},
                 {"options", case_options},
+                {"pool-opens-again", case_pool_opens_again},
                 {"progress", case_progress},
                 {"raw", case_raw},
                 {"schedule", case_schedule},

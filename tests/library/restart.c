@@ -39,3 +39,32 @@ void case_bus_job_after_a_restart(void) {
         expect_done(detached_sleeper(p, 0));
         drover_pool_unref(p);
 }
+
+static void use(drover_pool *p) {
+        drover_future *f;
+        EXPECT(0, drover_submitf(p, &f, "getpid", NULL));
+        expect_done(f);
+}
+
+/* However a pool went, a handle of it that is still held is not handed out again. */
+void case_pool_opens_again(void) {
+        drover_pool *first = pool("single"), *second, *third, *none;
+        drover_future *f;
+        use(first);
+        let_it_happen(); /* droverd ended as it should, and another one runs */
+        second = pool("single");
+        EXPECT_TRUE(second != first);
+        use(second);
+        EXPECT(-EPIPE, drover_submitf(first, &f, "getpid", NULL));
+        drover_pool_unref(first);
+        let_it_happen(); /* the pool was removed */
+        EXPECT(-ENOENT, drover_pool_open(d, "single", &none));
+        let_it_happen(); /* another one of its name was made */
+        third = pool("single");
+        EXPECT_TRUE(third != second);
+        use(third);
+        EXPECT_TRUE(pool("single") == third);
+        drover_pool_unref(third);
+        drover_pool_unref(third);
+        drover_pool_unref(second);
+}
