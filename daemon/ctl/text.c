@@ -53,5 +53,5 @@ uint64_t text_since(uint64_t realtime_us) {
 
         clock_gettime(CLOCK_REALTIME, &t);
         uint64_t now = (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-        return realtime_us < now ? now - realtime_us : 0;
+        return realtime_us > 0 && realtime_us < now ? now - realtime_us : 0;
 }

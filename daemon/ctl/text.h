@@ -11,5 +11,5 @@ const char *text_duration(uint64_t us, char text[TEXT_MAX]);
 const char *text_bytes(uint64_t bytes, char text[TEXT_MAX]);
 /* CLOCK_REALTIME as "2026-11-22 14:05:09", here. */
 const char *text_moment(uint64_t realtime_us, char text[TEXT_MAX]);
-/* How long ago; 0 for what is to come. */
+/* How long ago; 0 for what is to come, and for 0, which is no time. */
 uint64_t text_since(uint64_t realtime_us);

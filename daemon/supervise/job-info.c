@@ -18,11 +18,26 @@ enum slot_state job_live_state(const struct job *j) {
         return slot_state(word) == SLOT_RUNNING ? SLOT_RUNNING : SLOT_QUEUED;
 }
 
-/* What the slot and the worker's line tell. */
-static void job_get_live(const struct pool *p, uint64_t word, uint64_t submitted_ns, struct job_info *ret) {
-        struct worker *w = job_worker(p, word);
+/* When it began, as its worker says, within what is possible: a worker that only just claimed it has not written it
+ * yet, and began now. */
+static uint64_t job_began_ns(const struct channel *c, uint32_t slot, uint64_t word, uint64_t submitted_ns) {
+        uint64_t now_ns = event_now_ns();
+        struct layout_result line;
+        channel_copy(&line, channel_result(c, slot), sizeof(line));
+        bool is_known = line.generation == slot_generation(word) && line.started_ns && line.started_ns <= now_ns;
+        uint64_t began_ns = is_known ? line.started_ns : now_ns;
+        return began_ns > submitted_ns ? began_ns : submitted_ns;
+}
+
+/* What the slot and the worker's line tell. The word is read once: who is told that it runs is told since when. */
+static void job_get_live(const struct channel *c, uint32_t slot, const struct pool *p, uint64_t submitted_ns,
+                         struct job_info *ret) {
+        uint64_t word = channel_word(c, slot);
         ret->state = slot_state(word) == SLOT_RUNNING ? SLOT_RUNNING : SLOT_QUEUED;
         ret->attempt = slot_attempt(word);
+        if (ret->state == SLOT_RUNNING)
+                ret->started_us = ret->submitted_us + (job_began_ns(c, slot, word, submitted_ns) - submitted_ns) / 1000;
+        struct worker *w = job_worker(p, word);
         if (!w)
                 return;
         struct worker_info info;
@@ -31,8 +46,6 @@ static void job_get_live(const struct pool *p, uint64_t word, uint64_t submitted
         snprintf(ret->progress_note, sizeof(ret->progress_note), "%s", info.status);
         ret->progress_done = atomic_load(&worker_line(w)->progress_done);
         ret->progress_total = atomic_load(&worker_line(w)->progress_total);
-        if (w->stamp_ns >= submitted_ns && (uint32_t)(w->stamp_job >> 32) == slot_generation(word))
-                ret->started_us = ret->submitted_us + (w->stamp_ns - submitted_ns) / 1000;
 }
 
 void session_job_get_info(const struct session_job *sj, struct job_info *ret) {
@@ -48,7 +61,7 @@ void session_job_get_info(const struct session_job *sj, struct job_info *ret) {
                 .submitted_us = session_job_submitted_us(&line),
                 .error = "",
         };
-        job_get_live(c->pool, channel_word(&c->channel, sj->slot), line.queued_ns, ret);
+        job_get_live(&c->channel, sj->slot, c->pool, line.queued_ns, ret);
 }
 
 static uint64_t job_span_us(uint64_t from_ns, uint64_t to_ns) {
@@ -71,7 +84,7 @@ void job_get_info(const struct job *j, struct job_info *ret) {
                 .error = j->error ? j->error : "",
         };
         if (!j->is_finished) {
-                job_get_live(j->pool, channel_word(jobs_channel(j->pool), j->slot), j->submitted_ns, ret);
+                job_get_live(jobs_channel(j->pool), j->slot, j->pool, j->submitted_ns, ret);
                 return;
         }
         ret->result = j->result;
@@ -94,14 +107,6 @@ void job_get_info(const struct job *j, struct job_info *ret) {
         ret->cpu_us = j->cpu_ns / 1000;
 }
 
-/* When the worker says that it began, which is never in the future; the broker's own look may not have come yet. */
-static uint64_t job_began_us(const struct worker_job *held) {
-        struct layout_result line;
-        channel_copy(&line, channel_result(&held->channel->channel, held->slot), sizeof(line));
-        bool is_known = line.generation == held->generation && line.started_ns;
-        return session_job_submitted_us(&(struct layout_job){.queued_ns = is_known ? line.started_ns : event_now_ns()});
-}
-
 bool worker_get_task(const struct worker *w, struct job_info *ret) {
         struct worker_job held;
         if (w->phase < PHASE_READY || !worker_get_job(w, &held))
@@ -111,7 +116,6 @@ bool worker_get_task(const struct worker *w, struct job_info *ret) {
                 job_get_info(j, ret);
         else
                 session_job_get_info(&(struct session_job){held.channel, held.slot, held.generation}, ret);
-        ret->started_us = job_began_us(&held);
         return ret->state == SLOT_RUNNING;
 }
 

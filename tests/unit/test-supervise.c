@@ -508,6 +508,30 @@ static void test_times_of_a_liar(void **state) {
 }
 
 static unsigned n_down;
+/* Between a claim and the worker's first word, and after a word that makes no sense, a job that runs has a start. */
+static void test_a_running_job_has_begun(void **state) {
+        static const uint64_t words[] = {0, 1, UINT64_MAX};
+        struct pool *p = add_pool(NULL);
+        struct job_info info;
+        load();
+        struct stand_in w = ready();
+        struct channel *c = &p->channels[0]->channel;
+        struct job *j = submit(p, 0);
+        job_get_info(j, &info);
+        assert_int_equal(info.state, SLOT_QUEUED);
+        assert_int_equal(info.started_us, 0);
+        claim(p, p->channels[0]);
+        uint32_t slot = p->memory->worker[0].record & 0xffff;
+        for (unsigned i = 0; i < 3; i++) {
+                *channel_result(c, slot) = (struct layout_result){
+                        .generation = i ? slot_generation(channel_word(c, slot)) : 0, .started_ns = words[i]};
+                job_get_info(j, &info);
+                assert_int_equal(info.state, SLOT_RUNNING);
+                assert_in_range(info.started_us, info.submitted_us, info.submitted_us + 60000000);
+        }
+        end(&w, CLD_KILLED, SIGSEGV);
+}
+
 static enum slot_state told;
 static void on_down(void *user) { n_down++; }
 static void on_told(struct job_waiter *w, struct job *j) {
@@ -576,6 +600,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_finished_records_are_small, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_times_of_a_liar, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_verdicts_are_told_before_the_end, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_a_running_job_has_begun, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_shut_down_in_time, setup, teardown),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -35,6 +35,7 @@ static void say_head(struct json_object *job) {
 }
 
 static void say_waiting(struct json_object *job) {
+        uint64_t started = json_number(job, "StartedUSec");
         char text[TEXT_MAX];
 
         say_head(job);
@@ -42,8 +43,9 @@ static void say_waiting(struct json_object *job) {
                 printf(", for %s so far; attempt %" PRIu64 " comes next.\n",
                        text_duration(text_since(json_number(job, "SubmittedUSec")), text), json_number(job, "Attempt"));
         else
-                printf(" in attempt %" PRIu64 ", for %s so far, in the worker with pid %" PRIu64 ".\n",
-                       json_number(job, "Attempt"), text_duration(text_since(json_number(job, "StartedUSec")), text),
+                printf(" in attempt %" PRIu64 "%s%s%s, in the worker with pid %" PRIu64 ".\n",
+                       json_number(job, "Attempt"), started ? ", for " : "",
+                       started ? text_duration(text_since(started), text) : "", started ? " so far" : "",
                        json_number(job, "WorkerPid"));
 }
 
