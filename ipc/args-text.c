@@ -177,7 +177,8 @@ struct args_style {
 
 static bool args_is_plain(const char *s, size_t bytes) {
         for (size_t i = 0; i < bytes; i++)
-                if ((unsigned char)s[i] <= 0x20 || s[i] == 0x7f || s[i] == '"' || s[i] == '\'' || s[i] == '\\')
+                if ((unsigned char)s[i] <= 0x20 || s[i] == 0x7f || s[i] == '"' || s[i] == '\'' || s[i] == '\\' ||
+                    ((uint8_t)s[i] == 0xc2 && i + 1 < bytes && (uint8_t)s[i + 1] < 0xa0)) /* U+0080 to U+009F */
                         return false;
         return bytes > 0;
 }

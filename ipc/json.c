@@ -23,6 +23,8 @@ void json_write_string(FILE *f, const char *s, size_t bytes) {
                         fputs("\\t", f);
                 else if (c < 0x20 || c == 0x7f)
                         fprintf(f, "\\u%04x", c);
+                else if (c == 0xc2 && (unsigned char)s[i + 1] < 0xa0) /* a terminal obeys U+0080 to U+009F, too */
+                        fprintf(f, "\\u%04x", (unsigned char)s[i + 1]);
                 else
                         fwrite(s + i, 1, n, f);
                 i += n;

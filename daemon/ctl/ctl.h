@@ -105,7 +105,7 @@ int verb_verify(struct ctl *c);
 int verb_wait(struct ctl *c);
 int verb_why(struct ctl *c);
 
-/* "droverctl: …" on stderr. */
+/* "droverctl: …" on stderr, one line, without what a terminal would obey. */
 void ctl_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Says that there is no memory. CTL_BROKEN */
 int ctl_no_memory(void);

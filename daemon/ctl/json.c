@@ -1,13 +1,15 @@
 /* D-Bus values as json-c objects.
  *
  * Every reply of the daemon becomes one tree, from which --json prints and the tables read: one path for both, so they
- * cannot disagree. Numbers keep their 64 bits, text is what the bus delivered (UTF-8 by its rules). Nesting is bounded
+ * cannot disagree. The tree keeps the text as it came; whoever shows it to people reads it by json_text and json_plain,
+ * so that no job, plugin or file gives orders to a terminal. Numbers keep their 64 bits, text is what the bus delivered (UTF-8 by its rules). Nesting is bounded
  * by D-Bus itself (64 levels). Does not build messages: remote.c does. */
 #include <errno.h>
 #include <string.h>
 #include <systemd/sd-bus.h>
 
 #include "daemon/ctl/json.h"
+#include "daemon/ctl/terminal.h"
 #include "ipc/sealed.h"
 #include "ipc/utf8.h"
 
@@ -183,9 +185,9 @@ int json_from_message(sd_bus_message *m, enum json_bytes bytes, struct json_obje
         return 0;
 }
 
-struct json_object *json_text_new(const char *text) {
+struct json_object *json_text_new(const char *text, size_t bytes) {
         static const char replacement[] = "\xef\xbf\xbd";
-        size_t left = strlen(text), n = 0;
+        size_t left = bytes, n = 0;
         ctl_cleanup(ctl_freep) char *copy = malloc(3 * left + 1); /* each byte may become three */
 
         while (copy && left > 0) {
@@ -206,11 +208,9 @@ const char *json_format(struct json_object *o, enum ctl_json mode) {
         return json_object_to_json_string_ext(o, flags | JSON_C_TO_STRING_NOSLASHESCAPE);
 }
 
-/* json-c escapes control characters of one byte; a terminal obeys DEL and those of two bytes (U+0080 to U+009F), too.
- * Such bytes stand inside of strings only. */
-void json_print(FILE *f, struct json_object *o, enum ctl_json mode) {
-        const char *text = json_format(o, mode);
-
+/* JSON's text. json-c escapes control characters of one byte; a terminal obeys DEL and those of two bytes (U+0080 to
+ * U+009F), too. Such bytes stand inside of strings only. */
+static void print_escaped(FILE *f, const char *text) {
         for (size_t n; *text; text += n) {
                 n = strcspn(text, "\x7f\xc2");
                 fwrite(text, 1, n, f);
@@ -224,7 +224,30 @@ void json_print(FILE *f, struct json_object *o, enum ctl_json mode) {
                         fwrite(text + n, 1, second ? 2 : 1, f);
                 n += second ? 2 : 1;
         }
+}
+
+void json_print(FILE *f, struct json_object *o, enum ctl_json mode) {
+        print_escaped(f, json_format(o, mode));
         fputc('\n', f);
+}
+
+static void free_plain(struct json_object *o, void *plain) { free(plain); }
+
+/* The copy hangs on the string, which keeps its own text: for --json, and for files. */
+const char *json_plain(struct json_object *o) {
+        const char *text = o ? json_object_get_string(o) : "";
+
+        if (!json_object_is_type(o, json_type_string))
+                return text; /* numbers and words; the strings in an array go through a table */
+        size_t bytes = (size_t)json_object_get_string_len(o);
+        char *plain = terminal_plain(text, bytes);
+
+        if (plain && strlen(plain) == bytes && memcmp(plain, text, bytes) == 0) {
+                free(plain);
+                return text;
+        }
+        json_object_set_userdata(o, plain, free_plain);
+        return plain ? plain : "?";
 }
 
 static void print_word(FILE *f, struct json_object *o) {
@@ -237,11 +260,13 @@ static void print_word(FILE *f, struct json_object *o) {
                 return;
         }
         const char *text = json_object_get_string(o);
-        bool is_plain = !json_object_is_type(o, json_type_string) || (*text && !strpbrk(text, " \t\r\n\"'\\"));
+        bool is_plain = !json_object_is_type(o, json_type_string) ||
+                        (*text && !strpbrk(text, " \"'\\") && strcmp(json_plain(o), text) == 0);
 
-        fputs(is_plain ? text
-                       : json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE),
-              f);
+        if (is_plain)
+                fputs(text, f);
+        else
+                print_escaped(f, json_format(o, CTL_JSON_SHORT));
 }
 
 void json_print_words(FILE *f, struct json_object *o) {
@@ -258,7 +283,7 @@ void json_print_words(FILE *f, struct json_object *o) {
 const char *json_text(struct json_object *o, const char *key, const char *otherwise) {
         struct json_object *v;
 
-        return json_object_object_get_ex(o, key, &v) && v ? json_object_get_string(v) : otherwise;
+        return json_object_object_get_ex(o, key, &v) && v ? json_plain(v) : otherwise;
 }
 
 uint64_t json_number(struct json_object *o, const char *key) {

@@ -18,16 +18,19 @@ enum json_bytes { JSON_BYTES_BASE64, JSON_BYTES_HEX };
 int json_from_message(sd_bus_message *m, enum json_bytes bytes, struct json_object **ret);
 
 /* JSON is UTF-8: a byte that is not becomes U+FFFD. */
-struct json_object *json_text_new(const char *text);
+struct json_object *json_text_new(const char *text, size_t bytes);
 
 /* One line (short, off) or indented (pretty); lives as long as the object, until the next json_format of it. */
 const char *json_format(struct json_object *o, enum ctl_json mode);
 /* The same with a line break behind it. */
 void json_print(FILE *f, struct json_object *o, enum ctl_json mode);
-/* prime=true who="a b": fields as words. */
+/* prime=true who="a b": fields as words; text with blanks, quotes or what a terminal would obey is quoted as in JSON. */
 void json_print_words(FILE *f, struct json_object *o);
 
-/* Fields of an object, with a default for missing ones. The text lives as long as the object. */
+/* A value as text for people: what a terminal would obey became '?'. Lives as long as the value, until it is changed. */
+const char *json_plain(struct json_object *o);
+
+/* Fields of an object, with a default for missing ones; the text as by json_plain. */
 const char *json_text(struct json_object *o, const char *key, const char *otherwise);
 uint64_t json_number(struct json_object *o, const char *key);
 

@@ -13,16 +13,22 @@
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/options.h"
 #include "daemon/ctl/remote.h"
+#include "daemon/ctl/terminal.h"
 
 void ctl_error(const char *format, ...) {
+        ctl_cleanup(ctl_freep) char *text = NULL, *plain = NULL;
         va_list ap;
+        int n;
 
-        fflush(stdout);
-        fputs("droverctl: ", stderr);
         va_start(ap, format);
-        vfprintf(stderr, format, ap);
+        n = vasprintf(&text, format, ap);
         va_end(ap);
-        fputc('\n', stderr);
+        if (n < 0)
+                text = NULL;
+        else
+                plain = terminal_plain(text, (size_t)n);
+        fflush(stdout);
+        fprintf(stderr, "droverctl: %s\n", plain ? plain : "out of memory");
 }
 
 int ctl_no_memory(void) {

@@ -46,12 +46,9 @@ struct table *table_free(struct table *t) {
 }
 
 static char *copy_cell(const char *text) {
-        char *s = strdup(text && *text ? text : "-");
+        const char *shown = text && *text ? text : "-";
 
-        for (char *p = s; p && *p; p++)
-                if ((unsigned char)*p < ' ' || *p == 0x7f)
-                        *p = '?';
-        return s;
+        return terminal_plain(shown, strlen(shown));
 }
 
 int table_add(struct table *t, const char *const *cells) {

@@ -99,7 +99,7 @@ void terminal_leave(struct terminal *t) {
         t->is_on = false;
 }
 
-char *terminal_plain(const char *text, size_t bytes) {
+char *terminal_plain_but(const char *text, size_t bytes, const char *kept) {
         char *plain = malloc(bytes + 1), *p = plain;
 
         while (plain && bytes > 0) {
@@ -107,7 +107,7 @@ char *terminal_plain(const char *text, size_t bytes) {
                 uint8_t first = (uint8_t)text[0], second = n == 2 ? (uint8_t)text[1] : 0xff;
                 bool is_control = first < ' ' || first == 0x7f || (first == 0xc2 && second < 0xa0);
 
-                if (n == 0 || is_control)
+                if (n == 0 || (is_control && !(first && strchr(kept, first))))
                         *p++ = '?';
                 else
                         p = mempcpy(p, text, n);
@@ -119,3 +119,5 @@ char *terminal_plain(const char *text, size_t bytes) {
                 *p = 0;
         return plain;
 }
+
+char *terminal_plain(const char *text, size_t bytes) { return terminal_plain_but(text, bytes, ""); }

@@ -16,7 +16,7 @@ class Verbs(Test):
     @classmethod
     def setUpClass(cls):
         cls.drover = Drover({"primes": {"Plugin": "primes", "Workers": 2}, "second": {"Plugin": "primes", "Workers": 1},
-                              "echo": {"Plugin": "echo", "Workers": 1}})
+                              "echo": {"Plugin": "echo", "Workers": 1}, "fails": {"Plugin": "fails", "Workers": 1}})
         cls.d = cls.drover.__enter__()
 
     @classmethod
@@ -43,7 +43,7 @@ class Verbs(Test):
             rows = [line for line in r.stdout.splitlines() if line and not line.startswith("droverd ")]
             heading = rows[0]
             self.assertRegex(heading, r"^\s*(POOL|WORKER)\b")
-            self.assertEqual(len(rows), 5 if verb == "list-workers" else 4)
+            self.assertEqual(len(rows), 6 if verb == "list-workers" else 5)
             column = heading.index("STATE")
             for row in rows[1:]:
                 self.assertIn(row[column - 1], " ", row)
@@ -54,6 +54,24 @@ class Verbs(Test):
         self.assertEqual(r.returncode, 0, r.stderr)
         self.assertIn("is_prime(n:u64) -> prime:bool", r.stdout)
         self.assertRegex(r.stdout, r"StartMethod:\s+forkserver")
+
+    def test_what_a_job_says_gives_no_orders_to_a_terminal(self):
+        order = "\x1b]0;title\x07\x9b2J"
+        words = ["fails", "fail", "error=5", f"text={order}"]
+        said = [self.d.ctl("call", *words)]
+        number = self.d.ctl("submit", *words).stdout.strip()
+        self.d.ctl("wait", number)
+        said += [self.d.ctl("result", number), self.d.ctl("why", number)]
+        said.append(self.d.ctl("map", "fails", "fail", input=f'error=5 text="{order}\0x"\n'))
+        for r in said:
+            text = r.stdout + r.stderr
+            self.assertIn("?]0;title??2J", text)
+            self.assertFalse([c for c in text if not c.isprintable() and c not in "\n\t"], text)
+        self.assertIn("?x", said[-1].stdout)
+        r = self.d.ctl("map", "fails", "fail", "--json=short", input=f'error=5 text="{order}\0x"\n')
+        self.assertEqual(json.loads(r.stdout)["input"], f'error=5 text="{order}\0x"')
+        self.assertIn("\\u009b", r.stdout)
+        self.assertEqual(self.d.ctl("call", "echo", "echo", "--input=-", input=order).stdout, order, "a pipe gets all")
 
     def test_why_of_a_long_result_shows_its_beginning(self):
         number = self.d.ctl("submit", "echo", "echo", "--input=-", input="ab" * 3000).stdout.strip()
@@ -104,7 +122,7 @@ class Verbs(Test):
 
     def test_options_before_and_after_the_verb(self):
         for words in (["--json=short", "list-pools"], ["list-pools", "--json=short"]):
-            self.assertEqual(len(json.loads(self.d.ctl(*words).stdout)), 3)
+            self.assertEqual(len(json.loads(self.d.ctl(*words).stdout)), 4)
         r = self.d.ctl("list-pools", "-q")
         self.assertNotIn("POOL", r.stdout)
 

@@ -221,6 +221,7 @@ static void test_text_from_a_command_line(void **state) {
                 {"x:str", "two words", "x=\"two words\""},
                 {"x:str", "1,2", "x=1,2"},
                 {"x:str", "\x1b[2J", "x=\"\\u001b[2J\""},
+                {"x:str", "\xc2\x9bJ", "x=\"\\u009bJ\""},
                 {"x:bytes", "00fF", "x=00ff"},
                 {"x:u64[]", "1,2,0x3", "x=1,2,3"},
                 {"x:u64[]", "", "x="},

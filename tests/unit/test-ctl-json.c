@@ -98,12 +98,37 @@ static void test_bytes(void **state) {
                 }
 }
 
+/* People see what is safe, programs and files what came. */
+static void test_orders_to_a_terminal(void **state) {
+        static const char text[] = "\033]0;a\a\n\x7f\xc2\x9bö";
+        struct json_object *o = json_object_new_object();
+        char *words = NULL;
+        size_t bytes;
+        FILE *f = open_memstream(&words, &bytes);
+
+        json_object_object_add(o, "plain", json_object_new_string("größer"));
+        json_object_object_add(o, "bad", json_object_new_string(text));
+        json_object_object_add(o, "n", json_object_new_uint64(7));
+        assert_string_equal(json_text(o, "bad", ""), "?]0;a????ö");
+        assert_string_equal(json_text(o, "plain", ""), "größer");
+        assert_string_equal(json_text(o, "n", ""), "7");
+        assert_string_equal(json_object_get_string(json_object_object_get(o, "bad")), text);
+        json_print_words(f, o);
+        json_print(f, o, CTL_JSON_SHORT);
+        fclose(f);
+        assert_string_equal(words, "plain=größer bad=\"\\u001b]0;a\\u0007\\n\\u007f\\u009bö\" n=7\n"
+                                   "{\"plain\":\"größer\",\"bad\":\"\\u001b]0;a\\u0007\\n\\u007f\\u009bö\",\"n\":7}\n");
+        free(words);
+        json_object_put(o);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_integers),
                 cmocka_unit_test(test_others),
                 cmocka_unit_test(test_containers),
                 cmocka_unit_test(test_bytes),
+                cmocka_unit_test(test_orders_to_a_terminal),
         };
         return cmocka_run_group_tests(tests, start, end);
 }

@@ -26,6 +26,7 @@ static void test_strings(void **state) {
         ASSERT_WRITES("\"\"", json_write_string(f, "", 0));
         ASSERT_WRITES("\"a \\\"b\\\" \\\\\"", json_write_string(f, "a \"b\" \\", 7));
         ASSERT_WRITES("\"\\n\\t\\u0000\\u001b\\u007f\"", json_write_string(f, "\n\t\0\x1b\x7f", 5));
+        ASSERT_WRITES("\"\\u0080\\u009f\xc2\xa0\"", json_write_string(f, "\xc2\x80\xc2\x9f\xc2\xa0", 6));
         ASSERT_WRITES("\"h\xc3\xa9\"", json_write_string(f, "h\xc3\xa9", 3));
         ASSERT_WRITES("\"\xef\xbf\xbd\xef\xbf\xbdx\"", json_write_string(f, "\xff\xc3x", 3));
 }

@@ -61,11 +61,11 @@ static void test_width_is_in_characters(void **state) {
 }
 
 static void test_nothing_reaches_the_terminal_but_text(void **state) {
-        const char *const rows[][3] = {{"a\033[2Jb", NULL, ""}, {"a\nb\tc\x7f", "1", "x"}};
+        const char *const rows[][3] = {{"a\033[2Jb", NULL, ""}, {"a\nb\tc\x7f", "\xc2\x9b", "x"}};
         char *text = print(rows, 2, false);
 
         assert_string_equal(text, "a?[2Jb  -  -\n"
-                                  "a?b?c?  1  x\n");
+                                  "a?b?c?  ?  x\n");
         free(text);
 }
 

@@ -17,7 +17,7 @@
 enum { MAX_SHOWN = 2000 }; /* of the arguments, for people */
 
 static void add_text(struct json_object *o, const char *key, const char *text) {
-        json_object_object_add(o, key, json_text_new(text));
+        json_object_object_add(o, key, json_text_new(text, strlen(text)));
 }
 
 static void add_number(struct json_object *o, const char *key, uint64_t n) {
@@ -135,9 +135,8 @@ static void add_log(struct json_object *o, const char *log) {
 
         while (*log) {
                 size_t n = strcspn(log, "\n");
-                ctl_cleanup(ctl_freep) char *line = strndup(log, n);
 
-                json_object_array_add(lines, json_text_new(line ? line : "?"));
+                json_object_array_add(lines, json_text_new(log, n));
                 log += n + (log[n] == '\n');
         }
         json_object_object_add(o, "log", lines);

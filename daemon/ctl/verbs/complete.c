@@ -78,7 +78,7 @@ static void offer_rows(const struct completion *k, const char *member, const cha
         for (size_t i = 0; i < json_object_array_length(rows); i++) {
                 struct json_object *row = json_object_array_get_idx(rows, i);
 
-                offer(k, before, json_object_get_string(json_object_array_get_idx(row, at)), "");
+                offer(k, before, json_plain(json_object_array_get_idx(row, at)), "");
         }
 }
 

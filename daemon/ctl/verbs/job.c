@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "daemon/ctl/terminal.h"
 #include "daemon/ctl/verbs/job.h"
 
 enum { SLICE_US = 20 * 1000 * 1000, SHORT_SLICE_US = 200 * 1000, WAIT_CALL_US = 60 * 1000 * 1000 };
@@ -84,6 +85,26 @@ static void write_bytes(FILE *f, const char *hex) {
                 fputc((int)(nibble(hex[0]) << 4 | nibble(hex[1])), f);
 }
 
+/* As they are, too, but for a terminal, which must not obey them. */
+static int print_payload(const char *hex) {
+        ctl_cleanup(ctl_freep) char *bytes = NULL, *plain = NULL;
+        size_t n = 0;
+        FILE *f = isatty(STDOUT_FILENO) ? open_memstream(&bytes, &n) : NULL;
+
+        if (!isatty(STDOUT_FILENO)) {
+                write_bytes(stdout, hex);
+                return CTL_OK;
+        }
+        if (f)
+                write_bytes(f, hex);
+        if (f && fclose(f) == 0)
+                plain = terminal_plain_but(bytes, n, "\n\t");
+        if (!plain)
+                return ctl_no_memory();
+        fputs(plain, stdout);
+        return CTL_OK;
+}
+
 static bool is_bytes(const struct schema_fields *fields, const char *name) {
         const struct schema_field *f = fields && !fields->is_raw ? schema_find_field(fields, name) : NULL;
 
@@ -132,8 +153,8 @@ static int print_values(struct ctl *c, struct json_object *values, const struct 
         if (c->json != CTL_JSON_OFF)
                 return CTL_OK;
         if (fields && fields->is_raw)
-                write_bytes(stdout, json_text(values, "payload", ""));
-        else if (values && json_object_object_length(values) > 0)
+                return print_payload(json_text(values, "payload", ""));
+        if (values && json_object_object_length(values) > 0)
                 json_print_words(stdout, values);
         return CTL_OK;
 }

@@ -141,7 +141,7 @@ static int requeue_pool(struct ctl *c, const char *name, struct json_object *row
         json_object_object_add(row, "pool", json_object_new_string(name));
         json_object_object_add(row, "requeued", json_object_get(n));
         if (c->json == CTL_JSON_OFF && !c->quiet)
-                printf("%s: %s jobs are queued again\n", name, json_object_get_string(n));
+                printf("%s: %s jobs are queued again\n", name, json_plain(n));
         return CTL_OK;
 }
 

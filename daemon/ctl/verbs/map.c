@@ -17,6 +17,7 @@
 #include "daemon/ctl/lines.h"
 #include "daemon/ctl/progress.h"
 #include "daemon/ctl/remote.h"
+#include "daemon/ctl/terminal.h"
 #include "ipc/client/session.h"
 #include "ipc/words.h"
 
@@ -27,7 +28,8 @@ enum entry_phase { ENTRY_READY, ENTRY_SUBMITTED, ENTRY_FINISHED };
 struct entry {
         enum entry_phase phase;
         uint32_t slot;
-        char *input;  /* the line */
+        char *input;  /* the line, which may hold bytes of 0 */
+        size_t input_bytes;
         char *output; /* what to print for it, complete */
 };
 
@@ -57,33 +59,43 @@ static uint64_t after_ms(unsigned ms) {
 
 /* ---- what is printed for a line ---- */
 
-static char *plain_line(const char *input, const char *text) {
+static char *plain_line(const struct entry *e, const char *text) {
+        ctl_cleanup(ctl_freep) char *input = terminal_plain_but(e->input, e->input_bytes, "\t");
+        ctl_cleanup(ctl_freep) char *plain = terminal_plain(text, strlen(text));
         char *s;
 
-        return asprintf(&s, "%s\t%s\n", input, text) < 0 ? NULL : s;
+        return !input || !plain || asprintf(&s, "%s\t%s\n", input, plain) < 0 ? NULL : s;
 }
 
-static char *json_line(const struct map *m, const char *input, const char *state, unsigned attempt, const char *result,
-                       const char *error) {
+static char *json_line(const struct map *m, const struct entry *e, const char *state, unsigned attempt,
+                       const char *result, const char *error) {
         ctl_cleanup(json_putp) struct json_object *o = json_object_new_object();
-        char *s;
+        char *s = NULL;
+        size_t bytes;
+        FILE *f = open_memstream(&s, &bytes);
 
-        json_object_object_add(o, "input", json_text_new(input));
+        if (!f)
+                return NULL;
+        json_object_object_add(o, "input", json_text_new(e->input, e->input_bytes));
         json_object_object_add(o, "state", json_object_new_string(state));
         json_object_object_add(o, "attempt", json_object_new_int((int)attempt));
         if (result)
                 json_object_object_add(o, "result", json_tokener_parse(result));
         if (error)
-                json_object_object_add(o, "error", json_text_new(error));
-        return asprintf(&s, "%s\n", json_format(o, m->c->json)) < 0 ? NULL : s;
+                json_object_object_add(o, "error", json_text_new(error, strlen(error)));
+        json_print(f, o, m->c->json);
+        if (fclose(f) == 0)
+                return s;
+        free(s);
+        return NULL;
 }
 
 /* Sets the entry's output to a failure. */
 static void fail_entry(struct map *m, struct entry *e, const char *state, unsigned attempt, const char *error) {
         m->n_failed++;
         e->phase = ENTRY_FINISHED;
-        e->output = m->c->json != CTL_JSON_OFF ? json_line(m, e->input, state, attempt, NULL, error)
-                                               : plain_line(e->input, error);
+        e->output = m->c->json != CTL_JSON_OFF ? json_line(m, e, state, attempt, NULL, error)
+                                               : plain_line(e, error);
 }
 
 static void finish_entry(struct map *m, struct entry *e, const struct session_result *r) {
@@ -103,8 +115,8 @@ static void finish_entry(struct map *m, struct entry *e, const struct session_re
                 return;
         }
         e->phase = ENTRY_FINISHED;
-        e->output = m->c->json != CTL_JSON_OFF ? json_line(m, e->input, "done", r->attempt, text, NULL)
-                                               : plain_line(e->input, text);
+        e->output = m->c->json != CTL_JSON_OFF ? json_line(m, e, "done", r->attempt, text, NULL)
+                                               : plain_line(e, text);
 }
 
 /* ---- lines in ---- */
@@ -138,9 +150,10 @@ static int read_line(struct map *m) {
         if (r <= 0)
                 return r;
         e = entry_of(m, m->n_read++);
-        *e = (struct entry){.phase = ENTRY_READY, .input = strndup(line, bytes)};
+        *e = (struct entry){.phase = ENTRY_READY, .input = malloc(bytes + 1), .input_bytes = bytes};
         if (!e->input)
                 return -ENOMEM;
+        memcpy(e->input, line, bytes);
         r = arguments_from_line(&m->job->args, m->c->arg, line, bytes, m->payload, session_slot_bytes(m->session),
                                 &m->payload_bytes, error);
         if (r < 0) {

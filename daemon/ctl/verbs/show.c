@@ -37,11 +37,11 @@ static void print_fields(struct json_object *fields) {
         const char *between = "";
 
         if (json_object_is_type(fields, json_type_string)) {
-                fputs(json_object_get_string(fields), stdout);
+                fputs(json_plain(fields), stdout);
                 return;
         }
         json_object_object_foreach(fields, key, value) {
-                printf("%s%s:%s", between, key, json_object_get_string(value));
+                printf("%s%s:%s", between, key, json_plain(value));
                 between = " ";
         }
 }

@@ -7,6 +7,7 @@
 #include "daemon/config-verify.h"
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/json.h"
+#include "daemon/ctl/terminal.h"
 
 struct verify {
         struct ctl *c;
@@ -18,10 +19,12 @@ static void on_problem(void *user, bool is_error, const char *text) {
         struct json_object *o = json_object_new_object();
 
         json_object_object_add(o, "severity", json_object_new_string(is_error ? "error" : "warning"));
-        json_object_object_add(o, "text", json_text_new(text));
+        json_object_object_add(o, "text", json_text_new(text, strlen(text)));
         json_object_array_add(v->problems, o);
-        if (v->c->json == CTL_JSON_OFF)
-                fprintf(stderr, "%s%s\n", text, is_error ? "" : " (a warning)");
+        if (v->c->json != CTL_JSON_OFF)
+                return;
+        ctl_cleanup(ctl_freep) char *plain = terminal_plain(text, strlen(text));
+        fprintf(stderr, "%s%s\n", plain ? plain : "?", is_error ? "" : " (a warning)");
 }
 
 int verb_verify(struct ctl *c) {

@@ -131,7 +131,7 @@ static void say_all(struct json_object *job, struct json_object *result, struct 
         else
                 say_waiting(job);
         if (wait)
-                printf("It waits for %s.\n", json_object_get_string(wait));
+                printf("It waits for %s.\n", json_plain(wait));
         say_deaths(deaths);
         if (result)
                 say_times(result);
