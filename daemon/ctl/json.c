@@ -5,6 +5,7 @@
  * so that no job, plugin or file gives orders to a terminal. Numbers keep their 64 bits, text is what the bus delivered (UTF-8 by its rules). Nesting is bounded
  * by D-Bus itself (64 levels). Does not build messages: remote.c does. */
 #include <errno.h>
+#include <math.h>
 #include <string.h>
 #include <systemd/sd-bus.h>
 
@@ -74,6 +75,11 @@ static struct json_object *descriptor(int fd, enum json_bytes as) {
         return o;
 }
 
+/* JSON has no word for what is no number or infinite: null, as ipc/json writes it. */
+static struct json_object *floating(double v) {
+        return isfinite(v) ? json_object_new_double(v) : json_object_new_double_s(v, "null");
+}
+
 static int basic_from_message(sd_bus_message *m, enum json_bytes bytes, char type, struct json_object **ret) {
         union {
                 int boolean, fd;
@@ -88,7 +94,7 @@ static int basic_from_message(sd_bus_message *m, enum json_bytes bytes, char typ
         if (r < 0)
                 return r;
         *ret = type == 'b'   ? json_object_new_boolean(v.boolean)
-               : type == 'd' ? json_object_new_double(v.number)
+               : type == 'd' ? floating(v.number)
                : type == 'h' ? descriptor(v.fd, bytes)
                              : json_object_new_string(v.text); /* s o g */
         return *ret ? 0 : -ENOMEM;
@@ -250,6 +256,15 @@ const char *json_plain(struct json_object *o) {
         return plain ? plain : "?";
 }
 
+void json_write_value(FILE *f, struct json_object *o) {
+        double v = json_object_is_type(o, json_type_double) ? json_object_get_double(o) : 0;
+
+        if (isfinite(v))
+                fputs(json_object_get_string(o), f);
+        else
+                fprintf(f, "%f", v); /* nan, inf */
+}
+
 static void print_word(FILE *f, struct json_object *o) {
         if (json_object_is_type(o, json_type_array)) {
                 for (size_t i = 0; i < json_object_array_length(o); i++) {
@@ -264,7 +279,7 @@ static void print_word(FILE *f, struct json_object *o) {
                         (*text && !strpbrk(text, " \"'\\") && strcmp(json_plain(o), text) == 0);
 
         if (is_plain)
-                fputs(text, f);
+                json_write_value(f, o);
         else
                 print_escaped(f, json_format(o, CTL_JSON_SHORT));
 }

@@ -24,6 +24,8 @@ struct json_object *json_text_new(const char *text, size_t bytes);
 const char *json_format(struct json_object *o, enum ctl_json mode);
 /* The same with a line break behind it. */
 void json_print(FILE *f, struct json_object *o, enum ctl_json mode);
+/* A string as it is, a number as C writes it, others as JSON. */
+void json_write_value(FILE *f, struct json_object *o);
 /* prime=true who="a b": fields as words; text with blanks, quotes or what a terminal would obey is quoted as in JSON. */
 void json_print_words(FILE *f, struct json_object *o);
 

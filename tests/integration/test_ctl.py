@@ -16,7 +16,8 @@ class Verbs(Test):
     @classmethod
     def setUpClass(cls):
         cls.drover = Drover({"primes": {"Plugin": "primes", "Workers": 2}, "second": {"Plugin": "primes", "Workers": 1},
-                              "echo": {"Plugin": "echo", "Workers": 1}, "fails": {"Plugin": "fails", "Workers": 1}})
+                              "echo": {"Plugin": "echo", "Workers": 1}, "fails": {"Plugin": "fails", "Workers": 1},
+                              "typed": {"Plugin": "typed", "Workers": 1}})
         cls.d = cls.drover.__enter__()
 
     @classmethod
@@ -29,6 +30,18 @@ class Verbs(Test):
         r = self.d.ctl("call", "primes", "is_prime", "n=97", "--json=short")
         result = json.loads(r.stdout)
         self.assertEqual((result["state"], result["result"]), ("done", {"prime": True}))
+
+    def test_what_is_no_number_is_null_in_json(self):
+        words = ["call", "typed", "echo", "u=0", "i=0", "f=-inf", "b=true", "s=", "y=", "us=", "is=", "fs=nan,1.5,inf", "bs=", "ss="]
+
+        def refuse(word):
+            self.fail(f"{word} is no JSON")
+
+        result = json.loads(self.d.ctl(*words, "--json=short").stdout, parse_constant=refuse)["result"]
+        self.assertEqual((result["f"], result["fs"]), (None, [None, 1.5, None]))
+        r = self.d.ctl(*words)
+        self.assertRegex(r.stdout, r"\bf=-inf\b.* fs=-?nan,1\.5,inf\b")
+        self.assertRegex(self.d.ctl(*words, "-o", "f=-").stdout, "^-inf")
 
     def test_a_payload_is_given_once(self):
         r = self.d.ctl("call", "echo", "echo", "payload=a", "--input=-", input="b")
@@ -43,7 +56,7 @@ class Verbs(Test):
             rows = [line for line in r.stdout.splitlines() if line and not line.startswith("droverd ")]
             heading = rows[0]
             self.assertRegex(heading, r"^\s*(POOL|WORKER)\b")
-            self.assertEqual(len(rows), 6 if verb == "list-workers" else 5)
+            self.assertEqual(len(rows), 7 if verb == "list-workers" else 6)
             column = heading.index("STATE")
             for row in rows[1:]:
                 self.assertIn(row[column - 1], " ", row)
@@ -122,7 +135,7 @@ class Verbs(Test):
 
     def test_options_before_and_after_the_verb(self):
         for words in (["--json=short", "list-pools"], ["list-pools", "--json=short"]):
-            self.assertEqual(len(json.loads(self.d.ctl(*words).stdout)), 4)
+            self.assertEqual(len(json.loads(self.d.ctl(*words).stdout)), 5)
         r = self.d.ctl("list-pools", "-q")
         self.assertNotIn("POOL", r.stdout)
 

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -71,6 +72,7 @@ static void test_others(void **state) {
         EXPECT("[true,false,1.5,\"a \\\"b\\\"\",\"/o\",\"a{sv}\"]", "bbdsog", 1, 0, 1.5, "a \"b\"", "/o", "a{sv}");
         EXPECT("\"fd\"", "h", peer_fd);
         EXPECT("7", "u", 7);
+        EXPECT("[null,null,null,-0.0]", "dddd", NAN, INFINITY, -INFINITY, -0.0);
 }
 
 static void test_containers(void **state) {

@@ -127,7 +127,7 @@ static int write_output(struct json_object *values, const struct schema_fields *
         if (f && is_bytes(fields, name))
                 write_bytes(f, json_object_get_string(value));
         else if (f)
-                fputs(json_object_get_string(value), f);
+                json_write_value(f, value);
         if (!f || ferror(f) || (f == stdout ? fflush(f) : fclose(f)) != 0) {
                 ctl_error("--output=%s: %s", output, strerror(errno));
                 return CTL_BROKEN;
