@@ -22,8 +22,10 @@
 #include <unistd.h>
 
 #include "daemon/bus/bus.h"
+#include "daemon/closer.h"
 #include "daemon/reload.h"
 #include "ipc/event.h"
+#include "ipc/packet.h"
 
 struct daemon {
         const struct daemon_options *options;
@@ -161,6 +163,8 @@ static void daemon_on_bus_lost(void *user, int error) {
         loop_exit(d->loop, d->is_stopping ? 0 : 1);
 }
 
+static void daemon_refuse_fd(int fd) { closer_close(fd, CLOSER_BUS); }
+
 /* ---- the beginning ---- */
 
 /* The system's spawner has its own unit and stands behind a socket; a user's broker starts its own. */
@@ -250,6 +254,13 @@ static int daemon_start(struct daemon *d) {
                 log_error("io_uring cannot be used: %s", why);
                 return r;
         }
+        r = closer_start(d->loop);
+        if (r < 0) {
+                log_error("no thread that closes descriptors: %s", strerror(-r));
+                return r;
+        }
+        packet_set_refuse(daemon_refuse_fd);
+        close_catch_libsystemd();
         struct bus_config bus = {
                 .loop = d->loop,
                 .is_user = o->is_user,
@@ -291,6 +302,7 @@ static void daemon_end(struct daemon *d) {
                 close(d->signal_fd);
         if (d->lock_fd >= 0)
                 close(d->lock_fd);
+        closer_stop();
         d->loop = loop_free(d->loop);
         if (d->has_paths)
                 config_paths_deinit(&d->paths);

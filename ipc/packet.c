@@ -1,8 +1,9 @@
 /* One message on a SEQPACKET socket, with descriptors. Owns SCM_RIGHTS: nobody else touches control messages.
  *
- * Invariant: a descriptor that arrives is either handed to the caller or closed, on every path. The control buffer
- * always has room for PACKET_MAX_FDS descriptors; a peer that sends more makes the kernel drop the rest and set
- * MSG_CTRUNC, and all that did arrive are closed here. An empty packet counts as end of file: nobody sends one. */
+ * Invariant: a descriptor that arrives is either handed to the caller or closed, on every path. The control buffer has
+ * room for as many as the kernel takes: of more than it has room for the kernel would close the rest itself, at once
+ * and in our name, and a close may take its time (packet_set_refuse). An empty packet counts as end of file: nobody
+ * sends one. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -11,10 +12,23 @@
 
 #include "ipc/packet.h"
 
+enum { PACKET_KERNEL_FDS = 253 }; /* SCM_MAX_FD */
+
 union packet_control {
         struct cmsghdr align;
         char bytes[CMSG_SPACE(PACKET_MAX_FDS * sizeof(int))];
 };
+
+union packet_control_in {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(PACKET_KERNEL_FDS * sizeof(int))];
+};
+
+static void packet_close(int fd) { close(fd); }
+
+static void (*packet_refuse)(int fd) = packet_close;
+
+void packet_set_refuse(void (*refuse)(int fd)) { packet_refuse = refuse ? refuse : packet_close; }
 
 static int packet_error(int error) { return error == ECONNRESET || error == ENOTCONN ? -EPIPE : -error; }
 
@@ -44,7 +58,7 @@ int packet_send(int fd, const void *data, size_t bytes, const int *fds, unsigned
 }
 
 /* Collects every descriptor of the message. Returns how many; never more than the control buffer holds. */
-static unsigned packet_take_fds(struct msghdr *m, int fds[PACKET_MAX_FDS]) {
+static unsigned packet_take_fds(struct msghdr *m, int fds[PACKET_KERNEL_FDS]) {
         unsigned n = 0;
         for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
                 if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len < CMSG_LEN(0))
@@ -53,10 +67,10 @@ static unsigned packet_take_fds(struct msghdr *m, int fds[PACKET_MAX_FDS]) {
                 for (size_t i = 0; i < k; i++) {
                         int fd;
                         memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof fd);
-                        if (n < PACKET_MAX_FDS)
+                        if (n < PACKET_KERNEL_FDS)
                                 fds[n++] = fd;
                         else
-                                close(fd);
+                                packet_refuse(fd);
                 }
         }
         return n;
@@ -64,7 +78,7 @@ static unsigned packet_take_fds(struct msghdr *m, int fds[PACKET_MAX_FDS]) {
 
 int packet_receive(int fd, void *data, size_t capacity, size_t *ret_bytes, int *fds, unsigned *n_fds) {
         struct iovec iov = {.iov_base = data, .iov_len = capacity};
-        union packet_control control;
+        union packet_control_in control;
         struct msghdr m = {
                 .msg_iov = &iov,
                 .msg_iovlen = 1,
@@ -78,12 +92,12 @@ int packet_receive(int fd, void *data, size_t capacity, size_t *ret_bytes, int *
         if (n < 0)
                 return packet_error(errno);
 
-        int taken[PACKET_MAX_FDS];
+        int taken[PACKET_KERNEL_FDS];
         unsigned n_taken = packet_take_fds(&m, taken), room = n_fds ? *n_fds : 0;
         int r = m.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || n_taken > room ? -EPROTO : 0;
         if (r < 0 || n == 0) {
                 for (unsigned i = 0; i < n_taken; i++)
-                        close(taken[i]);
+                        packet_refuse(taken[i]);
                 n_taken = 0;
                 if (r < 0)
                         return r;

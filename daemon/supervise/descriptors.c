@@ -2,8 +2,7 @@
  * verdict until the client has them.
  *
  * They stand by slot and generation, as everything that is private about a job. Nothing in here is ever used or read,
- * only closed, which can take as long as whoever made the file likes (README.md says so); the first may be a sealed
- * memory file, and that is all that is looked at. What is left behind (a job that was never queued, a verdict that
+ * only closed, by daemon/closer.c; the first may be a sealed memory file, and that is all that is looked at. What is left behind (a job that was never queued, a verdict that
  * nobody fetches) is bounded by the table, and goes with the next job of that slot or with the channel.
  *
  * The limit of a channel keeps one client from taking all descriptors of the daemon; the last ones of the process are
@@ -14,17 +13,17 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
+#include "daemon/closer.h"
 #include "daemon/supervise/pool.h"
 #include "daemon/supervise/session.h"
 #include "ipc/sealed.h"
 #include "ipc/wire.h"
 
-void descriptors_close(int *fds, unsigned n_fds) {
+void descriptors_close(int *fds, unsigned n_fds, uid_t uid) {
         for (unsigned i = 0; i < n_fds; i++)
                 if (fds[i] >= 0) {
-                        close(fds[i]);
+                        closer_close(fds[i], uid);
                         fds[i] = -1;
                 }
 }
@@ -40,7 +39,7 @@ void descriptors_drop(struct pool_channel *c, enum descriptors_of what, uint32_t
         struct descriptors *d = t->by_slot[what] ? t->by_slot[what][slot] : NULL;
         if (!d)
                 return;
-        descriptors_close(d->fds, d->n_fds);
+        descriptors_close(d->fds, d->n_fds, d->uid);
         t->n_fds[what] -= descriptors_weight(what, d);
         t->by_slot[what][slot] = NULL;
         free(d);
@@ -94,7 +93,7 @@ int descriptors_put(struct pool_channel *c, enum descriptors_of what, uint32_t s
         if (r < 0) {
                 free(kept);
                 struct descriptors lost = *d;
-                descriptors_close(lost.fds, lost.n_fds);
+                descriptors_close(lost.fds, lost.n_fds, lost.uid);
                 return r;
         }
         t->by_slot[what][slot] = kept;

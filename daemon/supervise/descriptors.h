@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "ipc/packet.h"
 
@@ -10,6 +11,7 @@ struct pool_channel;
 enum descriptors_of { DESCRIPTORS_OF_JOB, DESCRIPTORS_OF_RESULT, DESCRIPTORS_N };
 
 struct descriptors {
+        uid_t uid;              /* whose they are: what their closing costs is his */
         uint32_t generation;    /* of the job */
         uint64_t payload_bytes; /* not 0: the first is payload or result, sealed, so long */
         unsigned n_fds;
@@ -22,7 +24,7 @@ struct descriptors_table {
         uint32_t n_fds[DESCRIPTORS_N];
 };
 
-void descriptors_close(int *fds, unsigned n_fds);
+void descriptors_close(int *fds, unsigned n_fds, uid_t uid); /* those that are not negative */
 /* Keeps them, also on failure (closed then). -EALREADY: there are some of this job already. -EDQUOT: more than a
  * channel may have, or than leaves room for others. -EPROTO: what should be a payload is none. */
 int descriptors_put(struct pool_channel *c, enum descriptors_of what, uint32_t slot, const struct descriptors *d);

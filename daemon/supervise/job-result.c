@@ -76,7 +76,7 @@ void job_drop_result(struct job *j) {
         else
                 free(j->result);
         if (d)
-                descriptors_close(d->fds, d->n_fds);
+                descriptors_close(d->fds, d->n_fds, d->uid);
         free(d);
         j->result_fds = NULL;
         j->result = NULL;
@@ -92,7 +92,7 @@ static int job_take_fds(struct job *j, uint32_t slot) {
         if (d->payload_bytes > 0) {
                 int r = j->result_fields->is_raw ? 0 : sealed_map(d->fds[0], d->payload_bytes, &data);
                 if (r < 0) {
-                        descriptors_close(d->fds, d->n_fds);
+                        descriptors_close(d->fds, d->n_fds, d->uid);
                         free(d);
                         return -r;
                 }

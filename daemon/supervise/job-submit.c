@@ -172,7 +172,7 @@ static int job_begin_slot(struct channel *c, uint32_t slot) {
 /* Before the job is queued, as a client's would be. */
 static int job_bring_fds(struct job *j, const struct job_request *q, uint32_t slot, struct fault *f) {
         struct pool_channel *c = j->pool->channels[0];
-        struct descriptors d = {.generation = slot_generation(channel_word(&c->channel, slot))};
+        struct descriptors d = {.uid = j->uid, .generation = slot_generation(channel_word(&c->channel, slot))};
         int r = 0;
         if (q->payload_fd) {
                 r = sealed_check(*q->payload_fd, &d.payload_bytes);
@@ -190,7 +190,7 @@ static int job_bring_fds(struct job *j, const struct job_request *q, uint32_t sl
         if (r >= 0)
                 r = descriptors_put(c, DESCRIPTORS_OF_JOB, slot, &d);
         else
-                descriptors_close(d.fds, d.n_fds);
+                descriptors_close(d.fds, d.n_fds, d.uid);
         j->has_fds = r >= 0;
         if (r == -EPROTO)
                 return fault_set(

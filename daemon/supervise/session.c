@@ -15,8 +15,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/closer.h"
 #include "daemon/log.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/event.h"
@@ -77,6 +79,8 @@ bool session_leaves_room(int fd) {
         struct rlimit limit;
         return getrlimit(RLIMIT_NOFILE, &limit) < 0 || (rlim_t)fd + SESSION_SPARED_FDS < limit.rlim_cur;
 }
+
+static uid_t session_uid(const struct session *s) { return s->channel->pool->bells[s->channel->bell].uid; }
 
 /* ---- what it says ---- */
 
@@ -156,7 +160,7 @@ static int session_on_packet(struct session *s, const struct session_packet *p, 
 
 static int session_receive(struct session *s) {
         struct session_packet packet;
-        struct descriptors d = {.n_fds = PACKET_MAX_FDS};
+        struct descriptors d = {.uid = session_uid(s), .n_fds = PACKET_MAX_FDS};
         size_t bytes;
         int r = packet_receive(s->fd, &packet, sizeof(packet), &bytes, d.fds, &d.n_fds);
         if (r < 0)
@@ -164,7 +168,7 @@ static int session_receive(struct session *s) {
         if (bytes == 0)
                 return -EPIPE;
         r = bytes == sizeof(packet) ? session_on_packet(s, &packet, &d) : -EPROTO;
-        descriptors_close(d.fds, d.n_fds);
+        descriptors_close(d.fds, d.n_fds, d.uid);
         return r;
 }
 
@@ -176,7 +180,7 @@ static int session_read(struct session *s, unsigned n_packets) {
                 return 0;
         if (r != -EPIPE && r != -ECONNRESET)
                 log_warning("pool %s: a client of uid %u sends what makes no sense: its session is dropped",
-                            s->channel->pool->config.name, (unsigned)s->channel->pool->bells[s->channel->bell].uid);
+                            s->channel->pool->config.name, (unsigned)session_uid(s));
         return r;
 }
 
@@ -276,13 +280,15 @@ int session_new(struct session **ret, const struct session_request *q, struct se
 struct session *session_end(struct session *s) {
         if (!s)
                 return NULL;
+        uid_t uid = session_uid(s);
         loop_poll_stop(&s->poll);
         loop_timer_stop(&s->retry_timer);
         session_leave(s);
         s->supervisor->n_sessions--;
         pool_channel_drop(
                 s->channel); /* first: who sees the end of file then sees why, and does not try to come back */
-        close(s->fd);
+        shutdown(s->fd, SHUT_RDWR); /* at once; what lies in it unread may have descriptors, which are closed with it */
+        closer_close(s->fd, uid);
         free(s);
         return NULL;
 }

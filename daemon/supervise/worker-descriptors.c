@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "daemon/closer.h"
 #include "daemon/supervise/session.h"
 #include "daemon/supervise/worker.h"
 #include "ipc/event.h"
@@ -112,6 +113,9 @@ static int fds_take_result(struct worker *w, const struct worker_report *report,
                 return -EPROTO;
         if (!c)
                 return -ESTALE;
+        struct worker_job job;
+        if (worker_get_job(w, &job))
+                d->uid = worker_job_uid(&job);
         d->generation = w->fds_generation;
         d->payload_bytes = report->payload_bytes;
         int r = descriptors_put(c, DESCRIPTORS_OF_RESULT, w->fds_slot, d);
@@ -120,7 +124,7 @@ static int fds_take_result(struct worker *w, const struct worker_report *report,
 }
 
 int worker_on_fds_report(struct worker *w, const struct worker_report *report, int *fds, unsigned n_fds) {
-        struct descriptors d = {.n_fds = n_fds};
+        struct descriptors d = {.uid = CLOSER_WORKERS, .n_fds = n_fds};
         for (unsigned i = 0; i < n_fds; i++)
                 d.fds[i] = fds[i];
         int r = w->fds_wanted || !w->ready_ns || (n_fds > 0 && report->type != REPORT_RESULT) ? -EPROTO : 0;
@@ -133,7 +137,7 @@ int worker_on_fds_report(struct worker *w, const struct worker_report *report, i
                 r = fds_make_room(w, report->payload_bytes);
         else if (r >= 0 && report->type == REPORT_RESULT)
                 r = fds_take_result(w, report, &d);
-        descriptors_close(d.fds, d.n_fds);
+        descriptors_close(d.fds, d.n_fds, d.uid);
         if (r == -EPROTO)
                 return r;
         w->fds_wanted = report->type;

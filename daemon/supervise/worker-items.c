@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "daemon/closer.h"
 #include "daemon/log.h"
 #include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
@@ -82,6 +83,6 @@ void worker_items_stop(struct worker *w) {
         stream_forget_worker(w);
         loop_poll_stop(&w->items_poll);
         if (w->items_fd >= 0)
-                close(w->items_fd);
+                closer_close(w->items_fd, CLOSER_WORKERS);
         w->items_fd = -1;
 }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/closer.h"
 #include "daemon/log.h"
 #include "daemon/supervise/session.h"
 #include "daemon/supervise/supervisor-internal.h"
@@ -184,7 +185,7 @@ static int worker_receive(struct worker *w) {
         struct worker_report *report = &packet.report;
         bool is_sane = bytes >= sizeof(*report) && report->version == WIRE_VERSION;
         if (!is_sane || (n_fds > 0 && report->type != REPORT_RESULT)) {
-                descriptors_close(fds, n_fds);
+                descriptors_close(fds, n_fds, CLOSER_WORKERS);
                 return -EPROTO;
         }
         report->text[sizeof(report->text) - 1] = 0;

@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/closer.h"
 #include "daemon/log.h"
 #include "daemon/supervise/death.h"
 #include "daemon/supervise/jobs.h"
@@ -320,7 +321,7 @@ void worker_free(struct worker *w) {
         loop_poll_stop(&w->control_poll);
         loop_poll_stop(&w->pid_poll);
         if (w->control_fd >= 0)
-                close(w->control_fd);
+                closer_close(w->control_fd, CLOSER_WORKERS);
         if (w->pidfd >= 0)
                 close(w->pidfd);
         free(w);

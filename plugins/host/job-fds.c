@@ -3,7 +3,9 @@
  *
  * A job whose slot word says so has descriptors; the broker has them, also for the next attempt, and is asked before
  * the handler runs. The first may be the payload, as a sealed memory file: it is checked here as well, because it is
- * read in place. They are ours until the handler returned.
+ * read in place. They are ours until the handler returned, and closed before the verdict: the broker has its own until
+ * then, so ours are never the last ones, which could keep us waiting; and if a close waits all the same (a file of
+ * FUSE), that is the job's time, with the job's limits.
  *
  * A result grows in memory of our own when the slot is full. When the handler is done, the broker lends a memory file
  * for it (the sandbox lets us make none), it is written there, and handed over before the verdict. Jobs without any of

@@ -334,14 +334,6 @@ static int job_finish(struct drover_job *j, int done_fd, enum slot_state verdict
         return e;
 }
 
-/* What a job or its result had to do with the broker. */
-static void job_close_fds(struct drover_job *j, int e) {
-        bool had_some = slot_flags(j->claimed) & SLOT_HAS_FDS;
-        job_fds_close(j);
-        if (had_some && e == 0)
-                job_fds_end(j);
-}
-
 int job_run(struct drover_job *j, const struct channel *c, uint32_t channel_index, int done_fd, uint32_t slot,
             uint64_t word, uint64_t started_ns) {
         j->channel = c;
@@ -362,9 +354,12 @@ int job_run(struct drover_job *j, const struct channel *c, uint32_t channel_inde
         if (r >= 0)
                 r = j->type->handle(j);
         enum slot_state verdict = job_verdict(j, r);
+        bool had_fds = slot_flags(word) & SLOT_HAS_FDS;
+        if (had_fds || j->big || j->n_ret_fds > 0 || j->reply_bytes > 0)
+                job_fds_close(j);
         r = j->is_orphaned ? -EPIPE : job_finish(j, done_fd, verdict, started_ns);
-        if (slot_flags(word) & SLOT_HAS_FDS || j->big || j->n_ret_fds > 0 || j->reply_bytes > 0)
-                job_close_fds(j, r);
+        if (had_fds && r == 0)
+                job_fds_end(j);
         job_clear_progress(j);
         if (j->scratch_used > 0 || j->blocks)
                 job_release(j);

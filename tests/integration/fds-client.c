@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,6 +62,24 @@ static void await_end(void) {
         puts("still there");
 }
 
+/* For cases in which the broker is stopped before anything is sent, and we are killed behind it. */
+static void wait_for_signal(void) {
+        sigset_t set;
+        int number;
+        sigemptyset(&set);
+        sigaddset(&set, SIGUSR1);
+        sigprocmask(SIG_BLOCK, &set, NULL);
+        puts("ready");
+        fflush(stdout);
+        sigwait(&set, &number);
+}
+
+static void sent(void) {
+        puts("sent");
+        fflush(stdout);
+        pause();
+}
+
 static void with_payload(int fd, uint64_t bytes) {
         say(SESSION_FDS, 0, 1, bytes, &fd, 1);
         await_end();
@@ -104,6 +123,46 @@ static void case_asks(void) {
                 if (say(SESSION_WANT, 0, 1, 0, NULL, 0) < 0)
                         break;
         await_end();
+}
+
+/* More in one packet than anybody takes. */
+static void case_too_many(void) {
+        enum { N = 100 };
+        const struct session_packet p = {.type = SESSION_FDS, .version = WIRE_VERSION, .generation = 1};
+        union {
+                struct cmsghdr align;
+                char bytes[CMSG_SPACE(N * sizeof(int))];
+        } control = {0};
+        struct iovec iov = {.iov_base = (void *)&p, .iov_len = sizeof p};
+        struct msghdr m = {
+                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+        struct cmsghdr *head = CMSG_FIRSTHDR(&m);
+        head->cmsg_level = SOL_SOCKET;
+        head->cmsg_type = SCM_RIGHTS;
+        head->cmsg_len = CMSG_LEN(N * sizeof(int));
+        for (size_t i = 0; i < N; i++)
+                memcpy(CMSG_DATA(head) + i * sizeof(int), &(int){STDIN_FILENO}, sizeof(int));
+        wait_for_signal();
+        if (sendmsg(s->socket_fd, &m, MSG_NOSIGNAL) < 0)
+                fail("sendmsg", -errno);
+        sent();
+}
+
+/* What makes no sense, and behind it in the socket what is never read. */
+static void case_nonsense_first(void) {
+        wait_for_signal();
+        packet_send(s->socket_fd, "rubbish", 7, NULL, 0);
+        for (uint32_t i = 0; i < 8; i++)
+                say(SESSION_FDS, i, 1, 0, &(int){STDIN_FILENO}, 1);
+        sent();
+}
+
+/* Two packets for one generation, of which the second is nonsense. */
+static void case_second(void) {
+        wait_for_signal();
+        say(SESSION_FDS, 0, 1, 0, &(int){STDIN_FILENO}, 1);
+        say(SESSION_FDS, 0, 1, 0, &(int){STDIN_FILENO}, 1);
+        sent();
 }
 
 /* Descriptors for jobs that never come: a new generation each time, more slots than there may be descriptors. */
@@ -245,9 +304,12 @@ int main(int argc, char *argv[]) {
                 {"no-push", case_no_push},
                 {"no-such-slot", case_no_such_slot},
                 {"none-came", case_none_came},
+                {"nonsense-first", case_nonsense_first},
                 {"rubbish", case_rubbish},
+                {"second", case_second},
                 {"shorter", case_shorter},
                 {"too-few-came", case_too_few_came},
+                {"too-many", case_too_many},
                 {"twice", case_twice},
                 {"unsealed", case_unsealed},
         };

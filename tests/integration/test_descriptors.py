@@ -4,11 +4,14 @@ import fcntl
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import tempfile
 import unittest
+from contextlib import ExitStack
 
-from harness import BUILD, DROVERCTL, IS_SANITIZED, PATIENCE, Drover, Test, kill, main, wait_for
+from harness import BUILD, DROVERCTL, IS_SANITIZED, PATIENCE, Drover, Test, fds_of, kill, main, wait_for
 from sdbus import Connection
 
 LIBRARY = f"{BUILD}/tests/library/library"
@@ -35,7 +38,7 @@ class Base(Test):
         self.assertEqual(program.returncode, 0, program.stderr)
 
     def client(self, d, pool, case, **popen):
-        return subprocess.Popen([CLIENT, pool, case], env=d.env(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **popen)
+        return subprocess.Popen([CLIENT, pool, case], env=d.env(), text=True, **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, **popen})
 
     @staticmethod
     def fds(d):
@@ -301,6 +304,86 @@ class HostileClients(Base):
             self.assertEqual(d.pool("fds")["Retried"], 2)
             kill(client.pid)
             client.communicate()
+            self.wait_fds(d, n_fds)
+
+
+class Lingering:
+    """A socket whose last close waits for ten minutes, or until __exit__."""
+
+    def __enter__(self):
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            self.socket = socket.socket()
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            self.socket.connect(listener.getsockname())
+            self.peer = listener.accept()[0]
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 600))
+        self.socket.setblocking(False)
+        self.inode = f"socket:[{os.fstat(self.socket.fileno()).st_ino}]"
+        try:
+            while True:
+                self.socket.send(b"x" * 65536)
+        except BlockingIOError:
+            return self
+
+    def __exit__(self, *_):
+        self.peer.close()
+        self.socket.close()
+
+    def is_held_by(self, pid):
+        return self.inode in fds_of(pid).values()
+
+
+class SlowCloses(Base):
+    """Whoever sends a descriptor whose close takes for ever keeps nobody waiting but himself."""
+
+    def check_goes_on(self, d):
+        self.assertEqual(d.pool("fds")["State"], "running")
+        self.case(d, "fds-let-go")
+
+    def test_of_a_session(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
+            n_fds = self.fds(d)
+            for case in ("no-push", "second", "too-many", "nonsense-first"):
+                with self.subTest(case), Lingering() as slow:
+                    client = self.client(d, "fds", case, stdin=slow.socket)
+                    self.assertEqual(client.stdout.readline(), "ready\n")
+                    os.kill(d.pid, signal.SIGSTOP)  # so that its references are the last ones
+                    try:
+                        if case != "no-push":
+                            client.send_signal(signal.SIGUSR1)
+                            self.assertEqual(client.stdout.readline(), "sent\n")
+                        kill(client.pid)
+                        client.communicate()
+                        slow.socket.close()
+                    finally:
+                        os.kill(d.pid, signal.SIGCONT)
+                    self.check_goes_on(d)
+            self.wait_fds(d, n_fds)
+
+    def test_over_the_bus(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d, ExitStack() as stack:
+            n_fds = self.fds(d)
+            c = stack.enter_context(Connection(d.bus.address))
+            many = [stack.enter_context(Lingering()) for _ in range(8)]
+            os.kill(d.pid, signal.SIGSTOP)
+            try:
+                for i, slow in enumerate(many):
+                    what = (b"cat", 1, b"in", b"h", slow.socket.fileno(), 0)  # no `attempt`: refused
+                    if i % 2:
+                        c.send("/org/drover1", "org.drover1.Manager", "Submit", "ssa{sv}a{sv}", b"fds", *what)
+                    else:
+                        c.send("/org/drover1", "org.drover1.Manager", "NoSuchMethod", "h", slow.socket.fileno())
+                    slow.socket.close()
+                    wait_for(lambda s=slow: not s.is_held_by(d.bus.process.pid), 10, "the bus has passed it on")
+            finally:
+                os.kill(d.pid, signal.SIGCONT)
+            self.check_goes_on(d)
+            self.assertTrue(any(slow.is_held_by(d.pid) for slow in many))
+            for slow in many:
+                slow.peer.close()
             self.wait_fds(d, n_fds)
 
 

@@ -1,5 +1,6 @@
 /* The claim loop of a real worker: order, cancel, soft limit, verdicts that came from elsewhere, the ways to end. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -566,6 +567,51 @@ static void end_of_the_socket_is_the_end(void **state) {
         trial_deinit(&t);
 }
 
+/* `print` with `fd` for its descriptor, as the broker would have it. */
+static void print_to(struct trial *t, uint32_t slot, int fd) {
+        struct worker_order order = {.type = ORDER_FDS, .version = WIRE_VERSION};
+        struct worker_report report = {0};
+        struct pollfd p = {.fd = t->control_fd, .events = POLLIN};
+        struct args_writer w;
+        uint32_t type;
+        size_t bytes;
+        assert_non_null(schema_find(t->schema, "print", &type));
+        assert_int_equal(trial_begin(t, slot), 0);
+        assert_int_equal(channel_mark_fds(&t->channel, slot), 0);
+        args_writer_init(&w, channel_payload(&t->channel, slot), TRIAL_SLOT_BYTES);
+        args_put(&w, "text", &(struct args_value){.type = SCHEMA_STR, .data = "x", .bytes = 1});
+        args_put(&w, "out", &(struct args_value){.type = SCHEMA_FD});
+        args_put(&w, "waits", &(struct args_value){.type = SCHEMA_BOOL});
+        assert_int_equal(args_finish(&w, &bytes), 0);
+        assert_int_equal(trial_commit(t, slot, type, bytes, 1), 0);
+        while (report.type != REPORT_FDS) {
+                assert_int_equal(poll(&p, 1, 10000), 1);
+                assert_int_equal(packet_receive(t->control_fd, &report, sizeof report, &bytes, NULL, NULL), 0);
+        }
+        assert_int_equal(packet_send(t->control_fd, &order, sizeof order, &fd, 1), 0);
+}
+
+/* Often, because a worker that closed them behind the verdict would be quick, too. */
+static void what_came_with_a_job_is_closed_before_its_verdict(void **state) {
+        struct trial t;
+        pid_t pid = start(&t, "fds");
+        for (unsigned i = 0; i < 200; i++) {
+                int pair[2];
+                assert_int_equal(pipe2(pair, O_CLOEXEC | O_NONBLOCK), 0);
+                print_to(&t, 0, pair[1]);
+                close(pair[1]);
+                for (uint64_t deadline_ns = soon(); !slot_is_verdict(channel_word(&t.channel, 0));)
+                        assert_true(event_now_ns() < deadline_ns);
+                struct pollfd p = {.fd = pair[0]};
+                assert_int_equal(poll(&p, 1, 0), 1);
+                assert_int_equal(p.revents, POLLHUP); /* nobody else has it open */
+                assert_int_equal(slot_state(channel_word(&t.channel, 0)), SLOT_DONE);
+                assert_int_equal(channel_free(&t.channel, 0), 0);
+                close(pair[0]);
+        }
+        finish(&t, pid, 0);
+}
+
 static void an_order_without_sense_ends_the_worker(void **state) {
         struct trial t;
         pid_t pid = start(&t, "sleep");
@@ -599,6 +645,7 @@ int main(void) {
                 cmocka_unit_test(a_bell_is_let_go_and_its_number_given_again),
                 cmocka_unit_test(the_last_job_is_told),
                 cmocka_unit_test(end_of_the_socket_is_the_end),
+                cmocka_unit_test(what_came_with_a_job_is_closed_before_its_verdict),
                 cmocka_unit_test(an_order_without_sense_ends_the_worker),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

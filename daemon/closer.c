@@ -1,0 +1,206 @@
+/* Who closes what others sent.
+ *
+ * The last close of a socket with SO_LINGER waits until its peer has taken what was sent; every close of a file of FUSE
+ * waits for the program behind it. So this is the one thing that threads are for in this process: each closes, and does
+ * nothing else, and there is one for each close that was begun. (Not the ring's own threads: they let go of a file when
+ * they are idle by their books, and one that waits there keeps everybody behind it waiting.)
+ *
+ * Each user has a few threads at most and waits for himself: that somebody's closes take for ever costs him, and nobody
+ * else. What waits is bounded, too, because it takes numbers of ours: of more, sockets lose their SO_LINGER and are
+ * closed at once. (More files of FUSE than that still stop us.)
+ *
+ * Lists are the loop's; between it and the threads, under the lock, is what is to be closed and what was. There is one
+ * closer in the process, as there is one table of descriptors. */
+#include "daemon/closer.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "daemon/loop.h"
+#include "ipc/doorbell.h"
+
+enum {
+        CLOSER_MAX_THREADS = 64,
+        CLOSER_OF_USER = 4,       /* threads */
+        CLOSER_MAX_OF_USER = 256, /* with those that wait */
+        CLOSER_STACK = 256 * 1024,
+};
+
+struct closing {
+        struct closer_user *user;
+        int fd;
+        TAILQ_ENTRY(closing) link;
+};
+TAILQ_HEAD(closing_list, closing);
+
+struct closer_user {
+        uid_t uid;
+        unsigned n, n_begun;
+        struct closing_list waiting;
+        TAILQ_ENTRY(closer_user) link;
+};
+
+static struct {
+        struct loop *loop; /* NULL: not started */
+        struct loop_poll poll;
+        int done_fd;
+        unsigned n_begun, n_threads;
+        TAILQ_HEAD(, closer_user) users; /* whose turn it is, first */
+        pthread_mutex_t lock;
+        pthread_cond_t more;
+        struct closing_list begun, closed; /* under the lock */
+} closer = {.lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER};
+
+/* ---- the threads ---- */
+
+static void *closer_thread(void *unused) {
+        pthread_mutex_lock(&closer.lock);
+        for (;;) {
+                struct closing *c = TAILQ_FIRST(&closer.begun);
+                if (!c) {
+                        pthread_cond_wait(&closer.more, &closer.lock);
+                        continue;
+                }
+                TAILQ_REMOVE(&closer.begun, c, link);
+                pthread_mutex_unlock(&closer.lock);
+                close(c->fd);
+                pthread_mutex_lock(&closer.lock);
+                TAILQ_INSERT_TAIL(&closer.closed, c, link);
+                doorbell_ring(closer.done_fd);
+        }
+        return NULL;
+}
+
+static void closer_add_thread(void) {
+        pthread_attr_t attributes;
+        pthread_t thread;
+        sigset_t all, before;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, CLOSER_STACK);
+        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+        closer.n_threads += pthread_create(&thread, &attributes, closer_thread, NULL) == 0;
+        pthread_attr_destroy(&attributes);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* ---- users ---- */
+
+static struct closer_user *closer_user_of(uid_t uid) {
+        struct closer_user *u;
+        TAILQ_FOREACH(u, &closer.users, link)
+        if (u->uid == uid)
+                return u;
+        u = calloc(1, sizeof(*u));
+        if (!u)
+                return NULL;
+        u->uid = uid;
+        TAILQ_INIT(&u->waiting);
+        TAILQ_INSERT_TAIL(&closer.users, u, link);
+        return u;
+}
+
+static void closer_put_user(struct closer_user *u) {
+        if (u->n > 0)
+                return;
+        TAILQ_REMOVE(&closer.users, u, link);
+        free(u);
+}
+
+static void closer_begin(struct closer_user *u) {
+        struct closing *c = TAILQ_FIRST(&u->waiting);
+        TAILQ_REMOVE(&u->waiting, c, link);
+        u->n_begun++;
+        closer.n_begun++;
+        TAILQ_REMOVE(&closer.users, u, link);
+        TAILQ_INSERT_TAIL(&closer.users, u, link);
+        if (closer.n_begun > closer.n_threads)
+                closer_add_thread(); /* in vain: then it waits for another close */
+        pthread_mutex_lock(&closer.lock);
+        TAILQ_INSERT_TAIL(&closer.begun, c, link);
+        pthread_cond_signal(&closer.more);
+        pthread_mutex_unlock(&closer.lock);
+}
+
+static void closer_go_on(void) {
+        struct closer_user *u = TAILQ_FIRST(&closer.users);
+        while (u && closer.n_begun < CLOSER_MAX_THREADS) {
+                if (!TAILQ_EMPTY(&u->waiting) && u->n_begun < CLOSER_OF_USER) {
+                        closer_begin(u);
+                        u = TAILQ_FIRST(&closer.users);
+                } else
+                        u = TAILQ_NEXT(u, link);
+        }
+}
+
+static void closer_on_closed(struct loop_poll *p, uint32_t revents) {
+        struct closing_list closed = TAILQ_HEAD_INITIALIZER(closed);
+        struct closing *c;
+        doorbell_clear(closer.done_fd);
+        pthread_mutex_lock(&closer.lock);
+        TAILQ_CONCAT(&closed, &closer.closed, link);
+        pthread_mutex_unlock(&closer.lock);
+        while ((c = TAILQ_FIRST(&closed))) {
+                TAILQ_REMOVE(&closed, c, link);
+                c->user->n--;
+                c->user->n_begun--;
+                closer.n_begun--;
+                closer_put_user(c->user);
+                free(c);
+        }
+        closer_go_on();
+}
+
+/* ---- the calls ---- */
+
+static void closer_close_now(int fd) {
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){0}, sizeof(struct linger));
+        close(fd);
+}
+
+void closer_close(int fd, uid_t uid) {
+        struct closer_user *u = closer.loop ? closer_user_of(uid) : NULL;
+        struct closing *c = u && u->n < CLOSER_MAX_OF_USER ? calloc(1, sizeof(*c)) : NULL;
+        if (!c) {
+                closer_close_now(fd);
+                if (u)
+                        closer_put_user(u);
+                return;
+        }
+        *c = (struct closing){.user = u, .fd = fd};
+        u->n++;
+        TAILQ_INSERT_TAIL(&u->waiting, c, link);
+        closer_go_on();
+}
+
+int closer_start(struct loop *l) {
+        int r = doorbell_create(&closer.done_fd);
+        if (r < 0)
+                return r;
+        TAILQ_INIT(&closer.users);
+        TAILQ_INIT(&closer.begun);
+        TAILQ_INIT(&closer.closed);
+        r = loop_poll_start(l, &closer.poll, closer.done_fd, POLLIN, closer_on_closed, NULL);
+        if (r >= 0)
+                closer_add_thread();
+        if (r >= 0 && closer.n_threads == 0) {
+                loop_poll_stop(&closer.poll);
+                r = -EAGAIN;
+        }
+        if (r >= 0)
+                closer.loop = l;
+        return r;
+}
+
+void closer_stop(void) {
+        closer.loop = NULL;
+        loop_poll_stop(&closer.poll);
+}
