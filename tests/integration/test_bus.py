@@ -462,6 +462,28 @@ print(*sorted(called))
         for cookie in cookies[:-1]:
             c.reply(cookie)
 
+    @unittest.skipUnless(os.geteuid() == 0, "needs root to be two users")
+    def test_calls_of_one_uid_at_once_are_bounded(self):
+        self.d.pool_call("slow", "Pause")
+        self.addCleanup(lambda: self.d.pool_call("slow", "Resume"))
+        os.chmod(self.d.dir, 0o711)
+        many = [self.connect(NOBODY) for _ in range(17)]  # 128 each, 2048 in all
+        job = many[0].call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"slow", b"is_prime", 1, b"n", b"t", u64(97), 0).read("to")[1]
+        wait = (job, "org.drover1.Job", "Wait", "t", u64(2**64 - 1))
+        cookies = [[c.send(*wait) for _ in range(128)] for c in many[:16]]
+        for c in many[:16]:
+            c.call(*MANAGER, "GetJob", "t", u64(int(job.rpartition("/")[2])))  # its calls were heard
+        with self.assertRaises(BusError) as caught:
+            many[16].call(*wait)
+        self.assertEqual(caught.exception.name, "org.freedesktop.DBus.Error.LimitsExceeded")
+        self.assertIn(f"uid {NOBODY} has 2048 calls", str(caught.exception))
+        root = self.connect()
+        cookie = root.send(*wait)  # others still may
+        self.d.pool_call("slow", "Resume")
+        self.assertEqual(root.reply(cookie).read("s"), ["done"])
+        for c, sent in zip(many, cookies):
+            self.assertEqual({c.reply(one).read("s")[0] for one in sent}, {"done"})
+
     def test_first_calls_of_a_name_keep_their_order(self):
         c = self.connect()
         cookies = [c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", b"p", b"is_prime", 1, b"n", b"t", u64(97), 0) for _ in range(50)]

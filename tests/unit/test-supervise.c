@@ -107,6 +107,37 @@ static void test_channel_dropped_under_a_quarantine(void **state) {
         assert_null(pool_channel_at(p, offer.channel));
 }
 
+static void two_workers(struct pool_config *c) { c->n_workers = 2; }
+
+/* What stands in a worker's run record is not believed of a channel that it said it had left, also while another worker
+ * keeps that channel: it is gone as soon as that one has left, too. */
+static void test_record_that_names_a_left_channel(void **state) {
+        struct session_offer offer;
+        struct fault f;
+        struct pool *p = add_pool(two_workers);
+        struct worker_job job;
+        load();
+        struct stand_in w = ready(), other = ready();
+        const struct worker *worker = supervisor_find_worker(supervisor, w.id);
+        assert_int_equal(worker->index, 0);
+        assert_int_equal(open_session(p, &offer, &f), 0);
+        struct pool_channel *c = pool_channel_at(p, offer.channel);
+        assert_int_equal(channel_begin(&c->channel, 0), 0);
+        assert_int_equal(channel_commit(&c->channel, 0, 1), 0);
+        claim(p, c);
+        assert_true(worker_get_job(worker, &job));
+        close(offer.socket_fd); /* the client leaves */
+        UNTIL(c->is_dead);
+        report(&w, REPORT_DROPPED, offer.channel);
+        UNTIL(!(c->attached[0] & 1));
+        assert_ptr_equal(pool_channel_at(p, offer.channel), c);
+        assert_false(worker_get_job(worker, &job));
+        report(&other, REPORT_DROPPED, offer.channel);
+        UNTIL(!pool_channel_at(p, offer.channel));
+        end(&w, CLD_KILLED, SIGKILL);
+        end(&other, CLD_KILLED, SIGKILL);
+}
+
 static void test_schema_out_of_turn(void **state) {
         struct pool *p = add_pool(NULL);
         load();
@@ -582,6 +613,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_spawner_lost_under_a_removed_pool, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_spawner_lost_twice_before_a_worker_died, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_channel_dropped_under_a_quarantine, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_record_that_names_a_left_channel, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_schema_out_of_turn, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_flood_of_reports, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_timeout_of_ages, setup, teardown),
