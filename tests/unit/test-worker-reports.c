@@ -54,6 +54,8 @@ static void test_who_comes_late_with_an_older_list(void **state) {
         report(&late, REPORT_READY, 0);
         UNTIL(phase(&late) == PHASE_STOPPING);
         assert_ptr_equal(p->schema, before);
+        /* It did nothing wrong. */
+        assert_int_equal(supervisor_find_worker(supervisor, late.id)->doom, REASON_RECYCLED);
         end(&first, CLD_KILLED, SIGKILL);
         end(&late, CLD_KILLED, SIGKILL);
         end(&third, CLD_KILLED, SIGKILL);
