@@ -43,7 +43,7 @@ static const struct places_config {
         {"one job each", {1, 1}, 0, RIGHT, false},
         {"two jobs without a place", {0, 2}, 0, RIGHT, false},
         {"one job without a place, a kill", {0, 1}, 1, RIGHT, false},
-        {"one job each, a kill", {1, 1}, 1, RIGHT, false, true},
+        {"one job each, a kill", {1, 1}, 1, RIGHT, false},
         {"one job, and two without a place", {1, 2}, 0, RIGHT, false, true},
         {"a place changes hands and nobody is told", {0, 1}, 0, NOT_TOLD, true},
         {"told before the modes change", {0, 2}, 0, TOLD_FIRST, true},
