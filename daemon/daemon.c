@@ -1,7 +1,7 @@
 /* Wires droverd together and owns its beginning and end.
  *
  * Begin: ring, bus connection, supervisor (with its spawner), pools from files, bus name, READY. End: SIGTERM or SIGINT
- * drains the pools for at most TimeoutStopSec=, a second one ends at once; SIGHUP is Reload. What breaks at the start is
+ * drains the pools for at most TimeoutStopSec= and hands out their last results, a second one ends at once; SIGHUP is Reload. What breaks at the start is
  * told in one line and ends the process with status 1; nothing is decided in here about jobs or workers. */
 #include "daemon/daemon.h"
 
@@ -105,9 +105,14 @@ static void daemon_reload_by_signal(struct daemon *d) {
 
 /* ---- signals and the end ---- */
 
-static void daemon_on_down(void *user) {
+static void daemon_on_answered(void *user) {
         struct daemon *d = user;
         loop_exit(d->loop, 0);
+}
+
+static void daemon_on_down(void *user) {
+        struct daemon *d = user;
+        bus_farewell(d->bus, daemon_on_answered, d);
 }
 
 static void daemon_stop(struct daemon *d, int signal) {

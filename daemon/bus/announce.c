@@ -132,8 +132,10 @@ static void on_job_finished(void *user, struct job *j) {
                 return;
         job_get_info(j, &info);
         TAILQ_FOREACH(p, &b->peers, link)
-        if (p->is_subscribed && peer_may_see(p, info.uid))
+        if (p->is_subscribed && peer_may_see(p, info.uid)) {
                 tell_job_removed(b, p->name, &info);
+                farewell_told(p);
+        }
 }
 
 void bus_fill_hooks(struct bus *b, struct supervisor_hooks *hooks) {

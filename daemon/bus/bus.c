@@ -193,6 +193,8 @@ struct bus *bus_free(struct bus *b) {
         loop_poll_stop(&b->poll);
         loop_timer_stop(&b->timer);
         loop_timer_stop(&b->retry_timer);
+        loop_timer_stop(&b->farewell.timer);
+        b->farewell.done = NULL;
         b->is_started = false;
         call_end_all(b);
         peer_free_all(b);

@@ -3,6 +3,7 @@
  *   bus_new         connects; needs nothing but the loop
  *   bus_fill_hooks  for supervisor_config.hooks: what the supervisor reports becomes signals
  *   bus_start       objects, then the name org.drover1; the only calls that wait for the bus
+ *   bus_farewell    before bus_free, if there is time: answers who was just told of a verdict
  *   bus_free        answers what is still pending with ShuttingDown, flushes, disconnects; before supervisor_free
  *
  * From bus_start on everything runs inside loop_run, and nothing in here waits. */
@@ -37,4 +38,6 @@ void close_catch_libsystemd(void);
 void bus_fill_hooks(struct bus *b, struct supervisor_hooks *hooks);
 /* -EEXIST: another droverd owns the name; -EPERM: the bus policy forbids it … */
 int bus_start(struct bus *b, struct supervisor *s, char *error, size_t error_bytes);
+/* Calls `done` from the loop, or at once: within a second. */
+void bus_farewell(struct bus *b, void (*done)(void *user), void *user);
 struct bus *bus_free(struct bus *b);

@@ -130,6 +130,8 @@ static void call_answer(struct bus_call *c) {
         if (r < 0 || sd_bus_error_is_set(&e))
                 sd_bus_reply_method_errno(c->message, r, &e);
         sd_bus_error_free(&e);
+        if (c->kind == CALL_WAIT)
+                farewell_told(c->peer);
         if (c->kind == CALL_RUN)
                 job_release(j);
         call_free(c);

@@ -55,6 +55,12 @@ struct bus {
         struct quota calls_of; /* that wait */
         struct bus_call_list waiting_for_pool, waiting_for_room;
         struct bus_scratch scratch;
+        struct { /* farewell.c */
+                void (*done)(void *user); /* NULL = not asked for, or over */
+                void *user;
+                unsigned n_pings;
+                struct loop_timer timer;
+        } farewell;
 };
 
 /* A method: 1 = handled (answered now or later), else -errno or `e` set. It may run again for the same message. */

@@ -51,6 +51,7 @@ static struct bus_peer *peer_free(struct bus_peer *p) {
                 sd_bus_message_unref(h->message);
                 free(h);
         }
+        farewell_forget(p);
         peer_forget_process(p);
         sd_bus_slot_unref(p->query);
         sd_bus_slot_unref(p->match);
@@ -209,6 +210,7 @@ void peer_subscribe(struct bus_peer *p, bool is_subscribed) {
         if (p->is_subscribed == is_subscribed)
                 return;
         p->is_subscribed = is_subscribed;
+        p->told_ns = 0;
         if (is_subscribed)
                 p->bus->n_subscribers++;
         else

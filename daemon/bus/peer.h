@@ -18,7 +18,8 @@ struct bus_peer {
         unsigned n_calls; /* held back, or waiting for a verdict */
         struct bus_held *held, **held_tail;
         struct bus_call_list calls;
-        sd_bus_slot *match, *query;
+        sd_bus_slot *match, *query, *ping;
+        uint64_t told_ns; /* when it was last told of a verdict; 0 = never, or it does not want to hear more */
         struct session_owner sessions;
         struct { /* peer-process.c */
                 uint64_t heard_ticks; /* when its name was new to us, in clock ticks since boot */
@@ -46,3 +47,8 @@ void peer_forget_process(struct bus_peer *p);
 void peer_subscribe(struct bus_peer *p, bool is_subscribed);
 bool peer_may_see(const struct bus_peer *p, uid_t owner);
 void peer_free_all(struct bus *b);
+
+/* ---- farewell.c ---- */
+
+void farewell_told(struct bus_peer *p);
+void farewell_forget(struct bus_peer *p); /* nothing more comes from it */

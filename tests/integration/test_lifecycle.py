@@ -6,8 +6,9 @@ import subprocess
 import sys
 import time
 
-from harness import (PATIENCE, SOURCE, Bus, Drover, Test, assert_in_time, descendants, is_alive, kill, main, memfds_of, reap_orphans,
-                     wait_for, wait_surely)
+from harness import (MANAGER, PATIENCE, SOURCE, Bus, Drover, Test, assert_in_time, descendants, is_alive, kill, main, memfds_of, pause,
+                     reap_orphans, wait_for, wait_surely)
+from sdbus import Connection
 
 LONG = 18446744073709551557  # takes seconds
 METHODS = ("fork", "spawn", "forkserver")
@@ -27,6 +28,17 @@ class Drain(Test):
             self.assertEqual([call.communicate(timeout=20 * PATIENCE)[0] for call in calls], ['a{sv} 1 "ms" t 300\n'] * 3)
             self.assertEqual(d.process.wait(20 * PATIENCE), 0)
             assert_in_time(time.monotonic() - started, 5 * PATIENCE)
+
+    def test_who_was_just_told_of_a_verdict_gets_its_result(self):
+        with Drover({"squares": {"Plugin": "squares", "Workers": 1}}) as d, Connection(d.bus.address) as c:
+            c.call(*MANAGER, "Subscribe")
+            _, job = d.submit("squares", "sleep", seconds=0.3)
+            d.process.send_signal(signal.SIGTERM)
+            c.wait(lambda m: m.member == "JobRemoved" and m.path == "/org/drover1")
+            pause(0.1)  # time in which one that waits for nobody is gone
+            self.assertIsNotNone(c.call(job, "org.drover1.Job", "GetResult"))
+            self.assertEqual(d.process.wait(20 * PATIENCE), 0)
+            d.start()
 
     def test_a_draining_daemon_refuses_new_jobs_in_words(self):
         with Drover({"sleep": {"Plugin": "sleep", "Workers": 1}}) as d:
