@@ -5,6 +5,7 @@
  * so that no job, plugin or file gives orders to a terminal. Numbers keep their 64 bits, text is what the bus delivered (UTF-8 by its rules). Nesting is bounded
  * by D-Bus itself (64 levels). Does not build messages: remote.c does. */
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <string.h>
 #include <systemd/sd-bus.h>
@@ -62,8 +63,38 @@ static int integer_from_message(sd_bus_message *m, char type, struct json_object
         return *ret ? 0 : -ENOMEM;
 }
 
+/* What hangs on a string beside its text, and goes with it. */
+struct note {
+        char *plain; /* for people */
+        int fd;      /* the descriptor it stands for */
+};
+
+static void free_note(struct json_object *o, void *user) {
+        struct note *n = user;
+
+        free(n->plain);
+        ctl_closep(&n->fd);
+        free(n);
+}
+
+static struct note *note_of(struct json_object *o) {
+        struct note *n = json_object_get_userdata(o);
+
+        if (n || !(n = malloc(sizeof *n)))
+                return n;
+        *n = (struct note){.fd = -1};
+        json_object_set_userdata(o, n, free_note);
+        return n;
+}
+
+int json_descriptor(struct json_object *o) {
+        struct note *n = json_object_is_type(o, json_type_string) ? json_object_get_userdata(o) : NULL;
+
+        return n ? n->fd : -1;
+}
+
 /* A sealed memory file is the bytes in it, any other descriptor a word. */
-static struct json_object *descriptor(int fd, enum json_bytes as) {
+static struct json_object *descriptor_text(int fd, enum json_bytes as) {
         struct json_object *o;
         const void *data;
         uint64_t n;
@@ -72,6 +103,15 @@ static struct json_object *descriptor(int fd, enum json_bytes as) {
                 return json_object_new_string("fd");
         o = as == JSON_BYTES_HEX ? hex(data, n) : base64(data, n);
         sealed_unmap(data, n);
+        return o;
+}
+
+static struct json_object *descriptor(int fd, enum json_bytes as) {
+        struct json_object *o = descriptor_text(fd, as);
+        struct note *n = o ? note_of(o) : NULL;
+
+        if (n)
+                n->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* the message's own goes with it */
         return o;
 }
 
@@ -237,23 +277,24 @@ void json_print(FILE *f, struct json_object *o, enum ctl_json mode) {
         fputc('\n', f);
 }
 
-static void free_plain(struct json_object *o, void *plain) { free(plain); }
-
 /* The copy hangs on the string, which keeps its own text: for --json, and for files. */
 const char *json_plain(struct json_object *o) {
         const char *text = o ? json_object_get_string(o) : "";
 
         if (!json_object_is_type(o, json_type_string))
                 return text; /* numbers and words; the strings in an array go through a table */
+        struct note *n = note_of(o);
+
+        if (n && n->plain)
+                return n->plain;
         size_t bytes = (size_t)json_object_get_string_len(o);
         char *plain = terminal_plain(text, bytes);
 
-        if (plain && strlen(plain) == bytes && memcmp(plain, text, bytes) == 0) {
+        if (!n || !plain) {
                 free(plain);
-                return text;
+                return "?";
         }
-        json_object_set_userdata(o, plain, free_plain);
-        return plain ? plain : "?";
+        return n->plain = plain;
 }
 
 void json_write_value(FILE *f, struct json_object *o) {

@@ -17,6 +17,9 @@ enum json_bytes { JSON_BYTES_BASE64, JSON_BYTES_HEX };
  * file is its bytes, any other descriptor the text "fd". */
 int json_from_message(sd_bus_message *m, enum json_bytes bytes, struct json_object **ret);
 
+/* The descriptor that a value of json_from_message was, as long as the value lives; -1: it was none. */
+int json_descriptor(struct json_object *o);
+
 /* JSON is UTF-8: a byte that is not becomes U+FFFD. */
 struct json_object *json_text_new(const char *text, size_t bytes);
 
@@ -29,7 +32,8 @@ void json_write_value(FILE *f, struct json_object *o);
 /* prime=true who="a b": fields as words; text with blanks, quotes or what a terminal would obey is quoted as in JSON. */
 void json_print_words(FILE *f, struct json_object *o);
 
-/* A value as text for people: what a terminal would obey became '?'. Lives as long as the value, until it is changed. */
+/* A value as text for people: what a terminal would obey became '?'. Lives as long as the value, and is of its first
+ * text. */
 const char *json_plain(struct json_object *o);
 
 /* Fields of an object, with a default for missing ones; the text as by json_plain. */

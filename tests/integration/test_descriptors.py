@@ -179,6 +179,14 @@ class OverTheBus(Base):
             self.assertIn(f"{there}/none", r.stderr)
             r = d.ctl("call", "fds", "cat", f"in={there}/in", "attempt=1")
             self.assertIn("<FILE or >FILE", r.stderr)
+            r = d.ctl("call", "fds", "make", f"in=<{there}/in", "text=hello", "-o", f"pipe={there}/pipe", "-o", f"back={there}/back")
+            self.assertEqual((r.returncode, r.stdout, r.stderr), (0, "", ""))
+            for name, text in (("pipe", "hello"), ("back", "what is in the file")):
+                with open(f"{there}/{name}", encoding="utf-8") as f:
+                    self.assertEqual(f.read(), text)
+            r = d.ctl("call", "fds", "make", f"in=>{there}/back", "text=hello", "-o", f"back={there}/pipe")
+            self.assertEqual(r.returncode, 5)
+            self.assertIn("cannot be read", r.stderr)
             # Larger than a slot, there and back.
             text = "0123456789" * 10000
             r = d.ctl("call", "fds", "raw", "--input=-", input=text)

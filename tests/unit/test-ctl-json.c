@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,6 +125,25 @@ static void test_orders_to_a_terminal(void **state) {
         json_object_put(o);
 }
 
+static void test_descriptors(void **state) {
+        struct json_object *o = NULL, *word = json_object_new_string("fd");
+        sd_bus_message *m = message_new();
+
+        assert_true(sd_bus_message_append(m, "h", peer_fd) >= 0);
+        sd_bus_message_seal(m, 1, 0);
+        assert_int_equal(json_from_message(m, JSON_BYTES_HEX, &o), 0);
+        sd_bus_message_unref(m);
+        int fd = json_descriptor(o);
+        assert_true(fd >= 0 && fcntl(fd, F_GETFD) >= 0);
+        assert_string_equal(json_plain(o), "fd");
+        assert_int_equal(json_descriptor(o), fd);
+        json_object_put(o);
+        assert_int_equal(fcntl(fd, F_GETFD), -1);
+        assert_string_equal(json_plain(word), "fd");
+        assert_int_equal(json_descriptor(word), -1);
+        json_object_put(word);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_integers),
@@ -131,6 +151,7 @@ int main(void) {
                 cmocka_unit_test(test_containers),
                 cmocka_unit_test(test_bytes),
                 cmocka_unit_test(test_orders_to_a_terminal),
+                cmocka_unit_test(test_descriptors),
         };
         return cmocka_run_group_tests(tests, start, end);
 }

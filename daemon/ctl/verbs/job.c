@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <string.h>
 
 #include "daemon/ctl/terminal.h"
@@ -111,12 +112,50 @@ static bool is_bytes(const struct schema_fields *fields, const char *name) {
         return (fields && fields->is_raw) || (f && f->type == SCHEMA_BYTES && !f->is_array);
 }
 
+/* All that can be read from it: of a file from its beginning, of a pipe up to its end. 0 or -errno. */
+static int copy_descriptor(FILE *f, int fd) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        char buffer[65536];
+        bool has_positions = lseek(fd, 0, SEEK_CUR) >= 0;
+        off_t at = 0;
+        ssize_t n;
+
+        while (!ferror(f)) {
+                n = has_positions ? pread(fd, buffer, sizeof buffer, at) : read(fd, buffer, sizeof buffer);
+                if (n == 0)
+                        return 0;
+                if (n > 0) {
+                        fwrite(buffer, 1, (size_t)n, f);
+                        at += n;
+                } else if (errno == EAGAIN) {
+                        poll(&p, 1, -1);
+                } else if (errno != EINTR) {
+                        return -errno;
+                }
+                if (ctl_is_interrupted())
+                        return -EINTR;
+        }
+        return 0; /* that FILE cannot be written is its own error */
+}
+
+/* The value as it is. 0 or -errno. */
+static int write_value(FILE *f, const struct schema_fields *fields, const char *name, struct json_object *value) {
+        if (is_bytes(fields, name))
+                write_bytes(f, json_object_get_string(value));
+        else if (json_descriptor(value) >= 0)
+                return copy_descriptor(f, json_descriptor(value));
+        else
+                json_write_value(f, value);
+        return 0;
+}
+
 /* One --output=FIELD=FILE out of `values`, bytes as hex there; the field is taken away. CTL_OK or the exit code, said.
  */
 static int write_output(struct json_object *values, const struct schema_fields *fields, const char *output) {
         char name[SCHEMA_MAX_NAME];
         const char *file = strchr(output, '=') + 1;
         struct json_object *value;
+        int r = 0;
 
         snprintf(name, sizeof name, "%.*s", (int)(file - 1 - output), output);
         if (!values || !json_object_object_get_ex(values, name, &value)) {
@@ -124,10 +163,14 @@ static int write_output(struct json_object *values, const struct schema_fields *
                 return CTL_USAGE;
         }
         FILE *f = strcmp(file, "-") == 0 ? stdout : fopen(file, "we");
-        if (f && is_bytes(fields, name))
-                write_bytes(f, json_object_get_string(value));
-        else if (f)
-                json_write_value(f, value);
+        if (f)
+                r = write_value(f, fields, name, value);
+        if (r == -EINTR)
+                return CTL_INTERRUPTED;
+        if (r < 0) {
+                ctl_error("--output=%s: the descriptor cannot be read to its end: %s", output, strerror(-r));
+                return CTL_BROKEN;
+        }
         if (!f || ferror(f) || (f == stdout ? fflush(f) : fclose(f)) != 0) {
                 ctl_error("--output=%s: %s", output, strerror(errno));
                 return CTL_BROKEN;
