@@ -226,8 +226,12 @@ void pool_lose(drover_pool *p, int code, const char *why) {
 int pool_cancel_job(drover_pool *p, drover_future *f, enum drover_cancel_mode mode) {
         if (session_cancel_queued(p->session, f->slot))
                 return DROVER_CANCEL_DONE;
-        if (mode == DROVER_CANCEL_KILL)
-                return bus_job_cancel(p->drover, f->id, mode);
+        if (mode == DROVER_CANCEL_KILL) {
+                int r = bus_job_cancel(p->drover, f->id, mode);
+                /* The broker knows the jobs of channels only until they end. */
+                return r == -ENOENT && slot_is_verdict(session_look_at(p->session, f->slot)) ? DROVER_CANCEL_TOO_LATE
+                                                                                             : r;
+        }
         if (mode == DROVER_CANCEL_QUEUED)
                 return connection_fail(p->drover, -EBUSY, "job %llu runs already", (unsigned long long)f->id);
         int met = session_cancel(p->session, f->slot);

@@ -92,6 +92,9 @@ class Library(Test):
     def test_row_15_kill(self):
         self.case("kill")
 
+    def test_a_kill_that_comes_too_late_says_so(self):
+        self.case("kill-at-the-end")
+
     def test_row_20_backpressure(self):
         self.case("full")
 

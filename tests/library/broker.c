@@ -171,6 +171,20 @@ void case_kill(void) {
         drover_pool_unref(p);
 }
 
+/* Killed at about its end, a job was killed or was over: the broker, who knows no more of it then, is no excuse. */
+void case_kill_at_the_end(void) {
+        drover_pool *p = pool("squares");
+        for (int i = 0; i < 100; i++) {
+                drover_future *f;
+                EXPECT(0, drover_submitf(p, &f, "sleep", "seconds:f64", 0.001));
+                nanosleep(&(struct timespec){.tv_nsec = 1000000 + i % 40 * 20000}, NULL);
+                EXPECT_TRUE(drover_future_cancel(f, DROVER_CANCEL_KILL) >= 0);
+                EXPECT(0, drover_future_wait(f, drover_deadline_in(20 * SECOND)));
+                drover_future_unref(f);
+        }
+        drover_pool_unref(p);
+}
+
 void case_progress(void) {
         drover_pool *p = pool("cancellable");
         drover_future *f;

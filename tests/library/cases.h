@@ -61,6 +61,7 @@ void case_bus_jobs(void);
 void case_bus_and_channel(void);
 void case_bus_cancel(void);
 void case_kill(void);
+void case_kill_at_the_end(void);
 void case_progress(void);
 void case_timer(void);
 void case_schedule(void);

@@ -87,6 +87,7 @@ int main(int argc, char *argv[]) {
                 {"key-and-after", case_key_and_after},
                 {"key-for-nobody", case_key_for_nobody},
                 {"kill", case_kill},
+                {"kill-at-the-end", case_kill_at_the_end},
                 {"killed-worker", case_killed_worker},
                 {"large", case_large},
                 {"loop", case_loop},
