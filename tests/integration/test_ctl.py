@@ -102,6 +102,23 @@ class Verbs(Test):
         self.assertEqual(self.d.ctl("why", "999999").returncode, 4)
         self.assertEqual(self.d.ctl("why", "nothing").returncode, 2)
 
+    def test_why_a_job_is_queued(self):
+        def submit(*words):
+            number = self.d.ctl("submit", *words).stdout.strip()
+            self.addCleanup(self.d.ctl, "cancel", "--mode=kill", number)
+            return number
+
+        delayed = submit("primes", "is_prime", "n=97", "--delay=1h")
+        r = self.d.ctl("why", delayed)
+        self.assertRegex(r.stdout, rf"^Job {delayed} .* is queued, for .*\nPool primes has workers that are free: .*not-before.*after")
+        long = submit("second", "is_prime", "n=18446744073709551557")
+        self.d.ctl("pause", "second")
+        paused = submit("second", "is_prime", "n=97")
+        self.assertIn("Pool second is paused: droverctl resume second lets it go on.\n", self.d.ctl("why", paused).stdout)
+        self.d.ctl("resume", "second")
+        if self.d.get(f"/org/drover1/job/{long}", "org.drover1.Job", "State") == "running":
+            self.assertRegex(self.d.ctl("why", paused).stdout, "Pool second has 1 jobs running in 1 workers, and 1 queued|is done")
+
     def test_exit_codes(self):
         for words, code, text in (
                 ([], 2, "verb"),

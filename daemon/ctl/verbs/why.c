@@ -2,7 +2,8 @@
  *
  * Puts together what three calls know: the job's properties (where it is), its result (how it ended) and the deaths of
  * workers that held it (each attempt that was lost). Deaths come from the manager's bounded list, so of a job that died
- * long ago the last sentence stands alone; it says the reason all the same. */
+ * long ago the last sentence stands alone; it says the reason all the same. Why a job is queued shows in its pool. The
+ * bus does not tell a delay from jobs it comes after or from RateLimit=: with workers free, all are named. */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -47,6 +48,43 @@ static void say_waiting(struct json_object *job) {
                        json_number(job, "Attempt"), started ? ", for " : "",
                        started ? text_duration(text_since(started), text) : "", started ? " so far" : "",
                        json_number(job, "WorkerPid"));
+}
+
+/* The pool of a job that is queued; NULL if it is not, or the pool is gone. A job that is begun by the time its pool
+ * was looked at waited for nothing. */
+static struct json_object *find_pool(struct ctl *c, const char *path_of_job, struct json_object *job) {
+        const struct remote_call find = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "GetPool"};
+        ctl_cleanup(json_putp) struct json_object *path = NULL, *pool = NULL, *now = NULL;
+
+        if (strcmp(json_text(job, "State", ""), "queued") != 0 ||
+            remote_call(c->remote, &find, &path, "s", json_text(job, "Pool", "")) < 0 ||
+            remote_get_all(c->remote, json_object_get_string(path), "Pool", &pool) < 0)
+                return NULL;
+        bool is_queued = remote_get_all(c->remote, path_of_job, "Job", &now) >= 0 &&
+                         strcmp(json_text(now, "State", ""), "queued") == 0;
+        return is_queued ? json_object_get(pool) : NULL;
+}
+
+/* What holds a queued job back, as far as its pool shows. */
+static void say_reason(struct json_object *pool) {
+        const char *name = json_text(pool, "Name", "?"), *state = json_text(pool, "State", "?");
+        const char *problem = json_text(pool, "Problem", "");
+        uint64_t n_workers = json_number(pool, "Workers"), n_running = json_number(pool, "Running");
+
+        if (strcmp(state, "paused") == 0)
+                printf("Pool %s is paused: droverctl resume %s lets it go on.\n", name, name);
+        else if (strcmp(state, "running") != 0 && strcmp(state, "draining") != 0)
+                printf("Pool %s is %s%s%s.\n", name, state, *problem ? ": " : "", problem);
+        else if (n_workers == 0)
+                printf("Pool %s has no worker at the moment.\n", name);
+        else if (n_running >= n_workers)
+                printf("Pool %s has %" PRIu64 " jobs running in %" PRIu64 " workers, and %" PRIu64 " queued.\n", name,
+                       n_running, n_workers, json_number(pool, "Queued"));
+        else
+                printf("Pool %s has workers that are free: the job waits for its time (not-before, or the pause after "
+                       "an "
+                       "attempt), for jobs that it comes after, or for RateLimit= of the pool.\n",
+                       name);
 }
 
 /* What a running job's worker waits for in an arena; NULL if in none, or if the job ended meanwhile. */
@@ -125,11 +163,13 @@ static void say_times(struct json_object *result) {
 }
 
 static void say_all(struct json_object *job, struct json_object *result, struct json_object *deaths,
-                    struct json_object *wait) {
+                    struct json_object *wait, struct json_object *pool) {
         if (result)
                 say_verdict(job, result);
         else
                 say_waiting(job);
+        if (pool)
+                say_reason(pool);
         if (wait)
                 printf("It waits for %s.\n", json_plain(wait));
         say_deaths(deaths);
@@ -164,7 +204,7 @@ static int why_unknown(struct ctl *c, uint64_t id, int error) {
 int verb_why(struct ctl *c) {
         const struct remote_call find = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "GetJob"};
         ctl_cleanup(json_putp) struct json_object *path = NULL, *job = NULL, *result = NULL, *deaths = NULL,
-                                                  *wait = NULL;
+                                                  *wait = NULL, *pool = NULL;
         uint64_t id;
         int r;
 
@@ -186,8 +226,9 @@ int verb_why(struct ctl *c) {
         if (r < 0)
                 return remote_report(c->remote, r);
         wait = result ? NULL : find_wait(c, job);
+        pool = result ? NULL : find_pool(c, json_object_get_string(path), job);
         if (c->json == CTL_JSON_OFF) {
-                say_all(job, result, deaths, wait);
+                say_all(job, result, deaths, wait, pool);
         } else {
                 json_object_object_add(job, "Result", json_object_get(result));
                 json_object_object_add(job, "Deaths", json_object_get(deaths));
