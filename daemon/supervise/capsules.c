@@ -345,6 +345,7 @@ static int capsules_write(struct capsules *cs, const struct capsule *c, uint32_t
 
 struct capsule_draft {
         struct capsule capsule;
+        const char *missing; /* why there will be none; NULL: there will */
         char payload[];
 };
 
@@ -397,20 +398,21 @@ static void capsule_add_attempts(struct capsule *c, const struct worker *w, cons
         capsule_add_attempt(c, &last);
 }
 
-/* How long the input is, and the sealed file that it is in; -1: in the slot. false: it came with descriptors, which no
- * file can hold, or is too long for one. */
-static bool capsule_find_input(const struct worker_job *job, const struct layout_job *wanted, size_t *ret_bytes,
-                               int *ret_fd) {
+/* How long the input is, and the sealed file that it is in; -1: in the slot. NULL, or why no file can hold it. */
+static const char *capsule_find_input(const struct worker_job *job, const struct layout_job *wanted, size_t *ret_bytes,
+                                      int *ret_fd) {
         *ret_bytes = wanted->bytes;
         *ret_fd = -1;
         if (!(slot_flags(job->word) & SLOT_HAS_FDS))
-                return wanted->bytes <= job->channel->channel.geometry.slot_bytes;
+                return wanted->bytes <= job->channel->channel.geometry.slot_bytes ? NULL : "its input makes no sense";
         const struct descriptors *d = descriptors_get(job->channel, DESCRIPTORS_OF_JOB, job->slot, job->generation);
-        if (!d || d->n_fds != 1 || d->payload_bytes == 0 || d->payload_bytes > CAPSULE_MAX_PAYLOAD)
-                return false;
+        if (!d || d->n_fds != 1 || d->payload_bytes == 0)
+                return "it came with descriptors";
+        if (d->payload_bytes > CAPSULE_MAX_PAYLOAD)
+                return "its input is longer than 1 MiB";
         *ret_bytes = d->payload_bytes;
         *ret_fd = d->fds[0];
-        return true;
+        return NULL;
 }
 
 struct capsule_draft *capsules_draft(const struct worker *w, const struct worker_job *job, enum slot_state verdict,
@@ -422,20 +424,23 @@ struct capsule_draft *capsules_draft(const struct worker *w, const struct worker
         const struct schema_job *type = p->schema ? schema_find_number(p->schema, wanted.type) : NULL;
         size_t bytes;
         int fd;
-        if (p->supervisor->capsules->dir < 0 || p->config.n_capsules == 0 || job->channel->is_dead || !type ||
-            !capsule_find_input(job, &wanted, &bytes, &fd))
+        if (p->supervisor->capsules->dir < 0 || p->config.n_capsules == 0 || job->channel->is_dead || !type)
                 return NULL;
-        struct capsule_draft *d = calloc(1, sizeof(*d) + bytes);
+        const char *missing = capsule_find_input(job, &wanted, &bytes, &fd);
+        struct capsule_draft *d = calloc(1, sizeof(*d) + (missing ? 0 : bytes));
         if (!d)
                 return NULL;
         struct capsule *c = &d->capsule;
+        c->id = worker_job_id(job);
+        d->missing = missing;
+        if (missing)
+                return d;
         if (fd < 0)
                 channel_copy(d->payload, channel_payload(channel, job->slot), bytes);
         else if (pread(fd, d->payload, bytes, 0) != (ssize_t)bytes)
                 return capsules_discard(d);
         c->payload = d->payload;
         c->payload_bytes = bytes;
-        c->id = worker_job_id(job);
         c->created_us = capsule_now_us();
         c->uid = worker_job_uid(job);
         c->hard_ns = verdict == SLOT_TIMED_OUT ? w->hard_ns : 0;
@@ -468,6 +473,12 @@ void capsules_keep(struct pool *p, struct capsule_draft *d) {
         struct capsules *cs = p->supervisor->capsules;
         if (!d)
                 return;
+        if (d->missing) {
+                log_notice("pool %s: job %llu leaves no capsule: %s", p->config.name, (unsigned long long)d->capsule.id,
+                           d->missing);
+                free(d);
+                return;
+        }
         int r = capsules_may_write(cs, d->capsule.uid) ? capsules_write(cs, &d->capsule, p->config.n_capsules) : -EBUSY;
         if (r < 0)
                 log_warning("pool %s: no capsule of job %llu is kept: %s", p->config.name,

@@ -229,6 +229,7 @@ class OverTheBus(Base):
                 pass
             self.assertIn("poisoned", d.ctl("call", "fds", "cat", f"in=<{there}/in", "attempt=9").stderr)
             self.assertEqual(len(json.loads(d.ctl("list-capsules", "--json=short").stdout)), 1)
+            wait_for(lambda: "leaves no capsule: it came with descriptors" in d.log(), 10, "the log says so")
 
     def test_what_is_no_memory_file_is_named(self):
         with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
