@@ -27,7 +27,7 @@ struct option {
 
 static const struct option options[] = {
         {"priority", 0, LAYOUT_PRIORITIES - 1, NARROW(priority)},
-        {"max-attempts", 1, LAYOUT_MAX_ATTEMPTS, NARROW(max_attempts)},
+        {"max-attempts", 0, LAYOUT_MAX_ATTEMPTS, NARROW(max_attempts)},
         {"queue-timeout", 0, USEC(queue_timeout_ns)},
         {"soft-timeout", 0, USEC(soft_ns)},
         {"hard-timeout", 0, USEC(hard_ns)},

@@ -77,6 +77,7 @@ class Calls(Test):
         for name, value in (("priority", ("u", 4)), ("max-attempts", ("u", 64)), ("soft-timeout", "soon"), ("not-before", "soon"),
                             ("idempotency-key", ""), ("detached", 1), ("after", "7")):
             self.both(NS_INVALID, name, options={name: value}, n=1)
+        self.assertEqual(self.d.run("primes", "is_prime", {"max-attempts": ("u", 0)}, n=97), {"prime": True}, "the pool's own")
 
     def test_payload_too_large(self):
         self.both(NS_INVALID, "payload", pool="typed", job="raw", payload=bytes(5000))
