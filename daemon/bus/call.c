@@ -48,6 +48,11 @@ static void call_free(struct bus_call *c) {
         free(c);
 }
 
+int call_too_many(const struct bus_peer *p, sd_bus_error *e) {
+        return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED, "%s has %d calls waiting already; use Submit",
+                                 p->name, BUS_MAX_CALLS);
+}
+
 int call_check_room(const struct bus_peer *p, sd_bus_error *e) {
         if (p->n_calls < BUS_MAX_CALLS && quota_has_room(&p->bus->calls_of, p->uid, BUS_MAX_CALLS_OF_UID))
                 return 0;
@@ -55,8 +60,7 @@ int call_check_room(const struct bus_peer *p, sd_bus_error *e) {
                 return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED,
                                          "uid %u has %d calls waiting already; use Submit", (unsigned)p->uid,
                                          BUS_MAX_CALLS_OF_UID);
-        return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED, "%s has %d calls waiting already; use Submit",
-                                 p->name, BUS_MAX_CALLS);
+        return call_too_many(p, e);
 }
 
 /* ---- for a pool ---- */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "daemon/bus/authorize.h"
+#include "daemon/bus/call.h"
 #include "daemon/bus/peer.h"
 #include "daemon/log.h"
 
@@ -55,7 +56,9 @@ int bus_dispatch_to(struct bus *b, sd_bus_message *m, bus_method_fn fn, sd_bus_e
                 return r;
         if (p->is_known)
                 return run(b, p, m, fn, e);
-        r = p->n_calls < BUS_MAX_CALLS ? peer_hold(p, m, fn) : -ENOBUFS;
+        if (p->n_calls >= BUS_MAX_CALLS)
+                return call_too_many(p, e);
+        r = peer_hold(p, m, fn);
         return r < 0 ? r : 1;
 }
 

@@ -458,6 +458,7 @@ print(*sorted(called))
         with self.assertRaises(BusError) as caught:
             c.reply(cookies[-1])
         self.assertEqual(caught.exception.name, "org.freedesktop.DBus.Error.LimitsExceeded")
+        self.assertIn("has 128 calls waiting already; use Submit", str(caught.exception))
         self.d.pool_call("slow", "Resume")
         for cookie in cookies[:-1]:
             c.reply(cookie)
