@@ -118,8 +118,13 @@ drover_future *drover_future_ref(drover_future *future) {
 }
 
 drover_future *drover_future_unref(drover_future *future) {
-        if (future && --future->references == 0)
+        if (!future)
+                return NULL;
+        uint32_t n_left = --future->references;
+        if (n_left == 0)
                 future_drop(future);
+        else if (n_left == 1 && future->stream && !future_has_ended(future)) /* the one that is held for the verdict */
+                stream_let_go(future->stream);
         return NULL;
 }
 

@@ -121,6 +121,11 @@ void stream_free(struct stream *s) {
         free(s);
 }
 
+void stream_let_go(struct stream *s) {
+        if (!s->fn)
+                stream_close_fd(s);
+}
+
 /* No callback comes any more: those of the verdict may. The future may be gone after this. */
 static void stream_stop_calling(struct stream *s) {
         drover_future *f = s->future;

@@ -6,6 +6,8 @@
 /* Asks for the stream of a job that was just submitted. That it cannot be had is told by whoever reads it. */
 void stream_open(drover_future *f, uint64_t id);
 void stream_free(struct stream *s); /* NULL is fine */
+/* Nobody has the future any more that reads it: the job must not wait for that. */
+void stream_let_go(struct stream *s);
 /* drover_close: nothing more comes. */
 void stream_end_all(drover *d);
 

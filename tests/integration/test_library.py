@@ -193,6 +193,9 @@ class Library(Test):
         self.case("items-of-a-second-attempt")
         self.assertEqual(self.lost.wait(30 * PATIENCE), 0, "see items-lost")
 
+    def test_items_that_nobody_reads_any_more_hold_nothing_up(self):
+        self.case("items-let-go")
+
     # ---- what it does to its process ----
 
     def test_letting_go_cancels_nothing(self):

@@ -86,6 +86,7 @@ void case_shared_array(void);
 void case_items(void);
 void case_items_of_a_second_attempt(void);
 void case_item_callbacks(void);
+void case_items_let_go(void);
 void case_items_lost(void);
 
 void case_fork(void);

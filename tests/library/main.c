@@ -82,6 +82,7 @@ int main(int argc, char *argv[]) {
                 {"full", case_full},
                 {"item-callbacks", case_item_callbacks},
                 {"items", case_items},
+                {"items-let-go", case_items_let_go},
                 {"items-lost", case_items_lost},
                 {"items-of-a-second-attempt", case_items_of_a_second_attempt},
                 {"key-and-after", case_key_and_after},

@@ -1,4 +1,5 @@
 /* Items of jobs: pulled one by one, called back, of a second attempt, lost, and let alone. */
+#include <dirent.h>
 #include <poll.h>
 
 #include "tests/library/cases.h"
@@ -175,6 +176,44 @@ void case_item_callbacks(void) {
         f = emit_numbers(200, 1);
         EXPECT(0, drover_future_on_item(f, on_item, &few));
         drover_future_unref(f); /* and drover_close() ends it */
+}
+
+static unsigned open_fds(void) {
+        DIR *dir = opendir("/proc/self/fd");
+        EXPECT_TRUE(dir != NULL);
+        unsigned n = 0;
+        while (readdir(dir))
+                n++;
+        closedir(dir);
+        return n;
+}
+
+/* Who gives the future back reads no more: the job is not held up until its reader is given up. */
+void case_items_let_go(void) {
+        struct drover_item item;
+        drover_future *f = emit_numbers(5000, 0);
+        EXPECT(1, next(f, &item));
+        unsigned n_fds = open_fds();
+        drover_future_ref(f);
+        drover_future_unref(f);
+        EXPECT(1, next(f, &item)); /* somebody still has it */
+        EXPECT(n_fds, open_fds());
+        drover_pool *p = pool("emits");
+        drover_future_unref(f);
+        EXPECT(n_fds - 1, open_fds());
+        EXPECT(0, drover_pool_drain(p, drover_deadline_in(60 * SECOND)));
+        drover_pool_unref(p);
+
+        drover_iterator *it;
+        uint64_t n;
+        f = emit_numbers(3, 0);
+        EXPECT(0, drover_as_completed(&f, 1, &it));
+        drover_future_unref(f);
+        EXPECT(1, drover_iterator_next(it, &f, drover_deadline_in(60 * SECOND))); /* and comes back from there */
+        expect_numbers(f, 0, 3);
+        EXPECT(0, drover_future_get_u64(f, "n", &n));
+        drover_future_unref(f);
+        drover_iterator_free(it);
 }
 
 /* Five seconds without a look, and then the truth. */

@@ -238,8 +238,8 @@ enum drover_state {
 };
 
 drover_future *drover_future_ref(drover_future *future);
-/* Gives the reference back; the job goes on whatever its state. Callbacks that were asked for are still called. NULL is
- * fine. Returns NULL. */
+/* Gives the reference back; the job goes on whatever its state. Callbacks that were asked for are still called. With the
+ * last reference its items go unread, and the job does not wait for anybody to read them. NULL is fine. Returns NULL. */
 drover_future *drover_future_unref(drover_future *future);
 
 /* What is known now; a running or queued job is looked at. Never blocks, unless the job went over the bus: then the broker
