@@ -1,7 +1,9 @@
 /* One reader of a stream: a pair of sockets, whose buffer holds what was not read yet.
  *
  * As long as nobody has come for their end, it is kept here with the newest items: if one does not fit, the oldest
- * goes. Once it was handed out (or is sure to be: reserved) nothing is dropped: an item that does not fit waits.
+ * goes. Once it was handed out (or is sure to be: reserved) nothing is dropped: an item that does not fit waits. One
+ * that lacks the first items, because they were dropped or because it came after them, is partial: it never sees end of
+ * file.
  *
  * How it ends must be plain to somebody who has nothing but a descriptor of bare items. A byte that they never sent
  * stands in our end from the start. A unix socket that is closed over unread bytes resets its peer, so whatever ends us
@@ -40,7 +42,7 @@ int reader_open(struct stream_reader *r, uint32_t attempt) {
         }
         r->fd = fds[0];
         r->kept_fd = fds[1];
-        r->is_behind = r->is_reserved = false;
+        r->is_behind = r->is_reserved = r->is_partial = false;
         return 0;
 }
 
@@ -54,7 +56,7 @@ static void reader_close_ours(struct stream_reader *r) {
 
 void reader_end(struct stream_reader *r) {
         char byte;
-        if (r->fd >= 0 && recv(r->fd, &byte, 1, MSG_DONTWAIT) >= 0)
+        if (r->fd >= 0 && (r->is_partial || recv(r->fd, &byte, 1, MSG_DONTWAIT) >= 0))
                 reader_close_ours(r);
         else
                 reader_cut(r);
@@ -81,9 +83,12 @@ void reader_check(struct stream_reader *r) {
 }
 
 /* false: nothing is kept. */
-static bool reader_drop_oldest(const struct stream_reader *r) {
+static bool reader_drop_oldest(struct stream_reader *r) {
         char byte;
-        return recv(r->kept_fd, &byte, 1, MSG_DONTWAIT | MSG_TRUNC) > 0;
+        if (recv(r->kept_fd, &byte, 1, MSG_DONTWAIT | MSG_TRUNC) <= 0)
+                return false;
+        r->is_partial = true;
+        return true;
 }
 
 int reader_send(struct stream_reader *r, const void *data, size_t bytes) {

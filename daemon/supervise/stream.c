@@ -154,6 +154,7 @@ struct stream_reader *stream_add_reader(struct stream *s) {
                 return NULL;
         if (reader_open(r, s->attempt) < 0)
                 return NULL;
+        r->is_partial = s->has_begun;
         if (session_leaves_room(r->fd))
                 return r;
         reader_cut(r);

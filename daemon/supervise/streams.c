@@ -3,8 +3,9 @@
  * A stream belongs to one attempt of one job: it begins with the attempt's first item, or when somebody opens it before
  * that, and its items are those of that attempt, in order. When the job has its verdict, all that this attempt emitted
  * stands in its worker's socket and is taken first; then readers see end of file. If another attempt begins instead, or
- * anything else is missing, they are cut off, which looks different (stream-reader.c), and may open the next one. So
- * nobody takes a part for the whole. A reader that takes nothing for STREAM_STALL_NS is cut off, and the job goes on.
+ * anything else is missing (at the end, or when they came), they are cut off, which looks different (stream-reader.c),
+ * and may open the next one. So nobody takes a part for the whole. A reader that takes nothing for STREAM_STALL_NS is
+ * cut off, and the job goes on.
  *
  * The broker is not told how jobs of sessions end: while there are streams of such, a timer looks at their slots.
  *

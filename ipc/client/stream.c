@@ -2,7 +2,7 @@
  *
  * A stream of the broker's is that of one attempt; it ends when the job has its verdict and is cut off when it does not
  * (PROTOCOL.md, section 10). Cut off, it is asked for once more: if what comes is of a new attempt, it is read on, and
- * each item says which attempt it is of; if not, we were too slow, and items are lost, which is an error.
+ * each item says which attempt it is of; if not, we were too slow or too late, and items are lost, which is an error.
  *
  * Nothing is read ahead: what the program does not take stays in the socket, so a slow program slows its job down. */
 #include <errno.h>
@@ -29,6 +29,7 @@ struct stream {
         int error; /* then: 0, or why */
         uint32_t attempt;
         bool is_watched;
+        bool is_cut; /* and what was on its way is still there */
         drover_item_fn fn;
         void *user;
         uint8_t item[WIRE_MAX_ITEM];
@@ -82,7 +83,8 @@ static int stream_reconnect(struct stream *s) {
         int r = stream_connect(s, &attempt);
         if (r == -ESTALE || (r >= 0 && attempt <= s->attempt))
                 return connection_fail(d, -EOVERFLOW,
-                                       "job %llu: its items were not read for too long, and some are lost",
+                                       "job %llu: some of its items are lost: they were not read for too long, or went "
+                                       "to a reader who came before",
                                        (unsigned long long)s->id);
         if (r >= 0)
                 s->attempt = attempt;
@@ -162,10 +164,15 @@ static int stream_receive(struct stream *s, struct drover_item *ret) {
                         return -EAGAIN;
                 if (n < 0 && errno == EINTR)
                         continue;
-                bool was_watched = s->is_watched;
-                int error = n == 0 ? 0 : errno == ECONNRESET ? 1 : -errno;
+                if (n < 0 && errno == ECONNRESET) { /* told once, before what is left */
+                        s->is_cut = true;
+                        continue;
+                }
+                bool was_watched = s->is_watched, was_cut = s->is_cut;
+                int error = n == 0 ? 0 : -errno;
                 stream_close_fd(s);
-                s->error = error == 1 ? stream_reconnect(s) : error;
+                s->is_cut = false;
+                s->error = error == 0 && was_cut ? stream_reconnect(s) : error;
                 if (s->error < 0)
                         stream_close_fd(s);
                 else

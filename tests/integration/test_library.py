@@ -191,6 +191,7 @@ class Library(Test):
 
     def test_items_of_a_second_attempt_and_lost_ones_are_told(self):
         self.case("items-of-a-second-attempt")
+        self.case("items-second-reader")
         self.assertEqual(self.lost.wait(30 * PATIENCE), 0, "see items-lost")
 
     def test_items_that_nobody_reads_any_more_hold_nothing_up(self):

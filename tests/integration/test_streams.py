@@ -69,6 +69,12 @@ class Streams(Test):
         self.assertFalse(stream.cut)
         return items
 
+    def numbers_of_a_part(self, stream):
+        """It lacks the first ones and says so, wherever among the others it says it."""
+        items = [int(item.rstrip(b".")) for item in stream.all()]
+        self.assertTrue(stream.cut, "a part looks like the whole")
+        return items + [int(item.rstrip(b".")) for item in stream.all()]
+
     def emit(self, n, size=0, pause_ms=0, options=None):
         return self.submit("emits", "count", options, n=n, bytes=size, pause_ms=pause_ms)
 
@@ -106,9 +112,21 @@ class Streams(Test):
             self.open(job)
         job = self.emit(5000)
         self.assertEqual(self.d.wait_job(job), "done")  # nobody reads, and it does not wait
-        items = self.numbers(self.open(job))
+        items = self.numbers_of_a_part(self.open(job))
         self.assertEqual(items, list(range(5000 - len(items), 5000)))
         self.assertGreaterEqual(len(items), 256)
+
+    def test_who_comes_after_items_that_went_to_another_is_told(self):
+        job = self.emit(1000, options={"stream": True})
+        first = self.open(job)
+        self.assertEqual([int(first.next()) for _ in range(30)], list(range(30)))
+        second = self.open(job)
+        pid = os.fork()  # they go in step
+        if pid == 0:
+            os._exit(0 if [int(i) for i in first.all()] == list(range(30, 1000)) and not first.cut else 1)
+        items = self.numbers_of_a_part(second)
+        self.assertEqual(items, list(range(1000 - len(items), 1000)))
+        self.assertEqual(os.waitpid(pid, 0)[1], 0)
 
     def test_of_a_job_that_emitted_nothing(self):
         job = self.emit(0)

@@ -88,6 +88,7 @@ void case_items_of_a_second_attempt(void);
 void case_item_callbacks(void);
 void case_items_let_go(void);
 void case_items_lost(void);
+void case_items_second_reader(void);
 
 void case_fork(void);
 void case_descriptors(void);

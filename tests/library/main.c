@@ -84,6 +84,7 @@ int main(int argc, char *argv[]) {
                 {"items", case_items},
                 {"items-let-go", case_items_let_go},
                 {"items-lost", case_items_lost},
+                {"items-second-reader", case_items_second_reader},
                 {"items-of-a-second-attempt", case_items_of_a_second_attempt},
                 {"key-and-after", case_key_and_after},
                 {"key-for-nobody", case_key_for_nobody},

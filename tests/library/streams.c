@@ -178,6 +178,38 @@ void case_item_callbacks(void) {
         drover_future_unref(f); /* and drover_close() ends it */
 }
 
+/* Its first items went to the reader who came before: it gets the others, and is told. */
+void case_items_second_reader(void) {
+        const struct drover_options *o = DROVER_OPTIONS(.flags = DROVER_STREAMED, .idempotency_key = "a second reader");
+        drover_pool *p = pool("emits");
+        drover_future *f, *g;
+        drover_args *a;
+        struct drover_item item;
+        EXPECT(0, drover_args_new(&a));
+        drover_args_u64(a, "n", 60);
+        EXPECT(0, drover_submit(p, "slowly", a, o, &f));
+        for (uint64_t i = 0; i < 30; i++) {
+                EXPECT(1, next(f, &item));
+                EXPECT(i, number(&item));
+        }
+        EXPECT(0, drover_submit(p, "slowly", a, o, &g));
+        EXPECT(drover_future_id(f), drover_future_id(g));
+        expect_numbers(f, 30, 60);
+        uint64_t n = 0, last = 0;
+        int r;
+        for (; (r = next(g, &item)) == 1; n++) {
+                EXPECT_TRUE(n == 0 || number(&item) == last + 1);
+                last = number(&item);
+        }
+        EXPECT(-EOVERFLOW, r);
+        EXPECT_TEXT("lost", drover_error_text(d));
+        EXPECT_TRUE(n == 0 || last == 59); /* all that came after it did */
+        drover_args_free(a);
+        drover_future_unref(f);
+        drover_future_unref(g);
+        drover_pool_unref(p);
+}
+
 static unsigned open_fds(void) {
         DIR *dir = opendir("/proc/self/fd");
         EXPECT_TRUE(dir != NULL);

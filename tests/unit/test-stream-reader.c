@@ -70,6 +70,7 @@ static void test_what_is_kept(void **state) {
         reader_end(&r);
         assert_true(reader_is_used(&r)); /* somebody may come for it */
         int fd = reader_hand_out(&r);
+        expect_cut(fd); /* the oldest were dropped */
         unsigned n = 0, first = 0;
         for (ssize_t bytes; (bytes = recv(fd, item, sizeof(item) - 1, MSG_DONTWAIT)) > 0; n++) {
                 item[bytes] = 0;
@@ -79,6 +80,24 @@ static void test_what_is_kept(void **state) {
         assert_int_equal(first + n, 5000);
         assert_true(n >= 256);
         close(fd);
+}
+
+static void test_who_lacks_the_first_sees_no_end(void **state) {
+        struct stream_reader r = open_reader();
+        r.is_partial = true;
+        int fd = reader_hand_out(&r);
+        assert_int_equal(reader_send(&r, "thirty", 6), 0);
+        expect(fd, "thirty");
+        assert_int_equal(reader_send(&r, "last", 4), 0);
+        reader_end(&r);
+        assert_false(reader_is_used(&r));
+        expect_cut(fd);
+        expect(fd, "last");
+        expect(fd, "");
+        close(fd);
+        r = open_reader(); /* not the next one's */
+        assert_false(r.is_partial);
+        reader_cut(&r);
 }
 
 static unsigned fill(struct stream_reader *r, size_t bytes) {
@@ -116,6 +135,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_end_and_cut),
                 cmocka_unit_test(test_what_is_kept),
+                cmocka_unit_test(test_who_lacks_the_first_sees_no_end),
                 cmocka_unit_test(test_what_does_not_fit_waits),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

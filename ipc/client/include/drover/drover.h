@@ -354,8 +354,9 @@ struct drover_item {
 };
 
 /* The next one. 1, or 0 after the last one. -EAGAIN, -ETIMEDOUT: not yet. -EINVAL: not submitted with DROVER_STREAMED.
- * -EBUSY: they go to a callback. -EOVERFLOW: some are lost. -EPIPE, -EHOSTUNREACH, -ENOENT: the daemon went away, or forgot
- * the job. -ECONNABORTED after drover_close. `struct_bytes`: sizeof(struct drover_item). [waits] */
+ * -EBUSY: they go to a callback. -EOVERFLOW: some are lost: we were too slow, or, with a key whose job was there already,
+ * the first ones went to whoever read before; -ESTALE: all of them did. -EPIPE, -EHOSTUNREACH, -ENOENT: the daemon went
+ * away, or forgot the job. -ECONNABORTED after drover_close. `struct_bytes`: sizeof(struct drover_item). [waits] */
 int drover_future_next_item(drover_future *future, struct drover_item *ret_item, size_t struct_bytes,
                             uint64_t deadline_ns);
 
