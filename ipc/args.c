@@ -40,7 +40,8 @@ static int args_write(void *data, const char *bytes, size_t n) {
                 w->error = -EMSGSIZE;
                 return -1;
         }
-        memcpy(w->buffer + w->bytes, bytes, n);
+        if (n > 0) /* nothing may be NULL */
+                memcpy(w->buffer + w->bytes, bytes, n);
         w->bytes += n;
         return 0;
 }

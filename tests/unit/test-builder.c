@@ -79,6 +79,18 @@ static void test_none(void **state) {
         assert_null(drover_args_free(NULL));
 }
 
+static void test_nothing_may_be_null(void **state) {
+        drover_args *a;
+        const void *payload;
+        size_t bytes;
+        assert_int_equal(drover_args_new(&a), 0);
+        assert_int_equal(drover_args_bytes(a, "y", NULL, 0), 0);
+        assert_int_equal(drover_args_str_sized(a, "s", NULL, 0), 0);
+        assert_int_equal(drover_args_f64_array(a, "fs", NULL, 0), 0);
+        complete(a, &payload, &bytes, "y:bytes,s:str,fs:f64[]");
+        drover_args_free(a);
+}
+
 static void test_the_first_error_stays(void **state) {
         drover_args *a;
         const void *payload;
@@ -143,7 +155,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_grows),      cmocka_unit_test(test_sixteen_fields),
                 cmocka_unit_test(test_none),       cmocka_unit_test(test_the_first_error_stays),
-                cmocka_unit_test(test_signatures),
+                cmocka_unit_test(test_signatures), cmocka_unit_test(test_nothing_may_be_null),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
