@@ -97,6 +97,10 @@ int drover_wait(drover_future *const *futures, size_t n, enum drover_wait_for wh
         struct watch_group group;
         struct watch *watches;
         drover *d;
+        if ((unsigned)what > DROVER_FIRST_ERROR)
+                return n ? connection_fail(futures[0]->drover, -EINVAL, "drover_wait: %d is nothing to wait for",
+                                           (int)what)
+                         : -EINVAL;
         int r = wait_watch_all(futures, n, &group, &watches, &d);
         if (r < 0)
                 return r;

@@ -23,6 +23,9 @@ void case_first(void) {
         EXPECT(0, drover_wait(f, 3, DROVER_FIRST_ERROR, DROVER_FOREVER, &n)); /* no error, but all have ended */
         EXPECT(3, n);
         EXPECT(0, drover_wait(NULL, 0, DROVER_ALL_COMPLETED, DROVER_FOREVER, NULL));
+        EXPECT(-EINVAL, drover_wait(f, 3, (enum drover_wait_for)7, 0, &n));
+        EXPECT_TEXT("7 is nothing", drover_error_text(d));
+        EXPECT(-EINVAL, drover_wait(NULL, 0, (enum drover_wait_for)7, 0, NULL));
         unref_all(f, 3);
 
         f[0] = sleeper("squares", 0.5);

@@ -376,7 +376,8 @@ enum drover_wait_for {
 };
 
 /* Futures of one drover; one may stand there twice. *ret_n_completed (may be NULL): how many have a verdict, set on
- * -EAGAIN and -ETIMEDOUT, too. -EINVAL: of different drovers. n = 0 is waited for already. [waits] */
+ * -EAGAIN and -ETIMEDOUT, too. -EINVAL: of different drovers, or `what` is none of these. n = 0 is waited for
+ * already. [waits] */
 int drover_wait(drover_future *const *futures, size_t n, enum drover_wait_for what, uint64_t deadline_ns,
                 size_t *ret_n_completed);
 
