@@ -297,9 +297,14 @@ static drover_future *future_take_called(drover *d) {
         return f;
 }
 
+/* Those that are asked for meanwhile wait for the next time, too. */
 static unsigned future_call(drover_future *f) {
-        unsigned n = 0;
-        for (struct future_callback *c; (c = f->callbacks); n++) {
+        unsigned n_asked = 0, n = 0;
+        struct future_callback *c;
+        for (c = f->callbacks; c; c = c->next)
+                n_asked++;
+        for (; n < n_asked && f->drover->bus; n++) { /* one of them may close it */
+                c = f->callbacks;
                 struct future_callback call = *c;
                 f->callbacks = c->next;
                 if (!c->next)

@@ -100,6 +100,7 @@ class Library(Test):
 
     def test_row_30_callbacks(self):
         self.case("callbacks")
+        self.case("callbacks-that-ask")
 
     def test_row_31_map_of_a_million_in_constant_memory(self):
         n = 50000 if IS_SANITIZED else 1000000

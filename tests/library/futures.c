@@ -102,6 +102,46 @@ static void on_done(drover_future *f, void *user) {
         EXPECT(-EBUSY, drover_process(d));
 }
 
+/* Asks for itself once more. */
+static void on_done_again(drover_future *f, void *user) {
+        unsigned *n = user;
+        if (++*n < 1000)
+                EXPECT(0, drover_future_on_done(f, on_done_again, n));
+}
+
+static void on_done_close(drover_future *f, void *user) {
+        on_done_again(f, user);
+        d = drover_close(d);
+}
+
+/* One that asks for itself for ever leaves the program its loop; none is called after the end. */
+void case_callbacks_that_ask(void) {
+        drover_pool *p = pool("squares");
+        drover_future *f;
+        unsigned n = 0, n_other = 0;
+        EXPECT(0, drover_submitf(p, &f, "square", "x:i64", INT64_C(3)));
+        EXPECT(0, drover_future_wait(f, DROVER_FOREVER));
+        EXPECT(0, drover_future_on_done(f, on_done_again, &n));
+        EXPECT(0, drover_future_on_done(f, on_done_again, &n_other));
+        for (unsigned i = 1; i < 4; i++) {
+                EXPECT(1, drover_process(d));
+                EXPECT(i, n);
+                EXPECT(i, n_other);
+        }
+        while (drover_process(d) > 0)
+                ;
+        EXPECT(1000, n);
+        EXPECT(1000, n_other);
+        n = n_other = 0;
+        EXPECT(0, drover_future_on_done(f, on_done_close, &n));
+        EXPECT(0, drover_future_on_done(f, on_done_again, &n_other));
+        drover_pool_unref(p);
+        EXPECT(-ECONNABORTED, drover_process(d));
+        EXPECT(1, n);
+        EXPECT(0, n_other);
+        drover_future_unref(f);
+}
+
 /* FEATURES 30: once, in the caller's thread, also if registered after the end; the error one gets attempt, pid, signal.
  */
 void case_callbacks(void) {

@@ -61,6 +61,7 @@ int main(int argc, char *argv[]) {
                 {"bus-job-after-a-restart", case_bus_job_after_a_restart},
                 {"bus-jobs", case_bus_jobs},
                 {"callbacks", case_callbacks},
+                {"callbacks-that-ask", case_callbacks_that_ask},
                 {"cancel", case_cancel},
                 {"chord", case_chord},
                 {"close", case_close},

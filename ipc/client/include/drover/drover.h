@@ -335,7 +335,8 @@ enum drover_cancelled {
 int drover_future_cancel(drover_future *future, enum drover_cancel_mode mode);
 
 /* Has `callback` called once when there is a verdict, from drover_process() and nowhere else, in the order of completion;
- * also if there is one already. Several may be asked for. The callback may use every call but drover_process(). It is not
+ * also if there is one already. Several may be asked for; one that is asked for by a callback of a future that has its
+ * verdict is called by the next drover_process(). The callback may use every call but drover_process(). It is not
  * called any more after drover_close. */
 typedef void (*drover_done_fn)(drover_future *future, void *user);
 int drover_future_on_done(drover_future *future, drover_done_fn callback, void *user);
