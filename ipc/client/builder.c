@@ -1,9 +1,10 @@
 /* Arguments in the making: a MessagePack map in a buffer that grows, or the bytes of a raw job; and descriptors.
  *
  * Room for a field is made before it is written, from an upper bound of its length, so that the writer never runs out
- * of it; the first error sticks. */
+ * of it; the first error sticks, with its text, which submitting tells. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -32,6 +33,7 @@ static void builder_close(drover_args *args) {
 
 void builder_deinit(drover_args *args) {
         builder_close(args);
+        free(args->why);
         free(args->buffer);
 }
 
@@ -56,19 +58,41 @@ void drover_args_reset(drover_args *args) {
         args->bytes = 0;
         args->is_raw = args->is_complete = false;
         args->error = 0;
+        free(args->why);
+        args->why = NULL;
         args->writer = (struct args_writer){0};
 }
 
-static int builder_fail(drover_args *args, int error) {
-        if (args->error == 0)
-                args->error = error;
-        return args->error;
+/* `name` is the field's, or NULL: the payload. Only the first one counts. */
+__attribute__((format(printf, 4, 5))) static int builder_fail(drover_args *args, int error, const char *name,
+                                                              const char *format, ...) {
+        char reason[128];
+        va_list ap;
+        if (args->error < 0)
+                return args->error;
+        args->error = error;
+        va_start(ap, format);
+        vsnprintf(reason, sizeof reason, format, ap);
+        va_end(ap);
+        if (asprintf(&args->why, name ? "argument \"%.64s\": %s" : "%s%s", name ? name : "", reason) < 0)
+                args->why = NULL;
+        return error;
+}
+
+const char *builder_why(const drover_args *args) { return args->why ? args->why : strerror(-args->error); }
+
+static int builder_too_large(drover_args *args, const char *name) {
+        return builder_fail(args, -EMSGSIZE, name, "more than %d bytes in all", BUILDER_LARGEST);
+}
+
+static int builder_no_memory(drover_args *args, const char *name) {
+        return builder_fail(args, -ENOMEM, name, "out of memory");
 }
 
 /* Room for `bytes` more behind `used`. */
-static int builder_reserve(drover_args *args, size_t used, size_t bytes) {
+static int builder_reserve(drover_args *args, const char *name, size_t used, size_t bytes) {
         if (bytes > BUILDER_LARGEST || used > BUILDER_LARGEST)
-                return builder_fail(args, -EMSGSIZE);
+                return builder_too_large(args, name);
         if (args->capacity >= used + bytes)
                 return 0;
         size_t capacity = args->capacity ? 2 * args->capacity : BUILDER_FIRST;
@@ -76,7 +100,7 @@ static int builder_reserve(drover_args *args, size_t used, size_t bytes) {
                 capacity = used + bytes;
         uint8_t *buffer = realloc(args->buffer, capacity);
         if (!buffer)
-                return builder_fail(args, -ENOMEM);
+                return builder_no_memory(args, name);
         args->buffer = buffer;
         args->capacity = capacity;
         return 0;
@@ -86,11 +110,15 @@ static int builder_reserve(drover_args *args, size_t used, size_t bytes) {
 static int builder_begin(drover_args *args, const char *name, size_t bytes) {
         if (args->error < 0)
                 return args->error;
-        if (args->is_raw || args->is_complete || !name)
-                return builder_fail(args, -EINVAL);
+        if (!name)
+                return builder_fail(args, -EINVAL, NULL, "the name of an argument is NULL");
+        if (args->is_raw)
+                return builder_fail(args, -EINVAL, name, "there is a raw payload already");
+        if (args->is_complete)
+                return builder_fail(args, -EINVAL, name, "they were submitted: drover_args_reset() comes first");
         bool is_first = args->writer.n_fields == 0;
         size_t used = is_first ? BUILDER_MAP_BYTES : args->writer.bytes + BUILDER_MAP_BYTES;
-        int r = builder_reserve(args, used, bytes + BUILDER_HEAD_BYTES + strlen(name));
+        int r = builder_reserve(args, name, used, bytes + BUILDER_HEAD_BYTES + strlen(name));
         if (r < 0)
                 return r;
         if (is_first)
@@ -100,14 +128,19 @@ static int builder_begin(drover_args *args, const char *name, size_t bytes) {
         return 0;
 }
 
+/* What the writer said of a field. */
+static int builder_written(drover_args *args, const char *name, int r) {
+        if (r == -E2BIG)
+                return builder_fail(args, r, name, "more than %d arguments", SCHEMA_MAX_FIELDS);
+        return r < 0 ? builder_fail(args, r, name, "%s", strerror(-r)) : 0;
+}
+
 static int builder_put(drover_args *args, const char *name, const struct args_value *v) {
         size_t bytes = v->type == SCHEMA_STR || v->type == SCHEMA_BYTES ? v->bytes : 0;
         if (bytes > BUILDER_LARGEST)
-                return builder_fail(args, -EMSGSIZE);
+                return builder_too_large(args, name);
         int r = builder_begin(args, name, BUILDER_NUMBER_BYTES + bytes);
-        if (r >= 0)
-                r = args_put(&args->writer, name, v);
-        return r < 0 ? builder_fail(args, r) : 0;
+        return r < 0 ? r : builder_written(args, name, args_put(&args->writer, name, v));
 }
 
 int drover_args_u64(drover_args *args, const char *name, uint64_t value) {
@@ -127,7 +160,8 @@ int drover_args_bool(drover_args *args, const char *name, bool value) {
 }
 
 int drover_args_str(drover_args *args, const char *name, const char *text) {
-        return text ? drover_args_str_sized(args, name, text, strlen(text)) : builder_fail(args, -EINVAL);
+        return text ? drover_args_str_sized(args, name, text, strlen(text))
+                    : builder_fail(args, -EINVAL, name, "its text is NULL");
 }
 
 int drover_args_str_sized(drover_args *args, const char *name, const char *text, size_t bytes) {
@@ -139,20 +173,20 @@ int drover_args_bytes(drover_args *args, const char *name, const void *data, siz
 }
 
 /* Its own duplicate, so that the caller's may be closed. */
-static int builder_dup(drover_args *args, int fd, int *ret) {
+static int builder_dup(drover_args *args, const char *name, int fd, int *ret) {
         int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         if (copy < 0)
-                return builder_fail(args, -errno);
+                return builder_fail(args, -errno, name, "descriptor %d: %s", fd, strerror(errno));
         *ret = copy;
         return 0;
 }
 
 int drover_args_fd(drover_args *args, const char *name, int fd) {
         if (args->n_fds == SCHEMA_MAX_FDS)
-                return builder_fail(args, -EINVAL);
+                return builder_fail(args, -EINVAL, name, "more than %d descriptors", SCHEMA_MAX_FDS);
         int r = builder_put(args, name, &(struct args_value){.type = SCHEMA_FD, .u64 = args->n_fds});
         if (r >= 0)
-                r = builder_dup(args, fd, &args->fds[args->n_fds]);
+                r = builder_dup(args, name, fd, &args->fds[args->n_fds]);
         if (r >= 0)
                 args->n_fds++;
         return r;
@@ -192,18 +226,19 @@ static int builder_element(enum schema_type type, const void *values, size_t i, 
 static int builder_put_array(drover_args *args, const char *name, enum schema_type type, const void *values, size_t n) {
         struct args_value *v = n <= BUILDER_LARGEST / sizeof *v ? calloc(n + 1, sizeof *v) : NULL;
         size_t bytes = BUILDER_HEAD_BYTES + n * BUILDER_NUMBER_BYTES;
-        int r = v ? 0 : builder_fail(args, n ? -EMSGSIZE : -ENOMEM);
+        int r = v ? 0 : n ? builder_too_large(args, name) : builder_no_memory(args, name);
         for (size_t i = 0; i < n && r >= 0; i++) {
-                r = builder_element(type, values, i, &v[i]);
+                if (builder_element(type, values, i, &v[i]) < 0)
+                        r = builder_fail(args, -EINVAL, name, "text %zu is NULL", i);
                 if (type == SCHEMA_STR)
                         bytes += v[i].bytes;
         }
         if (r >= 0)
                 r = builder_begin(args, name, bytes);
         if (r >= 0)
-                r = args_put_array(&args->writer, name, v, n);
+                r = builder_written(args, name, args_put_array(&args->writer, name, v, n));
         free(v);
-        return r < 0 ? builder_fail(args, r) : 0;
+        return r;
 }
 
 int drover_args_u64_array(drover_args *args, const char *name, const uint64_t *values, size_t n) {
@@ -228,12 +263,16 @@ int drover_args_str_array(drover_args *args, const char *name, const char *const
 
 /* ---- the whole ---- */
 
+static int builder_not_raw(drover_args *args) {
+        return builder_fail(args, -EINVAL, NULL, "a raw payload is all there is, and there is something already");
+}
+
 int drover_args_raw(drover_args *args, const void *data, size_t bytes) {
         if (args->error < 0)
                 return args->error;
         if (args->writer.n_fields > 0 || args->has_payload_fd)
-                return builder_fail(args, -EINVAL);
-        int r = builder_reserve(args, 0, bytes);
+                return builder_not_raw(args);
+        int r = builder_reserve(args, NULL, 0, bytes);
         if (r < 0)
                 return r;
         if (bytes > 0)
@@ -247,9 +286,13 @@ int drover_args_raw_fd(drover_args *args, int fd) {
         uint64_t bytes;
         if (args->error < 0)
                 return args->error;
-        if (args->writer.n_fields > 0 || args->has_payload_fd || sealed_check(fd, &bytes) < 0)
-                return builder_fail(args, -EINVAL);
-        int r = builder_dup(args, fd, &args->payload_fd);
+        if (args->writer.n_fields > 0 || args->has_payload_fd)
+                return builder_not_raw(args);
+        int r = sealed_check(fd, &bytes);
+        if (r < 0)
+                return builder_fail(args, -EINVAL, NULL, "descriptor %d is no sealed memory file of 1 byte to 1 GiB",
+                                    fd);
+        r = builder_dup(args, NULL, fd, &args->payload_fd);
         if (r < 0)
                 return r;
         args->has_payload_fd = args->is_raw = true;
@@ -263,7 +306,7 @@ int builder_complete(drover_args *args, const void **ret_payload, size_t *ret_by
         if (!args->is_raw && !args->is_complete && args->writer.n_fields > 0) {
                 int r = args_finish(&args->writer, &args->bytes);
                 if (r < 0)
-                        return builder_fail(args, r);
+                        return builder_fail(args, r, NULL, "%s", strerror(-r));
         }
         args->is_complete = true;
         *ret_payload = args->buffer;
@@ -317,6 +360,6 @@ int builder_put_all(drover_args *args, const char *signature, va_list ap, char *
                 r = builder_put_next(args, &fields.field[i], &list);
         va_end(list);
         if (r < 0)
-                snprintf(error, error_bytes, "%s", strerror(-r));
+                snprintf(error, error_bytes, "%s", builder_why(args));
         return r;
 }

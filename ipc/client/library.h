@@ -198,10 +198,13 @@ struct drover_args {
         int fds[SCHEMA_MAX_FDS]; /* ours */
         unsigned n_fds;
         int error;
+        char *why; /* NULL: none, or no memory for it */
 };
 
 void builder_init(drover_args *args);
 void builder_deinit(drover_args *args);
+/* Why building it failed: the field and what is wrong with it. */
+const char *builder_why(const drover_args *args);
 /* The payload: -errno if building it failed. Completes the map, which stays complete until a reset. */
 int builder_complete(drover_args *args, const void **ret_payload, size_t *ret_bytes);
 /* Values as a signature says. */

@@ -67,7 +67,7 @@ int submit_read_args(drover_pool *p, drover_args *args, struct submission *s) {
         int r = args ? builder_complete(args, &s->payload, &s->bytes) : 0;
         if (r < 0)
                 return connection_fail(p->drover, r, "the arguments of job %s could not be put together: %s", s->job,
-                                       strerror(-r));
+                                       builder_why(args));
         return submit_check(p, s, args && args->is_raw);
 }
 

@@ -1,9 +1,12 @@
 /* Arguments in the making: what comes out is what args_check takes, however large it grows; the first error sticks. */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -119,6 +122,51 @@ static void test_the_first_error_stays(void **state) {
         drover_args_free(a);
 }
 
+static void expect_why(drover_args *a, int r, int error, const char *why) {
+        const void *payload;
+        size_t bytes;
+        assert_int_equal(r, error);
+        assert_int_equal(drover_args_u64(a, "later", 1), error);
+        assert_int_equal(builder_complete(a, &payload, &bytes), error);
+        assert_string_equal(builder_why(a), why);
+        drover_args_reset(a);
+        assert_null(a->why);
+}
+
+static void test_errors_name_the_field_and_the_reason(void **state) {
+        drover_args *a;
+        const void *payload;
+        size_t bytes;
+        int fd = memfd_create("empty", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        assert_int_equal(drover_args_new(&a), 0);
+        expect_why(a, drover_args_str(a, "s", NULL), -EINVAL, "argument \"s\": its text is NULL");
+        expect_why(a, drover_args_str_array(a, "ss", (const char *const[]){"a", NULL}, 2), -EINVAL,
+                   "argument \"ss\": text 1 is NULL");
+        expect_why(a, drover_args_fd(a, "in", -1), -EBADF, "argument \"in\": descriptor -1: Bad file descriptor");
+        expect_why(a, drover_args_bytes(a, "y", "x", SIZE_MAX), -EMSGSIZE,
+                   "argument \"y\": more than 1073741824 bytes in all");
+        expect_why(a, drover_args_i64(a, NULL, 1), -EINVAL, "the name of an argument is NULL");
+        for (int i = 0; i < SCHEMA_MAX_FDS; i++)
+                assert_int_equal(drover_args_fd(a, "f", 0), 0);
+        expect_why(a, drover_args_fd(a, "last", 0), -EINVAL, "argument \"last\": more than 7 descriptors");
+        for (int i = 0; i < SCHEMA_MAX_FIELDS; i++)
+                assert_int_equal(drover_args_i64(a, "i", i), 0);
+        expect_why(a, drover_args_i64(a, "last", 1), -E2BIG, "argument \"last\": more than 16 arguments");
+        assert_int_equal(drover_args_raw(a, "x", 1), 0);
+        expect_why(a, drover_args_bool(a, "b", true), -EINVAL, "argument \"b\": there is a raw payload already");
+        assert_int_equal(drover_args_i64(a, "i", 1), 0);
+        expect_why(a, drover_args_raw(a, "x", 1), -EINVAL,
+                   "a raw payload is all there is, and there is something already");
+        assert_int_equal(builder_complete(a, &payload, &bytes), 0);
+        expect_why(a, drover_args_i64(a, "i", 1), -EINVAL,
+                   "argument \"i\": they were submitted: drover_args_reset() comes first");
+        assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW), 0);
+        assert_int_equal(drover_args_raw_fd(a, fd), -EINVAL);
+        assert_non_null(strstr(builder_why(a), "is no sealed memory file of 1 byte to 1 GiB"));
+        close(fd);
+        drover_args_free(a);
+}
+
 static int put_all(drover_args *a, char *error, size_t error_bytes, const char *signature, ...) {
         va_list ap;
         va_start(ap, signature);
@@ -153,9 +201,13 @@ static void test_signatures(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_grows),      cmocka_unit_test(test_sixteen_fields),
-                cmocka_unit_test(test_none),       cmocka_unit_test(test_the_first_error_stays),
-                cmocka_unit_test(test_signatures), cmocka_unit_test(test_nothing_may_be_null),
+                cmocka_unit_test(test_grows),
+                cmocka_unit_test(test_sixteen_fields),
+                cmocka_unit_test(test_none),
+                cmocka_unit_test(test_the_first_error_stays),
+                cmocka_unit_test(test_signatures),
+                cmocka_unit_test(test_nothing_may_be_null),
+                cmocka_unit_test(test_errors_name_the_field_and_the_reason),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -131,7 +131,7 @@ int drover_pool_cancel(drover_pool *pool, uint64_t deadline_ns);
 /* ---- arguments ----
  *
  * Fields in any order, each once, as the job's signature in the plugin has them. The first error stays and is returned by
- * every later call and by drover_submit: -EINVAL, -ENOMEM. Everything is copied. One object can serve for many jobs. */
+ * every later call and by drover_submit, whose text names the field and what is wrong: -EINVAL, -ENOMEM. Everything is copied. One object can serve for many jobs. */
 
 int drover_args_new(drover_args **ret_args);
 drover_args *drover_args_free(drover_args *args); /* NULL is fine; returns NULL */
@@ -158,7 +158,7 @@ int drover_args_fd(drover_args *args, const char *name, int fd);
 /* The payload of a raw job; the object must have no fields then. */
 int drover_args_raw(drover_args *args, const void *data, size_t bytes);
 /* The same as a memory file, all of it, which the worker maps: nothing is copied, however many jobs get it. It must be sealed
- * against writing, shrinking and growing (memfd_create(2), F_ADD_SEALS); -EINVAL if it is not, or over 1 GiB. Duplicated. */
+ * against writing, shrinking and growing (memfd_create(2), F_ADD_SEALS); -EINVAL if it is not, or empty, or over 1 GiB. Duplicated. */
 int drover_args_raw_fd(drover_args *args, int fd);
 
 /* ---- submitting ---- */
