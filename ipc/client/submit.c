@@ -47,6 +47,30 @@ int submit_find_type(drover_pool *p, const char *job, uint32_t *ret_type) {
         return 0;
 }
 
+/* On the wire a descriptor's field holds a small number, and so does one that was filled with a number. There are as many
+ * descriptors as fields of type fd, or a field has none. */
+static int submit_check_fds(drover_pool *p, const struct submission *s, const struct schema_job *job) {
+        uint32_t n_given = s->args ? s->args->n_fds : 0, seen = 0;
+        if (n_given > job->args.n_fds)
+                return connection_fail(p->drover, -EINVAL,
+                                       "job %s: %u descriptors were given, and %u of its arguments are of type fd",
+                                       job->name, n_given, (unsigned)job->args.n_fds);
+        for (uint32_t i = 0; i < job->args.n_fields && n_given < job->args.n_fds; i++) {
+                const struct schema_field *field = &job->args.field[i];
+                struct args_value v;
+                if (field->type != SCHEMA_FD)
+                        continue;
+                if (args_get(s->payload, s->bytes, field->name, SCHEMA_FD, &v) < 0 || v.u64 >= n_given ||
+                    seen & 1u << v.u64)
+                        return connection_fail(p->drover, -EINVAL,
+                                               "job %s: argument \"%s\": expected a descriptor (drover_args_fd), got a "
+                                               "number",
+                                               job->name, field->name);
+                seen |= 1u << v.u64;
+        }
+        return 0;
+}
+
 static int submit_check(drover_pool *p, const struct submission *s, bool is_raw) {
         const struct schema_job *job = &session_schema(p->session)->jobs[s->type];
         char why[DROVER_ERROR_TEXT / 2];
@@ -57,7 +81,7 @@ static int submit_check(drover_pool *p, const struct submission *s, bool is_raw)
                 return connection_fail(p->drover, -EINVAL, "job %s is raw: it takes no arguments by name", job->name);
         if (args_check(&job->args, s->payload, s->bytes, why, sizeof why) < 0)
                 return connection_fail(p->drover, -EINVAL, "job %s: %s", job->name, why);
-        return 0;
+        return submit_check_fds(p, s, job);
 }
 
 int submit_read_args(drover_pool *p, drover_args *args, struct submission *s) {

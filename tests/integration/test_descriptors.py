@@ -64,6 +64,7 @@ class Honest(Base):
 
     def test_there_and_back(self):
         self.case(self.d, "fds")
+        self.case(self.d, "fds-and-numbers")
 
     def test_a_retry_gets_the_same(self):
         self.case(self.d, "fds-retry")

@@ -73,6 +73,7 @@ void case_after(void);
 void case_chord(void);
 void case_after_a_bad_end(void);
 void case_fds(void);
+void case_fds_and_numbers(void);
 void case_fds_bus(void);
 void case_fds_retry(void);
 void case_fds_let_go(void);

@@ -219,6 +219,36 @@ void case_memory_files(void) {
         drover_pool_unref(p);
 }
 
+/* A number is no descriptor, and a descriptor no number: told before anything runs, over the bus, too. */
+void case_fds_and_numbers(void) {
+        static const uint32_t flags[] = {0, DROVER_DETACHED};
+        drover_pool *p = pool("fds");
+        drover_future *f;
+        drover_args *a;
+        EXPECT(0, drover_args_new(&a));
+        for (int i = 0; i < 2; i++) {
+                const struct drover_options *o = DROVER_OPTIONS(.flags = flags[i]);
+                drover_args_u64(a, "in", 0);
+                drover_args_u64(a, "from", 0);
+                drover_args_u64(a, "n", 100);
+                EXPECT(-EINVAL, drover_submit(p, "sum", a, o, &f));
+                EXPECT_TEXT("argument \"in\": expected a descriptor", drover_error_text(d));
+                drover_args_reset(a);
+                drover_args_fd(a, "in", 0);
+                drover_args_fd(a, "from", 0);
+                drover_args_u64(a, "n", 100);
+                EXPECT(-EINVAL, drover_submit(p, "sum", a, o, &f));
+                EXPECT_TEXT("2 descriptors were given, and 1 of", drover_error_text(d));
+                drover_args_reset(a);
+                EXPECT(-EBADF, drover_args_fd(a, "in", -1));
+                EXPECT(-EBADF, drover_submit(p, "sum", a, o, &f));
+                EXPECT_TEXT("argument \"in\": descriptor -1: Bad file", drover_error_text(d));
+                drover_args_reset(a);
+        }
+        drover_args_free(a);
+        drover_pool_unref(p);
+}
+
 /* More than a channel may have on their way: told, and waited for. All of them at once, results unread. */
 void case_many_fds(void) {
         enum { N = 14 };

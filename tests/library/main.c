@@ -74,6 +74,7 @@ int main(int argc, char *argv[]) {
                 {"dropped", case_dropped},
                 {"errors", case_errors},
                 {"fds", case_fds},
+                {"fds-and-numbers", case_fds_and_numbers},
                 {"fds-bus", case_fds_bus},
                 {"fds-let-go", case_fds_let_go},
                 {"fds-retry", case_fds_retry},
