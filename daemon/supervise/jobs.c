@@ -17,6 +17,8 @@
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
 
+#define JOBS_LEAST_TTL_NS UINT64_C(1000000000)
+
 /* ---- verdicts ---- */
 
 static void job_waiter_unlink(struct job_waiter *w) {
@@ -48,6 +50,8 @@ void job_finish(struct job *j, enum slot_state state) {
         loop_timer_stop(&j->deadline_timer);
         j->finished_ns = event_now_ns();
         j->ttl_ns = j->is_released || !j->pool ? 0 : j->pool->config.result_ttl_ns;
+        if (!j->is_released && j->ttl_ns < JOBS_LEAST_TTL_NS) /* who is told that it is over asks then */
+                j->ttl_ns = JOBS_LEAST_TTL_NS;
         j->expires_ns = j->finished_ns + j->ttl_ns;
 }
 

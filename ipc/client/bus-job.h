@@ -19,8 +19,9 @@ struct bus_job {
         char path[BUS_JOB_PATH];
         char *broker; /* who accepted it: a unique name */
         bool is_raw;
-        bool is_removed;   /* the broker said that it is over */
-        sd_bus_slot *call; /* GetResult, on its way */
+        bool is_removed;        /* the broker said that it is over */
+        enum drover_state told; /* and how; DROVER_QUEUED: it did not */
+        sd_bus_slot *call;      /* GetResult, on its way */
 };
 
 /* As submit_try. Waits for the broker's answer. */
@@ -44,5 +45,7 @@ void bus_verdict_ask(struct bus_job *j);
 void bus_verdict_lose_all(drover *d, int code, const char *why);
 void bus_verdict_unsubscribe(drover *d);
 
+/* The state of a word of the broker's for a verdict. */
+enum drover_state bus_result_state(const char *word);
 /* bus-result.c: the answer to GetResult. The result's bytes go into `result`, texts point into the message. */
 int bus_result_read(sd_bus_message *m, bool is_raw, drover_args *result, struct future_verdict *v);

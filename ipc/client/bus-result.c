@@ -162,7 +162,7 @@ static int bus_result_take_fds(drover_args *from, struct future_verdict *v) {
 
 /* ---- the rest ---- */
 
-static enum drover_state bus_result_state(const char *word) {
+enum drover_state bus_result_state(const char *word) {
         for (enum drover_state state = DROVER_DONE; state < DROVER_LOST; state++)
                 if (strcmp(drover_state_name(state), word) == 0)
                         return state;

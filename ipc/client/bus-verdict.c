@@ -7,6 +7,7 @@
  * A job belongs to the broker that accepted it, which is a unique name of the bus: only that one is asked and believed,
  * and when it leaves the bus it takes its jobs with it, and no others. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,23 @@ static void bus_verdict_lose(struct bus_job *j, int code, const char *why) {
                 j, &(struct future_verdict){.state = DROVER_LOST, .code = code, .data = why, .bytes = strlen(why)});
 }
 
+/* There is no answer to GetResult. Whoever was told how the job ended knows that, if not what came of it. */
+static void bus_verdict_miss(struct bus_job *j, int code, const char *why) {
+        char text[DROVER_ERROR_TEXT];
+        if (j->told == DROVER_QUEUED || j->told == DROVER_LOST) {
+                bus_verdict_lose(j, code, why);
+                return;
+        }
+        struct future_verdict v = {.state = j->told, .code = future_code(j->told, 0), .submitted_ns = j->submitted_ns};
+        if (j->told == DROVER_DONE || j->told == DROVER_FAILED)
+                v.code = code == -EDQUOT || code == -ESTALE ? code : -ENODATA;
+        snprintf(text, sizeof text, "the job ended as %s, but no more is kept of it: %s", drover_state_name(j->told),
+                 why);
+        v.data = text;
+        v.bytes = strlen(text);
+        bus_verdict_end(j, &v);
+}
+
 static int bus_verdict_on_result(sd_bus_message *m, void *user, sd_bus_error *unused) {
         struct bus_job *j = user;
         const sd_bus_error *e = sd_bus_message_get_error(m);
@@ -52,7 +70,7 @@ static int bus_verdict_on_result(sd_bus_message *m, void *user, sd_bus_error *un
                 return 0;
         }
         if (e) {
-                bus_verdict_lose(j, errors_code(e->name, -EPIPE), e->message ? e->message : e->name);
+                bus_verdict_miss(j, errors_code(e->name, -EPIPE), e->message ? e->message : e->name);
                 return 0;
         }
         drover_args result;
@@ -82,15 +100,17 @@ void bus_verdict_lose_all(drover *d, int code, const char *why) {
 /* ---- what the broker tells ---- */
 
 static int bus_verdict_on_removed(sd_bus_message *m, void *user, sd_bus_error *unused) {
-        const char *broker = sd_bus_message_get_sender(m);
+        const char *path, *pool, *word, *broker = sd_bus_message_get_sender(m);
         drover *d = user;
         struct bus_job *j;
         uint64_t id;
-        if (!broker || sd_bus_message_read(m, "t", &id) < 0)
+        if (!broker || sd_bus_message_read(m, "toss", &id, &path, &pool, &word) < 0)
                 return 0;
         LIST_FOREACH(j, &d->bus_jobs, of_drover)
-        if (j->id == id && strcmp(j->broker, broker) == 0) /* several, if they came by one key */
+        if (j->id == id && strcmp(j->broker, broker) == 0) { /* several, if they came by one key */
                 j->is_removed = true;
+                j->told = bus_result_state(word);
+        }
         for (bool is_found = true; is_found;) {
                 is_found = false;
                 LIST_FOREACH(j, &d->bus_jobs, of_drover)
@@ -124,7 +144,8 @@ static int bus_verdict_on_owner(sd_bus_message *m, void *user, sd_bus_error *unu
                 d->broker = NULL;
         }
         while ((j = bus_verdict_first_of(d, old)))
-                bus_verdict_lose(j, -EPIPE, "droverd went away: whether the job ran is not known");
+                bus_verdict_miss(j, -EPIPE,
+                                 j->told ? "droverd went away" : "droverd went away: whether the job ran is not known");
         return 0;
 }
 

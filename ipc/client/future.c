@@ -13,7 +13,7 @@
 #include "ipc/client/bus-job.h"
 #include "ipc/client/stream.h"
 
-/* Only for a job without result. */
+/* Only for a job whose result is not here. */
 struct future_failure {
         drover_error error;
         char where[160], reason[32];
@@ -173,7 +173,7 @@ void future_end(drover_future *f, const struct future_verdict *v) {
         static const char no_memory[] = "there was no memory for its result";
         struct future_verdict other;
         f->fds = v->fds;
-        if (v->state == DROVER_DONE && future_keep_result(f, v) < 0) {
+        if (v->state == DROVER_DONE && v->code == 0 && future_keep_result(f, v) < 0) {
                 other = *v;
                 other.state = DROVER_LOST;
                 other.code = -ENOMEM;
@@ -189,7 +189,7 @@ void future_end(drover_future *f, const struct future_verdict *v) {
         f->run.started_ns = v->started_ns;
         f->run.finished_ns = v->finished_ns;
         f->pool = NULL;
-        if (v->state != DROVER_DONE)
+        if (v->code < 0)
                 future_keep_failure(f, v);
         if (f->after)
                 f->after = after_free(f->after);
@@ -229,7 +229,7 @@ int drover_future_wait(drover_future *future, uint64_t deadline_ns) {
 }
 
 int drover_future_result(const drover_future *future, const void **ret_data, size_t *ret_bytes) {
-        if (future->state != DROVER_DONE)
+        if (future->state != DROVER_DONE || future->code < 0)
                 return future_has_ended(future) ? future->code : -EINPROGRESS;
         *ret_data = future->data;
         *ret_bytes = future->bytes;
@@ -248,7 +248,7 @@ int drover_future_get_run(const drover_future *future, struct drover_run *ret_ru
 const drover_error *drover_future_error(const drover_future *future) {
         static const drover_error no_memory = {
                 .code = -ENOMEM, .state = DROVER_LOST, .reason = "", .message = "out of memory", .where = ""};
-        if (!future_has_ended(future) || future->state == DROVER_DONE)
+        if (!future_has_ended(future) || future->code == 0)
                 return NULL;
         return future->failure ? &future->failure->error : &no_memory;
 }

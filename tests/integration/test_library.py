@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import unittest
 
-from harness import BUILD, IS_SANITIZED, PATIENCE, SOURCE, Drover, Test, kill, main, wait_for, wait_surely
+from harness import BUILD, IS_SANITIZED, MANAGER, PATIENCE, SOURCE, Drover, Test, kill, main, wait_for, wait_surely
 
 LIBRARY = f"{BUILD}/tests/library/library"
 EXAMPLES = f"{BUILD}/ipc/client/examples"
@@ -320,6 +320,15 @@ class Kills(Test):
 
         with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
             self.around(d, "pool-opens-again", end_and_start, remove, make)
+
+    def test_a_result_that_is_not_kept(self):
+        def forget(d):
+            wait_for(lambda: not d.call(*MANAGER, "ListJobs", "a{sv}su", 0, "", 10)[0], 10, "nothing is kept")
+
+        with Drover({"single": {"Plugin": "squares", "Workers": 1, "ResultTTL": "0"}}) as d:
+            called = d.ctl("call", "single", "square", "x=3")
+            self.assertEqual((called.returncode, called.stderr), (0, ""))
+            self.around(d, "result-not-kept", forget)
 
     def test_killed_clients_leave_nothing(self):
         with Drover({"squares": {"Plugin": "squares", "Workers": 2}}) as d:

@@ -106,6 +106,7 @@ int main(int argc, char *argv[]) {
                 {"pool-opens-again", case_pool_opens_again},
                 {"progress", case_progress},
                 {"raw", case_raw},
+                {"result-not-kept", case_result_not_kept},
                 {"schedule", case_schedule},
                 {"several-pools", case_several_pools},
                 {"shared-array", case_shared_array},

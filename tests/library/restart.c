@@ -21,6 +21,7 @@ static drover_future *detached_sleeper(drover_pool *p, double seconds) {
 static void expect_done(drover_future *f) {
         EXPECT(0, drover_future_wait(f, drover_deadline_in(30 * SECOND)));
         EXPECT(DROVER_DONE, drover_future_state(f));
+        EXPECT_TRUE(!drover_future_error(f));
         drover_future_unref(f);
 }
 
@@ -67,4 +68,22 @@ void case_pool_opens_again(void) {
         drover_pool_unref(third);
         drover_pool_unref(third);
         drover_pool_unref(second);
+}
+
+/* ResultTTL=0. Who waits gets the result; who comes late knows at least that there was one. */
+void case_result_not_kept(void) {
+        drover_pool *p = pool("single");
+        const void *data;
+        size_t bytes;
+        expect_done(detached_sleeper(p, 0));
+        drover_future *f = detached_sleeper(p, 0.1);
+        let_it_happen(); /* the job is over and forgotten */
+        EXPECT(0, drover_future_wait(f, drover_deadline_in(30 * SECOND)));
+        EXPECT(DROVER_DONE, drover_future_state(f));
+        EXPECT(-ENODATA, drover_future_result(f, &data, &bytes));
+        EXPECT(-ENODATA, drover_future_error(f)->code);
+        EXPECT(DROVER_DONE, drover_future_error(f)->state);
+        EXPECT_TEXT("ended as done", drover_future_error(f)->message);
+        drover_future_unref(f);
+        drover_pool_unref(p);
 }

@@ -260,9 +260,11 @@ int drover_future_wait(drover_future *future, uint64_t deadline_ns);
  *   DROVER_EXPIRED    -ETIME
  *   DROVER_TIMED_OUT  -ETIME
  *   DROVER_POISONED   -EOWNERDEAD
- *   DROVER_LOST       -EPIPE, or -ECONNABORTED after drover_close; of a job that went over the bus also -EDQUOT, its
- *                     result is more than the bus carries (typed ones: 16 MiB), or -ESTALE, it is more than is kept
- *                     (32 MiB of a uid): the message says which
+ *   DROVER_LOST       -EPIPE, or -ECONNABORTED after drover_close
+ *   DROVER_DONE       of a job that went over the bus: it ran, but the result is not to be had. -EDQUOT: it is more than the bus
+ *                     carries (typed ones: 16 MiB). -ESTALE: more than is kept (32 MiB of a uid). -ENODATA: ResultTTL= is over,
+ *                     or droverd ended before it was fetched; so for DROVER_FAILED, of which only that is known then. The
+ *                     message says which
  * A job may give any errno: drover_future_state tells them apart for sure. Never blocks. */
 int drover_future_result(const drover_future *future, const void **ret_data, size_t *ret_bytes);
 
@@ -305,7 +307,7 @@ typedef struct drover_error {
         const char *where;   /* the job by number, name and pool */
 } drover_error;
 
-/* NULL: no verdict yet, or DROVER_DONE. Lives as long as the future. */
+/* NULL: no verdict yet, or a result. Lives as long as the future. */
 const drover_error *drover_future_error(const drover_future *future);
 
 /* How far a job says that it is (drover_progress in its plugin); all 0 if it said nothing yet. */
