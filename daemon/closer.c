@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -53,26 +54,25 @@ static struct {
         int done_fd;
         unsigned n_begun, n_threads;
         TAILQ_HEAD(, closer_user) users; /* whose turn it is, first */
+        sem_t n_more; /* those that were begun: a condition of glibc 2.36 loses a wake-up now and then */
         pthread_mutex_t lock;
-        pthread_cond_t more;
         struct closing_list begun, closed; /* under the lock */
-} closer = {.lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER};
+} closer = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- the threads ---- */
 
 static void *closer_thread(void *unused) {
-        pthread_mutex_lock(&closer.lock);
         for (;;) {
-                struct closing *c = TAILQ_FIRST(&closer.begun);
-                if (!c) {
-                        pthread_cond_wait(&closer.more, &closer.lock);
-                        continue;
-                }
+                while (sem_wait(&closer.n_more) < 0)
+                        ;
+                pthread_mutex_lock(&closer.lock);
+                struct closing *c = TAILQ_FIRST(&closer.begun); /* one for each that was counted */
                 TAILQ_REMOVE(&closer.begun, c, link);
                 pthread_mutex_unlock(&closer.lock);
                 close(c->fd);
                 pthread_mutex_lock(&closer.lock);
                 TAILQ_INSERT_TAIL(&closer.closed, c, link);
+                pthread_mutex_unlock(&closer.lock);
                 doorbell_ring(closer.done_fd);
         }
         return NULL;
@@ -126,8 +126,8 @@ static void closer_begin(struct closer_user *u) {
                 closer_add_thread(); /* in vain: then it waits for another close */
         pthread_mutex_lock(&closer.lock);
         TAILQ_INSERT_TAIL(&closer.begun, c, link);
-        pthread_cond_signal(&closer.more);
         pthread_mutex_unlock(&closer.lock);
+        sem_post(&closer.n_more);
 }
 
 static void closer_go_on(void) {
@@ -185,6 +185,7 @@ int closer_start(struct loop *l) {
         int r = doorbell_create(&closer.done_fd);
         if (r < 0)
                 return r;
+        sem_init(&closer.n_more, 0, 0);
         TAILQ_INIT(&closer.users);
         TAILQ_INIT(&closer.begun);
         TAILQ_INIT(&closer.closed);
