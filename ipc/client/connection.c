@@ -30,6 +30,10 @@ int connection_fail(drover *d, int code, const char *format, ...) {
         return code;
 }
 
+int connection_late(drover *d, int code) {
+        return connection_fail(d, code, code == -EAGAIN ? "not yet" : "not until the deadline");
+}
+
 const char *drover_error_text(const drover *d) { return d->error; }
 
 /* ---- opening and closing ---- */
@@ -151,7 +155,7 @@ drover *drover_close(drover *d) {
 int connection_check(drover *d) {
         if (!connection_is_ours(d))
                 return -ECHILD;
-        return d->bus ? 0 : -ECONNABORTED;
+        return d->bus ? 0 : connection_fail(d, -ECONNABORTED, "drover_close() was called");
 }
 
 /* ---- a loop of the program's own ---- */

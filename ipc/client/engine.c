@@ -156,14 +156,14 @@ int engine_wait(drover *d, bool (*is_done)(void *user), void *user, uint64_t dea
         engine_collect(d);
         while (!is_done(user)) {
                 if (deadline_ns == 0)
-                        return -EAGAIN;
+                        return connection_late(d, -EAGAIN);
                 /* The clock is only asked when a step was in vain. */
                 uint64_t n = d->n_ended;
                 int r = engine_step(d, deadline_ns);
                 if (r < 0)
                         return r;
                 if (d->n_ended == n && deadline_ns != EVENT_FOREVER && event_now_ns() >= deadline_ns)
-                        return is_done(user) ? 0 : -ETIMEDOUT;
+                        return is_done(user) ? 0 : connection_late(d, -ETIMEDOUT);
         }
         return 0;
 }

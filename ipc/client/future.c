@@ -228,9 +228,18 @@ int drover_future_wait(drover_future *future, uint64_t deadline_ns) {
         return r;
 }
 
+static int future_fail_early(const drover_future *f) {
+        return connection_fail(f->drover, -EINPROGRESS, "job %llu has no verdict yet", (unsigned long long)f->id);
+}
+
 int drover_future_result(const drover_future *future, const void **ret_data, size_t *ret_bytes) {
-        if (future->state != DROVER_DONE || future->code < 0)
-                return future_has_ended(future) ? future->code : -EINPROGRESS;
+        if (!future_has_ended(future))
+                return future_fail_early(future);
+        const drover_error *e = drover_future_error(future);
+        if (future->state != DROVER_DONE || e)
+                return connection_fail(future->drover, future->code, "job %llu is %s: %s",
+                                       (unsigned long long)future->id, drover_state_name(future->state),
+                                       e ? e->message : "");
         *ret_data = future->data;
         *ret_bytes = future->bytes;
         return 0;
@@ -238,7 +247,7 @@ int drover_future_result(const drover_future *future, const void **ret_data, siz
 
 int drover_future_get_run(const drover_future *future, struct drover_run *ret_run, size_t struct_bytes) {
         if (!future_has_ended(future))
-                return -EINPROGRESS;
+                return future_fail_early(future);
         if (struct_bytes > sizeof future->run)
                 memset((char *)ret_run + sizeof future->run, 0, struct_bytes - sizeof future->run);
         memcpy(ret_run, &future->run, struct_bytes < sizeof future->run ? struct_bytes : sizeof future->run);

@@ -6,6 +6,18 @@
 
 #include "ipc/client/library.h"
 
+static int getters_fail(const drover_future *f, const char *name, const char *type, int error) {
+        unsigned long long id = f->id;
+        if (!name)
+                return connection_fail(f->drover, error, "job %llu: the name of a field is NULL", id);
+        if (error == -ENOENT)
+                return connection_fail(f->drover, error, "job %llu: its result has no field \"%.64s\"", id, name);
+        if (error == -ENOMEM)
+                return connection_fail(f->drover, error, "job %llu: no memory for field \"%.64s\"", id, name);
+        return connection_fail(f->drover, error, "job %llu: field \"%.64s\" of its result is not of type %s", id, name,
+                               type);
+}
+
 static int getters_get(const drover_future *f, const char *name, enum schema_type type, struct args_value *ret) {
         const void *data;
         size_t bytes;
@@ -13,7 +25,7 @@ static int getters_get(const drover_future *f, const char *name, enum schema_typ
         if (r < 0)
                 return r;
         r = name ? args_get(data, bytes, name, type, ret) : -EINVAL;
-        return r == -ERANGE ? -EINVAL : r;
+        return r < 0 ? getters_fail(f, name, schema_type_name(type, false), r == -ERANGE ? -EINVAL : r) : 0;
 }
 
 int drover_future_get_u64(const drover_future *future, const char *name, uint64_t *ret_value) {
@@ -52,7 +64,7 @@ int drover_future_get_fd(const drover_future *future, const char *name, int *ret
         struct args_value v;
         int r = getters_get(future, name, SCHEMA_FD, &v);
         if (r == 0 && (!future->fds || v.u64 >= future->fds->n_fds))
-                r = -EINVAL; /* a number that is no descriptor */
+                r = getters_fail(future, name, "fd", -EINVAL); /* a number that is no descriptor */
         if (r == 0)
                 *ret_fd = future->fds->fds[v.u64];
         return r;
@@ -73,7 +85,7 @@ int drover_future_get_str(drover_future *future, const char *name, const char **
         int r = getters_get(future, name, SCHEMA_STR, &v);
         char *text = r == 0 ? getters_keep(future, v.bytes + 1) : NULL;
         if (!text)
-                return r < 0 ? r : -ENOMEM;
+                return r < 0 ? r : getters_fail(future, name, "str", -ENOMEM);
         memcpy(text, v.data, v.bytes);
         text[v.bytes] = 0;
         *ret_text = text;
@@ -133,15 +145,14 @@ static int getters_get_array(drover_future *f, const char *name, enum schema_typ
         size_t bytes;
         struct args_list list;
         int r = drover_future_result(f, &data, &bytes);
-        if (r >= 0)
-                r = name ? args_open_array(data, bytes, name, &list) : -EINVAL;
-        if (r >= 0)
-                r = getters_measure(&list, type, &bytes);
         if (r < 0)
                 return r;
-        void *array = getters_keep(f, bytes);
+        r = name ? args_open_array(data, bytes, name, &list) : -EINVAL;
+        if (r >= 0)
+                r = getters_measure(&list, type, &bytes);
+        void *array = r >= 0 ? getters_keep(f, bytes) : NULL;
         if (!array)
-                return -ENOMEM;
+                return getters_fail(f, name, schema_type_name(type, true), r < 0 ? r : -ENOMEM);
         getters_fill(list, type, array);
         memcpy(ret_values, &array, sizeof array);
         *ret_n = list.n;

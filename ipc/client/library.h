@@ -116,6 +116,8 @@ drover *connection_ref(drover *d);
 void connection_unref(drover *d);
 /* Sets the text and returns `code`. */
 int connection_fail(drover *d, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* -EAGAIN or -ETIMEDOUT of a wait, in words. */
+int connection_late(drover *d, int code);
 /* The number for a bus error's name; what it does not know is `otherwise`. */
 int errors_code(const char *name, int otherwise);
 int errors_report(drover *d, int code, const char *noun, const char *name, const sd_bus_error *e);

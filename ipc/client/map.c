@@ -151,9 +151,9 @@ static drover_future *map_take(struct map *m) {
 /* Nothing of ours is out, and there is no room for the next input: until something changes. */
 static int map_wait_room(struct map *m, uint64_t deadline_ns) {
         if (deadline_ns == 0)
-                return -EAGAIN;
+                return connection_late(m->base.drover, -EAGAIN);
         if (event_now_ns() >= deadline_ns)
-                return -ETIMEDOUT;
+                return connection_late(m->base.drover, -ETIMEDOUT);
         return engine_step(m->base.drover, deadline_ns);
 }
 

@@ -207,11 +207,11 @@ int drover_future_next_item(drover_future *future, struct drover_item *ret_item,
         drover *d = future->drover;
         while ((r = stream_receive(future->stream, &item)) == -EAGAIN) {
                 if (deadline_ns == 0)
-                        return -EAGAIN;
+                        return connection_late(d, -EAGAIN);
                 if (engine_collect(d) > 0)
                         continue;
                 if (deadline_ns != EVENT_FOREVER && event_now_ns() >= deadline_ns)
-                        return -ETIMEDOUT;
+                        return connection_late(d, -ETIMEDOUT);
                 engine_sleep(d, deadline_ns, future->stream->fd);
         }
         if (r == 1)

@@ -74,6 +74,7 @@ class Library(Test):
 
     def test_errors_tell_attempt_pid_and_signal(self):
         self.case("errors")
+        self.case("error-texts")
 
     # ---- rows ----
 

@@ -45,6 +45,7 @@ void case_deadlines(void);
 void case_cancel(void);
 void case_callbacks(void);
 void case_callbacks_that_ask(void);
+void case_error_texts(void);
 void case_full(void);
 void case_dropped(void);
 

@@ -102,6 +102,53 @@ static void on_done(drover_future *f, void *user) {
         EXPECT(-EBUSY, drover_process(d));
 }
 
+/* Each call that fails says why in words: none leaves those of another one there. */
+void case_error_texts(void) {
+        drover_pool *squares = pool("squares"), *fails = pool("fails");
+        drover_future *f, *none;
+        const void *data;
+        const uint64_t *numbers;
+        size_t bytes;
+        uint64_t u;
+        int64_t i;
+        struct drover_run run;
+        EXPECT(0, drover_submitf(squares, &f, "sleep", "seconds:f64", 0.5));
+        EXPECT(-ENXIO, drover_submitf(squares, &none, "other", NULL));
+        EXPECT_TEXT("other", drover_error_text(d));
+        EXPECT(-EAGAIN, drover_future_wait(f, 0));
+        EXPECT_TEXT("not yet", drover_error_text(d));
+        EXPECT(-EINPROGRESS, drover_future_get_u64(f, "x", &u));
+        EXPECT_TEXT("has no verdict", drover_error_text(d));
+        EXPECT(-ETIMEDOUT, drover_wait(&f, 1, DROVER_ALL_COMPLETED, drover_deadline_in(MS), NULL));
+        EXPECT_TEXT("deadline", drover_error_text(d));
+        EXPECT(-EINPROGRESS, drover_future_get_run(f, &run, sizeof run));
+        EXPECT_TEXT("has no verdict", drover_error_text(d));
+        EXPECT(-ETIMEDOUT, drover_pool_drain(squares, drover_deadline_in(MS)));
+        EXPECT_TEXT("deadline", drover_error_text(d));
+        EXPECT(0, drover_future_wait(f, DROVER_FOREVER));
+        drover_future_unref(f);
+
+        drover_pool_unref(squares);
+        squares = pool("narrow");
+        EXPECT(0, drover_submitf(squares, &f, "square", "x:i64", INT64_C(3)));
+        EXPECT(0, drover_future_wait(f, DROVER_FOREVER));
+        EXPECT(-ENOENT, drover_future_get_i64(f, "cube", &i));
+        EXPECT_TEXT("no field \"cube\"", drover_error_text(d));
+        EXPECT(-EINVAL, drover_future_get_u64_array(f, "square", &numbers, &bytes));
+        EXPECT_TEXT("\"square\" of its result is not of type u64[]", drover_error_text(d));
+        EXPECT(-EINVAL, drover_future_get_i64(f, NULL, &i));
+        EXPECT_TEXT("NULL", drover_error_text(d));
+        drover_future_unref(f);
+
+        EXPECT(0, drover_submitf(fails, &f, "fail", "error:i64,text:str", (int64_t)EIO, "a reason"));
+        EXPECT(0, drover_future_wait(f, DROVER_FOREVER));
+        EXPECT(-EIO, drover_future_result(f, &data, &bytes));
+        EXPECT_TEXT("failed: a reason", drover_error_text(d));
+        drover_future_unref(f);
+        drover_pool_unref(squares);
+        drover_pool_unref(fails);
+}
+
 /* Asks for itself once more. */
 static void on_done_again(drover_future *f, void *user) {
         unsigned *n = user;

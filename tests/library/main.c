@@ -72,6 +72,7 @@ int main(int argc, char *argv[]) {
                 {"deadlines", case_deadlines},
                 {"descriptors", case_descriptors},
                 {"dropped", case_dropped},
+                {"error-texts", case_error_texts},
                 {"errors", case_errors},
                 {"fds", case_fds},
                 {"fds-and-numbers", case_fds_and_numbers},
