@@ -102,7 +102,7 @@ static int submit_failed(drover_pool *p, const struct submission *s, int error) 
         case -EAGAIN:
                 return connection_fail(p->drover, error,
                                        "pool %s: all %u slots of this channel are taken, or as many descriptors of jobs "
-                                       "and results are on their way as may be",
+                                       "and results are on their way as may be, or droverd has yet to read them",
                                        p->name, p->n_slots);
         case -EMSGSIZE:
                 return connection_fail(p->drover, error,

@@ -204,7 +204,8 @@ struct drover_options {
  * descriptors, go through the daemon beforehand: some 20 µs, and memory for a copy in a sealed memory file. `options` NULL: a plain job. ret_future NULL: nobody
  * wants to know. 0: accepted; from now on there will be exactly one verdict. Otherwise nothing was submitted:
  *   -EAGAIN      as many jobs are under way as there are slots, or as many descriptors with them (with large payloads) or
- *                with results that were not taken in (64 at least of each); -ETIMEDOUT: and were until submit_deadline_ns
+ *                with results that were not taken in (64 at least of each), or droverd has yet to read those of some
+ *                200 jobs before; -ETIMEDOUT: and were until submit_deadline_ns
  *   -ENXIO       the plugin has no job of that name
  *   -EINVAL      the arguments do not fit the job's signature, or an option makes no sense: drover_error_text names it
  *   -EMSGSIZE    the arguments take more than 1 GiB
