@@ -186,6 +186,7 @@ int bus_job_submit(drover_pool *p, const struct submission *s, drover_future **r
                 r = bus_job_new(&j, p, s, reply);
         if (r < 0) {
                 future_drop(f);
+                bus_verdict_rest(d);
                 return r;
         }
         bus_job_start(j, f, s->type);

@@ -40,6 +40,8 @@ int bus_job_call_member(drover *d, uint64_t id, const char *member, sd_bus_messa
 int bus_verdict_prepare(drover *d);
 /* After it: `broker` has a job of ours. */
 int bus_verdict_accepted_by(drover *d, const char *broker);
+/* No more of it, if there are no jobs. */
+void bus_verdict_rest(drover *d);
 /* How it ended; its job may be gone after this. */
 void bus_verdict_ask(struct bus_job *j);
 void bus_verdict_lose_all(drover *d, int code, const char *why);

@@ -5,13 +5,35 @@
  * the two always meets the verdict. No job keeps a call open meanwhile: a bus allows only so many.
  *
  * A job belongs to the broker that accepted it, which is a unique name of the bus: only that one is asked and believed,
- * and when it leaves the bus it takes its jobs with it, and no others. */
+ * and when it leaves the bus it takes its jobs with it, and no others. It tells of all jobs of this user, so who has
+ * none under way unsubscribes: nobody would read that, and the bus would keep it for us. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "ipc/client/bus-job.h"
+
+/* ---- calls ---- */
+
+/* Nobody waits for the answer: what it would say, the next call says as well. */
+static int bus_verdict_send(drover *d, const char *broker, const char *member) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
+        int r = sd_bus_message_new_method_call(d->bus, &m, broker, BUS_JOB_ROOT, BUS_JOB_MANAGER, member);
+        if (r >= 0)
+                r = sd_bus_message_set_expect_reply(m, false);
+        if (r >= 0)
+                r = sd_bus_message_set_auto_start(m, strcmp(member, "Unsubscribe") != 0);
+        return r < 0 ? r : sd_bus_send(d->bus, m, NULL);
+}
+
+void bus_verdict_rest(drover *d) {
+        if (d->n_bus_jobs > 0 || !d->bus || !connection_is_ours(d))
+                return;
+        bus_verdict_send(d, d->broker ? d->broker : BUS_JOB_NAME, "Unsubscribe");
+        free(d->broker);
+        d->broker = NULL;
+}
 
 /* ---- verdicts ---- */
 
@@ -25,6 +47,7 @@ static void bus_verdict_free(struct bus_job *j) {
         drover_pool_unref(j->pool);
         free(j->broker);
         free(j);
+        bus_verdict_rest(d);
 }
 
 static void bus_verdict_end(struct bus_job *j, struct future_verdict *v) {
@@ -162,15 +185,6 @@ static int bus_verdict_match(drover *d) {
                                      "member='NameOwnerChanged',arg0='" BUS_JOB_NAME "'",
                                      bus_verdict_on_owner, d);
         return r < 0 ? connection_fail(d, r, "signals of droverd: %s", strerror(-r)) : 0;
-}
-
-/* Nobody waits for the answer: what it would say, the next call says as well. */
-static int bus_verdict_send(drover *d, const char *broker, const char *member) {
-        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
-        int r = sd_bus_message_new_method_call(d->bus, &m, broker, BUS_JOB_ROOT, BUS_JOB_MANAGER, member);
-        if (r >= 0)
-                r = sd_bus_message_set_expect_reply(m, false);
-        return r < 0 ? r : sd_bus_send(d->bus, m, NULL);
 }
 
 int bus_verdict_prepare(drover *d) {

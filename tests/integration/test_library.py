@@ -322,6 +322,14 @@ class Kills(Test):
         with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
             self.around(d, "pool-opens-again", end_and_start, remove, make)
 
+    def test_a_client_without_bus_jobs_is_told_nothing(self):
+        def end_jobs(d):
+            for _ in range(3):
+                self.assertEqual(d.wait_job(d.submit("single", "sleep", seconds=0.0)[1]), "done")
+
+        with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
+            self.around(d, "no-news-without-jobs", end_jobs)
+
     def test_a_result_that_is_not_kept(self):
         def forget(d):
             wait_for(lambda: not d.call(*MANAGER, "ListJobs", "a{sv}su", 0, "", 10)[0], 10, "nothing is kept")

@@ -103,5 +103,6 @@ void case_daemon_returns(void);
 void case_daemon_stopped(void);
 
 void case_bus_job_after_a_restart(void);
+void case_no_news_without_jobs(void);
 void case_pool_opens_again(void);
 void case_result_not_kept(void);

@@ -102,6 +102,7 @@ int main(int argc, char *argv[]) {
                 {"map-of-failures", case_map_of_failures},
                 {"map-stops", case_map_stops},
                 {"memory-files", case_memory_files},
+                {"no-news-without-jobs", case_no_news_without_jobs},
                 {"no-such", case_no_such},
                 {"options", case_options},
                 {"pool-opens-again", case_pool_opens_again},

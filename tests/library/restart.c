@@ -1,5 +1,7 @@
-/* One droverd after another. Each case says "ready" and waits for a line, by when the test has done to the daemon what
- * the case is about. */
+/* What happens beside a program: one droverd after another, pools that come and go, jobs of others. Each case says
+ * "ready" and waits for a line, by when the test has done to the daemon what the case is about. */
+#include <poll.h>
+
 #include "tests/library/cases.h"
 
 static void let_it_happen(void) {
@@ -85,5 +87,20 @@ void case_result_not_kept(void) {
         EXPECT(DROVER_DONE, drover_future_error(f)->state);
         EXPECT_TEXT("ended as done", drover_future_error(f)->message);
         drover_future_unref(f);
+        drover_pool_unref(p);
+}
+
+/* Without jobs on the bus we are told of nobody's: it would stay in the bus's memory for as long as we do other things.
+ */
+void case_no_news_without_jobs(void) {
+        drover_pool *p = pool("single");
+        struct pollfd fd = {.fd = drover_get_fd(d), .events = POLLIN};
+        expect_done(detached_sleeper(p, 0));
+        while (drover_process(d) > 0)
+                ;
+        EXPECT(0, poll(&fd, 1, 0));
+        let_it_happen(); /* other jobs of this user ended */
+        EXPECT(0, poll(&fd, 1, 0));
+        expect_done(detached_sleeper(p, 0.1)); /* and of ours we are told again */
         drover_pool_unref(p);
 }
