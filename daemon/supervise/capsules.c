@@ -3,8 +3,8 @@
  *
  * A capsule is written under a name that starts with a dot, synced by the kernel in the background (the loop waits for
  * no disk), then renamed; what a kill leaves half written is removed at the next start. A pool keeps Capsules= of them,
- * all pools together 64 MiB: the oldest go of the uid that has most there, so that nobody pushes others' out. A job of
- * a restarted daemon may have an old one's number; its capsule takes the old one's place. */
+ * all pools together 64 MiB: the oldest go of the uid that has most there, so that nobody pushes others' out. A job that
+ * was queued again and killed again has one capsule, the newest. */
 #include "daemon/supervise/capsules.h"
 
 #include <dirent.h>
@@ -487,6 +487,17 @@ void capsules_keep(struct pool *p, struct capsule_draft *d) {
 }
 
 /* ---- reading ---- */
+
+void capsules_last_numbers(const struct capsules *cs, uint64_t ret[NUMBERS_N_KINDS]) {
+        struct capsule_file *f;
+        ret[NUMBERS_JOB] = ret[NUMBERS_CHANNEL] = 0;
+        TAILQ_FOREACH(f, &cs->files, link) {
+                enum numbers_kind kind = f->id > LAYOUT_JOB_ID_MASK ? NUMBERS_CHANNEL : NUMBERS_JOB;
+                uint64_t number = kind == NUMBERS_CHANNEL ? f->id / (LAYOUT_JOB_ID_MASK + 1) : f->id;
+                if (number > ret[kind])
+                        ret[kind] = number;
+        }
+}
 
 int capsules_open(const struct capsules *cs, uint64_t id, uid_t uid, bool is_root, int *ret_fd) {
         struct capsule_file *f;

@@ -1,6 +1,7 @@
 /* Capsules: the jobs that killed their workers, as files in STATE/capsules, for --replay. ipc/capsule.h has the format. */
 #pragma once
 
+#include "daemon/supervise/numbers.h"
 #include "daemon/supervise/worker.h"
 
 struct capsules;
@@ -16,6 +17,9 @@ struct capsule_draft *capsules_draft(const struct worker *w, const struct worker
 /* The verdict stands: becomes a file, in its own time. Frees the draft; NULL is fine. */
 void capsules_keep(struct pool *p, struct capsule_draft *d);
 struct capsule_draft *capsules_discard(struct capsule_draft *d);
+
+/* The largest number of a bus job and of a channel that one of them is of; 0 = none. */
+void capsules_last_numbers(const struct capsules *cs, uint64_t ret[NUMBERS_N_KINDS]);
 
 /* A descriptor to read it by, for its submitter and root (`is_root`). -ENOENT for who may not, too. */
 int capsules_open(const struct capsules *cs, uint64_t id, uid_t uid, bool is_root, int *ret_fd);

@@ -1,7 +1,7 @@
 /* All jobs a caller may see, page by page: those of the bus from their records, those of sessions from their slots.
  *
  * Ids order everything: bus jobs count from 1, a session's stand above its id_base, and sessions are numbered as they
- * are opened. So a cursor is the last id given out, whatever came and went since. Of a session the broker knows what
+ * were opened first (pool-numbers.c). So a cursor is the last id given out, whatever came and went since. Of a session the broker knows what
  * stands in the slots, queued and running, and believes little of it: the id is held within the session's range, the
  * type within the schema, the time within the past. One call looks at a bounded number of records and slots. Who may
  * not see all walks along its own only, so that no cursor tells it a foreign id. */
@@ -16,8 +16,7 @@
 
 enum {
         LIST_MAX_LOOKS = 20000,
-        LIST_CHANNEL_LOOKS = 32,          /* what it costs to find the next channel */
-        LIST_MAX_SESSION = (1 << 24) - 2, /* the number that follows it still fits above LAYOUT_JOB_ID_MASK */
+        LIST_CHANNEL_LOOKS = 32, /* what it costs to find the next channel */
 };
 
 static bool list_fits(const struct job_filter *f, uid_t uid, const char *pool, const char *name, enum slot_state state,
@@ -93,18 +92,6 @@ static struct pool_channel *list_next_channel(struct supervisor *s, uint64_t bas
                                 best = c;
                 }
         return best;
-}
-
-/* Numbers come to an end before a daemon does: then from the first again, past those in use. */
-uint64_t session_next_id_base(struct supervisor *s) {
-        struct pool_channel *c;
-        uint64_t base;
-        do {
-                s->last_session = s->last_session % LIST_MAX_SESSION + 1;
-                base = s->last_session << 40;
-                c = list_next_channel(s, base, NULL);
-        } while (c && c->id_base == base);
-        return base;
 }
 
 const char *session_job_name(const struct session_job *sj, uint32_t type) {

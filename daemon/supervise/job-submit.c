@@ -77,6 +77,15 @@ static void job_fill_line(const struct job *j, struct layout_job *line) {
         };
 }
 
+/* Numbers come to an end before a daemon does: then from the first again, past those that have a record. */
+static uint64_t job_next_id(struct supervisor *s) {
+        uint64_t id;
+        do
+                id = numbers_next(s->numbers, NUMBERS_JOB);
+        while (jobs_find(s->jobs, id));
+        return id;
+}
+
 static struct job *job_new(const struct job_request *r, const struct schema_job *type) {
         struct supervisor *s = r->pool->supervisor;
         size_t fields_bytes =
@@ -88,7 +97,7 @@ static struct job *job_new(const struct job_request *r, const struct schema_job 
                 return NULL;
         char *names = (char *)(j + 1) + fields_bytes;
         *j = (struct job){
-                .id = ++s->last_job,
+                .id = job_next_id(s),
                 .jobs = s->jobs,
                 .pool = r->pool,
                 .uid = r->uid,

@@ -111,6 +111,7 @@ void pool_memory_free(struct pool *p) {
 }
 
 int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *g, int fd, struct pool_channel **ret) {
+        char name[POOL_NUMBERS_NAME];
         uint32_t index = 0, bell;
         while (index < LAYOUT_MAX_CHANNELS && p->channels[index])
                 index++;
@@ -126,14 +127,15 @@ int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *
         }
         *c = (struct pool_channel){.pool = p, .fd = -1, .done_fd = -1, .index = index, .bell = bell};
         if (index > 0)
-                c->id_base = session_next_id_base(p->supervisor);
+                c->id_base = fd < 0 ? pool_numbers_new(p->supervisor) : pool_numbers_of(p->supervisor, fd);
         p->channels[index] = c;
         p->bells[bell].n_channels++;
         r = pool_channel_charge(c, g->total);
         if (r >= 0)
                 r = (c->tries = calloc(g->n_slots, sizeof(*c->tries))) ? doorbell_create(&c->done_fd) : -ENOMEM;
+        pool_numbers_name(c->id_base, name);
         if (r >= 0 && fd < 0)
-                r = channel_create(&c->channel, g, "drover-channel", &c->fd);
+                r = channel_create(&c->channel, g, name, &c->fd);
         else if (r >= 0)
                 r = (c->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3)) < 0 ? -errno
                                                                 : channel_map(&c->channel, g, c->fd, CHANNEL_BROKER);

@@ -220,6 +220,14 @@ struct pool_channel *pool_channel_at(const struct pool *p, uint32_t index);
 void pool_close_channels(struct pool *p, bool is_closed);
 uint32_t pool_cancel_queued(struct pool *p); /* returns how many */
 
+/* ---- what the ids of a channel's jobs stand above: pool-numbers.c ---- */
+
+#define POOL_NUMBERS_PREFIX "drover-channel:"
+enum { POOL_NUMBERS_NAME = sizeof(POOL_NUMBERS_PREFIX) + 20 };
+uint64_t pool_numbers_new(struct supervisor *s);        /* that no channel has or had */
+uint64_t pool_numbers_of(struct supervisor *s, int fd); /* that of this memory if it is its own and free, or a new one */
+void pool_numbers_name(uint64_t id_base, char name[static POOL_NUMBERS_NAME]); /* for the memory that has it */
+
 /* ---- bells: pool-bells.c ---- */
 
 int pool_bell_for(struct pool *p, uid_t uid, uint32_t *ret_bell); /* -ENOSPC: too many users */

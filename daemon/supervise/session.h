@@ -11,4 +11,3 @@ struct session *session_end(struct session *s); /* drops its channel */
 void session_hear(struct session *s);
 /* A descriptor of this number: are enough left for workers? */
 bool session_leaves_room(int fd);
-uint64_t session_next_id_base(struct supervisor *s); /* job-list.c: of no other session */

@@ -5,6 +5,7 @@
 
 #include "daemon/supervise/arenas.h"
 #include "daemon/supervise/capsules.h"
+#include "daemon/supervise/numbers.h"
 #include "daemon/supervise/pool.h"
 #include "daemon/supervise/spawner.h"
 #include "daemon/supervise/worker.h"
@@ -16,12 +17,13 @@ struct supervisor {
         struct jobs *jobs;
         struct arenas *arenas;
         struct capsules *capsules;
+        struct numbers *numbers;
         struct streams *streams;
         char plugin_dir[256];
         TAILQ_HEAD(, pool) pools;     /* by name */
         TAILQ_HEAD(, worker) workers; /* by id */
         void *workers_by_id;          /* tsearch tree */
-        uint64_t last_worker, last_job, last_session;
+        uint64_t last_worker;
         uint32_t last_generation, n_workers, n_sessions;
         struct quota channel_bytes_of;
         bool is_shutting_down;

@@ -123,6 +123,13 @@ static void supervisor_on_unreachable(void *user, const char *why) {
         loop_exit(s->loop, 1);
 }
 
+/* After the capsules: they have made the directory, and know numbers of jobs that were. */
+static int supervisor_begin_numbers(struct supervisor *s, const char *state_dir) {
+        uint64_t used[NUMBERS_N_KINDS];
+        capsules_last_numbers(s->capsules, used);
+        return numbers_new(&s->numbers, s->loop, state_dir, used);
+}
+
 int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {
         struct supervisor *s = calloc(1, sizeof(*s));
         if (!s)
@@ -147,6 +154,8 @@ int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {
                 r = arenas_new(&s->arenas, s->loop);
         if (r >= 0)
                 r = capsules_new(&s->capsules, s->loop, c->state_dir);
+        if (r >= 0)
+                r = supervisor_begin_numbers(s, c->state_dir);
         if (r >= 0)
                 r = spawner_new(&s->spawner, &config);
         if (r < 0) {
@@ -179,6 +188,7 @@ struct supervisor *supervisor_free(struct supervisor *s) {
         s->streams = streams_free(s->streams);
         s->arenas = arenas_free(s->arenas);
         s->capsules = capsules_free(s->capsules);
+        s->numbers = numbers_free(s->numbers);
         quota_deinit(&s->channel_bytes_of);
         free(s);
         return NULL;

@@ -90,7 +90,7 @@ struct supervisor_hooks {
 struct supervisor_config {
         struct loop *loop;
         const char *libexec_dir, *plugin_dir; /* drover-spawn, drover-worker; plugins */
-        const char *state_dir;                /* for capsules; NULL: none are kept */
+        const char *state_dir;                /* for capsules and numbers; NULL: none are kept */
         int spawner_fd;                       /* connected spawner socket (systemd), or -1: start our own */
         int lock_fd;                          /* for our own, which inherits it; the caller's; -1 = none */
         struct supervisor_hooks hooks;

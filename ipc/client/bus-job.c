@@ -278,6 +278,8 @@ int drover_future_get_progress(drover_future *future, struct drover_progress *re
         int r = connection_check(d);
         if (r >= 0 && (future_has_ended(future) || future->id == 0))
                 r = connection_fail(d, -ENOENT, "the job has ended");
+        if (r >= 0 && !future->bus_job)
+                r = pool_check_number(future->pool, future);
         if (r >= 0)
                 r = bus_job_get(d, future->id, "Progress", "(tts)", &m);
         if (r >= 0)

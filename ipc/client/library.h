@@ -149,6 +149,8 @@ void pool_lose(drover_pool *p, int code, const char *why);
 /* QUEUED or RUNNING. */
 enum drover_state pool_look_at(const drover_pool *p, uint32_t slot);
 void pool_ring(drover_pool *p);
+/* May the broker be asked about it by its number? -ESTALE */
+int pool_check_number(drover_pool *p, const drover_future *f);
 int pool_cancel_job(drover_pool *p, drover_future *f, enum drover_cancel_mode mode);
 /* Closes it, whatever references there are. */
 void pool_end(drover_pool *p);

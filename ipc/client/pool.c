@@ -223,11 +223,21 @@ void pool_lose(drover_pool *p, int code, const char *why) {
         drover_pool_unref(p);
 }
 
+int pool_check_number(drover_pool *p, const drover_future *f) {
+        if (session_has_number(p->session, f->id))
+                return 0;
+        return connection_fail(p->drover, -ESTALE,
+                               "job %llu cannot be named any more: the next droverd gave its channel other numbers",
+                               (unsigned long long)f->id);
+}
+
 int pool_cancel_job(drover_pool *p, drover_future *f, enum drover_cancel_mode mode) {
         if (session_cancel_queued(p->session, f->slot))
                 return DROVER_CANCEL_DONE;
         if (mode == DROVER_CANCEL_KILL) {
-                int r = bus_job_cancel(p->drover, f->id, mode);
+                int r = pool_check_number(p, f);
+                if (r >= 0)
+                        r = bus_job_cancel(p->drover, f->id, mode);
                 /* The broker knows the jobs of channels only until they end. */
                 return r == -ENOENT && slot_is_verdict(session_look_at(p->session, f->slot)) ? DROVER_CANCEL_TOO_LATE
                                                                                              : r;

@@ -196,6 +196,8 @@ void session_ring(struct session *s) { bell_ring(s->bell, s->index, s->doorbell_
 
 uint64_t session_job_id(const struct session *s, uint32_t slot) { return s->slots[slot].id; }
 
+bool session_has_number(const struct session *s, uint64_t id) { return (id & ~LAYOUT_JOB_ID_MASK) == s->id_base; }
+
 uint64_t session_look_at(const struct session *s, uint32_t slot) {
         if (slot >= s->channel.geometry.n_slots || s->slots[slot].state == SESSION_IDLE)
                 return 0;

@@ -18,8 +18,8 @@ struct session;
  * holds the bus error's "name: message". The session keeps a reference to the bus and ends with the connection.
  *
  * A daemon that dies is not an error: whoever waits in session_next or session_wait then hands the channel to the next one
- * (which may block past the deadline while that one starts its workers), and all jobs keep their one verdict. Ids of jobs
- * submitted from then on start from another base. */
+ * (which may block past the deadline while that one starts its workers), and all jobs keep their one verdict. They keep
+ * their numbers, too, but a daemon may give the channel others: session_has_number. */
 int session_open(struct session **ret, sd_bus *bus, const char *pool, char *error, size_t error_bytes);
 struct session *session_free(struct session *s); /* drops queued jobs, asks running ones to stop */
 /* For the child of a fork, where the memories are not mapped: gives back what it inherited and tells nobody. */
@@ -111,6 +111,8 @@ void session_set_spin(struct session *s, bool spins);
 
 /* The number of a job that was submitted and not fetched yet. */
 uint64_t session_job_id(const struct session *s, uint32_t slot);
+/* false: the channel has other numbers by now, and this one may not be said to the daemon. */
+bool session_has_number(const struct session *s, uint64_t id);
 /* The slot's word as it stands; 0 for a slot that holds no job of ours. */
 uint64_t session_look_at(const struct session *s, uint32_t slot);
 /* How long a daemon may be away until the waits return -EPIPE; 10 s at first, 0 = not at all. */

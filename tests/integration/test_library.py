@@ -339,6 +339,31 @@ class Kills(Test):
             self.assertEqual((called.returncode, called.stderr), (0, ""))
             self.around(d, "result-not-kept", forget)
 
+    def test_numbers_stay_when_the_daemon_returns(self):
+        """Two programs whose channels come back in the other order than they came: each job has its number, and only it is killed."""
+        with Drover({pool: {"Plugin": "squares", "Workers": 1} for pool in ("first", "second")}) as d:
+            programs = {}
+            ids = {}
+            for pool in ("first", "second"):
+                program = programs[pool] = subprocess.Popen([LIBRARY, "numbers-stay"], env=d.env(), text=True, stdin=subprocess.PIPE,
+                                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                program.stdin.write(f"{pool}\n")
+                program.stdin.flush()
+                ids[pool] = int(program.stdout.readline())
+            kill(d.pid)
+            d.process.wait()
+            wait_for(lambda: not d.has_name(), 10, "the bus knows that it is dead")
+            d.start()
+            for pool in ("second", "first"):
+                programs[pool].stdin.write("\n")
+                programs[pool].stdin.flush()
+                self.assertEqual(programs[pool].stdout.readline(), "back\n")
+            for pool, i in ids.items():
+                self.assertEqual(d.get(f"/org/drover1/job/{i}", "org.drover1.Job", "Pool"), pool)
+            for pool, word in (("first", "k"), ("second", "r")):
+                _, err = programs[pool].communicate(word, timeout=60 * PATIENCE)
+                self.assertEqual(programs[pool].returncode, 0, err)
+
     def test_killed_clients_leave_nothing(self):
         with Drover({"squares": {"Plugin": "squares", "Workers": 2}}) as d:
             n_fds = len(os.listdir(f"/proc/{d.pid}/fd"))

@@ -215,6 +215,65 @@ class Killed(Test):
                 self.assertLessEqual(len(d.pids()), 3, d.pids())
 
 
+class Numbers(Test):
+    """A job's number is never another's, whoever is killed and whatever the file of numbers says."""
+
+    @staticmethod
+    def again(d, end):
+        end()
+        d.process.wait()
+        wait_for(lambda: not d.has_name(), 10, "the name is free")
+        d.start()
+
+    def crash(self, d):
+        """The number of a job that has a capsule by now."""
+        capsules = os.path.join(d.dir, "state", "capsules")
+        job, path = d.submit("crash", "segfault")
+        self.assertEqual(d.wait_job(path), "poisoned")
+        wait_for(lambda: f"crash.{job}" in os.listdir(capsules), 10, "its capsule")
+        return job
+
+    def test_a_number_is_not_used_again(self):
+        with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 1, "RestartSec": 0}}) as d:
+            capsules, file = os.path.join(d.dir, "state", "capsules"), os.path.join(d.dir, "state", "numbers")
+            self.assertEqual(self.crash(d), 1)
+            with open(os.path.join(capsules, "crash.1"), "rb") as f:
+                capsule = f.read()
+            self.again(d, lambda: kill(d.pid))
+            second, _ = d.submit("crash", "fine")
+            self.assertGreater(second, 1)
+            r = d.ctl("result", "1")
+            self.assertEqual((r.returncode, r.stdout), (4, ""))
+            self.assertIn("no job 1", r.stderr)
+            with self.assert_error("NoSuchJob"):
+                d.result("/org/drover1/job/1")
+            self.assertGreater(self.crash(d), second)
+            with open(os.path.join(capsules, "crash.1"), "rb") as f:
+                self.assertEqual(f.read(), capsule)
+            last, _ = d.submit("crash", "fine")
+            self.again(d, d.stop)
+            self.assertEqual(d.submit("crash", "fine")[0], last + 1)  # nothing was lost by a clean end
+            # A file of somebody else's.
+            for text in ("", "job 18446744073709551615\nchannel 1\n", "\0" * 100000):
+                kill(d.pid)
+                d.process.wait()
+                with open(file, "w", encoding="utf-8") as f:
+                    f.write(text)
+                wait_for(lambda: not d.has_name(), 10, "the name is free")
+                d.start()
+                before, last = last, d.submit("crash", "fine")[0]
+                self.assertGreater(last, before)
+            self.assertEqual(d.log().count("numbers makes no sense"), 3)
+            # One that cannot be written.
+            os.remove(file)
+            os.mkdir(file)
+            before = last
+            self.again(d, lambda: kill(d.pid))
+            last = d.submit("crash", "fine")[0]
+            self.assertGreater(last, before)
+            self.assertEqual(d.log().count("numbers cannot be written"), 1)
+
+
 class Refused(Test):
     def start_alone(self, launcher=(), address=None):
         """droverd without the harness's waiting: (exit code, lines on stderr)."""

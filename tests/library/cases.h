@@ -100,6 +100,7 @@ void case_close(void);
 void case_threads(void);
 void case_daemon_goes(void);
 void case_daemon_returns(void);
+void case_numbers_stay(void);
 void case_daemon_stopped(void);
 
 void case_bus_job_after_a_restart(void);

@@ -342,6 +342,55 @@ void case_daemon_stopped(void) {
         drover_pool_unref(p);
 }
 
+static int told(void) {
+        fflush(stdout);
+        return getchar();
+}
+
+/* Of two that run this one kills its job, after another droverd took both channels over, this one's last. */
+void case_numbers_stay(void) {
+        char name[32];
+        struct drover_progress progress;
+        EXPECT_TRUE(scanf("%31s", name) == 1 && getchar() == '\n');
+        drover_pool *p = pool(name);
+        drover_future *f = sleeper(name, 60), *next, *after;
+        const uint64_t id = drover_future_id(f);
+        drover_args *a;
+        wait_running(f);
+        printf("%llu\n", (unsigned long long)id);
+        EXPECT_TRUE(told() == '\n'); /* by now another one runs */
+        for (uint64_t end_ns = now_ns() + 30 * SECOND; drover_future_get_progress(f, &progress, sizeof progress) < 0;) {
+                EXPECT_TRUE(now_ns() < end_ns);
+                EXPECT(-ETIMEDOUT, drover_future_wait(f, drover_deadline_in(10 * MS)));
+        }
+        wait_running(f);
+        EXPECT_TRUE(drover_future_id(f) == id);
+        puts("back");
+        const bool kills = told() == 'k';
+        if (kills) {
+                EXPECT(DROVER_CANCEL_KILLED, drover_future_cancel(f, DROVER_CANCEL_KILL));
+                EXPECT(0, drover_future_wait(f, drover_deadline_in(30 * SECOND)));
+                EXPECT(DROVER_CANCELLED, drover_future_state(f));
+                EXPECT(0, drover_submitf(p, &next, "sleep", "seconds:f64", 0.0));
+                EXPECT(0, drover_future_wait(next, drover_deadline_in(30 * SECOND)));
+                EXPECT_TRUE(drover_future_id(next) == id + 1);
+                const uint64_t next_id = drover_future_id(next);
+                EXPECT(0, drover_args_new(&a));
+                EXPECT(0, drover_args_f64(a, "seconds", 0));
+                EXPECT(0, drover_submit(p, "sleep", a, DROVER_OPTIONS(.after = &next_id, .n_after = 1), &after));
+                EXPECT(0, drover_future_wait(after, drover_deadline_in(30 * SECOND)));
+                EXPECT(DROVER_DONE, drover_future_state(after));
+                drover_args_free(a);
+                drover_future_unref(next);
+                drover_future_unref(after);
+        } else {
+                EXPECT(DROVER_RUNNING, drover_future_state(f));
+                EXPECT(0, drover_future_get_progress(f, &progress, sizeof progress));
+        }
+        drover_future_unref(f);
+        drover_pool_unref(p);
+}
+
 void case_daemon_goes(void) {
         drover_pool *p = pool("single"), *q;
         drover_future *f = sleeper("single", 30), *late;

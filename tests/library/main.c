@@ -104,6 +104,7 @@ int main(int argc, char *argv[]) {
                 {"memory-files", case_memory_files},
                 {"no-news-without-jobs", case_no_news_without_jobs},
                 {"no-such", case_no_such},
+                {"numbers-stay", case_numbers_stay},
                 {"options", case_options},
                 {"pool-opens-again", case_pool_opens_again},
                 {"progress", case_progress},

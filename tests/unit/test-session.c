@@ -40,6 +40,7 @@ struct daemon {
         struct layout_bell *bell;
         int channel_fd, bell_fd, doorbell_fd, done_fd, sockets[2];
         _Atomic uint64_t record;
+        uint64_t id_base;
         enum fault fault;
         unsigned n_back; /* how often a channel was handed back */
         int back_fd;
@@ -79,6 +80,8 @@ static int on_open_channel(sd_bus_message *call, void *user, sd_bus_error *error
                 sd_bus_message_read(call, "s", &key);
                 if (strcmp(key, "channel") == 0) {
                         sd_bus_message_read(call, "v", "h", &fd);
+                        if (d->n_back > 0)
+                                close(d->back_fd);
                         d->back_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
                         d->n_back++;
                 } else
@@ -100,7 +103,7 @@ static int on_open_channel(sd_bus_message *call, void *user, sd_bus_error *error
         append_u32(m, "index", INDEX);
         append_u32(m, "slots", d->fault == BAD_SLOTS ? 3 : d->fault == WRONG_SIZE ? 2 * SLOTS : SLOTS);
         append_u32(m, "slot-size", d->fault == WRONG_SIZE ? 1 << 16 : BYTES);
-        sd_bus_message_append(m, "{sv}", "id-base", "t", ID_BASE);
+        sd_bus_message_append(m, "{sv}", "id-base", "t", d->id_base);
         append_schema(m, d->fault == BAD_SCHEMA ? "test\t1\nraw\tn:u65\t\t1\t0\t\n" : schema_text);
         sd_bus_message_close_container(m);
         sd_bus_send(NULL, m, NULL);
@@ -123,6 +126,7 @@ static int setup(void **state) {
         struct channel_geometry g;
         int pair[2];
         *state = d;
+        d->id_base = ID_BASE;
         assert_int_equal(channel_geometry_init(&g, SLOTS, BYTES), 0);
         assert_int_equal(channel_create(&d->broker, &g, "test", &d->channel_fd), 0);
         assert_int_equal(channel_map(&d->worker, &g, d->channel_fd, CHANNEL_WORKER), 0);
@@ -600,7 +604,19 @@ static void test_the_next_daemon_is_handed_the_channel(void **state) {
         assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
         assert_int_equal(r.user, 2);
 
-        submit(s, 0, "", 3);
+        uint64_t old_id = session_job_id(s, submit(s, 0, "", 3));
+        assert_true(session_has_number(s, old_id));
+        d->id_base = 9 * (LAYOUT_JOB_ID_MASK + 1); /* another one has its numbers there */
+        close(d->sockets[0]);
+        close(d->sockets[1]);
+        assert_int_equal(packet_pair(d->sockets), 0);
+        do
+                assert_int_equal(session_process(s), 0);
+        while (session_is_away(s)); /* it does not call at every look */
+        assert_int_equal(d->n_back, 2);
+        assert_false(session_has_number(s, old_id));
+        assert_true(session_has_number(s, session_job_id(s, submit(s, 0, "", 4))));
+
         d->fault = BUS_ERROR; /* it has no such pool */
         close(d->sockets[0]);
         close(d->sockets[1]);

@@ -248,7 +248,8 @@ drover_future *drover_future_unref(drover_future *future);
 enum drover_state drover_future_state(drover_future *future);
 /* "queued", "running", "done" …, the words of the bus. */
 const char *drover_state_name(enum drover_state state);
-/* The job's number, as in /org/drover1/job/ID and in the journal. */
+/* The job's number, as in /org/drover1/job/ID and in the journal. It stays the job's if droverd is killed and the next one
+ * takes the channel over, and no other job gets it, by no later droverd either. */
 uint64_t drover_future_id(const drover_future *future);
 
 /* Until there is a verdict, whichever. -EAGAIN, -ETIMEDOUT: none yet; the job goes on. [waits] */
@@ -317,7 +318,8 @@ struct drover_progress {
         char note[128];
 };
 
-/* Asks the broker, and blocks for its answer. -ENOENT: the job has its verdict. `struct_bytes`: sizeof(struct drover_progress). */
+/* Asks the broker, and blocks for its answer. -ENOENT: the job has its verdict. -ESTALE: the next droverd could not give the
+ * channel its numbers back, so the job cannot be named any more; its verdict comes as ever. `struct_bytes`: sizeof(struct drover_progress). */
 int drover_future_get_progress(drover_future *future, struct drover_progress *ret_progress, size_t struct_bytes);
 
 enum drover_cancel_mode {
@@ -334,7 +336,8 @@ enum drover_cancelled {
 };
 
 /* enum drover_cancelled: what happened. -EBUSY: it runs, and the mode was DROVER_CANCEL_QUEUED. The verdict comes as ever.
- * DROVER_CANCEL_KILL, and any mode for a job that went over the bus, blocks for the broker's answer. */
+ * DROVER_CANCEL_KILL, and any mode for a job that went over the bus, blocks for the broker's answer. DROVER_CANCEL_KILL:
+ * -ESTALE as drover_future_get_progress(); DROVER_CANCEL_ASK goes on working then. */
 int drover_future_cancel(drover_future *future, enum drover_cancel_mode mode);
 
 /* Has `callback` called once when there is a verdict, from drover_process() and nowhere else, in the order of completion;

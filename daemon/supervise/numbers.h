@@ -1,0 +1,21 @@
+/* The numbers that jobs over the bus and channels get: none twice, also by a daemon that starts after this one. */
+#pragma once
+
+#include <stdint.h>
+
+#include "daemon/loop.h"
+
+enum numbers_kind { NUMBERS_JOB, NUMBERS_CHANNEL, NUMBERS_N_KINDS };
+
+#define NUMBERS_MAX_JOB ((UINT64_C(1) << 40) - 1)
+#define NUMBERS_MAX_CHANNEL ((UINT64_C(1) << 24) - 2) /* the job number after its last one still fits into 64 bits */
+
+struct numbers;
+
+/* They begin where the file in `state_dir` (which must be there) says that nobody was, behind `used` in any case: the
+ * largest ones that something else tells of, 0 = nothing does. `state_dir` NULL: there is no file. */
+int numbers_new(struct numbers **ret, struct loop *l, const char *state_dir, const uint64_t used[NUMBERS_N_KINDS]);
+struct numbers *numbers_free(struct numbers *n); /* those that were reserved and not used are left to the next daemon */
+
+/* The next one of its kind, from 1. After the last comes the first: the caller passes over those in use. */
+uint64_t numbers_next(struct numbers *n, enum numbers_kind kind);
