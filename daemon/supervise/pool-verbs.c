@@ -2,7 +2,10 @@
  *
  * Stop gives every queued job its verdict at once, asks running ones to stop and ends their workers after
  * KillGraceSec=; Drain lets the accepted jobs finish first; Pause keeps jobs and workers as they are; Restart takes a
- * new copy of the plugin file and replaces one worker after the other. */
+ * new copy of the plugin file and replaces one worker after the other; Resize holds until a reload finds the pool's
+ * file changed. */
+#include <stdlib.h>
+
 #include "daemon/log.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/event.h"
@@ -142,6 +145,12 @@ int pool_resize(struct pool *p, uint32_t n_workers, struct fault *f) {
         if (n_workers < 1 || n_workers > LAYOUT_MAX_WORKERS)
                 return fault_set(f, FAULT_INVALID_ARGS, "Resize: %u workers: not in 1..%d", n_workers,
                                  LAYOUT_MAX_WORKERS);
+        if (!p->before_resize) {
+                p->before_resize = malloc(sizeof(*p->before_resize));
+                if (!p->before_resize)
+                        return fault_set(f, FAULT_INTERNAL, "out of memory");
+                *p->before_resize = p->config;
+        }
         p->config.n_workers = n_workers; /* exactly so many, whatever MinWorkers= and MaxWorkers= say */
         p->config.min_workers = p->config.max_workers = POOL_WORKERS_UNSET;
         pool_settle(p);

@@ -70,6 +70,7 @@ struct pool *pool_free(struct pool *p) {
         delay_stop(p);
         schema_free(p->schema);
         free(p->schema_text);
+        free(p->before_resize);
         free(p);
         return NULL;
 }
@@ -224,5 +225,8 @@ void pool_get_info(const struct pool *p, struct pool_info *ret) {
 enum pool_state pool_get_state(const struct pool *p) { return p->state; }
 bool pool_is_runtime(const struct pool *p) { return p->is_runtime; }
 const struct pool_config *pool_get_config(const struct pool *p) { return &p->config; }
+const struct pool_config *pool_get_file_config(const struct pool *p) {
+        return p->before_resize ? p->before_resize : &p->config;
+}
 void pool_set_user(struct pool *p, void *user) { p->user = user; }
 void *pool_get_user(const struct pool *p) { return p->user; }

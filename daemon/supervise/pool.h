@@ -80,6 +80,7 @@ struct pool_channel {
 struct pool {
         struct supervisor *supervisor;
         struct pool_config config;
+        struct pool_config *before_resize; /* what a file says; NULL: config */
         void *user;
         bool is_runtime;
 

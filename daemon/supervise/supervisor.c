@@ -285,6 +285,8 @@ int supervisor_update_pool(struct supervisor *s, struct pool *p, const struct po
                           c->start_method != p->config.start_method ||
                           memcmp(c->environment, p->config.environment, sizeof(c->environment)) != 0;
         p->config = *c;
+        free(p->before_resize);
+        p->before_resize = NULL;
         if (p->is_refused)
                 return pool_start(p, f);
         if (needs_load && p->is_wanted)

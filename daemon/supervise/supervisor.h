@@ -113,6 +113,8 @@ void supervisor_remove_pool(struct supervisor *s, struct pool *p);
 int supervisor_update_pool(struct supervisor *s, struct pool *p, const struct pool_config *c, const char *refused_because, struct fault *f);
 bool pool_is_runtime(const struct pool *p);
 const struct pool_config *pool_get_config(const struct pool *p);
+/* Without what Resize changed since. */
+const struct pool_config *pool_get_file_config(const struct pool *p);
 
 void pool_get_info(const struct pool *p, struct pool_info *ret);
 /* Looks at every slot of every channel: for who asks for these two. */

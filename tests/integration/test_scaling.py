@@ -54,6 +54,11 @@ class Scaling(Test):
             d.pool_call("p", "Resize", "u", 2)
             wait_for(lambda: len(d.list_workers("p")) == 2, 10, "Resize holds whatever the bounds were")
             self.assertEqual([d.pool("p")[key] for key in ("MinWorkers", "MaxWorkers")], [2, 2])
+            self.assertEqual(d.reload(), [], "until a reload changes the pool")
+            self.assertEqual([d.pool("p")[key] for key in ("MinWorkers", "MaxWorkers")], [2, 2])
+            d.write_pool("p", Plugin="primes", MinWorkers=3, MaxWorkers=4, MaxAttempts=2)
+            self.assertEqual(d.reload(), [["pool", "p", "changed: MaxAttempts"]])
+            self.assertEqual([d.pool("p")[key] for key in ("MinWorkers", "MaxWorkers")], [3, 4])
 
     def test_resize_live(self):
         """2 → 8 → 1 under load: nothing is lost."""
