@@ -59,6 +59,7 @@ TAILQ_HEAD(capsule_files, capsule_file);
 struct capsules {
         struct loop *loop;
         int dir;                    /* -1: there are none */
+        char *state_dir;
         struct capsule_files files; /* oldest first */
         TAILQ_HEAD(, capsule_user) users;
         uint64_t n_bytes, n_files, n_written;
@@ -228,6 +229,11 @@ int capsules_new(struct capsules **ret, struct loop *l, const char *state_dir) {
                 return -ENOMEM;
         cs->loop = l;
         cs->dir = -1;
+        cs->state_dir = strdup(state_dir ? state_dir : "");
+        if (!cs->state_dir) {
+                free(cs);
+                return -ENOMEM;
+        }
         TAILQ_INIT(&cs->files);
         TAILQ_INIT(&cs->users);
         TAILQ_INIT(&cs->writes);
@@ -266,6 +272,7 @@ struct capsules *capsules_free(struct capsules *cs) {
         loop_poll_stop(&cs->dir_sync);
         if (cs->dir >= 0)
                 close(cs->dir);
+        free(cs->state_dir);
         free(cs);
         return NULL;
 }
@@ -291,8 +298,8 @@ static void capsule_write_on_synced(struct loop_poll *p, uint32_t revents) {
                         return;
                 }
                 w->file = NULL;
-                log_notice("pool %s: job %llu is kept as a capsule: drover-worker --replay %llu", f->pool,
-                           (unsigned long long)f->id, (unsigned long long)f->id);
+                log_notice("pool %s: job %llu is kept as a capsule: drover-worker --replay %llu --state-dir=%s",
+                           f->pool, (unsigned long long)f->id, (unsigned long long)f->id, cs->state_dir);
                 capsules_make_room(cs, f->pool, w->n_kept);
                 if (!cs->dir_sync.slot)
                         loop_sync_start(cs->loop, &cs->dir_sync, cs->dir, capsules_on_dir_synced, cs);

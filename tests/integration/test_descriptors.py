@@ -225,6 +225,7 @@ class OverTheBus(Base):
             self.assertIn("poisoned", r.stderr)
             row = wait_for(lambda: next(iter(json.loads(d.ctl("list-capsules", "--json=short").stdout)), None), 10, "the capsule is written")
             self.assertEqual(row["payload-bytes"], 100000)
+            self.assertRegex(d.log(), rf"drover-worker --replay {row['id']} --state-dir=/")
             # What came with descriptors leaves none.
             with open(f"{there}/in", "w", encoding="utf-8"):
                 pass
