@@ -27,8 +27,8 @@ void progress_init(struct progress *p, bool is_wanted, const char *what) {
 }
 
 /* "[#####.....]  45%  " or nothing when the total is not known or the terminal is narrow. */
-static void draw_bar(double fraction) {
-        unsigned columns = terminal_columns(stderr), width = columns > 56 ? columns - 56 : 0;
+static void draw_bar(FILE *f, unsigned columns, double fraction) {
+        unsigned width = columns > 56 ? columns - 56 : 0;
         char bar[MAX_BAR + 1];
 
         if (width > MAX_BAR)
@@ -37,26 +37,35 @@ static void draw_bar(double fraction) {
                 bar[i] = i < (unsigned)(fraction * width + 0.5) ? '#' : '.';
         bar[width] = 0;
         if (width > 0)
-                fprintf(stderr, "[%s] ", bar);
-        fprintf(stderr, "%3.0f%%  ", fraction * 100);
+                fprintf(f, "[%s] ", bar);
+        fprintf(f, "%3.0f%%  ", fraction * 100);
 }
 
+/* What does not fit is cut: a line that wraps cannot be taken away again. The last column stays empty, as some
+ * terminals wrap behind it. */
 static void draw(struct progress *p, uint64_t done, uint64_t failed, double fraction, uint64_t elapsed_ns) {
-        fputs("\r\033[K", stderr);
+        unsigned columns = terminal_columns(stderr);
+        char line[256] = "";
+        FILE *f = fmemopen(line, sizeof line, "w");
+
+        if (!f)
+                return;
         if (fraction >= 0)
-                draw_bar(fraction > 1 ? 1 : fraction);
-        fprintf(stderr, "%" PRIu64 " %s", done, p->what);
+                draw_bar(f, columns, fraction > 1 ? 1 : fraction);
+        fprintf(f, "%" PRIu64 " %s", done, p->what);
         if (failed > 0)
-                fprintf(stderr, ", %" PRIu64 " failed", failed);
-        fprintf(stderr, "  %.0f/s", p->rate);
+                fprintf(f, ", %" PRIu64 " failed", failed);
+        fprintf(f, "  %.0f/s", p->rate);
         if (fraction > 0.001) {
                 unsigned left = (unsigned)((double)elapsed_ns / 1e9 * (1 - fraction) / fraction + 0.5);
 
                 if (left >= 3600)
-                        fprintf(stderr, "  %u:%02u:%02u left", left / 3600, left / 60 % 60, left % 60);
+                        fprintf(f, "  %u:%02u:%02u left", left / 3600, left / 60 % 60, left % 60);
                 else
-                        fprintf(stderr, "  %02u:%02u left", left / 60, left % 60);
+                        fprintf(f, "  %02u:%02u left", left / 60, left % 60);
         }
+        fclose(f);
+        fprintf(stderr, "\r\033[K%.*s", columns > 0 ? (int)columns - 1 : (int)sizeof line, line);
         fflush(stderr);
         p->is_drawn = true;
 }

@@ -129,6 +129,15 @@ class Terminal(Test):
             text = screen.wait(f"^{number} cancelled\nended 1")
             self.assertNotIn("steps", text, "the bar is taken away")
 
+    def test_a_bar_on_a_narrow_terminal_is_cut_and_taken_away(self):
+        number, path = self.submit(60000)
+        with self.screen(f"wait {number}", columns=24) as screen:
+            screen.wait(r"%  [1-9]\d* steps")
+            self.assertEqual(len(screen.text().split("\n")[0].rstrip()), 23)
+            self.cancel(path)
+            text = screen.wait(f"^{number} cancelled\nended 1")
+            self.assertEqual(text.split(), [str(number), "cancelled", "ended", "1"], "nothing of the bar is left")
+
     def test_the_bar_of_drain_and_restart(self):
         jobs = [self.submit(1500)[1] for _ in range(4)]
         with self.screen("drain work") as screen:
