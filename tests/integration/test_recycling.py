@@ -32,7 +32,7 @@ class Sampler:
 
 
 class Recycling(Test):
-    def test_max_jobs(self):
+    def test_row_29_ten_pids_for_a_hundred_jobs(self):
         """100 jobs at 10 per worker: 10 processes, and no hole where one follows another."""
         with Drover({"p": {"Plugin": "primes", "Workers": 1, "MaxJobs": 10, "RestartSec": "1s"}}) as d:
             pids, waits = {}, []
