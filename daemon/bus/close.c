@@ -6,6 +6,9 @@
  *
  * libsystemd does not look at a number again that it has closed; that it stays taken a moment longer harms nobody. */
 #include <dlfcn.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <systemd/sd-bus.h>
 #include <unistd.h>
@@ -21,10 +24,20 @@ static const void *object_of(const void *address) {
         return dladdr(address, &info) ? info.dli_fbase : NULL;
 }
 
+/* A unix socket in which nothing lies keeps nobody waiting, and our own readers' ends, which go with replies, are to be
+ * gone at once: their number is bounded. */
+static bool is_quick(int fd) {
+        int domain = 0;
+        socklen_t bytes = sizeof(domain);
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+
+        return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &bytes) == 0 && domain == AF_UNIX && poll(&p, 1, 0) == 0;
+}
+
 void close_catch_libsystemd(void) { libsystemd = object_of((const void *)sd_bus_process); }
 
 __attribute__((visibility("default"))) int close(int fd) {
-        if (!libsystemd || fd < 0 || object_of(__builtin_return_address(0)) != libsystemd)
+        if (!libsystemd || fd < 0 || object_of(__builtin_return_address(0)) != libsystemd || is_quick(fd))
                 return (int)syscall(SYS_close, fd);
         closer_close(fd, CLOSER_BUS);
         return 0;
