@@ -25,7 +25,8 @@ static int pool_refused(drover *d, int code, const char *name, const char *error
 static drover_pool *pool_find(drover *d, const char *name) {
         for (drover_pool *p = LIST_FIRST(&d->pools), *next; p; p = next) {
                 drover_pool_ref(p); /* looking takes in what the bus says, which may be about its last job */
-                bool serves = strcmp(p->name, name) == 0 && !p->is_gone && !p->is_shut && !session_is_gone(p->session);
+                bool serves =
+                        strcmp(p->name, name) == 0 && !p->is_gone && !p->is_shut && session_takes_jobs(p->session);
                 if (serves)
                         return p;
                 next = LIST_NEXT(p, of_drover);

@@ -74,14 +74,14 @@ int session_process(struct session *s) {
         return s->is_gone ? -EPIPE : 0;
 }
 
-bool session_is_gone(struct session *s) {
+bool session_takes_jobs(struct session *s) {
         session_check_open(s);
         session_process(s);
         while (s->call && !s->is_gone) {
                 session_wait_for_daemon(s, EVENT_FOREVER);
                 session_process(s);
         }
-        return s->is_gone;
+        return session_check_open(s) == 0;
 }
 
 static int session_poll(struct session *s, uint64_t deadline_ns) {

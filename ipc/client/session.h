@@ -31,9 +31,9 @@ uint32_t session_slot_bytes(const struct session *s);
 int session_fd(const struct session *s); /* the session socket: readable = session_process has something to do */
 /* Looks at the session socket without waiting, and if the daemon is gone, for the next one. 0, or -EPIPE: it is gone for good. */
 int session_process(struct session *s);
-/* Is it over for good: no daemon serves this channel any more? Looks first; while the daemon is away, one is asked, which
+/* Not if its pool is stopped or being removed, or if no daemon serves this channel any more. Looks first; while the daemon is away, one is asked, which
  * may take as long as session_open. */
-bool session_is_gone(struct session *s);
+bool session_takes_jobs(struct session *s);
 /* Is the daemon away? Then the socket is no good to wait for. The epoch changes whenever this does: the descriptors have the
  * same numbers afterwards, but an epoll must be told of them again. */
 bool session_is_away(const struct session *s);
