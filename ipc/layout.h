@@ -126,7 +126,8 @@ struct layout_channel {
         /* Verdicts that neither a worker that ran the job nor the broker gave: added by whoever won the CAS. */
         _Atomic uint64_t cancelled, expired;
         _Atomic uint64_t delayed; /* one more, by whoever made a slot DELAYED, before it rings the broker's doorbell */
-        uint64_t pad3[3];
+        _Atomic uint64_t queue_timeout_ns; /* broker: QueueTimeout=, which the client heeds; 0 = none */
+        uint64_t pad3[2];
         struct layout_ring ring[LAYOUT_PRIORITIES];
         /* then, each at a page (struct channel_geometry): ring cells, slots, done bitmap,
          * job areas, result areas, verdicts */
@@ -299,6 +300,7 @@ static_assert(offsetof(struct layout_worker, last_end) == 60);
 static_assert(offsetof(struct layout_worker, record) == 64);
 static_assert(offsetof(struct layout_channel, done_seq) == 64);
 static_assert(offsetof(struct layout_channel, closed) == 128);
+static_assert(offsetof(struct layout_channel, queue_timeout_ns) == 168);
 static_assert(offsetof(struct layout_channel, ring) == 192);
 static_assert(sizeof(struct layout_channel) <= LAYOUT_PAGE);
 static_assert(offsetof(struct layout_bell, seq) == 64);

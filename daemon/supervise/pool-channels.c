@@ -148,8 +148,17 @@ int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *
         return 0;
 }
 
+/* Its client reads it with each job: a changed value holds for the next one. */
+void pool_channels_tell_timeout(struct pool *p) {
+        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS && p->told_queue_ns != p->config.queue_timeout_ns; i++)
+                if (p->channels[i])
+                        atomic_store(&p->channels[i]->channel.head->queue_timeout_ns, p->config.queue_timeout_ns);
+        p->told_queue_ns = p->config.queue_timeout_ns;
+}
+
 void pool_channel_publish(struct pool_channel *c) {
         struct pool *p = c->pool;
+        atomic_store(&c->channel.head->queue_timeout_ns, p->config.queue_timeout_ns);
         atomic_store(&c->channel.head->closed, pool_accepts(p) ? CHANNEL_OPEN : CHANNEL_CLOSED);
         for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
                 if (p->workers[i])

@@ -168,6 +168,7 @@ void pool_settle(struct pool *p) {
         bool is_up = spawner_pid(p->supervisor->spawner) != 0;
         bool is_wanted = !pool_is_over(p);
         pool_tell_rate(p);
+        pool_channels_tell_timeout(p);
         if (is_wanted && is_up && !p->generation && !p->loading && p->restart.not_before_ns <= event_now_ns())
                 pool_load(p);
         if (is_wanted)

@@ -109,6 +109,7 @@ struct pool {
         struct pool_bell bells[LAYOUT_MAX_BELLS];
         uint32_t n_bells; /* index of the last that was ever in use + 1 */
         struct pool_channel *channels[LAYOUT_MAX_CHANNELS];
+        uint64_t told_queue_ns; /* QueueTimeout= as the channels have it */
         struct quota channels_of;
         struct worker *workers[LAYOUT_MAX_WORKERS]; /* by index; NULL = free */
         struct restart restart;
@@ -210,6 +211,7 @@ int pool_channel_new(struct pool *p, uid_t uid, struct pool_channel **ret);
 /* The parts of it: memory (a new one, or `fd`, which is duplicated, checked and mapped), and telling the workers. */
 int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *g, int fd, struct pool_channel **ret);
 void pool_channel_publish(struct pool_channel *c);
+void pool_channels_tell_timeout(struct pool *p); /* QueueTimeout=, if it has changed */
 void pool_channel_free(struct pool_channel *c); /* no worker knows it */
 /* pool-adopt.c: one that a client hands back. -EBUSY: not yet, -EALREADY: somebody has it, -EPROTO: no channel of ours. */
 int pool_channel_adopt(const struct session_request *q, struct pool_channel **ret);

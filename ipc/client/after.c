@@ -99,8 +99,11 @@ static void after_fail(struct after *a, uint64_t id, enum drover_state state) {
 
 static void after_look(struct after *a) {
         drover_pool *p = after_pool(a);
-        if (a->n_left == 0 && !a->failed_id && p)
-                session_let_go(p->session, a->owner->slot, a->not_before_ns);
+        if (a->n_left > 0 || a->failed_id || !p)
+                return;
+        session_let_go(p->session, a->owner->slot, a->not_before_ns);
+        if (session_next_deadline(p->session) < p->drover->wake_ns)
+                p->drover->wake_ns = 0;
 }
 
 static void after_on_end(struct watch_group *g, struct watch *w) {

@@ -92,6 +92,8 @@ void session_set_patience(struct session *s, uint64_t patience_ns) { s->patience
 
 void session_set_spin(struct session *s, bool spins) { s->never_spins = !spins; }
 
+uint64_t session_next_deadline(const struct session *s) { return s->next_deadline_ns; }
+
 uint32_t session_in_flight(const struct session *s) { return s->n_in_flight; }
 
 /* ---- submitting ---- */
@@ -115,6 +117,19 @@ static void session_release_held(struct session *s) {
                 }
 }
 
+/* The pool's QueueTimeout= counts from when the job may run; the sooner of the two holds. */
+static void session_set_deadline(struct session *s, uint32_t slot, uint64_t from_ns, uint64_t deadline_ns) {
+        uint64_t timeout_ns = atomic_load_explicit(&s->channel.head->queue_timeout_ns, memory_order_relaxed), end_ns;
+        if (timeout_ns && from_ns != EVENT_FOREVER && !__builtin_add_overflow(from_ns, timeout_ns, &end_ns) &&
+            (!deadline_ns || end_ns < deadline_ns))
+                deadline_ns = end_ns;
+        s->slots[slot].queue_deadline_ns = deadline_ns;
+        if (deadline_ns && deadline_ns < s->next_deadline_ns)
+                s->next_deadline_ns = deadline_ns;
+        /* Atomic, because a claimer that is about to lose its CAS on the slot may still look at it. */
+        __atomic_store_n(&channel_job(&s->channel, slot)->queue_deadline_ns, deadline_ns, __ATOMIC_RELAXED);
+}
+
 static void session_fill(struct session *s, uint32_t slot, const struct session_job *job) {
         struct session_slot *own = &s->slots[slot];
         size_t bytes = job->has_payload_fd || job->bytes > s->channel.geometry.slot_bytes ? 0 : job->bytes;
@@ -124,7 +139,6 @@ static void session_fill(struct session *s, uint32_t slot, const struct session_
         own->user = job->user;
         own->id = s->id_base + s->n_submitted + 1;
         own->queued_ns = event_now_ns();
-        own->queue_deadline_ns = job->queue_deadline_ns;
         struct layout_job *line = channel_job(&s->channel, slot);
         line->type = job->type < s->schema->n_jobs ? s->schema->jobs[job->type].number : 0;
         line->bytes = (uint32_t)bytes;
@@ -135,8 +149,8 @@ static void session_fill(struct session *s, uint32_t slot, const struct session_
         line->soft_ns = job->soft_ns;
         line->hard_ns = job->hard_ns;
         line->not_before_ns = job->is_held ? EVENT_FOREVER : job->not_before_ns;
-        /* Atomic, because a claimer that is about to lose its CAS on the slot may still look at it. */
-        __atomic_store_n(&line->queue_deadline_ns, job->queue_deadline_ns, __ATOMIC_RELAXED);
+        session_set_deadline(s, slot, line->not_before_ns > own->queued_ns ? line->not_before_ns : own->queued_ns,
+                             job->queue_deadline_ns);
         if (bytes > 0)
                 memcpy(channel_payload(&s->channel, slot), job->payload, bytes);
 }
@@ -180,8 +194,6 @@ int session_submit(struct session *s, const struct session_job *job, uint32_t *r
         s->n_submitted++;
         s->n_in_flight++;
         s->n_busy[slot / 64]++;
-        if (job->queue_deadline_ns && job->queue_deadline_ns < s->next_deadline_ns)
-                s->next_deadline_ns = job->queue_deadline_ns;
         if (job->is_held)
                 ; /* nobody else's business yet */
         else if (is_delayed)
@@ -288,7 +300,10 @@ void session_let_go(struct session *s, uint32_t slot, uint64_t not_before_ns) {
         if (slot >= s->channel.geometry.n_slots || s->slots[slot].state != SESSION_BUSY)
                 return;
         uint32_t generation = s->slots[slot].generation;
-        if (not_before_ns > event_now_ns()) { /* the broker's timer sees to it from now on */
+        uint64_t now_ns = event_now_ns();
+        session_set_deadline(s, slot, not_before_ns > now_ns ? not_before_ns : now_ns,
+                             s->slots[slot].queue_deadline_ns);
+        if (not_before_ns > now_ns) { /* the broker's timer sees to it from now on */
                 __atomic_store_n(&channel_job(&s->channel, slot)->not_before_ns, not_before_ns, __ATOMIC_RELAXED);
                 atomic_fetch_add_explicit(&s->channel.head->delayed, 1, memory_order_release);
                 doorbell_ring(s->doorbell_fd);

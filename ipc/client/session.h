@@ -43,7 +43,7 @@ struct session_job {
         uint32_t type;             /* index in the schema */
         uint32_t priority;         /* LAYOUT_PRIORITY_DEFAULT */
         uint32_t max_attempts;     /* 0 = the pool's */
-        uint64_t queue_deadline_ns, soft_ns, hard_ns; /* 0 = none / the pool's */
+        uint64_t queue_deadline_ns, soft_ns, hard_ns; /* 0 = the pool's, which holds also if it is the smaller one */
         uint64_t not_before_ns;    /* absolute; the broker keeps it until then; 0 = none */
         const void *payload;
         size_t bytes;
@@ -117,6 +117,9 @@ bool session_has_number(const struct session *s, uint64_t id);
 uint64_t session_look_at(const struct session *s, uint32_t slot);
 /* How long a daemon may be away until the waits return -EPIPE; 10 s at first, 0 = not at all. */
 void session_set_patience(struct session *s, uint64_t patience_ns);
+
+/* No queue deadline passes before this; EVENT_FOREVER = there is none. */
+uint64_t session_next_deadline(const struct session *s);
 
 /* As channel_cancel. */
 int session_cancel(struct session *s, uint32_t slot);

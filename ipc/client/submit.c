@@ -175,7 +175,7 @@ int submit_try(drover_pool *p, const struct submission *s, drover_future **ret) 
         p->by_slot[slot] = f;
         p->references++;
         p->n_in_flight++;
-        if (job.queue_deadline_ns)
+        if (session_next_deadline(p->session) < p->drover->wake_ns) /* its own, or the pool's */
                 p->drover->wake_ns = 0;
         if (f) {
                 f->slot = slot;

@@ -24,6 +24,7 @@ POOLS = {
     "crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 2},
     "hang": {"Plugin": "hang", "Workers": 1, "KillGraceSec": "1s"},
     "cancellable": {"Plugin": "cancellable", "Workers": 1},
+    "hasty": {"Plugin": "squares", "Workers": 1, "QueueTimeout": "300ms"},
     "emits": {"Plugin": "emits", "Workers": 3, "RestartSec": "10ms"},
 } | {f"{method}-squares": {"Plugin": "squares", "Workers": 2, "StartMethod": method} for method in START_METHODS}
 
@@ -71,6 +72,15 @@ class Library(Test):
 
     def test_options_and_limits(self):
         self.case("options")
+
+    def test_the_pools_queue_timeout_holds_in_channels_and_changes_while_they_are_open(self):
+        program = self.start_case("queue-timeout", stdin=subprocess.PIPE)
+        self.addCleanup(program.kill)
+        self.assertEqual(program.stdout.readline(), "ready\n")
+        self.d.write_pool("hasty", **POOLS["hasty"] | {"QueueTimeout": "0"})
+        self.d.reload()
+        _, err = program.communicate("\n", timeout=60 * PATIENCE)
+        self.assertEqual(program.returncode, 0, err)
 
     def test_errors_tell_attempt_pid_and_signal(self):
         self.case("errors")

@@ -93,6 +93,8 @@ void case_items_let_go(void);
 void case_items_lost(void);
 void case_items_second_reader(void);
 
+void case_queue_timeout(void);
+
 void case_fork(void);
 void case_descriptors(void);
 void case_loop(void);

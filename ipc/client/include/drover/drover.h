@@ -179,7 +179,7 @@ struct drover_options {
         int32_t priority;     /* enum drover_priority, among the jobs of this uid */
         /* How long to wait for room while the channel is full. 0: not at all, -EAGAIN at once. [waits] otherwise */
         uint64_t submit_deadline_ns;
-        uint64_t queue_deadline_ns; /* who is not running by then ends as DROVER_EXPIRED; 0 = never */
+        uint64_t queue_deadline_ns; /* who is not running by then ends as DROVER_EXPIRED; 0 = the pool's */
         /* How long an attempt may run: at the first drover_checkpoint() fails in it, at the second its worker is killed
          * and the job ends as DROVER_TIMED_OUT. 0 = the pool's; the smaller one counts. */
         uint64_t soft_limit_ns, hard_limit_ns;
