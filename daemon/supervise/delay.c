@@ -75,13 +75,22 @@ static void delay_ring(struct pool_channel *c) {
         bell_ring(c->pool->bells[c->bell].memory, c->index, c->pool->doorbell_fd);
 }
 
-/* true: it stands in a ring, the bell is due. */
+static void delay_judge(struct pool_channel *c, uint32_t slot, uint32_t generation, enum slot_state verdict) {
+        if (!channel_judge_queued(&c->channel, slot, generation, verdict))
+                return;
+        pool_count_verdict(c->pool, verdict);
+        channel_announce(&c->channel, slot, c->done_fd);
+}
+
+/* true: it stands in a ring, the bell is due. Who is due when its queue deadline is over does not get there. */
 static bool delay_queue(struct pool_channel *c, uint32_t slot, uint32_t generation) {
+        uint64_t deadline_ns;
+        channel_copy(&deadline_ns, &channel_job(&c->channel, slot)->queue_deadline_ns, sizeof(deadline_ns));
+        if (delay_is_overdue(deadline_ns, event_now_ns()))
+                delay_judge(c, slot, generation, SLOT_EXPIRED);
         int r = channel_undelay(&c->channel, slot, generation);
-        if (r < 0 && channel_judge_queued(&c->channel, slot, generation, SLOT_LOST)) { /* no ring takes it */
-                pool_count_verdict(c->pool, SLOT_LOST);
-                channel_announce(&c->channel, slot, c->done_fd);
-        }
+        if (r < 0) /* no ring takes it */
+                delay_judge(c, slot, generation, SLOT_LOST);
         return r > 0;
 }
 

@@ -122,14 +122,19 @@ static struct job *job_new(const struct job_request *r, const struct schema_job 
         return j;
 }
 
-/* The queue timeout counts from when it may run. */
-static void job_set_deadline(struct job *j, uint64_t from_ns) {
-        struct pool *p = j->pool;
-        uint64_t timeout_ns = job_smaller(j->wish.queue_timeout_ns, p->config.queue_timeout_ns), deadline_ns;
+/* Kept in the line: nobody else writes there. */
+static uint64_t *job_deadline(const struct job *j) {
+        return &channel_job(jobs_channel(j->pool), j->slot)->queue_deadline_ns;
+}
+
+/* The sooner of those that it is given holds. Its own timeout counts from its submission or not-before, so that a
+ * submitter knows the end, whatever else the job waits for; the pool's from when it may run. */
+static void job_add_deadline(struct job *j, uint64_t from_ns, uint64_t timeout_ns) {
+        uint64_t deadline_ns;
         if (!timeout_ns || __builtin_add_overflow(from_ns, timeout_ns, &deadline_ns))
                 return; /* beyond the end of time: none */
-        channel_job(jobs_channel(p), j->slot)->queue_deadline_ns = deadline_ns;
-        loop_timer_set(p->supervisor->loop, &j->deadline_timer, deadline_ns, job_on_deadline, j);
+        *job_deadline(j) = job_smaller(*job_deadline(j), deadline_ns);
+        loop_timer_set(j->pool->supervisor->loop, &j->deadline_timer, *job_deadline(j), job_on_deadline, j);
 }
 
 void job_let_go(struct job *j) {
@@ -138,7 +143,7 @@ void job_let_go(struct job *j) {
         if (slot_state(channel_word(&c->channel, j->slot)) != SLOT_DELAYED)
                 return;
         channel_job(&c->channel, j->slot)->not_before_ns = due_ns;
-        job_set_deadline(j, due_ns);
+        job_add_deadline(j, due_ns, j->pool->config.queue_timeout_ns);
         if (due_ns > now)
                 delay_add(c, j->slot, j->generation, due_ns);
         else
@@ -148,7 +153,9 @@ void job_let_go(struct job *j) {
 static int job_commit(struct job *j) {
         struct pool *p = j->pool;
         struct channel *c = jobs_channel(p);
-        if (job_needs_any(j) || j->not_before_ns > j->submitted_ns) {
+        bool is_early = j->not_before_ns > j->submitted_ns;
+        job_add_deadline(j, is_early ? j->not_before_ns : j->submitted_ns, j->wish.queue_timeout_ns);
+        if (job_needs_any(j) || is_early || delay_is_overdue(*job_deadline(j), j->submitted_ns)) {
                 int r = channel_commit_delayed(c, j->slot);
                 if (r < 0)
                         return r;
@@ -158,7 +165,7 @@ static int job_commit(struct job *j) {
                         job_let_go(j);
                 return 0;
         }
-        job_set_deadline(j, j->submitted_ns);
+        job_add_deadline(j, j->submitted_ns, p->config.queue_timeout_ns);
         int r = channel_commit(c, j->slot, j->wish.priority);
         if (r == 0)
                 bell_ring(p->bells[p->channels[0]->bell].memory, 0, p->doorbell_fd);

@@ -56,13 +56,19 @@ static int bus_job_append_after(sd_bus_message *m, const struct drover_options *
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
+/* The bus has no deadline: a queue timeout counts from not-before. A deadline that comes before that is told as a job
+ * that may wait from then on, for no time at all: it expires there. */
+static void bus_job_read_times(const struct drover_options *o, uint64_t *ret_not_before_us, uint64_t *ret_queue_us) {
+        uint64_t now_ns = event_now_ns(), from_ns = o->not_before_ns > now_ns ? o->not_before_ns : now_ns;
+        uint64_t end_ns = o->queue_deadline_ns ? o->queue_deadline_ns : DROVER_FOREVER;
+        uint64_t first_ns = end_ns < from_ns ? end_ns : from_ns;
+        *ret_queue_us = end_ns == DROVER_FOREVER ? 0 : bus_job_left_us(end_ns, first_ns);
+        *ret_not_before_us = first_ns > now_ns ? bus_job_realtime_us() + bus_job_left_us(first_ns, now_ns) : 0;
+}
+
 static int bus_job_append_options(sd_bus_message *m, const struct drover_options *o, bool is_streamed) {
-        uint64_t now_ns = event_now_ns();
-        uint64_t not_before_us = 0, queue_us = 0;
-        if (o->not_before_ns > now_ns)
-                not_before_us = bus_job_realtime_us() + bus_job_left_us(o->not_before_ns, now_ns);
-        if (o->queue_deadline_ns && o->queue_deadline_ns != DROVER_FOREVER)
-                queue_us = bus_job_left_us(o->queue_deadline_ns, now_ns);
+        uint64_t not_before_us, queue_us;
+        bus_job_read_times(o, &not_before_us, &queue_us);
         int r = sd_bus_message_open_container(m, 'a', "{sv}");
         if (r >= 0 && o->priority != DROVER_NORMAL)
                 r = sd_bus_message_append(m, "{sv}", "priority", "u",

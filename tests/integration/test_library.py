@@ -82,6 +82,9 @@ class Library(Test):
         _, err = program.communicate("\n", timeout=60 * PATIENCE)
         self.assertEqual(program.returncode, 0, err)
 
+    def test_a_queue_deadline_is_one_in_channels_and_over_the_bus(self):
+        self.case("queue-deadline")
+
     def test_errors_tell_attempt_pid_and_signal(self):
         self.case("errors")
         self.case("error-texts")

@@ -48,3 +48,45 @@ void case_queue_timeout(void) {
         drover_pool_unref(other);
         drover_pool_unref(p);
 }
+
+/* A deadline is one whatever else the job waits for: a time, other jobs, both; also if it is over already. */
+static void expect_deadlines(uint32_t flags) {
+        drover_pool *p = pool("squares");
+        drover_future *blocker = submit(p, 60, DROVER_OPTIONS(.flags = flags));
+        wait_running(blocker);
+        uint64_t id = drover_future_id(blocker), end_ns = drover_deadline_in(300 * MS);
+        uint64_t late_ns = end_ns + 60 * SECOND;
+        const struct drover_options options[] = {
+                {.not_before_ns = late_ns, .queue_deadline_ns = end_ns},
+                {.n_after = 1, .after = &id, .queue_deadline_ns = end_ns},
+                {.n_after = 1, .after = &id, .not_before_ns = late_ns, .queue_deadline_ns = end_ns},
+                {.n_after = 1, .after = &id, .not_before_ns = now_ns(), .queue_deadline_ns = end_ns},
+                {.queue_deadline_ns = 1},
+                {.not_before_ns = end_ns, .queue_deadline_ns = 1},
+                {.not_before_ns = end_ns, .queue_deadline_ns = late_ns},
+                {.queue_deadline_ns = late_ns},
+        };
+        enum { N = sizeof options / sizeof *options, N_EXPIRED = N - 2, N_AT_END = 4 };
+        drover_future *f[N];
+        for (int i = 0; i < N; i++) {
+                struct drover_options o = options[i];
+                o.struct_size = sizeof o;
+                o.flags = flags;
+                f[i] = submit(p, 0, &o);
+        }
+        for (int i = 0; i < N_EXPIRED; i++)
+                expect_expired(f[i], i < N_AT_END ? end_ns : 0);
+        for (int i = N_EXPIRED; i < N; i++) {
+                EXPECT(0, drover_future_wait(f[i], drover_deadline_in(20 * SECOND)));
+                EXPECT(DROVER_DONE, drover_future_state(f[i]));
+                drover_future_unref(f[i]);
+        }
+        EXPECT(DROVER_CANCEL_ASKED, drover_future_cancel(blocker, DROVER_CANCEL_ASK));
+        drover_future_unref(blocker);
+        drover_pool_unref(p);
+}
+
+void case_queue_deadline(void) {
+        expect_deadlines(0);
+        expect_deadlines(DROVER_DETACHED);
+}

@@ -108,6 +108,7 @@ int main(int argc, char *argv[]) {
                 {"options", case_options},
                 {"pool-opens-again", case_pool_opens_again},
                 {"progress", case_progress},
+                {"queue-deadline", case_queue_deadline},
                 {"queue-timeout", case_queue_timeout},
                 {"raw", case_raw},
                 {"result-not-kept", case_result_not_kept},
