@@ -49,6 +49,13 @@ static inline unsigned slot_flags(uint64_t word) { return word >> 4 & 0x3f; }
 static inline unsigned slot_attempt(uint64_t word) { return word >> 10 & 0x3f; }
 static inline unsigned slot_owner(uint64_t word) { return word >> 16 & 0xffff; }
 static inline uint32_t slot_generation(uint64_t word) { return (uint32_t)(word >> 32); }
+/* How many attempts a verdict stands for. One that was given in the queue has the number of the attempt to come. */
+static inline unsigned slot_attempts_made(uint64_t word) {
+        unsigned state = slot_state(word), attempt = slot_attempt(word);
+        bool was_queued = state == SLOT_EXPIRED ||
+                          ((state == SLOT_CANCELLED || state == SLOT_LOST) && slot_owner(word) == SLOT_OWNER_NONE);
+        return was_queued && attempt > 0 ? attempt - 1 : attempt;
+}
 static inline bool slot_is_verdict(uint64_t word) { return slot_state(word) >= SLOT_DONE && slot_state(word) < SLOT_N_STATES; }
 
 uint64_t channel_word(const struct channel *c, uint32_t slot); /* acquire load */

@@ -71,7 +71,7 @@ static void job_collect(struct job *j, uint64_t word) {
         uint32_t slot = j->slot;
         stream_over(p->channels[0], slot, word);
         job_finish(j, slot_state(word));
-        j->attempt = slot_attempt(word);
+        j->attempt = slot_attempts_made(word);
         struct layout_result line;
         channel_copy(&line, channel_result(c, slot), sizeof(line));
         bool is_workers = j->state == SLOT_DONE || j->state == SLOT_FAILED;

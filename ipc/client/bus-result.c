@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "ipc/client/bus-job.h"
+#include "ipc/event.h"
 #include "ipc/sealed.h"
 
 /* ---- the result ---- */
@@ -174,6 +175,7 @@ struct bus_result {
         const char *state, *error, *reason;
         int32_t error_number, signal, status;
         uint32_t attempts, worker_pid;
+        uint64_t queue_us, run_us;
 };
 
 static int bus_result_read_entry(sd_bus_message *m, bool is_raw, drover_args *to, struct bus_result *b) {
@@ -181,9 +183,11 @@ static int bus_result_read_entry(sd_bus_message *m, bool is_raw, drover_args *to
                 const char *key, *type;
                 void *value;
         } known[] = {
-                {"state", "s", &b->state},        {"error", "s", &b->error},           {"reason", "s", &b->reason},
-                {"errno", "i", &b->error_number}, {"signal", "i", &b->signal},         {"status", "i", &b->status},
-                {"attempts", "u", &b->attempts},  {"worker-pid", "u", &b->worker_pid},
+                {"state", "s", &b->state},         {"error", "s", &b->error},
+                {"reason", "s", &b->reason},       {"errno", "i", &b->error_number},
+                {"signal", "i", &b->signal},       {"status", "i", &b->status},
+                {"attempts", "u", &b->attempts},   {"worker-pid", "u", &b->worker_pid},
+                {"queue-usec", "t", &b->queue_us}, {"run-usec", "t", &b->run_us},
         };
         const char *key;
         int r = sd_bus_message_read(m, "s", &key);
@@ -195,6 +199,20 @@ static int bus_result_read_entry(sd_bus_message *m, bool is_raw, drover_args *to
                 if (strcmp(key, known[i].key) == 0)
                         return sd_bus_message_read(m, "v", known[i].type, known[i].value);
         return sd_bus_message_skip(m, "v");
+}
+
+/* The broker tells how long it waited and ran, the future's submission is when we heard that it is accepted. Nothing is
+ * in the future for that: all is as much earlier. */
+static void bus_result_set_times(const struct bus_result *b, struct future_verdict *v) {
+        uint64_t queue_ns, run_ns, end_ns, now_ns = event_now_ns();
+        if (b->attempts == 0 || __builtin_mul_overflow(b->queue_us, UINT64_C(1000), &queue_ns) ||
+            __builtin_mul_overflow(b->run_us, UINT64_C(1000), &run_ns) ||
+            __builtin_add_overflow(queue_ns, run_ns, &end_ns) || end_ns > now_ns)
+                return;
+        if (v->submitted_ns > now_ns - end_ns)
+                v->submitted_ns = now_ns - end_ns;
+        v->started_ns = v->submitted_ns + queue_ns;
+        v->finished_ns = v->started_ns + run_ns;
 }
 
 int bus_result_read(sd_bus_message *m, bool is_raw, drover_args *result, struct future_verdict *v) {
@@ -219,6 +237,7 @@ int bus_result_read(sd_bus_message *m, bool is_raw, drover_args *result, struct 
         }
         v->attempt = b.attempts;
         v->worker_pid = (int32_t)b.worker_pid;
+        bus_result_set_times(&b, v);
         v->signal = b.signal;
         v->status = b.status;
         v->reason = b.reason;

@@ -42,6 +42,10 @@ void session_describe(const struct session_result *r, char *text, size_t text_by
         case SLOT_POISONED:
                 snprintf(text, text_bytes, "poisoned after %u attempt%s%s", attempts, attempts == 1 ? "" : "s", reason);
                 break;
+        case SLOT_TIMED_OUT:
+                snprintf(text, text_bytes, "timed-out in attempt %u%s", attempts,
+                         reason[0] ? reason : ": its soft limit passed and it stopped");
+                break;
         default:
                 if (reason[0])
                         snprintf(text, text_bytes, "%s in attempt %u%s", words_slot_state(r->state), attempts, reason);

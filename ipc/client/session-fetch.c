@@ -78,6 +78,27 @@ static void session_read_result(struct session *s, uint32_t slot, struct session
         session_check_result(s, slot, r);
 }
 
+/* A verdict without a result: the broker's line, if it gave one for this job, for the slot's may be of an earlier one;
+ * and what the worker noted when the last attempt began, and if it came to that, when it ended. */
+static void session_read_judged(struct session *s, uint32_t slot, struct session_result *r) {
+        struct layout_verdict verdict;
+        struct layout_result line;
+        channel_copy(&verdict, channel_verdict(&s->channel, slot), sizeof verdict);
+        if (verdict.when_ns >= r->queued_ns) {
+                r->verdict = verdict;
+                r->worker_pid = verdict.pid;
+                r->finished_ns = verdict.when_ns;
+        }
+        channel_copy(&line, channel_result(&s->channel, slot), sizeof line);
+        if (r->attempt == 0 || line.generation != s->slots[slot].generation || line.started_ns < r->queued_ns)
+                return;
+        r->started_ns = line.started_ns;
+        if (r->worker_pid == 0)
+                r->worker_pid = line.pid;
+        if (r->finished_ns < line.started_ns)
+                r->finished_ns = line.finished_ns > line.started_ns ? line.finished_ns : line.started_ns;
+}
+
 void session_fetch(struct session *s, uint32_t slot, struct session_result *ret) {
         struct session_slot *own = &s->slots[slot];
         uint64_t word = channel_word(&s->channel, slot);
@@ -86,21 +107,13 @@ void session_fetch(struct session *s, uint32_t slot, struct session_result *ret)
                 .user = own->user,
                 .id = own->id,
                 .state = slot_is_verdict(word) ? slot_state(word) : SLOT_LOST,
-                .attempt = slot_attempt(word),
+                .attempt = slot_attempts_made(word),
                 .queued_ns = own->queued_ns,
         };
         if (ret->state == SLOT_DONE || ret->state == SLOT_FAILED)
                 session_read_result(s, slot, ret);
-        else {
-                /* Written by the broker only for verdicts of its own, so the line may be of an earlier job. */
-                struct layout_verdict line;
-                channel_copy(&line, channel_verdict(&s->channel, slot), sizeof line);
-                if (line.when_ns >= own->queued_ns) {
-                        ret->verdict = line;
-                        ret->worker_pid = line.pid;
-                        ret->finished_ns = line.when_ns;
-                }
-        }
+        else
+                session_read_judged(s, slot, ret);
 
         s->n_result_fds -= own->n_result_fds;
         if (own->has_fds || own->has_wanted)

@@ -79,7 +79,7 @@ struct session_result {
         uint32_t slot;
         uint64_t user, id;
         enum slot_state state;
-        uint32_t attempt;
+        uint32_t attempt; /* how many were made */
         uint32_t worker_pid;
         /* DONE: the result; FAILED: the message. Points into shared memory that the pool can still write:
          * session_next copies it into the session's own buffer first, valid until the next session_next. */

@@ -85,6 +85,9 @@ class Library(Test):
     def test_a_queue_deadline_is_one_in_channels_and_over_the_bus(self):
         self.case("queue-deadline")
 
+    def test_a_future_tells_how_its_job_was_run_and_that_it_was_not(self):
+        self.case("runs")
+
     def test_errors_tell_attempt_pid_and_signal(self):
         self.case("errors")
         self.case("error-texts")

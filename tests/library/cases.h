@@ -95,6 +95,7 @@ void case_items_second_reader(void);
 
 void case_queue_timeout(void);
 void case_queue_deadline(void);
+void case_runs(void);
 
 void case_fork(void);
 void case_descriptors(void);

@@ -1,4 +1,5 @@
-/* How long a job may wait: the pool's QueueTimeout= and a job's own deadline, for jobs of a channel and over the bus. */
+/* How long a job may wait, and how it was run in the end: the pool's QueueTimeout= and a job's own deadline, attempts
+ * and times, for jobs of a channel and over the bus. */
 #include "tests/library/cases.h"
 
 static drover_future *submit(drover_pool *p, double seconds, const struct drover_options *o) {
@@ -89,4 +90,55 @@ static void expect_deadlines(uint32_t flags) {
 void case_queue_deadline(void) {
         expect_deadlines(0);
         expect_deadlines(DROVER_DETACHED);
+}
+
+/* ---- how it was run ---- */
+
+static void expect_run(drover_future *f, enum drover_state state, uint32_t n_attempts, uint64_t least_ns) {
+        struct drover_run run;
+        EXPECT(0, drover_future_wait(f, drover_deadline_in(20 * SECOND)));
+        EXPECT(state, drover_future_state(f));
+        EXPECT(0, drover_future_get_run(f, &run, sizeof run));
+        EXPECT(n_attempts, run.attempt);
+        if (state != DROVER_DONE)
+                EXPECT(n_attempts, drover_future_error(f)->attempt);
+        EXPECT_TRUE(run.submitted_ns > 0 && run.submitted_ns <= now_ns());
+        EXPECT(n_attempts > 0, run.worker_pid > 0);
+        EXPECT(n_attempts > 0, run.started_ns > 0);
+        EXPECT(n_attempts > 0, run.finished_ns > 0);
+        if (n_attempts > 0) {
+                EXPECT_TRUE(run.submitted_ns <= run.started_ns && run.started_ns <= run.finished_ns);
+                EXPECT_TRUE(run.finished_ns <= now_ns() && run.finished_ns - run.started_ns >= least_ns);
+        }
+        drover_future_unref(f);
+}
+
+static void expect_runs(uint32_t flags) {
+        drover_pool *p = pool("fork-squares"), *crash = pool("crash");
+        const uint64_t never_ns = drover_deadline_in(3600 * SECOND);
+        expect_run(submit(p, 0.1, DROVER_OPTIONS(.flags = flags)), DROVER_DONE, 1, 99 * MS);
+        drover_future *f = submit(p, 60, DROVER_OPTIONS(.flags = flags, .soft_limit_ns = 100 * MS));
+        EXPECT(0, drover_future_wait(f, drover_deadline_in(20 * SECOND)));
+        EXPECT_TEXT("soft limit", drover_future_error(f)->message);
+        expect_run(f, DROVER_TIMED_OUT, 1, 99 * MS);
+        expect_run(submit(p, 60, DROVER_OPTIONS(.flags = flags, .hard_limit_ns = 100 * MS)), DROVER_TIMED_OUT, 1, 0);
+        f = submit(p, 60, DROVER_OPTIONS(.flags = flags));
+        wait_running(f);
+        EXPECT(DROVER_CANCEL_ASKED, drover_future_cancel(f, DROVER_CANCEL_ASK));
+        expect_run(f, DROVER_CANCELLED, 1, 0);
+        EXPECT(0, drover_submit(crash, "segfault", NULL, DROVER_OPTIONS(.flags = flags), &f));
+        expect_run(f, DROVER_POISONED, 2, 0);
+
+        f = submit(p, 0, DROVER_OPTIONS(.flags = flags, .not_before_ns = never_ns));
+        EXPECT(DROVER_CANCEL_DONE, drover_future_cancel(f, DROVER_CANCEL_QUEUED));
+        expect_run(f, DROVER_CANCELLED, 0, 0);
+        f = submit(p, 0, DROVER_OPTIONS(.flags = flags, .not_before_ns = never_ns, .queue_deadline_ns = 1));
+        expect_run(f, DROVER_EXPIRED, 0, 0);
+        drover_pool_unref(crash);
+        drover_pool_unref(p);
+}
+
+void case_runs(void) {
+        expect_runs(0);
+        expect_runs(DROVER_DETACHED);
 }

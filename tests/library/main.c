@@ -112,6 +112,7 @@ int main(int argc, char *argv[]) {
                 {"queue-timeout", case_queue_timeout},
                 {"raw", case_raw},
                 {"result-not-kept", case_result_not_kept},
+                {"runs", case_runs},
                 {"schedule", case_schedule},
                 {"several-pools", case_several_pools},
                 {"shared-array", case_shared_array},

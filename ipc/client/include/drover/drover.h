@@ -286,11 +286,13 @@ int drover_future_get_f64_array(drover_future *future, const char *name, const d
 int drover_future_get_bool_array(drover_future *future, const char *name, const bool **ret_values, size_t *ret_n);
 int drover_future_get_str_array(drover_future *future, const char *name, const char *const **ret_texts, size_t *ret_n);
 
-/* How it was run. Times are CLOCK_MONOTONIC, 0 = did not come to it. */
+/* How it was run. Times are CLOCK_MONOTONIC. Those of a job over the bus are told by droverd as durations, in
+ * microseconds, and count from the answer to its submission (of a job that was joined by its key, up to its verdict).
+ */
 struct drover_run {
-        uint32_t attempt;   /* 1 for the first */
+        uint32_t attempt;   /* how many were made; 0 = none, it never ran */
         int32_t worker_pid; /* of the last attempt; 0 = none, or not known */
-        uint64_t submitted_ns, started_ns, finished_ns;
+        uint64_t submitted_ns, started_ns, finished_ns; /* the last two of the last attempt; 0 = none, or not known */
 };
 
 /* -EINPROGRESS: no verdict yet. `struct_bytes`: sizeof(struct drover_run). */
@@ -300,7 +302,7 @@ int drover_future_get_run(const drover_future *future, struct drover_run *ret_ru
 typedef struct drover_error {
         int code;            /* as drover_future_result */
         enum drover_state state;
-        uint32_t attempt;    /* how many were made */
+        uint32_t attempt;    /* how many were made; 0 = none, it never ran */
         int32_t worker_pid;  /* of the last one; 0 = not known */
         int32_t signal;      /* that the worker died of; 0 = none */
         int32_t status;      /* or its exit code */
