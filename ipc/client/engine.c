@@ -16,6 +16,8 @@
 /* Messages of the bus that one look takes in. */
 enum { ENGINE_MESSAGES = 64 };
 
+#define ENGINE_RETRY_NS UINT64_C(20000000)
+
 /* ---- taking in ---- */
 
 /* One verdict of a channel, by `deadline_ns`. 1, 0, -EINTR; a channel that is gone loses its jobs, which is 1 as well.
@@ -136,20 +138,38 @@ static drover_pool *engine_only_pool(const drover *d, bool *ret_has_any) {
         return n == 1 && d->n_bus_jobs == 0 ? only : NULL;
 }
 
-int engine_step(drover *d, uint64_t deadline_ns) {
-        if (engine_collect(d) > 0)
-                return 0;
-        bool has_any;
-        drover_pool *only = engine_only_pool(d, &has_any);
-        if (!has_any)
-                return connection_fail(d, -EDEADLK, "nothing is under way that could end this wait");
+/* Takes in at least one verdict, or sleeps until the deadline. */
+static void engine_sleep_for_verdicts(drover *d, drover_pool *only, uint64_t deadline_ns) {
         if (only) {
                 drover_pool_ref(only);
                 engine_take(only, deadline_ns);
                 drover_pool_unref(only);
         } else
                 engine_sleep(d, deadline_ns, -1);
+}
+
+/* 0; -EDEADLK: nothing is under way that could end this wait. */
+static int engine_step(drover *d, uint64_t deadline_ns) {
+        if (engine_collect(d) > 0)
+                return 0;
+        bool has_any;
+        drover_pool *only = engine_only_pool(d, &has_any);
+        if (!has_any)
+                return connection_fail(d, -EDEADLK, "nothing is under way that could end this wait");
+        engine_sleep_for_verdicts(d, only, deadline_ns);
         return 0;
+}
+
+/* Nobody tells when others make room, or when the next daemon is there: looked for from time to time. */
+void engine_wait_room(drover *d, bool is_others, uint64_t deadline_ns) {
+        if (engine_collect(d) > 0)
+                return;
+        bool has_any;
+        drover_pool *only = engine_only_pool(d, &has_any);
+        uint64_t retry_ns = event_now_ns() + ENGINE_RETRY_NS;
+        if ((is_others || !has_any) && retry_ns < deadline_ns)
+                deadline_ns = retry_ns;
+        engine_sleep_for_verdicts(d, only, deadline_ns);
 }
 
 int engine_wait(drover *d, bool (*is_done)(void *user), void *user, uint64_t deadline_ns) {

@@ -132,8 +132,9 @@ unsigned engine_collect(drover *d);
 /* Until is_done(user), which is asked again after every verdict. 0, -EAGAIN, -ETIMEDOUT; -EDEADLK: nothing is under way
  * that could end it. */
 int engine_wait(drover *d, bool (*is_done)(void *user), void *user, uint64_t deadline_ns);
-/* Takes in at least one verdict, or sleeps until the deadline. 0, -EDEADLK. */
-int engine_step(drover *d, uint64_t deadline_ns);
+/* Until there may be room for a job that had none, or the deadline. `is_others`: in the broker's channel, where others
+ * make room, too. */
+void engine_wait_room(drover *d, bool is_others, uint64_t deadline_ns);
 /* Prepares a sleep in poll(). true: there is something to do first. */
 bool engine_arm(drover *d);
 /* Until something came, also at `fd` (-1: none), or the deadline. */
@@ -172,6 +173,8 @@ int submit_read_options(drover *d, const struct drover_options *options, struct 
 int submit_find_type(drover_pool *p, const char *job, uint32_t *ret_type);
 /* Checks the arguments (NULL: none) against the signature of s->type; the payload is theirs. */
 int submit_read_args(drover_pool *p, drover_args *args, struct submission *s);
+/* Does it go over the bus? */
+bool submit_is_for_bus(drover_pool *p, const struct submission *s);
 /* One try, no waiting: as drover_submit. */
 int submit_try(drover_pool *p, const struct submission *s, drover_future **ret);
 

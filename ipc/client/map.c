@@ -154,7 +154,8 @@ static int map_wait_room(struct map *m, uint64_t deadline_ns) {
                 return connection_late(m->base.drover, -EAGAIN);
         if (event_now_ns() >= deadline_ns)
                 return connection_late(m->base.drover, -ETIMEDOUT);
-        return engine_step(m->base.drover, deadline_ns);
+        engine_wait_room(m->base.drover, submit_is_for_bus(m->pool, &m->submission), deadline_ns);
+        return 0;
 }
 
 static int map_next(drover_iterator *it, drover_future **ret, uint64_t deadline_ns) {

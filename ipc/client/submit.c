@@ -100,6 +100,11 @@ int submit_read_args(drover_pool *p, drover_args *args, struct submission *s) {
 static int submit_failed(drover_pool *p, const struct submission *s, int error) {
         switch (error) {
         case -EAGAIN:
+                if (session_is_away(p->session))
+                        return connection_fail(p->drover, error,
+                                               "pool %s: droverd is away, and job %s has descriptors that only a next "
+                                               "one can take",
+                                               p->name, s->job);
                 return connection_fail(p->drover, error,
                                        "pool %s: all %u slots of this channel are taken, or as many descriptors of jobs "
                                        "and results are on their way as may be, or droverd has yet to read them",
@@ -191,6 +196,10 @@ int submit_try(drover_pool *p, const struct submission *s, drover_future **ret) 
 
 /* ---- the calls ---- */
 
+bool submit_is_for_bus(drover_pool *p, const struct submission *s) {
+        return submit_needs_broker(p->drover, s->options) > 0;
+}
+
 /* Until there is room, or the deadline. */
 static int submit_wait(drover_pool *p, const struct submission *s, uint64_t deadline_ns, drover_future **ret) {
         for (;;) {
@@ -200,10 +209,11 @@ static int submit_wait(drover_pool *p, const struct submission *s, uint64_t dead
                         return r;
                 if (event_now_ns() >= deadline_ns)
                         return connection_fail(p->drover, -ETIMEDOUT,
-                                               "pool %s had no room for job %s until the deadline", p->name, s->job);
-                r = engine_step(p->drover, deadline_ns);
-                if (r < 0)
-                        return r;
+                                               session_is_away(p->session)
+                                                       ? "pool %s: no droverd took job %s until the deadline"
+                                                       : "pool %s had no room for job %s until the deadline",
+                                               p->name, s->job);
+                engine_wait_room(p->drover, submit_is_for_bus(p, s), deadline_ns);
         }
 }
 

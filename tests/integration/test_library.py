@@ -115,6 +115,9 @@ class Library(Test):
     def test_row_20_backpressure(self):
         self.case("full")
 
+    def test_waiting_for_room_that_others_make(self):
+        self.case("full-bus")
+
     def test_row_30_callbacks(self):
         self.case("callbacks")
         self.case("callbacks-that-ask")
@@ -278,6 +281,21 @@ class Kills(Test):
             d.start()
             _, err = program.communicate("\n", timeout=60 * PATIENCE)
             self.assertEqual(program.returncode, 0, err)
+
+    def test_what_needs_a_daemon_waits_for_the_next_one(self):
+        with Drover({"typed": {"Plugin": "typed", "Workers": 1}}) as d:
+            program = subprocess.Popen([LIBRARY, "no-daemon"], env=d.env(), text=True, stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            self.addCleanup(program.kill)
+            self.assertEqual(program.stdout.readline(), "ready\n")
+            kill(d.pid)
+            d.process.wait()
+            program.stdin.write("\n")
+            program.stdin.flush()
+            away = program.stdout.readline()
+            d.start()
+            _, err = program.communicate(timeout=60 * PATIENCE)
+            self.assertEqual((program.returncode, away), (0, "away\n"), err)
 
     def test_a_stopped_daemon_stops_no_wait(self):
         with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:

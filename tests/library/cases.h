@@ -96,6 +96,8 @@ void case_items_second_reader(void);
 void case_queue_timeout(void);
 void case_queue_deadline(void);
 void case_runs(void);
+void case_full_bus(void);
+void case_no_daemon(void);
 
 void case_fork(void);
 void case_descriptors(void);

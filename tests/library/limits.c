@@ -1,5 +1,7 @@
-/* How long a job may wait, and how it was run in the end: the pool's QueueTimeout= and a job's own deadline, attempts
- * and times, for jobs of a channel and over the bus. */
+/* How long a job may wait, also for room, and how it was run in the end: the pool's QueueTimeout= and a job's own
+ * deadline, attempts and times, for jobs of a channel and over the bus. */
+#include <time.h>
+
 #include "tests/library/cases.h"
 
 static drover_future *submit(drover_pool *p, double seconds, const struct drover_options *o) {
@@ -141,4 +143,92 @@ static void expect_runs(uint32_t flags) {
 void case_runs(void) {
         expect_runs(0);
         expect_runs(DROVER_DETACHED);
+}
+
+/* ---- no room ---- */
+
+enum { N_SLEEPS = 8 };
+
+static int next_sleep(void *user, uint64_t index, drover_args *a) {
+        drover_args_f64(a, "seconds", 0.001);
+        return index < N_SLEEPS;
+}
+
+/* Others fill the slots for jobs over the bus, and make room again, while nothing of ours is under way. */
+void case_full_bus(void) {
+        static const double lengths[] = {0.4, 0.8, 60, 60}; /* the first two make room by their end */
+        enum { N = sizeof lengths / sizeof *lengths };
+        const struct drover_options *detached = DROVER_OPTIONS(.flags = DROVER_DETACHED);
+        drover *ours = d, *theirs;
+        drover_future *other[N], *f[2];
+        drover_iterator *it;
+        drover_args *a;
+        drover_pool *p = pool("single"), *p_theirs;
+        EXPECT(0, drover_args_new(&a));
+        EXPECT(0, drover_args_f64(a, "seconds", 0));
+        EXPECT(0, drover_open(NULL, &theirs));
+        d = theirs;
+        p_theirs = pool("single");
+        for (int i = 0; i < N; i++)
+                other[i] = submit(p_theirs, lengths[i], detached);
+        d = ours;
+        EXPECT(-EAGAIN, drover_submit(p, "sleep", a, detached, &f[0]));
+        EXPECT_TEXT("slots", drover_error_text(d));
+        EXPECT(-ETIMEDOUT, drover_submit(p, "sleep", a,
+                                         DROVER_OPTIONS(.flags = DROVER_DETACHED,
+                                                        .submit_deadline_ns = drover_deadline_in(50 * MS)),
+                                         &f[0]));
+        EXPECT_TEXT("no room", drover_error_text(d));
+        EXPECT(0, drover_map(p, "sleep", next_sleep, NULL, DROVER_MAP_OPTIONS(.job = detached), &it));
+        EXPECT(-EAGAIN, drover_iterator_next(it, &f[0], 0));
+        EXPECT(-ETIMEDOUT, drover_iterator_next(it, &f[0], drover_deadline_in(50 * MS)));
+        for (int i = 0; i < 2; i++)
+                EXPECT(0, drover_submit(p, "sleep", a,
+                                        DROVER_OPTIONS(.flags = DROVER_DETACHED,
+                                                       .submit_deadline_ns = drover_deadline_in(20 * SECOND)),
+                                        &f[i]));
+        for (int i = 0; i < N; i++) {
+                drover_future_cancel(other[i], DROVER_CANCEL_ASK);
+                drover_future_unref(other[i]);
+        }
+        expect_run(f[0], DROVER_DONE, 1, 0);
+        expect_run(f[1], DROVER_DONE, 1, 0);
+        for (int i = 0; i < N_SLEEPS; i++) {
+                EXPECT(1, drover_iterator_next(it, &f[0], drover_deadline_in(20 * SECOND)));
+                expect_run(f[0], DROVER_DONE, 1, 0);
+        }
+        EXPECT(0, drover_iterator_next(it, &f[0], 0));
+        drover_iterator_free(it);
+        drover_args_free(a);
+        drover_pool_unref(p_theirs);
+        drover_close(theirs);
+        drover_pool_unref(p);
+}
+
+static int submit_large(drover_pool *p, uint64_t deadline_ns, drover_future **ret) {
+        static const char large[100000];
+        return drover_submit_raw(p, "raw", large, sizeof large, DROVER_OPTIONS(.submit_deadline_ns = deadline_ns), ret);
+}
+
+/* What needs a daemon cannot be handed over while there is none, and is taken by the next one. */
+void case_no_daemon(void) {
+        drover_pool *p = pool("typed");
+        drover_future *f;
+        puts("ready");
+        fflush(stdout);
+        EXPECT('\n', getchar()); /* it was killed; its sockets live until the kernel is done with its io_uring */
+        int r = 0;
+        for (uint64_t end_ns = now_ns() + 10 * SECOND; r == 0 && now_ns() < end_ns;) {
+                r = submit_large(p, 0, NULL);
+                nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        }
+        EXPECT(-EAGAIN, r);
+        EXPECT_TEXT("droverd is away", drover_error_text(d));
+        EXPECT(-ETIMEDOUT, submit_large(p, drover_deadline_in(50 * MS), &f));
+        EXPECT_TEXT("no droverd", drover_error_text(d));
+        puts("away");
+        fflush(stdout);
+        EXPECT(0, submit_large(p, drover_deadline_in(20 * SECOND), &f));
+        expect_run(f, DROVER_DONE, 1, 0);
+        drover_pool_unref(p);
 }
