@@ -114,11 +114,25 @@ static int bus_job_append_args(sd_bus_message *m, const drover_pool *p, const st
         return r;
 }
 
+/* Typed arguments go as they are, so no pool takes more than its slots hold, and none has larger ones than the largest.
+ */
+static int bus_job_too_large(drover_pool *p, const struct submission *s) {
+        uint32_t slot_bytes = session_slot_bytes(p->session);
+        return connection_fail(
+                p->drover, -EMSGSIZE,
+                "job %s: the arguments take %zu bytes, and over the bus at most the pool's SlotSize=%u is "
+                "possible",
+                s->job, s->bytes, slot_bytes);
+}
+
 static int bus_job_call(drover_pool *p, const struct submission *s, bool is_streamed, sd_bus_message **ret_reply) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
         __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
         drover *d = p->drover;
         const char *bad = "?";
+        bool is_raw = session_schema(p->session)->jobs[s->type].args.is_raw;
+        if (!is_raw && s->bytes > LAYOUT_MAX_SLOT_BYTES)
+                return bus_job_too_large(p, s);
         int r = sd_bus_message_new_method_call(d->bus, &m, BUS_JOB_NAME, BUS_JOB_ROOT, BUS_JOB_MANAGER, "Submit");
         if (r >= 0)
                 r = sd_bus_message_append(m, "ss", p->name, s->job);
@@ -132,6 +146,9 @@ static int bus_job_call(drover_pool *p, const struct submission *s, bool is_stre
                 r = bus_job_append_options(m, s->options, is_streamed);
         if (r >= 0)
                 r = sd_bus_call(d->bus, m, BUS_JOB_TIMEOUT_US, &e, ret_reply);
+        if (!is_raw && s->bytes > session_slot_bytes(p->session) &&
+            sd_bus_error_has_name(&e, SD_BUS_ERROR_INVALID_ARGS))
+                return bus_job_too_large(p, s);
         return r < 0 ? errors_report(d, r, "job", s->job, &e) : 0;
 }
 

@@ -194,6 +194,7 @@ class Library(Test):
 
     def test_jobs_over_the_bus_are_as_those_of_a_channel(self):
         self.case("bus-jobs")
+        self.case("too-large")
         self.case("bus-and-channel")
         self.case("bus-cancel")
 

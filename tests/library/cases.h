@@ -98,6 +98,7 @@ void case_queue_deadline(void);
 void case_runs(void);
 void case_full_bus(void);
 void case_no_daemon(void);
+void case_too_large(void);
 
 void case_fork(void);
 void case_descriptors(void);

@@ -232,3 +232,50 @@ void case_no_daemon(void) {
         expect_run(f, DROVER_DONE, 1, 0);
         drover_pool_unref(p);
 }
+
+/* ---- too large ---- */
+
+enum { N_FAILS = 5, TOO_LARGE = 2 };
+
+static drover_args *fail_args(drover_args *a, size_t n_text) {
+        char *text = malloc(n_text + 1);
+        memset(text, 'x', n_text);
+        text[n_text] = 0;
+        EXPECT(0, drover_args_i64(a, "error", ENOSPC));
+        EXPECT(0, drover_args_str(a, "text", text));
+        free(text);
+        return a;
+}
+
+static int next_fail(void *user, uint64_t index, drover_args *a) {
+        fail_args(a, index == TOO_LARGE ? 5000 : 5);
+        return index < N_FAILS;
+}
+
+/* Typed arguments over the bus that no slot holds: the submission's error, and of a map one future's. */
+void case_too_large(void) {
+        const struct drover_options *detached = DROVER_OPTIONS(.flags = DROVER_DETACHED);
+        static const size_t lengths[] = {5000, 3 << 20};
+        drover_pool *p = pool("fails");
+        drover_iterator *it;
+        drover_future *f;
+        for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+                drover_args *a;
+                EXPECT(0, drover_args_new(&a));
+                EXPECT(-EMSGSIZE, drover_submit(p, "fail", fail_args(a, lengths[i]), detached, &f));
+                EXPECT_TEXT("SlotSize=4096", drover_error_text(d));
+                EXPECT(0, drover_submit(p, "fail", a, NULL, NULL)); /* a channel takes it */
+                drover_args_free(a);
+        }
+        EXPECT(0, drover_map(p, "fail", next_fail, NULL, DROVER_MAP_OPTIONS(.job = detached), &it));
+        for (int i = 0; i < N_FAILS; i++) {
+                EXPECT(1, drover_iterator_next(it, &f, drover_deadline_in(20 * SECOND)));
+                EXPECT(DROVER_FAILED, drover_future_state(f));
+                EXPECT(i == TOO_LARGE ? -EMSGSIZE : -ENOSPC, drover_future_error(f)->code);
+                drover_future_unref(f);
+        }
+        EXPECT(0, drover_iterator_next(it, &f, 0));
+        drover_iterator_free(it);
+        EXPECT(0, drover_pool_drain(p, drover_deadline_in(20 * SECOND)));
+        drover_pool_unref(p);
+}

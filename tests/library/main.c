@@ -121,6 +121,7 @@ int main(int argc, char *argv[]) {
                 {"shutdown", case_shutdown},
                 {"threads", case_threads},
                 {"timer", case_timer},
+                {"too-large", case_too_large},
                 {"values", case_values},
                 {"wait", case_wait},
                 {"widths", case_widths},

@@ -208,7 +208,7 @@ struct drover_options {
  *                200 jobs before; -ETIMEDOUT: and were until submit_deadline_ns
  *   -ENXIO       the plugin has no job of that name
  *   -EINVAL      the arguments do not fit the job's signature, or an option makes no sense: drover_error_text names it
- *   -EMSGSIZE    the arguments take more than 1 GiB
+ *   -EMSGSIZE    the arguments take more than 1 GiB, or typed ones over the bus more than the pool's SlotSize=
  *   -ESHUTDOWN   the pool is stopped or draining, or drover_pool_drain was called
  *   -EPIPE       the daemon is gone
  *   over the bus also -ENOENT (a job of `after` is not known), -EDQUOT, -EACCES, -EHOSTUNREACH, -ETIMEDOUT */
