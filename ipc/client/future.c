@@ -324,11 +324,37 @@ static unsigned future_call(drover_future *f) {
         return n;
 }
 
+static int future_compare_ends(const void *a, const void *b) {
+        uint64_t x = future_ended_ns(*(drover_future *const *)a), y = future_ended_ns(*(drover_future *const *)b);
+        return (x > y) - (x < y);
+}
+
+/* One look may find many, slot by slot. Without memory they stay as they were found. */
+static void future_sort_called(drover *d, unsigned n) {
+        drover_future **all = calloc(n, sizeof(drover_future *));
+        for (unsigned i = 0; all && i < n; i++) {
+                all[i] = TAILQ_FIRST(&d->called);
+                TAILQ_REMOVE(&d->called, all[i], of_called);
+        }
+        if (all)
+                qsort(all, n, sizeof(drover_future *), future_compare_ends);
+        for (unsigned i = 0; all && i < n; i++)
+                TAILQ_INSERT_TAIL(&d->called, all[i], of_called);
+        free(all);
+}
+
 unsigned future_call_all(drover *d) {
         unsigned n_futures = 0, n = 0;
+        bool is_sorted = true;
+        uint64_t last_ns = 0;
         drover_future *f;
-        TAILQ_FOREACH(f, &d->called, of_called)
-        n_futures++;
+        TAILQ_FOREACH(f, &d->called, of_called) {
+                is_sorted = is_sorted && future_ended_ns(f) >= last_ns;
+                last_ns = future_ended_ns(f);
+                n_futures++;
+        }
+        if (!is_sorted)
+                future_sort_called(d, n_futures);
         /* Those that come while these are called wait for the next time: a callback may submit for ever. */
         for (; n_futures > 0 && !TAILQ_EMPTY(&d->called); n_futures--) {
                 f = future_take_called(d);

@@ -27,7 +27,7 @@ struct watch {
 };
 
 struct watch_group {
-        TAILQ_HEAD(, watch) ended; /* in the order of their ends */
+        TAILQ_HEAD(, watch) ended; /* as they were found */
         size_t n_ended, n_failed;
         void (*on_end)(struct watch_group *g, struct watch *w); /* NULL = none */
 };
@@ -241,6 +241,10 @@ void future_call_soon(drover_future *f);
 /* Calls what is to be called now. How many were. */
 unsigned future_call_all(drover *d);
 void future_forget_calls(drover *d);
+/* When, as far as that is known: those that never ran ended when nobody looked, and come last. */
+static inline uint64_t future_ended_ns(const drover_future *f) {
+        return f->run.finished_ns ? f->run.finished_ns : DROVER_FOREVER;
+}
 static inline bool future_has_ended(const drover_future *f) { return f->state >= DROVER_DONE; }
 int future_code(enum drover_state state, int error);
 

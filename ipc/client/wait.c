@@ -133,11 +133,33 @@ drover_iterator *drover_iterator_free(drover_iterator *iterator) {
 struct completed {
         struct drover_iterator base;
         struct watch_group group;
-        struct watch *watches;
-        size_t n, n_returned;
+        struct watch *watches, **found; /* `found`: room to sort them */
+        size_t n, n_sorted, n_returned;
 };
 
 static bool completed_has_one(void *user) { return !TAILQ_EMPTY(&((struct completed *)user)->group.ended); }
+
+static int completed_compare(const void *a, const void *b) {
+        uint64_t x = future_ended_ns((*(struct watch *const *)a)->future);
+        uint64_t y = future_ended_ns((*(struct watch *const *)b)->future);
+        return (x > y) - (x < y);
+}
+
+/* One look may find many, slot by slot. */
+static void completed_sort(struct completed *c) {
+        struct watch *w;
+        size_t n = 0;
+        if (c->n_sorted == c->group.n_ended)
+                return;
+        c->n_sorted = c->group.n_ended;
+        while ((w = TAILQ_FIRST(&c->group.ended))) {
+                TAILQ_REMOVE(&c->group.ended, w, of_group);
+                c->found[n++] = w;
+        }
+        qsort(c->found, n, sizeof(struct watch *), completed_compare);
+        for (size_t i = 0; i < n; i++)
+                TAILQ_INSERT_TAIL(&c->group.ended, c->found[i], of_group);
+}
 
 static int completed_next(drover_iterator *it, drover_future **ret, uint64_t deadline_ns) {
         struct completed *c = (struct completed *)it;
@@ -150,6 +172,7 @@ static int completed_next(drover_iterator *it, drover_future **ret, uint64_t dea
                 if (r < 0)
                         return r;
         }
+        completed_sort(c);
         struct watch *w = TAILQ_FIRST(&c->group.ended);
         TAILQ_REMOVE(&c->group.ended, w, of_group);
         c->n_returned++;
@@ -160,6 +183,7 @@ static int completed_next(drover_iterator *it, drover_future **ret, uint64_t dea
 static void completed_free(drover_iterator *it) {
         struct completed *c = (struct completed *)it;
         wait_unwatch_all(c->watches, c->n);
+        free(c->found);
         free(c);
 }
 
@@ -168,8 +192,10 @@ int drover_as_completed(drover_future *const *futures, size_t n, drover_iterator
         if (!c)
                 return -ENOMEM;
         *c = (struct completed){.base = {.next = completed_next, .free = completed_free}, .n = n};
-        int r = wait_watch_all(futures, n, &c->group, &c->watches, &c->base.drover);
+        c->found = calloc(n + 1, sizeof(struct watch *));
+        int r = c->found ? wait_watch_all(futures, n, &c->group, &c->watches, &c->base.drover) : -ENOMEM;
         if (r < 0) {
+                free(c->found);
                 free(c);
                 return r;
         }

@@ -172,6 +172,15 @@ class Library(Test):
         self.case("first")
         self.case("several-pools")
 
+    def test_who_looks_late_is_told_the_order_all_the_same(self):
+        before = self.d.pool("squares")["Completed"]
+        program = self.start_case("late-look", stdin=subprocess.PIPE)
+        self.addCleanup(program.kill)
+        self.assertEqual(program.stdout.readline(), "ready\n")
+        wait_for(lambda: self.d.pool("squares")["Completed"] == before + 8, 20, "all have ended")
+        _, err = program.communicate("\n", timeout=60 * PATIENCE)
+        self.assertEqual(program.returncode, 0, err)
+
     def test_row_62_schedule(self):
         self.case("schedule")
 

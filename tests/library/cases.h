@@ -51,6 +51,7 @@ void case_dropped(void);
 
 void case_first(void);
 void case_completion_order(void);
+void case_late_look(void);
 void case_several_pools(void);
 void case_map_of_failures(void);
 void case_killed_worker(void);

@@ -96,6 +96,7 @@ int main(int argc, char *argv[]) {
                 {"kill-at-the-end", case_kill_at_the_end},
                 {"killed-worker", case_killed_worker},
                 {"large", case_large},
+                {"late-look", case_late_look},
                 {"loop", case_loop},
                 {"many-fd-results", case_many_fd_results},
                 {"many-fds", case_many_fds},

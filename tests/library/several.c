@@ -47,6 +47,45 @@ static int next_sleep(void *user, uint64_t index, drover_args *args) {
         return 1;
 }
 
+static uint64_t last_end_ns;
+static unsigned n_called;
+
+static void expect_later(drover_future *f, void *user) {
+        struct drover_run run;
+        EXPECT(0, drover_future_get_run(f, &run, sizeof run));
+        EXPECT_TRUE(run.finished_ns >= last_end_ns);
+        last_end_ns = run.finished_ns;
+        n_called++;
+}
+
+/* Who looks only when all have ended is told their order all the same: by an iterator, by callbacks. */
+void case_late_look(void) {
+        static const double seconds[] = {0.4, 0.1, 0.3, 0.2, 0.4, 0.1, 0.3, 0.2};
+        enum { N = sizeof seconds / sizeof *seconds };
+        drover_future *f[N], *next;
+        drover_iterator *it;
+        for (int i = 0; i < N; i++)
+                f[i] = sleeper("squares", seconds[i]);
+        for (int i = N / 2; i < N; i++)
+                EXPECT(0, drover_future_on_done(f[i], expect_later, NULL));
+        EXPECT(0, drover_as_completed(f, N / 2, &it));
+        puts("ready");
+        fflush(stdout);
+        EXPECT('\n', getchar());
+        for (int i = 0; i < N / 2; i++) {
+                EXPECT(1, drover_iterator_next(it, &next, DROVER_FOREVER));
+                expect_later(next, NULL);
+                drover_future_unref(next);
+        }
+        drover_iterator_free(it);
+        EXPECT(N / 2, n_called);
+        last_end_ns = 0;
+        while (drover_process(d) > 0)
+                ;
+        EXPECT(N, n_called);
+        unref_all(f, N);
+}
+
 /* FEATURES 32 and 42: reversed sleeps come in the order in which they end; one future may be watched twice. */
 void case_completion_order(void) {
         drover_pool *p = pool("squares");

@@ -390,7 +390,8 @@ enum drover_wait_for {
 int drover_wait(drover_future *const *futures, size_t n, enum drover_wait_for what, uint64_t deadline_ns,
                 size_t *ret_n_completed);
 
-/* The same futures in the order in which they end, by drover_iterator_next. */
+/* The same futures by drover_iterator_next, as they end. Of those that ended since the last look, first what ended
+ * first by drover_run's finished_ns; what never ran last. */
 int drover_as_completed(drover_future *const *futures, size_t n, drover_iterator **ret_iterator);
 
 /* ---- map ----
