@@ -2,9 +2,10 @@
  * that an earlier one gave out. Its text is "job N\nchannel N\n", each the first number that nobody may have used yet.
  *
  * Numbers are reserved in blocks, the next one when half of the last is used: the file is written anew and renamed
- * before the first number of the block is given out, so a SIGKILL costs the rest of a block and repeats none. The disk
- * is told in the background (the loop waits for none), and the half block is the time it has before a power failure
- * could matter. A clean end gives the rest back.
+ * before the first number of the block is given out, so a SIGKILL costs the rest of a block and repeats none. A clean
+ * end gives the rest back. Nothing is synced: a power failure may bring an older file back, but leaves no program,
+ * channel or result of that time either, and behind the numbers of capsules, which it does leave, they begin in any
+ * case.
  *
  * Without a file that can be written, or with one that makes no sense, numbers begin from the clock: it runs faster
  * than jobs and channels come (1024 a second on average, one a second), so that they do not meet those of the next
@@ -41,7 +42,6 @@ static const struct {
 };
 
 struct numbers {
-        struct loop *loop;
         int dir; /* -1: there is no file */
         char *path;
         bool is_told; /* that the file cannot be written */
@@ -49,8 +49,6 @@ struct numbers {
                 uint64_t next, limit; /* those below `limit` are reserved */
                 uint64_t reserve_at;  /* who gets this one reserves more */
         } lines[NUMBERS_N_KINDS];
-        struct loop_poll sync;
-        int sync_fd;
 };
 
 static uint64_t numbers_clock(enum numbers_kind kind) {
@@ -112,15 +110,8 @@ static void numbers_tell(struct numbers *n, int error) {
         n->is_told = true;
 }
 
-static void numbers_on_synced(struct loop_poll *p, uint32_t revents) {
-        struct numbers *n = p->user;
-        close(n->sync_fd);
-        if (revents)
-                numbers_tell(n, -EIO);
-}
-
-/* The new file under its name; *ret_fd is what may be synced, the caller's. */
-static int numbers_write(const struct numbers *n, const uint64_t limits[NUMBERS_N_KINDS], int *ret_fd) {
+/* The new file under its name. */
+static int numbers_write(const struct numbers *n, const uint64_t limits[NUMBERS_N_KINDS]) {
         char text[NUMBERS_MAX_TEXT];
         int bytes = snprintf(text, sizeof(text), "%s%" PRIu64 "\n%s%" PRIu64 "\n", numbers_kinds[NUMBERS_JOB].word,
                              limits[NUMBERS_JOB], numbers_kinds[NUMBERS_CHANNEL].word, limits[NUMBERS_CHANNEL]);
@@ -134,19 +125,8 @@ static int numbers_write(const struct numbers *n, const uint64_t limits[NUMBERS_
         int r = wrote == bytes ? 0 : wrote < 0 ? -errno : -ENOSPC;
         if (r >= 0 && renameat(n->dir, NUMBERS_NEW_FILE, n->dir, NUMBERS_FILE) < 0)
                 r = -errno;
-        if (r >= 0)
-                *ret_fd = fd;
-        else
-                close(fd);
+        close(fd);
         return r;
-}
-
-/* In the background; what is on its way takes the next one's place, which is but a little later. */
-static void numbers_sync(struct numbers *n, int fd) {
-        if (!n->sync.slot && loop_sync_start(n->loop, &n->sync, fd, numbers_on_synced, n) >= 0)
-                n->sync_fd = fd;
-        else
-                close(fd);
 }
 
 /* More of a kind. If they cannot be: those that are left first, then from the clock. */
@@ -156,9 +136,8 @@ static void numbers_reserve(struct numbers *n, enum numbers_kind kind) {
         for (unsigned k = 0; k < NUMBERS_N_KINDS; k++)
                 limits[k] = n->lines[k].limit;
         limits[kind] = line->next + block <= max ? line->next + block : max + 1;
-        int fd, r = numbers_write(n, limits, &fd);
+        int r = numbers_write(n, limits);
         if (r >= 0) {
-                numbers_sync(n, fd);
                 line->limit = limits[kind];
                 line->reserve_at = line->next + (line->limit - line->next + 1) / 2;
                 return;
@@ -201,11 +180,11 @@ static void numbers_begin(struct numbers *n, const uint64_t used[NUMBERS_N_KINDS
         }
 }
 
-int numbers_new(struct numbers **ret, struct loop *l, const char *state_dir, const uint64_t used[NUMBERS_N_KINDS]) {
+int numbers_new(struct numbers **ret, const char *state_dir, const uint64_t used[NUMBERS_N_KINDS]) {
         struct numbers *n = calloc(1, sizeof(*n));
         if (!n)
                 return -ENOMEM;
-        *n = (struct numbers){.loop = l, .dir = -1, .path = state_dir ? strdup(state_dir) : NULL};
+        *n = (struct numbers){.dir = -1, .path = state_dir ? strdup(state_dir) : NULL};
         if (state_dir && !n->path) {
                 free(n);
                 return -ENOMEM;
@@ -223,15 +202,9 @@ struct numbers *numbers_free(struct numbers *n) {
         if (!n)
                 return NULL;
         uint64_t left[NUMBERS_N_KINDS];
-        int fd;
         for (unsigned kind = 0; kind < NUMBERS_N_KINDS; kind++)
                 left[kind] = n->lines[kind].next;
-        if (numbers_write(n, left, &fd) >= 0)
-                close(fd);
-        if (n->sync.slot) {
-                loop_poll_stop(&n->sync);
-                close(n->sync_fd);
-        }
+        numbers_write(n, left);
         if (n->dir >= 0)
                 close(n->dir);
         free(n->path);

@@ -127,7 +127,7 @@ static void supervisor_on_unreachable(void *user, const char *why) {
 static int supervisor_begin_numbers(struct supervisor *s, const char *state_dir) {
         uint64_t used[NUMBERS_N_KINDS];
         capsules_last_numbers(s->capsules, used);
-        return numbers_new(&s->numbers, s->loop, state_dir, used);
+        return numbers_new(&s->numbers, state_dir, used);
 }
 
 int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {

@@ -17,22 +17,19 @@
 #include "daemon/supervise/numbers.h"
 
 static const uint64_t nothing[NUMBERS_N_KINDS];
-static struct loop *loop;
 static char directory[64], file[96], log_file[96];
 
 static int setup(void **state) {
-        const char *why;
         strcpy(directory, "/tmp/test-numbers-XXXXXX");
         assert_non_null(mkdtemp(directory));
         snprintf(file, sizeof(file), "%s/numbers", directory);
         snprintf(log_file, sizeof(log_file), "%s/log", directory);
         log_open("test", LOG_LEVEL_WARNING);
-        return loop_new(&loop, &why);
+        return 0;
 }
 
 static int teardown(void **state) {
         static const char *const names[] = {"numbers", "log", ".numbers.new", "elsewhere"};
-        loop = loop_free(loop);
         for (unsigned i = 0; i < sizeof(names) / sizeof(*names); i++) {
                 char path[128];
                 snprintf(path, sizeof(path), "%s/%s", directory, names[i]);
@@ -43,7 +40,7 @@ static int teardown(void **state) {
 
 static struct numbers *begin(const uint64_t used[NUMBERS_N_KINDS]) {
         struct numbers *n;
-        assert_int_equal(numbers_new(&n, loop, directory, used), 0);
+        assert_int_equal(numbers_new(&n, directory, used), 0);
         return n;
 }
 
@@ -251,13 +248,13 @@ static void test_after_the_last_comes_the_first(void **state) {
 static void test_without_a_directory(void **state) {
         struct numbers *n;
         int saved = log_begin();
-        assert_int_equal(numbers_new(&n, loop, NULL, nothing), 0);
+        assert_int_equal(numbers_new(&n, NULL, nothing), 0);
         for (uint64_t i = 1; i < 10000; i++)
                 assert_int_equal(numbers_next(n, NUMBERS_JOB), i);
         numbers_free(n);
         assert_int_equal(log_end(saved, "numbers"), 0);
         saved = log_begin();
-        assert_int_equal(numbers_new(&n, loop, "/nowhere/at/all", nothing), 0);
+        assert_int_equal(numbers_new(&n, "/nowhere/at/all", nothing), 0);
         assert_true(numbers_next(n, NUMBERS_JOB) > 1000000);
         numbers_free(n);
         assert_int_equal(log_end(saved, "cannot be written"), 1);
