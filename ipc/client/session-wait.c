@@ -37,6 +37,9 @@ void session_reattached(struct session *s, int r) {
         if (r == 0) {
                 s->is_away = false;
                 s->epoch++;
+                /* What was submitted after the daemon had looked, and before we had its bell, was told to nobody. */
+                session_ring(s);
+                doorbell_ring(s->doorbell_fd);
         } else if (r != -EAGAIN || event_now_ns() - s->away_ns >= s->patience_ns)
                 s->is_gone = true;
 }

@@ -589,10 +589,12 @@ static void test_the_next_daemon_is_handed_the_channel(void **state) {
         work(d, SLOT_DONE, 0, "", 0);
         assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
         assert_int_equal(r.user, 1);
+        bell_clear_work(d->bell, INDEX);
         for (uint64_t deadline_ns = event_now_ns() + 10000000000u; d->n_back == 0 || session_is_away(s);) {
                 assert_int_equal(session_process(s), 0); /* never waits for the answer */
                 assert_true(event_now_ns() < deadline_ns);
         }
+        assert_true(bell_channel_has_work(d->bell, INDEX)); /* who submits meanwhile does not have its bell yet */
         assert_int_equal(d->n_back, 1);
         assert_int_equal(fstat(d->channel_fd, &st), 0);
         assert_int_equal(fstat(d->back_fd, &back), 0);
