@@ -401,6 +401,7 @@ static void too_many_places_are_no_harm(void **state) {
         struct trial t;
         struct layout_bell *bells[MANY_BELLS];
         pid_t pid = start(&t, "sleep");
+        bells[0] = t.bell;
         for (uint32_t i = 1; i < MANY_BELLS; i++)
                 bells[i] = add_bell(&t, i);
         await(sleeps_on(bells, 0, LAYOUT_BELLS_PER_WORKER));
