@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import unittest
 
 from harness import IS_SANITIZED, PATIENCE, SOURCE, Test, descendants, main, memfds_of, reap_orphans, wait_for
@@ -64,6 +65,20 @@ class Demo(Test):
             return [re.sub(r"\d+(\.\d+)?", "N", re.sub(r" +", " ", row)) for row in re.findall(r"^\| .*\d.*\|$", text, re.MULTILINE)
                     if re.match(r"\| (the list|drover,|ProcessPool)", row)]
         self.assertEqual(table(readme()), table(out), "README's table is the demo's own")
+
+    def test_it_is_built_without_the_packages_of_the_suite(self):
+        """What ./check installs beyond ./demo must not be needed to build: here cmocka is hidden from meson."""
+        paths = subprocess.run(["pkg-config", "--variable=pc_path", "pkg-config"], capture_output=True, text=True, check=True).stdout
+        with tempfile.TemporaryDirectory() as scratch:
+            os.mkdir(f"{scratch}/pc")
+            for path in reversed(paths.strip().split(":")):
+                for name in os.listdir(path) if os.path.isdir(path) else []:
+                    if name != "cmocka.pc":
+                        os.path.lexists(f"{scratch}/pc/{name}") or os.symlink(f"{path}/{name}", f"{scratch}/pc/{name}")
+            r = subprocess.run(["meson", "setup", f"{scratch}/build", SOURCE], env=dict(os.environ, PKG_CONFIG_LIBDIR=f"{scratch}/pc"),
+                               capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
+            self.assertEqual(r.returncode, 0, r.stdout)
+            self.assertRegex(r.stdout, "dependency cmocka found: NO")
 
     def test_io_uring_refused_is_told_before_anything_else(self):
         r = subprocess.run([sys.executable, f"{SOURCE}/tests/integration/refuse_io_uring.py", f"{SOURCE}/demo"], capture_output=True,
