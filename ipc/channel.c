@@ -120,6 +120,7 @@ int channel_map(struct channel *c, const struct channel_geometry *g, int fd, enu
                         .shared = &c->head->ring[i],
                         .cells = cells + (size_t)i * g->n_cells,
                         .n_cells = g->n_cells,
+                        .cells_shift = (uint32_t)__builtin_ctz(g->n_cells),
                 };
         return 0;
 }

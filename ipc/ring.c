@@ -22,7 +22,7 @@
 enum { RING_MAX_TRIES = 1024 };
 
 static inline uint32_t ring_cycle(const struct ring *r, uint64_t position) {
-        return (uint32_t)(position / r->n_cells) + 1;
+        return (uint32_t)(position >> r->cells_shift) + 1;
 }
 
 static inline _Atomic uint64_t *ring_cell(const struct ring *r, uint64_t position) {
@@ -71,6 +71,10 @@ static int ring_make_room(struct ring *r, uint64_t tail,
         KILL_POINT("ring-drop");
         ring_bump(&r->shared->head, head);
         return -EBUSY;
+}
+
+void ring_prefetch_push(const struct ring *r) {
+        __builtin_prefetch(ring_cell(r, atomic_load_explicit(&r->shared->tail, memory_order_relaxed)), 1);
 }
 
 int ring_push(struct ring *r, uint32_t slot, uint32_t generation,

@@ -14,8 +14,9 @@
 struct ring {
         struct layout_ring *shared;
         _Atomic uint64_t *cells;
-        uint32_t n_cells;   /* private, power of two */
-        uint64_t head_seen; /* private, a head seen earlier: spares the pusher the consumers' cache line */
+        uint32_t n_cells;     /* private, power of two */
+        uint32_t cells_shift; /* which one */
+        uint64_t head_seen;   /* private, a head seen earlier: spares the pusher the consumers' cache line */
 };
 
 struct ring_hint {
@@ -23,6 +24,9 @@ struct ring_hint {
         uint32_t slot;
         uint16_t generation;
 };
+
+/* The cell of the next push, asked for ahead of it: consumers that wait look at it. */
+void ring_prefetch_push(const struct ring *r);
 
 /* Appends a hint. `is_live` is asked about the hint at the head when the ring looks full: stale ones are dropped.
  * 0, or -EAGAIN when full of live hints; -EPROTO when the words make no sense (a hostile peer): bounded work always. */

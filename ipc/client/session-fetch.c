@@ -119,6 +119,8 @@ void session_fetch(struct session *s, uint32_t slot, struct session_result *ret)
         if (own->has_fds || own->has_wanted)
                 session_fds_end(s, slot);
         session_list_remove(s, slot);
+        if (s->ready_first != SESSION_NONE) /* probably the next one to be fetched */
+                __builtin_prefetch(channel_result_data(&s->channel, s->ready_first));
         s->n_in_flight--;
         if (channel_free(&s->channel, slot) == 0) {
                 own->state = SESSION_IDLE;

@@ -164,6 +164,8 @@ int session_submit(struct session *s, const struct session_job *job, uint32_t *r
         if (s->n_free == 0)
                 return -EAGAIN;
 
+        if (job->priority < LAYOUT_PRIORITIES) /* it comes while the slot is filled */
+                ring_prefetch_push(&s->channel.ring[job->priority]);
         uint32_t slot = s->free_slots[s->n_free - 1];
         struct session_slot *own = &s->slots[slot];
         own->n_fds = 0;
@@ -271,13 +273,13 @@ static bool session_look(struct session *s, uint32_t slot) {
         return true;
 }
 
-/* Where verdict and result of a slot lie: asked for all at once, they come in the time of one. */
+/* Where verdict and head of the result lie: asked for all at once, they come in the time of one. What follows the head is
+ * asked for one job ahead (session_fetch): for 64 jobs at once it did not come, and cost 0.1 µs a job. */
 static void session_prefetch(const struct session *s, uint32_t first, uint64_t bits) {
         for (; bits; bits &= bits - 1) {
                 uint32_t slot = first + (uint32_t)__builtin_ctzll(bits);
                 __builtin_prefetch(&s->channel.slots[slot], 1);
                 __builtin_prefetch(channel_result(&s->channel, slot));
-                __builtin_prefetch(channel_result_data(&s->channel, slot));
         }
 }
 

@@ -23,7 +23,10 @@ struct fixture {
 
 static int setup(void **state) {
         struct fixture *f = calloc(1, sizeof *f);
-        f->ring = (struct ring){.shared = &f->shared, .cells = f->cells, .n_cells = CELLS};
+        f->ring = (struct ring){.shared = &f->shared,
+                                .cells = f->cells,
+                                .n_cells = CELLS,
+                                .cells_shift = (uint32_t)__builtin_ctz(CELLS)};
         memset(f->live, 1, sizeof f->live);
         *state = f;
         return 0;
