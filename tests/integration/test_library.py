@@ -29,6 +29,31 @@ POOLS = {
 } | {f"{method}-squares": {"Plugin": "squares", "Workers": 2, "StartMethod": method} for method in START_METHODS}
 
 
+class Case:
+    """A program that runs one case of tests/library. It says when something is due beside it, and goes on after a line."""
+
+    def __init__(self, test, d, name):
+        self.test = test
+        self.process = subprocess.Popen([LIBRARY, name], env=d.env(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE)
+        test.addCleanup(self.process.kill)
+
+    def line(self):
+        """What it says next."""
+        line = self.process.stdout.readline()
+        self.test.assertTrue(line, line or self.process.communicate()[1])
+        return line.rstrip("\n")
+
+    def tell(self, line=""):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def end(self, text=""):
+        """Tells it `text`, and it must end well."""
+        _, err = self.process.communicate(text, timeout=60 * PATIENCE)
+        self.test.assertEqual(self.process.returncode, 0, err)
+
+
 class Library(Test):
     @classmethod
     def setUpClass(cls):
@@ -45,8 +70,8 @@ class Library(Test):
         cls.drover.__exit__(None, None, None)
 
     @classmethod
-    def start_case(cls, name, **popen):
-        return subprocess.Popen([LIBRARY, name], env=cls.d.env(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **popen)
+    def start_case(cls, name):
+        return subprocess.Popen([LIBRARY, name], env=cls.d.env(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def case(self, name):
         program = self.start_case(name)
@@ -74,13 +99,11 @@ class Library(Test):
         self.case("options")
 
     def test_the_pools_queue_timeout_holds_in_channels_and_changes_while_they_are_open(self):
-        program = self.start_case("queue-timeout", stdin=subprocess.PIPE)
-        self.addCleanup(program.kill)
-        self.assertEqual(program.stdout.readline(), "ready\n")
+        program = Case(self, self.d, "queue-timeout")
+        self.assertEqual(program.line(), "ready")
         self.d.write_pool("hasty", **POOLS["hasty"] | {"QueueTimeout": "0"})
         self.d.reload()
-        _, err = program.communicate("\n", timeout=60 * PATIENCE)
-        self.assertEqual(program.returncode, 0, err)
+        program.end("\n")
 
     def test_a_queue_deadline_is_one_in_channels_and_over_the_bus(self):
         self.case("queue-deadline")
@@ -174,12 +197,10 @@ class Library(Test):
 
     def test_who_looks_late_is_told_the_order_all_the_same(self):
         before = self.d.pool("squares")["Completed"]
-        program = self.start_case("late-look", stdin=subprocess.PIPE)
-        self.addCleanup(program.kill)
-        self.assertEqual(program.stdout.readline(), "ready\n")
+        program = Case(self, self.d, "late-look")
+        self.assertEqual(program.line(), "ready")
         wait_for(lambda: self.d.pool("squares")["Completed"] == before + 8, 20, "all have ended")
-        _, err = program.communicate("\n", timeout=60 * PATIENCE)
-        self.assertEqual(program.returncode, 0, err)
+        program.end("\n")
 
     def test_row_62_schedule(self):
         self.case("schedule")
@@ -259,91 +280,64 @@ class Kills(Test):
         os.kill(pid, signal.SIGCONT)
         return None
 
+    @staticmethod
+    def end(d):
+        kill(d.pid)
+        d.process.wait()
+
+    @classmethod
+    def restart(cls, d):
+        cls.end(d)
+        d.start()
+
+    def around(self, d, name, *happens):
+        """Runs a case that says when the next of `happens` is due, and goes on after it."""
+        program = Case(self, d, name)
+        for i, happen in enumerate(happens):
+            self.assertEqual(program.line(), "ready")
+            happen(d)
+            if i < len(happens) - 1:
+                program.tell()
+        program.end("\n")
+
     def test_row_36_a_killed_worker_costs_one_attempt(self):
-        with Drover({"squares": {"Plugin": "squares", "Workers": 4}}) as d:
-            program = subprocess.Popen([LIBRARY, "killed-worker"], env=d.env(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                       stderr=subprocess.PIPE)
-            self.assertEqual(program.stdout.readline(), "ready\n")
+        def kill_worker(d):
             kill(wait_for(lambda: self.stop_in_job(d), 10, "a worker is in the middle of a job"))
-            _, err = program.communicate("\n", timeout=60 * PATIENCE)
-            self.assertEqual(program.returncode, 0, err)
+
+        with Drover({"squares": {"Plugin": "squares", "Workers": 4}}) as d:
+            self.around(d, "killed-worker", kill_worker)
             self.assertEqual(d.pool("squares")["Retried"], 1)
 
     def test_the_daemon_goes(self):
         with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
-            program = subprocess.Popen([LIBRARY, "daemon-goes"], env=d.env(), text=True, stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            self.assertEqual(program.stdout.readline(), "ready\n")
-            kill(d.pid)
-            d.process.wait()
-            _, err = program.communicate("\n", timeout=60 * PATIENCE)
-            self.assertEqual(program.returncode, 0, err)
+            self.around(d, "daemon-goes", self.end)
             d.start()
 
     def test_the_daemon_returns(self):
         with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
-            program = subprocess.Popen([LIBRARY, "daemon-returns"], env=d.env(), text=True, stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            self.assertEqual(program.stdout.readline(), "ready\n")
-            kill(d.pid)
-            d.process.wait()
-            wait_for(lambda: not d.has_name(), 10, "the bus knows that it is dead")
-            d.start()
-            _, err = program.communicate("\n", timeout=60 * PATIENCE)
-            self.assertEqual(program.returncode, 0, err)
+            self.around(d, "daemon-returns", self.restart)
 
     def test_what_needs_a_daemon_waits_for_the_next_one(self):
         with Drover({"typed": {"Plugin": "typed", "Workers": 1}}) as d:
-            program = subprocess.Popen([LIBRARY, "no-daemon"], env=d.env(), text=True, stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            self.addCleanup(program.kill)
-            self.assertEqual(program.stdout.readline(), "ready\n")
-            kill(d.pid)
-            d.process.wait()
-            program.stdin.write("\n")
-            program.stdin.flush()
-            away = program.stdout.readline()
+            program = Case(self, d, "no-daemon")
+            self.assertEqual(program.line(), "ready")
+            self.end(d)
+            program.tell()
+            self.assertEqual(program.line(), "away")
             d.start()
-            _, err = program.communicate(timeout=60 * PATIENCE)
-            self.assertEqual((program.returncode, away), (0, "away\n"), err)
+            program.end()
 
     def test_a_stopped_daemon_stops_no_wait(self):
         with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
-            program = subprocess.Popen([LIBRARY, "daemon-stopped"], env=d.env(), text=True, stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            self.assertEqual(program.stdout.readline(), "ready\n")
-            kill(d.pid)
-            d.process.wait()
-            d.start()
+            program = Case(self, d, "daemon-stopped")
+            self.assertEqual(program.line(), "ready")
+            self.restart(d)
             os.kill(d.pid, signal.SIGSTOP)
-            program.stdin.write("\n")
-            program.stdin.flush()
-            line = program.stdout.readline()
+            program.tell()
+            line = program.line()
             os.kill(d.pid, signal.SIGCONT)
-            self.assertEqual(line, "waited\n", line or program.communicate()[1])
-            _, err = program.communicate("\n", timeout=60 * PATIENCE)
-            self.assertEqual(program.returncode, 0, err)
-
-    @staticmethod
-    def restart(d):
-        kill(d.pid)
-        d.process.wait()
-        wait_for(lambda: not d.has_name(), 10, "the bus knows that it is dead")
-        d.start()
-
-    def around(self, d, case, *happens):
-        """Runs a case that says when the next of `happens` is due, and goes on after it."""
-        program = subprocess.Popen([LIBRARY, case], env=d.env(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE)
-        for i, happen in enumerate(happens):
-            line = program.stdout.readline()
-            self.assertEqual(line, "ready\n", line or program.communicate()[1])
-            happen(d)
-            if i < len(happens) - 1:
-                program.stdin.write("\n")
-                program.stdin.flush()
-        _, err = program.communicate("\n", timeout=60 * PATIENCE)
-        self.assertEqual(program.returncode, 0, err)
+            self.assertEqual(line, "waited")
+            program.end("\n")
 
     def test_a_bus_job_belongs_to_the_daemon_that_took_it(self):
         with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
@@ -386,27 +380,19 @@ class Kills(Test):
     def test_numbers_stay_when_the_daemon_returns(self):
         """Two programs whose channels come back in the other order than they came: each job has its number, and only it is killed."""
         with Drover({pool: {"Plugin": "squares", "Workers": 1} for pool in ("first", "second")}) as d:
-            programs = {}
+            programs = {pool: Case(self, d, "numbers-stay") for pool in ("first", "second")}
             ids = {}
-            for pool in ("first", "second"):
-                program = programs[pool] = subprocess.Popen([LIBRARY, "numbers-stay"], env=d.env(), text=True, stdin=subprocess.PIPE,
-                                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-                program.stdin.write(f"{pool}\n")
-                program.stdin.flush()
-                ids[pool] = int(program.stdout.readline())
-            kill(d.pid)
-            d.process.wait()
-            wait_for(lambda: not d.has_name(), 10, "the bus knows that it is dead")
-            d.start()
+            for pool, program in programs.items():
+                program.tell(pool)
+                ids[pool] = int(program.line())
+            self.restart(d)
             for pool in ("second", "first"):
-                programs[pool].stdin.write("\n")
-                programs[pool].stdin.flush()
-                self.assertEqual(programs[pool].stdout.readline(), "back\n")
+                programs[pool].tell()
+                self.assertEqual(programs[pool].line(), "back")
             for pool, i in ids.items():
                 self.assertEqual(d.get(f"/org/drover1/job/{i}", "org.drover1.Job", "Pool"), pool)
             for pool, word in (("first", "k"), ("second", "r")):
-                _, err = programs[pool].communicate(word, timeout=60 * PATIENCE)
-                self.assertEqual(programs[pool].returncode, 0, err)
+                programs[pool].end(word)
 
     def test_killed_clients_leave_nothing(self):
         with Drover({"squares": {"Plugin": "squares", "Workers": 2}}) as d:
