@@ -173,6 +173,7 @@ static int bus_job_new(struct bus_job **ret, drover_pool *p, const struct submis
                               .is_raw = type->result.is_raw,
                               .name = type->name,
                               .broker = copy,
+                              .ask_ns = EVENT_FOREVER,
                               .submitted_ns = event_now_ns()};
         snprintf(j->path, sizeof j->path, "%s", path);
         *ret = j;

@@ -19,9 +19,11 @@ struct bus_job {
         char path[BUS_JOB_PATH];
         char *broker; /* who accepted it: a unique name */
         bool is_raw;
-        bool is_removed;        /* the broker said that it is over */
+        bool is_removed;        /* the broker said that it is over, after it was asked */
         enum drover_state told; /* and how; DROVER_QUEUED: it did not */
         sd_bus_slot *call;      /* GetResult, on its way */
+        uint64_t ask_ns;        /* when to ask again if nobody tells; EVENT_FOREVER: asked */
+        uint64_t pause_ns;      /* before that; 0: it was not asked again yet */
 };
 
 /* As submit_try. Waits for the broker's answer. */
@@ -42,8 +44,12 @@ int bus_verdict_prepare(drover *d);
 int bus_verdict_accepted_by(drover *d, const char *broker);
 /* No more of it, if there are no jobs. */
 void bus_verdict_rest(drover *d);
-/* How it ended; its job may be gone after this. */
+/* Asks how it ended. */
 void bus_verdict_ask(struct bus_job *j);
+/* Asks about those of which there was no word for long. */
+void bus_verdict_ask_late(drover *d);
+/* When that is due. */
+uint64_t bus_verdict_due_ns(const drover *d);
 void bus_verdict_lose_all(drover *d, int code, const char *why);
 void bus_verdict_unsubscribe(drover *d);
 

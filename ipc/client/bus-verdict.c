@@ -4,6 +4,10 @@
  * a job that is over, and because of what ended before the signals came our way. The broker answers in order, so one of
  * the two always meets the verdict. No job keeps a call open meanwhile: a bus allows only so many.
  *
+ * A bus drops what it has no room for, so of a job that nothing was heard of it is asked again: after a second, then
+ * after twice as long each time. An answer that is the bus's and not the broker's (none came in time, too many are on
+ * their way) is none, and asked for again as well; only that there is no such broker any more is one.
+ *
  * A job belongs to the broker that accepted it, which is a unique name of the bus: only that one is asked and believed,
  * and when it leaves the bus it takes its jobs with it, and no others. It tells of all jobs of this user, so who has
  * none under way unsubscribes: nobody would read that, and the bus would keep it for us. */
@@ -13,6 +17,12 @@
 #include <string.h>
 
 #include "ipc/client/bus-job.h"
+#include "ipc/event.h"
+
+enum { BUS_VERDICT_ASKED = 32 /* at once: a bus allows 128 calls */ };
+
+#define BUS_VERDICT_PAUSE_NS UINT64_C(1000000000)
+#define BUS_VERDICT_MAX_PAUSE_NS UINT64_C(8000000000)
 
 /* ---- calls ---- */
 
@@ -37,13 +47,18 @@ void bus_verdict_rest(drover *d) {
 
 /* ---- verdicts ---- */
 
+static void bus_verdict_hang_up(struct bus_job *j) {
+        j->pool->drover->n_bus_asked -= j->call != NULL;
+        j->call = sd_bus_slot_unref(j->call);
+}
+
 static void bus_verdict_free(struct bus_job *j) {
         drover *d = j->pool->drover;
         LIST_REMOVE(j, of_drover);
         d->n_bus_jobs--;
         d->n_ended++;
         j->pool->n_bus_jobs--;
-        sd_bus_slot_unref(j->call);
+        bus_verdict_hang_up(j);
         drover_pool_unref(j->pool);
         free(j->broker);
         free(j);
@@ -69,8 +84,8 @@ static void bus_verdict_lose(struct bus_job *j, int code, const char *why) {
 /* There is no answer to GetResult. Whoever was told how the job ended knows that, if not what came of it. */
 static void bus_verdict_miss(struct bus_job *j, int code, const char *why) {
         char text[DROVER_ERROR_TEXT];
-        if (j->told == DROVER_QUEUED || j->told == DROVER_LOST) {
-                bus_verdict_lose(j, code, why);
+        if (j->told == DROVER_QUEUED || j->told == DROVER_LOST) { /* a job without a record has ended */
+                bus_verdict_lose(j, code == -ENOENT ? -ENODATA : code, why);
                 return;
         }
         struct future_verdict v = {.state = j->told, .code = future_code(j->told, 0), .submitted_ns = j->submitted_ns};
@@ -83,13 +98,47 @@ static void bus_verdict_miss(struct bus_job *j, int code, const char *why) {
         bus_verdict_end(j, &v);
 }
 
+static void bus_verdict_miss_broker(struct bus_job *j) {
+        bus_verdict_miss(j, -EPIPE,
+                         j->told ? "droverd went away" : "droverd went away: whether the job ran is not known");
+}
+
+/* There is no news of it yet, and may never be any. */
+static void bus_verdict_put_off(struct bus_job *j) {
+        drover *d = j->pool->drover;
+        j->pause_ns = j->pause_ns ? 2 * j->pause_ns : BUS_VERDICT_PAUSE_NS;
+        if (j->pause_ns > BUS_VERDICT_MAX_PAUSE_NS)
+                j->pause_ns = BUS_VERDICT_MAX_PAUSE_NS;
+        j->ask_ns = event_now_ns() + j->pause_ns;
+        if (j->ask_ns < d->bus_ask_ns)
+                d->bus_ask_ns = j->ask_ns;
+}
+
+/* What the bus answers in the place of a broker. */
+static void bus_verdict_on_bus_error(struct bus_job *j, const sd_bus_error *e) {
+        if (sd_bus_error_has_name(e, SD_BUS_ERROR_SERVICE_UNKNOWN) ||
+            sd_bus_error_has_name(e, SD_BUS_ERROR_NAME_HAS_NO_OWNER))
+                bus_verdict_miss_broker(j);
+        else if (sd_bus_error_has_name(e, SD_BUS_ERROR_ACCESS_DENIED))
+                bus_verdict_miss(j, -EACCES, e->message ? e->message : e->name);
+        else
+                bus_verdict_put_off(j);
+}
+
 static int bus_verdict_on_result(sd_bus_message *m, void *user, sd_bus_error *unused) {
         struct bus_job *j = user;
         const sd_bus_error *e = sd_bus_message_get_error(m);
-        j->call = sd_bus_slot_unref(j->call);
+        const char *sender = sd_bus_message_get_sender(m);
+        bus_verdict_hang_up(j);
         if (e && sd_bus_error_has_name(e, "org.drover1.Error.NotFinished")) {
                 if (j->is_removed)
                         bus_verdict_ask(j);
+                else
+                        bus_verdict_put_off(j);
+                return 0;
+        }
+        if (e && (!sender || strcmp(sender, j->broker) != 0)) {
+                bus_verdict_on_bus_error(j, e);
                 return 0;
         }
         if (e) {
@@ -108,11 +157,32 @@ static int bus_verdict_on_result(sd_bus_message *m, void *user, sd_bus_error *un
 }
 
 void bus_verdict_ask(struct bus_job *j) {
+        drover *d = j->pool->drover;
         j->is_removed = false;
-        int r = sd_bus_call_method_async(j->pool->drover->bus, &j->call, j->broker, j->path, BUS_JOB_INTERFACE,
-                                         "GetResult", bus_verdict_on_result, j, NULL);
-        if (r < 0)
-                bus_verdict_lose(j, -EPIPE, "droverd cannot be asked for it");
+        j->ask_ns = EVENT_FOREVER;
+        if (sd_bus_call_method_async(d->bus, &j->call, j->broker, j->path, BUS_JOB_INTERFACE, "GetResult",
+                                     bus_verdict_on_result, j, NULL) >= 0)
+                d->n_bus_asked++;
+        else /* if because there is no bus any more, who reads it finds out */
+                bus_verdict_put_off(j);
+}
+
+uint64_t bus_verdict_due_ns(const drover *d) {
+        return d->n_bus_jobs == 0 || d->n_bus_asked >= BUS_VERDICT_ASKED ? EVENT_FOREVER : d->bus_ask_ns;
+}
+
+void bus_verdict_ask_late(drover *d) {
+        uint64_t due_ns = bus_verdict_due_ns(d), now_ns;
+        struct bus_job *j;
+        if (due_ns == EVENT_FOREVER || (now_ns = event_now_ns()) < due_ns)
+                return;
+        d->bus_ask_ns = EVENT_FOREVER;
+        LIST_FOREACH(j, &d->bus_jobs, of_drover) {
+                if (j->ask_ns <= now_ns && d->n_bus_asked < BUS_VERDICT_ASKED)
+                        bus_verdict_ask(j);
+                if (j->ask_ns < d->bus_ask_ns)
+                        d->bus_ask_ns = j->ask_ns;
+        }
 }
 
 void bus_verdict_lose_all(drover *d, int code, const char *why) {
@@ -131,17 +201,11 @@ static int bus_verdict_on_removed(sd_bus_message *m, void *user, sd_bus_error *u
                 return 0;
         LIST_FOREACH(j, &d->bus_jobs, of_drover)
         if (j->id == id && strcmp(j->broker, broker) == 0) { /* several, if they came by one key */
-                j->is_removed = true;
                 j->told = bus_result_state(word);
-        }
-        for (bool is_found = true; is_found;) {
-                is_found = false;
-                LIST_FOREACH(j, &d->bus_jobs, of_drover)
-                if (j->id == id && j->is_removed && !j->call) {
-                        is_found = true;
-                        bus_verdict_ask(j); /* may change the list */
-                        break;
-                }
+                if (j->call)
+                        j->is_removed = true;
+                else
+                        bus_verdict_ask(j);
         }
         return 0;
 }
@@ -167,8 +231,7 @@ static int bus_verdict_on_owner(sd_bus_message *m, void *user, sd_bus_error *unu
                 d->broker = NULL;
         }
         while ((j = bus_verdict_first_of(d, old)))
-                bus_verdict_miss(j, -EPIPE,
-                                 j->told ? "droverd went away" : "droverd went away: whether the job ran is not known");
+                bus_verdict_miss_broker(j);
         return 0;
 }
 

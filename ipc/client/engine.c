@@ -45,6 +45,7 @@ static unsigned engine_read_bus(drover *d) {
                 epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, sd_bus_get_fd(d->bus), NULL);
                 bus_verdict_lose_all(d, -EPIPE, "the bus went away: whether the job ran is not known");
         }
+        bus_verdict_ask_late(d);
         return (unsigned)(d->n_ended - n_ended);
 }
 
@@ -101,6 +102,8 @@ bool engine_arm(drover *d) {
         engine_watch_bus(d);
         if (sd_bus_get_timeout(d->bus, &bus_us) >= 0 && bus_us < d->wake_ns / 1000)
                 d->wake_ns = bus_us * 1000;
+        if (bus_verdict_due_ns(d) < d->wake_ns)
+                d->wake_ns = bus_verdict_due_ns(d);
         return is_ready || d->wake_ns == 0 || !TAILQ_EMPTY(&d->called);
 }
 

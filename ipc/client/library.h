@@ -95,7 +95,8 @@ struct drover {
         TAILQ_HEAD(future_list, drover_future) called; /* have a verdict and callbacks */
         bool is_processing, is_armed;
         LIST_HEAD(, bus_job) bus_jobs; /* without a verdict */
-        unsigned n_bus_jobs;
+        unsigned n_bus_jobs, n_bus_asked; /* of these, how many are asked about at the moment */
+        uint64_t bus_ask_ns; /* no bus job is asked about again before this */
         char *broker; /* whose signals come: a unique name; NULL: nobody's */
         sd_bus_slot *removed_match, *owner_match;
         LIST_HEAD(, stream) streams; /* stream.c */

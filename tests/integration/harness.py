@@ -62,6 +62,7 @@ BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Config
   </policy>
   <limit name="max_replies_per_connection">50000</limit>
   <limit name="max_match_rules_per_connection">50000</limit>
+  {rules}
 </busconfig>
 """
 
@@ -268,12 +269,12 @@ def dict_words(values):
 class Bus:
     """A private dbus-daemon, or with DROVER_TEST_BUS=dbus-broker that one."""
 
-    def __init__(self, directory, env=None):
+    def __init__(self, directory, env=None, rules=""):
         self.path = os.path.join(directory, "bus")
         self.address = "unix:path=" + self.path
         config = os.path.join(directory, "bus.conf")
         with open(config, "w", encoding="utf-8") as f:
-            f.write(BUS_CONFIG.format(path=self.path))
+            f.write(BUS_CONFIG.format(path=self.path, rules=rules))
         if os.environ.get("DROVER_TEST_BUS") == "dbus-broker":
             launcher = os.path.join(os.path.dirname(__file__), "broker_bus.py")
             self.process = subprocess.Popen([sys.executable, launcher, self.path, config], stdin=subprocess.DEVNULL, start_new_session=True)
@@ -329,7 +330,7 @@ def plugin_files():
 class Drover:
     """droverd --user on a private bus. Pools are written before the start; write_pool and reload() later."""
 
-    def __init__(self, pools=None, args=(), env=None, launcher=(), wait=True, config=None, bus_env=None):
+    def __init__(self, pools=None, args=(), env=None, launcher=(), wait=True, config=None, bus_env=None, bus_rules=""):
         self.dir = tempfile.mkdtemp(prefix="drover-test-")
         self.log_path = os.path.join(self.dir, "log")
         self.config_dir = os.path.join(self.dir, "config")
@@ -347,7 +348,7 @@ class Drover:
         self.args, self.launcher = list(args), list(launcher)
         self.bus = None
         self.process = None
-        self.extra_env, self.bus_env = dict(env or {}), bus_env
+        self.extra_env, self.bus_env, self.bus_rules = dict(env or {}), bus_env, bus_rules
         self.pools = dict(pools or {})
         if config:
             with open(os.path.join(self.config_dir, "drover.conf"), "w", encoding="utf-8") as f:
@@ -358,7 +359,7 @@ class Drover:
 
     def __enter__(self):
         try:
-            self.bus = Bus(self.dir, self.bus_env)
+            self.bus = Bus(self.dir, self.bus_env, self.bus_rules)
             self.start()
             if self.wait:
                 for name in self.pools:

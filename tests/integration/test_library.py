@@ -1,6 +1,7 @@
 """libdrover from another process: tests/library case by case, the examples, what is installed. FEATURES.md rows by number."""
 
 import glob
+import json
 import os
 import re
 import signal
@@ -8,7 +9,8 @@ import subprocess
 import tempfile
 import unittest
 
-from harness import BUILD, IS_SANITIZED, MANAGER, PATIENCE, SOURCE, Drover, Test, kill, main, wait_for, wait_surely
+from harness import BUILD, IS_SANITIZED, MANAGER, PATIENCE, SOURCE, Drover, Test, kill, main, unwrap, wait_for, wait_surely
+from sdbus import Connection, u64
 
 LIBRARY = f"{BUILD}/tests/library/library"
 EXAMPLES = f"{BUILD}/ipc/client/examples"
@@ -376,6 +378,46 @@ class Kills(Test):
             called = d.ctl("call", "single", "square", "x=3")
             self.assertEqual((called.returncode, called.stderr), (0, ""))
             self.around(d, "result-not-kept", forget)
+
+    @staticmethod
+    def flood(d, pid, limit):
+        """Jobs of the same user end until the bus keeps more than `limit` bytes for the program `pid`."""
+        stats = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus.Debug.Stats", "GetConnectionStats", "s")
+        names = [row["name"] for row in json.loads(d.busctl("--json=short", "list").stdout) if row["pid"] == pid]
+        with Connection(d.bus.address) as other:
+            def is_full():
+                cookies = [other.send(*MANAGER, "Run", "ssa{sv}a{sv}", b"squares", b"square", 1, b"x", b"x", u64(3), 0) for _ in range(100)]
+                for cookie in cookies:
+                    other.reply(cookie)
+                found = [unwrap(json.loads(d.busctl("--json=short", "call", *stats, name).stdout))[0] for name in names]
+                return any(row["OutgoingBytes"] > limit for row in found)
+            wait_for(is_full, 20, "the bus takes no more")
+
+    def test_a_bus_that_lets_no_signal_pass_keeps_no_future_waiting(self):
+        deny = """<policy context="default">
+                    <deny receive_type="signal" receive_interface="org.drover1.Manager" receive_member="JobRemoved"/>
+                  </policy>"""
+
+        def forget(d):
+            wait_for(lambda: not d.call(*MANAGER, "ListJobs", "a{sv}su", 0, "", 10)[0], 10, "nothing is kept")
+
+        with Drover({"single": {"Plugin": "squares", "Workers": 1, "ResultTTL": "1s"}}, bus_rules=deny) as d:
+            self.around(d, "unheard", forget)
+
+    def test_a_program_that_does_not_read_for_long_is_told_all_the_same(self):
+        limits = '<limit name="max_outgoing_bytes">20000</limit><limit name="reply_timeout">500</limit>'
+        with Drover({name: {"Plugin": "squares", "Workers": 1} for name in ("single", "squares")}, bus_rules=limits) as d:
+            program = Case(self, d, "unread")
+            path = program.line()
+            self.flood(d, program.process.pid, 20000)
+            d.call(path, "org.drover1.Job", "Cancel", "s", "ask")
+            self.assertEqual(d.wait_job(path), "cancelled")
+            os.kill(d.pid, signal.SIGSTOP)
+            program.tell()
+            line = program.line()
+            os.kill(d.pid, signal.SIGCONT)
+            self.assertEqual(line, "not yet")
+            program.end("\n")
 
     def test_numbers_stay_when_the_daemon_returns(self):
         """Two programs whose channels come back in the other order than they came: each job has its number, and only it is killed."""

@@ -115,3 +115,5 @@ void case_bus_job_after_a_restart(void);
 void case_no_news_without_jobs(void);
 void case_pool_opens_again(void);
 void case_result_not_kept(void);
+void case_unheard(void);
+void case_unread(void);

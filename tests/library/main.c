@@ -123,6 +123,8 @@ int main(int argc, char *argv[]) {
                 {"threads", case_threads},
                 {"timer", case_timer},
                 {"too-large", case_too_large},
+                {"unheard", case_unheard},
+                {"unread", case_unread},
                 {"values", case_values},
                 {"wait", case_wait},
                 {"widths", case_widths},

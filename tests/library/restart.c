@@ -104,3 +104,56 @@ void case_no_news_without_jobs(void) {
         expect_done(detached_sleeper(p, 0.1)); /* and of ours we are told again */
         drover_pool_unref(p);
 }
+
+static void set(drover_future *f, void *user) { *(bool *)user = true; }
+
+/* The bus lets no JobRemoved pass: futures end by asking, in a loop of the program's own, without many questions. Of a
+ * job that is not even kept any more only that is known. */
+void case_unheard(void) {
+        drover_pool *p = pool("single");
+        drover_future *forgotten = detached_sleeper(p, 0.3), *f;
+        uint64_t end_ns, deadline_ns;
+        unsigned n_rounds = 0;
+        bool is_done = false;
+        let_it_happen(); /* it ended, and its ResultTTL= is over */
+        f = detached_sleeper(p, 0.1);
+        EXPECT(0, drover_future_on_done(f, set, &is_done));
+        for (end_ns = now_ns() + 30 * SECOND; now_ns() < end_ns && !is_done; n_rounds++) {
+                if (drover_process(d) > 0)
+                        continue;
+                EXPECT(0, drover_get_timeout(d, &deadline_ns));
+                EXPECT_TRUE(deadline_ns != DROVER_FOREVER);
+                poll(&(struct pollfd){.fd = drover_get_fd(d), .events = POLLIN}, 1,
+                     deadline_ns > now_ns() ? (int)((deadline_ns - now_ns()) / MS) + 1 : 0);
+        }
+        EXPECT_TRUE(is_done && n_rounds < 20);
+        expect_done(f);
+        EXPECT(0, drover_future_wait(forgotten, drover_deadline_in(30 * SECOND)));
+        EXPECT(DROVER_LOST, drover_future_state(forgotten));
+        EXPECT(-ENODATA, drover_future_error(forgotten)->code);
+        drover_future_unref(forgotten);
+        drover_pool_unref(p);
+}
+
+/* The bus kept for this program what it could while it did other things, and dropped the rest; then droverd is too
+ * slow for one question. */
+void case_unread(void) {
+        drover_pool *p = pool("single");
+        drover_future *f = detached_sleeper(p, 60);
+        const void *data;
+        size_t bytes;
+        printf("/org/drover1/job/%llu\n", (unsigned long long)drover_future_id(f));
+        fflush(stdout);
+        EXPECT_TRUE(getchar() ==
+                    '\n'); /* the bus is full of others' ends, this job was cancelled, droverd is stopped */
+        EXPECT(-ETIMEDOUT, drover_future_wait(f, drover_deadline_in(2 * SECOND)));
+        EXPECT(-EINPROGRESS, drover_future_result(f, &data, &bytes));
+        puts("not yet");
+        fflush(stdout);
+        EXPECT_TRUE(getchar() == '\n'); /* droverd goes on */
+        EXPECT(0, drover_future_wait(f, drover_deadline_in(30 * SECOND)));
+        EXPECT(DROVER_CANCELLED, drover_future_state(f));
+        EXPECT(-ECANCELED, drover_future_error(f)->code);
+        drover_future_unref(f);
+        drover_pool_unref(p);
+}

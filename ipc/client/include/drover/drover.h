@@ -262,7 +262,8 @@ int drover_future_wait(drover_future *future, uint64_t deadline_ns);
  *   DROVER_EXPIRED    -ETIME
  *   DROVER_TIMED_OUT  -ETIME
  *   DROVER_POISONED   -EOWNERDEAD
- *   DROVER_LOST       -EPIPE, or -ECONNABORTED after drover_close
+ *   DROVER_LOST       -EPIPE, or -ECONNABORTED after drover_close; over the bus also -ENODATA, -ESTALE: it ended, but the bus
+ *                     dropped how, and no more is kept
  *   DROVER_DONE       of a job that went over the bus: it ran, but the result is not to be had. -EDQUOT: it is more than the bus
  *                     carries (typed ones: 16 MiB). -ESTALE: more than is kept (32 MiB of a uid). -ENODATA: ResultTTL= is over,
  *                     or droverd ended before it was fetched; so for DROVER_FAILED, of which only that is known then. The
