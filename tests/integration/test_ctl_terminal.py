@@ -100,6 +100,20 @@ class Terminal(Test):
             screen.keys("C-c")
             screen.wait("^ended 0")
 
+    def test_top_says_what_a_small_terminal_does_not_show(self):
+        """2 pools and 3 workers among the lines around them: all of them need ten."""
+        with self.screen("top --interval=10s", rows=10) as screen:
+            self.assertNotIn("not shown", screen.wait(r"^WORKER .*SAYS\n(.*\n){3}"))
+            for rows, pools, workers, hidden in ((9, 2, 1, "0 pools and 2 workers"), (8, 1, 1, "1 pool and 2 workers"),
+                                                 (6, 0, 0, "2 pools and 3 workers"), (2, 0, 0, "2 pools and 3 workers")):
+                screen.tmux("resize-window", "-x", "100", "-y", str(rows))
+                text = screen.wait(rf"^not shown: {hidden}, ", 5)
+                self.assertEqual(len(re.findall(r"(?m)^(?:work|a-pool-\S+) +running", text)), pools, text)
+                self.assertEqual(len(re.findall(r"(?m)^ +\d+  (?:work|a-pool-\S+) ", text)), workers, text)
+            screen.keys("q")
+            screen.wait("^ended 0")
+        self.assertNotIn("not shown", self.d.ctl("top", "--once", "--interval=100ms").stdout)
+
     def test_top_without_a_terminal_prints_blocks(self):
         r = self.d.ctl("top", "--once", "--interval=100ms")
         self.assertEqual((r.returncode, r.stderr), (0, ""))

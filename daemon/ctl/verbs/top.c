@@ -2,9 +2,9 @@
  *
  * One look is the properties that the bus has for everybody, what /proc says of the workers' processes, and the job
  * that each runs; rates are differences to the look before. On a terminal the looks replace each other on a screen of
- * their own; elsewhere each is a block of plain lines, with --json an object. Keeps two looks, nothing else, so it may
- * run for weeks. The age of a job that came through a channel is known from when it was first seen: only its client
- * knows more. */
+ * their own, and a last line says what found no room there; elsewhere each is a block of plain lines, with --json an
+ * object. Keeps two looks, nothing else, so it may run for weeks. The age of a job that came through a channel is known
+ * from when it was first seen: only its client knows more. */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -14,7 +14,10 @@
 #include "daemon/ctl/usage.h"
 #include "daemon/ctl/verbs/view.h"
 
-enum { INTERVAL_US = 1000 * 1000 };
+enum {
+        INTERVAL_US = 1000 * 1000,
+        AROUND = 5 /* lines that are no pool and no worker */
+};
 
 struct look {
         uint64_t realtime_us;
@@ -206,43 +209,75 @@ static int add_worker(struct table *t, const struct look *l, struct json_object 
 }
 
 /* A table of one cell, so that it is cut as the others are. */
-static int print_heading(const struct top *t, FILE *f, const struct table_look *look) {
+static int print_line(FILE *f, const struct table_look *look, const char *text) {
         static const struct table_column column = {""};
-        ctl_cleanup(table_freep) struct table *heading = NULL;
+        ctl_cleanup(table_freep) struct table *line = NULL;
         struct table_look plain = {.max_width = look->max_width};
+
+        if (table_new(&line, &column, 1) < 0 || table_add(line, (const char *const[]){text}) < 0)
+                return -ENOMEM;
+        table_print(line, f, &plain);
+        return 0;
+}
+
+static int print_heading(const struct top *t, FILE *f, const struct table_look *look) {
         char moment[TEXT_MAX], text[256];
 
         snprintf(text, sizeof text, "%s  droverd %s: %" PRIu64 " pools, %" PRIu64 " workers, %" PRIu64 " sessions%s",
                  text_moment(t->now.realtime_us, moment), json_text(t->now.manager, "Version", "?"),
                  json_number(t->now.manager, "NPools"), json_number(t->now.manager, "NWorkers"),
                  json_number(t->now.manager, "NSessions"), t->terminal.has_keys ? "   (q ends)" : "");
-        if (table_new(&heading, &column, 1) < 0 || table_add(heading, (const char *const[]){text}) < 0)
-                return -ENOMEM;
-        table_print(heading, f, &plain);
-        fputc('\n', f);
-        return 0;
+        return print_line(f, look, text);
+}
+
+/* Neither table takes more than half of the rows while the other one needs them. */
+static void share_rows(size_t rows, size_t *n_pools, size_t *n_workers) {
+        size_t half = rows / 2, workers = *n_workers < half ? *n_workers : half;
+
+        if (*n_pools + *n_workers <= rows)
+                return;
+        *n_pools = *n_pools < rows - workers ? *n_pools : rows - workers;
+        *n_workers = *n_workers < rows - *n_pools ? *n_workers : rows - *n_pools;
+}
+
+static int print_hidden(FILE *f, const struct table_look *look, size_t n_pools, size_t n_workers) {
+        char text[120];
+
+        snprintf(text, sizeof text, "not shown: %zu pool%s and %zu worker%s, for which the terminal has no rows",
+                 n_pools, n_pools == 1 ? "" : "s", n_workers, n_workers == 1 ? "" : "s");
+        return print_line(f, look, text);
 }
 
 static int print_tables(const struct top *t, FILE *f) {
         ctl_cleanup(table_freep) struct table *pools = NULL, *workers = NULL;
+        const size_t all_pools = json_object_array_length(t->now.pools);
+        const size_t all_workers = json_object_array_length(t->now.workers);
+        size_t n_pools = all_pools, n_workers = all_workers, rows = terminal_rows(stdout);
         struct table_look look = view_look(t->c);
         int r = 0;
 
         look.with_headings = true;
+        if (t->terminal.is_on && n_pools + n_workers + AROUND > rows)
+                share_rows(rows > AROUND + 1 ? rows - AROUND - 1 : 0, &n_pools, &n_workers);
         if (print_heading(t, f, &look) < 0 ||
             table_new(&pools, pool_columns, sizeof pool_columns / sizeof *pool_columns) < 0 ||
             table_new(&workers, worker_columns, sizeof worker_columns / sizeof *worker_columns) < 0)
                 return -ENOMEM;
-        for (size_t i = 0; r >= 0 && i < json_object_array_length(t->now.pools); i++)
+        for (size_t i = 0; r >= 0 && i < n_pools; i++)
                 r = add_pool(pools, json_object_array_get_idx(t->now.pools, i));
-        for (size_t i = 0; r >= 0 && i < json_object_array_length(t->now.workers); i++)
+        for (size_t i = 0; r >= 0 && i < n_workers; i++)
                 r = add_worker(workers, &t->now, json_object_array_get_idx(t->now.workers, i));
         if (r < 0)
                 return r;
-        table_print(pools, f, &look);
-        fputc('\n', f);
-        table_print(workers, f, &look);
-        return 0;
+        if (n_pools + n_workers > 0 || all_pools + all_workers == 0) {
+                fputc('\n', f);
+                table_print(pools, f, &look);
+                fputc('\n', f);
+                table_print(workers, f, &look);
+        }
+        if (n_pools == all_pools && n_workers == all_workers)
+                return 0;
+        return print_hidden(f, &look, all_pools - n_pools, all_workers - n_workers);
 }
 
 static void print_json(const struct top *t) {
