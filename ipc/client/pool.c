@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "ipc/client/bus-job.h"
+#include "ipc/event.h"
 #include "ipc/words.h"
 
 /* ---- opening ---- */
@@ -21,18 +22,21 @@ static int pool_refused(drover *d, int code, const char *name, const char *error
                                         : strerror(-code));
 }
 
-/* A reference to one that still serves: not of a pool that was removed, nor of a daemon that ended. */
-static drover_pool *pool_find(drover *d, const char *name) {
-        for (drover_pool *p = LIST_FIRST(&d->pools), *next; p; p = next) {
+/* 1 and a reference to one that still serves: not of a pool that was removed, nor of a daemon that ended. Or 0, or
+ * -ETIMEDOUT. */
+static int pool_find(drover *d, const char *name, uint64_t deadline_ns, drover_pool **ret) {
+        int serves = 0;
+        for (drover_pool *p = LIST_FIRST(&d->pools), *next; p && serves == 0; p = next) {
                 drover_pool_ref(p); /* looking takes in what the bus says, which may be about its last job */
-                bool serves =
-                        strcmp(p->name, name) == 0 && !p->is_gone && !p->is_shut && session_takes_jobs(p->session);
-                if (serves)
-                        return p;
+                if (strcmp(p->name, name) == 0 && !p->is_gone && !p->is_shut)
+                        serves = session_takes_jobs(p->session, deadline_ns);
                 next = LIST_NEXT(p, of_drover);
-                drover_pool_unref(p);
+                if (serves > 0)
+                        *ret = p;
+                else
+                        drover_pool_unref(p);
         }
-        return NULL;
+        return serves;
 }
 
 static drover_pool *pool_free(drover_pool *p) {
@@ -45,13 +49,13 @@ static drover_pool *pool_free(drover_pool *p) {
         return NULL;
 }
 
-static int pool_new(drover_pool **ret, drover *d, const char *name) {
+static int pool_new(drover_pool **ret, drover *d, const char *name, uint64_t deadline_ns) {
         char error[DROVER_ERROR_TEXT] = "";
         drover_pool *p = calloc(1, sizeof *p);
         if (!p)
                 return -ENOMEM;
         *p = (drover_pool){.name = strdup(name), .references = 1};
-        int r = p->name ? session_open(&p->session, d->bus, name, error, sizeof error) : -ENOMEM;
+        int r = p->name ? session_open_until(&p->session, d->bus, name, deadline_ns, error, sizeof error) : -ENOMEM;
         if (r < 0)
                 r = pool_refused(d, r, name, error);
         if (r >= 0) {
@@ -77,12 +81,17 @@ int drover_pool_open(drover *d, const char *name, drover_pool **ret_pool) {
                 return r;
         if (!name || !*name)
                 return connection_fail(d, -EINVAL, "a pool needs a name");
-        drover_pool *p = pool_find(d, name);
-        if (p) {
+        uint64_t deadline_ns = event_now_ns() + SESSION_OPEN_NS;
+        drover_pool *p;
+        r = pool_find(d, name, deadline_ns, &p);
+        if (r > 0) {
                 *ret_pool = p;
                 return 0;
         }
-        r = pool_new(&p, d, name);
+        if (r < 0)
+                return connection_fail(
+                        d, r, "pool %s: the next droverd does not answer whether it takes its channel over", name);
+        r = pool_new(&p, d, name, deadline_ns);
         if (r < 0)
                 return r;
         d->wake_ns = 0;

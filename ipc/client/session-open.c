@@ -15,7 +15,6 @@
 #include "ipc/client/session-internal.h"
 #include "ipc/event.h"
 
-#define SESSION_CALL_TIMEOUT_US (25u * 1000000u)
 #define SESSION_PATIENCE_NS UINT64_C(10000000000)
 
 /* What the reply holds; descriptors are ours, -1 = not there. */
@@ -203,12 +202,14 @@ static int session_make_call(sd_bus *bus, const char *pool, const struct session
 static const struct session_reply session_no_reply = {
         .channel = -1, .bell = -1, .doorbell = -1, .done = -1, .socket = -1};
 
-static int session_ask(sd_bus *bus, const char *pool, struct session_reply *reply, char *error, size_t error_bytes) {
+static int session_ask(sd_bus *bus, const char *pool, uint64_t deadline_ns, struct session_reply *reply, char *error,
+                       size_t error_bytes) {
+        uint64_t now_ns = event_now_ns(), timeout_us = deadline_ns > now_ns ? (deadline_ns - now_ns) / 1000 : 0;
         sd_bus_error e = SD_BUS_ERROR_NULL;
         sd_bus_message *call = NULL, *m = NULL;
         int r = session_make_call(bus, pool, NULL, &call);
         if (r >= 0)
-                r = sd_bus_call(bus, call, SESSION_CALL_TIMEOUT_US, &e, &m);
+                r = sd_bus_call(bus, call, timeout_us ? timeout_us : 1, &e, &m);
         sd_bus_message_unref(call);
         if (r < 0 && sd_bus_error_is_set(&e))
                 snprintf(error, error_bytes, "%s: %s", e.name, e.message ? e.message : strerror(-r));
@@ -225,9 +226,10 @@ static int session_ask(sd_bus *bus, const char *pool, struct session_reply *repl
 
 static void session_free_cleanup(struct session **s) { session_free(*s); }
 
-int session_open(struct session **ret, sd_bus *bus, const char *pool, char *error, size_t error_bytes) {
+int session_open_until(struct session **ret, sd_bus *bus, const char *pool, uint64_t deadline_ns, char *error,
+                       size_t error_bytes) {
         struct session_reply reply = session_no_reply;
-        int r = session_ask(bus, pool, &reply, error, error_bytes);
+        int r = session_ask(bus, pool, deadline_ns, &reply, error, error_bytes);
         __attribute__((cleanup(session_free_cleanup))) struct session *s = calloc(1, sizeof *s);
         if (s)
                 *s = (struct session){.doorbell_fd = -1, .done_fd = -1, .socket_fd = -1, .channel_fd = -1};
@@ -248,6 +250,10 @@ int session_open(struct session **ret, sd_bus *bus, const char *pool, char *erro
         *ret = s;
         s = NULL;
         return 0;
+}
+
+int session_open(struct session **ret, sd_bus *bus, const char *pool, char *error, size_t error_bytes) {
+        return session_open_until(ret, bus, pool, event_now_ns() + SESSION_OPEN_NS, error, error_bytes);
 }
 
 /* ---- coming back ---- */
@@ -305,7 +311,7 @@ int session_reattach(struct session *s) {
         sd_bus_message *m = NULL;
         int r = session_make_call(s->bus, s->pool, s, &m);
         if (r >= 0)
-                r = sd_bus_call_async(s->bus, &s->call, m, session_on_reply, s, SESSION_CALL_TIMEOUT_US);
+                r = sd_bus_call_async(s->bus, &s->call, m, session_on_reply, s, SESSION_OPEN_NS / 1000);
         sd_bus_message_unref(m);
         return r < 0 ? r : 0;
 }

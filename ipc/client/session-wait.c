@@ -77,11 +77,13 @@ int session_process(struct session *s) {
         return s->is_gone ? -EPIPE : 0;
 }
 
-bool session_takes_jobs(struct session *s) {
+int session_takes_jobs(struct session *s, uint64_t deadline_ns) {
         session_check_open(s);
         session_process(s);
         while (s->call && !s->is_gone) {
-                session_wait_for_daemon(s, EVENT_FOREVER);
+                if (event_now_ns() >= deadline_ns)
+                        return -ETIMEDOUT;
+                session_wait_for_daemon(s, deadline_ns);
                 session_process(s);
         }
         return session_check_open(s) == 0;

@@ -21,6 +21,10 @@ struct session;
  * (which may block past the deadline while that one starts its workers), and all jobs keep their one verdict. They keep
  * their numbers, too, but a daemon may give the channel others: session_has_number. */
 int session_open(struct session **ret, sd_bus *bus, const char *pool, char *error, size_t error_bytes);
+/* The same, -ETIMEDOUT at the deadline. */
+int session_open_until(struct session **ret, sd_bus *bus, const char *pool, uint64_t deadline_ns, char *error,
+                       size_t error_bytes);
+#define SESSION_OPEN_NS UINT64_C(25000000000)
 struct session *session_free(struct session *s); /* drops queued jobs, asks running ones to stop */
 /* For the child of a fork, where the memories are not mapped: gives back what it inherited and tells nobody. */
 struct session *session_forget(struct session *s);
@@ -31,9 +35,9 @@ uint32_t session_slot_bytes(const struct session *s);
 int session_fd(const struct session *s); /* the session socket: readable = session_process has something to do */
 /* Looks at the session socket without waiting, and if the daemon is gone, for the next one. 0, or -EPIPE: it is gone for good. */
 int session_process(struct session *s);
-/* Not if its pool is stopped or being removed, or if no daemon serves this channel any more. Looks first; while the daemon is away, one is asked, which
- * may take as long as session_open. */
-bool session_takes_jobs(struct session *s);
+/* 1; 0: its pool is stopped or being removed, or no daemon serves this channel any more. Looks first; while the channel is being handed to the next
+ * daemon, its answer is waited for: -ETIMEDOUT if there is none until the deadline. */
+int session_takes_jobs(struct session *s, uint64_t deadline_ns);
 /* Is the daemon away? Then the socket is no good to wait for. The epoch changes whenever this does: the descriptors have the
  * same numbers afterwards, but an epoll must be told of them again. */
 bool session_is_away(const struct session *s);

@@ -33,7 +33,7 @@ enum { SLOTS = 4, BYTES = 64, WORKER = 2, INDEX = 7 };
 #define ID_BASE (UINT64_C(5) << 40)
 
 /* What the peer leaves out or gets wrong. */
-enum fault { NO_FAULT, NO_BELL, BAD_SCHEMA, BAD_SLOTS, WRONG_SIZE, BUS_ERROR, MORE_KEYS };
+enum fault { NO_FAULT, NO_BELL, BAD_SCHEMA, BAD_SLOTS, WRONG_SIZE, BUS_ERROR, SILENT, MORE_KEYS };
 
 struct daemon {
         struct channel broker, worker;
@@ -90,6 +90,8 @@ static int on_open_channel(sd_bus_message *call, void *user, sd_bus_error *error
         }
         if (d->fault == BUS_ERROR)
                 return sd_bus_error_setf(error, "org.drover1.Error.NoSuchPool", "there is no pool %s", pool);
+        if (d->fault == SILENT)
+                return 1;
         sd_bus_message_new_method_return(call, &m);
         sd_bus_message_open_container(m, 'a', "{sv}");
         append_fd(m, "channel", d->channel_fd);
@@ -626,6 +628,28 @@ static void test_the_next_daemon_is_handed_the_channel(void **state) {
         assert_int_equal(session_next(s, &r, EVENT_FOREVER), -EPIPE);
 }
 
+/* A daemon that is there and does not answer: nobody waits longer than until the deadline, and nothing is lost by it.
+ */
+static void test_a_silent_daemon(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d), *other;
+        char error[256] = "";
+        d->fault = SILENT;
+        assert_int_equal(session_open_until(&other, d->bus, "pool", event_now_ns() + 20000000, error, sizeof error),
+                         -ETIMEDOUT);
+        assert_non_null(strstr(error, "Timeout"));
+        assert_int_equal(session_takes_jobs(s, 0), 1);
+        close(d->sockets[0]);
+        close(d->sockets[1]);
+        assert_int_equal(packet_pair(d->sockets), 0);
+        assert_int_equal(session_process(s), 0);
+        uint64_t deadline_ns = event_now_ns() + 50000000;
+        assert_int_equal(session_takes_jobs(s, deadline_ns), -ETIMEDOUT);
+        assert_in_range(event_now_ns(), deadline_ns, deadline_ns + 10000000000u);
+        assert_true(session_is_away(s));
+        assert_int_equal(session_process(s), 0);
+}
+
 static void *finish_later(void *user) {
         struct daemon *d = user;
         struct timespec t = {.tv_nsec = 120000000}; /* past the time a client sleeps on its futex */
@@ -686,6 +710,7 @@ int main(void) {
                 SESSION_TEST(test_a_slot_in_quarantine_comes_back_later),
                 SESSION_TEST(test_the_daemon_is_gone),
                 SESSION_TEST(test_the_next_daemon_is_handed_the_channel),
+                SESSION_TEST(test_a_silent_daemon),
                 SESSION_TEST(test_a_long_wait_ends_by_the_doorbell),
                 SESSION_TEST(test_closing_drops_what_is_queued_and_asks_what_runs),
         };

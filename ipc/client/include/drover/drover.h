@@ -104,8 +104,10 @@ int drover_process(drover *d);
 /* ---- pools ---- */
 
 /* Opens a channel to the pool `name`, or another reference to it if this drover has one open. One whose pool was removed, or
- * whose daemon ended, is open no more: its handles say -EPIPE for ever, and this makes a new one. Blocks for an answer of the daemon, also while a pool is being started, 25 s at most. -ENOENT: no such pool. -EHOSTUNREACH: no droverd on this bus.
- * -ESHUTDOWN: the pool is stopped or refused. -EDQUOT: the daemon serves as many sessions as it may. -EACCES. -ETIMEDOUT.
+ * whose daemon ended, is open no more: its handles say -EPIPE for ever, and this makes a new one. Blocks for an answer of
+ * the daemon, also while a pool is being started or its channel is being handed to the next daemon, 25 s at most in all,
+ * then -ETIMEDOUT, which costs the handles that are open nothing. -ENOENT: no such pool. -EHOSTUNREACH: no droverd on this
+ * bus. -ESHUTDOWN: the pool is stopped or refused. -EDQUOT: the daemon serves as many sessions as it may. -EACCES.
  * -EPROTO: the answer makes no sense. */
 int drover_pool_open(drover *d, const char *name, drover_pool **ret_pool);
 drover_pool *drover_pool_ref(drover_pool *pool);
