@@ -1,13 +1,26 @@
 /* Who closes what others sent.
  *
  * The last close of a socket with SO_LINGER waits until its peer has taken what was sent; every close of a file of FUSE
- * waits for the program behind it. So this is the one thing that threads are for in this process: each closes, and does
- * nothing else, and there is one for each close that was begun. (Not the ring's own threads: they let go of a file when
- * they are idle by their books, and one that waits there keeps everybody behind it waiting.)
+ * waits for the program behind it, and no signal ends that. So the loop closes none of them, however many there are:
+ * this is the one thing that threads are for in this process. Each closes, and does nothing else, and there is one for
+ * each close that was begun. (Not the ring's own threads: they let go of a file when they are idle by their books, and
+ * one that waits there keeps everybody behind it waiting.)
  *
  * Each user has a few threads at most and waits for himself: that somebody's closes take for ever costs him, and nobody
- * else. What waits is bounded, too, because it takes numbers of ours: of more, sockets lose their SO_LINGER and are
- * closed at once. (More files of FUSE than that still stop us.)
+ * else. What waits keeps its number, so it is bounded where descriptors come in, for nothing can be sent back:
+ * - Sessions, and jobs and results with descriptors: whoever has CLOSER_MAX_OF_USER that are not closed yet brings no
+ *   more of them (closer_has_room). His sessions are not read; one whose wait is long ends, with all that lies in its
+ *   socket, as one number; and he opens no other. A worker whose results are refused so goes on until there is twice as
+ *   much.
+ * - Messages of the bus: they are here before anybody can refuse them. Those that are kept end at their share of all
+ *   numbers (fd-share.h). Those that wait to be closed have theirs; when it is used up, the bus is not read until some
+ *   are closed (closer_is_short). This can be brought about by who may send messages to us, answers the closes of
+ *   the bus itself and not ours, and has as many files of FUSE as the share holds; only the policy of the bus can
+ *   refuse them earlier. Jobs of channels go on meanwhile.
+ * Without memory for its record a descriptor stays open.
+ *
+ * What libsystemd and ipc/packet.c close for us has no name: whoever handles what somebody sent says whose it is, and
+ * it holds until the next does (closer_blame).
  *
  * Lists are the loop's; between it and the threads, under the lock, is what is to be closed and what was. There is one
  * closer in the process, as there is one table of descriptors. */
@@ -18,25 +31,24 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/queue.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/fd-share.h"
 #include "daemon/loop.h"
 #include "ipc/doorbell.h"
 
 enum {
         CLOSER_MAX_THREADS = 64,
-        CLOSER_OF_USER = 4,       /* threads */
-        CLOSER_MAX_OF_USER = 256, /* with those that wait */
+        CLOSER_OF_USER = 4, /* threads */
         CLOSER_STACK = 256 * 1024,
 };
 
 struct closing {
         struct closer_user *user;
         int fd;
+        bool is_high; /* above what is to wait at all */
         TAILQ_ENTRY(closing) link;
 };
 TAILQ_HEAD(closing_list, closing);
@@ -52,12 +64,13 @@ static struct {
         struct loop *loop; /* NULL: not started */
         struct loop_poll poll;
         int done_fd;
-        unsigned n_begun, n_threads;
+        unsigned n_begun, n_threads, n_high;
+        uid_t blamed;
         TAILQ_HEAD(, closer_user) users; /* whose turn it is, first */
         sem_t n_more; /* those that were begun: a condition of glibc 2.36 loses a wake-up now and then */
         pthread_mutex_t lock;
         struct closing_list begun, closed; /* under the lock */
-} closer = {.lock = PTHREAD_MUTEX_INITIALIZER};
+} closer = {.blamed = CLOSER_STRANGERS, .lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- the threads ---- */
 
@@ -94,14 +107,17 @@ static void closer_add_thread(void) {
 
 /* ---- users ---- */
 
+static struct closer_user *closer_find_user(uid_t uid) {
+        struct closer_user *u = closer.loop ? TAILQ_FIRST(&closer.users) : NULL;
+        while (u && u->uid != uid)
+                u = TAILQ_NEXT(u, link);
+        return u;
+}
+
 static struct closer_user *closer_user_of(uid_t uid) {
-        struct closer_user *u;
-        TAILQ_FOREACH(u, &closer.users, link)
-        if (u->uid == uid)
+        struct closer_user *u = closer_find_user(uid);
+        if (u || !(u = calloc(1, sizeof(*u))))
                 return u;
-        u = calloc(1, sizeof(*u));
-        if (!u)
-                return NULL;
         u->uid = uid;
         TAILQ_INIT(&u->waiting);
         TAILQ_INSERT_TAIL(&closer.users, u, link);
@@ -153,6 +169,7 @@ static void closer_on_closed(struct loop_poll *p, uint32_t revents) {
                 c->user->n--;
                 c->user->n_begun--;
                 closer.n_begun--;
+                closer.n_high -= c->is_high;
                 closer_put_user(c->user);
                 free(c);
         }
@@ -161,21 +178,33 @@ static void closer_on_closed(struct loop_poll *p, uint32_t revents) {
 
 /* ---- the calls ---- */
 
-static void closer_close_now(int fd) {
-        setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){0}, sizeof(struct linger));
-        close(fd);
+unsigned closer_count(uid_t uid) {
+        const struct closer_user *u = closer_find_user(uid);
+        return u ? u->n : 0;
 }
 
+bool closer_has_room(uid_t uid) { return closer_count(uid) < CLOSER_MAX_OF_USER; }
+
+bool closer_is_short(void) { return closer.n_high > 0; }
+
+void closer_blame(uid_t uid) { closer.blamed = uid; }
+
+void closer_close_blamed(int fd) { closer_close(fd, closer.blamed); }
+
 void closer_close(int fd, uid_t uid) {
-        struct closer_user *u = closer.loop ? closer_user_of(uid) : NULL;
-        struct closing *c = u && u->n < CLOSER_MAX_OF_USER ? calloc(1, sizeof(*c)) : NULL;
+        if (!closer.loop) {
+                close(fd);
+                return;
+        }
+        struct closer_user *u = closer_user_of(uid);
+        struct closing *c = u ? calloc(1, sizeof(*c)) : NULL;
         if (!c) {
-                closer_close_now(fd);
                 if (u)
                         closer_put_user(u);
                 return;
         }
-        *c = (struct closing){.user = u, .fd = fd};
+        *c = (struct closing){.user = u, .fd = fd, .is_high = !fd_share_has(FD_SHARE_MESSAGES, fd)};
+        closer.n_high += c->is_high;
         u->n++;
         TAILQ_INSERT_TAIL(&u->waiting, c, link);
         closer_go_on();

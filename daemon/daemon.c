@@ -168,8 +168,6 @@ static void daemon_on_bus_lost(void *user, int error) {
         loop_exit(d->loop, d->is_stopping ? 0 : 1);
 }
 
-static void daemon_refuse_fd(int fd) { closer_close(fd, CLOSER_BUS); }
-
 /* ---- the beginning ---- */
 
 /* The system's spawner has its own unit and stands behind a socket; a user's broker starts its own. */
@@ -264,7 +262,7 @@ static int daemon_start(struct daemon *d) {
                 log_error("no thread that closes descriptors: %s", strerror(-r));
                 return r;
         }
-        packet_set_refuse(daemon_refuse_fd);
+        packet_set_refuse(closer_close_blamed);
         close_catch_libsystemd();
         struct bus_config bus = {
                 .loop = d->loop,

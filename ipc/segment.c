@@ -46,12 +46,12 @@ int segment_create(const char *name, size_t bytes, int *ret_fd) {
 
 int segment_check(int fd, size_t bytes) {
         struct stat st;
+        int seals = fcntl(fd, F_GET_SEALS); /* EINVAL: not a memfd; of what is none, even fstat may wait for somebody */
+        if (seals < 0 || (seals & segment_seals) != segment_seals)
+                return seals < 0 && errno == EBADF ? -EBADF : -EPROTO;
         if (fstat(fd, &st) < 0)
                 return -errno;
         if (!S_ISREG(st.st_mode) || st.st_size < 0 || (uint64_t)st.st_size != bytes)
-                return -EPROTO;
-        int seals = fcntl(fd, F_GET_SEALS); /* EINVAL: not a memfd */
-        if (seals < 0 || (seals & segment_seals) != segment_seals)
                 return -EPROTO;
         return 0;
 }

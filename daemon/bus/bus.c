@@ -18,8 +18,10 @@
 
 #include "daemon/bus/call.h"
 #include "daemon/bus/value.h"
+#include "daemon/closer.h"
+#include "daemon/log.h"
 
-enum { MESSAGES_A_ROUND = 64, NAME_TRIES = 50, NAME_PAUSE_NS = 20000000 };
+enum { MESSAGES_A_ROUND = 64, NAME_TRIES = 50, NAME_PAUSE_NS = 20000000, SHORT_PAUSE_NS = 10000000 };
 
 /* ---- in the loop ---- */
 
@@ -35,8 +37,10 @@ static void lose(struct bus *b, int error) {
 static void process(struct bus *b) {
         int r = 1;
 
-        for (unsigned n = 0; n < MESSAGES_A_ROUND && r > 0 && !b->is_lost; n++)
+        for (unsigned n = 0; n < MESSAGES_A_ROUND && r > 0 && !b->is_lost && !closer_is_short(); n++) {
+                closer_blame(CLOSER_OURS); /* what was sent; blame_sender for what comes */
                 r = sd_bus_process(b->bus, NULL);
+        }
         if (r < 0)
                 lose(b, r);
 }
@@ -44,6 +48,26 @@ static void process(struct bus *b) {
 static void on_ready(struct loop_poll *p, uint32_t revents) { process(p->user); }
 
 static void on_timer(struct loop_timer *t) { process(t->user); }
+
+/* Whatever comes in a message and is not kept is closed by libsystemd, some time before the next one. */
+static int blame_sender(sd_bus_message *m, void *user, sd_bus_error *e) {
+        const char *sender = sd_bus_message_get_sender(m);
+        const struct bus_peer *p = sender ? peer_find(user, sender) : NULL;
+
+        closer_blame(p && p->is_known ? p->uid : CLOSER_STRANGERS);
+        return 0;
+}
+
+/* No message is read, since each may bring more: until descriptors are closed. */
+static void rest(struct bus *b) {
+        if (!b->is_resting)
+                log_warning(
+                        "no message is read from the bus: so many descriptors that came with messages are not closed "
+                        "yet, because whoever made them (FUSE, a socket with SO_LINGER) keeps their close waiting");
+        b->is_resting = true;
+        loop_poll_change(&b->poll, 0);
+        loop_timer_set(b->config.loop, &b->timer, loop_now(b->config.loop) + SHORT_PAUSE_NS, on_timer, b);
+}
 
 /* Before every sleep. */
 static void prepare(void *user) {
@@ -53,6 +77,11 @@ static void prepare(void *user) {
 
         if (b->is_lost)
                 return;
+        if (closer_is_short()) {
+                rest(b);
+                return;
+        }
+        b->is_resting = false;
         fd = sd_bus_get_fd(b->bus);
         events = fd < 0 ? fd : sd_bus_get_events(b->bus);
         if (events < 0) {
@@ -95,6 +124,8 @@ static int add_objects(struct bus *b) {
                 r = sd_bus_add_object_manager(b->bus, NULL, BUS_ROOT);
         if (r >= 0)
                 r = sd_bus_add_filter(b->bus, NULL, bus_properties_filter, b);
+        if (r >= 0)
+                r = sd_bus_add_filter(b->bus, NULL, blame_sender, b); /* the last one is asked first */
         for (size_t i = 0; i < sizeof(faces) / sizeof(*faces) && r >= 0; i++) {
                 r = sd_bus_add_fallback_vtable(b->bus, NULL, faces[i].prefix, faces[i].interface, faces[i].vtable,
                                                faces[i].find, b);

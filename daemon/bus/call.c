@@ -10,6 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "daemon/closer.h"
+#include "daemon/fd-share.h"
+
 static int call_new(struct bus_peer *p, sd_bus_message *m, enum bus_call_kind kind, struct bus_call **ret) {
         struct bus_call *c = calloc(1, sizeof(*c));
 
@@ -44,6 +47,7 @@ static void call_unlink(struct bus_call *c) {
 }
 
 static void call_free(struct bus_call *c) {
+        closer_blame(c->peer->uid);
         sd_bus_message_unref(c->message);
         free(c);
 }
@@ -53,7 +57,19 @@ int call_too_many(const struct bus_peer *p, sd_bus_error *e) {
                                  p->name, BUS_MAX_CALLS);
 }
 
+int call_check_numbers(const struct bus *b, sd_bus_error *e) {
+        if (fd_share_has_next(FD_SHARE_CALLS, sd_bus_get_fd(b->bus)))
+                return 0;
+        return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED,
+                                 "droverd has as many descriptors as it may: it keeps no more calls waiting");
+}
+
 int call_check_room(const struct bus_peer *p, sd_bus_error *e) {
+        int r;
+
+        r = call_check_numbers(p->bus, e);
+        if (r < 0)
+                return r;
         if (p->n_calls < BUS_MAX_CALLS && quota_has_room(&p->bus->calls_of, p->uid, BUS_MAX_CALLS_OF_UID))
                 return 0;
         if (p->n_calls < BUS_MAX_CALLS)
@@ -129,6 +145,7 @@ static void call_answer(struct bus_call *c) {
         struct job *j = c->job;
         int r;
 
+        closer_blame(c->peer->uid);
         call_unlink(c);
         r = c->answer(c->peer->bus, c->message, j, &e);
         if (r < 0 || sd_bus_error_is_set(&e))

@@ -29,6 +29,8 @@ struct bus_call {
 
 /* LimitsExceeded if this caller has too many calls waiting. */
 int call_check_room(const struct bus_peer *p, sd_bus_error *e);
+/* Too many descriptors are open for another message to be kept: LimitsExceeded. */
+int call_check_numbers(const struct bus *b, sd_bus_error *e);
 /* The same error, of the caller itself. */
 int call_too_many(const struct bus_peer *p, sd_bus_error *e);
 int call_wait_pool(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn);

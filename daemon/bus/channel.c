@@ -10,6 +10,7 @@
 #include "daemon/bus/call.h"
 #include "daemon/bus/run.h"
 #include "daemon/bus/value.h"
+#include "daemon/closer.h"
 
 static int read_as(sd_bus_message *m, const char *name, const char *type, void *ret, sd_bus_error *e) {
         const char *contents;
@@ -85,6 +86,7 @@ static int reply_offer(sd_bus_message *m, const struct session_offer *o) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         int r;
 
+        closer_blame(CLOSER_OURS);
         r = bus_reply_begin(m, "{sv}", &reply);
         if (r >= 0)
                 r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}", "channel", "h", o->channel_fd,

@@ -2,7 +2,8 @@
  *
  * Descriptors come with messages, as many as a sender likes and whichever it likes, and libsystemd closes them wherever
  * it lets go of a message; it cannot be asked for them, nor told to leave them. So the close() that it calls is this
- * one: what it closes goes to closer.c. Everybody else's close() is the system call, as ever.
+ * one: what it closes goes to closer.c, as somebody's whose message was handled last. Everybody else's close() is the
+ * system call, as ever.
  *
  * libsystemd does not look at a number again that it has closed; that it stays taken a moment longer harms nobody. */
 #include <dlfcn.h>
@@ -39,6 +40,6 @@ void close_catch_libsystemd(void) { libsystemd = object_of((const void *)sd_bus_
 __attribute__((visibility("default"))) int close(int fd) {
         if (!libsystemd || fd < 0 || object_of(__builtin_return_address(0)) != libsystemd || is_quick(fd))
                 return (int)syscall(SYS_close, fd);
-        closer_close(fd, CLOSER_BUS);
+        closer_close_blamed(fd);
         return 0;
 }

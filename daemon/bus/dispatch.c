@@ -10,6 +10,7 @@
 #include "daemon/bus/authorize.h"
 #include "daemon/bus/call.h"
 #include "daemon/bus/peer.h"
+#include "daemon/closer.h"
 #include "daemon/log.h"
 
 static int authorize(const struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -28,8 +29,10 @@ static int authorize(const struct bus_peer *p, sd_bus_message *m, sd_bus_error *
 }
 
 static int run(struct bus *b, struct bus_peer *p, sd_bus_message *m, bus_method_fn fn, sd_bus_error *e) {
-        int r = authorize(p, m, e);
+        int r;
 
+        closer_blame(p->uid);
+        r = authorize(p, m, e);
         return r < 0 ? r : fn(b, p, m, e);
 }
 
@@ -58,7 +61,9 @@ int bus_dispatch_to(struct bus *b, sd_bus_message *m, bus_method_fn fn, sd_bus_e
                 return run(b, p, m, fn, e);
         if (p->n_calls >= BUS_MAX_CALLS)
                 return call_too_many(p, e);
-        r = peer_hold(p, m, fn);
+        r = call_check_numbers(b, e);
+        if (r >= 0)
+                r = peer_hold(p, m, fn);
         return r < 0 ? r : 1;
 }
 

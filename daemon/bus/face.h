@@ -48,7 +48,7 @@ struct bus {
         struct loop_poll poll;
         struct loop_timer timer;       /* sd-bus's own timeouts, and messages it has read already */
         struct loop_timer retry_timer; /* a pool changed or has room: calls that wait for it try again */
-        bool is_started, is_lost;
+        bool is_started, is_lost, is_resting;
         struct bus_peer_list peers; /* least recently heard of first */
         struct bus_peer *buckets[BUS_PEER_BUCKETS];
         unsigned n_peers, n_subscribers, n_room_calls;

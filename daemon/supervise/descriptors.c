@@ -12,11 +12,10 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 
 #include "daemon/closer.h"
+#include "daemon/fd-share.h"
 #include "daemon/supervise/pool.h"
-#include "daemon/supervise/session.h"
 #include "ipc/sealed.h"
 #include "ipc/wire.h"
 
@@ -68,10 +67,10 @@ static int descriptors_check(struct pool_channel *c, enum descriptors_of what, c
                 return -EPROTO;
         if (!descriptors_have_room(c, what, d))
                 descriptors_sweep(c, what);
-        if (!descriptors_have_room(c, what, d))
+        if (!descriptors_have_room(c, what, d) || !closer_has_room(d->uid))
                 return -EDQUOT;
         for (unsigned i = 0; i < d->n_fds; i++)
-                if (!session_leaves_room(d->fds[i]))
+                if (!fd_share_has(FD_SHARE_SESSIONS, d->fds[i]))
                         return -EDQUOT;
         return 0;
 }

@@ -26,7 +26,8 @@ struct descriptors_table {
 
 void descriptors_close(int *fds, unsigned n_fds, uid_t uid); /* those that are not negative */
 /* Keeps them, also on failure (closed then). -EALREADY: there are some of this job already. -EDQUOT: more than a
- * channel may have, or than leaves room for others. -EPROTO: what should be a payload is none. */
+ * channel may have, or than leaves room for others, or too many of this uid are not closed yet. -EPROTO: what should be
+ * a payload is none. */
 int descriptors_put(struct pool_channel *c, enum descriptors_of what, uint32_t slot, const struct descriptors *d);
 const struct descriptors *descriptors_get(const struct pool_channel *c, enum descriptors_of what, uint32_t slot,
                                           uint32_t generation); /* NULL: none */

@@ -7,8 +7,10 @@
 #include <string.h>
 #include <time.h>
 
+#include "daemon/closer.h"
 #include "daemon/supervise/delay.h"
 #include "daemon/supervise/job.h"
+#include "daemon/supervise/session.h"
 #include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/bell.h"
@@ -190,6 +192,8 @@ static int job_bring_fds(struct job *j, const struct job_request *q, uint32_t sl
         struct pool_channel *c = j->pool->channels[0];
         struct descriptors d = {.uid = j->uid, .generation = slot_generation(channel_word(&c->channel, slot))};
         int r = 0;
+        if (!closer_has_room(j->uid))
+                return session_refuse_unclosed(j->uid, f);
         if (q->payload_fd) {
                 r = sealed_check(*q->payload_fd, &d.payload_bytes);
                 if (r >= 0 && (d.fds[0] = fcntl(*q->payload_fd, F_DUPFD_CLOEXEC, 3)) < 0)

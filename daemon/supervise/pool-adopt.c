@@ -8,6 +8,7 @@
  * Nothing is adopted before all workers of the daemon before us are dead (spawner_is_alone): whatever says RUNNING then
  * is run by nobody. The jobs are put in order (recovery_adopt) before the first worker of ours hears of the channel. */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -36,6 +37,8 @@ static int adopt_check(const struct session_request *q, const struct channel_geo
         struct stat st;
         if (g->total > ADOPT_MAX_BYTES || q->schema_bytes != p->schema_bytes ||
             memcmp(q->schema_text, p->schema_text, p->schema_bytes) != 0)
+                return -EPROTO;
+        if (fcntl(q->channel_fd, F_GET_SEALS) < 0) /* first: only of memory files all else is known at once */
                 return -EPROTO;
         if (fstat(q->channel_fd, &st) < 0 || fstatfs(q->channel_fd, &fs) < 0)
                 return -errno;

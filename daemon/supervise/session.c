@@ -3,9 +3,11 @@
  * The broker keeps one end of the socket, the client the other. Descriptors of jobs and results travel on it: those of
  * a job before the job is queued, so that whoever has seen the job finds them in the socket at least (session_hear);
  * those of a result when the client asks, one answer at a time. A client that says nonsense, or asks and does not read,
- * loses its session. End of file means that the client closed the session or is gone. A child of the client may have
- * kept its end open, so whoever knows the client (a name on the bus and its process) ends its sessions, too. Whichever
- * comes first: the channel is dropped, queued jobs are nobody's, running ones are asked to stop. */
+ * loses its session. So does one whose user has too much that is not closed yet, if that lasts: until then nothing is
+ * read of it, because what is read is there. End of file means that the client closed the session or is gone. A child
+ * of the client may have kept its end open, so whoever knows the client (a name on the bus and its process) ends its
+ * sessions, too. Whichever comes first: the channel is dropped, queued jobs are nobody's, running ones are asked to
+ * stop. */
 #include "daemon/supervise/session.h"
 
 #include <errno.h>
@@ -14,11 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "daemon/closer.h"
+#include "daemon/fd-share.h"
 #include "daemon/log.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/event.h"
@@ -26,12 +28,11 @@
 #include "ipc/wire.h"
 
 enum {
-        SESSION_SPARED_FDS = 256,
         SESSION_PACKETS_A_TURN = 32,
         SESSION_MAX_QUEUE = 1024, /* packets; a socket's buffer holds fewer */
 };
 
-#define SESSION_RETRY_NS UINT64_C(10000000)
+#define SESSION_RETRY_NS UINT64_C(10000000) /* also of what waits for its user's closes */
 #define SESSION_PATIENCE_NS UINT64_C(1000000000)
 
 struct session {
@@ -45,6 +46,8 @@ struct session {
         bool is_asked;
         uint64_t patience_ns;
         struct loop_timer retry_timer;
+        struct loop_timer room_timer; /* not read until then */
+        uint64_t room_patience_ns;
 };
 
 /* ---- owners ---- */
@@ -72,13 +75,6 @@ void supervisor_end_sessions(struct session_owner *o) {
 }
 
 /* ---- sessions ---- */
-
-/* The lowest free descriptor tells how many are taken. The last ones are for workers: without them every pool would
- * lose its own. */
-bool session_leaves_room(int fd) {
-        struct rlimit limit;
-        return getrlimit(RLIMIT_NOFILE, &limit) < 0 || (rlim_t)fd + SESSION_SPARED_FDS < limit.rlim_cur;
-}
 
 static uid_t session_uid(const struct session *s) { return s->channel->pool->bells[s->channel->bell].uid; }
 
@@ -172,10 +168,40 @@ static int session_receive(struct session *s) {
         return r;
 }
 
+bool session_is_waiting(const struct session *s) { return s->room_timer.heap_index > 0; }
+
+static void session_on_room_timer(struct loop_timer *t) {
+        struct session *s = t->user;
+        const uid_t uid = session_uid(s);
+        if (closer_has_room(uid)) {
+                loop_poll_change(&s->poll, POLLIN);
+        } else if (event_now_ns() < s->room_patience_ns) {
+                loop_timer_set(t->loop, t, event_now_ns() + SESSION_RETRY_NS, session_on_room_timer, s);
+        } else {
+                log_warning("pool %s: %u descriptors that uid %u has sent are not closed yet, because whoever made "
+                            "them keeps their close waiting: its session is dropped",
+                            s->channel->pool->config.name, closer_count(uid), (unsigned)uid);
+                session_end(s);
+        }
+}
+
+static void session_wait_for_room(struct session *s) {
+        if (session_is_waiting(s))
+                return;
+        uint64_t now_ns = event_now_ns();
+        s->room_patience_ns = now_ns + SESSION_PATIENCE_NS;
+        loop_poll_change(&s->poll, 0);
+        loop_timer_set(s->supervisor->loop, &s->room_timer, now_ns + SESSION_RETRY_NS, session_on_room_timer, s);
+}
+
 static int session_read(struct session *s, unsigned n_packets) {
+        const uid_t uid = session_uid(s);
         int r = 0;
-        while (n_packets-- > 0 && (r = session_receive(s)) == 0)
-                ;
+        closer_blame(uid);
+        while (r == 0 && n_packets-- > 0 && closer_has_room(uid))
+                r = session_receive(s);
+        if (!closer_has_room(uid))
+                session_wait_for_room(s);
         if (r == 0 || r == -EAGAIN)
                 return 0;
         if (r != -EPIPE && r != -ECONNRESET)
@@ -215,7 +241,7 @@ static void session_describe(const struct session *session, int socket_fd, struc
 
 static int session_start(struct session *session, const struct session_request *q) {
         struct supervisor *s = session->supervisor;
-        if (!session_leaves_room(session->fd))
+        if (!fd_share_has(FD_SHARE_SESSIONS, session->fd))
                 return -ENOSPC;
         int r = loop_poll_start(s->loop, &session->poll, session->fd, POLLIN, session_on_socket, session);
         if (r >= 0)
@@ -227,6 +253,13 @@ static int session_start(struct session *session, const struct session_request *
         session->channel->session = session;
         s->n_sessions++;
         return 0;
+}
+
+int session_refuse_unclosed(uid_t uid, struct fault *f) {
+        return fault_set(f, FAULT_LIMITS_EXCEEDED,
+                         "%u descriptors that uid %u has sent are not closed yet, because whoever made them (FUSE, a "
+                         "socket with SO_LINGER) keeps their close waiting: no more are taken until they are",
+                         closer_count(uid), (unsigned)uid);
 }
 
 static int session_refuse(const struct session_request *q, int error, struct fault *f) {
@@ -255,6 +288,8 @@ static int session_refuse(const struct session_request *q, int error, struct fau
 
 int session_new(struct session **ret, const struct session_request *q, struct session_offer *offer, struct fault *f) {
         int fds[2];
+        if (!closer_has_room(q->uid))
+                return session_refuse_unclosed(q->uid, f);
         struct session *session = calloc(1, sizeof(*session));
         if (!session)
                 return fault_set(f, FAULT_INTERNAL, "out of memory");
@@ -283,6 +318,7 @@ struct session *session_end(struct session *s) {
         uid_t uid = session_uid(s);
         loop_poll_stop(&s->poll);
         loop_timer_stop(&s->retry_timer);
+        loop_timer_stop(&s->room_timer);
         session_leave(s);
         s->supervisor->n_sessions--;
         pool_channel_drop(

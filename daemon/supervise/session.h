@@ -9,5 +9,7 @@ int session_new(struct session **ret, const struct session_request *q, struct se
 struct session *session_end(struct session *s); /* drops its channel */
 /* Reads what its client has sent until now. It may end the session. */
 void session_hear(struct session *s);
-/* A descriptor of this number: are enough left for workers? */
-bool session_leaves_room(int fd);
+/* Nothing is read of it for a while: too much of its user's is not closed yet. It ends, or is read again. */
+bool session_is_waiting(const struct session *s);
+/* Says so; -1. */
+int session_refuse_unclosed(uid_t uid, struct fault *f);

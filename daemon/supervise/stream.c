@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/fd-share.h"
 #include "daemon/supervise/job.h"
-#include "daemon/supervise/session.h"
 #include "daemon/supervise/stream.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/event.h"
@@ -155,7 +155,7 @@ struct stream_reader *stream_add_reader(struct stream *s) {
         if (reader_open(r, s->attempt) < 0)
                 return NULL;
         r->is_partial = s->has_begun;
-        if (session_leaves_room(r->fd))
+        if (fd_share_has(FD_SHARE_SESSIONS, r->fd))
                 return r;
         reader_cut(r);
         return NULL;

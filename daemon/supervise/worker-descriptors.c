@@ -3,8 +3,8 @@
  * Whatever it says is about the job that its slot says it runs, or it is answered with ESTALE: such a job was judged.
  * It asks for one thing at a time and waits for the answer, so what it asked for fits into struct worker; what it gets
  * is looked up when it is sent, because a session may end in between. It has an answer always: the kernel may refuse
- * to carry descriptors (too many of one user on their way), for a moment or for good, so it is tried for a second, and
- * then the worker is told why there are none.
+ * to carry descriptors (too many of one user on their way), and a session may wait for its user's closes, for a moment
+ * or for good, so it is tried for a second, and then the worker is told why there are none.
  *
  * A job is queued after its descriptors were sent, but we may not have read them yet: then the client's socket is read
  * first. Not there even so: they went with another droverd, or the client only said that there were some.
@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "daemon/closer.h"
+#include "daemon/fd-share.h"
 #include "daemon/supervise/session.h"
 #include "daemon/supervise/worker.h"
 #include "ipc/event.h"
@@ -42,7 +43,7 @@ static const struct descriptors *fds_of_job(const struct worker *w, int32_t *ret
                 c = fds_find(w);
                 d = c ? descriptors_get(c, DESCRIPTORS_OF_JOB, w->fds_slot, w->fds_generation) : NULL;
         }
-        *ret_error = !c ? ESTALE : !d ? ENOENT : 0;
+        *ret_error = !c ? ESTALE : d ? 0 : c->session && session_is_waiting(c->session) ? EBUSY : ENOENT;
         return d;
 }
 
@@ -62,6 +63,10 @@ int worker_answer_fds(struct worker *w) {
         } else if (wanted == REPORT_ROOM && order.error == 0) {
                 fds = &w->room_fd;
                 n_fds = 1;
+        }
+        if (order.error == EBUSY && event_now_ns() < w->fds_patience_ns) {
+                w->fds_wanted = wanted;
+                return -EBUSY;
         }
         int r = packet_send(w->control_fd, &order, sizeof(order), fds, n_fds);
         if (r < 0 && r != -EAGAIN && r != -EPIPE && n_fds > 0 && event_now_ns() >= w->fds_patience_ns) {
@@ -89,7 +94,7 @@ static int fds_make_room(struct worker *w, uint64_t bytes) {
         if (r < 0)
                 return r;
         w->room_bytes = bytes;
-        if (session_leaves_room(w->room_fd))
+        if (fd_share_has(FD_SHARE_SESSIONS, w->room_fd))
                 return 0;
         worker_drop_room(w);
         return -EDQUOT;
@@ -138,6 +143,8 @@ int worker_on_fds_report(struct worker *w, const struct worker_report *report, i
         else if (r >= 0 && report->type == REPORT_RESULT)
                 r = fds_take_result(w, report, &d);
         descriptors_close(d.fds, d.n_fds, d.uid);
+        if (n_fds > 0 && r < 0 && closer_count(d.uid) >= 2 * CLOSER_MAX_OF_USER)
+                r = -EPROTO; /* else it would be answered, and bring more without end */
         if (r == -EPROTO)
                 return r;
         w->fds_wanted = report->type;

@@ -24,6 +24,7 @@ static int items_receive(struct worker *w) {
                 char data[WIRE_MAX_ITEM];
         } packet;
         size_t bytes;
+        closer_blame(CLOSER_WORKERS);
         int r = packet_receive(w->items_fd, &packet, sizeof(packet), &bytes, NULL, NULL);
         if (r < 0)
                 return r;

@@ -177,6 +177,7 @@ static int worker_receive(struct worker *w) {
         size_t bytes;
         int fds[PACKET_MAX_FDS];
         unsigned n_fds = PACKET_MAX_FDS;
+        closer_blame(CLOSER_WORKERS);
         int r = packet_receive(w->control_fd, &packet, sizeof(packet), &bytes, fds, &n_fds);
         if (r < 0)
                 return r;

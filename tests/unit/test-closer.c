@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -16,7 +17,7 @@
 #include "daemon/loop.h"
 #include "ipc/event.h"
 
-enum { SLOW = 6, OF_USER = 4, MAX_OF_USER = 256 };
+enum { SLOW = 6, OF_USER = 4 };
 
 static struct loop *loop;
 
@@ -34,6 +35,12 @@ static void await_closed(int fd) {
         for (unsigned i = 0; i < 10000 && is_open(fd); i++)
                 turn();
         assert_false(is_open(fd));
+}
+
+static void await_none(uid_t uid) {
+        for (unsigned i = 0; i < 10000 && closer_count(uid) > 0; i++)
+                turn();
+        assert_int_equal(closer_count(uid), 0);
 }
 
 /* A socket whose close waits until its peer is closed. */
@@ -81,22 +88,64 @@ static void test_everybody_waits_for_himself(void **state) {
         await_closed(mine);
 }
 
-static void test_of_too_many_none_waits(void **state) {
+static void test_of_too_many_no_more_are_taken(void **state) {
         int peers[OF_USER], last_peer;
         for (unsigned i = 0; i < OF_USER; i++)
                 closer_close(make_slow(&peers[i]), 1);
-        int first = make_quick();
-        closer_close(first, 1);
-        for (unsigned i = OF_USER + 1; i < MAX_OF_USER; i++)
+        for (unsigned i = OF_USER; i < CLOSER_MAX_OF_USER; i++) {
+                assert_true(closer_has_room(1));
                 closer_close(make_quick(), 1);
-        int last = make_slow(&last_peer);
+        }
+        assert_false(closer_has_room(1));
+        assert_true(closer_has_room(2));
+        int more = make_quick(), last = make_slow(&last_peer), others = make_quick();
+        closer_close(more, 1);
         closer_close(last, 1);
-        assert_false(is_open(last)); /* at once, and here: it did not wait for its peer */
-        assert_true(is_open(first));
+        assert_int_equal(closer_count(1), CLOSER_MAX_OF_USER + 2);
+        closer_close(others, 2);
+        await_closed(others);
+        assert_true(is_open(more)); /* they wait like all others, and nobody waits for them */
+        assert_true(is_open(last));
         for (unsigned i = 0; i < OF_USER; i++)
                 close(peers[i]);
-        await_closed(first);
+        await_closed(more);
         close(last_peer);
+        await_none(1);
+        assert_true(closer_has_room(1));
+}
+
+static void test_numbers_that_wait_are_told_when_they_are_high(void **state) {
+        int peers[OF_USER];
+        struct rlimit limit;
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+        for (unsigned i = 0; i < OF_USER; i++)
+                closer_close(make_slow(&peers[i]), 1);
+        closer_close(make_quick(), 1);
+        assert_false(closer_is_short());
+        int high = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, (int)(limit.rlim_cur / 8 * 6));
+        assert_true(high >= 0);
+        closer_close(high, 1);
+        assert_true(closer_is_short());
+        for (unsigned i = 0; i < OF_USER; i++)
+                close(peers[i]);
+        await_closed(high);
+        await_none(1);
+        assert_false(closer_is_short());
+}
+
+static void test_what_has_no_name_is_whose_it_was_said_to_be(void **state) {
+        int peers[OF_USER + 1];
+        closer_blame(1);
+        for (unsigned i = 0; i < OF_USER; i++)
+                closer_close_blamed(make_slow(&peers[i]));
+        closer_blame(2);
+        closer_close_blamed(make_slow(&peers[OF_USER]));
+        assert_int_equal(closer_count(1), OF_USER);
+        assert_int_equal(closer_count(2), 1);
+        for (unsigned i = 0; i <= OF_USER; i++)
+                close(peers[i]);
+        await_none(1);
+        await_none(2);
 }
 
 static int setup(void **state) {
@@ -117,7 +166,9 @@ static int teardown(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_everybody_waits_for_himself),
-                cmocka_unit_test(test_of_too_many_none_waits),
+                cmocka_unit_test(test_of_too_many_no_more_are_taken),
+                cmocka_unit_test(test_numbers_that_wait_are_told_when_they_are_high),
+                cmocka_unit_test(test_what_has_no_name_is_whose_it_was_said_to_be),
         };
         return cmocka_run_group_tests(tests, setup, teardown);
 }

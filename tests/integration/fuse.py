@@ -1,0 +1,116 @@
+"""A file whose closes by one process wait until they are told to end: one file of FUSE, and its own process that serves it.
+
+    with SlowFile(pid) as f:
+        fd = os.open(f.path, os.O_RDONLY)    # sent to pid; whatever it asks of the file waits, too
+        f.let_go()                           # from now on nothing waits
+
+The server is no thread of the test: a child that closes what it inherits would wait for it, and hold up all threads.
+"""
+
+import ctypes
+import errno
+import os
+import select
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+
+MNT_DETACH, PR_SET_PDEATHSIG, SIGKILL = 2, 1, 9
+FORGET, GETATTR, OPEN, RELEASE, FLUSH, INIT, INTERRUPT, BATCH_FORGET = 2, 3, 14, 18, 25, 26, 36, 42
+HEAD = struct.Struct("=IIQQIIII")
+
+
+def is_there():
+    """May we mount one?"""
+    with SlowFile(0) as f:
+        return f.path != ""
+
+
+class SlowFile:
+    def __init__(self, pid):
+        self.pid = pid
+
+    def __enter__(self):
+        self.server = subprocess.Popen([sys.executable, __file__, str(self.pid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.path = self.server.stdout.readline().strip()
+        return self
+
+    def __exit__(self, *_):
+        self.server.communicate()
+
+    def let_go(self):
+        self.server.stdin.write("go\n")
+        self.server.stdin.flush()
+
+
+class Server:
+    def __init__(self, pid):
+        self.pid = pid
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+        self.waiting = []
+        self.is_slow = True
+        self.device = os.open("/dev/fuse", os.O_RDWR | os.O_NONBLOCK)
+        fd, self.path = tempfile.mkstemp(prefix="drover-fuse-")
+        os.close(fd)
+        options = f"fd={self.device},rootmode={stat.S_IFREG | 0o644:o},user_id=0,group_id=0,allow_other"
+        if self.libc.mount(b"drover-test", self.path.encode(), b"fuse", 0, options.encode()) != 0:
+            os.unlink(self.path)
+            raise OSError(ctypes.get_errno(), "mount")
+
+    def end(self):
+        self.libc.umount2(self.path.encode(), MNT_DETACH)
+        os.unlink(self.path)
+
+    def serve(self):
+        while True:
+            ready = select.select([self.device, 0], [], [])[0]
+            if self.device in ready:
+                self.take()
+            if 0 in ready:
+                if not os.read(0, 64):
+                    return
+                self.is_slow = False
+                for request in self.waiting:
+                    self.answer(*request)
+
+    def take(self):
+        try:
+            data = os.read(self.device, 1 << 17)
+        except OSError:
+            return  # taken back
+        _, opcode, unique, _, _, _, thread, _ = HEAD.unpack_from(data)
+        if self.is_slow and os.path.exists(f"/proc/{self.pid}/task/{thread}"):
+            self.waiting.append((opcode, unique))
+        else:
+            self.answer(opcode, unique)
+
+    def answer(self, opcode, unique):
+        if opcode in (FORGET, INTERRUPT, BATCH_FORGET):
+            return
+        body = {
+            INIT: struct.pack("=IIIIHHIIHHI7I", 7, 31, 65536, 0, 16, 12, 65536, 1, 32, 0, 0, *[0] * 7),
+            GETATTR: struct.pack("=QII6Q3I7I", 0, 0, 0, 1, *[0] * 8, stat.S_IFREG | 0o644, 1, 0, 0, 0, 4096, 0),
+            OPEN: struct.pack("=QII", 1, 0, 0),
+            RELEASE: b"",
+            FLUSH: b"",
+        }.get(opcode)
+        error = 0 if body is not None else -errno.ENOSYS
+        try:
+            os.write(self.device, struct.pack("=IiQ", 16 + len(body or b""), error, unique) + (body or b""))
+        except OSError:
+            pass  # nobody waits for it any more
+
+
+if __name__ == "__main__":
+    try:
+        server = Server(int(sys.argv[1]))
+    except OSError:
+        sys.exit(0)  # no path: none may be mounted here
+    print(server.path, flush=True)
+    try:
+        server.serve()
+    finally:
+        server.end()
