@@ -67,7 +67,7 @@ static struct {
         unsigned n_begun, n_threads, n_high;
         uid_t blamed;
         TAILQ_HEAD(, closer_user) users; /* whose turn it is, first */
-        sem_t n_more; /* those that were begun: a condition of glibc 2.36 loses a wake-up now and then */
+        sem_t n_more; /* those that were begun: it counts, so whoever wakes has one to take, and nothing else to ask */
         pthread_mutex_t lock;
         struct closing_list begun, closed; /* under the lock */
 } closer = {.blamed = CLOSER_STRANGERS, .lock = PTHREAD_MUTEX_INITIALIZER};
