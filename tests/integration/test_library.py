@@ -34,9 +34,9 @@ POOLS = {
 class Case:
     """A program that runs one case of tests/library. It says when something is due beside it, and goes on after a line."""
 
-    def __init__(self, test, d, name):
+    def __init__(self, test, d, *words, program=LIBRARY):
         self.test = test
-        self.process = subprocess.Popen([LIBRARY, name], env=d.env(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        self.process = subprocess.Popen([program, *words], env=d.env(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE)
         test.addCleanup(self.process.kill)
 
@@ -328,6 +328,17 @@ class Kills(Test):
             self.assertEqual(program.line(), "away")
             d.start()
             program.end()
+
+    def test_an_outage_that_outlasts_the_patience(self):
+        with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
+            program = Case(self, d, "single", program=f"{BUILD}/tests/library/outage")
+            self.assertEqual(program.line(), "ready")
+            self.end(d)
+            wait_for(lambda: not d.has_name(), 10, "the bus knows that it is dead")
+            program.tell()
+            self.assertEqual(program.line(), "gone")
+            d.start()
+            program.end("\n")
 
     def test_a_stopped_daemon_stops_no_wait(self):
         with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:

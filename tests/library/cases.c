@@ -1,0 +1,49 @@
+/* What the cases share: how they say what is wrong, and a connection. */
+#include <time.h>
+
+#include "tests/library/cases.h"
+
+drover *d;
+
+void expect(const char *file, int line, const char *what, long long expected, long long is) {
+        if (expected == is)
+                return;
+        fprintf(stderr, "%s:%d: %s is %lld, not %lld (%s)\n", file, line, what, is, expected,
+                d ? drover_error_text(d) : "");
+        exit(1);
+}
+
+void expect_text(const char *file, int line, const char *word, const char *text) {
+        if (strstr(text, word))
+                return;
+        fprintf(stderr, "%s:%d: \"%s\" does not hold \"%s\"\n", file, line, text, word);
+        exit(1);
+}
+
+drover_pool *pool(const char *name) {
+        drover_pool *p;
+        EXPECT(0, drover_pool_open(d, name, &p));
+        return p;
+}
+
+uint64_t now_ns(void) {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
+}
+
+drover_future *sleeper(const char *name, double seconds) {
+        drover_pool *p = pool(name);
+        drover_future *f;
+        EXPECT(0, drover_submitf(p, &f, "sleep", "seconds:f64", seconds));
+        drover_pool_unref(p);
+        return f;
+}
+
+void wait_running(drover_future *f) {
+        for (uint64_t end_ns = now_ns() + 10 * SECOND; drover_future_state(f) == DROVER_QUEUED;) {
+                EXPECT_TRUE(now_ns() < end_ns);
+                nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        }
+        EXPECT(DROVER_RUNNING, drover_future_state(f));
+}
