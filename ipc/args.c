@@ -34,11 +34,12 @@ bool args_is_utf8(const char *s, size_t bytes) {
 
 static int args_write(void *data, const char *bytes, size_t n) {
         struct args_writer *w = data;
-        if (w->error < 0)
+        if (w->error < 0 && w->error != -EMSGSIZE)
                 return -1;
-        if (n > w->capacity - w->bytes) {
+        w->n_put += n;
+        if (w->error < 0 || n > w->capacity - w->bytes) {
                 w->error = -EMSGSIZE;
-                return -1;
+                return 0;
         }
         if (n > 0) /* nothing may be NULL */
                 memcpy(w->buffer + w->bytes, bytes, n);
@@ -104,10 +105,12 @@ int args_put(struct args_writer *w, const char *name, const struct args_value *v
 int args_put_array(struct args_writer *w, const char *name, const struct args_value *v, size_t n) {
         msgpack_packer pk = args_begin(w, name);
         msgpack_pack_array(&pk, n);
-        for (size_t i = 0; i < n && w->error == 0; i++)
+        for (size_t i = 0; i < n && (w->error == 0 || w->error == -EMSGSIZE); i++)
                 args_pack(w, &pk, &v[i]);
         return w->error;
 }
+
+size_t args_wanted(const struct args_writer *w) { return w->n_put + (w->n_fields <= ARGS_FIXMAP_MAX ? 1 : 3); }
 
 int args_finish(struct args_writer *w, size_t *ret_bytes) {
         if (w->error < 0)

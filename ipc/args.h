@@ -25,6 +25,7 @@ struct args_value {
 struct args_writer {
         uint8_t *buffer;
         size_t capacity, bytes;
+        size_t n_put; /* of all fields, also of what did not fit */
         uint32_t n_fields;
         int error; /* first error sticks: -EMSGSIZE … */
 };
@@ -34,6 +35,8 @@ int args_put(struct args_writer *w, const char *name, const struct args_value *v
 int args_put_array(struct args_writer *w, const char *name, const struct args_value *v, size_t n);
 /* Completes the map. -EMSGSIZE if it did not fit. */
 int args_finish(struct args_writer *w, size_t *ret_bytes);
+/* What the map would take if there were room. */
+size_t args_wanted(const struct args_writer *w);
 
 /* Is `map` exactly one map that has every field of `f` once, with the right type and range, valid UTF-8 in strings,
  * and nothing else? -EINVAL with `error` naming the field and what is wrong. Numbers may come in any MessagePack

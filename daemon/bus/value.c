@@ -18,6 +18,7 @@ struct reading {
         sd_bus_message *message;
         const struct schema_job *job;
         struct args_writer writer;
+        size_t limit;
         sd_bus_error *error;
 };
 
@@ -138,6 +139,15 @@ static int out_of_range(struct reading *r, const struct schema_field *f, __int12
                            schema_type_name(f->type, false));
 }
 
+/* `bytes` is all of them, or less where `word` says so. */
+static int too_large(struct reading *r, const char *word, size_t bytes) {
+        return bus_invalid(
+                r->error,
+                "the arguments of job %s take %s%zu bytes, over the pool's SlotSize=%zu: make it larger (%d at "
+                "most), or submit the job through a channel (libdrover, without an option for the bus)",
+                r->job->name, word, bytes, r->limit, LAYOUT_MAX_SLOT_BYTES);
+}
+
 static int set_integer(struct reading *r, const struct schema_field *f, __int128 n, struct args_value *ret) {
         if (f->type == SCHEMA_U64) {
                 if (n < 0)
@@ -215,6 +225,8 @@ static int read_array(struct reading *r, const struct schema_field *f, const cha
         if (k < 0)
                 return k;
         while ((k = sd_bus_message_at_end(r->message, false)) == 0) {
+                if (n >= r->limit) /* a value takes a byte at least */
+                        return too_large(r, "more than ", n);
                 k = read_value(r, f, contents[1], &v);
                 if (k == 0)
                         return wrong_type(r, f, contents);
@@ -353,7 +365,7 @@ static int read_raw(struct reading *r, size_t limit, const void **ret, size_t *r
 
 int value_read_args(struct bus_scratch *s, sd_bus_message *m, const struct schema_job *job, size_t limit,
                     const void **ret_map, size_t *ret_bytes, sd_bus_error *e) {
-        struct reading r = {.scratch = s, .message = m, .job = job, .error = e};
+        struct reading r = {.scratch = s, .message = m, .job = job, .limit = limit, .error = e};
         int k;
 
         s->n_fds = 0;
@@ -375,8 +387,7 @@ int value_read_args(struct bus_scratch *s, sd_bus_message *m, const struct schem
                 return k;
         k = args_finish(&r.writer, ret_bytes);
         if (k == -EMSGSIZE)
-                return bus_invalid(e, "the arguments of job %s are too large: over the pool's SlotSize=%zu", job->name,
-                                   limit);
+                return too_large(&r, "", args_wanted(&r.writer));
         if (k < 0)
                 return k;
         *ret_map = s->map;

@@ -121,8 +121,8 @@ static int bus_job_too_large(drover_pool *p, const struct submission *s) {
         return connection_fail(
                 p->drover, -EMSGSIZE,
                 "job %s: the arguments take %zu bytes, and over the bus at most the pool's SlotSize=%u is "
-                "possible",
-                s->job, s->bytes, slot_bytes);
+                "possible (%d at most): submit it without a key, a flag or after=, through the channel",
+                s->job, s->bytes, slot_bytes, LAYOUT_MAX_SLOT_BYTES);
 }
 
 static int bus_job_call(drover_pool *p, const struct submission *s, bool is_streamed, sd_bus_message **ret_reply) {

@@ -264,6 +264,7 @@ void case_too_large(void) {
                 EXPECT(0, drover_args_new(&a));
                 EXPECT(-EMSGSIZE, drover_submit(p, "fail", fail_args(a, lengths[i]), detached, &f));
                 EXPECT_TEXT("SlotSize=4096", drover_error_text(d));
+                EXPECT_TEXT("through the channel", drover_error_text(d));
                 EXPECT(0, drover_submit(p, "fail", a, NULL, NULL)); /* a channel takes it */
                 drover_args_free(a);
         }

@@ -189,7 +189,16 @@ static void test_too_large(void **state) {
         text[sizeof(text) - 1] = '\0';
         m = MESSAGE("s:str", 1, "s", "s", text);
         assert_true(convert(m, 64, &map, &bytes, error) < 0);
-        assert_non_null(strstr(error, "SlotSize=64"));
+        assert_non_null(strstr(error, "take 204 bytes, over the pool's SlotSize=64")); /* 1 + 2 + 2 + 199 */
+        assert_non_null(strstr(error, "channel"));
+        sd_bus_message_unref(m);
+        m = MESSAGE("b:bool[],n:u64", 2, "b", "ab", 4, 1, 1, 1, 1, "n", "t", UINT64_MAX);
+        assert_true(convert(m, 8, &map, &bytes, error) < 0);
+        assert_non_null(strstr(error, "take 19 bytes, over the pool's SlotSize=8")); /* 1 + 2 + 5 + 2 + 9 */
+        sd_bus_message_unref(m);
+        m = MESSAGE("b:bool[]", 1, "b", "ab", 4, 1, 1, 1, 1);
+        assert_true(convert(m, 3, &map, &bytes, error) < 0);
+        assert_non_null(strstr(error, "take more than 3 bytes, over the pool's SlotSize=3"));
         sd_bus_message_unref(m);
         m = MESSAGE("raw", 1, "payload", "ay", 3, 1, 2, 3);
         assert_true(convert(m, 2, &map, &bytes, error) < 0);
