@@ -310,11 +310,6 @@ class Kills(Test):
             self.around(d, "killed-worker", kill_worker)
             self.assertEqual(d.pool("squares")["Retried"], 1)
 
-    def test_the_daemon_goes(self):
-        with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
-            self.around(d, "daemon-goes", self.end)
-            d.start()
-
     def test_the_daemon_returns(self):
         with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
             self.around(d, "daemon-returns", self.restart)
@@ -329,7 +324,8 @@ class Kills(Test):
             d.start()
             program.end()
 
-    def test_an_outage_that_outlasts_the_patience(self):
+    def test_the_daemon_goes(self):
+        """For longer than libdrover is patient."""
         with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
             program = Case(self, d, "single", program=f"{BUILD}/tests/library/outage")
             self.assertEqual(program.line(), "ready")

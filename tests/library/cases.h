@@ -106,7 +106,6 @@ void case_descriptors(void);
 void case_loop(void);
 void case_close(void);
 void case_threads(void);
-void case_daemon_goes(void);
 void case_daemon_returns(void);
 void case_numbers_stay(void);
 void case_daemon_stopped(void);

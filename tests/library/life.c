@@ -390,25 +390,3 @@ void case_numbers_stay(void) {
         drover_future_unref(f);
         drover_pool_unref(p);
 }
-
-void case_daemon_goes(void) {
-        drover_pool *p = pool("single"), *q;
-        drover_future *f = sleeper("single", 30), *late;
-        wait_running(f);
-        puts("ready");
-        fflush(stdout);
-        EXPECT_TRUE(getchar() == '\n');
-        EXPECT(0, drover_future_wait(f, drover_deadline_in(30 * SECOND)));
-        EXPECT(DROVER_LOST, drover_future_state(f));
-        EXPECT(-EPIPE, drover_future_error(f)->code);
-        EXPECT(-EPIPE, drover_submitf(p, &late, "getpid", NULL));
-        EXPECT(-EHOSTUNREACH, drover_pool_open(d, "single", &q));
-        while (drover_process(d) > 0) /* it does not stay readable for ever */
-                ;
-        uint64_t deadline_ns;
-        EXPECT(0, drover_get_timeout(d, &deadline_ns));
-        EXPECT_TRUE(deadline_ns > now_ns());
-        EXPECT(0, poll(&(struct pollfd){.fd = drover_get_fd(d), .events = POLLIN}, 1, 0));
-        drover_future_unref(f);
-        drover_pool_unref(p);
-}

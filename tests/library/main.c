@@ -19,7 +19,6 @@ int main(int argc, char *argv[]) {
                 {"chord", case_chord},
                 {"close", case_close},
                 {"completion-order", case_completion_order},
-                {"daemon-goes", case_daemon_goes},
                 {"daemon-returns", case_daemon_returns},
                 {"daemon-stopped", case_daemon_stopped},
                 {"deadlines", case_deadlines},

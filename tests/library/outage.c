@@ -1,6 +1,9 @@
 /* outage POOL: droverd is killed and does not come back while its client has patience, which is 10 s, and short here.
  * Says "ready", "gone" once every future ended, and waits for a line each time. */
+#include <poll.h>
+
 #include "ipc/client/library.h"
+#include "ipc/client/session-internal.h"
 #include "tests/library/cases.h"
 
 #define PATIENCE_NS (300 * MS)
@@ -24,6 +27,7 @@ int main(int argc, char *argv[]) {
         EXPECT(2, argc);
         EXPECT(0, drover_open(NULL, &d));
         drover_pool *p = pool(argv[1]), *next;
+        EXPECT(10 * SECOND, p->session->patience_ns);
         session_set_patience(p->session, PATIENCE_NS);
         f[0] = running = sleeper(argv[1], 30);
         wait_running(running);
@@ -45,6 +49,12 @@ int main(int argc, char *argv[]) {
                 EXPECT_TEXT("droverd", drover_error_text(d));
         }
         EXPECT(-EHOSTUNREACH, drover_pool_open(d, argv[1], &next));
+        while (drover_process(d) > 0) /* it does not stay readable for ever */
+                ;
+        uint64_t deadline_ns;
+        EXPECT(0, drover_get_timeout(d, &deadline_ns));
+        EXPECT_TRUE(deadline_ns > now_ns());
+        EXPECT(0, poll(&(struct pollfd){.fd = drover_get_fd(d), .events = POLLIN}, 1, 0));
 
         say("gone");
         next = pool(argv[1]);
