@@ -44,16 +44,29 @@ void descriptors_drop(struct pool_channel *c, enum descriptors_of what, uint32_t
         free(d);
 }
 
-/* Drops those whose slots say that their jobs are over and done with: who fetched them may not have said so yet. A
- * client that lies there loses its own. */
-static void descriptors_sweep(struct pool_channel *c, enum descriptors_of what) {
-        for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
-                const struct descriptors *d = c->descriptors.by_slot[what][slot];
-                uint64_t word = d ? channel_word(&c->channel, slot) : 0;
-                if (d && ((int32_t)(slot_generation(word) - d->generation) > 0 ||
-                          (slot_generation(word) == d->generation && slot_state(word) == SLOT_FREE)))
-                        descriptors_drop(c, what, slot);
-        }
+/* Its job is over and done with, says the slot. A client that lies there loses its own. */
+static bool descriptors_are_over(enum descriptors_of what, const struct descriptors *d, uint64_t word) {
+        if (slot_generation(word) != d->generation)
+                return (int32_t)(slot_generation(word) - d->generation) > 0;
+        return slot_state(word) == SLOT_FREE ||
+               (slot_is_verdict(word) && (what == DESCRIPTORS_OF_JOB || slot_state(word) != SLOT_DONE));
+}
+
+static void descriptors_settle_one(struct pool_channel *c, enum descriptors_of what, uint32_t slot) {
+        const struct descriptors_table *t = &c->descriptors;
+        const struct descriptors *d = t->by_slot[what] ? t->by_slot[what][slot] : NULL;
+        if (d && descriptors_are_over(what, d, channel_word(&c->channel, slot)))
+                descriptors_drop(c, what, slot);
+}
+
+void descriptors_settle(struct pool_channel *c, uint32_t slot) {
+        for (unsigned what = 0; what < DESCRIPTORS_N; what++)
+                descriptors_settle_one(c, what, slot);
+}
+
+void descriptors_settle_all(struct pool_channel *c) {
+        for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++)
+                descriptors_settle(c, slot);
 }
 
 static bool descriptors_have_room(const struct pool_channel *c, enum descriptors_of what, const struct descriptors *d) {
@@ -66,7 +79,7 @@ static int descriptors_check(struct pool_channel *c, enum descriptors_of what, c
                                      bytes != d->payload_bytes || sealed_check_pages(d->fds[0]) < 0))
                 return -EPROTO;
         if (!descriptors_have_room(c, what, d))
-                descriptors_sweep(c, what);
+                descriptors_settle_all(c);
         if (!descriptors_have_room(c, what, d) || !closer_has_room(d->uid))
                 return -EDQUOT;
         for (unsigned i = 0; i < d->n_fds; i++)
@@ -116,15 +129,6 @@ struct descriptors *descriptors_take(struct pool_channel *c, enum descriptors_of
         t->n_fds[what] -= descriptors_weight(what, d);
         t->by_slot[what][slot] = NULL;
         return d;
-}
-
-void descriptors_settle(struct pool_channel *c, uint32_t slot) {
-        uint64_t word = channel_word(&c->channel, slot);
-        if (slot_is_verdict(word) && descriptors_get(c, DESCRIPTORS_OF_JOB, slot, slot_generation(word)))
-                descriptors_drop(c, DESCRIPTORS_OF_JOB, slot);
-        if (slot_is_verdict(word) && slot_state(word) != SLOT_DONE &&
-            descriptors_get(c, DESCRIPTORS_OF_RESULT, slot, slot_generation(word)))
-                descriptors_drop(c, DESCRIPTORS_OF_RESULT, slot);
 }
 
 void descriptors_drop_all(struct pool_channel *c) {

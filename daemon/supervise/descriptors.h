@@ -35,6 +35,8 @@ const struct descriptors *descriptors_get(const struct pool_channel *c, enum des
 struct descriptors *descriptors_take(struct pool_channel *c, enum descriptors_of what, uint32_t slot,
                                      uint32_t generation);
 void descriptors_drop(struct pool_channel *c, enum descriptors_of what, uint32_t slot);
-/* Drops what the slot's word says is over. */
+/* Drops what the slot's word says is over: a job's at a verdict, a result's when it is none or was fetched. */
 void descriptors_settle(struct pool_channel *c, uint32_t slot);
+/* The same, of all slots: for when the client may have tried to say so in vain. */
+void descriptors_settle_all(struct pool_channel *c);
 void descriptors_drop_all(struct pool_channel *c);

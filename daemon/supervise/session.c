@@ -33,6 +33,7 @@ enum {
 };
 
 #define SESSION_RETRY_NS UINT64_C(10000000) /* also of what waits for its user's closes */
+#define SESSION_SETTLE_NS UINT64_C(100000000)
 #define SESSION_PATIENCE_NS UINT64_C(1000000000)
 
 struct session {
@@ -47,6 +48,7 @@ struct session {
         uint64_t patience_ns;
         struct loop_timer retry_timer;
         struct loop_timer room_timer; /* not read until then */
+        struct loop_timer settle_timer;
         uint64_t room_patience_ns;
 };
 
@@ -102,6 +104,8 @@ static int session_answer(struct session *s) {
         if (d) {
                 answer.payload_bytes = d->payload_bytes;
                 r = packet_send(s->fd, &answer, sizeof(answer), d->fds, d->n_fds);
+                if (r >= 0)
+                        descriptors_drop(s->channel, DESCRIPTORS_OF_RESULT, s->want.slot);
         }
         if (r < 0 && r != -EPIPE && (!d || now_ns >= s->patience_ns)) {
                 answer.error = -r;
@@ -194,12 +198,29 @@ static void session_wait_for_room(struct session *s) {
         loop_timer_set(s->supervisor->loop, &s->room_timer, now_ns + SESSION_RETRY_NS, session_on_room_timer, s);
 }
 
+static void session_on_settle_timer(struct loop_timer *t) {
+        struct session *s = t->user;
+        descriptors_settle_all(s->channel);
+}
+
+/* Its socket was as good as full: it may have said in vain that jobs are over. */
+static void session_settle_soon(struct session *s) {
+        if (s->settle_timer.heap_index == 0)
+                loop_timer_set(s->supervisor->loop, &s->settle_timer, event_now_ns() + SESSION_SETTLE_NS,
+                               session_on_settle_timer, s);
+}
+
 static int session_read(struct session *s, unsigned n_packets) {
         const uid_t uid = session_uid(s);
+        unsigned n = 0;
         int r = 0;
         closer_blame(uid);
-        while (r == 0 && n_packets-- > 0 && closer_has_room(uid))
+        while (r == 0 && n < n_packets && closer_has_room(uid)) {
                 r = session_receive(s);
+                n += r == 0;
+        }
+        if (n >= SESSION_PACKETS_A_TURN)
+                session_settle_soon(s);
         if (!closer_has_room(uid))
                 session_wait_for_room(s);
         if (r == 0 || r == -EAGAIN)
@@ -319,6 +340,7 @@ struct session *session_end(struct session *s) {
         loop_poll_stop(&s->poll);
         loop_timer_stop(&s->retry_timer);
         loop_timer_stop(&s->room_timer);
+        loop_timer_stop(&s->settle_timer);
         session_leave(s);
         s->supervisor->n_sessions--;
         pool_channel_drop(

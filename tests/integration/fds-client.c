@@ -289,12 +289,89 @@ static void case_hang(void) {
         pause();
 }
 
+static void ready(void) {
+        char line[16];
+        puts("ready");
+        fflush(stdout);
+        if (!fgets(line, sizeof line, stdin))
+                fail("stdin", -EPIPE);
+}
+
+/* Jobs end while the socket is full, so it is said in vain. */
+static void case_ended_in_vain(void) {
+        enum { N = 8 };
+        static uint8_t buffer[256];
+        struct args_writer w;
+        struct session_result result;
+        uint32_t slots[N];
+        int fd = memory(0, 4096), r = 0;
+        struct session_job job = {.type = type_of("cat"),
+                                  .priority = LAYOUT_PRIORITY_DEFAULT,
+                                  .payload = buffer,
+                                  .fds = &fd,
+                                  .n_fds = 1,
+                                  .is_held = true};
+        args_writer_init(&w, buffer, sizeof buffer);
+        args_put(&w, "in", &(struct args_value){.type = SCHEMA_FD});
+        args_put(&w, "attempt", &(struct args_value){.type = SCHEMA_U64, .u64 = 1});
+        args_finish(&w, &job.bytes);
+        ready();
+        for (unsigned i = 0; i < N && r >= 0; i++)
+                r = session_submit(s, &job, &slots[i]);
+        if (r < 0)
+                fail("session_submit", r);
+        ready(); /* the broker has them, and is stopped */
+        const struct session_packet p = {.type = SESSION_ENDED, .version = WIRE_VERSION};
+        while ((r = packet_send(s->socket_fd, &p, sizeof p, NULL, 0)) == 0)
+                ;
+        if (r != -EAGAIN)
+                fail("the socket", r);
+        for (unsigned i = 0; i < N; i++)
+                if (!session_cancel_queued(s, slots[i]) || session_wait(s, slots[i], &result, 0) != 1)
+                        fail("session_cancel_queued", -EIO);
+        puts("sent");
+        fflush(stdout);
+        pause();
+}
+
+/* A verdict is found, with all that belongs to it, and never fetched. */
+static void case_unfetched(void) {
+        static uint8_t buffer[256];
+        struct args_writer w;
+        uint64_t deadline_ns;
+        uint32_t slot;
+        int fd = memory(0, 4096);
+        struct session_job job = {.type = type_of("make"),
+                                  .priority = LAYOUT_PRIORITY_DEFAULT,
+                                  .payload = buffer,
+                                  .fds = &fd,
+                                  .n_fds = 1};
+        args_writer_init(&w, buffer, sizeof buffer);
+        args_put(&w, "in", &(struct args_value){.type = SCHEMA_FD});
+        args_put(&w, "text", &(struct args_value){.type = SCHEMA_STR, .data = "x", .bytes = 1});
+        args_finish(&w, &job.bytes);
+        ready();
+        int r = session_submit(s, &job, &slot);
+        if (r < 0)
+                fail("session_submit", r);
+        while (!session_arm(s, &deadline_ns)) {
+                struct pollfd p[] = {{.fd = session_done_fd(s), .events = POLLIN},
+                                     {.fd = s->socket_fd, .events = POLLIN}};
+                poll(p, 2, 1000);
+                session_woken(s);
+        }
+        puts("found");
+        fflush(stdout);
+        pause();
+}
+
 int main(int argc, char *argv[]) {
         static const struct {
                 const char *name;
                 void (*run)(void);
         } cases[] = {
                 {"asks", case_asks},
+                {"ended-in-vain", case_ended_in_vain},
                 {"fds-with-a-question", case_fds_with_a_question},
                 {"future-write", case_future_write},
                 {"half-sealed", case_half_sealed},
@@ -311,6 +388,7 @@ int main(int argc, char *argv[]) {
                 {"too-few-came", case_too_few_came},
                 {"too-many", case_too_many},
                 {"twice", case_twice},
+                {"unfetched", case_unfetched},
                 {"unsealed", case_unsealed},
         };
         char error[512];

@@ -290,6 +290,38 @@ class HostileClients(Base):
             client.communicate()
             self.wait_fds(d, n_fds)
 
+    def test_those_of_jobs_whose_end_was_said_in_vain(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
+            client = self.client(d, "fds", "ended-in-vain")
+            self.assertEqual(client.stdout.readline(), "ready\n")
+            n_fds = self.fds(d)
+            client.stdin.write("\n")
+            client.stdin.flush()
+            self.assertEqual(client.stdout.readline(), "ready\n")
+            wait_for(lambda: self.fds(d) == n_fds + 8, 10, "the broker has those of all jobs")
+            os.kill(d.pid, signal.SIGSTOP)
+            try:
+                client.stdin.write("\n")
+                client.stdin.flush()
+                self.assertEqual(client.stdout.readline(), "sent\n")
+            finally:
+                os.kill(d.pid, signal.SIGCONT)
+            self.wait_fds(d, n_fds)
+            kill(client.pid)
+            client.communicate()
+
+    def test_those_of_a_result_go_when_it_is_handed_over(self):
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
+            client = self.client(d, "fds", "unfetched")
+            self.assertEqual(client.stdout.readline(), "ready\n")
+            n_fds = self.fds(d)
+            client.stdin.write("\n")
+            client.stdin.flush()
+            self.assertEqual(client.stdout.readline(), "found\n")
+            self.wait_fds(d, n_fds)
+            kill(client.pid)
+            client.communicate()
+
     def test_a_killed_client(self):
         with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
             n_fds = self.fds(d)
