@@ -96,7 +96,7 @@ void session_fds_end(struct session *s, uint32_t slot) {
         s->n_fds -= own->n_fds;
         own->n_fds = 0;
         own->has_fds = own->has_wanted = false;
-        session_fds_say(s, SESSION_ENDED, slot, own->generation, 0, NULL, 0); /* in vain if it is full: the broker looks */
+        session_fds_say(s, SESSION_ENDED, slot, own->generation, 0, NULL, 0); /* full: the broker looks */
 }
 
 /* ---- in ---- */

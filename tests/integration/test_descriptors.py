@@ -285,7 +285,7 @@ class HostileClients(Base):
             self.assertEqual(client.stdout.readline(), "ready\n")
             # 16 slots: 64 at most, and the session's own.
             wait_for(lambda: d.pool("fds")["State"] == "running", 10)
-            self.assertLessEqual(self.fds(d), n_fds + 64 + 8)
+            self.wait_fds(d, n_fds + 64 + 8)
             kill(client.pid)
             client.communicate()
             self.wait_fds(d, n_fds)

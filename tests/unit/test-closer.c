@@ -86,6 +86,8 @@ static void test_everybody_waits_for_himself(void **state) {
         for (unsigned i = 0; i < SLOW; i++)
                 close(peers[i]);
         await_closed(mine);
+        await_none(1);
+        await_none(2);
 }
 
 static void test_of_too_many_no_more_are_taken(void **state) {
@@ -111,6 +113,7 @@ static void test_of_too_many_no_more_are_taken(void **state) {
         await_closed(more);
         close(last_peer);
         await_none(1);
+        await_none(2);
         assert_true(closer_has_room(1));
 }
 
