@@ -69,6 +69,8 @@ int pool_channel_adopt(const struct session_request *q, struct pool_channel **re
         }
         recovery_adopt(c);
         pool_channel_publish(c);
+        if (!pool_is_over(q->pool))
+                pool_settle(q->pool); /* whoever its jobs rang is gone */
         *ret = c;
         return 0;
 }

@@ -2,7 +2,8 @@
  *
  * The load is looked at by the tick that exists only while there is work (limits.c), and by a timer that exists only
  * while there are more workers than MinWorkers=: a pool that is as small as it may be costs nothing. With no worker at
- * all the bells stand in mode BROKER, so the first job rings here. */
+ * all the bells stand in mode BROKER, so the first job rings here. It may do so while the pool takes none (paused), or
+ * have rung a worker that was just let go: so every settling of a pool that wants no worker looks at its queues. */
 #include "daemon/supervise/scale.h"
 
 #include "daemon/supervise/supervisor-internal.h"
@@ -35,6 +36,18 @@ static uint64_t pool_head_wait_ns(const struct channel *c, const struct ring *ri
         channel_copy(&job, channel_job(c, hint.slot), sizeof(job));
         uint64_t since_ns = job.queued_ns > job.not_before_ns ? job.queued_ns : job.not_before_ns;
         return now_ns > since_ns ? now_ns - since_ns : 0;
+}
+
+static bool pool_has_work(const struct pool *p) {
+        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
+                if (p->channels[i] && !p->channels[i]->is_dead && channel_has_work(&p->channels[i]->channel))
+                        return true;
+        return false;
+}
+
+void pool_scale_wake(struct pool *p) {
+        if (p->scale.target == 0 && pool_wanted_workers(p) == 0 && !p->is_paused && pool_has_work(p))
+                scale_init(&p->scale, 1, event_now_ns());
 }
 
 static void pool_view_queue(const struct pool *p, struct scale_view *v) {

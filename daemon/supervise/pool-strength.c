@@ -228,6 +228,7 @@ bool pool_is_without_workers(const struct pool *p) {
 }
 
 void pool_settle_strength(struct pool *p) {
+        pool_scale_wake(p);
         pool_check_ages(p);
         pool_balance(p);
         if (p->generation && spawner_pid(p->supervisor->spawner) != 0)

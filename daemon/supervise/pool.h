@@ -189,6 +189,7 @@ uint32_t pool_max_workers(const struct pool *p);
 uint32_t pool_wanted_workers(const struct pool *p);
 bool pool_may_grow(const struct pool *p);
 bool pool_scale(struct pool *p); /* looks at the load; true: another number is wanted, settle */
+void pool_scale_wake(struct pool *p); /* a pool without workers has work: it wants one */
 void pool_scale_arm(struct pool *p);
 
 /* ---- which are worn: pool-recycle.c ---- */

@@ -1,26 +1,59 @@
 """How many workers a pool has: by its load, and by its operator."""
 
+import subprocess
 import threading
+import time
 import unittest
 
-from harness import IS_SANITIZED, Drover, Test, main, pause, wait_for
+from harness import IS_SANITIZED, PATIENCE, Drover, Test, main, pause, wait_for
 from test_idle import counters
 
 
 class Scaling(Test):
     def test_from_none_to_many_and_back(self):
-        with Drover({"s": {"Plugin": "sleep", "MinWorkers": 0, "MaxWorkers": 3}}) as d:
+        with Drover({name: {"Plugin": "sleep", "MinWorkers": 0, "MaxWorkers": 3} for name in "sd"}) as d:
             self.assertEqual([d.pool("s")[key] for key in ("MinWorkers", "MaxWorkers")], [0, 3])
-            for _ in range(2):
+            for look in (self.look_after_a_pause, self.look_after_a_drain):
                 wait_for(lambda: not d.list_workers("s"), 15, "the pool has no worker")
                 self.assertEqual(d.pool("s")["State"], "running")
                 jobs = [d.submit("s", "sleep", ms=150)[1] for _ in range(16)]
                 wait_for(lambda: len(d.list_workers("s")) == 3, 10, "the pool has all its workers")
+                wait_for(lambda: not d.list_workers("d"), 15, "nor has the other one")
+                look(d)
                 for job in jobs:
                     self.assertEqual(d.wait_job(job), "done")
             pool = d.pool("s")
             self.assertEqual((pool["Completed"], pool["Retried"], pool["WorkerDeaths"]), (32, 0, 0))
             self.assertEqual(d.deaths("s"), [])
+
+    def look_after_a_pause(self, d):
+        """Who rang meanwhile rang in vain: the pool itself looks at its queues once it serves again."""
+        d.pool_call("d", "Pause")
+        jobs = [d.submit("d", "sleep", ms=1)[1],
+                d.submit("d", "sleep", {"not-before": int(time.time() * 1e6) + 100000}, ms=1)[1]]
+        process = d.ctl_start("map", "d", "sleep", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        process.stdin.write("1\n")
+        process.stdin.close()
+        wait_for(lambda: d.pool("d")["Queued"] == 3, 10, "a job of a channel is queued, too")
+        pause(0.2)  # the one that waits for its time is due
+        self.assertEqual(d.list_workers("d"), [])
+        d.pool_call("d", "Resume")
+        self.assertEqual([d.wait_job(job) for job in jobs], ["done"] * 2)
+        self.assertEqual(process.wait(20 * PATIENCE), 0)
+
+    def look_after_a_drain(self, d):
+        d.pool_call("d", "Resize", "u", 1)
+        jobs = [d.submit("d", "sleep", ms=50)[1] for _ in range(5)]
+        d.write_pool("d", Plugin="sleep", MinWorkers=0, MaxWorkers=3, MaxAttempts=2)
+        d.reload()  # as many as the queue asks for, and it is not empty
+        self.assertEqual([d.wait_job(job) for job in jobs], ["done"] * 5)
+        d.pool_call("d", "Stop")
+        d.wait_state("d", "stopped")
+        d.pool_call("d", "Pause")
+        d.pool_call("d", "Start")
+        _, job = d.submit("d", "sleep", ms=1)
+        self.assertEqual(d.ctl("drain", "d", timeout=20).returncode, 0)
+        self.assertEqual(d.wait_job(job), "done")
 
     @unittest.skipIf(IS_SANITIZED, "sanitizers have threads and work of their own")
     def test_without_workers_nothing_runs(self):
