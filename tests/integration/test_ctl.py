@@ -119,6 +119,30 @@ class Verbs(Test):
         if self.d.get(f"/org/drover1/job/{long}", "org.drover1.Job", "State") == "running":
             self.assertRegex(self.d.ctl("why", paused).stdout, "Pool second has 1 jobs running in 1 workers, and 1 queued|is done")
 
+    def test_why_of_jobs_of_a_channel(self):
+        """Their results are their client's; where they are and what holds them back is not."""
+        feeder = self.d.ctl_start("map", "second", "is_prime", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        self.addCleanup(feeder.kill)
+        feeder.stdin.write("18446744073709551557\n" * 2)
+        feeder.stdin.close()
+
+        def jobs():
+            rows = json.loads(self.d.ctl("list-jobs", "second", "--state=queued,running", "--json=short").stdout)
+            return {row["state"]: row["id"] for row in rows}
+
+        wait_for(lambda: len(jobs()) == 2, 10, "one runs, one is queued")
+        for state, text in (("running", r"is running in attempt 1, .*in the worker with pid \d+\.\n$"),
+                            ("queued", r"is queued.*\nPool second has 1 jobs running in 1 workers, and 1 queued\.\n$")):
+            number = jobs()[state]
+            r = self.d.ctl("why", number)
+            self.assertEqual((r.returncode, r.stderr), (0, ""))
+            self.assertRegex(r.stdout, rf"^Job {number} \(is_prime of pool second\) {text}")
+            why = json.loads(self.d.ctl("why", number, "--json=short").stdout)
+            self.assertEqual((why["State"], why["Result"]), (state, None))
+        feeder.terminate()
+        self.assertEqual(feeder.wait(20), 130)
+        wait_for(lambda: self.d.pool("second")["Running"] == 0, 10, "they are cancelled")
+
     def test_exit_codes(self):
         for words, code, text in (
                 ([], 2, "verb"),

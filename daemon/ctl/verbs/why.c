@@ -65,6 +65,13 @@ static struct json_object *find_pool(struct ctl *c, const char *path_of_job, str
         return is_queued ? json_object_get(pool) : NULL;
 }
 
+/* It has no result yet. A channel's job is known by these two states only: its result is its client's. */
+static bool is_under_way(struct json_object *job) {
+        const char *state = json_text(job, "State", "");
+
+        return strcmp(state, "queued") == 0 || strcmp(state, "running") == 0;
+}
+
 /* What holds a queued job back, as far as its pool shows. */
 static void say_reason(struct json_object *pool) {
         const char *name = json_text(pool, "Name", "?"), *state = json_text(pool, "State", "?");
@@ -219,9 +226,11 @@ int verb_why(struct ctl *c) {
                 return why_unknown(c, id, r);
         const struct remote_call get = {
                 .path = json_object_get_string(path), .interface = "Job", .member = "GetResult"};
-        r = remote_call(c->remote, &get, &result, NULL);
-        if (r < 0 && strcmp(remote_error_name(c->remote), "NotFinished") != 0)
-                return remote_report(c->remote, r);
+        if (!is_under_way(job)) {
+                r = remote_call(c->remote, &get, &result, NULL);
+                if (r < 0 && strcmp(remote_error_name(c->remote), "NotFinished") != 0)
+                        return remote_report(c->remote, r);
+        }
         r = find_deaths(c, id, &deaths);
         if (r < 0)
                 return remote_report(c->remote, r);
