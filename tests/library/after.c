@@ -1,18 +1,8 @@
 /* Jobs of a channel that come after others (the option `after`): no broker on the path. */
 #include "tests/library/cases.h"
 
-static drover_future *submit(drover_pool *p, double seconds, const struct drover_options *o) {
-        drover_future *f;
-        drover_args *a;
-        EXPECT(0, drover_args_new(&a));
-        EXPECT(0, drover_args_f64(a, "seconds", seconds));
-        EXPECT(0, drover_submit(p, "sleep", a, o, &f));
-        drover_args_free(a);
-        return f;
-}
-
 static drover_future *after(drover_pool *p, const uint64_t *ids, size_t n) {
-        return submit(p, 0, DROVER_OPTIONS(.after = ids, .n_after = n));
+        return submit_sleep(p, 0, DROVER_OPTIONS(.after = ids, .n_after = n));
 }
 
 static struct drover_run run_of(drover_future *f) {
@@ -36,7 +26,7 @@ static void expect_cancelled(drover_future *f, uint64_t id, const char *word) {
 /* It waits for all of them, whatever pool they are in and whether they have ended or not; its own time counts, too. */
 void case_after(void) {
         drover_pool *p = pool("squares"), *other = pool("single");
-        drover_future *one = submit(p, 0.3, NULL), *two = submit(other, 0.1, NULL);
+        drover_future *one = submit_sleep(p, 0.3, NULL), *two = submit_sleep(other, 0.1, NULL);
         const uint64_t ids[] = {drover_future_id(one), drover_future_id(two), drover_future_id(one)};
         drover_future *both = after(other, ids, 3);
         const uint64_t last[] = {drover_future_id(both)};
@@ -56,10 +46,10 @@ void case_after(void) {
         run_of(both);
         drover_future_unref(both);
         drover_future_unref(one);
-        one = submit(p, 0.3, NULL);
+        one = submit_sleep(p, 0.3, NULL);
         uint64_t due_ns = drover_deadline_in(600 * MS), id = drover_future_id(one);
-        both = submit(p, 0, DROVER_OPTIONS(.after = &id, .n_after = 1, .not_before_ns = due_ns));
-        drover_future *timer = submit(p, 0, DROVER_OPTIONS(.not_before_ns = drover_deadline_in(MS)));
+        both = submit_sleep(p, 0, DROVER_OPTIONS(.after = &id, .n_after = 1, .not_before_ns = due_ns));
+        drover_future *timer = submit_sleep(p, 0, DROVER_OPTIONS(.not_before_ns = drover_deadline_in(MS)));
         run_of(timer); /* the broker has looked at what is delayed, and took the held one for one of never */
         drover_future_unref(timer);
         EXPECT(0, drover_future_wait(one, drover_deadline_in(20 * SECOND)));
@@ -96,7 +86,7 @@ void case_chord(void) {
                 drover_future_unref(f);
         }
         drover_iterator_free(it);
-        f = submit(p, 0.2, NULL);
+        f = submit_sleep(p, 0.2, NULL);
         ids[0] = drover_future_id(f);
         chord = after(p, ids, N);
         EXPECT(0, drover_pool_drain(p, drover_deadline_in(20 * SECOND)));
@@ -111,7 +101,7 @@ void case_chord(void) {
 void case_after_a_bad_end(void) {
         enum { N = 20 };
         drover_pool *p = pool("squares"), *single = pool("single");
-        drover_future *bad = submit(single, 30, NULL), *good = submit(p, 0, NULL), *chain[N], *late;
+        drover_future *bad = submit_sleep(single, 30, NULL), *good = submit_sleep(p, 0, NULL), *chain[N], *late;
         uint64_t ids[N + 1] = {drover_future_id(bad)};
         wait_running(bad);
         for (int i = 0; i < N; i++) {
@@ -126,7 +116,7 @@ void case_after_a_bad_end(void) {
         drover_future_unref(bad);
 
         /* What waits is cancelled like any queued job. */
-        bad = submit(single, 0.2, NULL);
+        bad = submit_sleep(single, 0.2, NULL);
         ids[0] = drover_future_id(bad);
         late = after(p, ids, 1);
         EXPECT(DROVER_CANCEL_DONE, drover_future_cancel(late, DROVER_CANCEL_QUEUED));
@@ -134,8 +124,8 @@ void case_after_a_bad_end(void) {
         EXPECT(DROVER_CANCELLED, drover_future_state(late));
         drover_future_unref(late);
         /* Its queue deadline holds. */
-        late = submit(p, 0,
-                      DROVER_OPTIONS(.after = ids, .n_after = 1, .queue_deadline_ns = drover_deadline_in(50 * MS)));
+        late = submit_sleep(
+                p, 0, DROVER_OPTIONS(.after = ids, .n_after = 1, .queue_deadline_ns = drover_deadline_in(50 * MS)));
         EXPECT(0, drover_future_wait(late, drover_deadline_in(20 * SECOND)));
         EXPECT(DROVER_EXPIRED, drover_future_state(late));
         drover_future_unref(late);

@@ -32,6 +32,16 @@ uint64_t now_ns(void) {
         return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
 }
 
+drover_future *submit_sleep(drover_pool *p, double seconds, const struct drover_options *o) {
+        drover_future *f;
+        drover_args *a;
+        EXPECT(0, drover_args_new(&a));
+        EXPECT(0, drover_args_f64(a, "seconds", seconds));
+        EXPECT(0, drover_submit(p, "sleep", a, o, &f));
+        drover_args_free(a);
+        return f;
+}
+
 drover_future *sleeper(const char *name, double seconds) {
         drover_pool *p = pool(name);
         drover_future *f;

@@ -24,6 +24,8 @@ void expect_text(const char *file, int line, const char *word, const char *text)
 extern drover *d;
 drover_pool *pool(const char *name);
 uint64_t now_ns(void);
+/* A job `sleep`; NULL: no options. */
+drover_future *submit_sleep(drover_pool *p, double seconds, const struct drover_options *o);
 /* A job `sleep` of pool `name`. */
 drover_future *sleeper(const char *name, double seconds);
 /* Until that job runs, 10 s at most. */

@@ -4,16 +4,6 @@
 
 #include "tests/library/cases.h"
 
-static drover_future *submit(drover_pool *p, double seconds, const struct drover_options *o) {
-        drover_future *f;
-        drover_args *a;
-        EXPECT(0, drover_args_new(&a));
-        EXPECT(0, drover_args_f64(a, "seconds", seconds));
-        EXPECT(0, drover_submit(p, "sleep", a, o, &f));
-        drover_args_free(a);
-        return f;
-}
-
 static void expect_expired(drover_future *f, uint64_t from_ns) {
         EXPECT(0, drover_future_wait(f, drover_deadline_in(20 * SECOND)));
         EXPECT(DROVER_EXPIRED, drover_future_state(f));
@@ -24,14 +14,15 @@ static void expect_expired(drover_future *f, uint64_t from_ns) {
 /* QueueTimeout=300ms of the pool counts from when a job of a channel may run; then, at a line on stdin, there is none. */
 void case_queue_timeout(void) {
         drover_pool *p = pool("hasty"), *other = pool("squares");
-        drover_future *blocker = submit(p, 60, NULL), *first;
+        drover_future *blocker = submit_sleep(p, 60, NULL), *first;
         wait_running(blocker);
-        first = submit(other, 0.5, NULL);
+        first = submit_sleep(other, 0.5, NULL);
         uint64_t start_ns = now_ns(), id = drover_future_id(first);
-        drover_future *plain = submit(p, 0, NULL);
-        drover_future *longer = submit(p, 0, DROVER_OPTIONS(.queue_deadline_ns = drover_deadline_in(60 * SECOND)));
-        drover_future *delayed = submit(p, 0, DROVER_OPTIONS(.not_before_ns = start_ns + 400 * MS));
-        drover_future *held = submit(p, 0, DROVER_OPTIONS(.after = &id, .n_after = 1));
+        drover_future *plain = submit_sleep(p, 0, NULL);
+        drover_future *longer =
+                submit_sleep(p, 0, DROVER_OPTIONS(.queue_deadline_ns = drover_deadline_in(60 * SECOND)));
+        drover_future *delayed = submit_sleep(p, 0, DROVER_OPTIONS(.not_before_ns = start_ns + 400 * MS));
+        drover_future *held = submit_sleep(p, 0, DROVER_OPTIONS(.after = &id, .n_after = 1));
         expect_expired(plain, start_ns + 300 * MS);
         expect_expired(longer, start_ns + 300 * MS);
         expect_expired(delayed, start_ns + 700 * MS);
@@ -41,7 +32,7 @@ void case_queue_timeout(void) {
         puts("ready");
         fflush(stdout);
         EXPECT('\n', getchar());
-        plain = submit(p, 0, NULL);
+        plain = submit_sleep(p, 0, NULL);
         EXPECT(-ETIMEDOUT, drover_future_wait(plain, drover_deadline_in(500 * MS)));
         EXPECT(DROVER_CANCEL_ASKED, drover_future_cancel(blocker, DROVER_CANCEL_ASK));
         EXPECT(0, drover_future_wait(plain, drover_deadline_in(20 * SECOND)));
@@ -55,7 +46,7 @@ void case_queue_timeout(void) {
 /* A deadline is one whatever else the job waits for: a time, other jobs, both; also if it is over already. */
 static void expect_deadlines(uint32_t flags) {
         drover_pool *p = pool("squares");
-        drover_future *blocker = submit(p, 60, DROVER_OPTIONS(.flags = flags));
+        drover_future *blocker = submit_sleep(p, 60, DROVER_OPTIONS(.flags = flags));
         wait_running(blocker);
         uint64_t id = drover_future_id(blocker), end_ns = drover_deadline_in(300 * MS);
         uint64_t late_ns = end_ns + 60 * SECOND;
@@ -75,7 +66,7 @@ static void expect_deadlines(uint32_t flags) {
                 struct drover_options o = options[i];
                 o.struct_size = sizeof o;
                 o.flags = flags;
-                f[i] = submit(p, 0, &o);
+                f[i] = submit_sleep(p, 0, &o);
         }
         for (int i = 0; i < N_EXPIRED; i++)
                 expect_expired(f[i], i < N_AT_END ? end_ns : 0);
@@ -118,23 +109,24 @@ static void expect_run(drover_future *f, enum drover_state state, uint32_t n_att
 static void expect_runs(uint32_t flags) {
         drover_pool *p = pool("fork-squares"), *crash = pool("crash");
         const uint64_t never_ns = drover_deadline_in(3600 * SECOND);
-        expect_run(submit(p, 0.1, DROVER_OPTIONS(.flags = flags)), DROVER_DONE, 1, 99 * MS);
-        drover_future *f = submit(p, 60, DROVER_OPTIONS(.flags = flags, .soft_limit_ns = 100 * MS));
+        expect_run(submit_sleep(p, 0.1, DROVER_OPTIONS(.flags = flags)), DROVER_DONE, 1, 99 * MS);
+        drover_future *f = submit_sleep(p, 60, DROVER_OPTIONS(.flags = flags, .soft_limit_ns = 100 * MS));
         EXPECT(0, drover_future_wait(f, drover_deadline_in(20 * SECOND)));
         EXPECT_TEXT("soft limit", drover_future_error(f)->message);
         expect_run(f, DROVER_TIMED_OUT, 1, 99 * MS);
-        expect_run(submit(p, 60, DROVER_OPTIONS(.flags = flags, .hard_limit_ns = 100 * MS)), DROVER_TIMED_OUT, 1, 0);
-        f = submit(p, 60, DROVER_OPTIONS(.flags = flags));
+        expect_run(submit_sleep(p, 60, DROVER_OPTIONS(.flags = flags, .hard_limit_ns = 100 * MS)), DROVER_TIMED_OUT, 1,
+                   0);
+        f = submit_sleep(p, 60, DROVER_OPTIONS(.flags = flags));
         wait_running(f);
         EXPECT(DROVER_CANCEL_ASKED, drover_future_cancel(f, DROVER_CANCEL_ASK));
         expect_run(f, DROVER_CANCELLED, 1, 0);
         EXPECT(0, drover_submit(crash, "segfault", NULL, DROVER_OPTIONS(.flags = flags), &f));
         expect_run(f, DROVER_POISONED, 2, 0);
 
-        f = submit(p, 0, DROVER_OPTIONS(.flags = flags, .not_before_ns = never_ns));
+        f = submit_sleep(p, 0, DROVER_OPTIONS(.flags = flags, .not_before_ns = never_ns));
         EXPECT(DROVER_CANCEL_DONE, drover_future_cancel(f, DROVER_CANCEL_QUEUED));
         expect_run(f, DROVER_CANCELLED, 0, 0);
-        f = submit(p, 0, DROVER_OPTIONS(.flags = flags, .not_before_ns = never_ns, .queue_deadline_ns = 1));
+        f = submit_sleep(p, 0, DROVER_OPTIONS(.flags = flags, .not_before_ns = never_ns, .queue_deadline_ns = 1));
         expect_run(f, DROVER_EXPIRED, 0, 0);
         drover_pool_unref(crash);
         drover_pool_unref(p);
@@ -170,7 +162,7 @@ void case_full_bus(void) {
         d = theirs;
         p_theirs = pool("single");
         for (int i = 0; i < N; i++)
-                other[i] = submit(p_theirs, lengths[i], detached);
+                other[i] = submit_sleep(p_theirs, lengths[i], detached);
         d = ours;
         EXPECT(-EAGAIN, drover_submit(p, "sleep", a, detached, &f[0]));
         EXPECT_TEXT("slots", drover_error_text(d));

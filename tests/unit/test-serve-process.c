@@ -308,18 +308,30 @@ static bool leaves_alone(struct layout_bell *const bells[MANY_BELLS], uint32_t f
         return true;
 }
 
-/* It sleeps on those that have a place, looks at all when it is told to, and changes when they do. */
-static void waits_on_those_that_have_a_place(void **state) {
-        struct trial t;
-        struct layout_bell *bells[MANY_BELLS];
-        pid_t pid = start(&t, "sleep");
-        bells[0] = t.bell;
-        for (uint32_t i = LAYOUT_BELLS_PER_WORKER; i < MANY_BELLS; i++)
-                atomic_fetch_or(&t.pool->placeless[0], UINT64_C(1) << i);
+/* A worker that sleeps on the first of them. */
+static pid_t start_with_bells(struct trial *t, struct layout_bell *bells[MANY_BELLS], uint64_t placeless) {
+        pid_t pid = start(t, "sleep");
+        atomic_fetch_or(&t->pool->placeless[0], placeless);
+        bells[0] = t->bell;
         for (uint32_t i = 1; i < MANY_BELLS; i++)
-                bells[i] = add_bell(&t, i);
+                bells[i] = add_bell(t, i);
         await(sleeps_on(bells, 0, LAYOUT_BELLS_PER_WORKER));
         assert_true(leaves_alone(bells, LAYOUT_BELLS_PER_WORKER, MANY_BELLS));
+        return pid;
+}
+
+static void finish_with_bells(struct trial *t, pid_t pid, struct layout_bell *bells[MANY_BELLS]) {
+        for (uint32_t i = 1; i < MANY_BELLS; i++)
+                bell_unmap(bells[i]);
+        finish(t, pid, 0);
+}
+
+/* It sleeps on those that have a place, looks at all when it is told to, and changes when they do. */
+static void waits_on_those_that_have_a_place(void **state) {
+        const uint64_t unplaced = (UINT64_C(1) << MANY_BELLS) - (UINT64_C(1) << LAYOUT_BELLS_PER_WORKER);
+        struct trial t;
+        struct layout_bell *bells[MANY_BELLS];
+        pid_t pid = start_with_bells(&t, bells, unplaced);
 
         /* Rung, and nobody waits on it: the broker's business. */
         atomic_store(&bells[0]->mode, BELL_BROKER);
@@ -345,9 +357,16 @@ static void waits_on_those_that_have_a_place(void **state) {
         bell_clear_work(bells[0], 0);
         bell_ring(bells[LAST], LAST, t.doorbell_fd); /* wakes it by itself */
         assert_int_equal(verdict(&t, 2), SLOT_DONE);
-        for (uint32_t i = 1; i < MANY_BELLS; i++)
-                bell_unmap(bells[i]);
-        finish(&t, pid, 0);
+        finish_with_bells(&t, pid, bells);
+}
+
+/* It is busy; then there are a long job and one more, of which bell 0 does not tell. */
+static void queue_behind_a_job(struct trial *t) {
+        submit(t, 0, "sleep", "ms", 300, 1);
+        await(is_running(t, 0));
+        submit(t, 1, "sleep", "ms", 60000, 1);
+        submit(t, 2, "sleep", "ms", 0, 1);
+        bell_clear_work(t->bell, 0);
 }
 
 /* As the_baton_is_passed_before_the_job_runs, from a bell that nobody sleeps on: by way of one that all sleep on. */
@@ -357,11 +376,7 @@ static void the_baton_is_passed_for_all_bells(void **state) {
         pid_t pid = start(&t, "sleep");
         atomic_fetch_or(&t.pool->placeless[0], 1 << 1);
         struct layout_bell *other = add_bell(&t, 1);
-        submit(&t, 0, "sleep", "ms", 300, 1); /* keeps it busy meanwhile */
-        await(is_running(&t, 0));
-        submit(&t, 1, "sleep", "ms", 60000, 1);
-        submit(&t, 2, "sleep", "ms", 0, 1);
-        bell_clear_work(t.bell, 0);
+        queue_behind_a_job(&t);
         bell_mark_work(other, 1);
         struct event_wait wait = bell_sleep_begin(t.bell, SLEEPER);
         await(is_running(&t, 1));
@@ -380,11 +395,7 @@ static void the_baton_does_not_go_by_an_old_list(void **state) {
         pid_t pid = start(&t, "sleep");
         atomic_fetch_or(&t.pool->placeless[0], 1 << 2);
         struct layout_bell *placed = add_bell(&t, 1), *other = add_bell(&t, 2);
-        submit(&t, 0, "sleep", "ms", 300, 1); /* keeps it busy meanwhile */
-        await(is_running(&t, 0));
-        submit(&t, 1, "sleep", "ms", 60000, 1);
-        submit(&t, 2, "sleep", "ms", 0, 1);
-        bell_clear_work(t.bell, 0);
+        queue_behind_a_job(&t);
         bell_mark_work(placed, 1);
         struct event_wait wait = bell_sleep_begin(t.bell, SLEEPER);
         await(is_running(&t, 1));
@@ -400,19 +411,12 @@ static void the_baton_does_not_go_by_an_old_list(void **state) {
 static void too_many_places_are_no_harm(void **state) {
         struct trial t;
         struct layout_bell *bells[MANY_BELLS];
-        pid_t pid = start(&t, "sleep");
-        bells[0] = t.bell;
-        for (uint32_t i = 1; i < MANY_BELLS; i++)
-                bells[i] = add_bell(&t, i);
-        await(sleeps_on(bells, 0, LAYOUT_BELLS_PER_WORKER));
-        assert_true(leaves_alone(bells, LAYOUT_BELLS_PER_WORKER, MANY_BELLS));
+        pid_t pid = start_with_bells(&t, bells, 0);
         for (uint32_t slot = 0; slot < 20; slot++) {
                 submit(&t, slot, "sleep", "ms", 0, 1);
                 assert_int_equal(verdict(&t, slot), SLOT_DONE);
         }
-        for (uint32_t i = 1; i < MANY_BELLS; i++)
-                bell_unmap(bells[i]);
-        finish(&t, pid, 0);
+        finish_with_bells(&t, pid, bells);
 }
 
 /* What comes late is not noise: jobs make up for wake-ups. */

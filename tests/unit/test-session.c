@@ -240,18 +240,22 @@ static bool is_rung(int fd) {
         return read(fd, &n, sizeof n) == sizeof n;
 }
 
+static void finish_with_fds(struct daemon *d) {
+        uint32_t slot;
+        uint64_t word = claim(d, &slot);
+        *channel_result(&d->worker, slot) = (struct layout_result){.has_fds = 1, .pid = 4711};
+        assert_int_equal(channel_finish(&d->worker, slot, word, SLOT_DONE, d->done_fd), 0);
+}
+
 /* The result line says that something belongs to it, and the daemon says why it is not to be had. */
 static void test_what_belongs_to_a_result_is_not_to_be_had(void **state) {
         struct daemon *d = *state;
         struct session *s = open_session(d);
         struct session_result r;
         struct session_packet p;
-        uint32_t slot;
         size_t bytes;
         submit(s, 0, "x", 0);
-        uint64_t word = claim(d, &slot);
-        *channel_result(&d->worker, slot) = (struct layout_result){.has_fds = 1, .pid = 4711};
-        assert_int_equal(channel_finish(&d->worker, slot, word, SLOT_DONE, d->done_fd), 0);
+        finish_with_fds(d);
         assert_int_equal(session_next(s, &r, 0), 0);
         assert_int_equal(packet_receive(d->sockets[0], &p, sizeof p, &bytes, NULL, NULL), 0);
         assert_int_equal(p.type, SESSION_WANT);
@@ -287,13 +291,6 @@ static void *answer_late(void *user) {
                 return user;
         }
         return NULL;
-}
-
-static void finish_with_fds(struct daemon *d) {
-        uint32_t slot;
-        uint64_t word = claim(d, &slot);
-        *channel_result(&d->worker, slot) = (struct layout_result){.has_fds = 1, .pid = 4711};
-        assert_int_equal(channel_finish(&d->worker, slot, word, SLOT_DONE, d->done_fd), 0);
 }
 
 static void fill_socket(struct session *s) {
