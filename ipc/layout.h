@@ -228,7 +228,7 @@ struct layout_worker {
         _Atomic uint64_t fault_address;
         _Atomic uint64_t fault_offset; /* of the instruction, in fault_module: a file's name, or "" */
         char fault_module[24];
-        _Atomic uint64_t counts[SLOT_N_STATES]; /* verdicts this worker gave, by state; only it writes them */
+        _Atomic uint64_t counts[SLOT_N_STATES]; /* verdicts this worker gave, by state, and DELAYED: attempts put off; only it writes them */
         _Atomic uint64_t progress_done, progress_total;
         _Atomic uint32_t status_seq; /* odd while `status` is being written */
         uint32_t pad2;

@@ -457,7 +457,7 @@ struct capsule_draft *capsules_draft(const struct worker *w, const struct worker
         snprintf(c->plugin_dir, sizeof(c->plugin_dir), "%s", p->supervisor->plugin_dir);
         snprintf(c->build_id, sizeof(c->build_id), "%s", w->build_id);
         snprintf(c->job, sizeof(c->job), "%s", type->name);
-        snprintf(c->log, sizeof(c->log), "%s", w->last_lines);
+        snprintf(c->log, sizeof(c->log), "%s", worker_output_last(w));
         capsule_add_attempts(c, w, job, line);
         return d;
 }

@@ -59,6 +59,7 @@ static void limits_overdue(struct limits_look *l, struct worker *w) {
 
 static void limits_check(struct worker *w, struct limits_look *l) {
         struct worker_job job;
+        worker_output_look(w);
         uint64_t claims = atomic_load(&worker_line(w)->claims);
         l->is_busy |= claims != w->seen_claims;
         w->seen_claims = claims;

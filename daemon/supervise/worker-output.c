@@ -1,5 +1,11 @@
 /* What a worker prints: read from a pipe, cut into lines, logged at a bounded rate.
  *
+ * A capsule has the newest lines of its job, and none of another's, who may be another user. A pipe does not tell when
+ * something was written into it; the worker's line in pool memory tells how many jobs came to their end there. So a line
+ * is put down to that number as it was when the pipe was last empty before the line was read: if it is the same still,
+ * no other job can have written it. When jobs end faster than the broker looks that is not sure, and the capsule has no
+ * lines then; the log has them all.
+ *
  * The worker's end never blocks (a flood is lost there), and ours is read a little at a time: past the budget of a
  * second the pipe is left alone until the second is over, so a plugin that floods its output costs the broker nothing. */
 #include <errno.h>
@@ -19,8 +25,22 @@ enum {
 };
 #define OUTPUT_WINDOW_NS UINT64_C(1000000000)
 
+static uint64_t output_count_ended(const struct worker *w) {
+        uint64_t n = 0;
+        for (unsigned state = 0; state < SLOT_N_STATES; state++)
+                n += atomic_load(&worker_line(w)->counts[state]);
+        return n;
+}
+
+const char *worker_output_last(const struct worker *w) {
+        return w->lines_ended == output_count_ended(w) ? w->last_lines : "";
+}
+
 /* Keeps the newest lines that fit, whole ones. */
 static void output_remember(struct worker *w) {
+        if (w->lines_ended != w->line_ended)
+                w->last_lines[0] = 0;
+        w->lines_ended = w->line_ended;
         size_t used = strlen(w->last_lines), more = w->output_line_bytes + 1;
         while (used + more >= sizeof(w->last_lines)) {
                 const char *second = strchr(w->last_lines, '\n');
@@ -52,6 +72,9 @@ static void output_flush_line(struct worker *w) {
 }
 
 static void output_add(struct worker *w, const char *data, size_t bytes) {
+        if (w->line_ended != w->output_ended) /* a line has no end that its job did not give it */
+                output_flush_line(w);
+        w->line_ended = w->output_ended;
         for (size_t i = 0; i < bytes; i++) {
                 if (data[i] == '\n' || w->output_line_bytes == sizeof(w->output_line) - 1)
                         output_flush_line(w);
@@ -60,33 +83,48 @@ static void output_add(struct worker *w, const char *data, size_t bytes) {
         }
 }
 
+/* 1: some came, 0: there is none now, -EPIPE: nor will there ever be. */
+static int output_read(struct worker *w) {
+        char chunk[OUTPUT_CHUNK];
+        uint64_t ended = output_count_ended(w);
+        ssize_t n = read(w->output_fd, chunk, sizeof(chunk));
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+                return -EPIPE;
+        if (n > 0)
+                output_add(w, chunk, n);
+        if (n < (ssize_t)sizeof(chunk) && (n > 0 || errno == EAGAIN))
+                w->output_ended = ended; /* it is empty: what comes, comes from the job after these */
+        w->output_bytes += n > 0 ? n : 0;
+        return n > 0;
+}
+
 static void output_on_timer(struct loop_timer *t) {
         struct worker *w = t->user;
         loop_poll_change(&w->output_poll, POLLIN);
 }
 
-static void output_on_pipe(struct loop_poll *p, uint32_t revents) {
-        struct worker *w = p->user;
-        char chunk[OUTPUT_CHUNK];
-        ssize_t n = read(w->output_fd, chunk, sizeof(chunk));
-        if (n <= 0) {
-                if (n == 0 || (errno != EAGAIN && errno != EINTR))
-                        loop_poll_change(p, 0);
-                return;
-        }
+static void output_look(struct worker *w) {
         uint64_t now = event_now_ns();
         if (now - w->output_window_ns > OUTPUT_WINDOW_NS) {
                 w->output_window_ns = now;
                 w->output_bytes = 0;
         }
-        output_add(w, chunk, n);
-        w->output_bytes += n;
-        if (w->output_bytes >= OUTPUT_BUDGET) {
-                log_warning("pool %s, worker %llu (pid %d) prints too much: the rest of this second is lost",
-                            w->pool->config.name, (unsigned long long)w->id, (int)w->pid);
-                loop_poll_change(p, 0);
-                loop_timer_set(p->loop, &w->output_timer, w->output_window_ns + OUTPUT_WINDOW_NS, output_on_timer, w);
-        }
+        if (output_read(w) < 0)
+                loop_poll_change(&w->output_poll, 0);
+        if (w->output_bytes < OUTPUT_BUDGET)
+                return;
+        log_warning("pool %s, worker %llu (pid %d) prints too much: the rest of this second is lost", w->pool->config.name,
+                    (unsigned long long)w->id, (int)w->pid);
+        loop_poll_change(&w->output_poll, 0);
+        loop_timer_set(w->pool->supervisor->loop, &w->output_timer, w->output_window_ns + OUTPUT_WINDOW_NS, output_on_timer,
+                       w);
+}
+
+static void output_on_pipe(struct loop_poll *p, uint32_t revents) { output_look(p->user); }
+
+void worker_output_look(struct worker *w) {
+        if (w->output_fd >= 0 && !w->output_timer.heap_index && w->output_ended != output_count_ended(w))
+                output_look(w);
 }
 
 int worker_output_start(struct worker *w, int *ret_write_fd) {
@@ -101,13 +139,8 @@ int worker_output_start(struct worker *w, int *ret_write_fd) {
 void worker_output_stop(struct worker *w) {
         if (w->output_fd < 0)
                 return;
-        char chunk[OUTPUT_CHUNK]; /* its last words: at most what the pipe holds */
-        for (unsigned i = 0; i < OUTPUT_BUDGET / OUTPUT_CHUNK; i++) {
-                ssize_t n = read(w->output_fd, chunk, sizeof(chunk));
-                if (n <= 0)
-                        break;
-                output_add(w, chunk, n);
-        }
+        for (unsigned i = 0; i < OUTPUT_BUDGET / OUTPUT_CHUNK && output_read(w) > 0; i++) /* its last words */
+                ;
         output_flush_line(w);
         loop_timer_stop(&w->output_timer);
         loop_poll_stop(&w->output_poll);

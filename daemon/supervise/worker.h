@@ -71,7 +71,8 @@ struct worker {
         uint32_t output_bytes, output_dropped;
         char output_line[512];
         size_t output_line_bytes;
-        char last_lines[2048]; /* what it printed last */
+        char last_lines[2048]; /* what it printed last; of one job only, see worker-output.c */
+        uint64_t output_ended, line_ended, lines_ended;
         char build_id[48];     /* of its plugin file, in hex */
         struct loop_timer output_timer;
         TAILQ_ENTRY(worker) link;
@@ -130,3 +131,6 @@ void worker_drop_room(struct worker *w);
 /* ---- worker-output.c: what it prints becomes log lines, at a bounded rate ---- */
 int worker_output_start(struct worker *w, int *ret_write_fd);
 void worker_output_stop(struct worker *w);
+void worker_output_look(struct worker *w); /* now and then: so it is known whose lines come next */
+/* What it printed since the last job that came to its end there; "": nothing, or that is not sure. */
+const char *worker_output_last(const struct worker *w);

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -276,15 +277,38 @@ static void job_count_latency(const struct drover_job *j, uint64_t started_ns, u
         latency_count(&j->latency->run, finished_ns - started_ns);
 }
 
+/* Only we write it: no need for a locked add. */
+static uint64_t job_count_end(const struct drover_job *j, enum slot_state end) {
+        _Atomic uint64_t *count = &j->line->counts[end];
+        uint64_t n = atomic_load_explicit(count, memory_order_relaxed);
+        atomic_store_explicit(count, n + 1, memory_order_relaxed);
+        return n;
+}
+
+static void job_uncount_end(const struct drover_job *j, enum slot_state end, uint64_t before) {
+        atomic_store_explicit(&j->line->counts[end], before, memory_order_relaxed);
+}
+
+/* What it printed leaves the process before it counts as ended: later it would pass for the next job's. */
+static void job_flush_output(void) {
+        if (__fpending(stdout) == 0 || ftrylockfile(stdout) != 0) /* a thread of the plugin is printing */
+                return;
+        fflush_unlocked(stdout);
+        funlockfile(stdout);
+}
+
 /* One more try: the slot goes into the broker's hands, which knows when, and whether there is one more. The failure's
  * text stays with it, should there be none. *ret_verdict is what remains if it cannot go there. */
 static int job_postpone(const struct drover_job *j, uint64_t finished_ns, enum slot_state *ret_verdict) {
         struct layout_result *r = channel_result(j->channel, j->slot);
         if (__builtin_add_overflow(finished_ns, j->retry_after_ns, &r->retry_at_ns))
                 r->retry_at_ns = UINT64_MAX;
+        uint64_t n = job_count_end(j, SLOT_DELAYED);
         int e = channel_postpone(j->channel, j->slot, j->claimed);
         if (e == 0)
                 doorbell_ring(job_host(j)->doorbell_fd);
+        else
+                job_uncount_end(j, SLOT_DELAYED, n);
         *ret_verdict = e == -ECANCELED ? SLOT_CANCELLED : SLOT_FAILED;
         return e;
 }
@@ -321,14 +345,11 @@ static int job_finish(struct drover_job *j, int done_fd, enum slot_state verdict
                 if (e == 0 || e == -ESTALE)
                         return e;
         }
-        /* Only we write it: no need for a locked add. */
-        _Atomic uint64_t *count = &j->line->counts[verdict];
-        uint64_t n = atomic_load_explicit(count, memory_order_relaxed);
-        atomic_store_explicit(count, n + 1, memory_order_relaxed);
+        uint64_t n = job_count_end(j, verdict);
         job_tell_last(j, verdict, started_ns, finished_ns);
         int e = channel_finish(j->channel, j->slot, j->claimed, verdict, done_fd);
         if (e < 0) { /* it was not ours to give */
-                atomic_store_explicit(count, n, memory_order_relaxed);
+                job_uncount_end(j, verdict, n);
                 atomic_store_explicit(&j->line->last_job, 0, memory_order_relaxed);
         }
         return e;
@@ -353,6 +374,7 @@ int job_run(struct drover_job *j, const struct channel *c, uint32_t channel_inde
         int r = job_take(j);
         if (r >= 0)
                 r = j->type->handle(j);
+        job_flush_output();
         enum slot_state verdict = job_verdict(j, r);
         bool had_fds = slot_flags(word) & SLOT_HAS_FDS;
         if (had_fds || j->big || j->n_ret_fds > 0 || j->reply_bytes > 0)

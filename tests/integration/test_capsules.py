@@ -1,5 +1,6 @@
 """Capsules: the job that killed its worker is a file, and running that file again ends the same way."""
 
+import json
 import os
 import re
 import shutil
@@ -159,6 +160,33 @@ class Capsules(Test):
             self.assertIn(f"there is no capsule of job {job_id}", r.stderr)
             r = subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", "cat", file], capture_output=True, check=False)
             self.assertNotEqual(r.returncode, 0)
+
+    @unittest.skipUnless(os.geteuid() == 0, "another uid takes root")
+    def test_no_word_of_a_job_before(self):
+        """Its worker's last words are those of its own job: what the job of another uid printed is not among them."""
+        with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 1, "RestartSec": 0}}) as d:
+            os.chmod(d.dir, 0o711)
+            with Connection(d.bus.address, 65534) as c:
+
+                def words_of(job):
+                    number, path = c.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"crash", job, 0, 0).read("to")
+                    d.wait_job(path)
+                    wait_for(lambda: f"crash.{number}" in capsules(d), 10, "it is kept")
+                    r = d.ctl("show-capsule", f"--state-dir={d.dir}/state", "--json=short", number)
+                    return " ".join(json.loads(r.stdout)["log"])
+
+                self.assertEqual(words_of(b"says-aborts"), "a word of its own")  # the worker's first job
+                for job in (b"segfault", b"says-aborts"):
+                    d.wait_job(d.submit("crash", "says")[1])
+                    self.assertNotIn("another", words_of(job))
+
+                def is_told():
+                    d.wait_job(d.submit("crash", "says")[1])
+                    words = words_of(b"waits-says-aborts")
+                    self.assertNotIn("another", words)
+                    return words == "a word of its own"
+
+                wait_for(is_told, 20, "droverd looked while the job waited, and knows whose words came then")
 
     @unittest.skipUnless(os.geteuid() == 0, "another uid takes root")
     def test_nobody_pushes_out_the_capsules_of_others(self):

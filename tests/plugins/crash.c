@@ -1,8 +1,11 @@
 /* Dies in its handler, each job in another way. */
 #include <drover/plugin.h>
+#include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static volatile uintptr_t nowhere = 16; /* the compiler must not know */
 
@@ -29,6 +32,22 @@ static int overflows(drover_job *job) {
         return deeper(here, 0);
 }
 
+/* Two lines; the second waits for its end in the memory of this process. */
+static int says(drover_job *job) {
+        printf("a word of another\na part of a word of another");
+        return -EIO;
+}
+
+static int says_and_aborts(drover_job *job) {
+        printf("a word of its own\n");
+        abort();
+}
+
+static int waits_says_and_aborts(drover_job *job) {
+        nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
+        return says_and_aborts(job);
+}
+
 static int lives(drover_job *job) { return 0; }
 
 static const struct drover_job_type jobs[] = {
@@ -37,6 +56,9 @@ static const struct drover_job_type jobs[] = {
         {.name = "kill", .handle = kills_itself},
         {.name = "stack", .handle = overflows},
         {.name = "once", .handle = segv, .flags = DROVER_ONCE},
+        {.name = "says", .handle = says},
+        {.name = "says-aborts", .handle = says_and_aborts},
+        {.name = "waits-says-aborts", .handle = waits_says_and_aborts},
         {.name = "fine", .handle = lives},
 };
 static struct drover_plugin plugin = {.jobs = jobs, .n_jobs = DROVER_COUNT(jobs)};
