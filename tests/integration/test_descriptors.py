@@ -44,6 +44,11 @@ class Base(Test):
     def fds(d):
         return len(os.listdir(f"/proc/{d.pid}/fd"))
 
+    @staticmethod
+    def n_of_clients(d):
+        """Memory files of fds-client."""
+        return sum(target.startswith("/memfd:fds-client") for target in fds_of(d.pid).values())
+
     def wait_fds(self, d, n):
         wait_for(lambda: self.fds(d) <= n, 10, f"the broker has its {n} descriptors and no more")
 
@@ -294,11 +299,10 @@ class HostileClients(Base):
         with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
             client = self.client(d, "fds", "ended-in-vain")
             self.assertEqual(client.stdout.readline(), "ready\n")
-            n_fds = self.fds(d)
             client.stdin.write("\n")
             client.stdin.flush()
             self.assertEqual(client.stdout.readline(), "ready\n")
-            wait_for(lambda: self.fds(d) == n_fds + 8, 10, "the broker has those of all jobs")
+            wait_for(lambda: self.n_of_clients(d) == 8, 10, "the broker has those of all jobs")
             os.kill(d.pid, signal.SIGSTOP)
             try:
                 client.stdin.write("\n")
@@ -306,7 +310,7 @@ class HostileClients(Base):
                 self.assertEqual(client.stdout.readline(), "sent\n")
             finally:
                 os.kill(d.pid, signal.SIGCONT)
-            self.wait_fds(d, n_fds)
+            wait_for(lambda: self.n_of_clients(d) == 0, 10, "the broker has found out")
             kill(client.pid)
             client.communicate()
 
@@ -314,11 +318,10 @@ class HostileClients(Base):
         with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
             client = self.client(d, "fds", "unfetched")
             self.assertEqual(client.stdout.readline(), "ready\n")
-            n_fds = self.fds(d)
             client.stdin.write("\n")
             client.stdin.flush()
             self.assertEqual(client.stdout.readline(), "found\n")
-            self.wait_fds(d, n_fds)
+            wait_for(lambda: self.n_of_clients(d) == 0, 10, "the broker has none of the job's, nor of its result's")
             kill(client.pid)
             client.communicate()
 
