@@ -137,6 +137,9 @@ bool worker_judge(struct worker *w, enum slot_state verdict, enum death_reason w
         capsules_keep(w->pool, draft);
         w->quarantine_channel = job.channel;
         w->quarantine_slot = job.slot;
+        w->judged.id = worker_job_id(&job);
+        w->judged.uid = worker_job_uid(&job);
+        w->judged.attempt = line.attempts;
         pool_count_verdict(w->pool, verdict);
         descriptors_settle(job.channel, job.slot);
         channel_announce(&job.channel->channel, job.slot, job.channel->done_fd);
@@ -303,7 +306,7 @@ static struct death worker_make_death(struct worker *w, const struct spawn_event
         death_take_fault(&d, w);
         snprintf(d.pool, sizeof(d.pool), "%s", w->pool->config.name);
         death_describe(reason, by_signal ? e->status : 0, e->status, d.syscall, why, sizeof(why));
-        if (recovery->had_job) {
+        if (recovery->job_id) {
                 d.job_text_at = (uint32_t)snprintf(d.text, sizeof(d.text), "%.100s", why);
                 snprintf(d.text + d.job_text_at, sizeof(d.text) - d.job_text_at, " while running job %llu (attempt %u)",
                          (unsigned long long)recovery->job_id, recovery->attempt);
@@ -375,6 +378,11 @@ void worker_on_gone(struct worker *w, const struct spawn_event *e) {
         };
         struct recovery recovery;
         recovery_run(w, &line, reason != REASON_SPAWNER_LOST && reason != REASON_RECYCLED, &recovery);
+        if (!recovery.had_job) { /* it was judged before the kill */
+                recovery.job_id = w->judged.id;
+                recovery.job_uid = w->judged.uid;
+                recovery.attempt = w->judged.attempt;
+        }
         worker_fold_counts(w);
         struct death death = worker_make_death(w, e, &recovery, reason, syscall);
         p->workers[w->index] = NULL;

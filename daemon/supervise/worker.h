@@ -66,6 +66,11 @@ struct worker {
         /* a verdict was given while it may still write: which slot waits for its death */
         struct pool_channel *quarantine_channel;
         uint32_t quarantine_slot;
+        struct { /* that job; id 0: there is none */
+                uint64_t id;
+                uid_t uid;
+                uint32_t attempt;
+        } judged;
         /* output rate */
         uint64_t output_window_ns;
         uint32_t output_bytes, output_dropped;

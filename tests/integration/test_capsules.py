@@ -82,6 +82,10 @@ class Capsules(Test):
                 self.assertIn(words, r.stdout)
             d.run("crash", "fine")
             self.assertEqual(len(capsules(d)), n)
+            death = wait_for(lambda: d.deaths("hang"), 10, "its death is told")[0]  # the verdict comes before the kill
+            self.assertEqual((death["reason"], death["job"], death["attempt"]), ("time-limit", job_id, 1))
+            self.assertIn(f"while running job {job_id} (attempt 1)", death["text"])
+            self.assertIn(f"pid {death['pid']}", d.ctl("why", job_id).stdout)
 
     @unittest.skipUnless(shutil.which("gdb") and not IS_SANITIZED, "gdb is not installed")
     def test_under_gdb(self):

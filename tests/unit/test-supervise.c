@@ -101,9 +101,18 @@ static void test_channel_dropped_under_a_quarantine(void **state) {
         claim(p, c);
         close(offer.socket_fd); /* the client leaves */
         UNTIL(c->is_dead);
-        assert_true(worker_judge(supervisor_find_worker(supervisor, w.id), SLOT_TIMED_OUT, REASON_TIME_LIMIT));
+        struct worker *worker = supervisor_find_worker(supervisor, w.id);
+        struct worker_job job;
+        assert_true(worker_get_job(worker, &job));
+        const uint64_t id = worker_job_id(&job);
+        assert_true(worker_judge(worker, SLOT_TIMED_OUT, REASON_TIME_LIMIT));
         report(&w, REPORT_DROPPED, offer.channel);
         end(&w, CLD_KILLED, SIGKILL);
+        assert_int_equal(p->n_deaths, 1); /* it had its verdict before the kill, and is told all the same */
+        assert_int_equal(p->deaths[0].reason, REASON_TIME_LIMIT);
+        assert_int_equal(p->deaths[0].job_id, id);
+        assert_int_equal(p->deaths[0].job_uid, 1);
+        assert_int_equal(p->deaths[0].attempt, 1);
         assert_null(pool_channel_at(p, offer.channel));
 }
 
