@@ -85,6 +85,21 @@ class Map(Test):
         self.assertEqual((row["input"], row["state"], row["attempt"]), ("x", "failed", 0))
         self.assertIn("x", row["error"])
 
+    def test_a_line_that_is_too_long_fails_alone(self):
+        r = self.d.ctl("map", "primes", "is_prime", input=f"97\n{'9é' * (1 << 20)}\n7\n")
+        self.assertEqual((r.returncode, r.stderr), (1, ""))
+        rows = r.stdout.splitlines()
+        self.assertEqual((rows[0], rows[2:]), ("97\tprime=true", ["7\tprime=true"]))
+        self.assertRegex(rows[1], r"^(9é){20}…\tline 2: longer than 1048576 bytes$")
+
+    def test_input_that_cannot_be_read(self):
+        for words, end, text in (("--input=.", "", "--input=.: Is a directory"), ("-i /nonexistent", "", "/nonexistent: No such file"),
+                                 ("", "<.", "--input=-: Is a directory"), ("", "<&-", "--input=-: Bad file descriptor")):
+            r = subprocess.run(["sh", "-c", f"'{DROVERCTL}' --user map primes is_prime {words} {end}"], env=self.d.env(),
+                               capture_output=True, text=True, check=False)
+            self.assertEqual((r.returncode, r.stdout), (2, ""), (words, r.stderr))
+            self.assertIn(text, r.stderr)
+
     def test_words_as_input_and_an_empty_input(self):
         self.assertEqual(self.d.ctl("map", "primes", "is_prime", input="").stdout, "")
         r = self.d.ctl("map", "primes", "is_prime", input="7")

@@ -78,19 +78,64 @@ static void test_a_file_of_any_size(void **state) {
 }
 
 static void test_a_line_that_never_ends(void **state) {
+        static const unsigned longs[] = {LINES_MAX, LINES_MAX + 1, 3 * LINES_MAX};
         char path[] = "/tmp/test-lines-XXXXXX", *line;
         struct lines l;
         size_t bytes;
         FILE *f = fdopen(mkstemp(path), "w");
 
+        for (unsigned k = 0; k < 3; k++) {
+                for (unsigned i = 0; i < longs[k]; i++)
+                        fputc('x', f);
+                fputs("\nshort\n", f);
+        }
         for (unsigned i = 0; i < LINES_MAX + 10; i++)
-                fputc('x', f);
+                fputc('y', f);
         assert_int_equal(fclose(f), 0);
         assert_int_equal(lines_open(&l, path), 0);
+        for (unsigned k = 0; k < 3; k++) {
+                assert_int_equal(lines_next(&l, &line, &bytes), longs[k] > LINES_MAX ? -EMSGSIZE : 1);
+                assert_int_equal(bytes, LINES_MAX);
+                assert_int_equal(strspn(line, "x"), LINES_MAX);
+                expect(&l, "short");
+        }
         assert_int_equal(lines_next(&l, &line, &bytes), -EMSGSIZE);
+        assert_int_equal(lines_next(&l, &line, &bytes), -ENODATA);
+        assert_int_equal(l.n_lines, 7);
+        assert_int_equal(l.n_bytes, l.total_bytes);
         lines_close(&l);
         unlink(path);
+}
+
+/* What is dropped of a line comes when it comes, too. */
+static void test_a_long_line_in_pieces(void **state) {
+        char piece[4096], *line;
+        struct lines l;
+        size_t bytes;
+        int fd, r;
+
+        memset(piece, 'x', sizeof piece);
+        open_pipe(&l, &fd);
+        do {
+                assert_int_equal(write(fd, piece, sizeof piece), sizeof piece);
+                r = lines_next(&l, &line, &bytes);
+        } while (r == 0);
+        assert_int_equal(r, -EMSGSIZE);
+        assert_int_equal(lines_next(&l, &line, &bytes), 0);
+        put(fd, "xx");
+        assert_int_equal(lines_next(&l, &line, &bytes), 0);
+        put(fd, "x\nnext\n");
+        expect(&l, "next");
+        assert_int_equal(l.n_lines, 2);
+        close(fd);
+        lines_close(&l);
+}
+
+static void test_what_cannot_be_read(void **state) {
+        struct lines l;
+
         assert_int_equal(lines_open(&l, "/nonexistent"), -ENOENT);
+        assert_int_equal(lines_open(&l, "/"), -EISDIR);
 }
 
 int main(void) {
@@ -98,6 +143,8 @@ int main(void) {
                 cmocka_unit_test(test_pieces),
                 cmocka_unit_test(test_a_file_of_any_size),
                 cmocka_unit_test(test_a_line_that_never_ends),
+                cmocka_unit_test(test_a_long_line_in_pieces),
+                cmocka_unit_test(test_what_cannot_be_read),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

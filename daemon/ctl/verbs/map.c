@@ -21,14 +21,14 @@
 #include "ipc/client/session.h"
 #include "ipc/words.h"
 
-enum { MAP_WINDOW = 256, INPUT_PAUSE_MS = 5, SLICE_MS = 100, MAP_ERROR = 512 };
+enum { MAP_WINDOW = 256, INPUT_PAUSE_MS = 5, SLICE_MS = 100, MAP_ERROR = 512, MAX_SHOWN = 60 };
 
 enum entry_phase { ENTRY_READY, ENTRY_SUBMITTED, ENTRY_FINISHED };
 
 struct entry {
         enum entry_phase phase;
         uint32_t slot;
-        char *input;  /* the line, which may hold bytes of 0 */
+        char *input; /* the line, which may hold bytes of 0 */
         size_t input_bytes;
         char *output; /* what to print for it, complete */
 };
@@ -94,8 +94,7 @@ static char *json_line(const struct map *m, const struct entry *e, const char *s
 static void fail_entry(struct map *m, struct entry *e, const char *state, unsigned attempt, const char *error) {
         m->n_failed++;
         e->phase = ENTRY_FINISHED;
-        e->output = m->c->json != CTL_JSON_OFF ? json_line(m, e, state, attempt, NULL, error)
-                                               : plain_line(e, error);
+        e->output = m->c->json != CTL_JSON_OFF ? json_line(m, e, state, attempt, NULL, error) : plain_line(e, error);
 }
 
 static void finish_entry(struct map *m, struct entry *e, const struct session_result *r) {
@@ -115,8 +114,7 @@ static void finish_entry(struct map *m, struct entry *e, const struct session_re
                 return;
         }
         e->phase = ENTRY_FINISHED;
-        e->output = m->c->json != CTL_JSON_OFF ? json_line(m, e, "done", r->attempt, text, NULL)
-                                               : plain_line(e, text);
+        e->output = m->c->json != CTL_JSON_OFF ? json_line(m, e, "done", r->attempt, text, NULL) : plain_line(e, text);
 }
 
 /* ---- lines in ---- */
@@ -140,22 +138,38 @@ static int submit(struct map *m) {
         return r;
 }
 
+/* Of a line that is too long: what is shown of it. Cuts no character of UTF-8 in two. */
+static size_t cut(char *line) {
+        size_t n = MAX_SHOWN;
+
+        while (n > 0 && ((unsigned char)line[n] & 0xc0) == 0x80)
+                n--;
+        memcpy(line + n, "…", sizeof "…");
+        return n + strlen("…");
+}
+
 /* Reads one line into the window. 1, 0 = nothing now, -ENODATA the end, -errno. */
 static int read_line(struct map *m) {
         char error[ARGUMENTS_MAX_ERROR], text[ARGUMENTS_MAX_ERROR + 32], *line;
         struct entry *e;
         size_t bytes;
         int r = lines_next(&m->lines, &line, &bytes);
+        bool is_too_long = r == -EMSGSIZE;
 
-        if (r <= 0)
+        if (r <= 0 && !is_too_long)
                 return r;
+        if (is_too_long)
+                bytes = cut(line);
         e = entry_of(m, m->n_read++);
         *e = (struct entry){.phase = ENTRY_READY, .input = malloc(bytes + 1), .input_bytes = bytes};
         if (!e->input)
                 return -ENOMEM;
         memcpy(e->input, line, bytes);
-        r = arguments_from_line(&m->job->args, m->c->arg, line, bytes, m->payload, session_slot_bytes(m->session),
-                                &m->payload_bytes, error);
+        if (is_too_long)
+                snprintf(error, sizeof error, "longer than %d bytes", LINES_MAX);
+        else
+                r = arguments_from_line(&m->job->args, m->c->arg, line, bytes, m->payload,
+                                        session_slot_bytes(m->session), &m->payload_bytes, error);
         if (r < 0) {
                 snprintf(text, sizeof text, "line %" PRIu64 ": %s", m->lines.n_lines, error);
                 fail_entry(m, e, "failed", 0, text);
@@ -278,6 +292,11 @@ static int report(struct map *m, int error) {
         bool is_ended = error == -ESHUTDOWN || error == -EPIPE;
 
         progress_clear(&m->progress);
+        if (m->lines.error) {
+                ctl_error("--input=%s: %s; %" PRIu64 " lines are answered", m->c->input ? m->c->input : "-",
+                          strerror(-m->lines.error), m->n_printed);
+                return CTL_USAGE;
+        }
         if (is_ended && is_pool_gone(m)) {
                 ctl_error("pool %s was removed; %" PRIu64 " lines are answered", m->c->operands[0], m->n_printed);
                 return CTL_REFUSED;
@@ -290,9 +309,6 @@ static int report(struct map *m, int error) {
         case -EPIPE:
                 ctl_error("droverd went away; %" PRIu64 " lines are answered", m->n_printed);
                 return CTL_UNREACHABLE;
-        case -EMSGSIZE:
-                ctl_error("line %" PRIu64 " is longer than %d bytes", m->lines.n_lines + 1, LINES_MAX);
-                return CTL_USAGE;
         default:
                 ctl_error("%s", strerror(-error));
                 return CTL_REFUSED;
