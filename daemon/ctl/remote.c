@@ -265,18 +265,36 @@ int remote_get_schema(struct remote *r, const char *pool_path, struct json_objec
         return 0;
 }
 
-int remote_has_daemon(struct remote *r) {
+/* A method of the bus itself that takes the daemon's name. */
+static int ask_bus(struct remote *r, const char *member, struct json_object **ret) {
         ctl_cleanup(remote_message_unrefp) sd_bus_message *m = NULL;
-        ctl_cleanup(json_putp) struct json_object *o = NULL;
         int error;
 
         error = sd_bus_message_new_method_call(r->bus, &m, "org.freedesktop.DBus", "/org/freedesktop/DBus",
-                                               "org.freedesktop.DBus", "NameHasOwner");
+                                               "org.freedesktop.DBus", member);
         if (error >= 0)
                 error = sd_bus_message_append(m, "s", REMOTE_NAME);
-        if (error >= 0)
-                error = remote_exchange(r, m, &plain_call, &o);
+        return error < 0 ? error : remote_exchange(r, m, &plain_call, ret);
+}
+
+int remote_has_daemon(struct remote *r) {
+        ctl_cleanup(json_putp) struct json_object *o = NULL;
+        int error = ask_bus(r, "NameHasOwner", &o);
+
         return error < 0 ? error : json_object_get_boolean(o);
+}
+
+int remote_subscribe(struct remote *r, const char *member, sd_bus_message_handler_t fn, void *user) {
+        const struct remote_call subscribe = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "Subscribe"};
+        ctl_cleanup(json_putp) struct json_object *owner = NULL;
+        int error = remote_call(r, &subscribe, NULL, NULL); /* first: it may start the daemon */
+
+        if (error >= 0)
+                error = ask_bus(r, "GetNameOwner", &owner);
+        if (error >= 0)
+                error = sd_bus_match_signal(r->bus, NULL, json_object_get_string(owner), REMOTE_MANAGER,
+                                            REMOTE_NAME ".Manager", member, fn, user);
+        return error < 0 ? error : 0;
 }
 
 /* ---- failures ---- */

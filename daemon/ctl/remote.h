@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stdint.h>
+#include <systemd/sd-bus.h>
 
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/json.h"
@@ -9,9 +10,6 @@
 
 #define REMOTE_NAME "org.drover1"
 #define REMOTE_MANAGER "/org/drover1"
-
-typedef struct sd_bus sd_bus;
-typedef struct sd_bus_message sd_bus_message;
 
 /* Prints why not. 0 or -errno. */
 int remote_open(struct remote **ret, enum ctl_scope scope, const char *address);
@@ -35,6 +33,10 @@ int remote_get_all(struct remote *r, const char *path, const char *interface, st
 
 /* Pool.Schema() as an object. */
 int remote_get_schema(struct remote *r, const char *pool_path, struct json_object **ret);
+
+/* Calls `fn` with each signal MEMBER of the Manager that comes while a reply is awaited. For good, and only from the
+ * droverd that is there now: anybody may send such a signal. */
+int remote_subscribe(struct remote *r, const char *member, sd_bus_message_handler_t fn, void *user);
 
 /* Sends a message made by the caller and takes the reply as remote_call does. */
 int remote_exchange(struct remote *r, sd_bus_message *m, const struct remote_call *call, struct json_object **ret);

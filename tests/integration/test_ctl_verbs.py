@@ -145,6 +145,7 @@ class Jobs(Test):
     @classmethod
     def setUpClass(cls):
         cls.drover = Drover({"cancellable": {"Plugin": "cancellable", "Workers": 1}, "typed": {"Plugin": "typed", "Workers": 1},
+                             "brief": {"Plugin": "primes", "Workers": 1, "ResultTTL": "100ms"},
                              "primes": {"Plugin": "primes", "Workers": 1}})
         cls.d = cls.drover.__enter__()
         cls.tmp = tempfile.TemporaryDirectory()
@@ -188,6 +189,17 @@ class Jobs(Test):
         r = self.d.ctl("result", numbers[1])
         self.assertEqual((r.returncode, r.stdout), (1, ""))
         self.assertIn("cancelled", r.stderr)
+
+    def test_wait_for_several_keeps_what_is_forgotten_meanwhile(self):
+        first, slow = self.submit("cancellable", "work", "ms=1"), self.submit("cancellable", "work", "ms=60000")
+        brief = self.submit("brief", "is_prime", LONG)
+        waiting = self.d.ctl_start("wait", first, slow, brief, stdout=subprocess.PIPE)
+        self.assertEqual(waiting.stdout.readline(), f"{first} done\n")
+        self.assertEqual(self.d.ctl("cancel", brief).returncode, 0)
+        wait_for(lambda: self.d.ctl("show", f"job/{brief}").returncode == 4, 10, "it is forgotten")
+        self.assertEqual(self.d.ctl("cancel", slow).returncode, 0)
+        self.assertEqual(waiting.communicate(), (f"{slow} cancelled\n{brief} cancelled\n", None))
+        self.assertEqual(waiting.returncode, 1)
 
     def test_interrupt_of_wait_leaves_the_job_alone(self):
         number = self.submit("cancellable", "work", "ms=1500")

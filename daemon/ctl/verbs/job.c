@@ -2,7 +2,8 @@
  * the result for people, for programs and for files.
  *
  * A job is waited for in slices, because a bus call lives 25 s; with a bar the slices are short, and between two of
- * them the job's own progress is asked for. */
+ * them the job's own progress is asked for. Of several jobs the first that is not known to be over is waited for so;
+ * signals tell how the others end meanwhile. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -276,36 +277,84 @@ static void add_row(struct ctl *c, struct json_object *rows, const char *path, c
         fflush(stdout); /* the next one may take long */
 }
 
+/* JobRemoved: of one that is waited for, the state goes into `user`, path → state. */
+static int on_removed(sd_bus_message *m, void *user, sd_bus_error *error) {
+        struct json_object *states = user;
+        const char *path, *state;
+        uint64_t id;
+
+        if (sd_bus_message_read(m, "toss", &id, &path, NULL, &state) >= 0 &&
+            json_object_object_get_ex(states, path, NULL))
+                json_object_object_add(states, path, json_object_new_string(state));
+        return 0;
+}
+
+/* Any of them may end, and be forgotten, while another is waited for: their ends are heard from here on, and those that
+ * came before are asked for. CTL_OK or the exit code, said. */
+static int listen_to_all(struct ctl *c, struct json_object *paths, struct json_object *states) {
+        int r = remote_subscribe(c->remote, "JobRemoved", on_removed, states), code;
+
+        if (r < 0)
+                return remote_report(c->remote, r);
+        code = find_all(c, paths);
+        for (size_t i = 0; i < json_object_array_length(paths) && code == CTL_OK; i++) {
+                const char *path = json_object_get_string(json_object_array_get_idx(paths, i));
+                struct json_object *state = NULL;
+
+                json_object_object_add(states, path, NULL);
+                r = await_slice(c, path, 0, &state);
+                if (r > 0)
+                        json_object_object_add(states, path, state);
+                else if (r < 0)
+                        code = remote_report(c->remote, r);
+        }
+        return code;
+}
+
+/* Until job i of `paths` has a verdict. 0 or -errno. */
+static int await_one(struct ctl *c, const char *path, struct json_object *states, struct progress *progress, unsigned i,
+                     unsigned n_failed) {
+        unsigned n = (unsigned)c->n_operands;
+        struct json_object *state = NULL;
+        int r = 0;
+
+        while (r == 0 && !json_object_object_get(states, path)) {
+                r = await_slice(c, path, progress->is_on ? SHORT_SLICE_US : SLICE_US, &state);
+                if (r > 0)
+                        json_object_object_add(states, path, state);
+                else if (n == 1)
+                        show_own_progress(c, path, progress);
+                else
+                        progress_update(progress, i, n_failed, (double)i / n);
+        }
+        return json_object_object_get(states, path) ? 0 : r; /* forgotten, but heard of */
+}
+
 int verb_wait(struct ctl *c) {
-        ctl_cleanup(json_putp) struct json_object *paths = json_object_new_array(), *rows = json_object_new_array();
+        ctl_cleanup(json_putp) struct json_object *paths = json_object_new_array(), *rows = json_object_new_array(),
+                                                  *states = json_object_new_object();
         struct progress progress;
         unsigned n = (unsigned)c->n_operands, n_failed = 0;
         int code, r = 0;
 
         ctl_catch_interrupts();
-        code = find_all(c, paths);
+        code = listen_to_all(c, paths, states);
         if (code != CTL_OK)
                 return code;
         progress_init(&progress, !c->quiet, n == 1 ? "steps" : "jobs");
-        for (unsigned i = 0; i < n && r >= 0; i++) {
-                const char *path = json_object_get_string(json_object_array_get_idx(paths, i));
-                ctl_cleanup(json_putp) struct json_object *state = NULL;
+        for (unsigned i = 0; i < n; i++) {
+                const char *path = json_object_get_string(json_object_array_get_idx(paths, i)), *state;
 
-                while ((r = await_slice(c, path, progress.is_on ? SHORT_SLICE_US : SLICE_US, &state)) == 0)
-                        if (n == 1)
-                                show_own_progress(c, path, &progress);
-                        else
-                                progress_update(&progress, i, n_failed, (double)i / n);
+                r = await_one(c, path, states, &progress, i, n_failed);
                 if (r < 0)
                         break;
-                n_failed += strcmp(json_object_get_string(state), "done") != 0;
+                state = json_object_get_string(json_object_object_get(states, path));
+                n_failed += strcmp(state, "done") != 0;
                 if (isatty(STDOUT_FILENO))
                         progress_clear(&progress);
-                add_row(c, rows, path, "state", json_object_get_string(state));
+                add_row(c, rows, path, "state", state);
         }
         progress_clear(&progress);
-        if (r == -EINTR)
-                return CTL_INTERRUPTED;
         if (r < 0)
                 return remote_report(c->remote, r);
         if (c->json != CTL_JSON_OFF)
