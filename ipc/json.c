@@ -51,16 +51,20 @@ void json_write_base64(FILE *f, const void *data, size_t bytes) {
         fputc('"', f);
 }
 
-void json_write_f64(FILE *f, double v) {
-        if (!isfinite(v)) {
-                fputs("null", f);
-                return;
-        }
-        char text[40];
+const char *json_format_f64(double v, char text[JSON_MAX_F64]) {
+        if (!isfinite(v))
+                return "null";
+        if (v == 0 && signbit(v))
+                return "-0.0"; /* who reads -0 as an integer loses the sign */
         for (int precision = 15; precision <= 17; precision++) {
-                snprintf(text, sizeof text, "%.*g", precision, v);
+                snprintf(text, JSON_MAX_F64, "%.*g", precision, v);
                 if (strtod(text, NULL) == v)
                         break;
         }
-        fputs(text, f);
+        return text;
+}
+
+void json_write_f64(FILE *f, double v) {
+        char text[JSON_MAX_F64];
+        fputs(json_format_f64(v, text), f);
 }

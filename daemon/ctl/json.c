@@ -2,8 +2,8 @@
  *
  * Every reply of the daemon becomes one tree, from which --json prints and the tables read: one path for both, so they
  * cannot disagree. The tree keeps the text as it came; whoever shows it to people reads it by json_text and json_plain,
- * so that no job, plugin or file gives orders to a terminal. Numbers keep their 64 bits, text is what the bus delivered (UTF-8 by its rules). Nesting is bounded
- * by D-Bus itself (64 levels). Does not build messages: remote.c does. */
+ * so that no job, plugin or file gives orders to a terminal. Numbers keep their 64 bits, text is what the bus delivered
+ * (UTF-8 by its rules). Nesting is bounded by D-Bus itself (64 levels). Does not build messages: remote.c does. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -12,6 +12,7 @@
 
 #include "daemon/ctl/json.h"
 #include "daemon/ctl/terminal.h"
+#include "ipc/json.h"
 #include "ipc/sealed.h"
 #include "ipc/utf8.h"
 
@@ -37,16 +38,6 @@ static struct json_object *base64(const uint8_t *p, size_t n) {
         return json_object_new_string_len(text, (int)(t - text));
 }
 
-static struct json_object *hex(const uint8_t *p, size_t n) {
-        ctl_cleanup(ctl_freep) char *text = malloc(2 * n + 1);
-
-        if (!text)
-                return NULL;
-        for (size_t i = 0; i < n; i++)
-                snprintf(text + 2 * i, 3, "%02x", p[i]);
-        return json_object_new_string_len(text, (int)(2 * n));
-}
-
 /* An integer of any width. */
 static int integer_from_message(sd_bus_message *m, char type, struct json_object **ret) {
         static const char types[] = "ynqiuxt", bytes[] = "\1\2\2\4\4\10\10";
@@ -67,6 +58,7 @@ static int integer_from_message(sd_bus_message *m, char type, struct json_object
 struct note {
         char *plain; /* for people */
         int fd;      /* the descriptor it stands for */
+        bool is_hex; /* bytes: never quoted */
 };
 
 static void free_note(struct json_object *o, void *user) {
@@ -93,6 +85,22 @@ int json_descriptor(struct json_object *o) {
         return n ? n->fd : -1;
 }
 
+static struct json_object *hex(const uint8_t *p, size_t n) {
+        ctl_cleanup(ctl_freep) char *text = malloc(2 * n + 1);
+        struct json_object *o;
+        struct note *note;
+
+        if (!text)
+                return NULL;
+        for (size_t i = 0; i < n; i++)
+                snprintf(text + 2 * i, 3, "%02x", p[i]);
+        o = json_object_new_string_len(text, (int)(2 * n));
+        note = o ? note_of(o) : NULL;
+        if (note)
+                note->is_hex = true;
+        return o;
+}
+
 /* A sealed memory file is the bytes in it, any other descriptor a word. */
 static struct json_object *descriptor_text(int fd, enum json_bytes as) {
         struct json_object *o;
@@ -115,9 +123,11 @@ static struct json_object *descriptor(int fd, enum json_bytes as) {
         return o;
 }
 
-/* JSON has no word for what is no number or infinite: null, as ipc/json writes it. */
+/* As ipc/json writes it: json-c's own way has 17 digits. */
 static struct json_object *floating(double v) {
-        return isfinite(v) ? json_object_new_double(v) : json_object_new_double_s(v, "null");
+        char text[JSON_MAX_F64];
+
+        return json_object_new_double_s(v, json_format_f64(v, text));
 }
 
 static int basic_from_message(sd_bus_message *m, enum json_bytes bytes, char type, struct json_object **ret) {
@@ -306,6 +316,12 @@ void json_write_value(FILE *f, struct json_object *o) {
                 fprintf(f, "%f", v); /* nan, inf */
 }
 
+static bool is_hex(struct json_object *o) {
+        struct note *n = json_object_get_userdata(o);
+
+        return n && n->is_hex;
+}
+
 static void print_word(FILE *f, struct json_object *o) {
         if (json_object_is_type(o, json_type_array)) {
                 for (size_t i = 0; i < json_object_array_length(o); i++) {
@@ -316,13 +332,26 @@ static void print_word(FILE *f, struct json_object *o) {
                 return;
         }
         const char *text = json_object_get_string(o);
-        bool is_plain = !json_object_is_type(o, json_type_string) ||
+        bool is_plain = !json_object_is_type(o, json_type_string) || is_hex(o) ||
                         (*text && !strpbrk(text, " \"'\\") && strcmp(json_plain(o), text) == 0);
 
         if (is_plain)
                 json_write_value(f, o);
         else
-                print_escaped(f, json_format(o, CTL_JSON_SHORT));
+                json_write_string(f, text, strlen(text));
+}
+
+void json_order_fields(struct json_object *o, const struct schema_fields *fields) {
+        for (uint32_t i = 0; i < fields->n_fields; i++) {
+                const char *name = fields->field[i].name;
+                struct json_object *value;
+
+                if (!json_object_object_get_ex(o, name, &value))
+                        continue;
+                json_object_get(value);
+                json_object_object_del(o, name); /* what is added anew stands last */
+                json_object_object_add(o, name, value);
+        }
 }
 
 void json_print_words(FILE *f, struct json_object *o) {

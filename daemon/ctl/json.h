@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "daemon/ctl/ctl.h"
+#include "ipc/schema.h"
 
 typedef struct sd_bus_message sd_bus_message;
 
@@ -29,8 +30,12 @@ const char *json_format(struct json_object *o, enum ctl_json mode);
 void json_print(FILE *f, struct json_object *o, enum ctl_json mode);
 /* A string as it is, a number as C writes it, others as JSON. */
 void json_write_value(FILE *f, struct json_object *o);
-/* prime=true who="a b": fields as words; text with blanks, quotes or what a terminal would obey is quoted as in JSON. */
+/* prime=true who="a b": fields as words, as args_to_text has them: text that is empty or has blanks, quotes or what a
+ * terminal would obey is quoted as in JSON. */
 void json_print_words(FILE *f, struct json_object *o);
+
+/* Puts the fields of a result in the order of its schema; a plugin may have set them in any. */
+void json_order_fields(struct json_object *o, const struct schema_fields *fields);
 
 /* A value as text for people: what a terminal would obey became '?'. Lives as long as the value, and is of its first
  * text. */

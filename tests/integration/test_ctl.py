@@ -43,6 +43,18 @@ class Verbs(Test):
         self.assertRegex(r.stdout, r"\bf=-inf\b.* fs=-?nan,1\.5,inf\b")
         self.assertRegex(self.d.ctl(*words, "-o", "f=-").stdout, "^-inf")
 
+    def test_call_and_map_print_a_result_alike(self):
+        words = ["u=0", "i=-5", "f=0.1", "b=true", "s=", "y=", "us=1,2", "is=-1", "fs=100,0.5,1e300,-0", "bs=", 'ss=a b,"\r']
+        line = " ".join(f'"{word}"' if " " not in word else '"ss=a b,\\"\r"' for word in words)
+        for mode in "--json=off", "--json=short":
+            called, mapped = self.d.ctl("call", "typed", "echo", *words, mode), self.d.ctl("map", "typed", "echo", mode, input=line)
+            self.assertEqual((called.returncode, mapped.returncode), (0, 0), mapped.stdout)
+            if mode == "--json=off":
+                self.assertEqual(mapped.stdout.split("\t", 1)[1], called.stdout)
+                self.assertIn(' f=0.1 b=true s="" y= us=1,2 is=-1 fs=100,0.5,1e+300,-0.0 bs= ss="a b",', called.stdout)
+            else:
+                self.assertEqual(called.stdout.partition('"result":')[2], mapped.stdout.partition('"result":')[2])
+
     def test_a_payload_is_given_once(self):
         r = self.d.ctl("call", "echo", "echo", "payload=a", "--input=-", input="b")
         self.assertEqual((r.returncode, r.stdout), (2, ""))

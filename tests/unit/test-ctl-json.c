@@ -74,6 +74,30 @@ static void test_others(void **state) {
         EXPECT("\"fd\"", "h", peer_fd);
         EXPECT("7", "u", 7);
         EXPECT("[null,null,null,-0.0]", "dddd", NAN, INFINITY, -INFINITY, -0.0);
+        EXPECT("[0.1,100,1e+300]", "ddd", 0.1, 100.0, 1e300);
+}
+
+static void test_fields_in_the_order_of_the_schema(void **state) {
+        static const struct schema_fields fields = {.n_fields = 3,
+                                                    .field = {{.name = "c"}, {.name = "b"}, {.name = "a"}}};
+        sd_bus_message *m = message_new();
+        struct json_object *o = NULL;
+
+        assert_true(sd_bus_message_append(m, "a{sv}", 3, "a", "t", (uint64_t)1, "b", "ay", 0, "c", "s", "") >= 0);
+        sd_bus_message_seal(m, 1, 0);
+        assert_int_equal(json_from_message(m, JSON_BYTES_HEX, &o), 0);
+        json_order_fields(o, &fields);
+        assert_string_equal(json_format(o, CTL_JSON_SHORT), "{\"c\":\"\",\"b\":\"\",\"a\":1}");
+
+        char *words = NULL;
+        size_t bytes;
+        FILE *f = open_memstream(&words, &bytes);
+        json_print_words(f, o);
+        fclose(f);
+        assert_string_equal(words, "c=\"\" b= a=1\n");
+        free(words);
+        json_object_put(o);
+        sd_bus_message_unref(m);
 }
 
 static void test_containers(void **state) {
@@ -148,6 +172,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_integers),
                 cmocka_unit_test(test_others),
+                cmocka_unit_test(test_fields_in_the_order_of_the_schema),
                 cmocka_unit_test(test_containers),
                 cmocka_unit_test(test_bytes),
                 cmocka_unit_test(test_orders_to_a_terminal),

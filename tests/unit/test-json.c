@@ -43,6 +43,7 @@ static void test_base64(void **state) {
 static void test_doubles_read_back(void **state) {
         ASSERT_WRITES("0.1", json_write_f64(f, 0.1));
         ASSERT_WRITES("3", json_write_f64(f, 3.0));
+        ASSERT_WRITES("-0.0", json_write_f64(f, -0.0));
         ASSERT_WRITES("1e+300", json_write_f64(f, 1e300));
         ASSERT_WRITES("0.30000000000000004", json_write_f64(f, 0.1 + 0.2));
         ASSERT_WRITES("null", json_write_f64(f, NAN));

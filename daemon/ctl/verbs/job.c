@@ -213,7 +213,10 @@ int job_print_result(struct ctl *c, const char *path, const struct schema_fields
         if (code != CTL_OK)
                 return code;
         bool is_done = strcmp(json_text(result, "state", ""), "done") == 0;
-        json_object_object_get_ex(result, "result", &values);
+        if (fields && json_object_object_get_ex(whole, "result", &values))
+                json_order_fields(values, fields);
+        if (json_object_object_get_ex(result, "result", &values) && fields)
+                json_order_fields(values, fields);
         if (is_done)
                 code = print_values(c, values, fields);
         else if (c->json == CTL_JSON_OFF)
