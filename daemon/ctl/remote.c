@@ -330,5 +330,7 @@ int remote_report(struct remote *r, int error) {
                 ctl_error("%s (%s)", r->error.message ? r->error.message : "no message", r->error.name);
         else
                 ctl_error("the call to droverd failed: %s", strerror(-error));
+        if (sd_bus_error_has_name(&r->error, SD_BUS_ERROR_INVALID_ARGS))
+                return CTL_USAGE; /* it came from the command line */
         return is_unreachable(r, error) ? CTL_UNREACHABLE : CTL_REFUSED;
 }

@@ -86,8 +86,10 @@ int verb_reload(struct ctl *c) {
         ctl_cleanup(json_putp) struct json_object *changes = NULL, *rows = json_object_new_array();
         int r = remote_call(c->remote, &call, &changes, "t", (uint64_t)0);
 
-        if (r < 0)
-                return remote_report(c->remote, r);
+        if (r < 0) {
+                r = remote_report(c->remote, r);
+                return r == CTL_USAGE ? CTL_REFUSED : r; /* drover.conf makes no sense, not the command line */
+        }
         for (size_t i = 0; i < json_object_array_length(changes); i++) {
                 struct json_object *change = json_object_array_get_idx(changes, i), *row = json_object_new_object();
 
