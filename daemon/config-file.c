@@ -172,7 +172,7 @@ static int list_directory(const char *dir, const char *suffix, struct config_lis
         return r;
 }
 
-static bool is_dev_null(const char *path) {
+bool config_is_masked(const char *path) {
         struct stat st;
 
         return stat(path, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3);
@@ -186,7 +186,7 @@ int config_find_last(char *const *dirs, unsigned n_dirs, const char *name, char 
                 if (asprintf(&path, "%s/%s", dirs[i], name) < 0)
                         return -ENOMEM;
                 if (access(path, F_OK) == 0) {
-                        if (is_dev_null(path))
+                        if (config_is_masked(path))
                                 free(path);
                         else
                                 *ret = path;
@@ -221,7 +221,7 @@ int config_list_find(char *const *dirs, unsigned n_dirs, const char *subdir, con
                 return r;
         }
         for (size_t i = 0; i < l.n; i++) {
-                if (is_dev_null(l.paths[i]))
+                if (config_is_masked(l.paths[i]))
                         free(l.paths[i]);
                 else
                         l.paths[n++] = l.paths[i];

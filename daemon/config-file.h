@@ -23,5 +23,7 @@ int config_list_find(char *const *dirs, unsigned n_dirs, const char *subdir, con
                      struct config_list *ret);
 void config_list_free(struct config_list *l);
 const char *config_base_name(const char *path);
+/* A link to /dev/null, or that itself. */
+bool config_is_masked(const char *path);
 /* DIR/name of the last directory that has it; *ret = NULL if none has or that one is a link to /dev/null. -ENOMEM. */
 int config_find_last(char *const *dirs, unsigned n_dirs, const char *name, char **ret);

@@ -1,6 +1,6 @@
 /* A file is read as droverd reads it, by the same table of keys, and every problem is told. A drop-in is looked at
  * alone: what only the whole shows is left to the pool file and to `droverd --check`, which reads all files there are.
- */
+ * A link to /dev/null has nothing wrong in it: it takes away the file of its name in the directories before. */
 #include "daemon/config-verify.h"
 
 #include <errno.h>
@@ -46,13 +46,15 @@ static int on_setting(void *user, const char *path, unsigned line, const char *s
 static bool ends_with(const char *text, size_t length, const char *end) {
         size_t n = strlen(end);
 
-        return length > n && memcmp(text + length - n, end, n) == 0;
+        return length >= n && memcmp(text + length - n, end, n) == 0;
 }
 
 static int find_kind(const char *path, enum file_kind *ret) {
         const char *name = config_base_name(path);
         size_t folder = name > path ? (size_t)(name - path) - 1 : 0;
 
+        if (name[0] == '.')
+                return -EINVAL; /* droverd passes it over */
         if (ends_with(name, strlen(name), ".pool"))
                 *ret = FILE_POOL;
         else if (strcmp(name, "drover.conf") == 0)
@@ -68,14 +70,17 @@ static int find_kind(const char *path, enum file_kind *ret) {
 
 /* The pool as a whole, named after its file. */
 static void check_whole(struct verifying *v, const char *path) {
-        const char *name = config_base_name(path);
-        size_t n = strlen(name) - strlen(".pool");
-        char why[300], text[700];
+        char why[300], text[700], name[256];
 
-        if (n < sizeof(v->pool.name)) {
-                memcpy(v->pool.name, name, n);
-                v->pool.name[n] = '\0';
+        snprintf(name, sizeof(name), "%s", config_base_name(path));
+        name[strlen(name) - strlen(".pool")] = '\0';
+        if (!pool_name_is_valid(name)) {
+                snprintf(text, sizeof(text), "%s: \"%s\" is not a pool name: 1 to %d of A-Z a-z 0-9 _ . -", path, name,
+                         POOL_NAME_MAX);
+                tell(v, true, text);
+                return;
         }
+        strcpy(v->pool.name, name);
         if (pool_config_check(&v->pool, why, sizeof(why)) < 0) {
                 snprintf(text, sizeof(text), "%s:1: %s", path, why);
                 tell(v, true, text);
@@ -88,6 +93,8 @@ int config_verify(const char *path, config_problem_fn fn, void *user) {
 
         if (find_kind(path, &v.kind) < 0)
                 return -EINVAL;
+        if (config_is_masked(path))
+                return 0;
         pool_config_defaults(&v.builtin);
         v.pool = v.daemon.pool_defaults = v.builtin;
         if (config_file_read(path, on_setting, &v, error, sizeof(error)) < 0)

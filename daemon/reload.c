@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/config-file.h"
 #include "daemon/log.h"
 
 struct reloading {
@@ -134,7 +135,8 @@ int reload_run(struct supervisor *s, const struct config_paths *p, struct reload
         for (size_t i = 0; i < r.n_files; i++) {
                 file = &r.files[i];
                 if (file->config.name[0] == '\0') {
-                        tell(&r, "", "refused: %s", file->error); /* no name a pool could have */
+                        tell(&r, config_base_name(file->path), "refused: %s",
+                             file->error); /* no name a pool could have */
                         log_error("%s", file->error);
                         continue;
                 }

@@ -9,7 +9,7 @@
 
 struct reload_change {
         char kind[16]; /* "pool", "daemon" */
-        char name[POOL_NAME_MAX + 1];
+        char name[POOL_NAME_MAX + 1]; /* of a file that no pool can be named after: the file's */
         char what[600]; /* "added", "removed", "changed: Workers", "refused: FILE:LINE: …" */
 };
 

@@ -302,6 +302,7 @@ static int reply_report(sd_bus_message *m, const struct reload_report *report) {
 
         r = bus_reply_begin(m, "(sss)", &reply);
         for (size_t i = 0; i < report->n_changes && r >= 0; i++) {
+                bus_clean_text(report->changes[i].name);
                 bus_clean_text(report->changes[i].what);
                 r = sd_bus_message_append(reply, "(sss)", report->changes[i].kind, report->changes[i].name,
                                           report->changes[i].what);

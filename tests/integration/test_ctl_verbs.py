@@ -430,6 +430,9 @@ class Pools(Test):
         self.assertEqual(self.good("reload"), "nothing changed\n")
         self.d.write_pool("b", Plugin="primes", Workers=2)
         self.assertIn("pool b: ", self.good("reload"))
+        self.d.write_pool("bad name", Plugin="primes")
+        self.assertRegex(self.good("reload"), r'^pool bad name\.pool: refused: \S+/bad name\.pool: "bad name" is not a pool name')
+        self.d.remove_pool_file("bad name")
         path = os.path.join(self.d.config_dir, "drover.conf")
         with open(path, "w", encoding="utf-8") as f:
             f.write("[Daemon\n")
