@@ -34,6 +34,7 @@ void pool_forget_generations(struct pool *p) {
         pool_forget_generation(p, p->old_generation);
         pool_forget_generation(p, p->loading);
         p->generation = p->old_generation = p->loading = 0;
+        p->is_file_bad = false;
 }
 
 void pool_load(struct pool *p) {
@@ -67,6 +68,8 @@ static void pool_take_generation(struct pool *p, uint32_t generation) {
         else
                 p->old_generation = p->generation;
         p->generation = generation;
+        if (p->is_file_bad)
+                p->problem[0] = 0;
         p->is_file_bad = false;
 }
 

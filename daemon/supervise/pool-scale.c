@@ -19,8 +19,8 @@ bool pool_may_grow(const struct pool *p) { return p->scale.target < pool_max_wor
 uint32_t pool_wanted_workers(const struct pool *p) {
         uint32_t min = pool_min_workers(p), max = pool_max_workers(p), n = p->scale.target;
         n = n < min ? min : n > max ? max : n;
-        /* One to learn the job types from, or to see that a new file runs. */
-        return n == 0 && (!p->schema || p->old_generation) ? 1 : n;
+        /* One to learn the job types from, and to see that the file runs. */
+        return n == 0 && (!p->has_been_ready || p->old_generation) ? 1 : n;
 }
 
 /* Of the job that stands first in a ring. It is its client's word: it can win that client a worker, within MaxWorkers=.

@@ -20,13 +20,22 @@ static int pool_check_alive(const struct pool *p, struct fault *f) {
         return 0;
 }
 
+/* What an operator asks for is tried at once: what failed before says nothing about it. */
+static void pool_forget_failures(struct pool *p) {
+        restart_reset(&p->restart);
+        if (!p->is_file_bad)
+                p->problem[0] = 0;
+}
+
 int pool_start(struct pool *p, struct fault *f) {
         if (pool_check_alive(p, f) < 0)
                 return -1;
         p->is_wanted = true;
         p->is_draining = p->is_refused = false;
         loop_timer_stop(&p->drain_timer);
-        restart_reset(&p->restart);
+        if (p->restart.n_failures > 0 && !p->has_been_ready)
+                pool_forget_generations(p); /* the file may be another one by now */
+        pool_forget_failures(p);
         pool_close_channels(p, false);
         pool_settle(p);
         return 0;
@@ -48,6 +57,7 @@ static void pool_stop_now(struct pool *p, uint64_t grace_ns) {
         pool_tell_verdicts(p, pool_cancel_queued(p));
         pool_retire_all(p, REASON_OPERATOR, grace_ns);
         pool_forget_generations(p); /* a stopped pool keeps no template; Start loads anew */
+        p->has_been_ready = false;
         pool_settle(p);
 }
 
@@ -135,6 +145,7 @@ int pool_restart(struct pool *p, struct fault *f) {
                 return -1;
         if (!p->is_wanted || p->is_refused)
                 return pool_start(p, f);
+        pool_forget_failures(p);
         pool_load(p);
         return 0;
 }

@@ -191,6 +191,7 @@ void pool_refuse(struct pool *p, const char *text) {
         pool_close_channels(p, true);
         pool_retire_all(p, REASON_OPERATOR, p->config.kill_grace_ns);
         pool_forget_generations(p); /* the file may be another one when it is tried again */
+        p->has_been_ready = false;
         pool_settle(p);
 }
 

@@ -94,7 +94,7 @@ struct pool {
         char problem[512];        /* of the workers */
         char config_problem[512]; /* of the file, at reload: the old settings go on */
         uint32_t generation, loading, old_generation; /* sealed plugin files: current, asked for, to go back to; 0 = none */
-        bool has_been_ready;
+        bool has_been_ready; /* a worker, since the pool was started */
         bool is_file_bad; /* the newest plugin file is not the one that runs, and problem says why */
         struct schema *schema; /* of the newest plugin file that a worker was ready of */
         char *schema_text;

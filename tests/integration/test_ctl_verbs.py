@@ -3,11 +3,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
 
-from harness import DROVERCTL, Drover, Test, main, wait_for
+from harness import DROVERCTL, PATIENCE, Drover, Test, kill, main, wait_for
 
 # Takes seconds: a prime near 2^64.
 LONG = "n=18446744073709551557"
@@ -396,6 +397,35 @@ class Pools(Test):
         r = self.d.ctl("start", "d")
         self.assertEqual((r.returncode, r.stdout), (4, ""))
         self.assertIn("no-such-plugin", r.stderr)
+
+    def install(self, name, source):
+        path = os.path.join(self.d.plugin_dir, name + ".so")
+        shutil.copy(os.path.join(self.d.plugin_dir, source + ".so"), path + ".new")
+        os.rename(path + ".new", path)
+
+    def test_start_and_restart_wait_for_a_worker(self):
+        """Of the file that is there now, and whatever failed before."""
+        for name in "mn":
+            self.install(name, "primes")
+            self.d.write_pool(name, Plugin=name, Workers=1)
+        self.good("reload")
+        old = self.d.wait_workers("m", 1)[0]
+        self.d.wait_workers("n", 1)
+        self.good("stop", "n")
+        for name in "mn":
+            self.install(name, "crash-in-init")
+        for waiting in [self.d.ctl_start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                        for words in (("restart", "m"), ("start", "n"))]:
+            out, err = waiting.communicate(timeout=60 * PATIENCE)
+            self.assertEqual((waiting.returncode, out), (4, ""))
+            self.assertIn("a worker did not come up", err)
+        kill(old[3])
+        wait_for(lambda: old[0] not in {row[0] for row in self.d.list_workers("m")}, 10, "it is gone")
+        for verb, name in (("restart", "m"), ("start", "n")):
+            self.install(name, "primes")
+            self.assertEqual(self.good(verb, name), f"{name} is running\n")
+            self.d.wait_workers(name, 1, seconds=2)
+            self.assertEqual(self.d.pool(name)["Problem"], "")
 
     def test_an_interrupt_ends_the_waiting_only(self):
         self.d.submit("a", "work", ms=1000)

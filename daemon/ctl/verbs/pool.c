@@ -11,7 +11,7 @@
 #include "daemon/ctl/progress.h"
 #include "daemon/ctl/remote.h"
 
-/* A problem that stands for so long while no worker is replaced is why none is. */
+/* A problem that stands for so long while nothing moves is why nothing does. */
 enum { LOOK_MS = 50, STUCK_LOOKS = 60 };
 
 struct watch {
@@ -21,7 +21,9 @@ struct watch {
         struct json_object *pool;    /* its properties, as last seen */
         struct json_object *workers; /* restart: ids of those to be replaced */
         struct progress progress;
-        uint64_t n_most; /* jobs or workers that were to go */
+        uint64_t n_most;  /* jobs or workers that were to go */
+        size_t n_at_work; /* of the workers last listed, those that are ready */
+        size_t n_left;    /* restart: of those to be replaced */
         unsigned n_stuck;
 };
 
@@ -56,15 +58,54 @@ static int say_problem(struct watch *w) {
         return CTL_REFUSED;
 }
 
+/* Of the pool's workers, the ids. CTL_OK or the exit code, said. */
+static int list_workers(struct watch *w, struct json_object **ret) {
+        const struct remote_call call = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListWorkers"};
+        ctl_cleanup(json_putp) struct json_object *all = NULL;
+        int r = remote_call(w->c->remote, &call, &all, NULL);
+
+        if (r < 0) {
+                progress_clear(&w->progress);
+                return remote_report(w->c->remote, r);
+        }
+        *ret = json_object_new_array();
+        w->n_at_work = 0;
+        for (size_t i = 0; i < json_object_array_length(all); i++) {
+                struct json_object *row = json_object_array_get_idx(all, i);
+                const char *state = json_object_get_string(json_object_array_get_idx(row, 4));
+
+                if (strcmp(json_object_get_string(json_object_array_get_idx(row, 1)), w->name) != 0)
+                        continue;
+                json_object_array_add(*ret, json_object_get(json_object_array_get_idx(row, 0)));
+                w->n_at_work += strcmp(state, "idle") == 0 || strcmp(state, "running") == 0;
+        }
+        return CTL_OK;
+}
+
 /* ---- is it there? -1 = not yet, else the exit code ---- */
 
-static int is_started(struct watch *w) {
-        uint64_t n = json_number(w->pool, "Workers"), wanted = json_number(w->pool, "MinWorkers");
+/* Not while the only workers are some that are coming: they may be it. */
+static bool is_stuck(struct watch *w) {
+        if (!*json_text(w->pool, "Problem", ""))
+                w->n_stuck = 0;
+        else if (w->n_at_work > 0 || json_number(w->pool, "Workers") == 0)
+                w->n_stuck++;
+        return w->n_stuck >= STUCK_LOOKS;
+}
 
+static int is_started(struct watch *w) {
+        ctl_cleanup(json_putp) struct json_object *now = NULL;
+        uint64_t n = json_number(w->pool, "Workers"), wanted = json_number(w->pool, "MinWorkers");
+        int code = list_workers(w, &now);
+
+        if (code != CTL_OK)
+                return code;
         progress_update(&w->progress, n, 0, wanted ? (double)n / (double)wanted : 1);
         if (is_state(w, "refused"))
                 return say_problem(w);
-        return is_state(w, "starting") ? -1 : CTL_OK;
+        if (w->n_at_work > 0 || (!is_state(w, "starting") && !is_state(w, "degraded")))
+                return CTL_OK;
+        return is_stuck(w) ? say_problem(w) : -1;
 }
 
 static int is_drained(struct watch *w) {
@@ -86,24 +127,6 @@ static int is_stopped(struct watch *w) {
         return is_state(w, "draining") || (is_state(w, "stopped") && left > 0) ? -1 : CTL_OK;
 }
 
-/* Of the pool's workers, the ids. 0 or -errno. */
-static int list_workers(struct watch *w, struct json_object **ret) {
-        const struct remote_call call = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListWorkers"};
-        ctl_cleanup(json_putp) struct json_object *all = NULL;
-        int r = remote_call(w->c->remote, &call, &all, NULL);
-
-        if (r < 0)
-                return r;
-        *ret = json_object_new_array();
-        for (size_t i = 0; i < json_object_array_length(all); i++) {
-                struct json_object *row = json_object_array_get_idx(all, i);
-
-                if (strcmp(json_object_get_string(json_object_array_get_idx(row, 1)), w->name) == 0)
-                        json_object_array_add(*ret, json_object_get(json_object_array_get_idx(row, 0)));
-        }
-        return 0;
-}
-
 static bool is_in(struct json_object *ids, uint64_t id) {
         for (size_t i = 0; i < json_object_array_length(ids); i++)
                 if (json_object_get_uint64(json_object_array_get_idx(ids, i)) == id)
@@ -111,24 +134,29 @@ static bool is_in(struct json_object *ids, uint64_t id) {
         return false;
 }
 
+/* Is there somebody in place of the old ones? A pool without workers needs nobody. */
+static bool has_successor(const struct watch *w) {
+        return w->n_at_work > 0 || (json_number(w->pool, "MinWorkers") == 0 && is_state(w, "running"));
+}
+
 static int is_restarted(struct watch *w) {
         ctl_cleanup(json_putp) struct json_object *now = NULL;
         size_t n_old = json_object_array_length(w->workers), n_left = 0;
-        int r = list_workers(w, &now);
+        int code = list_workers(w, &now);
 
-        if (r < 0) {
-                progress_clear(&w->progress);
-                return remote_report(w->c->remote, r);
-        }
+        if (code != CTL_OK)
+                return code;
         for (size_t i = 0; i < n_old; i++)
                 n_left += is_in(now, json_object_get_uint64(json_object_array_get_idx(w->workers, i)));
         progress_update(&w->progress, n_old - n_left, 0, n_old ? (double)(n_old - n_left) / (double)n_old : 1);
         if (is_state(w, "refused"))
                 return say_problem(w);
-        w->n_stuck = *json_text(w->pool, "Problem", "") && n_left == n_old ? w->n_stuck + 1 : 0;
-        if (w->n_stuck >= STUCK_LOOKS)
-                return say_problem(w);
-        return n_left > 0 || is_state(w, "starting") ? -1 : CTL_OK;
+        if (n_left != w->n_left)
+                w->n_stuck = 0;
+        w->n_left = n_left;
+        if (n_left == 0 && (has_successor(w) || is_state(w, "stopped") || is_state(w, "draining")))
+                return CTL_OK;
+        return is_stuck(w) ? say_problem(w) : -1;
 }
 
 /* ---- one verb ---- */
@@ -157,13 +185,14 @@ static int watch(struct watch *w, const struct verb *verb) {
 static int act(struct watch *w, const struct verb *verb) {
         const struct remote_call get = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "GetPool"};
         struct remote_call call = {.interface = "Pool", .member = verb->member};
-        int r = remote_call(w->c->remote, &get, &w->path, "s", w->name);
+        int code, r = remote_call(w->c->remote, &get, &w->path, "s", w->name);
 
-        if (r >= 0 && verb->is_there == is_restarted)
-                r = list_workers(w, &w->workers);
+        if (r < 0)
+                return remote_report(w->c->remote, r);
+        if (verb->is_there == is_restarted && (code = list_workers(w, &w->workers)) != CTL_OK)
+                return code;
         call.path = json_object_get_string(w->path);
-        if (r >= 0)
-                r = remote_call(w->c->remote, &call, NULL, NULL);
+        r = remote_call(w->c->remote, &call, NULL, NULL);
         if (r < 0)
                 return remote_report(w->c->remote, r);
         return verb->is_there && !w->c->no_wait ? watch(w, verb) : look(w);
