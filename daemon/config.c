@@ -82,9 +82,11 @@ uint32_t pool_config_max_workers(const struct pool_config *c) {
 }
 
 uint32_t pool_config_min_workers(const struct pool_config *c) {
+        uint32_t max = pool_config_max_workers(c);
+
         if (c->min_workers != POOL_WORKERS_UNSET)
                 return c->min_workers;
-        return c->max_workers == POOL_WORKERS_UNSET ? c->n_workers : 1;
+        return c->n_workers < max ? c->n_workers : max;
 }
 
 bool pool_name_is_valid(const char *name) {

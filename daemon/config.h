@@ -47,7 +47,7 @@ int pool_config_set(struct pool_config *c, const char *section, const char *key,
 bool pool_config_takes(const char *key, char kind);
 /* What only the whole shows (Plugin= missing, SoftTimeout= over HardTimeout= …). -EINVAL with `error`. */
 int pool_config_check(const struct pool_config *c, char *error, size_t error_bytes);
-/* MaxWorkers=, else Workers=; MinWorkers=, else 1 under a MaxWorkers=, else Workers=. */
+/* MaxWorkers=, else Workers=; MinWorkers=, else Workers=, but no more than the most. */
 uint32_t pool_config_max_workers(const struct pool_config *c);
 uint32_t pool_config_min_workers(const struct pool_config *c);
 bool pool_name_is_valid(const char *name);

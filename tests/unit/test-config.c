@@ -148,8 +148,11 @@ static void test_bounds_of_workers(void **state) {
         set(&c, NULL, "MaxWorkers", "8", error);
         assert_int_equal(pool_config_max_workers(&c), 8);
         set(&c, NULL, "MinWorkers", "", error);
-        assert_int_equal(pool_config_min_workers(&c), 1);
+        assert_int_equal(pool_config_min_workers(&c), 4);
+        set(&c, NULL, "MaxWorkers", "2", error);
+        assert_int_equal(pool_config_min_workers(&c), 2); /* Workers=auto may be more */
         assert_int_equal(pool_config_check(&c, error, sizeof(error)), 0);
+        set(&c, NULL, "MaxWorkers", "8", error);
         set(&c, NULL, "MinWorkers", "9", error);
         assert_int_equal(pool_config_check(&c, error, sizeof(error)), -EINVAL);
         assert_string_equal(error, "MinWorkers=9 is more than MaxWorkers=8 in pool p");
