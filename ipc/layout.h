@@ -208,12 +208,15 @@ enum worker_command {
 /* Why a checkpoint should give up, beside the slot's CANCEL flag. */
 enum { CANCEL_ASKED = 0, CANCEL_SOFT_LIMIT = 1 };
 
+/* So many claims of `max`, and the broker is told to have a successor ready: a quarter of them is left, rounded up. */
+#define LAYOUT_SUCCESSOR_AT(max) ((max) - ((max) + 3) / 4)
+
 struct layout_worker {
         /* the broker writes */
         _Atomic uint32_t control; /* futex word: bumped, and woken, whenever anything below or a message is new */
         _Atomic uint32_t command; /* enum worker_command */
         _Atomic uint64_t soft_hit; /* generation << 32 | slot + 1 of the job whose soft limit passed */
-        _Atomic uint64_t max_claims; /* it claims so many jobs and no more, and rings at half of them; 0 = no end */
+        _Atomic uint64_t max_claims; /* it claims so many jobs and no more, and rings as LAYOUT_SUCCESSOR_AT says; 0 = no end */
         uint64_t pad0;
         /* the worker writes, from here on: the last job that it gave a verdict, for people. Here, where the broker seldom
          * writes and never looks, it costs a job nothing. */

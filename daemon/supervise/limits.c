@@ -116,8 +116,10 @@ static void limits_look(struct pool *p) {
         if (look.is_busy)
                 p->busy_ns = look.now;
         if (look.now - p->busy_ns > LIMITS_QUIET_NS) {
-                if (limits_disarm(p))
+                if (limits_disarm(p)) {
+                        p->is_at_work = false;
                         return;
+                }
                 atomic_store(&p->memory->armed, 1);
                 p->busy_ns = look.now;
         }
@@ -128,13 +130,14 @@ static void limits_on_tick(struct loop_timer *t) {
         struct pool *p = t->user;
         limits_look(p);
         bool is_scaled = pool_scale(p), is_due = pool_look_at_memory(p);
-        if (is_scaled || is_due)
+        if (is_scaled || is_due || !p->is_at_work) /* nobody needs to stand by any more */
                 pool_settle(p);
 }
 
 void limits_wake(struct pool *p) {
         if (p->tick_timer.heap_index)
                 return;
+        p->is_at_work = true;
         p->busy_ns = event_now_ns();
         limits_look(p);
 }

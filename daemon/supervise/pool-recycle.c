@@ -1,8 +1,10 @@
 /* Workers that are worn: past MaxJobs=, RecycleMemory= or MaxAge=, or of an older plugin file.
  *
  * A worn worker serves on until another one is ready in its place. For the number of jobs that takes foresight: the
- * worker itself stops claiming at exactly MaxJobs=, and rings at half of it, when its successor is started to stand by.
- * Memory is looked at while there is work, a few times a second; age has a timer for the oldest worker. */
+ * worker itself stops claiming at exactly MaxJobs=, and rings when a quarter of them is left, when its successor is
+ * started to stand by. It does so only while there is work, which the tick of limits.c knows: a pool that is idle has
+ * no more workers than it wants, and the first claim after that rings and starts the successor anew. Memory is looked
+ * at while there is work, a few times a second; age has a timer for the oldest worker. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -32,7 +34,8 @@ bool worker_is_worn(const struct worker *w) {
         uint64_t max = w->pool->config.max_jobs;
         if (w->is_outdated || w->is_due)
                 return true;
-        return max > 0 && worker_serves(w) && atomic_load(&worker_line(w)->claims) >= max / 2;
+        return max > 0 && w->pool->is_at_work && worker_serves(w) &&
+               atomic_load(&worker_line(w)->claims) >= LAYOUT_SUCCESSOR_AT(max);
 }
 
 static void pool_on_age_timer(struct loop_timer *t) { pool_settle(t->user); }

@@ -121,6 +121,7 @@ struct pool {
         struct pool_delays delays;
         struct loop_timer tick_timer; /* limits.c */
         uint64_t busy_ns;             /* limits.c: when work was last seen */
+        bool is_at_work;              /* limits.c: it was, lately */
 
         /* bus jobs: jobs.c */
         struct job **slot_job; /* by slot of channel 0 */

@@ -65,7 +65,7 @@ static void announce_claim(struct serve *s) {
             atomic_compare_exchange_strong_explicit(armed, &idle, 1, memory_order_seq_cst, memory_order_relaxed))
                 doorbell_ring(s->host->doorbell_fd);
         const uint64_t max = atomic_load_explicit(&s->line->max_claims, memory_order_relaxed);
-        if (max != 0 && (n + 1 == max || n + 1 == max / 2)) /* the broker sees to a successor */
+        if (max != 0 && (n + 1 == max || n + 1 == LAYOUT_SUCCESSOR_AT(max))) /* the broker sees to one */
                 doorbell_ring(s->host->doorbell_fd);
 }
 

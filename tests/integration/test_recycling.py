@@ -60,13 +60,29 @@ class Recycling(Test):
         """A start takes 300 ms here, and no job waits that long."""
         with Drover({"s": {"Plugin": "slow-start", "Workers": 1, "MaxJobs": 40, "StartMethod": "spawn"}}) as d:
             d.wait_workers("s", 1)
-            ends = [d.submit("s", "sleep", ms=20)[1] for _ in range(4)]
-            for _ in range(130):  # always a few queued, none for long
-                ends.append(d.submit("s", "sleep", ms=20)[1])
-                self.assertEqual(d.wait_job(ends[-4]), "done")
-            pids = {d.result(job)["worker-pid"] for job in ends[:130]}
-            self.assertEqual(len(pids), 4)
+            ends = [d.submit("s", "sleep", ms=40)[1] for _ in range(3)]
+            for _ in range(90):  # always a few queued, none for long
+                ends.append(d.submit("s", "sleep", ms=40)[1])
+                self.assertEqual(d.wait_job(ends[-3]), "done")
+            pids = {d.result(job)["worker-pid"] for job in ends[:90]}
+            self.assertEqual(len(pids), 3)
             self.assertLess(d.get(d.pool_path("s"), "org.drover1.Pool", "Latency")["all"]["queue-max-usec"], 200000 * PATIENCE)
+
+    def test_nobody_stands_by_while_nothing_runs(self):
+        keys = {"Plugin": "primes", "RestartSec": "1s"}
+        with Drover({"one": {**keys, "Workers": 2, "MaxJobs": 1}, "four": {**keys, "Workers": 1, "MaxJobs": 4}}) as d:
+            d.wait_workers("one", 2)
+            for _ in range(3):
+                d.run("one", "is_prime", n=97)
+                d.run("four", "is_prime", n=97)
+            last = d.wait_workers("four", 2)[0]  # one more job, and it is over
+            for pool, n in (("one", 2), ("four", 1)):
+                wait_for(lambda pool=pool, n=n: len(d.list_workers(pool)) == n, 10, "as many as Workers= says")
+            self.assertEqual(d.list_workers("four")[0][3], last[3])
+            d.run("four", "is_prime", n=97)
+            wait_for(lambda: last[3] not in {row[3] for row in d.list_workers("four")}, 10, "it is replaced")
+            d.run("four", "is_prime", n=97)
+            self.assertEqual(d.deaths(), [])
 
     def test_max_age(self):
         with Drover({"p": {"Plugin": "primes", "Workers": 2, "MaxAge": "1s"}}) as d:
