@@ -8,10 +8,11 @@
  *
  * Each user has a few threads at most and waits for himself: that somebody's closes take for ever costs him, and nobody
  * else. What waits keeps its number, so it is bounded where descriptors come in, for nothing can be sent back:
- * - Sessions, and jobs and results with descriptors: whoever has CLOSER_MAX_OF_USER that are not closed yet brings no
- *   more of them (closer_has_room). His sessions are not read; one whose wait is long ends, with all that lies in its
- *   socket, as one number; and he opens no other. A worker whose results are refused so goes on until there is twice as
- *   much.
+ * - Sessions, and jobs and results with descriptors: whoever has CLOSER_MAX_OF_USER that are not closed yet, and none of
+ *   them moved for half a second, or a sixteenth of all numbers anyway, brings no more of them (closer_has_room). (Many
+ *   alone may only mean that our threads have no CPU.) His sessions are not read; one whose wait is long ends, with all
+ *   that lies in its socket, as one number; and he opens no other. A worker whose results are refused so goes on until
+ *   there is twice as much.
  * - Messages of the bus: they are here before anybody can refuse them. Those that are kept end at their share of all
  *   numbers (fd-share.h). Those that wait to be closed have theirs; when it is used up, the bus is not read until some
  *   are closed (closer_is_short). This can be brought about by who may send messages to us, answers the closes of
@@ -33,17 +34,21 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/queue.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "daemon/fd-share.h"
 #include "daemon/loop.h"
 #include "ipc/doorbell.h"
+#include "ipc/event.h"
 
 enum {
         CLOSER_MAX_THREADS = 64,
         CLOSER_OF_USER = 4, /* threads */
         CLOSER_STACK = 256 * 1024,
 };
+
+#define CLOSER_STUCK_NS UINT64_C(500000000)
 
 struct closing {
         struct closer_user *user;
@@ -56,6 +61,7 @@ TAILQ_HEAD(closing_list, closing);
 struct closer_user {
         uid_t uid;
         unsigned n, n_begun;
+        uint64_t moved_ns; /* when one was begun last, or closed */
         struct closing_list waiting;
         TAILQ_ENTRY(closer_user) link;
 };
@@ -65,6 +71,7 @@ static struct {
         struct loop_poll poll;
         int done_fd;
         unsigned n_begun, n_threads, n_high;
+        rlim_t max_of_user; /* even if they move */
         uid_t blamed;
         TAILQ_HEAD(, closer_user) users; /* whose turn it is, first */
         sem_t n_more; /* those that were begun: it counts, so whoever wakes has one to take, and nothing else to ask */
@@ -135,6 +142,7 @@ static void closer_begin(struct closer_user *u) {
         struct closing *c = TAILQ_FIRST(&u->waiting);
         TAILQ_REMOVE(&u->waiting, c, link);
         u->n_begun++;
+        u->moved_ns = event_now_ns();
         closer.n_begun++;
         TAILQ_REMOVE(&closer.users, u, link);
         TAILQ_INSERT_TAIL(&closer.users, u, link);
@@ -168,6 +176,7 @@ static void closer_on_closed(struct loop_poll *p, uint32_t revents) {
                 TAILQ_REMOVE(&closed, c, link);
                 c->user->n--;
                 c->user->n_begun--;
+                c->user->moved_ns = event_now_ns();
                 closer.n_begun--;
                 closer.n_high -= c->is_high;
                 closer_put_user(c->user);
@@ -183,7 +192,11 @@ unsigned closer_count(uid_t uid) {
         return u ? u->n : 0;
 }
 
-bool closer_has_room(uid_t uid) { return closer_count(uid) < CLOSER_MAX_OF_USER; }
+bool closer_has_room(uid_t uid) {
+        const struct closer_user *u = closer_find_user(uid);
+        return !u || u->n < CLOSER_MAX_OF_USER ||
+               (u->n < closer.max_of_user && event_now_ns() - u->moved_ns < CLOSER_STUCK_NS);
+}
 
 bool closer_is_short(void) { return closer.n_high > 0; }
 
@@ -214,6 +227,8 @@ int closer_start(struct loop *l) {
         int r = doorbell_create(&closer.done_fd);
         if (r < 0)
                 return r;
+        struct rlimit limit;
+        closer.max_of_user = getrlimit(RLIMIT_NOFILE, &limit) < 0 ? 0 : limit.rlim_cur / 16;
         sem_init(&closer.n_more, 0, 0);
         TAILQ_INIT(&closer.users);
         TAILQ_INIT(&closer.begun);

@@ -12,7 +12,7 @@ struct loop;
 #define CLOSER_WORKERS ((uid_t)-2)
 #define CLOSER_OURS ((uid_t)-3)
 
-enum { CLOSER_MAX_OF_USER = 256 }; /* that are not closed yet, before no more of him are taken */
+enum { CLOSER_MAX_OF_USER = 256 }; /* that are not closed yet, and none moves: then no more of him are taken */
 
 int closer_start(struct loop *l); /* once */
 void closer_stop(void);           /* before the loop's end; what waits is left to the end of the process */

@@ -143,7 +143,7 @@ int worker_on_fds_report(struct worker *w, const struct worker_report *report, i
         else if (r >= 0 && report->type == REPORT_RESULT)
                 r = fds_take_result(w, report, &d);
         descriptors_close(d.fds, d.n_fds, d.uid);
-        if (n_fds > 0 && r < 0 && closer_count(d.uid) >= 2 * CLOSER_MAX_OF_USER)
+        if (n_fds > 0 && r < 0 && closer_count(d.uid) >= 2 * CLOSER_MAX_OF_USER && !closer_has_room(d.uid))
                 r = -EPROTO; /* else it would be answered, and bring more without end */
         if (r == -EPROTO)
                 return r;
