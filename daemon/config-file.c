@@ -1,9 +1,10 @@
 /* One configuration file through libinih, and the search for files.
  *
- * Debian's libinih tells no line numbers and silently cuts lines at 200 bytes, so it reads through a reader of ours
- * that counts lines and ends the parse at the first line that would be cut. The same reader keeps out what could not be
- * repeated in a message on the bus: bytes that are not UTF-8. And it takes blanks off a line's start, which say nothing
- * here: libinih would take the line for a part of the value above. Only regular files are opened, never waited for. */
+ * Debian's libinih tells no line numbers and silently cuts lines at a length that can be set, so it reads through a
+ * reader of ours that counts lines and ends the parse at the first line that would be cut; comments are of any length.
+ * The same reader keeps out what could not be repeated in a message on the bus: bytes that are not UTF-8. And it takes
+ * blanks off a line's start, which say nothing here: libinih would take the line for a part of the value above. Only
+ * regular files are opened, never waited for. */
 #include "daemon/config-file.h"
 
 #include <dirent.h>
@@ -20,7 +21,7 @@
 
 #include "ipc/args.h"
 
-enum { MAX_LINE = 197, MAX_FILE = 1 << 20, MAX_FILES = 4096 };
+enum { MAX_LINE = 4096, MAX_FILE = 1 << 20, MAX_FILES = 4096 };
 
 struct reading {
         FILE *file;
@@ -32,39 +33,35 @@ struct reading {
         int result;
 };
 
-/* libinih's reader: one line with its newline, as fgets gives it. */
+/* libinih's reader: one line without blanks at its start, of a comment nothing. */
 static char *read_line(char *line, int bytes, void *user) {
         struct reading *r = user;
-        size_t blanks;
+        bool is_comment = false;
         int c, n = 0;
 
         if (r->bad_line || r->result < 0)
                 return NULL;
-        while ((c = getc_unlocked(r->file)) != EOF) {
-                if (n >= MAX_LINE || n + 2 >= bytes) {
-                        if (c == '\n')
-                                break;
+        while ((c = getc_unlocked(r->file)) != EOF && c != '\n') {
+                if (n == 0 && (c == ' ' || c == '\t'))
+                        continue;
+                is_comment |= n == 0 && (c == '#' || c == ';');
+                if (!is_comment && (n == MAX_LINE || n + 1 >= bytes)) {
                         r->line++;
-                        r->bad_line = "a line of more than 197 bytes";
+                        r->bad_line = "a line of more than 4096 bytes";
                         return NULL;
                 }
-                line[n++] = (char)c;
-                if (c == '\n')
-                        break;
+                if (!is_comment)
+                        line[n++] = (char)c;
         }
-        if (n == 0 && c == EOF)
+        if (c == EOF && n == 0)
                 return NULL;
         line[n] = '\0';
-        blanks = strspn(line, " \t");
         r->line++;
         if (strlen(line) != (size_t)n)
                 r->bad_line = "a line with a zero byte in it";
         else if (!args_is_utf8(line, (size_t)n))
                 r->bad_line = "a line that is not UTF-8";
-        if (r->bad_line)
-                return NULL;
-        memmove(line, line + blanks, (size_t)n - blanks + 1);
-        return line;
+        return r->bad_line ? NULL : line;
 }
 
 static int on_setting(void *user, const char *section, const char *name, const char *value) {
@@ -105,6 +102,8 @@ int config_file_read(const char *path, config_setting_fn fn, void *user, char *e
                 snprintf(error, error_bytes, "%s: %s", path, r == -EINVAL ? "not a regular file" : strerror(-r));
                 return r;
         }
+        ini_max_line = MAX_LINE + 3;
+        ini_allow_inline_comments = false; /* unit files have none */
         r = ini_parse_stream(read_line, &reading, on_setting, &reading);
         fclose(reading.file);
         if (reading.result < 0)

@@ -103,8 +103,8 @@ static int parse_rate(const struct config_key *k, void *field, const char *value
                         *(uint64_t *)field = periods[i].ns / n;
                         return 0;
                 }
-        return fail(error, error_bytes, "%s=%s: not a rate like 10 (a second), 600/min or 5/h, from %ju to %ju", k->name,
-                    value, (uintmax_t)k->minimum, (uintmax_t)k->maximum);
+        return fail(error, error_bytes, "%s=%s: not a rate like 10 (a second), 600/min or 5/h, from %ju to %ju",
+                    k->name, value, (uintmax_t)k->minimum, (uintmax_t)k->maximum);
 }
 
 static int parse_count(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes) {
@@ -253,7 +253,7 @@ static int environment_put(char *list, size_t list_bytes, const char *word, size
         return 0;
 }
 
-/* Takes the next word, with "…" and '…' around all of it or a part of it, as in unit files. */
+/* Takes the next word, with "…" and '…' around all of it or a part of it, \" and \\ for these two, as in unit files. */
 static int next_word(const char **p, char *ret, size_t ret_bytes) {
         char quote = 0;
         size_t n = 0;
@@ -262,9 +262,12 @@ static int next_word(const char **p, char *ret, size_t ret_bytes) {
         if (**p == '\0')
                 return 0;
         for (; **p != '\0' && (quote || !strchr(" \t", **p)); (*p)++) {
-                if (**p == quote)
+                bool is_escaped = **p == '\\' && (p[0][1] == '"' || p[0][1] == '\\');
+
+                *p += is_escaped;
+                if (**p == quote && !is_escaped)
                         quote = 0;
-                else if (!quote && (**p == '"' || **p == '\''))
+                else if (!quote && !is_escaped && (**p == '"' || **p == '\''))
                         quote = **p;
                 else if (n + 1 < ret_bytes)
                         ret[n++] = **p;

@@ -190,7 +190,7 @@ class Files(Test):
         self.refuse("noplugin", "[Pool]\nWorkers=1\n", 0, "Plugin")
 
     def test_lines(self):
-        problem = self.refuse("long", "[Pool]\nPlugin=primes\n[Worker]\nEnvironment=A=" + "y" * 300 + "\n", 4)
+        problem = self.refuse("long", "[Pool]\nPlugin=primes\n[Worker]\nEnvironment=A=" + "y" * 5000 + "\n", 4)
         self.assertRegex(problem, r"\b(bytes|longer|long)\b")
         self.refuse("noequals", "[Pool]\nPlugin=primes\nthis is no setting\n", 3, "KEY=VALUE")
         self.refuse("nosection", "[Pool]\nPlugin=primes\n[Pool\n", 3)

@@ -21,7 +21,7 @@ static char path[64];
 
 struct seen {
         unsigned n, line;
-        char section[64], key[64], value[256];
+        char section[64], key[64], value[5000];
 };
 
 static int on_setting(void *user, const char *file, unsigned line, const char *section, const char *key,
@@ -78,20 +78,20 @@ static void test_settings(void **state) {
 }
 
 static void test_refused_lines(void **state) {
-        char text[600] = "[Pool]\nWorkers=1\nPlugin=", where[80], error[400];
+        char text[10000] = "[Pool]\nWorkers=1\nPlugin=", where[80], error[400];
         size_t n = strlen(text);
         struct seen s;
 
         snprintf(where, sizeof(where), "%s:3: ", path);
-        memset(text + n, 'x', 197 - strlen("Plugin="));
-        text[n + 197 - strlen("Plugin=")] = '\0';
+        memset(text + n, 'x', 4096 - strlen("Plugin="));
+        text[n + 4096 - strlen("Plugin=")] = '\0';
         assert_int_equal(read_text(text, &s, error), 0); /* the longest line there is, without its end */
-        assert_int_equal(strlen(s.value), 197 - strlen("Plugin="));
+        assert_int_equal(strlen(s.value), 4096 - strlen("Plugin="));
         strcat(text, "\n");
         assert_int_equal(read_text(text, &s, error), 0);
-        assert_int_equal(strlen(s.value), 197 - strlen("Plugin="));
-        memset(text + n, 'x', 300);
-        strcpy(text + n + 300, "\nWorkers=2\n");
+        assert_int_equal(strlen(s.value), 4096 - strlen("Plugin="));
+        memset(text + n, 'x', 5000);
+        strcpy(text + n + 5000, "\nWorkers=2\n");
         assert_int_equal(read_text(text, &s, error), -EINVAL);
         assert_int_equal(strncmp(error, where, strlen(where)), 0);
         assert_int_equal(s.n, 1);
@@ -103,6 +103,20 @@ static void test_refused_lines(void **state) {
         assert_int_equal(strncmp(error, where, strlen(where)), 0);
         assert_int_equal(read_bytes("[Pool]\nWorkers=1\nA\0=2\n", 22, &s, error), -EINVAL);
         assert_int_equal(strncmp(error, where, strlen(where)), 0);
+}
+
+static void test_comments(void **state) {
+        char text[9000] = "[Pool]\n ; \xff", error[400];
+        struct seen s;
+
+        memset(text + strlen(text), 'x', 8000);
+        strcat(text, "\nPlugin=a ; b\n#\n;\n\t# last");
+        assert_int_equal(read_text(text, &s, error), 0);
+        assert_int_equal(s.n, 1);
+        assert_int_equal(s.line, 3);
+        assert_string_equal(s.value, "a ; b");
+        assert_int_equal(read_text("# Plugin=a\\\nPlugin=b\\\n", &s, error), 0);
+        assert_string_equal(s.value, "b\\");
 }
 
 static void test_not_a_file(void **state) {
@@ -196,9 +210,9 @@ static int tear_down(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_settings),   cmocka_unit_test(test_refused_lines),
-                cmocka_unit_test(test_not_a_file), cmocka_unit_test(test_any_bytes),
-                cmocka_unit_test(test_search),
+                cmocka_unit_test(test_settings),  cmocka_unit_test(test_refused_lines),
+                cmocka_unit_test(test_comments),  cmocka_unit_test(test_not_a_file),
+                cmocka_unit_test(test_any_bytes), cmocka_unit_test(test_search),
         };
 
         return cmocka_run_group_tests(tests, set_up, tear_down);

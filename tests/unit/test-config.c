@@ -57,7 +57,7 @@ static void test_good_values(void **state) {
                 {"Job", "RetryBackoff", "1.25"},
                 {"Job", "RetryMaxDelay", "infinity"},
                 {"Worker", "RestartSec", "0"},
-                {"Worker", "Environment", "A=1 \"B=two words\" C='x'"},
+                {"Worker", "Environment", "A=1 \"B=two words\" C='x' \"D=\\\"q\\\\\" E=\\n"},
                 {"Sandbox", "Profile", "compute"},
         };
         struct pool_config c;
@@ -67,7 +67,7 @@ static void test_good_values(void **state) {
         for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++)
                 if (set(&c, good[i].section, good[i].key, good[i].value, error) != 0)
                         fail_msg("%s=%s: %s", good[i].key, good[i].value, error);
-        assert_memory_equal(c.environment, "A=1\0B=two words\0C=x\0", 21);
+        assert_memory_equal(c.environment, "A=1\0B=two words\0C=x\0D=\"q\\\0E=\\n\0", 32);
         assert_true(c.hard_timeout_ns == UINT64_C(300000000000));
         assert_true(c.soft_timeout_ns == 0);
         assert_int_equal(c.retry_backoff_milli, 1250);
@@ -262,9 +262,9 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_defaults),     cmocka_unit_test(test_good_values),
                 cmocka_unit_test(test_bad_values),   cmocka_unit_test(test_bounds_of_workers),
-                cmocka_unit_test(test_nearest_name),
-                cmocka_unit_test(test_empty_resets), cmocka_unit_test(test_whole),
-                cmocka_unit_test(test_names),        cmocka_unit_test(test_any_value),
+                cmocka_unit_test(test_nearest_name), cmocka_unit_test(test_empty_resets),
+                cmocka_unit_test(test_whole),        cmocka_unit_test(test_names),
+                cmocka_unit_test(test_any_value),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
