@@ -53,6 +53,8 @@ class Completion(Test):
         self.assertEqual(self.complete("droverctl --json p"), ["pretty"])
         self.assertEqual(self.complete("droverctl kill -s SE"), ["SEGV"])
         self.assertEqual(self.complete("droverctl list-jobs --state=can"), ["cancelled"])
+        self.assertEqual(self.complete("droverctl list-jobs --state=done,f"), ["done,failed"])
+        self.assertIn("running,lost", self.complete("droverctl list-jobs --state running,"))
         self.assertEqual(self.complete("droverctl run --start-method=fork"), ["fork", "forkserver"])
 
     def test_pools_types_and_arguments(self):
@@ -67,10 +69,17 @@ class Completion(Test):
         self.assertEqual(self.complete("droverctl call typed echo b=t"), ["true"])
         self.assertEqual(self.complete("droverctl submit typed raw "), ["payload="])
         self.assertEqual(self.complete("droverctl call nopool "), [])
+        self.assertEqual(self.complete("droverctl map primes is_prime -a "), ["n"])
+        self.assertEqual(self.complete("droverctl map typed echo --arg=f"), ["f", "fs"])
+        self.assertEqual(self.complete("droverctl map typed raw --arg="), [])
+        self.assertEqual(self.complete("droverctl call primes is_prime n=97 -o "), ["prime="])
+        self.assertEqual(self.complete("droverctl call typed raw --output="), ["payload="])
+        self.assertEqual(self.complete("droverctl result 7 -o "), [])
 
     def test_jobs_and_workers(self):
         number, path = self.d.submit("tasks", "work", ms=60000)
         self.assertIn(str(number), self.complete("droverctl wait "))
+        self.assertIn(f"7,{number}", self.complete("droverctl submit tasks work ms=1 --after=7,"))
         self.assertIn(f"job/{number}", self.complete("droverctl show job/"))
         self.assertEqual(set(self.complete("droverctl requeue ")) & {str(number), "primes"}, {str(number), "primes"})
         workers = [str(row[0]) for row in self.d.list_workers()]

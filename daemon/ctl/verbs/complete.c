@@ -12,7 +12,7 @@
 #include "daemon/ctl/options.h"
 #include "daemon/ctl/remote.h"
 
-enum { MAX_OPERANDS = 64, CALL_US = 2 * 1000 * 1000, MAX_JOBS = 200 };
+enum { MAX_OPERANDS = 64, MAX_WORD = 512, CALL_US = 2 * 1000 * 1000, MAX_JOBS = 200 };
 
 struct completion {
         struct ctl *c;
@@ -26,7 +26,7 @@ struct completion {
 /* ---- candidates ---- */
 
 static void offer(const struct completion *k, const char *before, const char *text, const char *after) {
-        char word[512];
+        char word[MAX_WORD];
 
         snprintf(word, sizeof word, "%s%s%s", before, text, after);
         if (strncmp(word, k->current, strlen(k->current)) == 0)
@@ -46,18 +46,6 @@ static void offer_list(const struct completion *k, const char *before, const cha
 
 static const char states[] = "queued|running|done|failed|cancelled|expired|timed-out|poisoned|lost";
 
-/* The value of an option, whose word so far is `before`. */
-static void offer_values(const struct completion *k, const char *before, const char *value) {
-        if (strchr(value, '|'))
-                offer_list(k, before, value);
-        else if (strcmp(value, "STATE") == 0)
-                offer_list(k, before, states);
-        else if (strcmp(value, "SIGNAL") == 0)
-                for (int i = 1; i < SIGRTMIN; i++)
-                        if (sigabbrev_np(i))
-                                offer(k, before, sigabbrev_np(i), "");
-}
-
 static void offer_options(const struct completion *k) {
         struct options_entry o;
 
@@ -67,6 +55,14 @@ static void offer_options(const struct completion *k) {
 }
 
 /* ---- from the bus ---- */
+
+/* Is a daemon there to be asked? */
+static bool open_bus(struct completion *k) {
+        if (remote_open(&k->remote, k->c->scope, k->c->address) < 0)
+                return false;
+        sd_bus_set_method_call_timeout(remote_bus(k->remote), CALL_US);
+        return remote_has_daemon(k->remote) == 1;
+}
 
 /* Element `at` of each row that the manager's list method returns. */
 static void offer_rows(const struct completion *k, const char *member, const char *before, unsigned at) {
@@ -134,19 +130,41 @@ static bool is_given(const struct completion *k, const char *name) {
         return false;
 }
 
-/* The names of arguments that are still to be given; of a bool also its values. */
-static void offer_arguments(const struct completion *k) {
-        ctl_cleanup(json_putp) struct json_object *schema = NULL;
-        struct json_object *types, *args = NULL;
+/* What job type TYPE takes ("args") or gives ("result"), by its name; owned by *ret_schema. NULL: not known. */
+static struct json_object *find_fields(const struct completion *k, const char *which, struct json_object **ret_schema) {
+        struct json_object *types, *fields = NULL;
 
-        if (k->n_operands < 2 || !find_types(k, &schema, &types))
-                return;
+        if (k->n_operands < 2 || !find_types(k, ret_schema, &types))
+                return NULL;
         for (size_t i = 0; i < json_object_array_length(types); i++) {
                 struct json_object *type = json_object_array_get_idx(types, i);
 
                 if (strcmp(json_text(type, "name", ""), k->operands[1]) == 0)
-                        json_object_object_get_ex(type, "args", &args);
+                        json_object_object_get_ex(type, which, &fields);
         }
+        return fields;
+}
+
+/* The names of these fields, with `after` behind each. */
+static void offer_fields(const struct completion *k, const char *which, const char *before, const char *after) {
+        ctl_cleanup(json_putp) struct json_object *schema = NULL;
+        struct json_object *fields = find_fields(k, which, &schema);
+
+        if (json_object_is_type(fields, json_type_string) && strcmp(which, "result") == 0)
+                offer(k, before, "payload", after);
+        if (!json_object_is_type(fields, json_type_object))
+                return;
+        json_object_object_foreach(fields, name, type) {
+                (void)type;
+                offer(k, before, name, after);
+        }
+}
+
+/* The names of arguments that are still to be given; of a bool also its values. */
+static void offer_arguments(const struct completion *k) {
+        ctl_cleanup(json_putp) struct json_object *schema = NULL;
+        struct json_object *args = find_fields(k, "args", &schema);
+
         if (json_object_is_type(args, json_type_string)) {
                 offer(k, "", "payload=", "");
                 return;
@@ -165,6 +183,40 @@ static void offer_arguments(const struct completion *k) {
                 else
                         offer(k, before, "", "");
         }
+}
+
+/* ---- values of options ---- */
+
+/* A word of a list with commas: `before` and the words of it that are there. */
+static void find_list_start(const struct completion *k, const char *before, char ret[MAX_WORD]) {
+        const char *comma = strrchr(k->current, ',');
+
+        if (comma)
+                snprintf(ret, MAX_WORD, "%.*s", (int)(comma + 1 - k->current), k->current);
+        else
+                snprintf(ret, MAX_WORD, "%s", before);
+}
+
+/* The value of an option, whose word so far is `before`. */
+static void offer_values(struct completion *k, const char *before, const struct options_entry *option) {
+        const char *value = option->value;
+        char start[MAX_WORD];
+
+        find_list_start(k, before, start);
+        if (strchr(value, '|'))
+                offer_list(k, before, value);
+        else if (strcmp(value, "STATE") == 0)
+                offer_list(k, start, states);
+        else if (strcmp(value, "SIGNAL") == 0)
+                for (int i = 1; i < SIGRTMIN; i++)
+                        if (sigabbrev_np(i))
+                                offer(k, before, sigabbrev_np(i), "");
+        if (strcmp(option->name, "arg") == 0 && open_bus(k))
+                offer_fields(k, "args", before, "");
+        else if (strcmp(option->name, "output") == 0 && open_bus(k))
+                offer_fields(k, "result", before, "=");
+        else if (strcmp(option->name, "after") == 0 && open_bus(k))
+                offer_jobs(k, start);
 }
 
 /* ---- which word is it ---- */
@@ -255,16 +307,16 @@ static bool read_words(struct completion *k, char **words, int n, struct options
 static void complete(struct completion *k, char **words, int n) {
         struct options_entry option;
         const struct ctl_verb *v;
-        char before[64];
+        char before[MAX_WORD];
 
         k->current = words[n - 1];
         if (read_words(k, words, n, &option)) {
-                offer_values(k, "", option.value);
+                offer_values(k, "", &option);
                 return;
         }
         if (option_of(k->current, &option) == 1) {
                 snprintf(before, sizeof before, "--%s=", option.name);
-                offer_values(k, before, option.value);
+                offer_values(k, before, &option);
                 return;
         }
         if (k->current[0] == '-') {
@@ -273,17 +325,14 @@ static void complete(struct completion *k, char **words, int n) {
         }
         for (size_t i = 0; !k->verb && (v = ctl_verb_at(i)); i++)
                 offer(k, "", v->name, "");
-        if (!k->verb || !ctl_find_verb(k->verb) || remote_open(&k->remote, k->c->scope, k->c->address) < 0)
-                return;
-        sd_bus_set_method_call_timeout(remote_bus(k->remote), CALL_US);
-        if (remote_has_daemon(k->remote) == 1)
+        if (k->verb && ctl_find_verb(k->verb) && open_bus(k))
                 offer_operands(k);
-        remote_free(k->remote);
 }
 
 int verb_complete(struct ctl *c) {
         struct completion k = {.c = c};
 
         complete(&k, c->operands, c->n_operands);
+        remote_free(k.remote);
         return CTL_OK;
 }
