@@ -1,6 +1,9 @@
 /* UTF-8 by the table of well-formed byte sequences (Unicode, table 3-7): the first byte decides how many follow and
  * which range the second may have; that range excludes overlong forms, surrogates and what lies past U+10FFFF. */
+#include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "ipc/utf8.h"
 
@@ -28,4 +31,25 @@ size_t utf8_length(const char *s, size_t bytes) {
                 return rows[i].length;
         }
         return 0;
+}
+
+char *utf8_plain(const char *text, size_t bytes, const char *kept) {
+        char *plain = malloc(bytes + 1), *p = plain;
+
+        while (plain && bytes > 0) {
+                size_t n = utf8_length(text, bytes);
+                uint8_t first = (uint8_t)text[0], second = n == 2 ? (uint8_t)text[1] : 0xff;
+                bool is_control = first < ' ' || first == 0x7f || (first == 0xc2 && second < 0xa0);
+
+                if (n == 0 || (is_control && !(first && strchr(kept, first))))
+                        *p++ = '?';
+                else
+                        p = mempcpy(p, text, n);
+                n = n ? n : 1;
+                text += n;
+                bytes -= n;
+        }
+        if (plain)
+                *p = 0;
+        return plain;
 }

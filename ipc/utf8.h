@@ -6,3 +6,7 @@
 /* Bytes of the well-formed character at `s` (no surrogates, nothing overlong, nothing past U+10FFFF); 0 if there is
  * none. */
 size_t utf8_length(const char *s, size_t bytes);
+
+/* `text` of a stranger as a terminal can take it, malloc'd; NULL: no memory. Control characters (also those of two
+ * bytes in UTF-8) and bytes that are no UTF-8 become '?', but the control characters in `kept` stay. */
+char *utf8_plain(const char *text, size_t bytes, const char *kept);

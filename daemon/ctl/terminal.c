@@ -99,25 +99,4 @@ void terminal_leave(struct terminal *t) {
         t->is_on = false;
 }
 
-char *terminal_plain_but(const char *text, size_t bytes, const char *kept) {
-        char *plain = malloc(bytes + 1), *p = plain;
-
-        while (plain && bytes > 0) {
-                size_t n = utf8_length(text, bytes);
-                uint8_t first = (uint8_t)text[0], second = n == 2 ? (uint8_t)text[1] : 0xff;
-                bool is_control = first < ' ' || first == 0x7f || (first == 0xc2 && second < 0xa0);
-
-                if (n == 0 || (is_control && !(first && strchr(kept, first))))
-                        *p++ = '?';
-                else
-                        p = mempcpy(p, text, n);
-                n = n ? n : 1;
-                text += n;
-                bytes -= n;
-        }
-        if (plain)
-                *p = 0;
-        return plain;
-}
-
-char *terminal_plain(const char *text, size_t bytes) { return terminal_plain_but(text, bytes, ""); }
+char *terminal_plain(const char *text, size_t bytes) { return utf8_plain(text, bytes, ""); }

@@ -13,11 +13,8 @@ bool terminal_has_colours(FILE *f);
 /* The sequence that a state of a pool, worker or job is shown in; "" for a plain one. */
 const char *terminal_state_colour(const char *state);
 
-/* `text` of a stranger as a terminal can take it, malloc'd; NULL: no memory. Control characters (also those of two
- * bytes in UTF-8) and bytes that are no UTF-8 become '?'. */
+/* utf8_plain that keeps no control character. */
 char *terminal_plain(const char *text, size_t bytes);
-/* The same, but the control characters in `kept` stay. */
-char *terminal_plain_but(const char *text, size_t bytes, const char *kept);
 
 #define TERMINAL_BOLD "\033[1m"
 #define TERMINAL_PLAIN "\033[0m"

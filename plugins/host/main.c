@@ -130,6 +130,8 @@ int main(int argc, char **argv) {
         int n_words = argc - optind;
         if (role)
                 return helper || n_words > 0 ? refuse("--role= takes nothing else") : start_role(role, &host);
+        if (replay.what && run.is_json)
+                return refuse("--json is for --check and --run");
         if (replay.what)
                 return helper || n_words > 0 ? refuse("--replay takes nothing else") : replay_capsule(&replay);
         if (helper == OPTION_CHECK ? n_words != 1 : n_words < 2)

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +20,7 @@
 #include "ipc/words.h"
 #include "plugins/host/host.h"
 #include "plugins/host/run.h"
+#include "plugins/host/say.h"
 #include "plugins/host/trial.h"
 
 struct replay {
@@ -30,16 +30,6 @@ struct replay {
         char plugin[512];
         pid_t pid;
 };
-
-__attribute__((format(printf, 2, 3))) static int say(int code, const char *format, ...) {
-        va_list ap;
-        va_start(ap, format);
-        fputs("drover-worker: ", stderr);
-        vfprintf(stderr, format, ap);
-        fputc('\n', stderr);
-        va_end(ap);
-        return code;
-}
 
 /* ---- the capsule and its plugin ---- */
 
@@ -70,18 +60,19 @@ static int load_capsule(struct replay *r) {
         if (what[strspn(what, "0123456789")] == 0) {
                 fd = open_numbered(r->config, strtoull(what, NULL, 10), path, sizeof path);
                 if (fd < 0)
-                        return say(RUN_EXIT_REFUSED, "no capsule of job %s in %s: %s", what, path,
-                                   strerrordesc_np(-fd));
+                        return say_error(RUN_EXIT_REFUSED, "no capsule of job %s in %s: %s", what, path,
+                                         strerrordesc_np(-fd));
         } else {
                 fd = open(what, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
                 if (fd < 0)
-                        return say(RUN_EXIT_REFUSED, "%s: %s", what, strerrordesc_np(errno));
+                        return say_error(RUN_EXIT_REFUSED, "%s: %s", what, strerrordesc_np(errno));
         }
         int e = capsule_load(fd, &r->capsule);
         close(fd);
         if (e == -EPROTONOSUPPORT)
-                return say(RUN_EXIT_REFUSED, "%s: a capsule of another release, which this one cannot read", what);
-        return e < 0 ? say(RUN_EXIT_REFUSED, "%s: not a capsule", what) : 0;
+                return say_error(RUN_EXIT_REFUSED, "%s: a capsule of another release, which this one cannot read",
+                                 what);
+        return e < 0 ? say_error(RUN_EXIT_REFUSED, "%s: not a capsule", what) : 0;
 }
 
 static int open_plugin(struct replay *r, int *ret_fd) {
@@ -95,20 +86,21 @@ static int open_plugin(struct replay *r, int *ret_fd) {
                 strncat(r->plugin, ".so", sizeof r->plugin - strlen(r->plugin) - 1);
                 e = trial_open_plugin(r->plugin, ret_fd);
         }
-        return e < 0 ? say(RUN_EXIT_REFUSED, "%s: %s (--plugin=FILE says where it is)", r->plugin, strerrordesc_np(-e))
+        return e < 0 ? say_error(RUN_EXIT_REFUSED, "%s: %s (--plugin=FILE says where it is)", r->plugin,
+                                 strerrordesc_np(-e))
                      : 0;
 }
 
 static void print_capsule(const struct capsule *c) {
-        printf("job %llu (%s of pool %s, plugin %s), %zu bytes: %s\n", (unsigned long long)c->id, c->job, c->pool,
-               c->plugin, c->payload_bytes, c->state);
+        say_text(stdout, "job %llu (%s of pool %s, plugin %s), %zu bytes: %s\n", (unsigned long long)c->id, c->job,
+                 c->pool, c->plugin, c->payload_bytes, c->state);
         for (uint32_t i = 0; i < c->n_attempts; i++) {
                 char text[128];
                 capsule_describe(&c->attempts[i], text, sizeof text);
-                printf("  attempt %u: %s\n", c->attempts[i].attempt, text);
+                say_text(stdout, "  attempt %u: %s\n", c->attempts[i].attempt, text);
         }
         if (c->log[0])
-                printf("  printed last:\n%s", c->log);
+                say_text(stdout, "  printed last:\n%s", c->log);
         fflush(stdout);
 }
 
@@ -132,8 +124,7 @@ _Noreturn static void exec_worker(const struct replay *r, int control_fd, int pl
                        "--name=replay", NULL);
         else
                 execl(exe, exe, "--role=worker", parent, "--name=replay", NULL);
-        fprintf(stderr, "drover-worker: %s cannot be started: %s\n", r->config->is_gdb ? "gdb" : exe,
-                strerrordesc_np(errno));
+        say_error(0, "%s cannot be started: %s", r->config->is_gdb ? "gdb" : exe, strerrordesc_np(errno));
         _exit(127);
 }
 
@@ -176,7 +167,7 @@ static int submit(struct replay *r) {
         const struct capsule *c = &r->capsule;
         uint32_t type;
         if (!schema_find(t->schema, c->job, &type))
-                return say(RUN_EXIT_REFUSED, "%s has no job %s", r->plugin, c->job);
+                return say_error(RUN_EXIT_REFUSED, "%s has no job %s", r->plugin, c->job);
         int e = trial_begin(t, 0);
         if (e >= 0) {
                 memcpy(channel_payload(&t->channel, 0), c->payload, c->payload_bytes);
@@ -184,7 +175,7 @@ static int submit(struct replay *r) {
         }
         if (e >= 0)
                 e = trial_commit(t, 0, type, c->payload_bytes, LAYOUT_PRIORITY_DEFAULT);
-        return e < 0 ? say(RUN_EXIT_REFUSED, "the job cannot be submitted: %s", strerrordesc_np(-e)) : 0;
+        return e < 0 ? say_error(RUN_EXIT_REFUSED, "the job cannot be submitted: %s", strerrordesc_np(-e)) : 0;
 }
 
 static int compare(const struct replay *r, const struct capsule_attempt *a) {
@@ -192,7 +183,7 @@ static int compare(const struct replay *r, const struct capsule_attempt *a) {
         char text[128];
         bool is_same = c->n_attempts > 0 && capsule_attempt_is_alike(a, &c->attempts[c->n_attempts - 1]);
         capsule_describe(a, text, sizeof text);
-        printf("replayed: %s: %s\n", text, is_same ? "the same end" : "another end than in the capsule");
+        say_text(stdout, "replayed: %s: %s\n", text, is_same ? "the same end" : "another end than in the capsule");
         return is_same ? RUN_EXIT_DONE : RUN_EXIT_FAILED;
 }
 
@@ -201,8 +192,8 @@ static int await_end(struct replay *r) {
         uint64_t word, hard_ns = r->config->is_gdb ? 0 : r->capsule.hard_ns;
         int e = trial_wait(&r->trial, 0, hard_ns ? event_now_ns() + hard_ns : EVENT_FOREVER, &word);
         if (e == 0) {
-                printf("replayed: the job ended as %s: another end than in the capsule\n",
-                       words_slot_state(slot_state(word)));
+                say_text(stdout, "replayed: the job ended as %s: another end than in the capsule\n",
+                         words_slot_state(slot_state(word)));
                 return RUN_EXIT_FAILED;
         }
         if (e == -ETIMEDOUT) {
@@ -219,13 +210,13 @@ static int replay_job(struct replay *r) {
         char text[WIRE_TEXT];
         int e = trial_await_ready(&r->trial, text);
         if (e == -ECONNRESET)
-                return say(RUN_EXIT_DIED, "the worker died while the plugin was loaded");
+                return say_error(RUN_EXIT_DIED, "the worker died while the plugin was loaded");
         if (e < 0)
-                return say(RUN_EXIT_REFUSED, "%s", text);
+                return say_error(RUN_EXIT_REFUSED, "%s", text);
         if (strcmp(r->trial.build_id, r->capsule.build_id) != 0)
-                say(0, "%s is another build than the one that died (%s, not %s)", r->plugin,
-                    r->trial.build_id[0] ? r->trial.build_id : "without an id",
-                    r->capsule.build_id[0] ? r->capsule.build_id : "one without an id");
+                say_error(0, "%s is another build than the one that died (%s, not %s)", r->plugin,
+                          r->trial.build_id[0] ? r->trial.build_id : "without an id",
+                          r->capsule.build_id[0] ? r->capsule.build_id : "one without an id");
         int code = submit(r);
         return code ? code : await_end(r);
 }
@@ -241,7 +232,7 @@ int replay_capsule(const struct replay_config *c) {
                 int e = trial_init(&r.trial);
                 if (e >= 0)
                         e = start_worker(&r, plugin_fd);
-                code = e < 0 ? say(RUN_EXIT_REFUSED, "the worker cannot be started: %s", strerrordesc_np(-e))
+                code = e < 0 ? say_error(RUN_EXIT_REFUSED, "the worker cannot be started: %s", strerrordesc_np(-e))
                              : replay_job(&r);
                 if (r.pid > 0 && code != RUN_EXIT_DIED) {
                         kill(r.pid, SIGKILL);

@@ -14,11 +14,13 @@
 
 #include "ipc/args.h"
 #include "ipc/event.h"
-#include "ipc/sealed.h"
+#include "ipc/json.h"
 #include "ipc/packet.h"
+#include "ipc/sealed.h"
 #include "ipc/words.h"
 #include "plugins/host/host.h"
 #include "plugins/host/run.h"
+#include "plugins/host/say.h"
 #include "plugins/host/trial.h"
 
 struct run {
@@ -27,17 +29,32 @@ struct run {
         pid_t pid;
 };
 
-__attribute__((format(printf, 2, 3))) static int say(int code, const char *format, ...) {
+/* Why there is no result: for people on stderr, with --json also in the result's place. */
+__attribute__((format(printf, 3, 4))) static int say(const struct run *r, int code, const char *format, ...) {
+        static const char *const states[] = {[RUN_EXIT_FAILED] = "failed",
+                                             [RUN_EXIT_USAGE] = "usage",
+                                             [RUN_EXIT_REFUSED] = "refused",
+                                             [RUN_EXIT_DIED] = "died"};
+        char *text = NULL;
         va_list ap;
         va_start(ap, format);
-        fputs("drover-worker: ", stderr);
-        vfprintf(stderr, format, ap);
-        fputc('\n', stderr);
+        int n = vasprintf(&text, format, ap);
         va_end(ap);
+        if (n < 0)
+                return say_error(code, "out of memory");
+        if (r->config->is_json) {
+                printf("{\"state\":\"%s\",\"error\":", states[code]);
+                json_write_string(stdout, text, (size_t)n);
+                puts("}");
+        }
+        say_error(code, "%s", text);
+        free(text);
         return code;
 }
 
-static int say_errno(const char *what, int r) { return say(RUN_EXIT_REFUSED, "%s: %s", what, strerrordesc_np(-r)); }
+static int say_errno(const struct run *r, const char *what, int e) {
+        return say(r, RUN_EXIT_REFUSED, "%s: %s", what, strerrordesc_np(-e));
+}
 
 /* ---- the worker ---- */
 
@@ -72,15 +89,15 @@ static int explain_death(struct run *r, const char *doing) {
         uint32_t call = atomic_load_explicit(&w->fault_syscall, memory_order_acquire);
         char name[32];
         if (call > 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
-                return say(RUN_EXIT_DIED, "the sandbox does not allow the system call %s: the worker was stopped %s",
+                return say(r, RUN_EXIT_DIED, "the sandbox does not allow the system call %s: the worker was stopped %s",
                            filter_call_name((int)call - 1, name, sizeof name), doing);
         if (WIFSIGNALED(status) && atomic_load_explicit(&w->fault_signal, memory_order_acquire))
-                return say(RUN_EXIT_DIED, "the worker died %s: %s at address 0x%llx", doing,
+                return say(r, RUN_EXIT_DIED, "the worker died %s: %s at address 0x%llx", doing,
                            words_signal(WTERMSIG(status)),
                            (unsigned long long)atomic_load_explicit(&w->fault_address, memory_order_relaxed));
         if (WIFSIGNALED(status))
-                return say(RUN_EXIT_DIED, "the worker died %s: %s", doing, words_signal(WTERMSIG(status)));
-        return say(RUN_EXIT_DIED, "the worker ended %s: exit code %d", doing, WEXITSTATUS(status));
+                return say(r, RUN_EXIT_DIED, "the worker died %s: %s", doing, words_signal(WTERMSIG(status)));
+        return say(r, RUN_EXIT_DIED, "the worker ended %s: exit code %d", doing, WEXITSTATUS(status));
 }
 
 static int await_ready(struct run *r) {
@@ -88,7 +105,7 @@ static int await_ready(struct run *r) {
         int e = trial_await_ready(&r->trial, text);
         if (e == -ECONNRESET)
                 return explain_death(r, "while the plugin was loaded");
-        return e < 0 ? say(RUN_EXIT_REFUSED, "%s", text) : RUN_EXIT_DONE;
+        return e < 0 ? say(r, RUN_EXIT_REFUSED, "%s", text) : RUN_EXIT_DONE;
 }
 
 static void retire_worker(struct run *r) {
@@ -104,10 +121,10 @@ static void retire_worker(struct run *r) {
 static int write_raw_payload(const struct run *r, const struct schema_job *job, void *payload, size_t *ret_bytes) {
         const char *word = r->config->words[0];
         if (!word || strncmp(word, "payload=", 8) != 0 || r->config->words[1])
-                return say(RUN_EXIT_USAGE, "job %s is raw: it takes payload=TEXT and nothing else", job->name);
+                return say(r, RUN_EXIT_USAGE, "job %s is raw: it takes payload=TEXT and nothing else", job->name);
         size_t n = strlen(word + 8);
         if (n > TRIAL_SLOT_BYTES)
-                return say(RUN_EXIT_USAGE, "job %s: a payload of %zu bytes is too large", job->name, n);
+                return say(r, RUN_EXIT_USAGE, "job %s: a payload of %zu bytes is too large", job->name, n);
         memcpy(payload, word + 8, n);
         *ret_bytes = n;
         return RUN_EXIT_DONE;
@@ -122,14 +139,14 @@ static int write_payload(const struct run *r, const struct schema_job *job, void
         for (char *const *word = r->config->words; *word; word++) {
                 char *equals = strchr(*word, '='), name[SCHEMA_MAX_NAME];
                 if (!equals || (size_t)(equals - *word) >= sizeof name)
-                        return say(RUN_EXIT_USAGE, "\"%s\" is not NAME=VALUE", *word);
+                        return say(r, RUN_EXIT_USAGE, "\"%s\" is not NAME=VALUE", *word);
                 memcpy(name, *word, (size_t)(equals - *word));
                 name[equals - *word] = 0;
                 if (args_put_text(&w, &job->args, name, equals + 1, why, sizeof why) < 0)
-                        return say(RUN_EXIT_USAGE, "job %s: %s", job->name, why);
+                        return say(r, RUN_EXIT_USAGE, "job %s: %s", job->name, why);
         }
         if (args_finish(&w, ret_bytes) < 0 || args_check(&job->args, payload, *ret_bytes, why, sizeof why) < 0)
-                return say(RUN_EXIT_USAGE, "job %s: %s", job->name, why);
+                return say(r, RUN_EXIT_USAGE, "job %s: %s", job->name, why);
         return RUN_EXIT_DONE;
 }
 
@@ -137,11 +154,11 @@ static int print_result(const struct run *r, const struct schema_job *job, const
         char why[256], *text = NULL;
         int e = args_check(&job->result, data, bytes, why, sizeof why);
         if (e < 0)
-                return say(RUN_EXIT_FAILED, "job %s: %s", job->name, why);
+                return say(r, RUN_EXIT_FAILED, "job %s: %s", job->name, why);
         e = r->config->is_json ? args_to_json(&job->result, data, bytes, &text)
                                : args_to_text(&job->result, data, bytes, &text);
         if (e < 0)
-                return say_errno("the result cannot be printed", e);
+                return say_errno(r, "the result cannot be printed", e);
         if (*text) /* a job without results says nothing */
                 puts(text);
         free(text);
@@ -174,7 +191,7 @@ static int print_verdict(const struct run *r, const struct schema_job *job, uint
         int error = channel_result(c, 0)->error;
         char *copy = bytes <= TRIAL_SLOT_BYTES ? malloc(bytes + 1) : NULL;
         if (!copy)
-                return say(RUN_EXIT_FAILED, "the result makes no sense");
+                return say(r, RUN_EXIT_FAILED, "the result makes no sense");
         memcpy(copy, channel_result_data(c, 0), bytes);
         copy[bytes] = 0;
         const void *data = copy;
@@ -184,14 +201,14 @@ static int print_verdict(const struct run *r, const struct schema_job *job, uint
                 e = sealed_map(r->trial.room_fd, bytes, &data);
         }
         if (e < 0)
-                code = say_errno("the result cannot be mapped", e);
+                code = say_errno(r, "the result cannot be mapped", e);
         else if (slot_state(word) == SLOT_DONE)
                 code = print_result(r, job, data, bytes);
         else if (slot_state(word) == SLOT_FAILED)
-                code = say(RUN_EXIT_FAILED, "job %s failed: %s (%s)", job->name, copy,
+                code = say(r, RUN_EXIT_FAILED, "job %s failed: %s (%s)", job->name, copy,
                            strerrorname_np(error) ?: "no error number");
         else
-                code = say(RUN_EXIT_FAILED, "job %s: %s", job->name, words_slot_state(slot_state(word)));
+                code = say(r, RUN_EXIT_FAILED, "job %s: %s", job->name, words_slot_state(slot_state(word)));
         if (data != copy && e >= 0)
                 sealed_unmap(data, bytes);
         free(copy);
@@ -203,7 +220,7 @@ static int run_job(struct run *r) {
         struct trial *t = &r->trial;
         const struct schema_job *job = schema_find(t->schema, r->config->job, &type);
         if (!job)
-                return say(RUN_EXIT_USAGE, "plugin %s has no job %s", t->schema->plugin, r->config->job);
+                return say(r, RUN_EXIT_USAGE, "plugin %s has no job %s", t->schema->plugin, r->config->job);
         size_t bytes;
         int e = trial_begin(t, 0);
         if (e >= 0) {
@@ -215,7 +232,7 @@ static int run_job(struct run *r) {
         if (e >= 0)
                 e = trial_commit(t, 0, type, bytes, LAYOUT_PRIORITY_DEFAULT);
         if (e < 0)
-                return say_errno("the job cannot be submitted", e);
+                return say_errno(r, "the job cannot be submitted", e);
         uint64_t word;
         t->on_item = print_item;
         t->on_item_user = r;
@@ -240,19 +257,19 @@ static int print_schema(const struct run *r) {
                 char *text;
                 int e = schema_to_json(s, &text);
                 if (e < 0)
-                        return say_errno("the schema cannot be printed", e);
+                        return say_errno(r, "the schema cannot be printed", e);
                 puts(text);
                 free(text);
                 return RUN_EXIT_DONE;
         }
-        printf("%s %s: fine (sandbox: %s)\n", s->plugin, s->version, r->trial.sandbox);
+        say_text(stdout, "%s %s: fine (sandbox: %s)\n", s->plugin, s->version, r->trial.sandbox);
         for (uint32_t i = 0; i < s->n_jobs; i++) {
                 const struct schema_job *j = &s->jobs[i];
-                printf("  %s(", j->name);
+                say_text(stdout, "  %s(", j->name);
                 print_fields(&j->args);
                 printf(") -> ");
                 print_fields(&j->result);
-                printf("%s%s%s\n", j->is_once ? " [once]" : "", *j->help ? "  " : "", j->help);
+                say_text(stdout, "%s%s%s\n", j->is_once ? " [once]" : "", *j->help ? "  " : "", j->help);
         }
         return RUN_EXIT_DONE;
 }
@@ -261,14 +278,14 @@ int run_plugin(const struct run_config *c) {
         struct run r = {.config = c};
         int plugin_fd, e = trial_open_plugin(c->plugin, &plugin_fd);
         if (e < 0)
-                return say(RUN_EXIT_REFUSED, "%s: %s", c->plugin, strerrordesc_np(-e));
+                return say(&r, RUN_EXIT_REFUSED, "%s: %s", c->plugin, strerrordesc_np(-e));
         e = trial_init(&r.trial);
         if (e >= 0)
                 e = host_prepare();
         if (e >= 0)
                 e = start_worker(&r, plugin_fd);
         close(plugin_fd);
-        int code = e < 0 ? say_errno("the worker cannot be started", e) : await_ready(&r);
+        int code = e < 0 ? say_errno(&r, "the worker cannot be started", e) : await_ready(&r);
         if (code == RUN_EXIT_DONE)
                 code = c->job ? run_job(&r) : print_schema(&r);
         retire_worker(&r);

@@ -84,6 +84,22 @@ class Host(unittest.TestCase):
         self.assertEqual(self.run_job(FROZEN, "callbacks").stdout,
                          'shared="of preload" state="of worker_init" thread="of thread_init"\n')
 
+    def test_json_and_terminals_of_what_goes_wrong(self):
+        order = "\x1b]0;title\x07\u009b2J\nx"
+        for words, code, state, text in ((["fails", "fail", "error=5", f"text={order}"], FAILED, "failed", order),
+                                         (["crash", "segfault"], DIED, "died", "SIGSEGV"),
+                                         (["primes", "none"], USAGE, "usage", "none"),
+                                         ([f"{PLUGINS}/nometa.so", "none"], REFUSED, "refused", "DROVER_REGISTER")):
+            plugin, *rest = words
+            p = self.run_job(PRIMES if plugin == "primes" else plugin, *rest, "--json", code=code)
+            answer = json.loads(p.stdout)
+            self.assertEqual((set(answer), answer["state"]), ({"state", "error"}, state))
+            self.assertIn(text, answer["error"])
+            self.assertFalse([c for c in p.stdout + p.stderr if not c.isprintable() and c not in "\n\t"], p.stderr)
+        p = worker("--replay", "7", "--json")
+        self.assertEqual(p.returncode, USAGE)
+        self.assert_says(p, "--json is for")
+
     # -- the author's first hour --
 
     def compile(self, source, *flags):

@@ -1,10 +1,11 @@
-/* Well-formed and ill-formed UTF-8, byte by byte. */
+/* Well-formed and ill-formed UTF-8, byte by byte; and what of it a terminal gets. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "ipc/utf8.h"
@@ -62,11 +63,19 @@ static void test_every_code_point(void **state) {
         }
 }
 
+static void test_plain_text(void **state) {
+        char *plain = utf8_plain("a\tb\n\033c\0d", 8, "\t\n");
+
+        assert_string_equal(plain, "a\tb\n?c?d");
+        free(plain);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_well_formed),
                 cmocka_unit_test(test_ill_formed),
                 cmocka_unit_test(test_every_code_point),
+                cmocka_unit_test(test_plain_text),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

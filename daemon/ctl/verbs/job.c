@@ -12,6 +12,7 @@
 
 #include "daemon/ctl/terminal.h"
 #include "daemon/ctl/verbs/job.h"
+#include "ipc/utf8.h"
 
 enum { SLICE_US = 20 * 1000 * 1000, SHORT_SLICE_US = 200 * 1000, WAIT_CALL_US = 60 * 1000 * 1000 };
 
@@ -100,7 +101,7 @@ static int print_payload(const char *hex) {
         if (f)
                 write_bytes(f, hex);
         if (f && fclose(f) == 0)
-                plain = terminal_plain_but(bytes, n, "\n\t");
+                plain = utf8_plain(bytes, n, "\n\t");
         if (!plain)
                 return ctl_no_memory();
         fputs(plain, stdout);

@@ -19,6 +19,7 @@
 #include "daemon/ctl/remote.h"
 #include "daemon/ctl/terminal.h"
 #include "ipc/client/session.h"
+#include "ipc/utf8.h"
 #include "ipc/words.h"
 
 enum { MAP_WINDOW = 256, INPUT_PAUSE_MS = 5, SLICE_MS = 100, MAP_ERROR = 512, MAX_SHOWN = 60 };
@@ -60,7 +61,7 @@ static uint64_t after_ms(unsigned ms) {
 /* ---- what is printed for a line ---- */
 
 static char *plain_line(const struct entry *e, const char *text) {
-        ctl_cleanup(ctl_freep) char *input = terminal_plain_but(e->input, e->input_bytes, "\t");
+        ctl_cleanup(ctl_freep) char *input = utf8_plain(e->input, e->input_bytes, "\t");
         ctl_cleanup(ctl_freep) char *plain = terminal_plain(text, strlen(text));
         char *s;
 
