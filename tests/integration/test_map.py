@@ -92,6 +92,26 @@ class Map(Test):
         self.assertEqual((rows[0], rows[2:]), ("97\tprime=true", ["7\tprime=true"]))
         self.assertRegex(rows[1], r"^(9é){20}…\tline 2: longer than 1048576 bytes$")
 
+    def test_long_lines_behind_a_slow_job_are_not_all_held(self):
+        self.assertEqual(self.d.ctl("pause", "primes").returncode, 0)
+        with tempfile.TemporaryFile("w+") as lines:
+            lines.write("97\n" + ("x" * (1 << 20) + "\n") * 100)
+            lines.seek(0)
+            ctl = self.d.ctl_start("map", "primes", "is_prime", stdin=lines, stdout=subprocess.DEVNULL)
+            self.addCleanup(ctl.kill)
+            seen = [0]
+
+            def stands():
+                seen.append(os.lseek(lines.fileno(), 0, os.SEEK_CUR))
+                return seen[-1] > 8 << 20 and len(seen) > 10 and len(set(seen[-10:])) == 1
+
+            wait_for(stands, 20, "no more is read")
+            held = rss_kib(ctl.pid)
+            self.assertEqual(self.d.ctl("resume", "primes").returncode, 0)
+            self.assertEqual(ctl.wait(20), 1)
+        if not IS_SANITIZED:
+            self.assertLess(held, LIMIT_KIB)
+
     def test_input_that_cannot_be_read(self):
         for words, end, text in (("--input=.", "", "--input=.: Is a directory"), ("-i /nonexistent", "", "/nonexistent: No such file"),
                                  ("", "<.", "--input=-: Is a directory"), ("", "<&-", "--input=-: Bad file descriptor")):

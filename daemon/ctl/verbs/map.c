@@ -1,11 +1,11 @@
 /* map: one job per input line through a channel, results in the order of the lines.
  *
- * A window of at most MAP_WINDOW lines is in memory: read, submitted, or finished and waiting for an earlier one to be
- * printed. So memory stays the same for any input, and one slow job holds back at most a window of results. Input is
- * pulled only while the window has room. The channel cannot be waited for together with a descriptor, so while input is
- * slow and jobs run, both are looked at in turn every INPUT_PAUSE_MS; with nothing under way only the input is waited
- * for. A line that makes no arguments is a failed job of that line, not the end of the run.
- * Does not retry, reorder or buffer on disk: attempts are the pool's business. */
+ * A window of at most MAP_WINDOW lines, and no more behind MAX_HELD bytes of them, is in memory: read, submitted, or
+ * finished and waiting for an earlier one to be printed. So memory stays the same for any input, and one slow job holds
+ * back at most a window of results. Input is pulled only while the window has room. The channel cannot be waited for
+ * together with a descriptor, so while input is slow and jobs run, both are looked at in turn every INPUT_PAUSE_MS;
+ * with nothing under way only the input is waited for. A line that makes no arguments is a failed job of that line, not
+ * the end of the run. Does not retry, reorder or buffer on disk: attempts are the pool's business. */
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -22,7 +22,7 @@
 #include "ipc/utf8.h"
 #include "ipc/words.h"
 
-enum { MAP_WINDOW = 256, INPUT_PAUSE_MS = 5, SLICE_MS = 100, MAP_ERROR = 512, MAX_SHOWN = 60 };
+enum { MAP_WINDOW = 256, INPUT_PAUSE_MS = 5, SLICE_MS = 100, MAP_ERROR = 512, MAX_SHOWN = 60, MAX_HELD = 8 << 20 };
 
 enum entry_phase { ENTRY_READY, ENTRY_SUBMITTED, ENTRY_FINISHED };
 
@@ -43,6 +43,7 @@ struct map {
         struct progress progress;
         struct entry window[MAP_WINDOW]; /* line i is entry i % n_window, n_printed <= i < n_read */
         uint64_t n_read, n_printed, n_failed;
+        size_t n_held; /* bytes of input in the window */
         bool is_tty;
         int end;          /* why no more is taken in before the input's end: -errno */
         uint8_t *payload; /* of the line read last; kept while the channel is full */
@@ -166,6 +167,7 @@ static int read_line(struct map *m) {
         if (!e->input)
                 return -ENOMEM;
         memcpy(e->input, line, bytes);
+        m->n_held += bytes;
         if (is_too_long)
                 snprintf(error, sizeof error, "longer than %d bytes", LINES_MAX);
         else
@@ -205,7 +207,7 @@ static int take_in(struct map *m) {
                         if (r < 0)
                                 return r == -ESHUTDOWN || r == -EPIPE ? stop_taking(m, r) : r;
                 }
-                if (m->n_read - m->n_printed == m->n_window)
+                if (m->n_read - m->n_printed == m->n_window || m->n_held > MAX_HELD)
                         return TAKEN_UP_TO_FULL;
                 r = read_line(m);
                 if (r <= 0)
@@ -223,6 +225,7 @@ static void print_ready(struct map *m) {
                 struct entry *e = entry_of(m, m->n_printed++);
 
                 fputs(e->output ? e->output : "out of memory\n", stdout);
+                m->n_held -= e->input_bytes;
                 free(e->output);
                 free(e->input);
                 *e = (struct entry){0};
