@@ -53,3 +53,14 @@ char *utf8_plain(const char *text, size_t bytes, const char *kept) {
                 *p = 0;
         return plain;
 }
+
+size_t utf8_cut(const char *s, size_t bytes) {
+        for (size_t n = 1; n <= 3 && n <= bytes; n++) {
+                const uint8_t first = (uint8_t)s[bytes - n];
+                if ((first & 0xc0) == 0x80)
+                        continue;
+                size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc0 ? 2 : 1;
+                return length > n ? bytes - n : bytes;
+        }
+        return bytes;
+}

@@ -92,10 +92,9 @@ static int append_verdict(sd_bus_message *reply, const struct job_info *i) {
                 r = sd_bus_message_append(reply, "{sv}{sv}", "worker-pid", "u", (uint32_t)i->worker_pid, "cpu-usec",
                                           "t", i->cpu_us);
         if (r >= 0 && i->error && i->error[0]) {
-                char text[512];
+                char text[FAULT_TEXT];
 
-                strncpy(text, i->error, sizeof(text) - 1);
-                text[sizeof(text) - 1] = '\0';
+                snprintf(text, sizeof(text), "%s", i->error);
                 bus_clean_text(text);
                 r = sd_bus_message_append(reply, "{sv}", "error", "s", text);
         }

@@ -29,9 +29,11 @@ enum fault_code {
         FAULT_N,
 };
 
+enum { FAULT_MAX_MESSAGE = 4095, FAULT_TEXT = FAULT_MAX_MESSAGE + 257 }; /* a job's own words, and whose they are */
+
 struct fault {
         enum fault_code code;
-        char text[400];
+        char text[FAULT_TEXT];
 };
 
 /* Fills in and returns -1, so `return fault_set(f, …)` reads well. */

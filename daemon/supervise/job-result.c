@@ -11,9 +11,10 @@
 #include "daemon/supervise/pool.h"
 #include "ipc/args.h"
 #include "ipc/sealed.h"
+#include "ipc/utf8.h"
 
 void job_set_error(struct job *j, const char *format, ...) {
-        char text[400];
+        char text[FAULT_TEXT];
         va_list ap;
         va_start(ap, format);
         vsnprintf(text, sizeof(text), format, ap);
@@ -65,7 +66,7 @@ void job_describe_failure(struct job *j) {
 static void job_fail(struct job *j, int error, const char *message) {
         j->state = SLOT_FAILED;
         j->error_number = error;
-        job_set_error(j, "job %llu (%.40s of pool %.40s) failed in attempt %u: %.220s", (unsigned long long)j->id,
+        job_set_error(j, "job %llu (%.40s of pool %.40s) failed in attempt %u: %s", (unsigned long long)j->id,
                       j->name, j->pool_name, j->attempt, message);
 }
 
@@ -124,8 +125,9 @@ void job_take_result(struct job *j, const struct channel *c, uint32_t slot, cons
         memcpy(j->result, channel_result_data(c, slot), bytes);
         j->result_bytes = bytes;
         if (j->state == SLOT_FAILED) {
-                char message[221];
-                snprintf(message, sizeof(message), "%.*s", (int)(bytes < 220 ? bytes : 220), (const char *)j->result);
+                char message[FAULT_MAX_MESSAGE + 1];
+                snprintf(message, sizeof(message), "%.*s", (int)bytes, (const char *)j->result);
+                message[utf8_cut(message, strlen(message))] = 0;
                 job_fail(j, line->error,
                          args_is_utf8(message, strlen(message)) ? message : "(its message is not UTF-8)");
         } else {

@@ -27,6 +27,7 @@
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/args.h"
 #include "ipc/event.h"
+#include "ipc/utf8.h"
 
 #define WORKER_SECOND_NS UINT64_C(1000000000)
 enum { WORKER_START_LIMIT_S = 30 }; /* constructors, preload, worker_init: a plugin that hangs there is a failure, not a wait */
@@ -421,6 +422,7 @@ static void worker_read_status(const struct worker *w, char *text, size_t bytes)
         for (unsigned try = 0; try < 3; try++) {
                 uint32_t before = atomic_load(&line->status_seq);
                 snprintf(text, bytes, "%.*s", (int)(bytes - 1), line->status);
+                text[utf8_cut(text, strlen(text))] = 0;
                 atomic_thread_fence(memory_order_acquire);
                 if (!(before & 1) && atomic_load(&line->status_seq) == before && args_is_utf8(text, strlen(text)))
                         return;

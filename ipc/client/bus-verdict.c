@@ -18,6 +18,7 @@
 
 #include "ipc/client/bus-job.h"
 #include "ipc/event.h"
+#include "ipc/utf8.h"
 
 enum { BUS_VERDICT_ASKED = 32 /* at once: a bus allows 128 calls */ };
 
@@ -94,7 +95,7 @@ static void bus_verdict_miss(struct bus_job *j, int code, const char *why) {
         snprintf(text, sizeof text, "the job ended as %s, but no more is kept of it: %s", drover_state_name(j->told),
                  why);
         v.data = text;
-        v.bytes = strlen(text);
+        v.bytes = utf8_cut(text, strlen(text));
         bus_verdict_end(j, &v);
 }
 

@@ -21,12 +21,14 @@
 #include "ipc/client/stream.h"
 #include "ipc/event.h"
 #include "ipc/layout.h"
+#include "ipc/utf8.h"
 
 int connection_fail(drover *d, int code, const char *format, ...) {
         va_list ap;
         va_start(ap, format);
         vsnprintf(d->error, sizeof d->error, format, ap);
         va_end(ap);
+        d->error[utf8_cut(d->error, strlen(d->error))] = 0; /* vsnprintf may have cut a character in two */
         return code;
 }
 

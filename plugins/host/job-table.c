@@ -10,9 +10,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ipc/utf8.h"
 #include "plugins/host/job.h"
 
-enum { JOB_LOG_BYTES = 1024 };
+enum { JOB_LOG_BYTES = 1024, JOB_NOTE_BYTES = 119 /* as the header promises */ };
 
 /* ---- failure ---- */
 
@@ -56,7 +57,9 @@ static void job_set_note(struct layout_worker *line, const char *note) {
         atomic_store_explicit(&line->status_seq, seq | 1, memory_order_relaxed);
         atomic_thread_fence(
                 memory_order_release); /* partner: the reader's acquire fence between text and second look */
-        size_t n = strnlen(note, sizeof line->status - 1);
+        size_t n = strnlen(note, JOB_NOTE_BYTES);
+        if (n == JOB_NOTE_BYTES)
+                n = utf8_cut(note, n);
         memcpy(line->status, note, n);
         line->status[n] = 0;
         atomic_store_explicit(&line->status_seq, (seq | 1) + 1, memory_order_release);

@@ -25,6 +25,7 @@
 #include "ipc/event.h"
 #include "ipc/latency.h"
 #include "ipc/sealed.h"
+#include "ipc/utf8.h"
 #include "plugins/host/job.h"
 
 #define JOB_TOO_LARGE "the result is larger than %llu bytes"
@@ -120,12 +121,9 @@ static uint64_t job_cpu_ns(struct drover_job *j, uint64_t started_ns, uint64_t f
 /* ---- failure ---- */
 
 void job_make_text(char *text) {
-        size_t n = strlen(text);
-        for (unsigned cut = 0; cut < 4 && n > cut; cut++) /* vsnprintf may have cut a character in two */
-                if (args_is_utf8(text, n - cut)) {
-                        text[n - cut] = 0;
-                        return;
-                }
+        text[utf8_cut(text, strlen(text))] = 0; /* vsnprintf may have cut a character in two */
+        if (args_is_utf8(text, strlen(text)))
+                return;
         for (char *p = text; *p; p++)
                 if ((unsigned char)*p >= 0x80)
                         *p = '?';

@@ -14,7 +14,7 @@
 #include "ipc/packet.h"
 #include "plugins/host/host.h"
 
-enum { JOB_SCRATCH_BYTES = 4096, JOB_FAILURE_BYTES = 512 };
+enum { JOB_SCRATCH_BYTES = 4096, JOB_FAILURE_BYTES = 4096 };
 
 struct job_block {
         struct job_block *next;

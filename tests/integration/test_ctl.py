@@ -82,6 +82,8 @@ class Verbs(Test):
 
     def test_what_a_job_says_gives_no_orders_to_a_terminal(self):
         order = "\x1b]0;title\x07\x9b2J"
+        with self.assert_error("Failed", "ü" * 900):
+            self.d.run("fails", "fail", error=5, text="ü" * 900)
         words = ["fails", "fail", "error=5", f"text={order}"]
         said = [self.d.ctl("call", *words)]
         number = self.d.ctl("submit", *words).stdout.strip()

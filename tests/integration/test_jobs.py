@@ -153,7 +153,7 @@ class Jobs(Test):
             waiting = next(row for row in rows if row[4] == "queued")
             properties = self.d.job(running[1])
             self.assertEqual((properties["Id"], properties["Pool"], properties["Name"], properties["State"]), (running[0], "work", "work", "running"))
-            self.assertEqual(properties["Progress"][1], 60000)
+            self.assertEqual(properties["Progress"][1:], [60000, "working " + "é" * 55])  # of 56, for a note has 119 bytes
             self.assertEqual(self.d.call(*MANAGER, "GetJob", "t", running[0]), running[1])
             with self.assert_error("InvalidArgs", "channel", "GetResult"):
                 self.d.result(running[1])

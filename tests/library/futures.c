@@ -102,6 +102,30 @@ static void on_done(drover_future *f, void *user) {
         EXPECT(-EBUSY, drover_process(d));
 }
 
+/* A job fails with `n` characters of two bytes each: so many of them are told, each a whole one. */
+static void check_long_failure(drover_pool *fails, size_t n, size_t n_told, uint32_t flags) {
+        drover_future *f;
+        drover_args *args;
+        const void *data;
+        size_t bytes;
+        char *text = calloc(n, 2), *told;
+        for (size_t i = 0; i < n; i++)
+                memcpy(text + 2 * i, "\xc3\xa9", 2);
+        EXPECT(0, drover_args_new(&args));
+        drover_args_i64(args, "error", EIO);
+        drover_args_str_sized(args, "text", text, 2 * n);
+        EXPECT(0, drover_submit(fails, "fail", args, DROVER_OPTIONS(.flags = flags), &f));
+        drover_args_free(args);
+        EXPECT(0, drover_future_wait(f, DROVER_FOREVER));
+        EXPECT(-EIO, drover_future_result(f, &data, &bytes));
+        const char *message = drover_future_error(f)->message, *error = drover_error_text(d);
+        told = strchr(message, '\xc3');
+        EXPECT(1, told && strlen(told) == 2 * n_told && memcmp(told, text, 2 * n_told) == 0);
+        EXPECT(1, strlen(error) > 500 && memcmp(error + strlen(error) - 2, text, 2) == 0);
+        drover_future_unref(f);
+        free(text);
+}
+
 /* Each call that fails says why in words: none leaves those of another one there. */
 void case_error_texts(void) {
         drover_pool *squares = pool("squares"), *fails = pool("fails");
@@ -145,6 +169,8 @@ void case_error_texts(void) {
         EXPECT(-EIO, drover_future_result(f, &data, &bytes));
         EXPECT_TEXT("failed: a reason", drover_error_text(d));
         drover_future_unref(f);
+        check_long_failure(fails, 2100, 2047, 0); /* a byte of the next one would fit */
+        check_long_failure(fails, 1500, 1500, DROVER_DETACHED);
         drover_pool_unref(squares);
         drover_pool_unref(fails);
 }

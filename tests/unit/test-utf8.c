@@ -70,12 +70,22 @@ static void test_plain_text(void **state) {
         free(plain);
 }
 
+static void test_a_cut_is_behind_a_character(void **state) {
+        const char *text = "a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80";
+        const size_t whole[] = {0, 1, 1, 3, 3, 3, 6, 6, 6, 6, 10};
+        for (size_t n = 0; n <= strlen(text); n++)
+                assert_int_equal(utf8_cut(text, n), whole[n]);
+        assert_int_equal(utf8_cut("\xa9\xa9\xa9\xa9", 4), 4); /* no UTF-8 to begin with */
+        assert_int_equal(utf8_cut("\xa9", 1), 1);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_well_formed),
                 cmocka_unit_test(test_ill_formed),
                 cmocka_unit_test(test_every_code_point),
                 cmocka_unit_test(test_plain_text),
+                cmocka_unit_test(test_a_cut_is_behind_a_character),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

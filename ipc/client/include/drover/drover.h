@@ -74,8 +74,8 @@ int drover_open(const char *bus, drover **ret_drover);
  * NULL. Does not block. */
 drover *drover_close(drover *d);
 
-/* One line about the last call with this object, or with something of it, that failed; "" if none did. Until the next
- * call. */
+/* One line about the last call with this object, or with something of it, that failed, of at most 511 bytes; "" if none
+ * did. Until the next call. */
 const char *drover_error_text(const drover *d);
 
 /* ---- an event loop of the program's own ----
@@ -310,7 +310,7 @@ typedef struct drover_error {
         int32_t signal;      /* that the worker died of; 0 = none */
         int32_t status;      /* or its exit code */
         const char *reason;  /* the worker's death in one word: exit, signal, syscall, time-limit …; "" = it did not die */
-        const char *message; /* one line for people; the job's own words if it failed */
+        const char *message; /* one line for people; the job's own words if it failed, up to 4095 bytes */
         const char *where;   /* the job by number, name and pool */
 } drover_error;
 
