@@ -68,6 +68,8 @@ static drover_future *after_find(const drover *d, uint64_t id) {
 int after_are_ours(drover *d, const struct drover_options *o) {
         enum drover_state state;
         size_t n_ours = 0;
+        if (!o->after)
+                return connection_fail(d, -EINVAL, "after is NULL, n_after is %zu", o->n_after);
         if (o->n_after > AFTER_MOST)
                 return connection_fail(d, -EINVAL, "after: %zu jobs, at most %d are taken", o->n_after, AFTER_MOST);
         for (size_t i = 0; i < o->n_after; i++)

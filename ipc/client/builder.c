@@ -81,6 +81,10 @@ __attribute__((format(printf, 4, 5))) static int builder_fail(drover_args *args,
 
 const char *builder_why(const drover_args *args) { return args->why ? args->why : strerror(-args->error); }
 
+static int builder_is_null(drover_args *args, const char *name, size_t n) {
+        return builder_fail(args, -EINVAL, name, "it is NULL, but its size is %zu", n);
+}
+
 static int builder_too_large(drover_args *args, const char *name) {
         return builder_fail(args, -EMSGSIZE, name, "more than %d bytes in all", BUILDER_LARGEST);
 }
@@ -137,6 +141,8 @@ static int builder_written(drover_args *args, const char *name, int r) {
 
 static int builder_put(drover_args *args, const char *name, const struct args_value *v) {
         size_t bytes = v->type == SCHEMA_STR || v->type == SCHEMA_BYTES ? v->bytes : 0;
+        if (bytes > 0 && !v->data)
+                return builder_is_null(args, name, bytes);
         if (bytes > BUILDER_LARGEST)
                 return builder_too_large(args, name);
         int r = builder_begin(args, name, BUILDER_NUMBER_BYTES + bytes);
@@ -224,6 +230,8 @@ static int builder_element(enum schema_type type, const void *values, size_t i, 
 }
 
 static int builder_put_array(drover_args *args, const char *name, enum schema_type type, const void *values, size_t n) {
+        if (n > 0 && !values)
+                return builder_is_null(args, name, n);
         struct args_value *v = n <= BUILDER_LARGEST / sizeof *v ? calloc(n + 1, sizeof *v) : NULL;
         size_t bytes = BUILDER_HEAD_BYTES + n * BUILDER_NUMBER_BYTES;
         int r = v ? 0 : n ? builder_too_large(args, name) : builder_no_memory(args, name);
@@ -272,6 +280,8 @@ int drover_args_raw(drover_args *args, const void *data, size_t bytes) {
                 return args->error;
         if (args->writer.n_fields > 0 || args->has_payload_fd)
                 return builder_not_raw(args);
+        if (bytes > 0 && !data)
+                return builder_is_null(args, "payload", bytes);
         int r = builder_reserve(args, NULL, 0, bytes);
         if (r < 0)
                 return r;

@@ -244,6 +244,11 @@ int drover_submit(drover_pool *pool, const char *job, drover_args *args, const s
 int drover_submit_raw(drover_pool *pool, const char *job, const void *data, size_t bytes,
                       const struct drover_options *options, drover_future **ret_future) {
         struct submission s = {.job = job, .payload = data ? data : "", .bytes = bytes};
+        int r = connection_check(pool->drover);
+        if (r >= 0 && bytes > 0 && !data)
+                r = connection_fail(pool->drover, -EINVAL, "job %s: its payload is NULL, but its size is %zu", job, bytes);
+        if (r < 0)
+                return r;
         return submit_job(pool, &s, NULL, options, ret_future);
 }
 

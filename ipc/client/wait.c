@@ -45,6 +45,15 @@ void watch_tell(drover_future *f) {
         }
 }
 
+static bool wait_are_futures(drover_future *const *futures, size_t n) {
+        if (n > 0 && !futures)
+                return false;
+        for (size_t i = 0; i < n; i++)
+                if (!futures[i])
+                        return false;
+        return true;
+}
+
 /* All watched, or -EINVAL, -ENOMEM. *ret_drover: theirs. */
 static int wait_watch_all(drover_future *const *futures, size_t n, struct watch_group *g, struct watch **ret,
                           drover **ret_drover) {
@@ -97,6 +106,8 @@ int drover_wait(drover_future *const *futures, size_t n, enum drover_wait_for wh
         struct watch_group group;
         struct watch *watches;
         drover *d;
+        if (!wait_are_futures(futures, n))
+                return -EINVAL; /* there is no drover to tell it in words */
         if ((unsigned)what > DROVER_FIRST_ERROR)
                 return n ? connection_fail(futures[0]->drover, -EINVAL, "drover_wait: %d is nothing to wait for",
                                            (int)what)
@@ -188,7 +199,9 @@ static void completed_free(drover_iterator *it) {
 }
 
 int drover_as_completed(drover_future *const *futures, size_t n, drover_iterator **ret_iterator) {
-        struct completed *c = calloc(1, sizeof *c);
+        struct completed *c = wait_are_futures(futures, n) ? calloc(1, sizeof *c) : NULL;
+        if (!wait_are_futures(futures, n))
+                return -EINVAL;
         if (!c)
                 return -ENOMEM;
         *c = (struct completed){.base = {.next = completed_next, .free = completed_free}, .n = n};

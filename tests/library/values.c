@@ -94,6 +94,11 @@ void case_values(void) {
         drover_pool_unref(p);
 }
 
+static drover_args *emptied(drover_args *a) {
+        drover_args_reset(a);
+        return a;
+}
+
 void case_wrong_arguments(void) {
         drover_pool *p = pool("squares");
         drover_future *f;
@@ -115,7 +120,24 @@ void case_wrong_arguments(void) {
         EXPECT(-EINVAL, drover_args_raw(a, "x", 1));
         EXPECT(-EINVAL, drover_args_i64(a, "y", 3)); /* the first error stays */
         EXPECT(-EINVAL, drover_submit(p, "square", a, NULL, &f));
+
+        /* NULL, and a size that says otherwise. */
+        EXPECT(-EINVAL, drover_args_bytes(emptied(a), "x", NULL, 3));
+        EXPECT(-EINVAL, drover_args_str_sized(emptied(a), "x", NULL, 3));
+        EXPECT(-EINVAL, drover_args_u64_array(emptied(a), "x", NULL, 3));
+        EXPECT(-EINVAL, drover_args_str_array(emptied(a), "x", NULL, 3));
+        EXPECT(-EINVAL, drover_args_raw(emptied(a), NULL, 3));
         drover_args_free(a);
+        EXPECT(-EINVAL, drover_submitf(p, &f, "square", "x:i64[]", NULL, (size_t)1));
+        EXPECT_TEXT("NULL", drover_error_text(d));
+        EXPECT(-EINVAL, drover_submit_raw(p, "square", NULL, 3, NULL, &f));
+        EXPECT_TEXT("NULL", drover_error_text(d));
+        EXPECT(-EINVAL, drover_submit(p, "getpid", NULL, DROVER_OPTIONS(.n_after = 1), &f));
+        EXPECT_TEXT("after is NULL", drover_error_text(d));
+        EXPECT(-EINVAL, drover_wait(NULL, 1, DROVER_ALL_COMPLETED, 0, NULL));
+        EXPECT(-EINVAL, drover_wait(&(drover_future *){NULL}, 1, DROVER_ALL_COMPLETED, 0, NULL));
+        drover_iterator *it;
+        EXPECT(-EINVAL, drover_as_completed(NULL, 1, &it));
         EXPECT(0, drover_pool_in_flight(p));
         drover_pool_unref(p);
 }

@@ -388,12 +388,12 @@ enum drover_wait_for {
 };
 
 /* Futures of one drover; one may stand there twice. *ret_n_completed (may be NULL): how many have a verdict, set on
- * -EAGAIN and -ETIMEDOUT, too. -EINVAL: of different drovers, or `what` is none of these. n = 0 is waited for
+ * -EAGAIN and -ETIMEDOUT, too. -EINVAL: of different drovers, one is NULL, or `what` is none of these. n = 0 is waited for
  * already. [waits] */
 int drover_wait(drover_future *const *futures, size_t n, enum drover_wait_for what, uint64_t deadline_ns,
                 size_t *ret_n_completed);
 
-/* The same futures by drover_iterator_next, as they end. Of those that ended since the last look, first what ended
+/* The same futures by drover_iterator_next, as they end. -EINVAL as above. Of those that ended since the last look, first what ended
  * first by drover_run's finished_ns; what never ran last. */
 int drover_as_completed(drover_future *const *futures, size_t n, drover_iterator **ret_iterator);
 
