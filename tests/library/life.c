@@ -13,6 +13,10 @@
 void case_fork(void) {
         drover_pool *p = pool("squares");
         drover_future *f = sleeper("squares", 0.3), *late;
+        drover_future *ended = sleeper("squares", 0);
+        const void *data;
+        size_t bytes;
+        EXPECT(0, drover_future_wait(ended, DROVER_FOREVER));
         drover_iterator *it;
         EXPECT(0, drover_as_completed(&f, 1, &it));
         pid_t pid = fork();
@@ -32,10 +36,14 @@ void case_fork(void) {
                 EXPECT(-ECHILD, drover_get_timeout(d, &deadline_ns));
                 EXPECT(-ECHILD, drover_pool_drain(p, 0));
                 EXPECT(-ECHILD, drover_pool_cancel(p, 0));
+                EXPECT(0, drover_future_wait(ended, 0)); /* it is in memory of our own */
+                EXPECT(0, drover_wait(&ended, 1, DROVER_ALL_COMPLETED, 0, NULL));
+                EXPECT(0, drover_future_result(ended, &data, &bytes));
                 drover_iterator_free(it);
                 drover_pool_unref(p);
                 drover_close(d);
                 drover_future_unref(f);
+                drover_future_unref(ended);
                 EXPECT(0, drover_open(NULL, &d)); /* its own */
                 drover_future *own = sleeper("squares", 0);
                 EXPECT(0, drover_future_wait(own, DROVER_FOREVER));
@@ -52,6 +60,7 @@ void case_fork(void) {
         drover_future_unref(late);
         drover_iterator_free(it);
         drover_future_unref(f);
+        drover_future_unref(ended);
         drover_pool_unref(p);
 }
 

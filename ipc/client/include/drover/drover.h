@@ -25,9 +25,10 @@
  *
  * The library starts no thread, installs no signal handler, prints nothing, and every descriptor it opens is CLOEXEC.
  *
- * A fork: in the child every call with an object of the parent returns -ECHILD and changes nothing; drover_close and the
- * _unref and _free calls give back the child's memory and descriptors without a word to the daemon. The child opens its
- * own.
+ * A fork: in the child every call with an object of the parent that needs the daemon or a worker returns -ECHILD and changes
+ * nothing. The verdict of a future that had one at the fork can be read there as in the parent: its wait returns 0, its
+ * result is the child's to look at. drover_close and the _unref and _free calls give back the child's memory and descriptors
+ * without a word to the daemon. The child opens its own.
  *
  * Deadlines are absolute CLOCK_MONOTONIC nanoseconds; drover_deadline_in() makes one. 0 = try: never sleeps, -EAGAIN.
  * DROVER_FOREVER = none. One that has passed makes a waiting call look once, then return -ETIMEDOUT. Limits and timeouts
