@@ -171,7 +171,7 @@ struct layout_verdict {
         uint32_t pid;
         uint32_t attempts;
         uint64_t when_ns;
-        uint64_t reserved[4];
+        char syscall_name[32]; /* its name, for who has no table of them; 0-terminated */
 };
 
 /* ---- bell ---- */

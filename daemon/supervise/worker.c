@@ -377,6 +377,7 @@ void worker_on_gone(struct worker *w, const struct spawn_event *e) {
                 .pid = w->pid,
                 .when_ns = event_now_ns(),
         };
+        death_syscall_name(line.syscall, line.syscall_name, sizeof(line.syscall_name));
         struct recovery recovery;
         recovery_run(w, &line, reason != REASON_SPAWNER_LOST && reason != REASON_RECYCLED, &recovery);
         if (!recovery.had_job) { /* it was judged before the kill */

@@ -16,7 +16,10 @@ static void session_describe_reason(const struct layout_verdict *v, char *text, 
                 snprintf(text, bytes, ": signal %s", words_signal((int)v->signal));
                 break;
         case REASON_SYSCALL:
-                snprintf(text, bytes, ": forbidden system call %d", (int)v->syscall - 1);
+                if (v->syscall_name[0])
+                        snprintf(text, bytes, ": forbidden system call %.*s", (int)sizeof v->syscall_name, v->syscall_name);
+                else
+                        snprintf(text, bytes, ": forbidden system call");
                 break;
         default:
                 snprintf(text, bytes, ": %s", words_reason(v->reason));

@@ -234,6 +234,12 @@ void case_errors(void) {
         EXPECT_TEXT("SIGSEGV", e->message);
         EXPECT_TRUE(e->worker_pid > 0);
         drover_future_unref(f);
+
+        EXPECT(0, drover_submitf(crash, &f, "forbidden", ""));
+        EXPECT(0, drover_future_wait(f, DROVER_FOREVER));
+        EXPECT_TEXT("syscall", drover_future_error(f)->reason);
+        EXPECT_TEXT("forbidden system call socket", drover_future_error(f)->message);
+        drover_future_unref(f);
         drover_pool_unref(fails);
         drover_pool_unref(crash);
 }

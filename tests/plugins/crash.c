@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
 static volatile uintptr_t nowhere = 16; /* the compiler must not know */
@@ -32,6 +33,8 @@ static int overflows(drover_job *job) {
         return deeper(here, 0);
 }
 
+static int forbidden(drover_job *job) { return socket(AF_INET, SOCK_STREAM, 0); }
+
 /* Two lines; the second waits for its end in the memory of this process. */
 static int says(drover_job *job) {
         printf("a word of another\na part of a word of another");
@@ -56,6 +59,7 @@ static const struct drover_job_type jobs[] = {
         {.name = "kill", .handle = kills_itself},
         {.name = "stack", .handle = overflows},
         {.name = "once", .handle = segv, .flags = DROVER_ONCE},
+        {.name = "forbidden", .handle = forbidden},
         {.name = "says", .handle = says},
         {.name = "says-aborts", .handle = says_and_aborts},
         {.name = "waits-says-aborts", .handle = waits_says_and_aborts},
