@@ -121,9 +121,11 @@ static uint64_t job_cpu_ns(struct drover_job *j, uint64_t started_ns, uint64_t f
 /* ---- failure ---- */
 
 void job_make_text(char *text) {
-        text[utf8_cut(text, strlen(text))] = 0; /* vsnprintf may have cut a character in two */
-        if (args_is_utf8(text, strlen(text)))
+        size_t whole = utf8_cut(text, strlen(text)); /* vsnprintf may have cut a character in two */
+        if (args_is_utf8(text, whole)) {
+                text[whole] = 0;
                 return;
+        }
         for (char *p = text; *p; p++)
                 if ((unsigned char)*p >= 0x80)
                         *p = '?';
