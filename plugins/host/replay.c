@@ -1,7 +1,9 @@
 /* Runs the job of a capsule again and says whether it ends the same way: by signal, system call, module and offset.
  *
  * As in run.c the worker is a real one behind a real sandbox and we are its broker (trial.h). It is exec'd, as
- * StartMethod=spawn does it, so that with --gdb the debugger can be its parent; nothing else differs then. */
+ * StartMethod=spawn does it, so that with --gdb the debugger can be its parent; nothing else differs then. It runs as the
+ * last attempt of the capsule, in our environment: the pool's is not in the capsule, for Environment= is the
+ * administrator's and may hold secrets, and the file is its submitter's. */
 #include "plugins/host/replay.h"
 
 #include <dirent.h>
@@ -162,6 +164,12 @@ static void take_end(struct replay *r, struct capsule_attempt *a) {
 
 /* ---- the job ---- */
 
+/* The one that is compared with; a capsule without attempts is none of ours. */
+static uint32_t last_attempt(const struct capsule *c) {
+        uint32_t n = c->n_attempts > 0 ? c->attempts[c->n_attempts - 1].attempt : 1;
+        return n < 1 ? 1 : n > LAYOUT_MAX_ATTEMPTS ? LAYOUT_MAX_ATTEMPTS : n;
+}
+
 static int submit(struct replay *r) {
         struct trial *t = &r->trial;
         const struct capsule *c = &r->capsule;
@@ -171,10 +179,12 @@ static int submit(struct replay *r) {
         int e = trial_begin(t, 0);
         if (e >= 0) {
                 memcpy(channel_payload(&t->channel, 0), c->payload, c->payload_bytes);
+                e = trial_commit(t, 0, type, c->payload_bytes, LAYOUT_PRIORITY_DEFAULT);
+        }
+        if (e >= 0) {
+                trial_set_attempt(t, 0, last_attempt(c));
                 e = trial_open(t);
         }
-        if (e >= 0)
-                e = trial_commit(t, 0, type, c->payload_bytes, LAYOUT_PRIORITY_DEFAULT);
         return e < 0 ? say_error(RUN_EXIT_REFUSED, "the job cannot be submitted: %s", strerrordesc_np(-e)) : 0;
 }
 
@@ -183,7 +193,8 @@ static int compare(const struct replay *r, const struct capsule_attempt *a) {
         char text[128];
         bool is_same = c->n_attempts > 0 && capsule_attempt_is_alike(a, &c->attempts[c->n_attempts - 1]);
         capsule_describe(a, text, sizeof text);
-        say_text(stdout, "replayed: %s: %s\n", text, is_same ? "the same end" : "another end than in the capsule");
+        say_text(stdout, "replayed as attempt %u: %s: %s\n", last_attempt(c), text,
+                 is_same ? "the same end" : "another end than in the capsule");
         return is_same ? RUN_EXIT_DONE : RUN_EXIT_FAILED;
 }
 
@@ -192,8 +203,8 @@ static int await_end(struct replay *r) {
         uint64_t word, hard_ns = r->config->is_gdb ? 0 : r->capsule.hard_ns;
         int e = trial_wait(&r->trial, 0, hard_ns ? event_now_ns() + hard_ns : EVENT_FOREVER, &word);
         if (e == 0) {
-                say_text(stdout, "replayed: the job ended as %s: another end than in the capsule\n",
-                         words_slot_state(slot_state(word)));
+                say_text(stdout, "replayed as attempt %u: the job ended as %s: another end than in the capsule\n",
+                         last_attempt(&r->capsule), words_slot_state(slot_state(word)));
                 return RUN_EXIT_FAILED;
         }
         if (e == -ETIMEDOUT) {

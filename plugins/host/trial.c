@@ -311,6 +311,12 @@ int trial_commit(struct trial *t, uint32_t slot, uint32_t type, size_t bytes, ui
         return r;
 }
 
+void trial_set_attempt(struct trial *t, uint32_t slot, uint32_t attempt) {
+        uint64_t word = channel_word(&t->channel, slot);
+        channel_cas(&t->channel, slot, word,
+                    SLOT_WORD(SLOT_QUEUED, slot_flags(word), attempt, SLOT_OWNER_NONE, slot_generation(word)));
+}
+
 static int poll_timeout_ms(uint64_t deadline_ns) {
         uint64_t now_ns = event_now_ns();
         if (deadline_ns == EVENT_FOREVER)

@@ -53,6 +53,8 @@ int trial_open(struct trial *t);
 /* Submits the job whose payload was written to channel_payload(&t->channel, slot); trial_begin first. */
 int trial_begin(struct trial *t, uint32_t slot);
 int trial_commit(struct trial *t, uint32_t slot, uint32_t type, size_t bytes, uint32_t priority);
+/* Of a job that was committed before trial_open, so that nobody claims it meanwhile. */
+void trial_set_attempt(struct trial *t, uint32_t slot, uint32_t attempt);
 
 /* Its verdict word. -ECONNRESET: the worker died first. -ETIMEDOUT at the deadline (CLOCK_MONOTONIC ns, EVENT_FOREVER).
  */

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import unittest
+from unittest.mock import patch
 
 from harness import IS_SANITIZED, MANAGER, WORKER, Drover, Test, main, wait_for
 from sdbus import Connection
@@ -97,6 +98,26 @@ class Capsules(Test):
             self.assertIn("received signal SIGSEGV", r.stdout)
             self.assertIn("segv", r.stdout)
             self.assertEqual(r.returncode, 0, r)
+
+    def test_the_last_attempt_in_the_callers_environment(self):
+        with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 2, "RestartSec": 0, "Environment": "A_WAY_TO_DIE=1"}}) as d:
+            job_id, _, state = self.killer(d, "crash", "exits-aborts")
+            self.assertEqual(state, "poisoned")
+            wait_capsules(d, 1)
+            r = replay(d, job_id)
+            self.assertEqual(r.returncode, 0, r)
+            self.assertIn("attempt 1: exit status 9\n", r.stdout)
+            self.assertRegex(r.stdout, r"replayed as attempt 2: signal 6 \(SIGABRT\).*: the same end\n")
+            job_id, _, state = self.killer(d, "crash", "environment")
+            self.assertEqual(state, "poisoned")
+            path = next(path for path in wait_capsules(d, 2) if path.endswith(f".{job_id}"))
+            with open(path, "rb") as f:
+                self.assertNotIn(b"A_WAY_TO_DIE", f.read())  # it is the administrator's
+            r = replay(d, job_id)
+            self.assertEqual(r.returncode, 1, r)
+            self.assertIn("replayed as attempt 2: the job ended as done: another end", r.stdout)
+            with patch.dict(os.environ, A_WAY_TO_DIE="1"):
+                self.assertEqual(replay(d, job_id).returncode, 0)
 
     def test_another_build_may_live(self):
         with Drover({"p": {"Plugin": "mine", "Workers": 1, "MaxAttempts": 1}}, wait=False) as d:

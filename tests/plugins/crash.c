@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 static volatile uintptr_t nowhere = 16; /* the compiler must not know */
 
@@ -51,6 +52,18 @@ static int waits_says_and_aborts(drover_job *job) {
         return says_and_aborts(job);
 }
 
+static int exits_then_aborts(drover_job *job) {
+        if (drover_job_attempt(job) == 1)
+                _exit(9);
+        abort();
+}
+
+static int aborts_by_environment(drover_job *job) {
+        if (getenv("A_WAY_TO_DIE"))
+                abort();
+        return 0;
+}
+
 static int lives(drover_job *job) { return 0; }
 
 static const struct drover_job_type jobs[] = {
@@ -60,6 +73,8 @@ static const struct drover_job_type jobs[] = {
         {.name = "stack", .handle = overflows},
         {.name = "once", .handle = segv, .flags = DROVER_ONCE},
         {.name = "forbidden", .handle = forbidden},
+        {.name = "exits-aborts", .handle = exits_then_aborts},
+        {.name = "environment", .handle = aborts_by_environment},
         {.name = "says", .handle = says},
         {.name = "says-aborts", .handle = says_and_aborts},
         {.name = "waits-says-aborts", .handle = waits_says_and_aborts},
