@@ -230,11 +230,11 @@ static int builder_element(enum schema_type type, const void *values, size_t i, 
 }
 
 static int builder_put_array(drover_args *args, const char *name, enum schema_type type, const void *values, size_t n) {
-        if (n > 0 && !values)
-                return builder_is_null(args, name, n);
         struct args_value *v = n <= BUILDER_LARGEST / sizeof *v ? calloc(n + 1, sizeof *v) : NULL;
         size_t bytes = BUILDER_HEAD_BYTES + n * BUILDER_NUMBER_BYTES;
         int r = v ? 0 : n ? builder_too_large(args, name) : builder_no_memory(args, name);
+        if (r >= 0 && n > 0 && !values)
+                r = builder_is_null(args, name, n);
         for (size_t i = 0; i < n && r >= 0; i++) {
                 if (builder_element(type, values, i, &v[i]) < 0)
                         r = builder_fail(args, -EINVAL, name, "text %zu is NULL", i);
