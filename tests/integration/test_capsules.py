@@ -79,7 +79,8 @@ class Capsules(Test):
                 n += 1
                 wait_capsules(d, n)
                 r = replay(d, job_id)
-                self.assertEqual(r.returncode, 0, r)
+                # Where a stack ends is at random, and what a sanitizer adds touches it at several instructions.
+                self.assertIn(r.returncode, (0, 1) if IS_SANITIZED and job == "stack" else (0,), r)
                 self.assertIn(words, r.stdout)
             d.run("crash", "fine")
             self.assertEqual(len(capsules(d)), n)
