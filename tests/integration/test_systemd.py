@@ -39,7 +39,7 @@ droverctl --system map primes is_prime </numbers >/answers & map=$!
 kill -0 $map && echo "it maps" && systemctl kill --signal=KILL --kill-who=main drover
 wait $map; echo map: $?; uniq -c /answers"""
 RESTARTS = "systemctl show -P NRestarts drover"
-FUTURE = f"""mkfifo /go; export LD_LIBRARY_PATH=/usr/local/lib:/usr/local/lib/$(uname -m)-linux-gnu
+FUTURE = f"""mkfifo /go; ldconfig
 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/dbus/system_bus_socket /drover-library daemon-returns </go >/ready & client=$!
 exec 3>/go; {TRY} [ -s /ready ] && break; sleep 0.05; done; cat /ready
 systemctl kill --signal=KILL --kill-who=main drover
