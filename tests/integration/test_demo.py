@@ -81,7 +81,7 @@ class Demo(Test):
             self.assertRegex(r.stdout, "dependency cmocka found: NO")
 
     def test_io_uring_refused_is_told_before_anything_else(self):
-        r = subprocess.run([sys.executable, f"{SOURCE}/tests/integration/refuse_io_uring.py", f"{SOURCE}/demo"], capture_output=True,
+        r = subprocess.run([sys.executable, f"{SOURCE}/tests/integration/refuse.py", "io_uring", f"{SOURCE}/demo"], capture_output=True,
                            text=True, timeout=60 * PATIENCE, check=False)
         self.assertEqual(r.returncode, 1, r.stdout)
         self.assertIn("io_uring", r.stdout)

@@ -295,7 +295,7 @@ class Refused(Test):
         self.assertIn("bus", lines[0])
 
     def test_with_io_uring_refused(self):
-        launcher = [sys.executable, f"{SOURCE}/tests/integration/refuse_io_uring.py"]
+        launcher = [sys.executable, f"{SOURCE}/tests/integration/refuse.py", "io_uring"]
         code, lines = self.start_alone(launcher)
         self.assertEqual(code, 1)
         self.assertEqual(len(lines), 1, lines)

@@ -1,4 +1,7 @@
-"""A plugin that opens a file, makes a socket or calls execve: stopped wherever it does it, the call named, the pool goes on."""
+"""A plugin that opens a file, makes a socket or calls execve: stopped wherever it does it, the call named, the pool goes on.
+
+Runs once more with Landlock refused (refuse.py): nothing here may need it.
+"""
 
 import os
 import re
@@ -65,6 +68,7 @@ class Sandbox(Test):
                 self.assertIn("seccomp", layers)
                 self.assertEqual(status["Seccomp"], "2")
                 self.assertGreaterEqual(int(status.get("Seccomp_filters", 2)), 2, "two stages")
+                self.assertNotIn(os.environ.get("DROVER_TEST_REFUSED", "none of them"), layers)
                 self.assertIn("no-new-privs", layers)
                 self.assertEqual(status["NoNewPrivs"], "1")
                 self.assertIn("rlimits", layers)

@@ -1,0 +1,49 @@
+"""Runs a command under a seccomp filter that refuses a kernel facility, as a container or an older kernel does.
+
+    refuse.py io_uring COMMAND [ARG...]    io_uring_setup answers EPERM, as in Docker
+    refuse.py landlock COMMAND [ARG...]    the Landlock calls answer ENOSYS, as before Linux 5.13
+
+The command finds the name in DROVER_TEST_REFUSED.
+"""
+
+import ctypes
+import errno
+import os
+import struct
+import sys
+
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+RET_ALLOW, RET_ERRNO = 0x7FFF0000, 0x00050000
+
+# Numbers of system calls, the same on every architecture, and the answer.
+REFUSED = {
+    "io_uring": ((425,), errno.EPERM),
+    "landlock": ((444, 445, 446), errno.ENOSYS),
+}
+
+
+def instruction(code, true, false, value):
+    return struct.pack("=HBBI", code, true, false, value)
+
+
+def program_of(numbers, answer):
+    program = instruction(0x20, 0, 0, 0)  # load the number of the system call
+    for number in numbers:
+        program += instruction(0x15, 0, 1, number)  # is it this one?
+        program += instruction(0x06, 0, 0, RET_ERRNO | answer)
+    return program + instruction(0x06, 0, 0, RET_ALLOW)
+
+
+def main():
+    program = program_of(*REFUSED[sys.argv[1]])
+    libc = ctypes.CDLL(None, use_errno=True)
+    code = ctypes.create_string_buffer(program, len(program))
+    head = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(code)))
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, head, 0, 0):
+        sys.exit(f"refuse: {os.strerror(ctypes.get_errno())}")
+    os.environ["DROVER_TEST_REFUSED"] = sys.argv[1]
+    os.execvp(sys.argv[2], sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()
