@@ -157,6 +157,7 @@ int bus_start(struct bus *b, struct supervisor *s, char *error, size_t error_byt
         if (r >= 0)
                 r = loop_add_hook(b->config.loop, prepare, b);
         if (r >= 0) {
+                sd_bus_set_method_call_timeout(b->bus, UINT64_MAX); /* the bus answers, or the connection ends */
                 b->is_started = true;
                 return 0;
         }
@@ -198,6 +199,7 @@ int bus_new(struct bus **ret, const struct bus_config *c, char *error, size_t er
         TAILQ_INIT(&b->waiting_for_pool);
         TAILQ_INIT(&b->waiting_for_room);
         b->poll.fd = -1;
+        watch_init(b);
         r = connect_bus(b);
         if (r >= 0)
                 r = sd_bus_get_unique_name(b->bus, &(const char *){NULL}); /* waits for the bus's greeting */
@@ -228,6 +230,7 @@ struct bus *bus_free(struct bus *b) {
         b->farewell.done = NULL;
         b->is_started = false;
         call_end_all(b);
+        b->watch.wide = sd_bus_slot_unref(b->watch.wide); /* nobody gets a rule in its place */
         peer_free_all(b);
         sd_bus_flush_close_unref(b->bus);
         value_scratch_free(&b->scratch);

@@ -23,6 +23,7 @@ enum {
         BUS_MAX_CALLS_OF_UID = BUS_MAX_ROOM_CALLS / 2, /* of all callers of one uid waiting at once; not of root */
         BUS_MAX_PEERS = 1024,
         BUS_PEER_BUCKETS = 256,
+        BUS_MAX_RULES = 128, /* match rules of single callers; then one for all, and so no more than 129 at any time */
         BUS_MAX_PATH = 320, /* a pool name escaped at its worst */
 };
 
@@ -52,6 +53,10 @@ struct bus {
         struct bus_peer_list peers; /* least recently heard of first */
         struct bus_peer *buckets[BUS_PEER_BUCKETS];
         unsigned n_peers, n_subscribers, n_room_calls;
+        struct { /* peer-watch.c */
+                sd_bus_slot *wide; /* the rule for those that have none of their own */
+                unsigned max_own, n_own, n_confirmed;
+        } watch;
         struct quota calls_of; /* that wait */
         struct bus_call_list waiting_for_pool, waiting_for_room;
         struct bus_scratch scratch;

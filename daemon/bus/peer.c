@@ -2,9 +2,8 @@
  *
  * Messages from dbus-daemon carry no credentials, so the first call of a name costs one question to the bus, asked
  * without waiting; the calls that come meanwhile are held back in order. The answer is good for the life of the name:
- * unique names are never given out twice. One match per name tells of its end (a match for all names would wake the
- * daemon for every client of the bus). The cache is bounded: the name not heard of for longest goes, if nothing of it
- * waits, it is not subscribed and has no session.
+ * unique names are never given out twice. peer-watch.c hears of its end. The cache is bounded: the name not heard of
+ * for longest goes, if nothing of it waits, it is not subscribed and has no session.
  *
  * When a name leaves the bus, its calls are cancelled (nobody would read the answer) and its sessions end. */
 #include "daemon/bus/peer.h"
@@ -34,7 +33,7 @@ struct bus_peer *peer_find(struct bus *b, const char *name) {
         return NULL;
 }
 
-static struct bus_peer *peer_free(struct bus_peer *p) {
+struct bus_peer *peer_free(struct bus_peer *p) {
         struct bus_peer **link = bucket_of(p->bus, p->name);
         struct bus_held *h;
 
@@ -54,7 +53,7 @@ static struct bus_peer *peer_free(struct bus_peer *p) {
         farewell_forget(p);
         peer_forget_process(p);
         sd_bus_slot_unref(p->query);
-        sd_bus_slot_unref(p->match);
+        watch_end(p);
         free(p);
         return NULL;
 }
@@ -62,15 +61,6 @@ static struct bus_peer *peer_free(struct bus_peer *p) {
 void peer_free_all(struct bus *b) {
         while (!TAILQ_EMPTY(&b->peers))
                 peer_free(TAILQ_FIRST(&b->peers));
-}
-
-static int on_owner_changed(sd_bus_message *m, void *user, sd_bus_error *e) {
-        struct bus_peer *p = user;
-        const char *name, *old, *new;
-
-        if (sd_bus_message_read(m, "sss", &name, &old, &new) >= 0 && strcmp(name, p->name) == 0 && new[0] == '\0')
-                peer_free(p);
-        return 0;
 }
 
 static struct bus_held *take_held(struct bus_peer *p) {
@@ -129,23 +119,19 @@ static int on_uid(sd_bus_message *m, void *user, sd_bus_error *e) {
         return 0;
 }
 
-/* The match first: if the name is gone by then, the question behind it fails and tells us so. */
-static int peer_ask(struct bus_peer *p) {
-        static const char daemon_name[] = "org.freedesktop.DBus", daemon_path[] = "/org/freedesktop/DBus";
-        char rule[400];
+/* The rule first: if the name is gone by then, the question behind it fails and tells us so. */
+int peer_ask(struct bus_peer *p) {
         int r;
 
-        snprintf(rule, sizeof(rule),
-                 "type='signal',sender='%s',path='%s',interface='%s',member='NameOwnerChanged',arg0='%s'", daemon_name,
-                 daemon_path, daemon_name, p->name);
-        r = sd_bus_add_match_async(p->bus->bus, &p->match, rule, on_owner_changed, NULL, p);
-        if (r >= 0)
-                r = sd_bus_call_method_async(p->bus->bus, &p->query, daemon_name, daemon_path, daemon_name,
-                                             "GetConnectionUnixUser", on_uid, p, "s", p->name);
-        return r;
+        p->query = sd_bus_slot_unref(p->query);
+        r = watch_begin(p);
+        return r < 0 ? r
+                     : sd_bus_call_method_async(p->bus->bus, &p->query, "org.freedesktop.DBus", "/org/freedesktop/DBus",
+                                                "org.freedesktop.DBus", "GetConnectionUnixUser", on_uid, p, "s",
+                                                p->name);
 }
 
-static bool evict_one(struct bus *b) {
+bool peer_evict_one(struct bus *b) {
         struct bus_peer *p;
 
         TAILQ_FOREACH(p, &b->peers, link)
@@ -170,7 +156,7 @@ int peer_get(struct bus *b, const char *name, struct bus_peer **ret) {
                 *ret = p;
                 return 0;
         }
-        if (b->n_peers >= BUS_MAX_PEERS && !evict_one(b))
+        if (b->n_peers >= BUS_MAX_PEERS && !peer_evict_one(b))
                 return -EBUSY;
         p = calloc(1, sizeof(*p) + bytes);
         if (!p)

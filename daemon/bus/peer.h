@@ -14,7 +14,7 @@ struct bus_peer {
         TAILQ_ENTRY(bus_peer) link; /* bus->peers */
         struct bus_peer *next;      /* in its bucket */
         uid_t uid;
-        bool is_known, is_subscribed;
+        bool is_known, is_subscribed, is_match_confirmed;
         unsigned n_calls; /* held back, or waiting for a verdict */
         struct bus_held *held, **held_tail;
         struct bus_call_list calls;
@@ -34,6 +34,11 @@ struct bus_peer {
 /* Makes it known to us, and asks the bus for its uid, if it is new. -EBUSY: too many callers at once, -ENOMEM … */
 int peer_get(struct bus *b, const char *name, struct bus_peer **ret);
 struct bus_peer *peer_find(struct bus *b, const char *name);
+struct bus_peer *peer_free(struct bus_peer *p);
+/* Asks the bus for its uid, once more if it was asked already. */
+int peer_ask(struct bus_peer *p);
+/* Forgets the one not heard of for longest, if one is idle. */
+bool peer_evict_one(struct bus *b);
 /* Keeps the message until the uid is known, then bus_run_held. */
 int peer_hold(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn);
 /* What was held, in order: runs, or is answered by an error. */
@@ -47,6 +52,13 @@ void peer_forget_process(struct bus_peer *p);
 void peer_subscribe(struct bus_peer *p, bool is_subscribed);
 bool peer_may_see(const struct bus_peer *p, uid_t owner);
 void peer_free_all(struct bus *b);
+
+/* ---- peer-watch.c ---- */
+
+void watch_init(struct bus *b);
+/* From the next message to the bus on we hear of its end, or it is forgotten. */
+int watch_begin(struct bus_peer *p);
+void watch_end(struct bus_peer *p); /* which is in no list any more */
 
 /* ---- farewell.c ---- */
 

@@ -48,6 +48,7 @@ SECTIONS = {
 }
 SECTION_OF = {key: section for section, keys in SECTIONS.items() for key in keys.split()}
 
+# The limits are those of a system bus, but one: a session bus lets a caller have more calls under way than droverd does.
 BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
@@ -61,10 +62,12 @@ BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Config
     <allow own="*"/>
   </policy>
   <limit name="max_replies_per_connection">50000</limit>
-  <limit name="max_match_rules_per_connection">50000</limit>
   {rules}
 </busconfig>
 """
+
+# For `bus_rules`: also this one as on a system bus.
+SYSTEM_REPLIES = '<limit name="max_replies_per_connection">128</limit>'
 
 PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -11,6 +11,7 @@ os.environ["DROVER_TEST_BUS"] = "dbus-broker"
 
 import harness  # noqa: E402
 import test_bus  # noqa: E402
+import test_floods  # noqa: E402
 
 
 def why_not():
@@ -24,7 +25,7 @@ def why_not():
     return None
 
 
-class BusThroughBroker(test_bus.Bus):
+class Broker:
     @classmethod
     def setUpClass(cls):
         why = why_not()
@@ -33,8 +34,16 @@ class BusThroughBroker(test_bus.Bus):
         super().setUpClass()
 
 
+class BusThroughBroker(Broker, test_bus.Bus):
+    pass
+
+
+class FloodsThroughBroker(Broker, test_floods.Floods):
+    pass
+
+
 def load_tests(loader, tests, pattern):
-    return loader.loadTestsFromTestCase(BusThroughBroker)
+    return unittest.TestSuite(loader.loadTestsFromTestCase(c) for c in (BusThroughBroker, FloodsThroughBroker))
 
 
 if __name__ == "__main__":
