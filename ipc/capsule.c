@@ -242,14 +242,13 @@ int capsule_load(int fd, struct capsule *ret) {
         char *buffer = malloc((size_t)st.st_size + 1);
         if (!buffer)
                 return -ENOMEM;
-        while (n < (size_t)st.st_size) {
-                ssize_t got = pread(fd, buffer + n, (size_t)st.st_size - n, (off_t)n);
-                if (got <= 0)
-                        break;
-                n += (size_t)got;
+        ssize_t got = 1;
+        while (n < (size_t)st.st_size && got > 0) {
+                got = pread(fd, buffer + n, (size_t)st.st_size - n, (off_t)n);
+                n += got > 0 ? (size_t)got : 0;
         }
         struct capsule c;
-        int r = capsule_decode(buffer, n, &c);
+        int r = got < 0 ? -errno : capsule_decode(buffer, n, &c);
         if (r < 0) {
                 free(buffer);
                 return r;

@@ -44,7 +44,7 @@ struct capsule {
 int capsule_encode(const struct capsule *c, void **ret, size_t *ret_bytes);
 /* From bytes nobody vouches for; the payload points into them. -EPROTO, -EPROTONOSUPPORT (another version). */
 int capsule_decode(const void *data, size_t bytes, struct capsule *ret);
-/* The whole file behind `fd`. -EFBIG; as capsule_decode. */
+/* The whole file behind `fd`. -EFBIG; as capsule_decode; or -errno: it cannot be read. */
 int capsule_load(int fd, struct capsule *ret);
 void capsule_deinit(struct capsule *c);
 

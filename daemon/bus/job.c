@@ -184,6 +184,10 @@ static int method_get_capsule(struct bus *b, struct bus_peer *p, sd_bus_message 
         if (bus_parse_id(sd_bus_message_get_path(m), BUS_JOBS, &id) < 0)
                 return -EINVAL;
         r = supervisor_open_capsule(b->supervisor, id, p->uid, authorize_is_root(p->uid), &fd);
+        if (r < 0 && r != -ENOENT)
+                return sd_bus_error_setf(e, SD_BUS_ERROR_FAILED, "the capsule of job %llu cannot be read: %s",
+                                         (unsigned long long)id,
+                                         r == -EPROTO || r == -EFBIG ? "it is damaged" : strerror(-r));
         if (r < 0)
                 return sd_bus_error_setf(e, "org.drover1.Error.NoSuchJob", "there is no capsule of job %llu",
                                          (unsigned long long)id);

@@ -188,7 +188,7 @@ static int count_threads(pid_t pid, char *ret_comm, size_t comm_bytes) {
         if (!d)
                 return -errno;
         int n = 0;
-        for (struct dirent *e; (e = readdir(d));) {
+        for (struct dirent *e; (errno = 0, e = readdir(d));) {
                 int tid = atoi(e->d_name);
                 if (tid <= 0)
                         continue;
@@ -202,8 +202,9 @@ static int count_threads(pid_t pid, char *ret_comm, size_t comm_bytes) {
                 if (fd >= 0)
                         close(fd);
         }
+        int error = errno;
         closedir(d);
-        return n ? n : -ESRCH;
+        return error ? -error : n ? n : -ESRCH;
 }
 
 static void on_ready(struct spawner *s, struct template *t, const struct template_event *m) {

@@ -3,8 +3,8 @@
  *
  * A capsule is written under a name that starts with a dot, synced by the kernel in the background (the loop waits for
  * no disk), then renamed; what a kill leaves half written is removed at the next start. A pool keeps Capsules= of them,
- * all pools together 64 MiB: the oldest go of the uid that has most there, so that nobody pushes others' out. A job that
- * was queued again and killed again has one capsule, the newest. */
+ * all pools together 64 MiB: the oldest go of the uid that has most there, so that nobody pushes others' out. A job
+ * that was queued again and killed again has one capsule, the newest. */
 #include "daemon/supervise/capsules.h"
 
 #include <dirent.h>
@@ -58,7 +58,7 @@ TAILQ_HEAD(capsule_files, capsule_file);
 
 struct capsules {
         struct loop *loop;
-        int dir;                    /* -1: there are none */
+        int dir; /* -1: there are none */
         char *state_dir;
         struct capsule_files files; /* oldest first */
         TAILQ_HEAD(, capsule_user) users;
@@ -66,6 +66,8 @@ struct capsules {
         TAILQ_HEAD(, capsule_write) writes;
         unsigned n_writes;
         struct loop_poll dir_sync;
+        uint64_t last[NUMBERS_N_KINDS]; /* the largest numbers in names; 0 = none */
+        bool is_incomplete;             /* the directory could not be read to its end: there may be others */
 };
 
 /* ---- the files there are ---- */
@@ -171,6 +173,14 @@ static uid_t capsules_read_uid(const struct capsules *cs, const char *name) {
         return uid;
 }
 
+/* Whatever else is wrong with the file: a job had that number. */
+static void capsules_note_number(struct capsules *cs, uint64_t id) {
+        enum numbers_kind kind = id > LAYOUT_JOB_ID_MASK ? NUMBERS_CHANNEL : NUMBERS_JOB;
+        uint64_t number = kind == NUMBERS_CHANNEL ? id / (LAYOUT_JOB_ID_MASK + 1) : id;
+        if (number > cs->last[kind])
+                cs->last[kind] = number;
+}
+
 static void capsules_scan_one(struct capsules *cs, const char *name) {
         struct capsule_file found = {0}, *f;
         struct stat st;
@@ -178,8 +188,10 @@ static void capsules_scan_one(struct capsules *cs, const char *name) {
                 unlinkat(cs->dir, name, 0);
                 return;
         }
-        if (!capsule_parse_name(name, found.pool, &found.id) || fstatat(cs->dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-            !S_ISREG(st.st_mode) || !(f = malloc(sizeof(*f))))
+        if (!capsule_parse_name(name, found.pool, &found.id))
+                return;
+        capsules_note_number(cs, found.id);
+        if (fstatat(cs->dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode) || !(f = malloc(sizeof(*f))))
                 return;
         found.uid = capsules_read_uid(cs, name);
         found.bytes = (uint64_t)st.st_size;
@@ -193,14 +205,24 @@ static void capsules_scan(struct capsules *cs) {
         int fd = openat(cs->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         DIR *d = fd < 0 ? NULL : fdopendir(fd);
         struct dirent *e;
-        if (!d) {
-                if (fd >= 0)
-                        close(fd);
-                return;
-        }
-        while (cs->n_files < CAPSULES_MAX_FILES && (e = readdir(d)))
+        int error = d ? 0 : errno;
+        if (!d && fd >= 0)
+                close(fd);
+        while (d && cs->n_files < CAPSULES_MAX_FILES) {
+                errno = 0;
+                if (!(e = readdir(d))) {
+                        error = errno;
+                        break;
+                }
                 capsules_scan_one(cs, e->d_name);
-        closedir(d);
+        }
+        cs->is_incomplete = error || cs->n_files == CAPSULES_MAX_FILES;
+        if (error)
+                log_warning("%s/capsules cannot be read to its end: %s: numbers of jobs begin from the clock, so that "
+                            "none is used twice",
+                            cs->state_dir, strerror(error));
+        if (d)
+                closedir(d);
 }
 
 static int capsules_open_dir(const char *state_dir, int *ret) {
@@ -238,6 +260,7 @@ int capsules_new(struct capsules **ret, struct loop *l, const char *state_dir) {
         TAILQ_INIT(&cs->users);
         TAILQ_INIT(&cs->writes);
         int r = state_dir ? capsules_open_dir(state_dir, &cs->dir) : 0;
+        cs->is_incomplete = r < 0 && r != -ENOENT;
         if (r < 0)
                 log_warning("no capsules are kept: %s/capsules: %s", state_dir, strerror(-r));
         else if (state_dir)
@@ -495,35 +518,32 @@ void capsules_keep(struct pool *p, struct capsule_draft *d) {
 
 /* ---- reading ---- */
 
-void capsules_last_numbers(const struct capsules *cs, uint64_t ret[NUMBERS_N_KINDS]) {
-        struct capsule_file *f;
-        ret[NUMBERS_JOB] = ret[NUMBERS_CHANNEL] = 0;
-        TAILQ_FOREACH(f, &cs->files, link) {
-                enum numbers_kind kind = f->id > LAYOUT_JOB_ID_MASK ? NUMBERS_CHANNEL : NUMBERS_JOB;
-                uint64_t number = kind == NUMBERS_CHANNEL ? f->id / (LAYOUT_JOB_ID_MASK + 1) : f->id;
-                if (number > ret[kind])
-                        ret[kind] = number;
-        }
+bool capsules_last_numbers(const struct capsules *cs, uint64_t ret[NUMBERS_N_KINDS]) {
+        memcpy(ret, cs->last, sizeof(cs->last));
+        return !cs->is_incomplete;
 }
 
 int capsules_open(const struct capsules *cs, uint64_t id, uid_t uid, bool is_root, int *ret_fd) {
         struct capsule_file *f;
+        int r = -ENOENT;
         TAILQ_FOREACH(f, &cs->files, link) {
                 char name[96];
                 struct capsule c = {0};
-                if (f->id != id)
+                if (f->id != id || (!is_root && f->uid != uid))
                         continue;
                 capsule_name(f->pool, f->id, name, sizeof(name));
                 int fd = openat(cs->dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-                if (fd < 0)
-                        continue;
-                bool is_theirs = capsule_load(fd, &c) >= 0 && (is_root || c.uid == uid);
+                int e = fd < 0 ? -errno : capsule_load(fd, &c);
+                bool is_theirs = e >= 0 && (is_root || c.uid == uid);
                 capsule_deinit(&c);
                 if (is_theirs) {
                         *ret_fd = fd;
                         return 0;
                 }
-                close(fd);
+                if (e < 0)
+                        r = e;
+                if (fd >= 0)
+                        close(fd);
         }
-        return -ENOENT;
+        return r;
 }

@@ -18,8 +18,10 @@ struct capsule_draft *capsules_draft(const struct worker *w, const struct worker
 void capsules_keep(struct pool *p, struct capsule_draft *d);
 struct capsule_draft *capsules_discard(struct capsule_draft *d);
 
-/* The largest number of a bus job and of a channel that one of them is of; 0 = none. */
-void capsules_last_numbers(const struct capsules *cs, uint64_t ret[NUMBERS_N_KINDS]);
+/* The largest number of a bus job and of a channel that one of them is of; 0 = none. False: there may be larger ones,
+ * the directory could not be read. */
+bool capsules_last_numbers(const struct capsules *cs, uint64_t ret[NUMBERS_N_KINDS]);
 
-/* A descriptor to read it by, for its submitter and root (`is_root`). -ENOENT for who may not, too. */
+/* A descriptor to read it by, for its submitter and root (`is_root`). -ENOENT for who may not, too; else
+ * it cannot be read. */
 int capsules_open(const struct capsules *cs, uint64_t id, uid_t uid, bool is_root, int *ret_fd);

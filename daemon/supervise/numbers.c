@@ -89,10 +89,11 @@ static int numbers_read(const struct numbers *n, uint64_t ret[NUMBERS_N_KINDS]) 
         int fd = openat(n->dir, NUMBERS_FILE, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
         if (fd < 0)
                 return -errno;
-        ssize_t bytes = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, text, NUMBERS_MAX_TEXT) : -1;
+        ssize_t bytes = fstat(fd, &st) < 0 ? -1 : S_ISREG(st.st_mode) ? read(fd, text, NUMBERS_MAX_TEXT) : 0;
+        int error = bytes < 0 ? errno : EPROTO;
         close(fd);
         if (bytes <= 0)
-                return -EPROTO;
+                return -error;
         text[bytes] = 0;
         for (unsigned kind = 0; kind < NUMBERS_N_KINDS; kind++)
                 if (!numbers_parse_line(&p, kind, &ret[kind]))
@@ -163,7 +164,7 @@ uint64_t numbers_next(struct numbers *n, enum numbers_kind kind) {
 
 /* ---- from the first to the last ---- */
 
-static void numbers_begin(struct numbers *n, const uint64_t used[NUMBERS_N_KINDS]) {
+static void numbers_begin(struct numbers *n, const uint64_t *used) {
         uint64_t begin[NUMBERS_N_KINDS];
         int r = n->dir < 0 ? -ENOENT : numbers_read(n, begin);
         bool is_bad = r < 0 && r != -ENOENT;
@@ -173,14 +174,15 @@ static void numbers_begin(struct numbers *n, const uint64_t used[NUMBERS_N_KINDS
                             n->path,
                             r == -EPROTO ? "makes no sense" : "cannot be read: ", r == -EPROTO ? "" : strerror(-r));
         for (unsigned kind = 0; kind < NUMBERS_N_KINDS; kind++) {
-                uint64_t next = r >= 0 ? begin[kind] : is_bad ? numbers_clock(kind) : 1;
-                if (used[kind] >= next && used[kind] < numbers_kinds[kind].max_begin)
+                uint64_t next = r >= 0 ? begin[kind] : 1, now = is_bad || !used ? numbers_clock(kind) : 0;
+                next = now > next ? now : next;
+                if (used && used[kind] >= next && used[kind] < numbers_kinds[kind].max_begin)
                         next = used[kind] + 1;
                 n->lines[kind] = (struct numbers_line){.next = next, .limit = next, .reserve_at = next};
         }
 }
 
-int numbers_new(struct numbers **ret, const char *state_dir, const uint64_t used[NUMBERS_N_KINDS]) {
+int numbers_new(struct numbers **ret, const char *state_dir, const uint64_t *used) {
         struct numbers *n = calloc(1, sizeof(*n));
         if (!n)
                 return -ENOMEM;

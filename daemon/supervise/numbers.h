@@ -11,8 +11,9 @@ enum numbers_kind { NUMBERS_JOB, NUMBERS_CHANNEL, NUMBERS_N_KINDS };
 struct numbers;
 
 /* They begin where the file in `state_dir` (which must be there) says that nobody was, behind `used` in any case: the
- * largest ones that something else tells of, 0 = nothing does. `state_dir` NULL: there is no file. */
-int numbers_new(struct numbers **ret, const char *state_dir, const uint64_t used[NUMBERS_N_KINDS]);
+ * largest ones that something else tells of, 0 = nothing does, NULL = that cannot be known (then they begin from the
+ * clock at least). `state_dir` NULL: there is no file. */
+int numbers_new(struct numbers **ret, const char *state_dir, const uint64_t *used);
 struct numbers *numbers_free(struct numbers *n); /* those that were reserved and not used are left to the next daemon */
 
 /* The next one of its kind, from 1. After the last comes the first: the caller passes over those in use. */

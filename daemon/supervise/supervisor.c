@@ -126,8 +126,8 @@ static void supervisor_on_unreachable(void *user, const char *why) {
 /* After the capsules: they have made the directory, and know numbers of jobs that were. */
 static int supervisor_begin_numbers(struct supervisor *s, const char *state_dir) {
         uint64_t used[NUMBERS_N_KINDS];
-        capsules_last_numbers(s->capsules, used);
-        return numbers_new(&s->numbers, state_dir, used);
+        bool is_known = capsules_last_numbers(s->capsules, used);
+        return numbers_new(&s->numbers, state_dir, is_known ? used : NULL);
 }
 
 int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {

@@ -1,8 +1,8 @@
 /* Runs the job of a capsule again and says whether it ends the same way: by signal, system call, module and offset.
  *
  * As in run.c the worker is a real one behind a real sandbox and we are its broker (trial.h). It is exec'd, as
- * StartMethod=spawn does it, so that with --gdb the debugger can be its parent; nothing else differs then. It runs as the
- * last attempt of the capsule, in our environment: the pool's is not in the capsule, for Environment= is the
+ * StartMethod=spawn does it, so that with --gdb the debugger can be its parent; nothing else differs then. It runs as
+ * the last attempt of the capsule, in our environment: the pool's is not in the capsule, for Environment= is the
  * administrator's and may hold secrets, and the file is its submitter's. */
 #include "plugins/host/replay.h"
 
@@ -46,11 +46,12 @@ static int open_numbered(const struct replay_config *c, uint64_t id, char *path,
         DIR *d = opendir(path);
         if (!d)
                 return -errno;
-        while (fd == -ENOENT && (e = readdir(d)))
+        while (fd == -ENOENT && (errno = 0, e = readdir(d)))
                 if (capsule_parse_name(e->d_name, pool, &found) && found == id) {
                         fd = openat(dirfd(d), e->d_name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
                         fd = fd < 0 ? -errno : fd;
                 }
+        fd = fd == -ENOENT && errno ? -errno : fd;
         closedir(d);
         return fd;
 }
@@ -74,7 +75,9 @@ static int load_capsule(struct replay *r) {
         if (e == -EPROTONOSUPPORT)
                 return say_error(RUN_EXIT_REFUSED, "%s: a capsule of another release, which this one cannot read",
                                  what);
-        return e < 0 ? say_error(RUN_EXIT_REFUSED, "%s: not a capsule", what) : 0;
+        return e < 0 ? say_error(RUN_EXIT_REFUSED, "%s: %s", what,
+                                 e == -EPROTO || e == -EFBIG ? "not a capsule" : strerrordesc_np(-e))
+                     : 0;
 }
 
 static int open_plugin(struct replay *r, int *ret_fd) {

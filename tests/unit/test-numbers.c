@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "daemon/log.h"
@@ -228,6 +229,29 @@ static void test_begins_behind_what_is_known(void **state) {
         assert_int_equal(numbers_next(n, NUMBERS_JOB), 43);
         assert_int_equal(numbers_next(n, NUMBERS_CHANNEL), 8);
         numbers_free(n);
+        n = begin(NULL); /* nobody can tell which numbers jobs had: not the file alone */
+        assert_true(numbers_next(n, NUMBERS_JOB) > 1000000);
+        assert_true(numbers_next(n, NUMBERS_CHANNEL) > 9);
+        numbers_free(n);
+}
+
+/* Not "makes no sense": it cannot be read. */
+static void test_a_file_that_cannot_be_read(void **state) {
+        int status;
+        store("job 5\nchannel 7\n");
+        assert_int_equal(chmod(file, 0), 0);
+        assert_int_equal(chmod(directory, 0755), 0);
+        int saved = log_begin();
+        pid_t pid = fork();
+        if (pid == 0) {
+                if (geteuid() == 0 && setresuid(65534, 65534, 65534) < 0)
+                        _exit(1);
+                struct numbers *n = begin(nothing);
+                _exit(numbers_next(n, NUMBERS_JOB) > 1000000 ? 0 : 2);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(log_end(saved, "numbers cannot be read: Permission denied"), 1);
+        assert_int_equal(status, 0);
 }
 
 static void test_after_the_last_comes_the_first(void **state) {
@@ -269,6 +293,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_a_file_that_cannot_be_written, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_directory_that_goes_away, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_begins_behind_what_is_known, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_a_file_that_cannot_be_read, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_after_the_last_comes_the_first, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_without_a_directory, setup, teardown),
         };

@@ -27,7 +27,8 @@ static int load(int fd, const char *name, struct capsule *ret) {
         ctl_error("%s: %s", plain ? plain : "?",
                   r == -EPROTONOSUPPORT ? "a capsule of another release, which this one cannot read"
                   : r == -EFBIG         ? "not a capsule: too large, or no regular file"
-                                        : "not a capsule, or a damaged one");
+                  : r == -EPROTO        ? "not a capsule, or a damaged one"
+                                        : strerror(-r));
         return CTL_USAGE;
 }
 
@@ -76,6 +77,12 @@ static int look_at(int dir, const char *name, struct search *s) {
         if (fd < 0 && errno == ENOENT) /* just went */
                 return CTL_OK;
         s->n_found++;
+        if (fd < 0) {
+                ctl_cleanup(ctl_freep) char *plain = terminal_plain(name, strlen(name));
+                ctl_error("%s: %s", plain ? plain : "?", strerror(errno));
+                s->code = CTL_USAGE;
+                return CTL_OK;
+        }
         if (load(fd, name, &capsule) != CTL_OK) {
                 s->code = CTL_USAGE;
                 return CTL_OK;
@@ -99,8 +106,15 @@ static int search_dir(const char *path, struct search *s) {
         int code = CTL_OK;
         if (!d)
                 return *path ? -errno : -ENOENT;
-        for (unsigned i = 0; i < MAX_FILES && code == CTL_OK && (e = readdir(d)); i++)
+        for (unsigned i = 0; i < MAX_FILES && code == CTL_OK; i++) {
+                errno = 0;
+                e = readdir(d);
+                if (!e) {
+                        code = -errno;
+                        break;
+                }
                 code = look_at(dirfd(d), e->d_name, s);
+        }
         closedir(d);
         return code;
 }
@@ -153,6 +167,11 @@ static int search_bus(struct ctl *c, struct search *s) {
 
 /* ---- both ---- */
 
+/* It is not for us, or there is none: the bus may know more. Any other failure is one to tell. */
+static bool may_ask_bus(const struct ctl *c, int error) {
+        return !c->state_dir && (error == -ENOENT || error == -ENOTDIR || error == -EACCES);
+}
+
 static int no_dir(const char *path, int error) {
         ctl_error("%s: %s", path, strerror(-error));
         return CTL_USAGE;
@@ -163,7 +182,7 @@ int capsule_files_each(struct ctl *c, const char *pool, int (*on_capsule)(const 
         char path[512];
         find_dir(c, path, sizeof path);
         int code = search_dir(path, &s);
-        if (c->state_dir && code < 0)
+        if (code < 0 && !may_ask_bus(c, code))
                 return no_dir(path, code);
         if (code < 0 || (code == CTL_OK && s.n_found == 0 && !c->state_dir))
                 code = search_bus(c, &s);
@@ -209,10 +228,10 @@ int capsule_files_find(struct ctl *c, uint64_t id, struct capsule *ret) {
         capsule_deinit(&found);
         if (code > CTL_OK || s.code != CTL_OK)
                 return code > CTL_OK ? code : s.code;
+        if (code < 0 && !may_ask_bus(c, code))
+                return no_dir(path, code);
         if (!c->state_dir)
                 return find_on_bus(c, id, ret);
-        if (code < 0)
-                return no_dir(path, code);
         ctl_error("there is no capsule of job %" PRIu64 " in %s", id, path);
         return CTL_REFUSED;
 }
