@@ -4,7 +4,11 @@
  *   pools.d/NAME.pool    one pool each; then pools.d/NAME.pool.d/NAME.conf of all, by name
  *
  * Every file is read to its end whatever it holds: the first error of a pool is kept in its entry and the pool is
- * refused by it; unknown keys are only warned about, so that an older droverd reads a newer file. */
+ * refused by it; unknown keys are only warned about, so that an older droverd reads a newer file. A pool whose file or
+ * drop-ins cannot be read is refused in the same way: without a part of its settings it would be another pool. Which
+ * pools there are must be known, so a folder of pools that cannot be read is the end of it.
+ *
+ * A file that is gone when its turn comes was removed in between: everything is read again, a few times. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -15,6 +19,8 @@
 #include "daemon/config-keys.h"
 #include "daemon/config.h"
 #include "daemon/log.h"
+
+enum { MAX_READINGS = 10 };
 
 /* ---- where ---- */
 
@@ -137,25 +143,23 @@ static int on_daemon_setting(void *user, const char *path, unsigned line, const 
         return 0;
 }
 
-int config_load_daemon(const struct config_paths *p, struct daemon_config *ret, char *error, size_t error_bytes) {
+static int load_daemon(const struct config_paths *p, struct daemon_config *ret, char *error, size_t error_bytes) {
         struct loading_daemon l = {.daemon = ret, .error = error, .error_bytes = error_bytes};
-        struct config_list drop_ins = {};
-        char *file = NULL;
+        struct config_list lists[2] = {};
         int r;
 
         pool_config_defaults(&l.builtin);
         *ret = (struct daemon_config){.pool_defaults = l.builtin, .log_level = -1};
-        r = config_find_last(p->config_dirs, p->n_config_dirs, "drover.conf", &file);
+        r = config_find_last(p->config_dirs, p->n_config_dirs, "drover.conf", &lists[0]);
         if (r >= 0)
-                r = config_list_find(p->config_dirs, p->n_config_dirs, "drover.conf.d", ".conf", &drop_ins);
+                r = config_list_find(p->config_dirs, p->n_config_dirs, "drover.conf.d", ".conf", &lists[1]);
         if (r < 0)
-                snprintf(error, error_bytes, "out of memory");
-        if (file && r >= 0)
-                r = config_file_read(file, on_daemon_setting, &l, error, error_bytes);
-        for (size_t i = 0; i < drop_ins.n && r >= 0; i++)
-                r = config_file_read(drop_ins.paths[i], on_daemon_setting, &l, error, error_bytes);
-        free(file);
-        config_list_free(&drop_ins);
+                snprintf(error, error_bytes, "%s", lists[0].error[0] ? lists[0].error : lists[1].error);
+        for (unsigned k = 0; k < 2; k++)
+                for (size_t i = 0; i < lists[k].n && r >= 0; i++)
+                        r = config_file_read(lists[k].paths[i], on_daemon_setting, &l, error, error_bytes);
+        config_list_free(&lists[0]);
+        config_list_free(&lists[1]);
         return r;
 }
 
@@ -193,11 +197,14 @@ static int on_pool_setting(void *user, const char *path, unsigned line, const ch
         return 0;
 }
 
-static void read_pool_file(struct loading_pool *l, const char *path) {
+/* -ENOENT: it is gone. */
+static int read_pool_file(struct loading_pool *l, const char *path) {
         char error[512];
+        int r = config_file_read(path, on_pool_setting, l, error, sizeof(error));
 
-        if (config_file_read(path, on_pool_setting, l, error, sizeof(error)) < 0)
+        if (r < 0 && r != -ENOENT)
                 refuse(l->file, "%s", error);
+        return r == -ENOENT ? r : 0;
 }
 
 static int load_pool(const struct config_paths *p, const struct pool_config *defaults, const char *path,
@@ -218,38 +225,61 @@ static int load_pool(const struct config_paths *p, const struct pool_config *def
         strcpy(f->config.name, name);
         snprintf(subdir, sizeof(subdir), "pools.d/%s.pool.d", name);
         r = config_list_find(p->config_dirs, p->n_config_dirs, subdir, ".conf", &drop_ins);
-        if (r < 0)
-                return r;
-        read_pool_file(&l, path);
-        for (size_t i = 0; i < drop_ins.n; i++)
-                read_pool_file(&l, drop_ins.paths[i]);
+        if (r < 0 && r != -ENOENT)
+                refuse(f, "%s", drop_ins.error);
+        if (r != -ENOENT)
+                r = read_pool_file(&l, path);
+        for (size_t i = 0; i < drop_ins.n && r >= 0; i++)
+                r = read_pool_file(&l, drop_ins.paths[i]);
         config_list_free(&drop_ins);
-        if (pool_config_check(&f->config, why, sizeof(why)) < 0)
+        if (r >= 0 && pool_config_check(&f->config, why, sizeof(why)) < 0)
                 refuse(f, "%s:1: %s", path, why);
-        return 0;
+        return r;
 }
 
-int config_load_pools(const struct config_paths *p, const struct daemon_config *d, struct pool_file **ret,
-                      size_t *ret_n) {
+static int load_pools(const struct config_paths *p, struct config_files *f, char *error, size_t error_bytes) {
         struct config_list list = {};
-        struct pool_file *files;
-        size_t n = 0;
         int r;
 
         r = config_list_find(p->config_dirs, p->n_config_dirs, "pools.d", ".pool", &list);
-        if (r < 0)
-                return r;
-        files = calloc(list.n ? list.n : 1, sizeof(*files));
-        if (!files)
-                r = -ENOMEM;
-        for (; n < list.n && r >= 0; n++)
-                r = load_pool(p, &d->pool_defaults, list.paths[n], &files[n]);
-        config_list_free(&list);
         if (r < 0) {
-                free(files);
+                snprintf(error, error_bytes, "%s", list.error);
                 return r;
         }
-        *ret = files;
-        *ret_n = n;
-        return 0;
+        f->pools = calloc(list.n ? list.n : 1, sizeof(*f->pools));
+        if (!f->pools) {
+                snprintf(error, error_bytes, "out of memory");
+                r = -ENOMEM;
+        }
+        for (; f->n_pools < list.n && r >= 0; f->n_pools++) {
+                r = load_pool(p, &f->daemon.pool_defaults, list.paths[f->n_pools], &f->pools[f->n_pools]);
+                if (r < 0)
+                        snprintf(error, error_bytes, "%s: comes and goes while it is read", list.paths[f->n_pools]);
+        }
+        config_list_free(&list);
+        return r;
+}
+
+/* ---- all ---- */
+
+void config_files_deinit(struct config_files *f) {
+        free(f->pools);
+        *f = (struct config_files){};
+}
+
+int config_load(const struct config_paths *p, struct config_files *ret, char *error, size_t error_bytes) {
+        struct config_files f = {};
+        int r = -ENOENT;
+
+        for (unsigned i = 0; i < MAX_READINGS && r == -ENOENT; i++) {
+                config_files_deinit(&f);
+                r = load_daemon(p, &f.daemon, error, error_bytes);
+                if (r >= 0)
+                        r = load_pools(p, &f, error, error_bytes);
+        }
+        if (r < 0)
+                config_files_deinit(&f);
+        else
+                *ret = f;
+        return r;
 }

@@ -59,7 +59,7 @@ void pool_config_differences(const struct pool_config *a, const struct pool_conf
 struct pool_file {
         struct pool_config config;
         char path[256];
-        bool is_bad;      /* refused: `error` starts with FILE:LINE */
+        bool is_bad;      /* refused: `error` starts with FILE:LINE, or with the PATH that cannot be read */
         char error[512];
 };
 
@@ -77,7 +77,14 @@ struct daemon_config {
         int log_level;                    /* [Daemon] LogLevel=, -1 = not set */
 };
 
-/* drover.conf and its drop-ins. -EINVAL with error "FILE:LINE: …". Unknown keys are warned about through log.h. */
-int config_load_daemon(const struct config_paths *p, struct daemon_config *ret, char *error, size_t error_bytes);
-/* Every pool, sorted by name, masked ones (link to /dev/null) left out; a bad file is an entry with is_bad. */
-int config_load_pools(const struct config_paths *p, const struct daemon_config *d, struct pool_file **ret, size_t *ret_n);
+struct config_files {
+        struct daemon_config daemon;
+        struct pool_file *pools; /* sorted by name, masked ones (link to /dev/null) left out */
+        size_t n_pools;
+};
+
+/* Everything there is. A bad pool file, or one that cannot be read, is an entry with is_bad; what keeps the whole from
+ * being known is an error that says where: -EINVAL for a drover.conf that makes no sense, else -errno (a folder that is
+ * there and cannot be read, no memory …). Unknown keys are warned about through log.h. */
+int config_load(const struct config_paths *p, struct config_files *ret, char *error, size_t error_bytes);
+void config_files_deinit(struct config_files *f);

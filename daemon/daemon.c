@@ -80,8 +80,7 @@ static void daemon_start_watchdog(struct daemon *d) {
 
 /* ---- reload ---- */
 
-static int daemon_reload(void *user, struct reload_report *ret, struct fault *f) {
-        struct daemon *d = user;
+static int daemon_load(struct daemon *d, struct reload_report *ret, struct fault *f) {
         if (reload_run(d->supervisor, &d->paths, ret, f) < 0)
                 return -1;
         if (d->options->has_log_level || ret->daemon.log_level < 0 || ret->daemon.log_level == d->log_level)
@@ -92,13 +91,18 @@ static int daemon_reload(void *user, struct reload_report *ret, struct fault *f)
         return 0;
 }
 
+static int daemon_reload(void *user, struct reload_report *ret, struct fault *f) {
+        if (daemon_load(user, ret, f) >= 0)
+                return 0;
+        log_error("reload refused, everything stays as it is: %s", f->text);
+        return -1;
+}
+
 static void daemon_reload_by_signal(struct daemon *d) {
         struct reload_report report;
         struct fault f;
         sd_notify(0, "RELOADING=1");
-        if (daemon_reload(d, &report, &f) < 0)
-                log_error("reload: %s", f.text);
-        else
+        if (daemon_reload(d, &report, &f) >= 0)
                 reload_report_deinit(&report); /* reload_run has logged each change */
         sd_notify(0, "READY=1");
 }
@@ -240,7 +244,7 @@ static int daemon_start_supervisor(struct daemon *d) {
 static int daemon_load_pools(struct daemon *d) {
         struct reload_report report;
         struct fault f;
-        if (daemon_reload(d, &report, &f) < 0) {
+        if (daemon_load(d, &report, &f) < 0) {
                 log_error("%s", f.text);
                 return -EINVAL;
         }

@@ -1,6 +1,7 @@
 /* Brings the pools in line with the files.
  *
- * Two phases: everything is read and checked first, then pools are added, changed and removed one by one. A pool made
+ * Two phases: everything is read and checked first (without that nothing changes: what cannot be read is no
+ * configuration), then pools are added, changed and removed one by one. A pool made
  * by CreatePool is nobody's file: it is left alone, and a file that claims its name is refused. A file that went bad
  * leaves its running pool as it is. What the supervisor refuses in the second phase costs that pool only. */
 #include "daemon/reload.h"
@@ -16,8 +17,7 @@
 
 struct reloading {
         struct supervisor *supervisor;
-        struct pool_file *files;
-        size_t n_files;
+        struct config_files files;
         struct reload_report report;
         size_t capacity;
 };
@@ -83,8 +83,8 @@ static void update_pool(struct reloading *r, struct pool *pool, const struct poo
 }
 
 static bool has_file(const struct reloading *r, const char *name) {
-        for (size_t i = 0; i < r->n_files; i++)
-                if (strcmp(r->files[i].config.name, name) == 0)
+        for (size_t i = 0; i < r->files.n_pools; i++)
+                if (strcmp(r->files.pools[i].config.name, name) == 0)
                         return true;
         return false;
 }
@@ -106,19 +106,22 @@ static void remove_pools(struct reloading *r) {
 
 static int read_files(struct reloading *r, const struct config_paths *p, struct fault *f) {
         size_t n_pools = 0;
-        char error[400];
+        char error[512];
+        int e;
 
-        if (config_load_daemon(p, &r->report.daemon, error, sizeof(error)) < 0)
-                return fault_set(f, FAULT_INVALID_ARGS, "%s", error);
-        if (config_load_pools(p, &r->report.daemon, &r->files, &r->n_files) < 0)
-                return fault_set(f, FAULT_INTERNAL, "out of memory");
+        e = config_load(p, &r->files, error, sizeof(error));
+        if (e < 0)
+                return fault_set(f, e == -EINVAL ? FAULT_INVALID_ARGS : FAULT_INTERNAL, "%s", error);
+        r->report.daemon = r->files.daemon;
         for (struct pool *pool = supervisor_next_pool(r->supervisor, NULL); pool;
              pool = supervisor_next_pool(r->supervisor, pool))
                 n_pools++;
-        r->capacity = 2 * (n_pools + r->n_files) + 1;
+        r->capacity = 2 * (n_pools + r->files.n_pools) + 1;
         r->report.changes = calloc(r->capacity, sizeof(*r->report.changes));
-        if (!r->report.changes)
+        if (!r->report.changes) {
+                config_files_deinit(&r->files);
                 return fault_set(f, FAULT_INTERNAL, "out of memory");
+        }
         return 0;
 }
 
@@ -127,13 +130,11 @@ int reload_run(struct supervisor *s, const struct config_paths *p, struct reload
         const struct pool_file *file;
         struct pool *pool;
 
-        if (read_files(&r, p, f) < 0) {
-                free(r.files);
+        if (read_files(&r, p, f) < 0)
                 return -1;
-        }
         remove_pools(&r);
-        for (size_t i = 0; i < r.n_files; i++) {
-                file = &r.files[i];
+        for (size_t i = 0; i < r.files.n_pools; i++) {
+                file = &r.files.pools[i];
                 if (file->config.name[0] == '\0') {
                         tell(&r, config_base_name(file->path), "refused: %s",
                              file->error); /* no name a pool could have */
@@ -146,7 +147,7 @@ int reload_run(struct supervisor *s, const struct config_paths *p, struct reload
                 else
                         add_pool(&r, file);
         }
-        free(r.files);
+        config_files_deinit(&r.files);
         *ret = r.report;
         return 0;
 }
@@ -168,24 +169,19 @@ void reload_report_deinit(struct reload_report *r) {
 }
 
 size_t reload_check(const struct config_paths *p) {
-        struct pool_file *files = NULL;
-        struct daemon_config daemon;
-        size_t n_files = 0, n_errors = 0;
+        struct config_files files;
+        size_t n_errors = 0;
         char error[512];
 
-        if (config_load_daemon(p, &daemon, error, sizeof(error)) < 0) {
+        if (config_load(p, &files, error, sizeof(error)) < 0) {
                 log_error("%s", error);
                 return 1;
         }
-        if (config_load_pools(p, &daemon, &files, &n_files) < 0) {
-                log_error("out of memory");
-                return 1;
-        }
-        for (size_t i = 0; i < n_files; i++)
-                if (files[i].is_bad) {
-                        log_error("%s", files[i].error);
+        for (size_t i = 0; i < files.n_pools; i++)
+                if (files.pools[i].is_bad) {
+                        log_error("%s", files.pools[i].error);
                         n_errors++;
                 }
-        free(files);
+        config_files_deinit(&files);
         return n_errors;
 }

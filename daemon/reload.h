@@ -19,9 +19,10 @@ struct reload_report {
         struct daemon_config daemon; /* as the files have it now: the log level is the caller's to apply */
 };
 
-/* Reads and validates every file before it touches a pool. A bad pool file refuses that pool (kept as it runs if it
- * does, with the reason as its Problem) and is told in the report. -1 with a fault when drover.conf itself is bad
- * (FILE:LINE) or memory is short: nothing was changed then. `ret` is filled on success; reload_report_deinit it. */
+/* A bad pool file refuses that pool (kept as it runs if it does, with the reason as its Problem) and is told in the
+ * report. -1 with a fault when drover.conf itself is bad (FILE:LINE), when it cannot be known which pools there are
+ * (PATH: why), or when memory is short: nothing was changed then. `ret` is filled on success; reload_report_deinit
+ * it. */
 int reload_run(struct supervisor *s, const struct config_paths *p, struct reload_report *ret, struct fault *f);
 /* One more change of droverd's own. Of too little memory nobody hears: it was done all the same. */
 void reload_report_add(struct reload_report *r, const char *what);

@@ -11,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "daemon/config-file.h"
@@ -192,6 +194,103 @@ static void test_search(void **state) {
         assert_int_equal(config_list_find(dirs, 3, "nothing", ".pool", &l), 0);
         assert_int_equal(l.n, 0);
         config_list_free(&l);
+        assert_int_equal(config_find_last(dirs, 3, "d/b.pool", &l), 0);
+        assert_int_equal(l.n, 1);
+        assert_string_equal(l.paths[0], expected);
+        config_list_free(&l);
+        assert_int_equal(config_find_last(dirs, 3, "d/a.pool", &l), 0);
+        assert_int_equal(l.n, 1);
+        config_list_free(&l);
+        assert_int_equal(config_find_last(dirs, 3, "d/masked.pool", &l), 0);
+        assert_int_equal(l.n, 0);
+}
+
+/* ---- what is there and cannot be read ---- */
+
+static void test_a_file_that_breaks_off(void **state) {
+        char error[400];
+        struct seen s = {};
+
+        /* A regular file whose first page nobody has. */
+        assert_int_equal(config_file_read("/proc/self/mem", on_setting, &s, error, sizeof(error)), -EIO);
+        assert_string_equal(error, "/proc/self/mem: Input/output error");
+}
+
+/* Each of these is a folder "d" of a directory of its own, beside one that is fine. */
+static void check_folder(const char *target, int expected, const char *why) {
+        char odd[64], fine[64], name[80], words[200], *dirs[] = {fine, odd};
+        struct config_list l = {};
+
+        snprintf(fine, sizeof(fine), "%s/low", directory);
+        snprintf(odd, sizeof(odd), "%s/odd", directory);
+        snprintf(name, sizeof(name), "%s/d", odd);
+        touch("low", "a.pool", NULL);
+        mkdir(odd, 0700);
+        if (target)
+                assert_int_equal(symlink(target, name), 0);
+        assert_int_equal(config_list_find(dirs, 2, "d", ".pool", &l), expected);
+        if (why) {
+                snprintf(words, sizeof(words), "%s: %s", name, why);
+                assert_string_equal(l.error, words);
+        } else {
+                assert_string_equal(l.error, "");
+                config_list_free(&l);
+        }
+        unlink(name);
+}
+
+static void test_folders(void **state) {
+        check_folder(NULL, 0, NULL);
+        check_folder("/dev/null", 0, NULL);
+        check_folder("d", -ELOOP, strerror(ELOOP));
+        check_folder("/nonexistent/d", -ENXIO, "a link that leads nowhere");
+        check_folder("/etc/passwd", -ENOTDIR, strerror(ENOTDIR));
+}
+
+/* Nobody's: root reads what it likes. */
+static void test_may_not_be_read(void **state) {
+        char odd[64], name[80], error[400], *dirs[] = {odd};
+        struct config_list l;
+        struct seen s;
+        int status;
+
+        snprintf(odd, sizeof(odd), "%s/closed", directory);
+        snprintf(name, sizeof(name), "%s/d", odd);
+        touch("closed", "a.pool", NULL);
+        assert_int_equal(chmod(directory, 0755), 0);
+        assert_int_equal(chmod(odd, 0), 0);
+        pid_t pid = fork();
+        if (pid == 0) {
+                if (geteuid() == 0 && setresuid(65534, 65534, 65534) < 0)
+                        _exit(1);
+                bool is_told = config_list_find(dirs, 1, "d", ".pool", &l) == -EACCES && strstr(l.error, name) &&
+                               config_find_last(dirs, 1, "drover.conf", &l) == -EACCES &&
+                               strstr(l.error, "drover.conf");
+                strcat(name, "/a.pool");
+                _exit(is_told && config_file_read(name, on_setting, &s, error, sizeof(error)) == -EACCES ? 0 : 2);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        assert_int_equal(chmod(odd, 0700), 0);
+}
+
+/* No descriptor is left: what is not there is known not to be there all the same. */
+static void test_no_descriptors(void **state) {
+        char low[64], *dirs[] = {low};
+        struct config_list l;
+        struct rlimit before, none;
+
+        snprintf(low, sizeof(low), "%s/low", directory);
+        touch("low", "a.pool", NULL);
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+        none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+        int r = config_list_find(dirs, 1, "d", ".pool", &l),
+            nothing = config_list_find(dirs, 1, "nothing", ".pool", &l);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+        assert_int_equal(r, -EMFILE);
+        assert_int_equal(nothing, 0);
+        config_list_free(&l);
 }
 
 static int set_up(void **state) {
@@ -210,9 +309,11 @@ static int tear_down(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_settings),  cmocka_unit_test(test_refused_lines),
-                cmocka_unit_test(test_comments),  cmocka_unit_test(test_not_a_file),
-                cmocka_unit_test(test_any_bytes), cmocka_unit_test(test_search),
+                cmocka_unit_test(test_settings),        cmocka_unit_test(test_refused_lines),
+                cmocka_unit_test(test_comments),        cmocka_unit_test(test_not_a_file),
+                cmocka_unit_test(test_any_bytes),       cmocka_unit_test(test_search),
+                cmocka_unit_test(test_folders),         cmocka_unit_test(test_a_file_that_breaks_off),
+                cmocka_unit_test(test_may_not_be_read), cmocka_unit_test(test_no_descriptors),
         };
 
         return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -7,6 +7,8 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,10 +39,10 @@ static void put(const char *dir, const char *name, const char *text) {
         fclose(f);
 }
 
-static const struct pool_file *find(const struct pool_file *files, size_t n, const char *name) {
-        for (size_t i = 0; i < n; i++)
-                if (strcmp(files[i].config.name, name) == 0)
-                        return &files[i];
+static const struct pool_file *find(const struct config_files *files, const char *name) {
+        for (size_t i = 0; i < files->n_pools; i++)
+                if (strcmp(files->pools[i].config.name, name) == 0)
+                        return &files->pools[i];
         return NULL;
 }
 
@@ -64,24 +66,19 @@ static int end(void **state) {
 }
 
 static void test_nothing(void **state) {
-        struct daemon_config d;
-        struct pool_file *files;
+        struct config_files files;
         char error[400];
-        size_t n;
 
-        assert_int_equal(config_load_daemon(&paths, &d, error, sizeof(error)), 0);
-        assert_int_equal(d.log_level, -1);
-        assert_int_equal(config_load_pools(&paths, &d, &files, &n), 0);
-        assert_int_equal(n, 0);
-        free(files);
+        assert_int_equal(config_load(&paths, &files, error, sizeof(error)), 0);
+        assert_int_equal(files.daemon.log_level, -1);
+        assert_int_equal(files.n_pools, 0);
+        config_files_deinit(&files);
 }
 
 static void test_layers(void **state) {
         const struct pool_file *f;
-        struct daemon_config d;
-        struct pool_file *files;
+        struct config_files files;
         char error[400], where[200];
-        size_t n;
 
         put(low, "drover.conf", "[Daemon]\nLogLevel=debug\n[Pool]\nWorkers=9\n");
         put(high, "drover.conf", "[Daemon]\nLogLevel=error\n[Job]\nMaxAttempts=7\n");
@@ -94,11 +91,10 @@ static void test_layers(void **state) {
         put(low, "pools.d/gone.pool", "[Pool]\nPlugin=primes\n");
         snprintf(where, sizeof(where), "%s/pools.d/gone.pool", high);
         assert_int_equal(symlink("/dev/null", where), 0);
-        assert_int_equal(config_load_daemon(&paths, &d, error, sizeof(error)), 0);
-        assert_int_equal(d.log_level, LOG_LEVEL_ERROR);
-        assert_int_equal(config_load_pools(&paths, &d, &files, &n), 0);
-        assert_int_equal(n, 2);
-        f = find(files, n, "a");
+        assert_int_equal(config_load(&paths, &files, error, sizeof(error)), 0);
+        assert_int_equal(files.daemon.log_level, LOG_LEVEL_ERROR);
+        assert_int_equal(files.n_pools, 2);
+        f = find(&files, "a");
         assert_non_null(f);
         assert_false(f->is_bad);
         assert_int_equal(f->config.n_workers, 3);
@@ -107,8 +103,8 @@ static void test_layers(void **state) {
         assert_int_equal(f->config.max_attempts, 7);
         snprintf(where, sizeof(where), "%s/pools.d/a.pool:2", low);
         assert_string_equal(f->config.where_plugin, where);
-        assert_string_equal(find(files, n, "b")->config.plugin, "new");
-        free(files);
+        assert_string_equal(find(&files, "b")->config.plugin, "new");
+        config_files_deinit(&files);
 }
 
 static void test_bad_pools(void **state) {
@@ -125,10 +121,8 @@ static void test_bad_pools(void **state) {
                 {"first", "[Pool]\nPlugin=primes\nWorkers=0\nSlots=3\n", 3, "Workers"},
         };
         const struct pool_file *f;
-        struct daemon_config d;
-        struct pool_file *files;
+        struct config_files files;
         char error[400], name[80], where[200];
-        size_t n;
 
         for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
                 snprintf(name, sizeof(name), "pools.d/%s.pool", bad[i].name);
@@ -136,11 +130,10 @@ static void test_bad_pools(void **state) {
         }
         put(low, "pools.d/typo.pool", "[Pool]\nPlugin=primes\nWokers=3\n"); /* a warning only */
         put(low, "pools.d/bad name.pool", "[Pool]\nPlugin=primes\n");
-        assert_int_equal(config_load_daemon(&paths, &d, error, sizeof(error)), 0);
-        assert_int_equal(config_load_pools(&paths, &d, &files, &n), 0);
-        assert_int_equal(n, sizeof(bad) / sizeof(*bad) + 2);
+        assert_int_equal(config_load(&paths, &files, error, sizeof(error)), 0);
+        assert_int_equal(files.n_pools, sizeof(bad) / sizeof(*bad) + 2);
         for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
-                f = find(files, n, bad[i].name);
+                f = find(&files, bad[i].name);
                 assert_non_null(f);
                 assert_true(f->is_bad);
                 snprintf(where, sizeof(where), "%s/pools.d/%s.pool:%u: ", low, bad[i].name, bad[i].line);
@@ -148,28 +141,117 @@ static void test_bad_pools(void **state) {
                         fail_msg("%s does not start with %s", f->error, where);
                 assert_non_null(strstr(f->error, bad[i].word));
         }
-        assert_false(find(files, n, "typo")->is_bad);
-        f = find(files, n, "");
+        assert_false(find(&files, "typo")->is_bad);
+        f = find(&files, "");
         assert_non_null(f);
         assert_true(f->is_bad);
         assert_non_null(strstr(f->error, "bad name"));
-        free(files);
+        config_files_deinit(&files);
 }
 
 static void test_bad_daemon(void **state) {
         static const char *const bad[] = {"[Daemon]\n\nLogLevel=loud\n", "[Pool]\n\nPlugin=primes\n",
                                           "[Pool]\n\nSlots=3\n", "[Pool]\n\nSlots\n"};
         char error[400], where[100];
-        struct daemon_config d;
+        struct config_files files;
 
         snprintf(where, sizeof(where), "%s/drover.conf:3: ", low);
         for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
                 put(low, "drover.conf", bad[i]);
-                assert_int_equal(config_load_daemon(&paths, &d, error, sizeof(error)), -EINVAL);
+                assert_int_equal(config_load(&paths, &files, error, sizeof(error)), -EINVAL);
                 assert_int_equal(strncmp(error, where, strlen(where)), 0);
         }
         put(low, "drover.conf", "[Daemon]\nLogLvel=info\n[Nonsense]\nA=1\n");
-        assert_int_equal(config_load_daemon(&paths, &d, error, sizeof(error)), 0); /* warnings */
+        assert_int_equal(config_load(&paths, &files, error, sizeof(error)), 0); /* warnings */
+        config_files_deinit(&files);
+}
+
+/* ---- what is there and cannot be read ---- */
+
+static void test_unreadable(void **state) {
+        const struct pool_file *f;
+        struct config_files files;
+        char error[512], at[200], words[400];
+
+        put(low, "pools.d/a.pool", "[Pool]\nPlugin=primes\n");
+        put(low, "pools.d/b.pool", "[Pool]\nPlugin=primes\n");
+        put(low, "pools.d/c.pool", "[Pool]\nPlugin=primes\n");
+        put(low, "pools.d/c.pool.d/1.conf", "[Pool]\nWorkers=1\n");
+        put(high, "pools.d/d.pool", "[Pool]\nPlugin=primes\n");
+        snprintf(at, sizeof(at), "%s/pools.d/a.pool.d", high);
+        assert_int_equal(symlink("a.pool.d", at), 0);
+        snprintf(at, sizeof(at), "%s/pools.d/c.pool.d/2.conf", low);
+        assert_int_equal(symlink("/proc/self/mem", at), 0); /* breaks off at once */
+        assert_int_equal(config_load(&paths, &files, error, sizeof(error)), 0);
+        f = find(&files, "a");
+        snprintf(words, sizeof(words), "%s/pools.d/a.pool.d: %s", high, strerror(ELOOP));
+        assert_true(f->is_bad);
+        assert_string_equal(f->error, words);
+        assert_false(find(&files, "b")->is_bad);
+        f = find(&files, "c");
+        snprintf(words, sizeof(words), "%s: %s", at, strerror(EIO));
+        assert_true(f->is_bad);
+        assert_string_equal(f->error, words);
+        config_files_deinit(&files);
+
+        snprintf(at, sizeof(at), "%s/drover.conf", high); /* no excuse for the other one */
+        put(low, "drover.conf", "[Pool]\nWorkers=3\n");
+        assert_int_equal(symlink("/nonexistent/drover.conf", at), 0);
+        assert_true(config_load(&paths, &files, error, sizeof(error)) < 0);
+        snprintf(words, sizeof(words), "%s: a link that leads nowhere", at);
+        assert_string_equal(error, words);
+        unlink(at);
+
+        snprintf(at, sizeof(at), "%s/drover.conf.d", low);
+        assert_int_equal(symlink("drover.conf.d", at), 0);
+        assert_int_equal(config_load(&paths, &files, error, sizeof(error)), -ELOOP);
+        assert_int_equal(strncmp(error, at, strlen(at)), 0);
+        unlink(at);
+        assert_int_equal(config_load(&paths, &files, error, sizeof(error)), 0);
+        config_files_deinit(&files);
+
+        snprintf(words, sizeof(words), "mv %s/pools.d %s/away && ln -s pools.d %s/pools.d", high, high, high);
+        assert_int_equal(system(words), 0);
+        snprintf(at, sizeof(at), "%s/pools.d", high);
+        assert_int_equal(config_load(&paths, &files, error, sizeof(error)), -ELOOP);
+        assert_int_equal(strncmp(error, at, strlen(at)), 0);
+}
+
+static _Atomic bool is_over;
+
+/* A file that comes and goes. */
+static void *come_and_go(void *unused) {
+        char here[200], away[220];
+
+        snprintf(here, sizeof(here), "%s/pools.d/x.pool", low);
+        snprintf(away, sizeof(away), "%s.away", here);
+        while (!is_over) {
+                rename(here, away);
+                rename(away, here);
+        }
+        return NULL;
+}
+
+/* It is there, or it is not: never one that is refused because it is not there. */
+static void test_come_and_go(void **state) {
+        struct config_files files;
+        char error[512];
+        pthread_t thread;
+
+        put(low, "pools.d/x.pool", "[Pool]\nPlugin=primes\n");
+        put(low, "pools.d/y.pool", "[Pool]\nPlugin=primes\n");
+        is_over = false;
+        assert_int_equal(pthread_create(&thread, NULL, come_and_go, NULL), 0);
+        for (unsigned i = 0; i < 3000; i++) {
+                int r = config_load(&paths, &files, error, sizeof(error));
+                const struct pool_file *f = r < 0 ? NULL : find(&files, "x");
+
+                if (r < 0 || (f && f->is_bad) || !find(&files, "y"))
+                        fail_msg("%s", r < 0 ? error : f ? f->error : "y is not there");
+                config_files_deinit(&files);
+        }
+        is_over = true;
+        pthread_join(thread, NULL);
 }
 
 static void test_paths(void **state) {
@@ -202,6 +284,8 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_layers, start, end),
                 cmocka_unit_test_setup_teardown(test_bad_pools, start, end),
                 cmocka_unit_test_setup_teardown(test_bad_daemon, start, end),
+                cmocka_unit_test_setup_teardown(test_unreadable, start, end),
+                cmocka_unit_test_setup_teardown(test_come_and_go, start, end),
                 cmocka_unit_test(test_paths),
         };
 
