@@ -32,6 +32,9 @@ enum start_method { START_FORKSERVER = 0, START_SPAWN, START_FORK, START_N };
  * unknown method or signal: the spawner drops the broker and kills all that it had started, as at end of file. A KILL or
  * RETIRE of what is gone is no error. A KILL of a worker that has no pid yet: FAILED with ECANCELED, or STARTED and the
  * signal at once; a template that only such workers waited for is killed, too (its preload may hang).
+ * A LOAD takes its time: the copy is made by a child, and whatever is asked for goes on meanwhile. Every LOAD is answered by
+ * exactly one LOADED: done, or failed, after some 10 s at the latest once its turn has come, or (ECANCELED) by a RETIRE before
+ * that. A START before it is FAILED.
  * LD_… in `environment` is refused: the loader would run that code outside the sandbox. */
 
 enum spawn_request_type {

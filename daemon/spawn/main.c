@@ -1,7 +1,8 @@
 /* drover-spawn: starts, kills and reaps workers for one broker at a time.
  *
- * Owns the command line, the sockets it is given and the loop: one thread, one poll without a timeout, so an idle
- * spawner makes no system call. With --fd it is its broker's child and ends with it: at end of file everything below it
+ * Owns the command line, the sockets it is given and the loop: one thread, one poll, without a timeout unless a plugin
+ * file is being copied, so an idle spawner makes no system call. It waits for nobody: what may take its time is a
+ * child's to do. With --fd it is its broker's child and ends with it: at end of file everything below it
  * is killed, then it exits. Without, systemd hands it a listening socket: then it outlives its brokers, and the next
  * one finds nothing of the last. No signal handlers (signalfd), no ring, no bus, no shared memory: a forked worker
  * inherits nothing that matters. It leaves the session of whoever started it: Ctrl-C is for the broker to answer. */
@@ -21,6 +22,7 @@
 #include <unistd.h>
 
 #include "daemon/log.h"
+#include "daemon/spawn/copier.h"
 #include "daemon/spawn/events.h"
 #include "daemon/spawn/reap.h"
 #include "daemon/spawn/requests.h"
@@ -168,11 +170,6 @@ static int prepare(struct spawner *s, const struct options *o) {
         }
         s->plugin_dir = o->plugin_dir;
         s->worker_path = o->worker;
-        s->plugin_dir_fd = open(o->plugin_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (s->plugin_dir_fd < 0) {
-                log_error("plugin directory %s: %s", o->plugin_dir, strerror(errno));
-                return -errno;
-        }
         r = reap_init(s);
         if (r < 0) {
                 log_error("cannot watch over orphans: /proc/thread-self/children: %s", strerror(-r));
@@ -261,7 +258,7 @@ static int serve(struct spawner *s) {
         int r = 0;
         while (!is_ending && r >= 0 && (s->broker_fd >= 0 || s->listen_fd >= 0)) {
                 unsigned n = fill_polls(s, polls);
-                if (poll(polls, n, s->is_reap_due ? 0 : -1) < 0)
+                if (poll(polls, n, s->is_reap_due ? 0 : copier_timeout_ms(s)) < 0)
                         continue; /* EINTR: stopped and continued */
                 for (unsigned i = POLL_TEMPLATES; i < n; i++)
                         if (polls[i].revents)
@@ -270,6 +267,7 @@ static int serve(struct spawner *s) {
                         is_ending = on_signal(s);
                 if (s->is_reap_due)
                         reap_run(s);
+                copier_look(s);
                 if (polls[POLL_BROKER].revents && s->broker_fd >= 0)
                         on_broker(s, polls[POLL_BROKER].revents);
                 else if (polls[POLL_BROKER].revents)

@@ -188,18 +188,21 @@ static int seal(int from, const struct stat *st, const char *file, int *ret_fd, 
         return refuse(fault, -r, false, "plugin %s: cannot be copied: %s: try again", file, strerror(-r));
 }
 
-int plugin_file_seal(int dir_fd, const char *dir, const char *name, int *ret_fd, struct plugin_fault *fault) {
-        if (!name_is_fine(name))
-                return refuse(fault, EINVAL, true,
-                              "plugin \"%s\": not a name inside the plugin directory %s: correct Plugin=", name, dir);
-        char path[WIRE_NAME], file[512];
+void plugin_file_path(const char *name, char path[static WIRE_NAME]) {
         size_t n = strlen(name);
         bool has_suffix = n > 3 && strcmp(name + n - 3, ".so") == 0;
-        snprintf(path, sizeof path, "%s%s", name, has_suffix ? "" : ".so");
-        size_t dir_bytes = strlen(dir); /* a very long one is cut at its start: the sentence must fit WIRE_TEXT */
-        snprintf(file, sizeof file, "%s%s/%s", dir_bytes > 140 ? "..." : "",
-                 dir_bytes > 140 ? dir + dir_bytes - 137 : dir, path);
+        snprintf(path, WIRE_NAME, "%s%s", name, has_suffix ? "" : ".so");
+}
 
+void plugin_file_describe(const char *dir, const char *name, char file[static PLUGIN_FILE_DESCRIPTION]) {
+        char path[WIRE_NAME];
+        size_t dir_bytes = strlen(dir); /* the sentence must fit WIRE_TEXT */
+        plugin_file_path(name, path);
+        snprintf(file, PLUGIN_FILE_DESCRIPTION, "%s%s/%s", dir_bytes > 140 ? "..." : "",
+                 dir_bytes > 140 ? dir + dir_bytes - 137 : dir, path);
+}
+
+static int open_and_seal(int dir_fd, const char *path, const char *file, int *ret_fd, struct plugin_fault *fault) {
         int from = open_beneath(dir_fd, path);
         if (from < 0)
                 return open_refused(fault, file, -from);
@@ -209,5 +212,23 @@ int plugin_file_seal(int dir_fd, const char *dir, const char *name, int *ret_fd,
         if (r == 0)
                 r = seal(from, &st, file, ret_fd, fault);
         close(from);
+        return r;
+}
+
+int plugin_file_seal(const char *dir, const char *name, int *ret_fd, struct plugin_fault *fault) {
+        if (!name_is_fine(name))
+                return refuse(fault, EINVAL, true,
+                              "plugin \"%s\": not a name inside the plugin directory %s: correct Plugin=", name, dir);
+        char path[WIRE_NAME], file[PLUGIN_FILE_DESCRIPTION];
+        plugin_file_path(name, path);
+        plugin_file_describe(dir, name, file);
+        int dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (dir_fd < 0)
+                return refuse(fault, errno, false,
+                              "plugin %s: the plugin directory cannot be opened: %s: create it, or correct "
+                              "--plugin-dir=",
+                              file, strerror(errno));
+        int r = open_and_seal(dir_fd, path, file, ret_fd, fault);
+        close(dir_fd);
         return r;
 }

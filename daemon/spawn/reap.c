@@ -5,8 +5,8 @@
  * its way out, the worker stands in stage CLOSING, and its event waits for the member's own end (it is our child by
  * then).
  *
- * Everything that loses its parent below us becomes our child (subreaper). A child that is neither worker nor template
- * nor of a closing worker's group is an escapee: killed, counted, told. Escapees that live on are found in
+ * Everything that loses its parent below us becomes our child (subreaper). A child that is neither worker nor template,
+ * copier nor of a closing worker's group is an escapee: killed, counted, told. Escapees that live on are found in
  * /proc/thread-self/children whenever some child ends, because becoming our child is caused by an end; killing one may
  * orphan the next, whose end comes with a SIGCHLD again. The one unknown child that is no escapee is a worker whose
  * template has not reported it yet, so templates are heard first, and while any of them owes an answer unknown children
@@ -27,17 +27,19 @@
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "daemon/log.h"
+#include "daemon/spawn/copier.h"
 #include "daemon/spawn/events.h"
 #include "daemon/spawn/template.h"
 #include "daemon/spawn/workers.h"
+#include "ipc/event.h"
 
 enum {
         CHILDREN_BYTES = 64 * 1024, /* of the list of pids: more than 8000 of them; the rest is seen next time */
         END_PATIENCE_MS = 5000,
+        COPIER_PATIENCE_MS = 200, /* of which a copier needs less, unless it hangs */
 };
 
 int reap_init(struct spawner *s) {
@@ -124,6 +126,12 @@ static void check_closing(struct spawner *s) {
 /* False: an unknown child that a template may still report. */
 static bool child_ended(struct spawner *s, const siginfo_t *si) {
         struct rusage usage;
+        struct copier *c = copier_find_pid(s, si->si_pid);
+        if (c) {
+                reap(si->si_pid, &usage);
+                copier_ended(s, c, si);
+                return true;
+        }
         struct spawn_worker *w = workers_find_pid(s, si->si_pid);
         struct template *t = w ? NULL : template_find_pid(s, si->si_pid);
         if (!w && !t && s->n_asked && !is_of_closing_group(s, si->si_pid)) {
@@ -150,13 +158,15 @@ static bool child_ended(struct spawner *s, const siginfo_t *si) {
 
 /* An unknown child's end is held back and hides those behind it: ask for each of the others by name. */
 static void reap_known(struct spawner *s) {
-        pid_t pids[SPAWNER_MAX_WORKERS + SPAWNER_MAX_TEMPLATES];
+        pid_t pids[SPAWNER_MAX_WORKERS + SPAWNER_MAX_TEMPLATES + SPAWNER_MAX_COPIERS];
         unsigned n = 0;
         for (unsigned i = 0; i < s->n_workers; i++)
                 if (s->workers[i].stage == WORKER_STARTED)
                         pids[n++] = s->workers[i].pid;
         for (unsigned i = 0; i < s->n_templates; i++)
                 pids[n++] = s->templates[i]->pid;
+        for (unsigned i = 0; i < s->n_copiers; i++)
+                pids[n++] = s->copiers[i].pid;
         for (unsigned i = 0; i < n; i++) {
                 siginfo_t si = next_end(P_PID, pids[i]);
                 if (si.si_pid)
@@ -183,7 +193,7 @@ static void for_each_child(struct spawner *s, void (*fn)(struct spawner *s, pid_
 }
 
 static void kill_unknown(struct spawner *s, pid_t pid) {
-        if (workers_find_pid(s, pid) || template_find_pid(s, pid))
+        if (workers_find_pid(s, pid) || template_find_pid(s, pid) || copier_find_pid(s, pid))
                 return;
         s->n_unknown++;
         if (s->n_asked)
@@ -224,23 +234,33 @@ void reap_run(struct spawner *s) {
 /* ---- everything ---- */
 
 static void kill_child(struct spawner *s, pid_t pid) {
+        s->n_unknown += !copier_find_pid(s, pid);
         kill(-pid, SIGKILL);
         kill(pid, SIGKILL);
 }
 
+/* False: nobody is left. */
+static bool end_children(struct spawner *s) {
+        siginfo_t si;
+        struct rusage usage;
+        s->n_unknown = 0;
+        for_each_child(s, kill_child);
+        while ((si = next_end(P_ALL, 0)).si_pid) {
+                struct copier *c = copier_find_pid(s, si.si_pid);
+                bury(si.si_pid, &usage);
+                if (c)
+                        copier_ended(s, c, &si);
+        }
+        return waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 || errno != ECHILD;
+}
+
 void reap_everything(struct spawner *s) {
-        struct timespec start, now;
-        clock_gettime(CLOCK_MONOTONIC, &start);
-        for (;;) {
-                for_each_child(s, kill_child);
-                siginfo_t si;
-                struct rusage usage;
-                while ((si = next_end(P_ALL, 0)).si_pid)
-                        bury(si.si_pid, &usage);
-                if (waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 && errno == ECHILD)
-                        return;
-                clock_gettime(CLOCK_MONOTONIC, &now);
-                if ((now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000 > END_PATIENCE_MS) {
+        uint64_t start_ns = event_now_ns();
+        while (end_children(s)) {
+                uint64_t passed_ms = (event_now_ns() - start_ns) / 1000000;
+                if (s->n_unknown == 0 && passed_ms > COPIER_PATIENCE_MS)
+                        return; /* it has nothing of a worker's */
+                if (passed_ms > END_PATIENCE_MS) {
                         log_error("some processes do not die of SIGKILL: they hang in the kernel");
                         return;
                 }

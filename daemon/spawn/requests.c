@@ -1,4 +1,4 @@
-/* Owns the broker's socket, the dispatch of its requests and the table of generations.
+/* Owns the broker's socket and the dispatch of its requests.
  *
  * The broker is trusted to decide, not to be free of errors: a packet of another size, version or type, a string
  * without an end, an id used twice, an unknown method or signal ends the connection, and with it all that the
@@ -6,7 +6,7 @@
  * answered by an event. Requests about a worker or generation that is gone are not errors: ends and requests cross on
  * the wire.
  *
- * A pool's environment may not name LD_…: the loader would run what it names before the sandbox closes. */
+ * Nothing in here waits: a plugin file is copied by somebody else (copier.c), and a process is made or asked for. */
 #include "daemon/spawn/requests.h"
 
 #include <ctype.h>
@@ -19,106 +19,27 @@
 #include <unistd.h>
 
 #include "daemon/log.h"
+#include "daemon/spawn/copier.h"
 #include "daemon/spawn/events.h"
-#include "daemon/spawn/plugin-file.h"
+#include "daemon/spawn/generations.h"
 #include "daemon/spawn/reap.h"
 #include "daemon/spawn/start.h"
 #include "daemon/spawn/template.h"
 #include "daemon/spawn/workers.h"
 #include "ipc/packet.h"
 
-/* ---- generations ---- */
-
-static struct generation *find_generation(struct spawner *s, uint32_t id) {
-        for (unsigned i = 0; i < s->n_generations; i++)
-                if (s->generations[i]->id == id)
-                        return s->generations[i];
-        return NULL;
-}
-
-static struct generation *generation_free(struct generation *g) {
-        if (!g)
-                return NULL;
-        if (g->plugin_fd >= 0)
-                close(g->plugin_fd);
-        free(g->envp);
-        free(g);
-        return NULL;
-}
-
-static void forget_generation(struct spawner *s, struct generation *g) {
-        for (unsigned i = 0; i < s->n_generations; i++)
-                if (s->generations[i] == g)
-                        s->generations[i] = s->generations[--s->n_generations];
-        generation_free(g);
-}
-
-/* What every worker gets: a fixed part, then the pool's. */
-static int fill_environment(struct spawner *s, struct generation *g) {
-        size_t n = 0, max = s->n_environment + 1;
-        for (const char *e = g->environment; *e; e += strlen(e) + 1)
-                max++;
-        g->envp = calloc(max, sizeof *g->envp);
-        if (!g->envp)
-                return -ENOMEM;
-        for (; n < s->n_environment; n++)
-                g->envp[n] = s->environment[n];
-        for (char *e = g->environment; *e; e += strlen(e) + 1)
-                g->envp[n++] = e;
-        return 0;
-}
-
-static bool has_loader_variable(const char *environment) {
-        for (const char *e = environment; *e; e += strlen(e) + 1)
-                if (strncmp(e, "LD_", 3) == 0)
-                        return true;
-        return false;
-}
-
-static int generation_load(struct spawner *s, const struct spawn_request *q, struct plugin_fault *fault) {
-        *fault = (struct plugin_fault){.text = "no room for another plugin"};
-        if (s->n_generations == SPAWNER_MAX_GENERATIONS)
-                return -ENOSPC;
-        if (has_loader_variable(q->environment)) {
-                *fault = (struct plugin_fault){
-                        .is_permanent = true,
-                        .text = "Environment= sets a variable of the dynamic loader (LD_...), whose code would run "
-                                "outside the "
-                                "sandbox: remove it",
-                };
-                return -EPERM;
-        }
-        struct generation *g = calloc(1, sizeof *g);
-        if (!g)
-                return -ENOMEM;
-        g->id = q->generation;
-        g->plugin_fd = -1;
-        memcpy(g->pool, q->pool, sizeof g->pool);
-        memcpy(g->plugin, q->plugin, sizeof g->plugin);
-        memcpy(g->environment, q->environment, sizeof g->environment);
-        int r = fill_environment(s, g);
-        if (r == 0)
-                r = plugin_file_seal(s->plugin_dir_fd, s->plugin_dir, g->plugin, &g->plugin_fd, fault);
-        if (r == 0)
-                s->generations[s->n_generations++] = g;
-        else
-                generation_free(g);
-        return r;
-}
-
 /* ---- requests: each returns NULL, or what the broker did wrong ---- */
 
 static const char *on_load(struct spawner *s, const struct spawn_request *q) {
-        if (find_generation(s, q->generation))
+        if (generations_find(s, q->generation))
                 return "it loaded a generation twice";
-        struct plugin_fault fault = {0};
-        int r = generation_load(s, q, &fault);
-        struct spawn_event e = {.type = SPAWN_LOADED, .generation = q->generation, .error = -r};
-        if (r < 0) {
-                e.is_permanent = fault.is_permanent;
-                events_text(&e, "%s", fault.text);
-        }
-        events_send(s, &e, NULL, 0);
+        struct generation *g;
+        struct spawn_event e = {.type = SPAWN_LOADED, .generation = q->generation};
+        int r = generations_add(s, q, &g, &e);
+        if (r < 0)
+                events_send(s, &e, NULL, 0);
+        else
+                copier_look(s);
         return NULL;
 }
 
@@ -145,7 +66,7 @@ static void start_now(struct spawner *s, const struct generation *g, struct spaw
 static const char *on_start(struct spawner *s, const struct spawn_request *q) {
         if (workers_find(s, q->worker))
                 return "it started a worker twice";
-        struct generation *g = find_generation(s, q->generation);
+        struct generation *g = generations_find_loaded(s, q->generation);
         struct spawn_worker *w = g ? workers_add(s, q->worker, g->id) : NULL;
         if (!w) {
                 struct spawn_event e = {
@@ -179,10 +100,12 @@ static const char *on_kill(struct spawner *s, const struct spawn_request *q) {
 }
 
 static const char *on_retire(struct spawner *s, const struct spawn_request *q) {
-        struct generation *g = find_generation(s, q->generation);
-        if (g) {
+        struct generation *g = generations_find(s, q->generation);
+        if (g && g->plugin_fd < 0) {
+                copier_cancel(s, g);
+        } else if (g) {
                 template_retire(s, g);
-                forget_generation(s, g);
+                generations_forget(s, g);
         }
         return NULL;
 }
@@ -280,7 +203,8 @@ int requests_detach(struct spawner *s) {
         while (s->n_workers)
                 workers_remove(s, &s->workers[s->n_workers - 1]);
         while (s->n_generations)
-                forget_generation(s, s->generations[s->n_generations - 1]);
+                generations_forget(s, s->generations[s->n_generations - 1]);
+        copier_forget_all(s);
         s->n_unreported = 0;
         s->is_hunt_held = s->is_reap_due = false;
         return *fault ? -EPROTO : 0;

@@ -1,4 +1,4 @@
-/* The broker's side: its socket, its requests, the generations it loaded. */
+/* The broker's side: its socket and its requests. */
 #pragma once
 
 #include "daemon/spawn/spawner.h"

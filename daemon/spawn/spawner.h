@@ -1,6 +1,7 @@
 /* All that the spawner knows: generations, templates, workers and the broker it serves. Bounded tables in one struct.
  *
- * Layers: events ← workers ← {start, template} ← reap ← requests ← main; plugin-file stands alone. */
+ * Layers: events ← {workers, generations} ← {start, template} ← copier ← reap ← requests ← main; plugin-file stands
+ * alone. */
 #pragma once
 
 #include <stdbool.h>
@@ -13,6 +14,7 @@ enum {
         SPAWNER_MAX_WORKERS = 1024,
         SPAWNER_MAX_GENERATIONS = 256,
         SPAWNER_MAX_TEMPLATES = 512, /* current ones and those that were told to end but are not reaped yet */
+        SPAWNER_MAX_COPIERS = 16,    /* also those that were killed and hang in the kernel */
 };
 
 struct event_node;
@@ -21,12 +23,28 @@ struct template;
 /* One sealed copy of a plugin file and how its workers are started. */
 struct generation {
         uint32_t id;
-        int plugin_fd; /* sealed memfd */
+        int plugin_fd; /* sealed memfd; -1 = still being copied: it has no template and no worker */
         char pool[sizeof(((struct spawn_request *)0)->pool)];
         char plugin[WIRE_NAME];
         char environment[WIRE_ENVIRONMENT];
         char **envp;               /* the fixed part and pointers into `environment`; NULL-ended */
         struct template *template; /* the one that new workers come from; NULL = none yet */
+};
+
+enum copier_stage {
+        COPIER_AT_WORK,
+        COPIER_KILLED, /* nobody waits for it any more */
+        COPIER_STUCK,  /* the kernel does not let it die: it waits for a disk or server */
+};
+
+/* A child that copies one plugin file. */
+struct copier {
+        pid_t pid;
+        int fd;              /* its answer, once it has ended */
+        uint32_t generation; /* 0 = nobody's */
+        enum copier_stage stage;
+        uint64_t started_ns, deadline_ns; /* of its stage; STUCK has none */
+        char path[WIRE_NAME];             /* inside the plugin directory */
 };
 
 enum worker_stage {
@@ -52,7 +70,6 @@ struct spawn_worker {
 
 struct spawner {
         const char *plugin_dir, *worker_path;
-        int plugin_dir_fd;
         char *environment[4]; /* what every worker gets */
         unsigned n_environment;
         int null_fd;     /* /dev/null, for 0, 1 and 2 of every child */
@@ -67,6 +84,8 @@ struct spawner {
 
         struct generation *generations[SPAWNER_MAX_GENERATIONS];
         unsigned n_generations;
+        struct copier copiers[SPAWNER_MAX_COPIERS]; /* compact, as workers */
+        unsigned n_copiers;
         struct template *templates[SPAWNER_MAX_TEMPLATES];
         unsigned n_templates;
         uint64_t template_serial;

@@ -17,6 +17,8 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -115,6 +117,35 @@ int start_exec(const struct spawner *s, const struct generation *g, enum start_r
 bool start_error_is_permanent(int error) {
         return error == ENOENT || error == ENOTDIR || error == EACCES || error == ENOEXEC || error == ELIBBAD ||
                error == ELOOP;
+}
+
+/* Before it opens or reads anything: it may hang there, and hold what it has for as long. */
+static int helper_prepare(const struct spawner *s, int fd, pid_t parent) {
+        child_signals();
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+                return -ESRCH;
+        for (int i = STDIN_FILENO; i <= STDERR_FILENO; i++)
+                if (dup2(s->null_fd, i) < 0)
+                        return -errno;
+        if (dup2(fd, WIRE_CONTROL_FD) < 0 || syscall(SYS_close_range, WIRE_CONTROL_FD + 1, ~0U, 0) < 0)
+                return -errno;
+        prctl(PR_SET_NAME, "drover-copy");
+        return 0;
+}
+
+int start_helper(const struct spawner *s, void (*fn)(void *user, int fd), void *user, int fd, pid_t *ret_pid) {
+        pid_t parent = getpid();
+        pid_t pid = _Fork();
+        if (pid < 0)
+                return -errno;
+        if (pid > 0) {
+                *ret_pid = pid;
+                return 0;
+        }
+        int r = helper_prepare(s, fd, parent);
+        if (r == 0)
+                fn(user, WIRE_CONTROL_FD);
+        _exit(r < 0 ? -r : EXIT_SUCCESS);
 }
 
 int start_fork(const struct generation *g, int control_fd, pid_t *ret_pid) {

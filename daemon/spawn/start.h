@@ -16,5 +16,8 @@ int start_prepare(int *ret_null_fd);
 int start_exec(const struct spawner *s, const struct generation *g, enum start_role role, int control_fd,
                pid_t *ret_pid, int *ret_pidfd);
 bool start_error_is_permanent(int error); /* of start_exec: a broken installation, not a lack of something */
+/* A child that calls `fn` and ends: a copy of the spawner that has /dev/null at 0 to 2, `fd` as 3 and nothing else
+ * open, and dies with the spawner. −errno; `fd` stays ours. */
+int start_helper(const struct spawner *s, void (*fn)(void *user, int fd), void *user, int fd, pid_t *ret_pid);
 /* The host without exec. */
 int start_fork(const struct generation *g, int control_fd, pid_t *ret_pid);

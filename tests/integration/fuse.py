@@ -1,8 +1,11 @@
-"""A file whose closes by one process wait until they are told to end: one file of FUSE, and its own process that serves it.
+"""A file that keeps others waiting until it is told not to: one file of FUSE, and its own process that serves it.
 
     with SlowFile(pid) as f:
-        fd = os.open(f.path, os.O_RDONLY)    # sent to pid; whatever it asks of the file waits, too
+        fd = os.open(f.path, os.O_RDONLY)    # sent to pid; whatever it asks of the file waits, closes, too
         f.let_go()                           # from now on nothing waits
+
+    with HungFile(path, content) as f:       # looks like the file `content`, at `path`; whoever reads it waits, and does
+        f.let_go()                           # not even die of SIGKILL before this
 
 The server is no thread of the test: a child that closes what it inherits would wait for it, and hold up all threads.
 """
@@ -18,7 +21,7 @@ import sys
 import tempfile
 
 MNT_DETACH, PR_SET_PDEATHSIG, SIGKILL = 2, 1, 9
-FORGET, GETATTR, OPEN, RELEASE, FLUSH, INIT, INTERRUPT, BATCH_FORGET = 2, 3, 14, 18, 25, 26, 36, 42
+FORGET, GETATTR, OPEN, READ, RELEASE, FLUSH, INIT, INTERRUPT, BATCH_FORGET = 2, 3, 14, 15, 18, 25, 26, 36, 42
 HEAD = struct.Struct("=IIQQIIII")
 
 
@@ -28,12 +31,12 @@ def is_there():
         return f.path != ""
 
 
-class SlowFile:
-    def __init__(self, pid):
-        self.pid = pid
+class File:
+    def __init__(self, *args):
+        self.args = args
 
     def __enter__(self):
-        self.server = subprocess.Popen([sys.executable, __file__, str(self.pid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.server = subprocess.Popen([sys.executable, __file__, *map(str, self.args)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.path = self.server.stdout.readline().strip()
         return self
 
@@ -45,15 +48,36 @@ class SlowFile:
         self.server.stdin.flush()
 
 
-class Server:
+class SlowFile(File):
     def __init__(self, pid):
+        super().__init__(pid)
+
+
+class HungFile(File):
+    def __init__(self, path, content):
+        super().__init__(0, path, content)
+
+    def is_read(self, seconds=10):
+        """Somebody waits for what is in it."""
+        return bool(select.select([self.server.stdout], [], [], seconds)[0])
+
+
+class Server:
+    def __init__(self, pid, path=None, content=None):
         self.pid = pid
         self.libc = ctypes.CDLL(None, use_errno=True)
         self.libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
         self.waiting = []
         self.is_slow = True
+        self.data = b""
+        if content:
+            with open(content, "rb") as f:
+                self.data = f.read()
         self.device = os.open("/dev/fuse", os.O_RDWR | os.O_NONBLOCK)
-        fd, self.path = tempfile.mkstemp(prefix="drover-fuse-")
+        if path:
+            fd, self.path = os.open(path, os.O_CREAT | os.O_EXCL, 0o644), path
+        else:
+            fd, self.path = tempfile.mkstemp(prefix="drover-fuse-")
         os.close(fd)
         options = f"fd={self.device},rootmode={stat.S_IFREG | 0o644:o},user_id=0,group_id=0,allow_other"
         if self.libc.mount(b"drover-test", self.path.encode(), b"fuse", 0, options.encode()) != 0:
@@ -82,18 +106,23 @@ class Server:
         except OSError:
             return  # taken back
         _, opcode, unique, _, _, _, thread, _ = HEAD.unpack_from(data)
-        if self.is_slow and os.path.exists(f"/proc/{self.pid}/task/{thread}"):
-            self.waiting.append((opcode, unique))
+        offset, size = struct.unpack_from("=8xQI", data, HEAD.size) if opcode == READ else (0, 0)
+        if self.is_slow and (opcode == READ if self.data else os.path.exists(f"/proc/{self.pid}/task/{thread}")):
+            if opcode == READ and not self.waiting:
+                print("read", flush=True)
+            self.waiting.append((opcode, unique, offset, size))
         else:
-            self.answer(opcode, unique)
+            self.answer(opcode, unique, offset, size)
 
-    def answer(self, opcode, unique):
+    def answer(self, opcode, unique, offset, size):
         if opcode in (FORGET, INTERRUPT, BATCH_FORGET):
             return
+        n = len(self.data)
         body = {
             INIT: struct.pack("=IIIIHHIIHHI7I", 7, 31, 65536, 0, 16, 12, 65536, 1, 32, 0, 0, *[0] * 7),
-            GETATTR: struct.pack("=QII6Q3I7I", 0, 0, 0, 1, *[0] * 8, stat.S_IFREG | 0o644, 1, 0, 0, 0, 4096, 0),
+            GETATTR: struct.pack("=QII6Q3I7I", 0, 0, 0, 1, n, (n + 511) // 512, *[0] * 6, stat.S_IFREG | 0o644, 1, 0, 0, 0, 4096, 0),
             OPEN: struct.pack("=QII", 1, 0, 0),
+            READ: self.data[offset:offset + size],
             RELEASE: b"",
             FLUSH: b"",
         }.get(opcode)
@@ -106,7 +135,7 @@ class Server:
 
 if __name__ == "__main__":
     try:
-        server = Server(int(sys.argv[1]))
+        server = Server(int(sys.argv[1]), *sys.argv[2:])
     except OSError:
         sys.exit(0)  # no path: none may be mounted here
     print(server.path, flush=True)
