@@ -96,6 +96,17 @@ static void bell_wake_one(struct layout_bell *b) {
 
 static void bell_rise(struct layout_bell *b) { atomic_fetch_add_explicit(&b->rises, 1, memory_order_seq_cst); }
 
+/* The words that only the broker writes. */
+static void bell_sign(struct layout_bell *b) {
+        const long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
+        b->header = (struct layout_header){.magic = LAYOUT_MAGIC_BELL, .version = LAYOUT_VERSION};
+        atomic_store_explicit(&b->front,
+                              n_cpus < 1    ? 1
+                              : n_cpus < 64 ? bell_bit((uint32_t)n_cpus) - 1
+                                            : UINT64_MAX,
+                              memory_order_relaxed);
+}
+
 int bell_create(const char *name, struct layout_bell **ret, int *ret_fd) {
         int fd;
         int r = segment_create(name, LAYOUT_PAGE, &fd);
@@ -107,15 +118,8 @@ int bell_create(const char *name, struct layout_bell **ret, int *ret_fd) {
                 close(fd);
                 return r;
         }
-        struct layout_bell *b = p;
-        b->header = (struct layout_header){.magic = LAYOUT_MAGIC_BELL, .version = LAYOUT_VERSION};
-        const long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
-        atomic_store_explicit(&b->front,
-                              n_cpus < 1    ? 1
-                              : n_cpus < 64 ? bell_bit((uint32_t)n_cpus) - 1
-                                            : UINT64_MAX,
-                              memory_order_relaxed);
-        *ret = b;
+        bell_sign(p);
+        *ret = p;
         *ret_fd = fd;
         return 0;
 }
@@ -206,6 +210,22 @@ void bell_forget(struct layout_bell *b, uint32_t worker) {
         bell_clear(b->sleepers, worker);
         bell_clear(b->spinners, worker); /* S4 on behalf of the dead */
         bell_rise(b);                    /* S8, if it was on its way */
+}
+
+void bell_heal(struct layout_bell *b, const uint64_t workers[LAYOUT_BELL_WORDS],
+               const uint64_t channels[LAYOUT_BELL_WORDS]) {
+        bell_sign(b);
+        for (unsigned i = 0; i < LAYOUT_BELL_WORDS; i++) {
+                atomic_fetch_and_explicit(&b->sleepers[i], workers[i], memory_order_seq_cst);
+                /* Who does spin looks once more when it stops (S4), and until then a ring wakes one more than it had
+                 * to. */
+                atomic_store_explicit(&b->spinners[i], 0, memory_order_seq_cst);
+                atomic_fetch_and_explicit(&b->work[i], channels[i], memory_order_seq_cst);
+        }
+        /* Nobody is on its way. After UINT32_MAX all zero would say that somebody is. */
+        atomic_store_explicit(&b->woken, 0, memory_order_seq_cst);
+        if (atomic_load_explicit(&b->rises, memory_order_seq_cst) == UINT32_MAX)
+                bell_rise(b);
 }
 
 bool bell_channel_has_work(const struct layout_bell *b, uint32_t channel) {

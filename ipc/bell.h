@@ -42,6 +42,11 @@ void bell_spin_end(struct layout_bell *b, uint32_t worker); /* the caller re-che
 /* Broker, for a dead worker: clears both bits. Then, because it may have died between bell_clear_work and its second
  * look: bell_mark_work for each channel that channel_has_work, and bell_broadcast. */
 void bell_forget(struct layout_bell *b, uint32_t worker);
+/* Broker, after a death: the page may hold anything. Its own words are written again, bits that are nobody's go, and
+ * all spinner bits. `workers` and `channels` are those that there are, a bit each. Then as after bell_forget, and what
+ * makes every worker look at everything again: whose sleeper bit was lost sets it anew before it sleeps. */
+void bell_heal(struct layout_bell *b, const uint64_t workers[LAYOUT_BELL_WORDS],
+               const uint64_t channels[LAYOUT_BELL_WORDS]);
 
 bool bell_channel_has_work(const struct layout_bell *b, uint32_t channel);
 /* Clears the channel's work bit, then the caller must look into the channel once more and call bell_mark_work if it

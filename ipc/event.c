@@ -99,3 +99,9 @@ void event_broadcast(_Atomic uint32_t *seq) {
         atomic_fetch_add_explicit(seq, 1, memory_order_acq_rel);
         event_wake(seq, INT32_MAX);
 }
+
+void event_publish(_Atomic uint32_t *word, uint32_t value) {
+        /* As above; seq_cst, because a broker's words go both ways (ipc/PROTOCOL.md, C1 and P1). */
+        atomic_store_explicit(word, value, memory_order_seq_cst);
+        event_wake(word, INT32_MAX);
+}

@@ -25,6 +25,8 @@ int event_wake(_Atomic uint32_t *word, int n);
 
 /* seq++ and wake everybody: after a death, a mode change, a message. */
 void event_broadcast(_Atomic uint32_t *seq);
+/* The same for a word whose value its only writer keeps privately: what stands there counts for nothing. */
+void event_publish(_Atomic uint32_t *word, uint32_t value);
 
 static inline void event_pause(void) {
 #if defined(__x86_64__)

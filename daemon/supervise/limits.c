@@ -77,7 +77,8 @@ static void limits_check(struct worker *w, struct limits_look *l) {
         }
         if (w->soft_ns && ran >= w->soft_ns && !w->soft_told) {
                 w->soft_told = true;
-                atomic_store(&worker_line(w)->soft_hit, (uint64_t)job.generation << 32 | (job.slot + 1));
+                w->soft_hit = (uint64_t)job.generation << 32 | (job.slot + 1);
+                atomic_store(&worker_line(w)->soft_hit, w->soft_hit);
                 channel_ask_cancel(&job.channel->channel, job.slot, job.generation);
         }
         if (w->soft_told)

@@ -68,13 +68,13 @@ static int pool_bell_new(struct pool *p, struct pool_bell *b, uid_t uid) {
 void pool_bell_free(struct pool_bell *b) {
         if (!b->memory)
                 return;
-        pool_place_end(b);
         loop_timer_stop(&b->mute_timer);
         loop_timer_stop(&b->rest_timer);
         loop_poll_stop(&b->doorbell_poll);
         close(b->doorbell_fd);
         b->memory = bell_unmap(b->memory);
         close(b->fd);
+        pool_bells_tell(b->pool);
 }
 
 int pool_bell_for(struct pool *p, uid_t uid, uint32_t *ret_bell) {
@@ -89,11 +89,11 @@ int pool_bell_for(struct pool *p, uid_t uid, uint32_t *ret_bell) {
         }
         if (unused == LAYOUT_MAX_BELLS)
                 return -ENOSPC;
+        if (unused == p->n_bells)
+                p->n_bells++;
         int r = pool_bell_new(p, &p->bells[unused], uid);
         if (r < 0)
                 return r;
-        if (unused == p->n_bells)
-                p->n_bells++;
         *ret_bell = unused;
         return 0;
 }
@@ -133,6 +133,21 @@ void pool_update_bells(struct pool *p) {
                 enum bell_mode wanted = b->is_muted || !b->has_place ? BELL_BROKER : mode;
                 if (b->memory && atomic_load(&b->memory->mode) != wanted)
                         bell_set_mode(b->memory, wanted);
+        }
+}
+
+/* Both tables anew, from what we know: pool memory is also the workers' to write. */
+void pool_bells_tell(struct pool *p) {
+        uint64_t placeless[LAYOUT_BELL_WORDS] = {0}, muted[LAYOUT_BELL_WORDS] = {0};
+        for (uint32_t i = 0; i < p->n_bells; i++) {
+                const struct pool_bell *b = &p->bells[i];
+                uint64_t bit = b->memory ? UINT64_C(1) << i % 64 : 0;
+                placeless[i / 64] |= b->has_place ? 0 : bit;
+                muted[i / 64] |= b->is_muted ? bit : 0;
+        }
+        for (unsigned i = 0; i < LAYOUT_BELL_WORDS; i++) {
+                atomic_store(&p->memory->placeless[i], placeless[i]);
+                atomic_store(&p->memory->muted[i], muted[i]);
         }
 }
 

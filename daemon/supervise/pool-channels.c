@@ -39,6 +39,11 @@ static void pool_on_doorbell(struct loop_poll *poll, uint32_t revents) {
         pool_on_rung(p);
 }
 
+void pool_memory_sign(struct pool *p) {
+        p->memory->header = (struct layout_header){.magic = LAYOUT_MAGIC_POOL, .version = LAYOUT_VERSION};
+        p->memory->has_timer = 1;
+}
+
 int pool_memory_new(struct pool *p) {
         void *memory;
         int r = segment_create("drover-pool", LAYOUT_POOL_BYTES, &p->memory_fd);
@@ -48,8 +53,7 @@ int pool_memory_new(struct pool *p) {
         if (r < 0)
                 return r;
         p->memory = memory;
-        p->memory->header = (struct layout_header){.magic = LAYOUT_MAGIC_POOL, .version = LAYOUT_VERSION};
-        p->memory->has_timer = 1;
+        pool_memory_sign(p);
         r = doorbell_create(&p->doorbell_fd);
         if (r < 0)
                 return r;

@@ -26,7 +26,7 @@ enum { MUTE_TIMES = 5 };
 static void mute_set(struct pool_bell *b, bool is_muted) {
         struct pool *p = b->pool;
         b->is_muted = is_muted;
-        pool_bell_mark(b, p->memory->muted, is_muted);
+        pool_bells_tell(p);
         pool_poke(p);
         pool_update_bells(p);
 }

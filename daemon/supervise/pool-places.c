@@ -33,10 +33,8 @@ static unsigned places_count(const struct pool *p) {
 void pool_place_begin(struct pool_bell *b) {
         b->has_place = places_count(b->pool) < LAYOUT_BELLS_PER_WORKER;
         b->place_ns = b->has_place ? event_now_ns() : 0;
-        pool_bell_mark(b, b->pool->memory->placeless, !b->has_place);
+        pool_bells_tell(b->pool);
 }
-
-void pool_place_end(struct pool_bell *b) { pool_bell_mark(b, b->pool->memory->placeless, false); }
 
 /* Whether it has work only its channels know: its bits may be clear for a moment (settle). */
 static bool places_may_ask(const struct pool_bell *b) { return b->memory && !b->has_place && !b->is_muted; }
@@ -106,7 +104,7 @@ static void places_set(struct pool_bell *b, bool has_place, uint64_t now_ns) {
         b->has_place = has_place;
         b->place_ns = now_ns;
         atomic_store(&b->memory->mode, mode); /* S7: before the workers look at everything */
-        pool_bell_mark(b, b->pool->memory->placeless, !has_place);
+        pool_bells_tell(b->pool);
 }
 
 /* Those who sleep have set their bits in our own bell and looked into all channels after that. Who is awake looks by

@@ -22,7 +22,7 @@
 void worker_limit_jobs(struct worker *w) {
         uint64_t max = w->pool->config.max_jobs;
         if (atomic_exchange(&worker_line(w)->max_claims, max) != max)
-                event_broadcast(&worker_line(w)->control);
+                worker_poke(w);
 }
 
 bool worker_is_used_up(const struct worker *w) {

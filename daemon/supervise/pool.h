@@ -206,6 +206,7 @@ void pool_remove(struct pool *p);
 /* ---- channels: pool-channels.c ---- */
 
 int pool_memory_new(struct pool *p);
+void pool_memory_sign(struct pool *p); /* the words that never change */
 void pool_memory_free(struct pool *p);
 void pool_on_rung(struct pool *p); /* somebody asks for us */
 /* -ENOSPC: too many sessions or users; -EDQUOT: too many of this uid. */
@@ -242,21 +243,17 @@ void pool_bells_collect(struct pool *p); /* frees those without a channel that n
 void pool_update_bells(struct pool *p);  /* mode by state: FUTEX only while somebody can serve, and waits on it */
 bool pool_serves(const struct pool *p);  /* somebody can */
 void pool_broadcast(struct pool *p);
-/* The bell's bit in one of pool memory's tables for workers. */
-static inline void pool_bell_mark(const struct pool_bell *b, _Atomic uint64_t *bits, bool value) {
-        uint32_t bell = (uint32_t)(b - b->pool->bells);
-        uint64_t bit = UINT64_C(1) << bell % 64;
-        if (value)
-                atomic_fetch_or(&bits[bell / 64], bit);
-        else
-                atomic_fetch_and(&bits[bell / 64], ~bit);
-}
+void pool_bells_tell(struct pool *p); /* in pool memory: which have no place, which are muted */
 void pool_poke(struct pool *p); /* all workers look at what changed in pool memory, and at all that they may serve */
+
+/* ---- after a worker's death, which may have written anything anywhere: pool-heal.c ---- */
+
+void pool_heal(struct pool *p);          /* what is ours says again what it must */
+void pool_heal_and_wake(struct pool *p); /* and everybody looks at everything */
 
 /* ---- which of them workers wait on: pool-places.c ---- */
 
 void pool_place_begin(struct pool_bell *b); /* a new one: if there is room */
-void pool_place_end(struct pool_bell *b);   /* it goes */
 void pool_places_look(struct pool *p);      /* somebody rang: whoever has work and no place is seen to */
 
 /* A worker says that the bell wakes it for nothing. -EPROTO: there is no such bell. pool-mute.c */

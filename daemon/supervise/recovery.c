@@ -2,8 +2,9 @@
  *
  * The run record says where to look first; then the pool's other slots are looked through for the same owner, because
  * the record is the worker's to write and a lie must not strand a job. Every step is one CAS that can be repeated, and
- * the worker's index is given out again only when all are done. Afterwards every bell of the pool is broadcast: the dead
- * one may have been about to wake somebody (the death rule).
+ * the worker's index is given out again only when all are done. Afterwards every bell of the pool is put right and
+ * broadcast: the dead one may have been about to wake somebody (the death rule), and may have written anything
+ * (pool-heal.c).
  *
  * A channel that a client hands back holds what a dead broker left, and all its workers are dead: the same for every slot,
  * and more, because that broker may have died between any two steps.
@@ -160,7 +161,7 @@ void recovery_run(struct worker *w, const struct layout_verdict *line, bool is_c
                 c->drop_sent[w->index / 64] &= ~(UINT64_C(1) << w->index % 64);
                 pool_channel_collect(c);
         }
-        pool_broadcast(p);
+        pool_heal_and_wake(p);
         /* It may have died between setting `armed` and ringing for it: nobody else would. */
         if (atomic_load(&p->memory->armed))
                 limits_wake(p);

@@ -19,7 +19,7 @@
 
 #define WORKER_RETRY_NS UINT64_C(10000000)
 
-void worker_poke(const struct worker *w) { event_broadcast(&worker_line(w)->control); }
+void worker_poke(struct worker *w) { event_publish(&worker_line(w)->control, ++w->control); }
 
 static int worker_order(struct worker *w, const struct worker_order *order, const int *fds, unsigned n_fds) {
         return packet_send(w->control_fd, order, sizeof(*order), fds, n_fds);
@@ -118,12 +118,28 @@ void worker_sync(struct worker *w) {
         worker_poke(w);
 }
 
+static uint32_t worker_wish(const struct worker *w) {
+        return w->phase == PHASE_STOPPING ? WORKER_RETIRE
+               : w->phase != PHASE_READY  ? WORKER_WAIT
+               : w->pool->is_paused       ? WORKER_WAIT
+               : w->is_standby            ? WORKER_WAIT
+                                          : WORKER_RUN;
+}
+
 void worker_command(struct worker *w) {
-        uint32_t command = w->phase == PHASE_STOPPING ? WORKER_RETIRE
-                           : w->phase != PHASE_READY  ? WORKER_WAIT
-                           : w->pool->is_paused       ? WORKER_WAIT
-                           : w->is_standby            ? WORKER_WAIT
-                                                      : WORKER_RUN;
+        uint32_t command = worker_wish(w);
         if (atomic_exchange(&worker_line(w)->command, command) != command)
                 worker_poke(w);
+}
+
+void worker_heal_line(struct worker *w) {
+        struct layout_worker *line = worker_line(w);
+        atomic_store(&line->command, worker_wish(w));
+        atomic_store(&line->soft_hit, w->soft_hit);
+        atomic_store(&line->max_claims, w->pool->config.max_jobs);
+}
+
+void worker_shake(struct worker *w) {
+        w->control += (uint32_t)event_now_ns() | 1;
+        worker_poke(w);
 }

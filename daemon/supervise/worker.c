@@ -79,6 +79,7 @@ int worker_start(struct pool *p, uint32_t index, struct worker **ret) {
         }
         memset(&p->memory->worker[index], 0, sizeof(p->memory->worker[index]));
         p->workers[index] = w;
+        pool_heal(p);
         supervisor_add_worker(s, w);
         loop_timer_set(s->loop, &w->kill_timer, event_now_ns() + WORKER_START_LIMIT_S * WORKER_SECOND_NS,
                        worker_on_start_timer, w);

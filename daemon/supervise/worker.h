@@ -60,6 +60,8 @@ struct worker {
         uint64_t fds_patience_ns; /* then it is told what keeps them from being sent */
         int room_fd;
         uint64_t room_bytes;
+        uint32_t control;  /* what its line says, as last written */
+        uint64_t soft_hit; /* the same */
         /* limits.c */
         uint64_t seen_claims, stamp_job, stamp_ns, soft_ns, hard_ns;
         bool soft_told;
@@ -108,8 +110,10 @@ void worker_free(struct worker *w); /* no recovery: the broker itself ends */
 int worker_send_setup(struct worker *w);
 void worker_sync(struct worker *w); /* sends the bells and channels it does not know yet, takes back dead ones */
 void worker_send_later(struct worker *w, int error); /* what this error kept from being sent */
-void worker_poke(const struct worker *w); /* it looks at its line of pool memory, and at everything it may serve */
+void worker_poke(struct worker *w); /* it looks at its line of pool memory, and at everything it may serve */
 void worker_command(struct worker *w); /* tells it the pool's wish: RUN, WAIT or RETIRE */
+void worker_heal_line(struct worker *w); /* what it was told by its line once more, whatever stands there */
+void worker_shake(struct worker *w); /* worker_poke, also for one that may have seen any value in `control` */
 
 /* ---- pool-strength.c, pool-recycle.c: its place in the pool ---- */
 bool worker_serves(const struct worker *w);

@@ -313,7 +313,9 @@ static int serve_orders(struct serve *s) {
 /* RateLimit=: each claim stands for a time, rate_ns after the one before, and none is made more than a burst before its
  * time: so a high rate needs no sleep for each, and what a late wake-up lost is made good. Whoever finds work takes the
  * next time by a CAS, and gives it back if the work is gone; a worker that dies in between has used one up. All that
- * have work in sight and may not take it sleep until that time: nothing but orders can change it. */
+ * have work in sight and may not take it sleep until that time: nothing but orders can change it.
+ *
+ * Nobody moves the time on to more than rate_ns from then. What is further away is of an older rate, or nonsense. */
 static int serve_limited(struct serve *s, uint64_t rate_ns) {
         _Atomic uint64_t *next = &s->host->pool->rate_next_ns;
         if (!has_work_in_sight(s))
@@ -321,15 +323,16 @@ static int serve_limited(struct serve *s, uint64_t rate_ns) {
         uint64_t burst_ns = rate_ns / 4 < SERVE_BURST_MIN_NS   ? SERVE_BURST_MIN_NS
                             : rate_ns / 4 > SERVE_BURST_MAX_NS ? SERVE_BURST_MAX_NS
                                                                : rate_ns / 4;
-        uint64_t now = event_now_ns(), at = atomic_load_explicit(next, memory_order_relaxed), from;
+        uint64_t at = atomic_load_explicit(next, memory_order_acquire), now, from;
         do {
-                from = at > now - burst_ns ? at : now - burst_ns;
-                if (from > now) { /* never longer than one claim stands for: the rate may have been another one */
-                        event_wait(&s->line->control, s->control_seen, from - now < rate_ns ? from : now + rate_ns);
+                now = event_now_ns(); /* after `at` was read: else one that is faster would look like nonsense */
+                from = at > now + rate_ns ? now : at > now - burst_ns ? at : now - burst_ns;
+                if (from > now) {
+                        event_wait(&s->line->control, s->control_seen, from);
                         return 1;
                 }
-        } while (!atomic_compare_exchange_weak_explicit(next, &at, from + rate_ns, memory_order_relaxed,
-                                                        memory_order_relaxed));
+        } while (!atomic_compare_exchange_weak_explicit(next, &at, from + rate_ns, memory_order_acq_rel,
+                                                        memory_order_acquire));
         int r = serve_one(s);
         if (r == 0)
                 atomic_fetch_sub_explicit(next, rate_ns, memory_order_relaxed);

@@ -103,15 +103,17 @@ static void broker_futex(struct turn *t) {
                 broker_rest(t);
 }
 
-/* ---- bell_forget: only the dead set these bits, so to clear a clear one is nothing ---- */
+/* ---- bell_forget: only the dead set these bits, so to clear a clear one is nothing ----
+ * And bell_heal: the spinner bits of the living go, too, for the dead may have set them. */
 
 static unsigned forget_find(const struct turn *t) {
         unsigned worker = t->p->ctx - CLIENTS;
         for (unsigned bell = 0; bell < config->n_bells; bell++) {
                 if (jobs_load(t, var_sleeper(worker, bell)))
                         return var_sleeper(worker, bell);
-                if (jobs_load(t, var_spinner(worker, bell)))
-                        return var_spinner(worker, bell);
+                for (unsigned any = 0; any < config->n_workers; any++)
+                        if (jobs_load(t, var_spinner(any, bell)))
+                                return var_spinner(any, bell);
         }
         return VAR_NONE;
 }
@@ -124,7 +126,9 @@ static void forget_next(struct turn *t) {
 }
 
 static void broker_forget(struct turn *t) {
-        jobs_store(t, forget_find(t), 0);
+        unsigned found = forget_find(t);
+        if (found != VAR_NONE) /* one of the living may have cleared it meanwhile */
+                jobs_store(t, found, 0);
         forget_next(t);
 }
 
@@ -254,7 +258,7 @@ const struct jobs_op jobs_broker_ops[N_PCS] = {
         [BROKER_WORD] = {broker_word, "read the slot", LOAD},
         [BROKER_REQUEUE] = {broker_requeue, "RUNNING -> QUEUED again, or POISONED", LOCKED, .joins = true},
         [BROKER_REQUEUE_MARK] = {broker_requeue_mark, "set the work bit for the requeued job", LOCKED},
-        [BROKER_FORGET] = {broker_forget, "clear a sleeper or spinner bit of the dead", LOCKED},
+        [BROKER_FORGET] = {broker_forget, "clear a sleeper bit of the dead, or a spinner bit", LOCKED},
         [BROKER_RISE] = {broker_rise, "rises + 1, for the dead", LOCKED, .joins = true},
         [BROKER_HEAD] = {broker_head, "is there work: read the head", LOAD},
         [BROKER_CELL] = {broker_cell, "is there work: read the head's cell", LOAD, .joins = true},
