@@ -1,6 +1,6 @@
 """The installed service under a real systemd: a Debian in a container of systemd-nspawn.
 
-The image is made once by debootstrap and cached; each run installs the build into a copy of it, boots that copy, and lets a
+The tree is made once by debootstrap and cached (debian.py); each run installs the build into a copy of it, boots that copy, and lets a
 unit inside go through one script, whose output is judged here. Skipped in words where containers cannot run.
 """
 
@@ -10,12 +10,10 @@ import subprocess
 import tempfile
 import unittest
 
+import debian
 import harness
+from debian import run
 from harness import PATIENCE
-
-PACKAGES = "systemd,systemd-sysv,dbus,liburing2,libseccomp2,libinih1,libmsgpackc2,libjson-c5"
-CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or "/var/cache", "drover-test")
-IMAGE = os.path.join(CACHE, "bookworm-1")  # a new number when PACKAGES change
 
 # nspawn's own filter knows neither Landlock nor, everywhere, io_uring.
 CALLS = "landlock_create_ruleset landlock_add_rule landlock_restrict_self io_uring_setup io_uring_enter io_uring_register"
@@ -90,27 +88,6 @@ WantedBy=default.target
 """
 
 
-def run(*words, timeout=600, **options):
-    return subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout * PATIENCE,
-                          check=False, **options)
-
-
-def make_image():
-    """None, or why there is none."""
-    if os.path.isdir(IMAGE):
-        return None
-    if not shutil.which("debootstrap"):
-        return "debootstrap is not installed"
-    part = tempfile.mkdtemp(prefix="part-", dir=CACHE)
-    os.chmod(part, 0o755)
-    r = run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", part)
-    if r.returncode != 0:
-        shutil.rmtree(part, ignore_errors=True)
-        return "debootstrap failed (no network?): " + r.stdout[-300:]
-    os.rename(part, IMAGE)
-    return None
-
-
 class Systemd(harness.Test):
     @classmethod
     def setUpClass(cls):
@@ -120,13 +97,13 @@ class Systemd(harness.Test):
             raise unittest.SkipTest("a sanitized build is not installed")
         if not shutil.which("systemd-nspawn"):
             raise unittest.SkipTest("systemd-nspawn is not installed (package systemd-container)")
-        os.makedirs(CACHE, exist_ok=True)
-        why = make_image()
-        if why:
-            raise unittest.SkipTest(why)
-        cls.root = tempfile.mkdtemp(prefix="root-", dir=CACHE)
+        try:
+            image = debian.image()
+        except debian.Missing as why:
+            raise unittest.SkipTest(str(why)) from None
+        cls.root = tempfile.mkdtemp(prefix="root-", dir=debian.CACHE)
         cls.addClassCleanup(shutil.rmtree, cls.root, ignore_errors=True)
-        r = run("cp", "-a", IMAGE + "/.", cls.root)
+        r = run("cp", "-a", image + "/.", cls.root)
         assert r.returncode == 0, r.stdout
         cls.boot_alone()
         cls.install()
