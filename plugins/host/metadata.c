@@ -5,8 +5,10 @@
  * cannot wrap. Works on the file's bytes, not on a loaded image, so nothing of the plugin runs and ld.so, which trusts
  * the files it is given, only ever sees a plugin that passed here.
  *
- * It does not judge whether ld.so will like the file: a plugin that lies in its program headers harms the sandboxed
- * process that loads it, nobody else. */
+ * Until the plugin is mapped, the sandbox of the process is not quite closed (sandbox.c), so ld.so must not be made to
+ * do anything else than mapping by then: read_segments refuses headers that no linker writes, by which it would map
+ * over what is there, or write somewhere else. What ld.so does later, relocating, is the plugin's own code as far as we
+ * are concerned, and happens inside. */
 #include <elf.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -197,6 +199,63 @@ static int read_info(const struct view *v, const Elf64_Ehdr *h, struct metadata 
         return 0;
 }
 
+/* ---- what ld.so will map ---- */
+
+static const uint64_t max_address = UINT64_C(1) << 46, max_align = UINT64_C(1) << 30, page = 4096;
+
+/* The part of a file that is mapped, whole, with this one: at the same distance in memory as in the file. */
+static bool segment_is_in(const Elf64_Phdr *p, const Elf64_Phdr *load) {
+        return p->p_offset >= load->p_offset && p->p_offset - load->p_offset <= load->p_filesz &&
+               p->p_filesz <= load->p_filesz - (p->p_offset - load->p_offset) && p->p_memsz == p->p_filesz &&
+               p->p_vaddr >= load->p_vaddr && p->p_vaddr - load->p_vaddr == p->p_offset - load->p_offset;
+}
+
+/* Behind the one before, no page shared: ld.so maps the first with room for all, and each of the others into that. */
+static int check_load(const struct view *v, const Elf64_Phdr *p, uint64_t *end) {
+        if (p->p_memsz == 0 || p->p_filesz > p->p_memsz || p->p_memsz > max_address || p->p_vaddr > max_address ||
+            !view_at(v, p->p_offset, p->p_filesz) || p->p_align > max_align || (p->p_align & (p->p_align - 1)) ||
+            (p->p_vaddr - p->p_offset) % page != 0 || p->p_vaddr / page * page < *end)
+                return view_fail(v, EINVAL, "has segments that no linker makes: they overlap, or lie outside the file");
+        *end = (p->p_vaddr + p->p_memsz + page - 1) / page * page;
+        return 0;
+}
+
+/* ld.so reads the program headers and the dynamic section where they are mapped, and writes into the latter. */
+static int check_mapped(const struct view *v, const Elf64_Ehdr *h, const Elf64_Phdr *p) {
+        bool is_dynamic = p->p_type == PT_DYNAMIC;
+        for (unsigned i = 0; i < h->e_phnum; i++) {
+                Elf64_Phdr load;
+                if (view_get_entry(v, h->e_phoff, i, &load, sizeof load) && load.p_type == PT_LOAD &&
+                    segment_is_in(p, &load) &&
+                    (is_dynamic || (p->p_offset == h->e_phoff && p->p_filesz == h->e_phnum * sizeof *p)))
+                        return 0;
+        }
+        return view_fail(v, EINVAL, "has %s that no segment maps",
+                         is_dynamic ? "a dynamic section" : "program headers");
+}
+
+static int read_segments(const struct view *v, const Elf64_Ehdr *h) {
+        unsigned n_loads = 0, n_dynamic = 0;
+        uint64_t end = 0;
+        for (unsigned i = 0; i < h->e_phnum; i++) {
+                Elf64_Phdr p;
+                int r = 0;
+                if (!view_get_entry(v, h->e_phoff, i, &p, sizeof p))
+                        return view_fail(v, EINVAL, "is cut off: its program headers lie outside the file");
+                n_loads += p.p_type == PT_LOAD;
+                n_dynamic += p.p_type == PT_DYNAMIC;
+                if (p.p_type == PT_LOAD)
+                        r = check_load(v, &p, &end);
+                else if (p.p_type == PT_DYNAMIC || p.p_type == PT_PHDR)
+                        r = check_mapped(v, h, &p);
+                if (r < 0)
+                        return r;
+        }
+        if (n_loads == 0 || n_dynamic > 1)
+                return view_fail(v, EINVAL, "has %u segments and %u dynamic sections", n_loads, n_dynamic);
+        return 0;
+}
+
 /* ---- DT_NEEDED ---- */
 
 /* Where the bytes that will be loaded at `address` stand in the file. */
@@ -243,7 +302,8 @@ static int read_needed(const struct view *v, const Elf64_Ehdr *h, struct metadat
         unsigned n = 0;
         for (unsigned i = 0;; i++) {
                 Elf64_Dyn d;
-                if (i == MAX_DYNAMIC || !view_get_entry(v, p.p_offset, i, &d, sizeof d))
+                if (i == MAX_DYNAMIC || (i + 1) * sizeof d > p.p_filesz ||
+                    !view_get_entry(v, p.p_offset, i, &d, sizeof d))
                         return view_fail(v, EINVAL, "has a dynamic section without an end");
                 if (d.d_tag == DT_NULL)
                         break;
@@ -303,6 +363,8 @@ int metadata_read(const void *file, size_t bytes, struct metadata *ret, char *er
         int r = read_header(&v, &h);
         if (r >= 0)
                 r = read_info(&v, &h, &m);
+        if (r >= 0)
+                r = read_segments(&v, &h);
         if (r >= 0)
                 r = read_needed(&v, &h, &m);
         if (r < 0)

@@ -17,7 +17,8 @@ struct metadata {
         char needed[METADATA_MAX_NEEDED][METADATA_MAX_SONAME]; /* DT_NEEDED, plain sonames */
 };
 
-/* 0; -ENOEXEC not an ELF shared object of this machine; -ENODATA no .drover.info; -EINVAL nonsense in it. `error` says
+/* 0; -ENOEXEC not an ELF shared object of this machine; -ENODATA no .drover.info; -EINVAL nonsense in it, or in what
+ * ld.so would map. `error` says
  * what, without the plugin's name ("is not an ELF file"). */
 int metadata_read(const void *file, size_t bytes, struct metadata *ret, char *error, size_t error_bytes);
 

@@ -184,6 +184,54 @@ static void refuses_nonsense_in_the_section(void **state) {
         expect_info("version=1.0", "abi=1.0\0\0\0\0", 11, EINVAL, "something else");
 }
 
+/* Program header `n` of this type, changed by `forge`. */
+static void expect_forged(uint32_t type, unsigned n, void (*forge)(Elf64_Phdr *p, Elf64_Phdr *first),
+                          const char *word) {
+        struct file f = read_plugin("typed");
+        Elf64_Ehdr *h = (Elf64_Ehdr *)f.bytes;
+        Elf64_Phdr *all = (Elf64_Phdr *)(f.bytes + h->e_phoff), *first = NULL, *found = NULL;
+        for (unsigned i = 0; i < h->e_phnum; i++) {
+                if (!first && all[i].p_type == PT_LOAD)
+                        first = &all[i];
+                if (!found && all[i].p_type == type && n-- == 0)
+                        found = &all[i];
+        }
+        assert_non_null(found);
+        forge(found, first);
+        expect(f.bytes, f.n, EINVAL, word);
+        free(f.bytes);
+}
+
+static void forge_over(Elf64_Phdr *p, Elf64_Phdr *first) { p->p_vaddr = p->p_offset = first->p_vaddr; }
+static void forge_before(Elf64_Phdr *p, Elf64_Phdr *first) {
+        first->p_vaddr += 1 << 20; /* the others would be mapped before it, over what is there */
+}
+static void forge_far(Elf64_Phdr *p, Elf64_Phdr *first) { p->p_vaddr += UINT64_C(1) << 47; }
+static void forge_wrap(Elf64_Phdr *p, Elf64_Phdr *first) { p->p_memsz = UINT64_MAX - p->p_vaddr; }
+static void forge_long(Elf64_Phdr *p, Elf64_Phdr *first) { p->p_filesz = p->p_memsz = 1 << 30; }
+static void forge_small(Elf64_Phdr *p, Elf64_Phdr *first) { p->p_memsz = p->p_filesz - 1; }
+static void forge_askew(Elf64_Phdr *p, Elf64_Phdr *first) { p->p_vaddr += 8; }
+static void forge_align(Elf64_Phdr *p, Elf64_Phdr *first) { p->p_align = UINT64_C(1) << 63; }
+static void forge_address(Elf64_Phdr *p, Elf64_Phdr *first) { p->p_vaddr += 1 << 24; }
+static void forge_second(Elf64_Phdr *p, Elf64_Phdr *first) { p->p_type = PT_DYNAMIC; }
+static void forge_phdr(Elf64_Phdr *p, Elf64_Phdr *first) { p->p_type = PT_PHDR; }
+static void forge_end(Elf64_Phdr *p, Elf64_Phdr *first) { p->p_filesz = p->p_memsz = sizeof(Elf64_Dyn); }
+
+static void refuses_segments_that_map_over_others(void **state) {
+        expect_forged(PT_LOAD, 1, forge_over, "no linker makes");
+        expect_forged(PT_LOAD, 0, forge_before, "no linker makes");
+        expect_forged(PT_LOAD, 2, forge_far, "no linker makes");
+        expect_forged(PT_LOAD, 2, forge_wrap, "no linker makes");
+        expect_forged(PT_LOAD, 2, forge_long, "no linker makes");
+        expect_forged(PT_LOAD, 0, forge_small, "no linker makes");
+        expect_forged(PT_LOAD, 0, forge_askew, "no linker makes");
+        expect_forged(PT_LOAD, 0, forge_align, "no linker makes");
+        expect_forged(PT_DYNAMIC, 0, forge_address, "a dynamic section that no segment maps");
+        expect_forged(PT_DYNAMIC, 0, forge_end, "without an end");
+        expect_forged(PT_NOTE, 0, forge_second, "2 dynamic sections");
+        expect_forged(PT_NOTE, 0, forge_phdr, "program headers that no segment maps");
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(reads_a_real_plugin),
@@ -192,6 +240,7 @@ int main(void) {
                 cmocka_unit_test(survives_every_cut),
                 cmocka_unit_test(survives_every_change),
                 cmocka_unit_test(refuses_nonsense_in_the_section),
+                cmocka_unit_test(refuses_segments_that_map_over_others),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
