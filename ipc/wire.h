@@ -58,7 +58,7 @@ struct spawn_request {
 enum spawn_event_type {
         SPAWN_HELLO = 1,    /* first packet: pid of the spawner, version */
         SPAWN_LOADED,       /* error 0 or an errno with text */
-        SPAWN_STARTED,      /* pid; two descriptors: pidfd, control socket */
+        SPAWN_STARTED,      /* pid; text: the layers of its sandbox if it came from a template; two descriptors: pidfd, control socket */
         SPAWN_FAILED,       /* START came to nothing: error, reason, text (the template's words if it was the template) */
         SPAWN_EXITED,       /* pid, code, status, usage; its process group is gone */
         SPAWN_TEMPLATE,     /* a template ended unasked: generation, pid, reason, signal, syscall, text; later STARTs make a new one.
@@ -87,7 +87,12 @@ struct template_request { /* one descriptor: the worker's end of its control soc
         uint32_t version, worker;
 };
 
-enum template_event_type { TEMPLATE_READY = 1, TEMPLATE_FAILED, TEMPLATE_FORKED };
+enum template_event_type {
+        TEMPLATE_READY = 1,
+        TEMPLATE_FAILED,
+        TEMPLATE_FORKED,
+        TEMPLATE_CLOSED, /* before any plugin code runs: the sandbox is closed; text: its layers, as in REPORT_CLOSED */
+};
 
 struct template_event {
         uint32_t type, version;
@@ -136,6 +141,8 @@ enum worker_report_type {
         REPORT_RESULT,    /* descriptors of that job's result, before its verdict; `payload_bytes` as in ORDER_FDS → ORDER_FDS.
                            * With `has_room` the result is what stands in the room, and no descriptor of the packet */
         REPORT_ENDED,     /* that job has its verdict: its descriptors are of no more use */
+        REPORT_CLOSED,    /* once, before any plugin code runs: the sandbox is closed, `sandbox` says by what. READY is
+                           * believed after it only. Workers of templates do not say it: their template has */
 };
 
 struct worker_report {
@@ -145,7 +152,7 @@ struct worker_report {
         uint32_t reason, is_permanent;
         uint32_t text_bytes; /* of the schema text behind the struct */
         uint32_t reserved;
-        char sandbox[64]; /* READY: layers that are on, e.g. "seccomp,landlock:7,no-new-privs,rlimits" */
+        char sandbox[64]; /* CLOSED: layers that are on, e.g. "seccomp,landlock:7,no-new-privs,rlimits" */
         char text[WIRE_TEXT];
         uint64_t arena_bytes;
         char build_id[48]; /* READY: of the plugin file, in hex; "" = it has none */

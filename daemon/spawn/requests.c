@@ -55,7 +55,7 @@ static void start_now(struct spawner *s, const struct generation *g, struct spaw
                                  : start_exec(s, g, START_ROLE_WORKER, fds[1], &pid, &pidfd);
         close(fds[1]);
         if (r == 0) {
-                workers_started(s, w, pid, pidfd, fds[0]);
+                workers_started(s, w, &(struct worker_start){.pid = pid, .pidfd = pidfd, .broker_fd = fds[0]});
                 return;
         }
         close(fds[0]);

@@ -207,8 +207,19 @@ static int count_threads(pid_t pid, char *ret_comm, size_t comm_bytes) {
         return error ? -error : n ? n : -ESRCH;
 }
 
+static void on_closed(struct spawner *s, struct template *t, const struct template_event *m) {
+        if (*t->sandbox || !*m->text)
+                protocol_error(s, t, "it closed its sandbox twice");
+        else
+                snprintf(t->sandbox, sizeof t->sandbox, "%.*s", (int)sizeof t->sandbox - 1, m->text);
+}
+
 static void on_ready(struct spawner *s, struct template *t, const struct template_event *m) {
         char comm[32] = "";
+        if (!*t->sandbox) {
+                protocol_error(s, t, "it did not close its sandbox");
+                return;
+        }
         int n = count_threads(t->pid, comm, sizeof comm);
         if (n == 1) {
                 t->state = TEMPLATE_WARM;
@@ -271,7 +282,9 @@ static void on_forked(struct spawner *s, struct template *t, const struct templa
                                strerror(m->error));
         } else {
                 int signal = (int)w->pending_signal, broker_fd = w->broker_fd;
-                workers_started(s, w, m->pid, -1, broker_fd);
+                workers_started(s, w,
+                                &(struct worker_start){
+                                        .pid = m->pid, .pidfd = -1, .broker_fd = broker_fd, .sandbox = t->sandbox});
                 if (signal)
                         kill(m->pid, signal);
         }
@@ -288,18 +301,20 @@ static void on_unexpected(struct spawner *s, struct template *t, const struct te
 
 typedef void (*template_fn)(struct spawner *s, struct template *t, const struct template_event *m);
 
-static const template_fn template_table[TEMPLATE_N_STATES][TEMPLATE_FORKED + 1] = {
+static const template_fn template_table[TEMPLATE_N_STATES][TEMPLATE_CLOSED + 1] = {
         [TEMPLATE_LOADING] =
                 {
                         [TEMPLATE_READY] = on_ready,
                         [TEMPLATE_FAILED] = on_failed,
                         [TEMPLATE_FORKED] = on_unexpected,
+                        [TEMPLATE_CLOSED] = on_closed,
                 },
         [TEMPLATE_WARM] =
                 {
                         [TEMPLATE_READY] = on_unexpected,
                         [TEMPLATE_FAILED] = on_failed,
                         [TEMPLATE_FORKED] = on_forked,
+                        [TEMPLATE_CLOSED] = on_unexpected,
                 },
         [TEMPLATE_ENDING] =
                 {
@@ -324,7 +339,7 @@ void template_receive(struct spawner *s, struct template *t) {
                         return;
                 }
                 if (bytes != sizeof m || m.version != WIRE_VERSION || m.type < TEMPLATE_READY ||
-                    m.type > TEMPLATE_FORKED) {
+                    m.type > TEMPLATE_CLOSED) {
                         protocol_error(s, t, "it sent a packet that is no message (mixed installation?)");
                         continue;
                 }

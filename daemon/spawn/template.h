@@ -23,6 +23,7 @@ struct template {
         bool has_failed;    /* `failure` is why, for SPAWN_FAILED and SPAWN_TEMPLATE */
         struct spawn_event failure;
         char plugin[WIRE_NAME];
+        char sandbox[64]; /* the layers, "" until it is closed */
 };
 
 /* A new worker, stage QUEUED: from the warm template now, or when the template, made here if there is none, is ready.

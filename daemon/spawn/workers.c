@@ -49,19 +49,20 @@ void workers_remove(struct spawner *s, struct spawn_worker *w) {
         *w = s->workers[--s->n_workers];
 }
 
-void workers_started(struct spawner *s, struct spawn_worker *w, pid_t pid, int pidfd, int broker_fd) {
+void workers_started(struct spawner *s, struct spawn_worker *w, const struct worker_start *start) {
         workers_set_stage(s, w, WORKER_STARTED);
-        w->pid = pid;
+        w->pid = start->pid;
         w->broker_fd = -1;
-        if (pidfd < 0)
-                pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-        struct spawn_event e = {.type = SPAWN_STARTED, .generation = w->generation, .worker = w->id, .pid = pid};
+        int pidfd = start->pidfd >= 0 ? start->pidfd : (int)syscall(SYS_pidfd_open, start->pid, 0);
+        struct spawn_event e = {.type = SPAWN_STARTED, .generation = w->generation, .worker = w->id, .pid = start->pid};
         if (pidfd < 0) {
                 s->broker_fault = "no descriptor is left for a worker's pidfd";
-                close(broker_fd);
+                close(start->broker_fd);
                 return;
         }
-        events_send(s, &e, (int[]){pidfd, broker_fd}, 2);
+        if (start->sandbox)
+                events_text(&e, "%s", start->sandbox);
+        events_send(s, &e, (int[]){pidfd, start->broker_fd}, 2);
 }
 
 void workers_failed(struct spawner *s, struct spawn_worker *w, struct spawn_event *e) {

@@ -10,8 +10,15 @@ struct spawn_worker *workers_add(struct spawner *s, uint32_t id, uint32_t genera
 void workers_remove(struct spawner *s, struct spawn_worker *w);
 void workers_set_stage(struct spawner *s, struct spawn_worker *w, enum worker_stage stage);
 
-/* It lives: tells the broker, hands over `broker_fd` and the pidfd (< 0: opened here). */
-void workers_started(struct spawner *s, struct spawn_worker *w, pid_t pid, int pidfd, int broker_fd);
+struct worker_start {
+        pid_t pid;
+        int pidfd;           /* < 0: opened here */
+        int broker_fd;       /* the broker's end of its control socket */
+        const char *sandbox; /* of its template; NULL: it tells the broker itself */
+};
+
+/* It lives: tells the broker, hands over both descriptors. */
+void workers_started(struct spawner *s, struct spawn_worker *w, const struct worker_start *start);
 /* It came to nothing: tells the broker (`e` holds error, reason, text …) and forgets it. */
 void workers_failed(struct spawner *s, struct spawn_worker *w, struct spawn_event *e);
 /* The same for an errno and a sentence. */

@@ -1,5 +1,5 @@
-/* What a worker says: READY with its plugin's job types, FAILED with a reason, DROPPED, FOUL, VAIN; ARENA and what is
- * about descriptors go to files of their own.
+/* What a worker says: CLOSED, once its sandbox is; READY with its plugin's job types, FAILED with a reason, DROPPED,
+ * FOUL, VAIN; ARENA and what is about descriptors go to files of their own.
  *
  * None of it is trusted. Each report is copied once, checked, and taken only where it is due; the first that is not
  * ends the hearing and the worker. One packet a turn of the loop, so that a flood costs no more than its share. */
@@ -124,16 +124,28 @@ static int worker_learn_schema(struct worker *w, const struct worker_report *rep
         return r;
 }
 
-static int worker_on_ready_report(struct worker *w, const struct worker_report *report, const char *text,
-                                  size_t bytes) {
-        if (w->ready_ns)
-                return -EPROTO;
-        if (w->phase != PHASE_INIT) /* it is to end: what it has to say is of no use */
-                return 0;
-        snprintf(w->sandbox, sizeof(w->sandbox), "%.*s", (int)sizeof(report->sandbox) - 1, report->sandbox);
+void worker_take_sandbox(struct worker *w, const char *layers) {
+        snprintf(w->sandbox, sizeof(w->sandbox), "%s", layers);
         for (char *c = w->sandbox; *c; c++)
                 if ((unsigned char)*c < 0x20 || (unsigned char)*c > 0x7e)
                         *c = '?';
+}
+
+/* The first packet of its life, from before its plugin's first instruction. A second one would be the plugin's. */
+static int worker_on_closed_report(struct worker *w, struct worker_report *report) {
+        report->sandbox[sizeof(report->sandbox) - 1] = 0;
+        if (w->sandbox[0] || !report->sandbox[0])
+                return -EPROTO;
+        worker_take_sandbox(w, report->sandbox);
+        return 0;
+}
+
+static int worker_on_ready_report(struct worker *w, const struct worker_report *report, const char *text,
+                                  size_t bytes) {
+        if (w->ready_ns || !w->sandbox[0])
+                return -EPROTO;
+        if (w->phase != PHASE_INIT) /* it is to end: what it has to say is of no use */
+                return 0;
         snprintf(w->build_id, sizeof(w->build_id), "%.*s", (int)sizeof(report->build_id) - 1, report->build_id);
         w->build_id[strspn(w->build_id, "0123456789abcdef")] = 0;
         int r = worker_learn_schema(w, report, text, bytes);
@@ -191,6 +203,8 @@ static int worker_receive(struct worker *w) {
         }
         report->text[sizeof(report->text) - 1] = 0;
         switch (report->type) {
+        case REPORT_CLOSED:
+                return worker_on_closed_report(w, report);
         case REPORT_READY:
                 return worker_on_ready_report(w, report, packet.bytes + sizeof(*report), bytes - sizeof(*report));
         case REPORT_FAILED:

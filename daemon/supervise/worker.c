@@ -275,6 +275,7 @@ void worker_on_started(struct worker *w, const struct spawn_event *e, const int 
         w->pid = e->pid;
         w->pidfd = fds[0];
         w->control_fd = fds[1];
+        worker_take_sandbox(w, e->text);
         if (worker_listen(w) < 0)
                 worker_kill_now(w, REASON_INIT);
         else

@@ -125,6 +125,8 @@ void worker_limit_jobs(struct worker *w);       /* tells it MaxJobs= */
 int worker_listen(struct worker *w);
 void worker_hear_out(struct worker *w); /* the last words of a dead one */
 void worker_take_text(struct worker *w, const char *text);
+/* Of its template, by the spawner, or its own; "" = not told yet. READY counts after it only. */
+void worker_take_sandbox(struct worker *w, const char *layers);
 
 /* ---- worker-arena.c ---- */
 int worker_on_arena_wanted(struct worker *w, const struct worker_report *report); /* -EPROTO: out of turn */

@@ -1,17 +1,22 @@
 /* The filters, as tables. Owns libseccomp and the Landlock system calls.
  *
  * Profile compute: a plugin computes. It may have memory, threads, clocks, random bytes, sleep, and what its
- * descriptors already reach; it may not open, connect, make a process, signal another one, or map code once it is
- * loaded. Three programs: stage 1 for a worker and for a template (from before dlopen on: mapping code is allowed,
- * mapping it writable is not), and stage 2, stacked on stage 1 before READY. The strictest answer of a stack counts, so
- * what a template's workers need stands in the template's stage 1.
+ * descriptors already reach; it may not open, connect, make a process, signal another one, or map code.
+ *
+ * Plugin code shares its process with the host, so after its first instruction nothing that the process does to itself
+ * can be relied on: a filter of the plugin's own could answer `seccomp` with success. Hence two programs, both there
+ * before that instruction. The first, from the table, is loaded before dlopen: the loader may map code (never
+ * writable), and the second may be loaded. The second, a few instructions by hand, is loaded when the loader closes the
+ * plugin's file (FILTER_LOADER_FD; sandbox.c), and takes that away. The strictest answer of the two counts. No filter
+ * can be added after it, so nothing changes for the rest of the process's life, or of its forks.
  *
  * What is in no table is trapped: SIGSYS, whose handler (sandbox.c) answers a few harmless calls itself and names the
  * others before the process dies. Foreign system call tables (x32, i386) are killed on the spot.
  *
  * libseccomp 2.5.4 may weaken rules of one system call that overlap, so all rules of one call have one action and only
- * compare for equality, masked or not. The template's tgkill is free, because its workers' pid is not known yet and the
- * first filter stays; Landlock keeps signals in where the kernel has that (6.12), stage 2 where not.
+ * compare for equality, masked or not; a lone rule may also compare for inequality. The template's tgkill is free,
+ * because its workers' pid is not known yet and the first filter stays; Landlock keeps signals in where the kernel has
+ * that (6.12).
  *
  * A program is compiled once and handed to the kernel as bytes, with pid and cookie filled in: that takes 0.3 ms off
  * each start. */
@@ -41,12 +46,7 @@
 #define PR_SET_VMA 0x53564d41
 #endif
 
-enum {
-        IN_WORKER_LOAD = 1 << FILTER_WORKER_LOAD,
-        IN_TEMPLATE_LOAD = 1 << FILTER_TEMPLATE_LOAD,
-        IN_SERVE = 1 << FILTER_SERVE
-};
-enum { IN_LOAD = IN_WORKER_LOAD | IN_TEMPLATE_LOAD, IN_ALL = IN_LOAD | IN_SERVE };
+enum { IN_WORKER = 1 << FILTER_WORKER, IN_TEMPLATE = 1 << FILTER_TEMPLATE, IN_ALL = IN_WORKER | IN_TEMPLATE };
 
 enum { MAX_CODE = 1024 };
 
@@ -63,7 +63,6 @@ static const struct {
         {SCMP_SYS(pwrite64), IN_ALL},
         {SCMP_SYS(lseek), IN_ALL},
         {SCMP_SYS(fstat), IN_ALL},
-        {SCMP_SYS(close), IN_ALL},
         {SCMP_SYS(dup), IN_ALL},
         {SCMP_SYS(pipe), IN_ALL},
         {SCMP_SYS(pipe2), IN_ALL},
@@ -106,11 +105,10 @@ static const struct {
         {SCMP_SYS(geteuid), IN_ALL},
         {SCMP_SYS(getgid), IN_ALL},
         {SCMP_SYS(getegid), IN_ALL},
-        {SCMP_SYS(seccomp), IN_LOAD}, /* a filter can only take away */
-        {SCMP_SYS(setsid), IN_TEMPLATE_LOAD},
-        {SCMP_SYS(dup2), IN_TEMPLATE_LOAD},
-        {SCMP_SYS(dup3), IN_TEMPLATE_LOAD},
-        {SCMP_SYS(tgkill), IN_TEMPLATE_LOAD},
+        {SCMP_SYS(seccomp), IN_ALL}, /* for the last filter, which takes it away */
+        {SCMP_SYS(setsid), IN_TEMPLATE},
+        {SCMP_SYS(dup3), IN_TEMPLATE},
+        {SCMP_SYS(tgkill), IN_TEMPLATE},
 };
 
 /* Libraries probe with these and go on without. */
@@ -156,10 +154,10 @@ static const struct {
         unsigned in, n;
         struct scmp_arg_cmp arg[3];
 } conditional[] = {
-        {SCMP_SYS(mmap), IN_SERVE, 1, {MASKED(2, PROT_EXEC, 0)}},
-        {SCMP_SYS(mmap), IN_LOAD, 1, {MASKED(2, PROT_WRITE | PROT_EXEC, 0)}},
-        {SCMP_SYS(mmap), IN_LOAD, 1, {MASKED(2, PROT_WRITE | PROT_EXEC, PROT_WRITE)}},
-        {SCMP_SYS(mmap), IN_LOAD, 1, {MASKED(2, PROT_WRITE | PROT_EXEC, PROT_EXEC)}},
+        {SCMP_SYS(close), IN_ALL, 1, {{0, SCMP_CMP_NE, FILTER_LOADER_FD, 0}}},
+        {SCMP_SYS(mmap), IN_ALL, 1, {MASKED(2, PROT_WRITE | PROT_EXEC, 0)}},
+        {SCMP_SYS(mmap), IN_ALL, 1, {MASKED(2, PROT_WRITE | PROT_EXEC, PROT_WRITE)}},
+        {SCMP_SYS(mmap), IN_ALL, 1, {MASKED(2, PROT_WRITE | PROT_EXEC, PROT_EXEC)}}, /* the last filter ends it */
         {SCMP_SYS(mprotect), IN_ALL, 1, {MASKED(2, PROT_EXEC, 0)}},
         {SCMP_SYS(mremap), IN_ALL, 1, {MASKED(3, ~(uint64_t)MREMAP_MAYMOVE, 0)}},
         {SCMP_SYS(madvise), IN_ALL, 1, {EQ(2, MADV_NORMAL)}},
@@ -181,10 +179,10 @@ static const struct {
         {SCMP_SYS(futex), IN_ALL, 1, {MASKED(1, 0x7f, FUTEX_WAKE_BITSET)}},
         {SCMP_SYS(clone), IN_ALL, 1, {EQ(0, THREAD_FLAGS)}},
         {SCMP_SYS(clone),
-         IN_TEMPLATE_LOAD,
+         IN_TEMPLATE,
          3,
          {EQ(0, FILTER_FORK_FLAGS), EQ(1, 0), EQ(CLONE_TLS_ARGUMENT, PLACEHOLDER_COOKIE)}},
-        {SCMP_SYS(tgkill), IN_WORKER_LOAD | IN_SERVE, 1, {EQ(0, PLACEHOLDER_PID)}},
+        {SCMP_SYS(tgkill), IN_WORKER, 1, {EQ(0, PLACEHOLDER_PID)}},
         {SCMP_SYS(rt_sigaction), IN_ALL, 1, {EQ(0, 32)}}, /* pthread_cancel, setxid: glibc's own */
         {SCMP_SYS(rt_sigaction), IN_ALL, 1, {EQ(0, 33)}},
         {SCMP_SYS(rt_sigprocmask), IN_ALL, 1, {EQ(0, SIG_UNBLOCK)}}, /* else: sandbox.c keeps SIGSYS out */
@@ -197,9 +195,7 @@ static const struct {
         {SCMP_SYS(prctl), IN_ALL, 1, {EQ(0, PR_SET_NAME)}},
         {SCMP_SYS(prctl), IN_ALL, 1, {EQ(0, PR_GET_NAME)}},
         {SCMP_SYS(prctl), IN_ALL, 1, {EQ(0, PR_SET_VMA)}},
-        {SCMP_SYS(prctl), IN_TEMPLATE_LOAD, 2, {EQ(0, PR_SET_PDEATHSIG), EQ(1, SIGKILL)}},
-        {SCMP_SYS(prctl), IN_TEMPLATE_LOAD, 1, {EQ(0, PR_GET_TID_ADDRESS)}},
-        {SCMP_SYS(get_robust_list), IN_TEMPLATE_LOAD, 1, {EQ(0, 0)}},
+        {SCMP_SYS(prctl), IN_TEMPLATE, 2, {EQ(0, PR_SET_PDEATHSIG), EQ(1, SIGKILL)}},
         {SCMP_SYS(prlimit64), IN_ALL, 2, {EQ(0, 0), EQ(2, 0)}},
         {SCMP_SYS(recvmsg), IN_ALL, 1, {EQ(0, WIRE_CONTROL_FD)}},
         {SCMP_SYS(sendmsg), IN_ALL, 1, {EQ(0, WIRE_CONTROL_FD)}},
@@ -286,14 +282,65 @@ void filter_fill_in(const struct filter *f, uint32_t pid, uint64_t cookie, struc
         }
 }
 
-int filter_load(const struct filter *f, uint32_t pid, uint64_t cookie) {
-        struct sock_filter code[MAX_CODE];
-        filter_fill_in(f, pid, cookie, code);
-        const struct sock_fprog program = {.len = f->n_code, .filter = code};
+static int load_code(const struct sock_filter *code, unsigned short n_code) {
+        const struct sock_fprog program = {.len = n_code, .filter = (struct sock_filter *)code};
         long r = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
         if (r > 0)
                 return -ESRCH;
         return r < 0 ? -errno : 0;
+}
+
+static bool is_refused(long r, int error) { return r < 0 && errno == error; }
+
+int filter_load(const struct filter *f, uint32_t pid, uint64_t cookie) {
+        struct sock_filter code[MAX_CODE];
+        filter_fill_in(f, pid, cookie, code);
+        int r = load_code(code, f->n_code);
+        if (r >= 0 && !is_refused(syscall(SYS_kill, pid, 0), EPERM))
+                return -ENOTRECOVERABLE;
+        return r;
+}
+
+/* ---- the last one ---- */
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+enum { LOW_HALF = 0 };
+#else
+enum { LOW_HALF = 4 };
+#endif
+
+#define LOAD_ARGUMENT(i) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[i]) + LOW_HALF)
+#define RETURN(action) BPF_STMT(BPF_RET | BPF_K, action)
+
+/* Only where an argument's low half is all that the kernel looks at. Foreign system call tables end at the first
+ * filter, whatever is answered here. The socket's number must stay its own: recvmsg and sendmsg go by it. */
+static const struct sock_filter last[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_close, 4, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_seccomp, 5, 0),
+        RETURN(SECCOMP_RET_ALLOW),
+        LOAD_ARGUMENT(2), /* mmap */
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 6, 5),
+        LOAD_ARGUMENT(0), /* close */
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, WIRE_CONTROL_FD, 2, 3),
+        LOAD_ARGUMENT(0), /* seccomp */
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, FILTER_PROBE_OPERATION, 3, 2),
+        RETURN(SECCOMP_RET_ERRNO | EBADF),
+        RETURN(SECCOMP_RET_ALLOW),
+        RETURN(SECCOMP_RET_TRAP),
+        RETURN(SECCOMP_RET_ERRNO | FILTER_PROBE_ERROR),
+};
+
+struct filter filter_get_last(void) {
+        return (struct filter){.code = (struct sock_filter *)last, .n_code = sizeof last / sizeof *last};
+}
+
+int filter_load_last(void) {
+        int r = load_code(last, sizeof last / sizeof *last);
+        if (r >= 0 && !is_refused(syscall(SYS_seccomp, FILTER_PROBE_OPERATION, 0, NULL), FILTER_PROBE_ERROR))
+                return -ENOTRECOVERABLE;
+        return r;
 }
 
 const char *filter_call_name(int number, char *text, size_t text_bytes) {

@@ -2,8 +2,8 @@
  * told to whom when one fails. The first, what becomes of the process itself, is in become.c.
  *
  * The order is that of safety: whatever the plugin's code could abuse is gone before the first instruction of it runs,
- * and constructors run in dlopen. Only the system libraries that the plugin names run outside, because nothing can be
- * opened later.
+ * and constructors run in dlopen, so the sandbox is closed in the middle of that (sandbox.c). Only the system libraries
+ * that the plugin names run outside, because nothing can be opened later.
  *
  * Every failure before READY is told in one sentence, by REPORT_FAILED to the broker or TEMPLATE_FAILED to the spawner,
  * and ends the process with HOST_EXIT_FAILED. A call that the filter stopped is told by number: in pool memory, or by
@@ -34,8 +34,7 @@ enum { HOST_MAX_FDS = 1024 }; /* as sandbox_limit has it */
 
 int host_prepare(void) {
         const struct filter *f;
-        int r = filter_get(FILTER_WORKER_LOAD, &f);
-        return r < 0 ? r : filter_get(FILTER_SERVE, &f);
+        return filter_get(FILTER_WORKER, &f);
 }
 
 /* ---- telling ---- */
@@ -270,12 +269,42 @@ static void refuse_descriptors(struct host *h) {
                                   h->plugin.metadata.name, fd, describe_descriptor(fd));
 }
 
+/* The layers, told while all that is in this process is ours: what it says later may be the plugin's word. */
+static int tell_closed(const struct host *h) {
+        if (h->config.role == HOST_TEMPLATE) {
+                struct template_event e = {.type = TEMPLATE_CLOSED, .version = WIRE_VERSION};
+                sandbox_describe(&h->sandbox, e.text, sizeof e.text);
+                return host_send(h, &e, sizeof e);
+        }
+        struct worker_report r = {.type = REPORT_CLOSED, .version = WIRE_VERSION};
+        sandbox_describe(&h->sandbox, r.sandbox, sizeof r.sandbox);
+        return host_send(h, &r, sizeof r);
+}
+
+/* From the signal handler: the plugin is mapped, and nothing of it has run. */
+static void host_on_mapped(void *user) {
+        struct host *h = user;
+        int r = sandbox_close(&h->sandbox);
+        if (r >= 0)
+                r = tell_closed(h);
+        if (r == -EPIPE)
+                _exit(HOST_EXIT_DONE);
+        if (r < 0)
+                host_fail(h, REASON_INIT, -r, true, "the sandbox cannot be closed: %s", strerrordesc_np(-r));
+}
+
 static void host_load(struct host *h, struct enclosure *e) {
         char error[WIRE_TEXT];
         bool is_template = h->config.role == HOST_TEMPLATE;
+        sandbox_admit_plugin(host_on_mapped, h);
         int r = load_plugin(&h->plugin, &job_table, error, sizeof error);
         if (r < 0)
                 host_fail(h, REASON_INIT, -r, true, "%s", error);
+        if (!(h->sandbox.layers & SANDBOX_SECCOMP)) /* a loader that does it in another way than all we know */
+                host_fail(h, REASON_INIT, ENOTSUP, true,
+                          "the sandbox could not be closed in time: the loader of this C library kept the file of "
+                          "plugin %s open",
+                          h->plugin.metadata.name);
         if (refuse_threads(e, "a constructor", error, sizeof error) < 0)
                 host_fail(h, REASON_PRELOAD, EBUSY, true, "%s", error);
         if (h->plugin.declared.preload) {
@@ -312,7 +341,6 @@ static int report_ready(struct host *h) {
                 m->report = (struct worker_report){
                         .type = REPORT_READY, .version = WIRE_VERSION, .text_bytes = (uint32_t)bytes};
                 memcpy(m->report.build_id, h->plugin.metadata.build_id, sizeof m->report.build_id);
-                sandbox_describe(&h->sandbox, m->report.sandbox, sizeof m->report.sandbox);
                 r = host_send(h, m, sizeof m->report + bytes);
         }
         free(m);
@@ -324,15 +352,12 @@ static void *host_open(struct host *h) {
         void *thread_state = NULL;
         if (p->worker_open)
                 check_init(h, "worker_open", p->worker_open(&h->worker));
-        int r = sandbox_close(&h->sandbox);
-        if (r < 0)
-                host_fail(h, REASON_INIT, -r, true, "the sandbox cannot be closed: %s", strerrordesc_np(-r));
         if (p->worker_init)
                 check_init(h, "worker_init", p->worker_init(&h->worker, &h->state));
         if (p->thread_init)
                 check_init(h, "thread_init", p->thread_init(&h->worker, &thread_state));
         load_note_modules(&h->plugin);
-        r = report_ready(h);
+        int r = report_ready(h);
         if (r < 0)
                 host_fail(h, REASON_INIT, -r, true, "READY cannot be told: %s", strerrordesc_np(-r));
         return thread_state;

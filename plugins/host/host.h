@@ -4,9 +4,10 @@
  *
  *   become    signals, session, environment, descriptors 0-4 and nothing else, death with the parent
  *   set up    ORDER_SETUP: pool memory, doorbell, output            (a template's workers: after the fork)
- *   enclose   limits, system libraries of the plugin, Landlock, seccomp stage 1
- *   load      dlopen (constructors run confined), ABI, preload      (a template stops here and forks)
- *   open      worker_open, worker_init, thread_init, seccomp stage 2, READY
+ *   enclose   limits, system libraries of the plugin, Landlock, the first filter
+ *   load      dlopen maps the plugin, the last filter, CLOSED; constructors, ABI, preload      (a template stops here
+ *             and forks)
+ *   open      worker_open, worker_init, thread_init, READY
  *   serve     claim, run, finish; until RETIRE or the broker is gone
  */
 #pragma once

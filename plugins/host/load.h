@@ -40,7 +40,8 @@ int load_metadata(struct plugin *p, int fd, char *error, size_t error_bytes);
 int load_needed(struct plugin *p, int (*on_loaded)(void *user, const char *soname, char *error, size_t error_bytes),
                 void *user, char *error, size_t error_bytes);
 
-/* dlopen of WIRE_PLUGIN_FD and the entry point: constructors run here. Checks and copies what the plugin declares. */
+/* dlopen of WIRE_PLUGIN_FD, which sandbox_admit_plugin has been told of, and the entry point: constructors run here.
+ * Checks and copies what the plugin declares. */
 int load_plugin(struct plugin *p, const struct drover_host *table, char *error, size_t error_bytes);
 
 /* Looks once, so that a signal handler need not: what is mapped, and which of it an instruction lies in (NULL: none). */

@@ -1,14 +1,18 @@
 /* Closes the worker, step by step, and answers for the filters. Owns the SIGSYS and crash handlers of the process.
  *
- * Order: prepare (while files can be opened) → limit → enter (Landlock, stage 1) → plugin code may run → close (stage
- * 2) → READY. Each step fails closed: an error means that no plugin code may run, or go on.
+ * Order: prepare (while files can be opened) → limit → enter (Landlock, the first filter) → dlopen opens the plugin and
+ * maps it → it closes the file: close (the last filter) → constructors, and all that follows. Each step fails closed.
+ * Between enter and close only ld.so runs, over headers that metadata.c has checked.
  *
  * A call that the filter traps comes here on an alternate stack. A few are answered in its place, because libraries
- * make them and go on without (fstat by its modern name, readlink, harmless refusals), and one open is answered:
- * dlopen's of the plugin, with a duplicate of its descriptor, once, when the host has said so. All others are breaches:
- * the number is handed on (shared memory, or the template's socket), then the process dies by a call that the filter
- * kills, so that its status is SIGSYS and nothing runs after it. SIGSYS cannot be blocked meanwhile: rt_sigprocmask is
- * answered here, too.
+ * make them and go on without (fstat by its modern name, readlink, harmless refusals), and two are dlopen's: the open
+ * of the plugin is answered with a duplicate of its descriptor, once, when the host has said so, and the close of that
+ * is the moment when all of the plugin is mapped and none of it has run. All others are breaches: the number is handed
+ * on (shared memory, or the template's socket), then the process dies by a call that the filter kills, so that its
+ * status is SIGSYS and nothing runs after it. SIGSYS cannot be blocked meanwhile: rt_sigprocmask is answered here, too.
+ *
+ * A plugin can write to all that is kept here, and take the alternate stack away. It gains nothing: whatever the
+ * handler does goes through the same filters; only what its own process is said to have died of can become wrong.
  *
  * Handlers use async-signal-safe calls only, and what they read is set before the first plugin instruction runs. */
 #include <errno.h>
@@ -38,7 +42,9 @@ enum { SANDBOX_IS_SANITIZED = DROVER__SANITIZED };
 static struct {
         char exe[1024];
         size_t exe_bytes;
-        atomic_bool admits_plugin;
+        atomic_bool admits_plugin, is_loading;
+        void (*mapped_fn)(void *user);
+        void *mapped_user;
         void (*breach_fn)(void *user, int number);
         void *breach_user;
         void (*crash_fn)(void *user, int signal, uintptr_t address, uintptr_t instruction);
@@ -90,8 +96,11 @@ static void gate_return(ucontext_t *u, long value) { u->uc_mcontext.regs[0] = (u
 
 static long gate_open(const char *path) {
         if (path && strcmp(path, gate_plugin_path) == 0 && atomic_exchange(&gate.admits_plugin, false)) {
-                int fd = fcntl(WIRE_PLUGIN_FD, F_DUPFD_CLOEXEC, 0);
-                return fd < 0 ? -errno : fd;
+                int fd = fcntl(WIRE_PLUGIN_FD, F_DUPFD_CLOEXEC, FILTER_LOADER_FD);
+                if (fd < 0 || fd == FILTER_LOADER_FD)
+                        return fd < 0 ? -errno : fd;
+                close(fd);
+                return -EMFILE; /* the number is taken, and the close of another would not come here */
         }
         /* glibc reads these by itself and has another way: malloc counts CPUs and asks about overcommitment as threads
          * come and go, sysconf counts, pthread_getattr_np looks for the stack. */
@@ -108,6 +117,13 @@ static long gate_open(const char *path) {
             strcmp(path, gate_plugin_path) != 0)
                 return -EACCES; /* for its runtime's reports */
         return -ENOSYS;
+}
+
+/* Of FILTER_LOADER_FD. The filter compares 64 bits, the kernel takes 32. */
+static long gate_close(void) {
+        if (atomic_exchange(&gate.is_loading, false))
+                gate.mapped_fn(gate.mapped_user);
+        return syscall(SYS_close, FILTER_LOADER_FD | UINT64_C(1) << 32) < 0 ? -errno : 0;
 }
 
 static long gate_readlink(const char *path, char *buffer, size_t bytes) {
@@ -152,6 +168,8 @@ static long gate_answer(ucontext_t *u, const struct gate_call *c) {
         case SYS_readlink:
                 return gate_readlink((const char *)a[0], (char *)a[1], a[2]);
 #endif
+        case SYS_close:
+                return gate_close();
         case SYS_readlinkat:
                 return gate_readlink((const char *)a[1], (char *)a[2], a[3]);
         case SYS_newfstatat:
@@ -227,7 +245,12 @@ static int gate_install(void) {
         return 0;
 }
 
-void sandbox_admit_plugin(void) { atomic_store(&gate.admits_plugin, true); }
+void sandbox_admit_plugin(void (*on_mapped)(void *user), void *user) {
+        gate.mapped_user = user;
+        gate.mapped_fn = on_mapped;
+        atomic_store(&gate.is_loading, true);
+        atomic_store(&gate.admits_plugin, true);
+}
 
 void sandbox_on_breach(void (*fn)(void *user, int number), void *user) {
         gate.breach_user = user;
@@ -243,9 +266,7 @@ void sandbox_on_crash(void (*fn)(void *user, int signal, uintptr_t address, uint
 
 int sandbox_prepare(struct sandbox *s, bool is_template) {
         *s = (struct sandbox){0};
-        int r = filter_get(is_template ? FILTER_TEMPLATE_LOAD : FILTER_WORKER_LOAD, &s->stage1);
-        if (r >= 0)
-                r = filter_get(FILTER_SERVE, &s->stage2);
+        int r = filter_get(is_template ? FILTER_TEMPLATE : FILTER_WORKER, &s->filter);
         if (r < 0)
                 return r;
         if (getrandom(&s->cookie, sizeof s->cookie, 0) != sizeof s->cookie)
@@ -290,11 +311,11 @@ int sandbox_enter(struct sandbox *s, bool is_alone) {
 #if DROVER__SANITIZED
         is_entered = true;
 #endif
-        return filter_load(s->stage1, (uint32_t)getpid(), s->cookie);
+        return filter_load(s->filter, (uint32_t)getpid(), s->cookie);
 }
 
 int sandbox_close(struct sandbox *s) {
-        int r = filter_load(s->stage2, (uint32_t)getpid(), s->cookie);
+        int r = filter_load_last();
         if (r >= 0)
                 s->layers |= SANDBOX_SECCOMP;
         return r;

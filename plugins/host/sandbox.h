@@ -1,5 +1,6 @@
 /* What keeps plugin code in: limits, no new privileges, Landlock, two seccomp filters (filter.h), and the handler that
- * answers or names the calls that the filters stop. One per process. */
+ * answers or names the calls that the filters stop. One per process. All of it is there before the plugin's first
+ * instruction. */
 #pragma once
 
 #include <stdbool.h>
@@ -19,7 +20,7 @@ struct sandbox {
         unsigned layers; /* that are on */
         int landlock_abi;
         uint64_t cookie; /* template: what tells the host's fork from any other */
-        const struct filter *stage1, *stage2;
+        const struct filter *filter;
 };
 
 /* Compiles the filters (once a process and its children), reads what cannot be read later. */
@@ -28,16 +29,18 @@ int sandbox_prepare(struct sandbox *s, bool is_template);
 /* Resource limits, no_new_privs, not dumpable. Fails closed. */
 int sandbox_limit(struct sandbox *s);
 
-/* Landlock (if the kernel has it) and seccomp stage 1. From here on nothing can be opened, no process made. Fails
+/* Landlock (if the kernel has it) and the first filter. From here on nothing can be opened, no process made. Fails
  * closed but for Landlock. `is_alone`: no other thread runs yet; else Landlock cannot cover all and is not called on.
  */
 int sandbox_enter(struct sandbox *s, bool is_alone);
 
-/* Stage 2, on all threads: nothing executable can be mapped any more, no session made. */
-int sandbox_close(struct sandbox *s);
+/* Lets the next open of WIRE_PLUGIN_FD's path through, once: that is how dlopen gets at the plugin. When the loader
+ * closes what it got, the plugin is mapped and nothing of it has run: `on_mapped` is called, from the signal handler.
+ */
+void sandbox_admit_plugin(void (*on_mapped)(void *user), void *user);
 
-/* Lets the next open of WIRE_PLUGIN_FD's path through, once: that is how dlopen gets at the plugin. */
-void sandbox_admit_plugin(void);
+/* The last filter, on all threads: for on_mapped to call. Nothing changes after it. */
+int sandbox_close(struct sandbox *s);
 
 /* Called from the signal handler, before the process dies of system call `number`. */
 void sandbox_on_breach(void (*fn)(void *user, int number), void *user);

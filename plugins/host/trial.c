@@ -245,14 +245,21 @@ static int read_ready(struct trial *t, struct ready *m, size_t bytes, char *text
                 snprintf(text, WIRE_TEXT, "%s", report->text);
                 return report->error > 0 && report->error < 4096 ? -report->error : -EPROTO;
         }
-        if (report->type != REPORT_READY || report->text_bytes != bytes - sizeof *report)
+        if (report->type != REPORT_READY || report->text_bytes != bytes - sizeof *report || !t->sandbox[0])
                 return -EPROTO;
-        memcpy(t->sandbox, report->sandbox, sizeof t->sandbox - 1);
         memcpy(t->build_id, report->build_id, sizeof t->build_id - 1);
         return schema_parse(m->schema, report->text_bytes, &t->schema, text, WIRE_TEXT) < 0 ? -EPROTO : 0;
 }
 
-/* 1: it was about an arena, and something else comes. */
+static int read_closed(struct trial *t, const struct worker_report *report, char *text) {
+        snprintf(text, WIRE_TEXT, "the worker closes its sandbox twice");
+        if (t->sandbox[0])
+                return -EPROTO;
+        memcpy(t->sandbox, report->sandbox, sizeof t->sandbox - 1);
+        return 1;
+}
+
+/* 1: it was about an arena or the sandbox, and something else comes. */
 static int await_report(struct trial *t, struct ready *m, char *text) {
         size_t bytes = 0;
         struct pollfd p = {.fd = t->control_fd, .events = POLLIN};
@@ -265,6 +272,8 @@ static int await_report(struct trial *t, struct ready *m, char *text) {
                 r = answer_arena(t, &m->report);
                 return r < 0 ? r : 1;
         }
+        if (bytes == sizeof m->report && m->report.version == WIRE_VERSION && m->report.type == REPORT_CLOSED)
+                return read_closed(t, &m->report, text);
         return read_ready(t, m, bytes, text);
 }
 

@@ -26,7 +26,8 @@ struct trial {
         int room_fd;           /* -1, or what the worker wrote a large result into: result_bytes, once it is whole */
         uint64_t result_bytes; /* 0: the result is in the slot */
         struct schema *schema; /* after trial_await_ready */
-        char sandbox[64], build_id[48];
+        char sandbox[64]; /* once it is closed; a worker of a template does not say it: set it then */
+        char build_id[48];
         struct {
                 char name[72];
                 drover_arena *arena;

@@ -89,5 +89,81 @@ class Sandbox(Test):
                 self.assertLessEqual(sum(what.startswith("socket:") for what in fds.values()), 2, fds)
 
 
+# What stops each of attacker.c's attacks: the name of the call that its process dies of, or an errno.
+EPERM, EBADF = 1, 9
+ATTACKS = {
+    "own-filter": "seccomp", "own-filter-by-prctl": EPERM, "dispatch": EPERM, "handler": EPERM, "personality": "personality",
+    "dumpable": EPERM, "limits": EPERM,
+    "code": "mmap", "code-over-host": "mmap", "code-by-mprotect": "mprotect", "open": "open", "socket": "socket", "exec": "execve",
+    "fork": "clone",
+    "kill": EPERM, "tkill": "tkill", "queue": "rt_sigqueueinfo", "queue-to-thread": "rt_tgsigqueueinfo",
+    "pidfd": "pidfd_open", "pidfd-signal": "pidfd_send_signal", "owner": EPERM, "timer": "timer_create", "trace": "ptrace",
+    "write-memory": "process_vm_writev", "outlive": EPERM,
+}
+SIGNALS = ("kill", "tkill", "queue", "queue-to-thread", "owner", "timer", "trace")
+PLACES = ("constructor", "preload", "open", "init")
+
+
+class Attacks(Test):
+    """A plugin that is all bad, from its first instruction on: it knows the host, shares its memory, and gets nothing by it."""
+
+    def victims(self, d):
+        """Who runs as the same user: droverd, the spawner, and a worker beside it."""
+        return {"droverd": d.pid, "spawner": d.spawner(), "worker": d.wait_workers("primes", 1)[0][3]}
+
+    def assert_unharmed(self, d, victims):
+        self.assertEqual(self.victims(d), victims)
+        self.assertEqual(d.run("primes", "is_prime", n=97), {"prime": True})
+
+    def test_in_the_handler(self):
+        for method in METHODS:
+            with Drover({"primes": {"Plugin": "primes", "StartMethod": method, "Workers": 1},
+                         "attacker": {"Plugin": "attacker", "StartMethod": method, "Workers": 1}}) as d:
+                victims = self.victims(d)
+                for name, stopped_by in ATTACKS.items():
+                    for target in victims.values() if name in SIGNALS else [0]:
+                        with self.subTest(method=method, attack=name, target=target):
+                            self.attack(d, name, target, stopped_by)
+                self.assert_unharmed(d, victims)
+
+    def attack(self, d, name, target, stopped_by):
+        if isinstance(stopped_by, int):
+            self.assertEqual(d.run("attacker", "attack", name=name, target=("x", target)), {"error": stopped_by})
+        else:
+            with self.assert_error("Poisoned", f"system call {stopped_by}"):
+                d.run("attacker", "attack", name=name, target=("x", target), options={"max-attempts": ("u", 1)})
+
+    def test_a_filter_of_its_own_first(self):
+        """With it, every later call of seccomp would succeed and do nothing."""
+        for method in METHODS:
+            with Drover({"primes": {"Plugin": "primes", "StartMethod": method, "Workers": 1}}) as d:
+                for place in PLACES:
+                    d.write_pool(place, Plugin="attacker", StartMethod=method, Workers=1, RestartSec="50ms",
+                                 Environment=["EARLY=own-filter", f"PLACE={place}"])
+                d.reload()
+                for place in PLACES:
+                    wait_for(lambda place=place: "seccomp" in d.pool(place)["Problem"], 10,
+                             f"{method}: the Problem of {place} names seccomp: {d.pool(place)['Problem']}")
+                    self.assertNotEqual(d.pool(place)["State"], "running")
+                self.assert_unharmed(d, self.victims(d))
+
+    def test_before_the_first_job(self):
+        """Whatever is refused, and does not kill, all in one process, against each of the others."""
+        refused = [name for name, stopped_by in ATTACKS.items() if isinstance(stopped_by, int)]
+        for method in METHODS:
+            with Drover({"primes": {"Plugin": "primes", "StartMethod": method, "Workers": 1}}) as d:
+                victims = self.victims(d)
+                pools = {f"{place}-{who}": (place, pid) for place in PLACES for who, pid in victims.items()}
+                for name, (place, pid) in pools.items():
+                    d.write_pool(name, Plugin="attacker", StartMethod=method, Workers=1,
+                                 Environment=[f"EARLY={','.join(refused)}", f"PLACE={place}", f"TARGET={pid}"])
+                d.reload()
+                for name in pools:
+                    d.wait_state(name, "running")
+                    told = d.run(name, "told")["text"].split()
+                    self.assertEqual(told, [f"{attack}={ATTACKS[attack]}" for attack in refused], f"{method}, {name}")
+                self.assert_unharmed(d, victims)
+
+
 if __name__ == "__main__":
     main()

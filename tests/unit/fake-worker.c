@@ -226,6 +226,7 @@ int main(int argc, char **argv) {
                 work();
         const char *behaviour = getenv("FAKE_TEMPLATE");
         snprintf(template_pid, sizeof template_pid, "%d", getpid());
+        tell(&(struct template_event){.type = TEMPLATE_CLOSED, .text = "fake"});
         preload(behaviour);
         tell(&(struct template_event){.type = TEMPLATE_READY});
         serve(behaviour);

@@ -76,10 +76,12 @@ pid_t host_fixture_fork(int template_fd, int *ret_fd) {
         return e.pid;
 }
 
-void host_fixture_trial(struct trial *t, int control_fd) {
+void host_fixture_trial(struct trial *t, int control_fd, bool is_of_template) {
         char text[WIRE_TEXT] = "";
         assert_int_equal(trial_init(t), 0);
         assert_int_equal(trial_set_up(t, control_fd, STDERR_FILENO), 0);
+        if (is_of_template)
+                strcpy(t->sandbox, "its template's");
         int r = trial_await_ready(t, text);
         if (r < 0)
                 fail_msg("the worker was not ready: %d %s", r, text);

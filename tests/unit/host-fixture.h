@@ -1,6 +1,7 @@
 /* A real drover-worker, started the way the spawner does it, for the tests of the host. */
 #pragma once
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "ipc/wire.h"
@@ -20,7 +21,7 @@ struct template_event host_fixture_event(int template_fd);
 pid_t host_fixture_fork(int template_fd, int *ret_fd);
 
 /* A trial with this worker, up to READY and claiming. */
-void host_fixture_trial(struct trial *t, int control_fd);
+void host_fixture_trial(struct trial *t, int control_fd, bool is_of_template);
 
 /* Runs a job without arguments (or with `bytes` of payload) in slot `slot`; its verdict state. Result in *ret_data if
  * wanted. */

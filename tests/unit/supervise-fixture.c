@@ -79,7 +79,8 @@ struct stand_in started(uint32_t id) {
                 _exit(0);
         }
         int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-        answer((struct spawn_event){.type = SPAWN_STARTED, .worker = id, .pid = pid}, (int[]){pidfd, fds[0]}, 2);
+        answer((struct spawn_event){.type = SPAWN_STARTED, .worker = id, .pid = pid, .text = "seccomp"},
+               (int[]){pidfd, fds[0]}, 2);
         close(pidfd);
         close(fds[0]);
         fcntl(fds[1], F_SETFL, O_NONBLOCK);
@@ -102,6 +103,8 @@ void report(const struct stand_in *w, enum worker_report_type type, uint32_t cha
         char packet[sizeof(struct worker_report) + 256];
         struct worker_report r = {.type = type, .version = WIRE_VERSION, .channel = channel};
         r.text_bytes = type == REPORT_READY ? (uint32_t)strlen(worker_schema) : 0;
+        if (type == REPORT_CLOSED)
+                strcpy(r.sandbox, "seccomp,of-its-own");
         memcpy(packet, &r, sizeof(r));
         memcpy(packet + sizeof(r), worker_schema, r.text_bytes);
         assert_int_equal(packet_send(w->fd, packet, sizeof(r) + r.text_bytes, NULL, 0), 0);

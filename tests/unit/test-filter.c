@@ -86,20 +86,26 @@ static uint32_t evaluate(const struct sock_filter *code, unsigned n, const struc
 
 static struct sock_filter code[1024];
 static unsigned n_code;
+static struct filter last; /* n_code = 0: not loaded yet */
 
-static void load(enum filter_kind kind) {
+static void load(enum filter_kind kind, bool is_closed) {
         const struct filter *f;
         assert_int_equal(filter_get(kind, &f), 0);
         assert_true(f->n_code <= sizeof code / sizeof *code);
         filter_fill_in(f, PID, cookie, code);
         n_code = f->n_code;
+        last = is_closed ? filter_get_last() : (struct filter){0};
 }
 
+/* The strictest answer of a stack counts; actions are ordered as signed numbers. */
 static uint32_t answer_of(uint32_t arch, int call, const uint64_t *args) {
         struct seccomp_data d = {.nr = call, .arch = arch};
         if (args)
                 memcpy(d.args, args, sizeof d.args);
-        return evaluate(code, n_code, &d);
+        uint32_t first = evaluate(code, n_code, &d);
+        uint32_t second = last.n_code ? evaluate(last.code, last.n_code, &d) : SECCOMP_RET_ALLOW;
+        return (int32_t)(second & SECCOMP_RET_ACTION_FULL) < (int32_t)(first & SECCOMP_RET_ACTION_FULL) ? second
+                                                                                                        : first;
 }
 
 static uint32_t answer(int call, uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a3) {
@@ -110,13 +116,20 @@ static uint32_t answer(int call, uint64_t a0, uint64_t a1, uint64_t a2, uint64_t
 #define assert_trapped(...) assert_int_equal(answer(__VA_ARGS__) & SECCOMP_RET_ACTION_FULL, SECCOMP_RET_TRAP)
 #define assert_error(error, ...) assert_int_equal(answer(__VA_ARGS__), SECCOMP_RET_ERRNO | (error))
 
-/* ---- what must hold for all three ---- */
+/* ---- what must hold for both, and before and after the last filter ---- */
 
-static const enum filter_kind kinds[] = {FILTER_WORKER_LOAD, FILTER_TEMPLATE_LOAD, FILTER_SERVE};
+enum { N_STATES = 2 * FILTER_N };
+
+static bool load_state(unsigned k) {
+        load(k / 2, k % 2);
+        return k % 2;
+}
+
+static enum filter_kind kind_of(unsigned k) { return k / 2; }
 
 static void foreign_tables_are_killed(void **state) {
-        for (unsigned k = 0; k < FILTER_N; k++) {
-                load(kinds[k]);
+        for (unsigned k = 0; k < N_STATES; k++) {
+                load_state(k);
                 for (int call = 0; call < N_CALLS; call++) {
                         assert_int_equal(answer_of(AUDIT_ARCH_I386, call, NULL), SECCOMP_RET_KILL_PROCESS);
                         assert_int_equal(answer_of(AUDIT_ARCH_ARM, call, NULL), SECCOMP_RET_KILL_PROCESS);
@@ -209,8 +222,8 @@ static void dangerous_calls_never_pass(void **state) {
                 SYS_statx,
                 SYS_getdents64,
         };
-        for (unsigned k = 0; k < FILTER_N; k++) {
-                load(kinds[k]);
+        for (unsigned k = 0; k < N_STATES; k++) {
+                load_state(k);
                 for (size_t i = 0; i < sizeof dangerous / sizeof *dangerous; i++)
                         for (unsigned bits = 0; bits < 64; bits++) {
                                 uint64_t args[6];
@@ -224,8 +237,8 @@ static void dangerous_calls_never_pass(void **state) {
 }
 
 static void the_death_call_kills(void **state) {
-        for (unsigned k = 0; k < FILTER_N; k++) {
-                load(kinds[k]);
+        for (unsigned k = 0; k < N_STATES; k++) {
+                load_state(k);
                 assert_int_equal(answer(FILTER_DEATH_SYSCALL, FILTER_DEATH_ARGUMENT, 0, 0, 0),
                                  SECCOMP_RET_KILL_PROCESS);
                 assert_trapped(FILTER_DEATH_SYSCALL, 0, 0, 0, 0);
@@ -233,11 +246,10 @@ static void the_death_call_kills(void **state) {
 }
 
 static void arguments_are_compared_to_the_last_bit(void **state) {
-        for (unsigned k = 0; k < FILTER_N; k++) {
-                load(kinds[k]);
-                bool is_load = kinds[k] != FILTER_SERVE;
+        for (unsigned k = 0; k < N_STATES; k++) {
+                bool is_closed = load_state(k);
                 for (unsigned prot = 0; prot < 8; prot++) {
-                        bool fine = is_load ? (prot & 6) != 6 : !(prot & PROT_EXEC);
+                        bool fine = is_closed ? !(prot & PROT_EXEC) : (prot & 6) != 6;
                         assert_int_equal(answer(SYS_mmap, 0, 4096, prot, MAP_PRIVATE) == SECCOMP_RET_ALLOW, fine);
                         assert_int_equal(answer(SYS_mprotect, 0, 4096, prot, 0) == SECCOMP_RET_ALLOW,
                                          !(prot & PROT_EXEC));
@@ -269,9 +281,9 @@ static void only_the_template_forks_and_only_its_own_way(void **state) {
         const uint64_t threads = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
                                  CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
         const uint64_t plain_fork = CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD;
-        for (unsigned k = 0; k < FILTER_N; k++) {
-                load(kinds[k]);
-                bool is_template = kinds[k] == FILTER_TEMPLATE_LOAD;
+        for (unsigned k = 0; k < N_STATES; k++) {
+                load_state(k);
+                bool is_template = kind_of(k) == FILTER_TEMPLATE;
                 assert_int_equal(clone_answer(threads, 4096, 99), SECCOMP_RET_ALLOW);
                 assert_int_equal(clone_answer(FILTER_FORK_FLAGS, 0, cookie) == SECCOMP_RET_ALLOW, is_template);
                 assert_int_equal(clone_answer(FILTER_FORK_FLAGS, 0, cookie + 1), SECCOMP_RET_TRAP);
@@ -287,19 +299,53 @@ static void only_the_template_forks_and_only_its_own_way(void **state) {
 }
 
 static void signals_stay_in_the_process(void **state) {
-        load(FILTER_SERVE);
-        assert_allowed(SYS_tgkill, PID, 1, SIGABRT, 0);
-        assert_trapped(SYS_tgkill, PID + 1, 1, SIGABRT, 0);
-        load(FILTER_WORKER_LOAD);
-        assert_allowed(SYS_tgkill, PID, 1, SIGABRT, 0);
-        assert_trapped(SYS_tgkill, PID + 1, 1, SIGABRT, 0);
+        for (unsigned closed = 0; closed < 2; closed++) {
+                load(FILTER_WORKER, closed);
+                assert_allowed(SYS_tgkill, PID, 1, SIGABRT, 0);
+                assert_trapped(SYS_tgkill, PID + 1, 1, SIGABRT, 0);
+        }
 }
 
-static void nothing_loosens_after_stage_two(void **state) {
-        load(FILTER_SERVE);
-        assert_trapped(SYS_seccomp, 1, 0, 0, 0);
-        assert_trapped(SYS_setsid, 0, 0, 0, 0);
-        assert_trapped(SYS_dup2, 1, 2, 0, 0);
+/* Plugin code runs after the last filter only. */
+static void nothing_changes_after_the_last_filter(void **state) {
+        for (unsigned kind = 0; kind < FILTER_N; kind++) {
+                load(kind, false);
+                assert_allowed(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, 0, 0);
+                assert_allowed(SYS_close, 3, 0, 0, 0);
+                load(kind, true);
+                for (uint64_t operation = 0; operation < 16; operation++) {
+                        assert_trapped(SYS_seccomp, operation, 0, 0, 0);
+                        assert_trapped(SYS_seccomp, operation | UINT64_C(1) << 32, 0, 0, 0);
+                }
+                assert_error(FILTER_PROBE_ERROR, SYS_seccomp, FILTER_PROBE_OPERATION, 0, 0, 0);
+                assert_trapped(SYS_prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, 0, 0);
+                assert_trapped(SYS_prctl, 59 /* PR_SET_SYSCALL_USER_DISPATCH */, 1, 0, 0);
+                assert_trapped(SYS_mmap, 0, 4096, PROT_EXEC | UINT64_C(1) << 32, MAP_PRIVATE);
+                assert_trapped(SYS_dup2, 5, 3, 0, 0);
+        }
+}
+
+/* By that number it may send and receive. The kernel takes the low half of a descriptor. */
+static void the_control_socket_keeps_its_number(void **state) {
+        for (unsigned kind = 0; kind < FILTER_N; kind++) {
+                load(kind, true);
+                for (uint64_t high = 0; high < 4; high++) {
+                        assert_error(EBADF, SYS_close, 3 | high << 32, 0, 0, 0);
+                        assert_allowed(SYS_close, 2 | high << 32, 0, 0, 0);
+                        assert_allowed(SYS_close, 4 | high << 32, 0, 0, 0);
+                }
+                assert_trapped(SYS_close_range, 3, 3, 0, 0);
+        }
+}
+
+/* The loader's close is trapped, before and after; the handler gets by it. */
+static void the_end_of_loading_is_seen(void **state) {
+        for (unsigned k = 0; k < N_STATES; k++) {
+                load_state(k);
+                assert_trapped(SYS_close, FILTER_LOADER_FD, 0, 0, 0);
+                assert_allowed(SYS_close, FILTER_LOADER_FD | UINT64_C(1) << 32, 0, 0, 0);
+                assert_allowed(SYS_close, FILTER_LOADER_FD + 1, 0, 0, 0);
+        }
 }
 
 int main(void) {
@@ -310,7 +356,9 @@ int main(void) {
                 cmocka_unit_test(arguments_are_compared_to_the_last_bit),
                 cmocka_unit_test(only_the_template_forks_and_only_its_own_way),
                 cmocka_unit_test(signals_stay_in_the_process),
-                cmocka_unit_test(nothing_loosens_after_stage_two),
+                cmocka_unit_test(nothing_changes_after_the_last_filter),
+                cmocka_unit_test(the_control_socket_keeps_its_number),
+                cmocka_unit_test(the_end_of_loading_is_seen),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

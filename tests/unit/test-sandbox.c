@@ -1,6 +1,8 @@
 /* The sandbox as the kernel keeps it: what dies, under which name, what is answered, and what goes on working. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -41,19 +43,20 @@ static int set_up(void **state) {
         return 0;
 }
 
-/* Runs `fn` in a process that closed its sandbox (stage 1 only, or both); its wait status. */
-static int run_inside(bool is_template, bool both, int (*fn)(void)) {
+/* Runs `fn` in a process that entered its sandbox, or closed it as well; its wait status. */
+static int run_inside(bool is_template, bool is_closed, int (*fn)(void)) {
         atomic_store(breach, 0);
         atomic_store(crash, 0);
         pid_t pid = fork();
         assert_true(pid >= 0);
         if (pid == 0) {
                 struct sandbox s;
-                if (sandbox_prepare(&s, is_template) < 0 || sandbox_limit(&s) < 0)
+                int null = open("/dev/null", O_RDWR);
+                if (dup2(null, 3) < 0 || sandbox_prepare(&s, is_template) < 0 || sandbox_limit(&s) < 0)
                         _exit(100);
                 sandbox_on_breach(on_breach, NULL);
                 sandbox_on_crash(on_crash, NULL);
-                if (sandbox_enter(&s, true) < 0 || (both && sandbox_close(&s) < 0))
+                if (sandbox_enter(&s, true) < 0 || (is_closed && sandbox_close(&s) < 0))
                         _exit(101);
                 _exit(fn());
         }
@@ -63,10 +66,10 @@ static int run_inside(bool is_template, bool both, int (*fn)(void)) {
 }
 
 static void stopped_at(const char *name, int call, int (*fn)(void)) {
-        for (int k = 0; k < 3; k++) {
-                int status = run_inside(k == 1, k == 2, fn);
+        for (int k = 0; k < 4; k++) {
+                int status = run_inside(k & 1, k & 2, fn);
                 if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGSYS || atomic_load(breach) - 1 != call)
-                        fail_msg("%s in stage %d: status %#x, call %d", name, k, status, atomic_load(breach) - 1);
+                        fail_msg("%s, in state %d: status %#x, call %d", name, k, status, atomic_load(breach) - 1);
         }
 }
 
@@ -119,15 +122,109 @@ static int try_code(void) {
         return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED;
 }
 static int try_foreign_signal(void) { return (int)syscall(SYS_tgkill, getppid(), getppid(), 0); }
-static int try_setsid(void) { return setsid() < 0; }
 
-static void stage_two_takes_more_away(void **state) {
-        assert_int_equal(run_inside(false, false, try_code), 0);
-        assert_int_equal(WTERMSIG(run_inside(false, true, try_code)), SIGSYS);
-        assert_int_equal(atomic_load(breach) - 1, SYS_mmap);
-        assert_int_equal(WTERMSIG(run_inside(true, true, try_foreign_signal)), SIGSYS);
+/* What a plugin of old did in its constructor: from then on `seccomp` succeeds and does nothing. */
+static int try_filter_of_its_own(void) {
+        struct sock_filter code[] = {
+                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_seccomp, 0, 1),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
+        return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+}
+
+static int try_filter_by_prctl(void) {
+        return prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) == 0 || errno != EPERM || prctl(PR_GET_SECCOMP) == 0;
+}
+
+static int try_control_socket(void) {
+        if (close(3) == 0 || errno != EBADF || (int)syscall(SYS_close, 3 | UINT64_C(1) << 32) == 0)
+                return 1;
+        return write(3, "x", 1) == 1 && dup(2) > 3 ? 0 : 2;
+}
+
+static void closing_takes_more_away(void **state) {
+        for (int is_template = 0; is_template < 2; is_template++) {
+                assert_int_equal(run_inside(is_template, false, try_code), 0);
+                assert_int_equal(run_inside(is_template, false, try_filter_of_its_own), 0);
+                assert_int_equal(WTERMSIG(run_inside(is_template, true, try_code)), SIGSYS);
+                assert_int_equal(atomic_load(breach) - 1, SYS_mmap);
+                assert_int_equal(WTERMSIG(run_inside(is_template, true, try_filter_of_its_own)), SIGSYS);
+                assert_int_equal(atomic_load(breach) - 1, SYS_seccomp);
+                assert_int_equal(run_inside(is_template, true, try_filter_by_prctl), 0);
+                assert_int_equal(run_inside(is_template, true, try_control_socket), 0);
+        }
+        assert_int_equal(WTERMSIG(run_inside(false, true, try_foreign_signal)), SIGSYS);
         assert_int_equal(atomic_load(breach) - 1, SYS_tgkill);
-        assert_int_equal(WTERMSIG(run_inside(true, true, try_setsid)), SIGSYS);
+}
+
+/* A sandbox that is not there although the kernel said so is noticed. */
+static void success_is_not_believed(void **state) {
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0) {
+                struct sandbox s;
+                if (sandbox_prepare(&s, false) < 0 || sandbox_limit(&s) < 0 || try_filter_of_its_own() != 0)
+                        _exit(100);
+                _exit(sandbox_enter(&s, true) == -ENOTRECOVERABLE && sandbox_close(&s) == -ENOTRECOVERABLE &&
+                                      !(s.layers & SANDBOX_SECCOMP)
+                              ? 0
+                              : 1);
+        }
+        int status;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+}
+
+/* ---- the loader ---- */
+
+static atomic_int n_mapped;
+
+static void on_mapped(void *user) {
+        atomic_fetch_add(&n_mapped, 1);
+        if (sandbox_close(user) < 0)
+                _exit(102);
+}
+
+/* The close of what the loader got is noticed once, and is one. */
+static int load_in_parts(struct sandbox *s) {
+        sandbox_admit_plugin(on_mapped, s);
+        int fd = open("/proc/self/fd/4", O_RDONLY), other = dup(fd);
+        if (fd != FILTER_LOADER_FD || other < 0 || fcntl(fd, F_GETFD) != FD_CLOEXEC)
+                return 1;
+        if (close(other) < 0 || atomic_load(&n_mapped) != 0 || try_code() != 0)
+                return 2;
+        if (close(fd) < 0 || atomic_load(&n_mapped) != 1 || fcntl(fd, F_GETFD) >= 0)
+                return 3;
+        if (close(fd) == 0 || errno != EBADF || fcntl(0, F_DUPFD, FILTER_LOADER_FD) != FILTER_LOADER_FD ||
+            close(FILTER_LOADER_FD) < 0 || atomic_load(&n_mapped) != 1)
+                return 4;
+        return try_code();
+}
+
+static void loading_ends_with_the_close(void **state) {
+        int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+        atomic_store(breach, 0);
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0) {
+                struct sandbox s;
+                if (dup2(file, 4) < 0 || sandbox_prepare(&s, false) < 0 || sandbox_limit(&s) < 0)
+                        _exit(100);
+                sandbox_on_breach(on_breach, NULL);
+                if (sandbox_enter(&s, true) < 0)
+                        _exit(101);
+                _exit(load_in_parts(&s));
+        }
+        int status;
+        close(file);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        if (WIFEXITED(status))
+                fail_msg("exit status %d", WEXITSTATUS(status));
+        assert_int_equal(WTERMSIG(status), SIGSYS);
+        assert_int_equal(atomic_load(breach) - 1, SYS_mmap);
 }
 
 /* 0, or the number of the probe that was answered wrongly. */
@@ -159,8 +256,8 @@ static int try_probes(void) {
 }
 
 static void probes_are_answered(void **state) {
-        for (int k = 0; k < 3; k++)
-                assert_int_equal(run_inside(k == 1, k == 2, try_probes), 0);
+        for (int k = 0; k < 4; k++)
+                assert_int_equal(run_inside(k & 1, k & 2, try_probes), 0);
 }
 
 static void *thread(void *user) {
@@ -186,8 +283,8 @@ static int try_work(void) {
 }
 
 static void ordinary_work_goes_on(void **state) {
-        for (int k = 0; k < 3; k++)
-                assert_int_equal(run_inside(k == 1, k == 2, try_work), 0);
+        for (int k = 0; k < 4; k++)
+                assert_int_equal(run_inside(k & 1, k & 2, try_work), 0);
 }
 
 static int try_abort(void) { abort(); }
@@ -221,7 +318,9 @@ static void layers_are_told_truthfully(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(forbidden_calls_die_named),
-                cmocka_unit_test(stage_two_takes_more_away),
+                cmocka_unit_test(closing_takes_more_away),
+                cmocka_unit_test(success_is_not_believed),
+                cmocka_unit_test(loading_ends_with_the_close),
                 cmocka_unit_test(probes_are_answered),
                 cmocka_unit_test(ordinary_work_goes_on),
                 cmocka_unit_test(crashes_keep_their_signal_and_say_where),

@@ -36,7 +36,7 @@ static uint64_t soon(void) { return event_now_ns() + SECONDS * UINT64_C(10000000
 static pid_t start(struct trial *t, const char *plugin) {
         int control;
         pid_t pid = host_fixture_start("worker", plugin, &control);
-        host_fixture_trial(t, control);
+        host_fixture_trial(t, control, false);
         return pid;
 }
 

@@ -1,4 +1,4 @@
-/* Job types that change with the plugin file: who may still run what. */
+/* Job types that change with the plugin file: who may still run what. And who is believed to be READY. */
 #include "tests/unit/supervise-fixture.h"
 
 #include <signal.h>
@@ -96,12 +96,35 @@ static void test_two_types_of_one_number_in_one_list(void **state) {
         end(&first, CLD_KILLED, SIGKILL);
 }
 
+/* Whose sandbox nobody told of is not ready, whatever it says, and who tells of it twice is not the host. */
+static void test_ready_only_after_closed(void **state) {
+        struct pool *p = add_pool(NULL);
+        load();
+        struct stand_in w = started(expect(SPAWN_START).worker);
+        supervisor_find_worker(supervisor, w.id)->sandbox[0] = 0;
+        report(&w, REPORT_READY, 0);
+        UNTIL(phase(&w) == PHASE_STOPPING);
+        assert_null(p->schema);
+        end(&w, CLD_KILLED, SIGKILL);
+
+        w = started(expect(SPAWN_START).worker);
+        supervisor_find_worker(supervisor, w.id)->sandbox[0] = 0;
+        report(&w, REPORT_CLOSED, 0);
+        UNTIL(strcmp(supervisor_find_worker(supervisor, w.id)->sandbox, "seccomp,of-its-own") == 0);
+        report(&w, REPORT_READY, 0);
+        UNTIL(phase(&w) == PHASE_READY);
+        report(&w, REPORT_CLOSED, 0);
+        UNTIL(phase(&w) == PHASE_STOPPING);
+        end(&w, CLD_KILLED, SIGKILL);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_who_lacks_a_type_ends, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_who_comes_late_with_an_older_list, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_two_types_of_one_number, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_two_types_of_one_number_in_one_list, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_ready_only_after_closed, setup, teardown),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
