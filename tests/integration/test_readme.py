@@ -33,11 +33,12 @@ def mask(text):
 
 class Readme(Test):
     def test_commands(self):
-        pools = {"crash": {"Plugin": "crash", "Workers": 1}, "primes": {"Plugin": "primes", "Workers": 1}}
         self.assertGreater(len(commands()), 5)
-        with Drover(pools) as d:
-            for name in pools:
-                d.wait_workers(name, 1)
+        with Drover({"crash": {"Plugin": "crash", "Workers": 1}}) as d:
+            d.wait_workers("crash", 1)
+            d.write_pool("primes", Plugin="primes", Workers=1)  # one after the other: workers are listed in that order
+            d.reload()
+            d.wait_workers("primes", 1)
             for command, shown in commands():
                 r = subprocess.run(["sh", "-c", command + " 2>&1"], env=d.env(), cwd=SOURCE, capture_output=True, text=True,
                                    timeout=60 * PATIENCE, check=False)
