@@ -240,14 +240,18 @@ int drover_future_result(const drover_future *future, const void **ret_data, siz
                 return connection_fail(future->drover, future->code, "job %llu is %s: %s",
                                        (unsigned long long)future->id, drover_state_name(future->state),
                                        e ? e->message : "");
-        *ret_data = future->data;
-        *ret_bytes = future->bytes;
+        if (ret_data)
+                *ret_data = future->data;
+        if (ret_bytes)
+                *ret_bytes = future->bytes;
         return 0;
 }
 
 int drover_future_get_run(const drover_future *future, struct drover_run *ret_run, size_t struct_bytes) {
         if (!future_has_ended(future))
                 return future_fail_early(future);
+        if (!ret_run)
+                return 0;
         if (struct_bytes > sizeof future->run)
                 memset((char *)ret_run + sizeof future->run, 0, struct_bytes - sizeof future->run);
         memcpy(ret_run, &future->run, struct_bytes < sizeof future->run ? struct_bytes : sizeof future->run);
@@ -264,6 +268,9 @@ const drover_error *drover_future_error(const drover_future *future) {
 
 int drover_future_cancel(drover_future *future, enum drover_cancel_mode mode) {
         int r = connection_check(future->drover);
+        if (r >= 0 && (unsigned)mode > DROVER_CANCEL_KILL)
+                r = connection_fail(future->drover, -EINVAL,
+                                    "cancel mode %d is none of DROVER_CANCEL_QUEUED, _ASK and _KILL", (int)mode);
         if (r < 0)
                 return r;
         engine_collect(future->drover);

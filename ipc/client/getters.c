@@ -31,7 +31,7 @@ static int getters_get(const drover_future *f, const char *name, enum schema_typ
 int drover_future_get_u64(const drover_future *future, const char *name, uint64_t *ret_value) {
         struct args_value v;
         int r = getters_get(future, name, SCHEMA_U64, &v);
-        if (r == 0)
+        if (r == 0 && ret_value)
                 *ret_value = v.u64;
         return r;
 }
@@ -39,7 +39,7 @@ int drover_future_get_u64(const drover_future *future, const char *name, uint64_
 int drover_future_get_i64(const drover_future *future, const char *name, int64_t *ret_value) {
         struct args_value v;
         int r = getters_get(future, name, SCHEMA_I64, &v);
-        if (r == 0)
+        if (r == 0 && ret_value)
                 *ret_value = v.i64;
         return r;
 }
@@ -47,7 +47,7 @@ int drover_future_get_i64(const drover_future *future, const char *name, int64_t
 int drover_future_get_f64(const drover_future *future, const char *name, double *ret_value) {
         struct args_value v;
         int r = getters_get(future, name, SCHEMA_F64, &v);
-        if (r == 0)
+        if (r == 0 && ret_value)
                 *ret_value = v.f64;
         return r;
 }
@@ -55,7 +55,7 @@ int drover_future_get_f64(const drover_future *future, const char *name, double 
 int drover_future_get_bool(const drover_future *future, const char *name, bool *ret_value) {
         struct args_value v;
         int r = getters_get(future, name, SCHEMA_BOOL, &v);
-        if (r == 0)
+        if (r == 0 && ret_value)
                 *ret_value = v.boolean;
         return r;
 }
@@ -65,7 +65,7 @@ int drover_future_get_fd(const drover_future *future, const char *name, int *ret
         int r = getters_get(future, name, SCHEMA_FD, &v);
         if (r == 0 && (!future->fds || v.u64 >= future->fds->n_fds))
                 r = getters_fail(future, name, "fd", -EINVAL); /* a number that is no descriptor */
-        if (r == 0)
+        if (r == 0 && ret_fd)
                 *ret_fd = future->fds->fds[v.u64];
         return r;
 }
@@ -88,7 +88,8 @@ int drover_future_get_str(drover_future *future, const char *name, const char **
                 return r < 0 ? r : getters_fail(future, name, "str", -ENOMEM);
         memcpy(text, v.data, v.bytes);
         text[v.bytes] = 0;
-        *ret_text = text;
+        if (ret_text)
+                *ret_text = text;
         if (ret_bytes)
                 *ret_bytes = v.bytes;
         return 0;
@@ -99,8 +100,10 @@ int drover_future_get_bytes(drover_future *future, const char *name, const void 
         int r = getters_get(future, name, SCHEMA_BYTES, &v);
         if (r < 0)
                 return r;
-        *ret_data = v.data;
-        *ret_bytes = v.bytes;
+        if (ret_data)
+                *ret_data = v.data;
+        if (ret_bytes)
+                *ret_bytes = v.bytes;
         return 0;
 }
 
@@ -154,8 +157,10 @@ static int getters_get_array(drover_future *f, const char *name, enum schema_typ
         if (!array)
                 return getters_fail(f, name, schema_type_name(type, true), r < 0 ? r : -ENOMEM);
         getters_fill(list, type, array);
-        memcpy(ret_values, &array, sizeof array);
-        *ret_n = list.n;
+        if (ret_values)
+                memcpy(ret_values, &array, sizeof array);
+        if (ret_n)
+                *ret_n = list.n;
         return 0;
 }
 

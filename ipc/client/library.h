@@ -28,7 +28,7 @@ struct watch {
 
 struct watch_group {
         TAILQ_HEAD(, watch) ended; /* as they were found */
-        size_t n_ended, n_failed;
+        size_t n_ended, n_failed, n_sorted;
         void (*on_end)(struct watch_group *g, struct watch *w); /* NULL = none */
 };
 
@@ -254,6 +254,8 @@ int future_code(enum drover_state state, int error);
 void watch_group_init(struct watch_group *g);
 void watch_start(struct watch *w, struct watch_group *g, drover_future *f); /* takes a reference */
 void watch_stop(struct watch *w);
+/* Of those that ended and were not taken yet (there is one), the one that ended first. `room` holds all of the group. */
+struct watch *watch_take_first(struct watch_group *g, struct watch **room);
 /* future_end: everybody who watches it. */
 void watch_tell(drover_future *f);
 

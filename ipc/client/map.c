@@ -35,9 +35,10 @@ struct map {
         struct map_entry *entries;   /* `window` of them; ordered: a ring that starts at `first` */
         uint32_t first, n_out, free; /* free: unordered, the first of the list of those not in use */
         struct watch_group group;
-        bool has_input; /* args hold one that found no room */
-        bool is_over;   /* nothing more is pulled */
-        int error;      /* why; told once, after everything else */
+        struct watch **ended; /* unordered: room to put those that ended in order */
+        bool has_input;       /* args hold one that found no room */
+        bool is_over;         /* nothing more is pulled */
+        int error;            /* why; told once, after everything else */
 };
 
 /* ---- in ---- */
@@ -135,8 +136,7 @@ static drover_future *map_take(struct map *m) {
         if (m->order == DROVER_ORDERED)
                 m->first = (m->first + 1) % m->window;
         else {
-                struct watch *w = TAILQ_FIRST(&m->group.ended);
-                TAILQ_REMOVE(&m->group.ended, w, of_group);
+                struct watch *w = watch_take_first(&m->group, m->ended);
                 e = (struct map_entry *)((char *)w - offsetof(struct map_entry, watch));
                 watch_stop(w);
                 e->next_free = m->free;
@@ -170,9 +170,12 @@ static int map_next(drover_iterator *it, drover_future **ret, uint64_t deadline_
                 if (r < 0)
                         return r;
                 map_pull(m);
-                if (m->n_out > 0)
+                if (m->n_out > 0) {
                         r = engine_wait(it->drover, map_has_one, m, deadline_ns);
-                else if (m->has_input && !m->is_over)
+                        if (r == 0 && m->order == DROVER_UNORDERED)
+                                engine_collect(
+                                        it->drover); /* others may have ended before the one that ended the wait */
+                } else if (m->has_input && !m->is_over)
                         r = map_wait_room(m, deadline_ns);
                 else {
                         r = m->error;
@@ -198,6 +201,7 @@ static void map_free(drover_iterator *it) {
         drover_pool_unref(m->pool);
         connection_unref(m->base.drover);
         free(m->entries);
+        free(m->ended);
         free(m->job);
         free(m);
 }
@@ -224,7 +228,8 @@ static int map_prepare(struct map *m, const struct drover_map_options *o) {
         m->chunk = map_min(o->chunk ? o->chunk : map_min((m->window + 3) / 4, MAP_LARGEST_CHUNK), m->window);
         m->entries = calloc(m->window, sizeof *m->entries);
         m->job = strdup(m->submission.job);
-        if (!m->entries || !m->job)
+        m->ended = m->order == DROVER_UNORDERED ? calloc(m->window, sizeof(struct watch *)) : NULL;
+        if (!m->entries || !m->job || (m->order == DROVER_UNORDERED && !m->ended))
                 return -ENOMEM;
         for (uint32_t i = 0; i < m->window; i++)
                 m->entries[i].next_free = i + 1;

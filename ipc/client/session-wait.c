@@ -125,13 +125,26 @@ static uint64_t session_look_done(const void *user, uint64_t before_ns) {
 }
 #endif
 
+/* What somebody waits for. */
+struct session_goal {
+        bool (*is_reached)(const struct session *s, uint32_t slot);
+        uint32_t slot;
+        uint64_t deadline_ns;
+        bool is_long; /* it took a while: sleep in poll() */
+};
+
+static bool session_is_reached(const struct session *s, const struct session_goal *g) {
+        return g->is_reached(s, g->slot);
+}
+
 /* Sleeps until something may have changed. 0, -ETIMEDOUT at the deadline, -EINTR. */
-static int session_sleep(struct session *s, uint64_t deadline_ns, bool *is_long) {
-        deadline_ns = session_min(deadline_ns, s->next_deadline_ns);
-        uint32_t seen = channel_wait_begin(&s->channel, *is_long ? DONE_DOORBELL : DONE_FUTEX);
+static int session_sleep(struct session *s, struct session_goal *g) {
+        uint64_t deadline_ns = session_min(g->deadline_ns, s->next_deadline_ns);
+        uint32_t seen = channel_wait_begin(&s->channel, g->is_long ? DONE_DOORBELL : DONE_FUTEX);
         int r = 0;
-        if (!session_collect(s)) {
-                if (*is_long || s->want_first != SESSION_NONE)
+        session_collect(s);
+        if (!session_is_reached(s, g)) {
+                if (g->is_long || s->want_first != SESSION_NONE)
                         r = session_poll(s, deadline_ns);
                 else {
                         uint64_t since_ns = event_now_ns(), futex_ns = since_ns + SESSION_FUTEX_NS;
@@ -139,7 +152,7 @@ static int session_sleep(struct session *s, uint64_t deadline_ns, bool *is_long)
                         r = event_wait(&s->channel.head->done_seq, seen, session_min(deadline_ns, futex_ns));
                         spin_slept(&s->spin, since_ns);
                         if (r == -ETIMEDOUT && futex_ns < deadline_ns) {
-                                *is_long = true;
+                                g->is_long = true;
                                 s->n_rescued += session_collect(s);
                                 r = 0;
                         }
@@ -178,13 +191,11 @@ static bool session_spin(struct session *s, uint64_t deadline_ns) {
         return came;
 }
 
-/* Until `is_done` holds or the deadline. 1, 0, -EPIPE, -EINTR. */
-static int session_wait_until(struct session *s, bool (*is_done)(const struct session *s, uint32_t slot), uint32_t slot,
-                              uint64_t deadline_ns) {
-        bool is_long = false;
+/* Until the goal is reached or its deadline is over. 1, 0, -EPIPE, -EINTR. */
+static int session_wait_until(struct session *s, struct session_goal *g) {
         session_collect(s);
         for (bool has_spun = false;; has_spun = true) {
-                if (is_done(s, slot))
+                if (session_is_reached(s, g))
                         return 1;
                 if (s->n_in_flight == 0)
                         return 0;
@@ -193,23 +204,23 @@ static int session_wait_until(struct session *s, bool (*is_done)(const struct se
                         session_come_back(s);
                 if (s->is_gone || s->is_away) { /* what was told before it went is still to be had */
                         session_collect(s);
-                        if (is_done(s, slot) || s->is_gone)
-                                return is_done(s, slot) ? 1 : -EPIPE;
-                        if (event_now_ns() >= deadline_ns)
+                        if (session_is_reached(s, g) || s->is_gone)
+                                return session_is_reached(s, g) ? 1 : -EPIPE;
+                        if (event_now_ns() >= g->deadline_ns)
                                 return 0;
-                        int r = session_wait_for_daemon(s, deadline_ns);
+                        int r = session_wait_for_daemon(s, g->deadline_ns);
                         if (r < 0)
                                 return r;
                         continue;
                 }
-                if (deadline_ns == 0 && s->next_deadline_ns == EVENT_FOREVER) {
+                if (g->deadline_ns == 0 && s->next_deadline_ns == EVENT_FOREVER) {
                         session_look_around(s, event_now_ns());
                         return 0;
                 }
-                if (!has_spun && deadline_ns > 0 && session_spin(s, deadline_ns))
+                if (!has_spun && g->deadline_ns > 0 && session_spin(s, g->deadline_ns))
                         continue;
 
-                int r = deadline_ns == 0 ? -ETIMEDOUT : session_sleep(s, deadline_ns, &is_long);
+                int r = g->deadline_ns == 0 ? -ETIMEDOUT : session_sleep(s, g);
                 if (r == -EINTR)
                         return r;
                 if (r == -ETIMEDOUT) {
@@ -217,10 +228,14 @@ static int session_wait_until(struct session *s, bool (*is_done)(const struct se
                         session_expire(s, now_ns);
                         session_collect(s);
                         session_look_around(s, now_ns);
-                        if (now_ns >= deadline_ns)
-                                return is_done(s, slot);
-                } else if (session_collect(s) && s->ready_first != s->ready_last)
-                        spin_expect(&s->spin); /* they come faster than wake-ups */
+                        if (now_ns >= g->deadline_ns)
+                                return session_is_reached(s, g);
+                } else {
+                        if (session_collect(s) && s->ready_first != s->ready_last)
+                                spin_expect(&s->spin); /* they come faster than wake-ups */
+                        if (!session_is_reached(s, g) && event_now_ns() >= g->deadline_ns)
+                                return 0; /* others end all the time, ours does not */
+                }
         }
 }
 
@@ -229,7 +244,8 @@ static bool session_has_ready(const struct session *s, uint32_t slot) { return s
 static bool session_is_ready(const struct session *s, uint32_t slot) { return s->slots[slot].state == SESSION_READY; }
 
 int session_next(struct session *s, struct session_result *ret, uint64_t deadline_ns) {
-        int r = s->ready_first != SESSION_NONE ? 1 : session_wait_until(s, session_has_ready, 0, deadline_ns);
+        struct session_goal g = {.is_reached = session_has_ready, .deadline_ns = deadline_ns};
+        int r = s->ready_first != SESSION_NONE ? 1 : session_wait_until(s, &g);
         if (r == 1)
                 session_fetch(s, s->ready_first, ret);
         return r;
@@ -239,7 +255,8 @@ int session_wait(struct session *s, uint32_t slot, struct session_result *ret, u
         if (slot >= s->channel.geometry.n_slots || s->slots[slot].state == SESSION_IDLE ||
             s->slots[slot].state == SESSION_HELD)
                 return -EINVAL;
-        int r = session_wait_until(s, session_is_ready, slot, deadline_ns);
+        struct session_goal g = {.is_reached = session_is_ready, .slot = slot, .deadline_ns = deadline_ns};
+        int r = session_wait_until(s, &g);
         if (r == 1)
                 session_fetch(s, slot, ret);
         return r;

@@ -2,6 +2,7 @@
  * costs what ends, not what is waited for. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "ipc/client/library.h"
 
@@ -45,6 +46,32 @@ void watch_tell(drover_future *f) {
         }
 }
 
+static int watch_compare_ends(const void *a, const void *b) {
+        uint64_t x = future_ended_ns((*(struct watch *const *)a)->future);
+        uint64_t y = future_ended_ns((*(struct watch *const *)b)->future);
+        return (x > y) - (x < y);
+}
+
+/* One look may find many verdicts, slot by slot, so those that were found since the last look are put in order first.
+ */
+struct watch *watch_take_first(struct watch_group *g, struct watch **room) {
+        struct watch *w;
+        size_t n = 0;
+        if (g->n_sorted != g->n_ended) {
+                g->n_sorted = g->n_ended;
+                while ((w = TAILQ_FIRST(&g->ended))) {
+                        TAILQ_REMOVE(&g->ended, w, of_group);
+                        room[n++] = w;
+                }
+                qsort(room, n, sizeof(struct watch *), watch_compare_ends);
+                for (size_t i = 0; i < n; i++)
+                        TAILQ_INSERT_TAIL(&g->ended, room[i], of_group);
+        }
+        w = TAILQ_FIRST(&g->ended);
+        TAILQ_REMOVE(&g->ended, w, of_group);
+        return w;
+}
+
 static bool wait_are_futures(drover_future *const *futures, size_t n) {
         if (n > 0 && !futures)
                 return false;
@@ -54,22 +81,20 @@ static bool wait_are_futures(drover_future *const *futures, size_t n) {
         return true;
 }
 
-/* All watched, or -EINVAL, -ENOMEM. *ret_drover: theirs. */
-static int wait_watch_all(drover_future *const *futures, size_t n, struct watch_group *g, struct watch **ret,
-                          drover **ret_drover) {
+static int wait_check_drovers(drover_future *const *futures, size_t n) {
         for (size_t i = 1; i < n; i++)
                 if (futures[i]->drover != futures[0]->drover)
                         return connection_fail(futures[0]->drover, -EINVAL,
                                                "futures 0 and %zu are of different drovers", i);
-        struct watch *watches = calloc(n + 1, sizeof *watches);
-        if (!watches)
-                return -ENOMEM;
-        watch_group_init(g);
-        for (size_t i = 0; i < n; i++)
-                watch_start(&watches[i], g, futures[i]);
-        *ret = watches;
-        *ret_drover = n ? futures[0]->drover : NULL;
         return 0;
+}
+
+static struct watch *wait_watch_all(drover_future *const *futures, size_t n, struct watch_group *g) {
+        struct watch *watches = calloc(n + 1, sizeof *watches);
+        watch_group_init(g);
+        for (size_t i = 0; watches && i < n; i++)
+                watch_start(&watches[i], g, futures[i]);
+        return watches;
 }
 
 static void wait_unwatch_all(struct watch *watches, size_t n) {
@@ -104,17 +129,19 @@ static bool wait_is_done(void *user) {
 int drover_wait(drover_future *const *futures, size_t n, enum drover_wait_for what, uint64_t deadline_ns,
                 size_t *ret_n_completed) {
         struct watch_group group;
-        struct watch *watches;
-        drover *d;
         if (!wait_are_futures(futures, n))
                 return -EINVAL; /* there is no drover to tell it in words */
         if ((unsigned)what > DROVER_FIRST_ERROR)
                 return n ? connection_fail(futures[0]->drover, -EINVAL, "drover_wait: %d is nothing to wait for",
                                            (int)what)
                          : -EINVAL;
-        int r = wait_watch_all(futures, n, &group, &watches, &d);
+        int r = wait_check_drovers(futures, n);
         if (r < 0)
                 return r;
+        struct watch *watches = wait_watch_all(futures, n, &group);
+        if (!watches)
+                return -ENOMEM;
+        drover *d = n ? futures[0]->drover : NULL;
         struct wait_goal goal = {.group = &group, .n = n, .what = what};
         if (!wait_is_done(&goal)) {
                 r = connection_check(d);
@@ -145,32 +172,10 @@ struct completed {
         struct drover_iterator base;
         struct watch_group group;
         struct watch *watches, **found; /* `found`: room to sort them */
-        size_t n, n_sorted, n_returned;
+        size_t n, n_returned;
 };
 
 static bool completed_has_one(void *user) { return !TAILQ_EMPTY(&((struct completed *)user)->group.ended); }
-
-static int completed_compare(const void *a, const void *b) {
-        uint64_t x = future_ended_ns((*(struct watch *const *)a)->future);
-        uint64_t y = future_ended_ns((*(struct watch *const *)b)->future);
-        return (x > y) - (x < y);
-}
-
-/* One look may find many, slot by slot. */
-static void completed_sort(struct completed *c) {
-        struct watch *w;
-        size_t n = 0;
-        if (c->n_sorted == c->group.n_ended)
-                return;
-        c->n_sorted = c->group.n_ended;
-        while ((w = TAILQ_FIRST(&c->group.ended))) {
-                TAILQ_REMOVE(&c->group.ended, w, of_group);
-                c->found[n++] = w;
-        }
-        qsort(c->found, n, sizeof(struct watch *), completed_compare);
-        for (size_t i = 0; i < n; i++)
-                TAILQ_INSERT_TAIL(&c->group.ended, c->found[i], of_group);
-}
 
 static int completed_next(drover_iterator *it, drover_future **ret, uint64_t deadline_ns) {
         struct completed *c = (struct completed *)it;
@@ -182,10 +187,9 @@ static int completed_next(drover_iterator *it, drover_future **ret, uint64_t dea
                         r = engine_wait(it->drover, completed_has_one, c, deadline_ns);
                 if (r < 0)
                         return r;
+                engine_collect(it->drover); /* a wait ends with one; others may have ended before that one */
         }
-        completed_sort(c);
-        struct watch *w = TAILQ_FIRST(&c->group.ended);
-        TAILQ_REMOVE(&c->group.ended, w, of_group);
+        struct watch *w = watch_take_first(&c->group, c->found);
         c->n_returned++;
         *ret = drover_future_ref(w->future);
         return 1;
@@ -198,19 +202,43 @@ static void completed_free(drover_iterator *it) {
         free(c);
 }
 
+static int completed_compare_pointers(const void *a, const void *b) {
+        uintptr_t x = (uintptr_t)(*(drover_future *const *)a), y = (uintptr_t)(*(drover_future *const *)b);
+        return (x > y) - (x < y);
+}
+
+/* Each future once, however often it was given. How many that are. */
+static size_t completed_unique(drover_future **futures, size_t n) {
+        size_t n_unique = 0;
+        qsort(futures, n, sizeof(drover_future *), completed_compare_pointers);
+        for (size_t i = 0; i < n; i++)
+                if (i == 0 || futures[i] != futures[i - 1])
+                        futures[n_unique++] = futures[i];
+        return n_unique;
+}
+
 int drover_as_completed(drover_future *const *futures, size_t n, drover_iterator **ret_iterator) {
-        struct completed *c = wait_are_futures(futures, n) ? calloc(1, sizeof *c) : NULL;
         if (!wait_are_futures(futures, n))
                 return -EINVAL;
-        if (!c)
-                return -ENOMEM;
-        *c = (struct completed){.base = {.next = completed_next, .free = completed_free}, .n = n};
-        c->found = calloc(n + 1, sizeof(struct watch *));
-        int r = c->found ? wait_watch_all(futures, n, &c->group, &c->watches, &c->base.drover) : -ENOMEM;
-        if (r < 0) {
-                free(c->found);
-                free(c);
+        int r = wait_check_drovers(futures, n);
+        if (r < 0)
                 return r;
+        struct completed *c = calloc(1, sizeof *c);
+        drover_future **unique = calloc(n + 1, sizeof(drover_future *));
+        if (c && unique) {
+                if (n > 0)
+                        memcpy(unique, futures, n * sizeof(drover_future *));
+                *c = (struct completed){.base = {.next = completed_next, .free = completed_free},
+                                        .n = completed_unique(unique, n)};
+                c->base.drover = n ? futures[0]->drover : NULL;
+                c->found = calloc(n + 1, sizeof(struct watch *));
+                c->watches = c->found ? wait_watch_all(unique, c->n, &c->group) : NULL;
+        }
+        free(unique);
+        if (!c || !c->watches) {
+                free(c ? c->found : NULL);
+                free(c);
+                return -ENOMEM;
         }
         *ret_iterator = &c->base;
         return 0;

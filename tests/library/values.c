@@ -66,6 +66,27 @@ void check_types(drover_future *f, const char *text) {
         check_arrays(f);
 }
 
+/* Who only asks whether a field is there gives no place for it. */
+static void check_without_outputs(drover_future *f) {
+        EXPECT(0, drover_future_result(f, NULL, NULL));
+        EXPECT(0, drover_future_get_run(f, NULL, sizeof(struct drover_run)));
+        EXPECT(0, drover_future_get_u64(f, "u", NULL));
+        EXPECT(0, drover_future_get_i64(f, "i", NULL));
+        EXPECT(0, drover_future_get_f64(f, "f", NULL));
+        EXPECT(0, drover_future_get_bool(f, "b", NULL));
+        EXPECT(0, drover_future_get_str(f, "s", NULL, NULL));
+        EXPECT(0, drover_future_get_bytes(f, "y", NULL, NULL));
+        EXPECT(0, drover_future_get_u64_array(f, "us", NULL, NULL));
+        EXPECT(0, drover_future_get_i64_array(f, "is", NULL, NULL));
+        EXPECT(0, drover_future_get_f64_array(f, "fs", NULL, NULL));
+        EXPECT(0, drover_future_get_bool_array(f, "bs", NULL, NULL));
+        EXPECT(0, drover_future_get_str_array(f, "ss", NULL, NULL));
+        EXPECT(-ENOENT, drover_future_get_u64(f, "none", NULL));
+        EXPECT(-EINVAL, drover_future_get_u64(f, "s", NULL));
+        EXPECT(-EINVAL, drover_future_cancel(f, (enum drover_cancel_mode)9));
+        EXPECT_TEXT("cancel mode 9", drover_error_text(d));
+}
+
 void case_values(void) {
         drover_pool *p = pool("typed");
         drover_args *a = all_types(NULL);
@@ -90,6 +111,7 @@ void case_values(void) {
                                  (const char *const[]){"", "grün", "x"}, (size_t)3));
         EXPECT(0, drover_future_wait(f, DROVER_FOREVER));
         check_arrays(f);
+        check_without_outputs(f);
         drover_future_unref(f);
         drover_pool_unref(p);
 }

@@ -481,6 +481,23 @@ static void test_a_queue_deadline_needs_no_worker(void **state) {
         describe(&r, "expired: no worker took it before its queue deadline");
 }
 
+/* Another verdict lies there, unread: the wait ends in time all the same, and sleeps meanwhile. */
+static void test_waiting_for_one_ends_at_its_deadline(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_result r;
+        submit(s, 0, "", 0);
+        work(d, SLOT_DONE, 0, "", 0);
+        uint32_t never = submit(s, 0, "", 1);
+        uint64_t deadline_ns = event_now_ns() + 100000000;
+        clock_t cpu = clock();
+        assert_int_equal(session_wait(s, never, &r, deadline_ns), 0);
+        assert_true(event_now_ns() >= deadline_ns);
+        assert_true(clock() - cpu < CLOCKS_PER_SEC / 20);
+        assert_int_equal(session_next(s, &r, 0), 1);
+        assert_int_equal(r.user, 0);
+}
+
 static void test_waiting_for_one_leaves_the_others(void **state) {
         struct daemon *d = *state;
         struct session *s = open_session(d);
@@ -702,6 +719,7 @@ int main(void) {
                 SESSION_TEST(test_submit_says_why_not),
                 SESSION_TEST(test_every_verdict),
                 SESSION_TEST(test_a_queue_deadline_needs_no_worker),
+                SESSION_TEST(test_waiting_for_one_ends_at_its_deadline),
                 SESSION_TEST(test_waiting_for_one_leaves_the_others),
                 SESSION_TEST(test_a_hostile_result),
                 SESSION_TEST(test_a_slot_in_quarantine_comes_back_later),

@@ -271,11 +271,12 @@ int drover_future_wait(drover_future *future, uint64_t deadline_ns);
  *                     carries (typed ones: 16 MiB). -ESTALE: more than is kept (32 MiB of a uid). -ENODATA: ResultTTL= is over,
  *                     or droverd ended before it was fetched; so for DROVER_FAILED, of which only that is known then. The
  *                     message says which
- * A job may give any errno: drover_future_state tells them apart for sure. Never blocks. */
+ * A job may give any errno: drover_future_state tells them apart for sure. Both ret_ arguments may be NULL. Never blocks. */
 int drover_future_result(const drover_future *future, const void **ret_data, size_t *ret_bytes);
 
 /* One field of a typed result. Errors as of drover_future_result, and: -ENOENT: no such field. -EINVAL: of another type.
- * Pointers live as long as the future. Text and the elements of a str array are 0-terminated; ret_bytes may be NULL. */
+ * Pointers live as long as the future. Text and the elements of a str array are 0-terminated. Every ret_ argument may be
+ * NULL: then the call only says whether the field is there and of this type. */
 int drover_future_get_u64(const drover_future *future, const char *name, uint64_t *ret_value);
 int drover_future_get_i64(const drover_future *future, const char *name, int64_t *ret_value);
 int drover_future_get_f64(const drover_future *future, const char *name, double *ret_value);
@@ -343,7 +344,7 @@ enum drover_cancelled {
 
 /* enum drover_cancelled: what happened. -EBUSY: it runs, and the mode was DROVER_CANCEL_QUEUED. The verdict comes as ever.
  * DROVER_CANCEL_KILL, and any mode for a job that went over the bus, blocks for the broker's answer. DROVER_CANCEL_KILL:
- * -ESTALE as drover_future_get_progress(); DROVER_CANCEL_ASK goes on working then. */
+ * -ESTALE as drover_future_get_progress(); DROVER_CANCEL_ASK goes on working then. -EINVAL: `mode` is none of the three. */
 int drover_future_cancel(drover_future *future, enum drover_cancel_mode mode);
 
 /* Has `callback` called once when there is a verdict, from drover_process() and nowhere else, in the order of completion;
@@ -394,7 +395,7 @@ enum drover_wait_for {
 int drover_wait(drover_future *const *futures, size_t n, enum drover_wait_for what, uint64_t deadline_ns,
                 size_t *ret_n_completed);
 
-/* The same futures by drover_iterator_next, as they end. -EINVAL as above. Of those that ended since the last look, first what ended
+/* The same futures by drover_iterator_next, each once, as they end. -EINVAL as above. Of those that ended since the last look, first what ended
  * first by drover_run's finished_ns; what never ran last. */
 int drover_as_completed(drover_future *const *futures, size_t n, drover_iterator **ret_iterator);
 
@@ -411,7 +412,7 @@ enum drover_order { DROVER_ORDERED = 0, DROVER_UNORDERED };
 
 struct drover_map_options {
         uint32_t struct_size;
-        uint32_t order;  /* enum drover_order: results as the inputs came, or as they are ready */
+        uint32_t order;  /* enum drover_order: results as the inputs came, or as the jobs ended */
         uint32_t window; /* inputs that are under way or wait for an earlier one's result, at most; 0 = by itself */
         uint32_t chunk;  /* inputs that are handed over together, with one wake-up; 0 = by itself */
         const struct drover_options *job; /* of each job; NULL = plain */
