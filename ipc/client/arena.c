@@ -3,6 +3,7 @@
 #include <string.h>
 #include <systemd/sd-bus.h>
 
+#include "ipc/client/bus-call.h"
 #include "ipc/client/library.h"
 
 #define ARENA_CALL_TIMEOUT_US (25u * 1000000u)
@@ -30,7 +31,7 @@ static int arena_call(drover *d, const char *name, uint64_t bytes, sd_bus_error 
         if (r >= 0)
                 r = bytes ? sd_bus_message_append(m, "sa{sv}", name, 1, "bytes", "t", bytes)
                           : sd_bus_message_append(m, "sa{sv}", name, 0);
-        return r < 0 ? r : sd_bus_call(d->bus, m, ARENA_CALL_TIMEOUT_US, e, ret_reply);
+        return r < 0 ? r : bus_call(d->bus, m, ARENA_CALL_TIMEOUT_US, e, ret_reply);
 }
 
 int drover_arena_open(drover *d, const char *name, uint64_t bytes, drover_arena **ret_arena) {

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ipc/client/bus-call.h"
 #include "ipc/client/bus-job.h"
 #include "ipc/client/stream.h"
 #include "ipc/event.h"
@@ -145,7 +146,7 @@ static int bus_job_call(drover_pool *p, const struct submission *s, bool is_stre
         if (r >= 0)
                 r = bus_job_append_options(m, s->options, is_streamed);
         if (r >= 0)
-                r = sd_bus_call(d->bus, m, BUS_JOB_TIMEOUT_US, &e, ret_reply);
+                r = bus_call(d->bus, m, BUS_JOB_TIMEOUT_US, &e, ret_reply);
         if (!is_raw && s->bytes > session_slot_bytes(p->session) &&
             sd_bus_error_has_name(&e, SD_BUS_ERROR_INVALID_ARGS))
                 return bus_job_too_large(p, s);
@@ -201,6 +202,7 @@ int bus_job_submit(drover_pool *p, const struct submission *s, drover_future **r
         drover *d = p->drover;
         drover_future *f = NULL;
         struct bus_job *j;
+        d->n_bus_calls++;
         int r = bus_verdict_prepare(d);
         if (r >= 0 && ret)
                 r = future_new(&f, d, NULL, 2); /* the caller's and ours */
@@ -208,6 +210,7 @@ int bus_job_submit(drover_pool *p, const struct submission *s, drover_future **r
                 r = bus_job_call(p, s, is_streamed, &reply);
         if (r >= 0)
                 r = bus_job_new(&j, p, s, reply);
+        d->n_bus_calls--;
         if (r < 0) {
                 future_drop(f);
                 bus_verdict_rest(d);
@@ -235,6 +238,27 @@ static int bus_job_report(drover *d, uint64_t id, int code, const sd_bus_error *
         return errors_report(d, code, "job", name, e);
 }
 
+static int bus_job_new_call(drover *d, uint64_t id, const char *interface, const char *member, sd_bus_message **ret) {
+        char path[BUS_JOB_PATH];
+        bus_job_path(id, path);
+        return sd_bus_message_new_method_call(d->bus, ret, BUS_JOB_NAME, path, interface, member);
+}
+
+/* Calls a member of the job with up to two strings (NULL: not there), and waits for the answer. */
+static int bus_job_ask(drover *d, uint64_t id, const char *interface, const char *member, const char *first,
+                       const char *second, sd_bus_message **ret_reply) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
+        __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
+        int r = bus_job_new_call(d, id, interface, member, &m);
+        if (r >= 0 && first)
+                r = sd_bus_message_append(m, "s", first);
+        if (r >= 0 && second)
+                r = sd_bus_message_append(m, "s", second);
+        if (r >= 0)
+                r = bus_call(d->bus, m, BUS_JOB_TIMEOUT_US, &e, ret_reply);
+        return r < 0 ? bus_job_report(d, id, r, &e) : 0;
+}
+
 int bus_job_cancel(drover *d, uint64_t id, enum drover_cancel_mode mode) {
         static const struct {
                 const char *word;
@@ -247,15 +271,12 @@ int bus_job_cancel(drover *d, uint64_t id, enum drover_cancel_mode mode) {
                 {"running", -EBUSY},
         };
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
-        __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
-        char path[BUS_JOB_PATH];
         const char *word = mode == DROVER_CANCEL_KILL ? "kill" : mode == DROVER_CANCEL_ASK ? "ask" : "queued";
-        bus_job_path(id, path);
-        int r = sd_bus_call_method(d->bus, BUS_JOB_NAME, path, BUS_JOB_INTERFACE, "Cancel", &e, &reply, "s", word);
-        if (r >= 0)
-                r = sd_bus_message_read(reply, "s", &word);
+        int r = bus_job_ask(d, id, BUS_JOB_INTERFACE, "Cancel", word, NULL, &reply);
+        if (r >= 0 && (r = sd_bus_message_read(reply, "s", &word)) < 0)
+                r = bus_job_report(d, id, r, NULL);
         if (r < 0)
-                return bus_job_report(d, id, r, &e);
+                return r;
         for (size_t i = 0; i < sizeof outcomes / sizeof *outcomes; i++)
                 if (strcmp(outcomes[i].word, word) == 0)
                         return outcomes[i].code < 0 ? connection_fail(d, outcomes[i].code, "job %" PRIu64 " runs", id)
@@ -263,28 +284,27 @@ int bus_job_cancel(drover *d, uint64_t id, enum drover_cancel_mode mode) {
         return connection_fail(d, -EPROTO, "job %" PRIu64 ": the answer to Cancel is \"%.40s\"", id, word);
 }
 
+/* Without waiting for the answers: the verdicts come as messages later. */
 void bus_job_cancel_queued(drover_pool *p) {
         struct bus_job *j;
-        LIST_FOREACH(j, &p->drover->bus_jobs, of_drover)
-        if (j->pool == p)
-                bus_job_cancel(p->drover, j->id, DROVER_CANCEL_QUEUED); /* its verdict comes as a message later */
+        LIST_FOREACH(j, &p->drover->bus_jobs, of_drover) {
+                __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
+                if (j->pool == p && bus_job_new_call(p->drover, j->id, BUS_JOB_INTERFACE, "Cancel", &m) >= 0 &&
+                    sd_bus_message_append(m, "s", "queued") >= 0 && sd_bus_message_set_expect_reply(m, false) >= 0)
+                        sd_bus_send(p->drover->bus, m, NULL);
+        }
 }
 
-/* One property, into `ret` by `signature`. */
+/* One property, with the variant around it opened. */
 static int bus_job_get(drover *d, uint64_t id, const char *property, const char *signature, sd_bus_message **ret) {
-        __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
-        char path[BUS_JOB_PATH];
-        bus_job_path(id, path);
-        int r = sd_bus_get_property(d->bus, BUS_JOB_NAME, path, BUS_JOB_INTERFACE, property, &e, ret, signature);
-        return r < 0 ? bus_job_report(d, id, r, &e) : 0;
+        int r = bus_job_ask(d, id, "org.freedesktop.DBus.Properties", "Get", BUS_JOB_INTERFACE, property, ret);
+        if (r >= 0 && (r = sd_bus_message_enter_container(*ret, 'v', signature)) < 0)
+                r = bus_job_report(d, id, r, NULL);
+        return r;
 }
 
 int bus_job_call_member(drover *d, uint64_t id, const char *member, sd_bus_message **ret_reply) {
-        __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
-        char path[BUS_JOB_PATH];
-        bus_job_path(id, path);
-        int r = sd_bus_call_method(d->bus, BUS_JOB_NAME, path, BUS_JOB_INTERFACE, member, &e, ret_reply, NULL);
-        return r < 0 ? bus_job_report(d, id, r, &e) : 0;
+        return bus_job_ask(d, id, BUS_JOB_INTERFACE, member, NULL, NULL, ret_reply);
 }
 
 bool bus_job_is_running(drover *d, uint64_t id) {

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ipc/client/bus-call.h"
 #include "ipc/client/bus-job.h"
 #include "ipc/event.h"
 #include "ipc/utf8.h"
@@ -39,7 +40,7 @@ static int bus_verdict_send(drover *d, const char *broker, const char *member) {
 }
 
 void bus_verdict_rest(drover *d) {
-        if (d->n_bus_jobs > 0 || !d->bus || !connection_is_ours(d))
+        if (d->n_bus_jobs > 0 || d->n_bus_calls > 0 || !d->bus || !connection_is_ours(d))
                 return;
         bus_verdict_send(d, d->broker ? d->broker : BUS_JOB_NAME, "Unsubscribe");
         free(d->broker);
@@ -238,17 +239,40 @@ static int bus_verdict_on_owner(sd_bus_message *m, void *user, sd_bus_error *unu
 
 /* ---- subscribing ---- */
 
+static int bus_verdict_on_match(sd_bus_message *m, void *user, sd_bus_error *unused) {
+        drover *d = user;
+        d->n_matches--;
+        if (sd_bus_message_is_method_error(m, NULL))
+                d->match_error = -sd_bus_message_get_errno(m);
+        return 1; /* as in bus-call.c */
+}
+
 static int bus_verdict_match(drover *d) {
         int r = 0;
-        if (!d->removed_match)
-                r = sd_bus_match_signal(d->bus, &d->removed_match, BUS_JOB_NAME, BUS_JOB_ROOT, BUS_JOB_MANAGER,
-                                        "JobRemoved", bus_verdict_on_removed, d);
-        if (r >= 0 && !d->owner_match)
-                r = sd_bus_add_match(d->bus, &d->owner_match,
-                                     "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',"
-                                     "member='NameOwnerChanged',arg0='" BUS_JOB_NAME "'",
-                                     bus_verdict_on_owner, d);
-        return r < 0 ? connection_fail(d, r, "signals of droverd: %s", strerror(-r)) : 0;
+        d->match_error = 0;
+        if (!d->removed_match) {
+                r = sd_bus_match_signal_async(d->bus, &d->removed_match, BUS_JOB_NAME, BUS_JOB_ROOT, BUS_JOB_MANAGER,
+                                              "JobRemoved", bus_verdict_on_removed, bus_verdict_on_match, d);
+                d->n_matches += r >= 0;
+        }
+        if (r >= 0 && !d->owner_match) {
+                r = sd_bus_add_match_async(
+                        d->bus, &d->owner_match,
+                        "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',"
+                        "member='NameOwnerChanged',arg0='" BUS_JOB_NAME "'",
+                        bus_verdict_on_owner, bus_verdict_on_match, d);
+                d->n_matches += r >= 0;
+        }
+        while (r >= 0 && d->n_matches > 0)
+                r = bus_call_step(d->bus);
+        if (r >= 0)
+                r = d->match_error;
+        if (r >= 0)
+                return 0;
+        d->removed_match = sd_bus_slot_unref(d->removed_match);
+        d->owner_match = sd_bus_slot_unref(d->owner_match);
+        d->n_matches = 0;
+        return connection_fail(d, r, "signals of droverd: %s", strerror(-r));
 }
 
 int bus_verdict_prepare(drover *d) {

@@ -106,8 +106,8 @@ int drover_open(const char *bus, drover **ret_drover) {
         if (r >= 0)
                 r = connection_connect(&d->bus, bus);
         const char *name;
-        if (r >= 0)
-                r = sd_bus_get_unique_name(d->bus, &name); /* until the bus has accepted us: its descriptor stays now */
+        while (r >= 0 && (r = sd_bus_get_unique_name(d->bus, &name)) == -EINTR)
+                r = 0; /* until the bus has accepted us: its descriptor stays then */
         if (r < 0)
                 return r;
         d->bus_events = EPOLLIN;

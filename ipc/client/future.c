@@ -207,7 +207,8 @@ enum drover_state drover_future_state(drover_future *future) {
         engine_collect(future->drover);
         if (!future_has_ended(future) && future->pool)
                 future->state = pool_look_at(future->pool, future->slot);
-        else if (!future_has_ended(future) && bus_job_is_running(future->drover, future->id))
+        else if (!future_has_ended(future) && bus_job_is_running(future->drover, future->id) &&
+                 !future_has_ended(future)) /* its verdict may have come before the answer */
                 future->state = DROVER_RUNNING;
         return future->state;
 }

@@ -96,6 +96,9 @@ struct drover {
         bool is_processing, is_armed;
         LIST_HEAD(, bus_job) bus_jobs; /* without a verdict */
         unsigned n_bus_jobs, n_bus_asked; /* of these, how many are asked about at the moment */
+        unsigned n_bus_calls;             /* Submits that wait for their answer */
+        unsigned n_matches;               /* that the bus has not answered yet */
+        int match_error;                  /* of one that it refused */
         uint64_t bus_ask_ns; /* no bus job is asked about again before this */
         char *broker; /* whose signals come: a unique name; NULL: nobody's */
         sd_bus_slot *removed_match, *owner_match;

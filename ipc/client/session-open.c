@@ -12,6 +12,7 @@
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
+#include "ipc/client/bus-call.h"
 #include "ipc/client/session-internal.h"
 #include "ipc/event.h"
 
@@ -209,7 +210,7 @@ static int session_ask(sd_bus *bus, const char *pool, uint64_t deadline_ns, stru
         sd_bus_message *call = NULL, *m = NULL;
         int r = session_make_call(bus, pool, NULL, &call);
         if (r >= 0)
-                r = sd_bus_call(bus, call, timeout_us ? timeout_us : 1, &e, &m);
+                r = bus_call(bus, call, timeout_us ? timeout_us : 1, &e, &m);
         sd_bus_message_unref(call);
         if (r < 0 && sd_bus_error_is_set(&e))
                 snprintf(error, error_bytes, "%s: %s", e.name, e.message ? e.message : strerror(-r));

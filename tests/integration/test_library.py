@@ -117,6 +117,11 @@ class Library(Test):
         self.case("errors")
         self.case("error-texts")
 
+    def test_signals_end_no_call_and_no_job_runs_twice(self):
+        before = self.d.pool("squares")["Submitted"]
+        n = int(self.case("signals"))
+        self.assertEqual(self.d.pool("squares")["Submitted"] - before, n + 2)
+
     # ---- rows ----
 
     def test_row_01_width_of_sleeps_and_a_wait_that_times_out(self):
@@ -198,10 +203,12 @@ class Library(Test):
         self.case("several-pools")
 
     def test_who_looks_late_is_told_the_order_all_the_same(self):
-        before = self.d.pool("squares")["Completed"]
+        def completed():
+            return self.d.pool("squares")["Completed"] + self.d.pool("wide")["Completed"]
+        before = completed()
         program = Case(self, self.d, "late-look")
         self.assertEqual(program.line(), "ready")
-        wait_for(lambda: self.d.pool("squares")["Completed"] == before + 8, 20, "all have ended")
+        wait_for(lambda: completed() == before + 12, 20, "all have ended")
         program.end("\n")
 
     def test_row_62_schedule(self):

@@ -51,6 +51,8 @@ void case_error_texts(void);
 void case_full(void);
 void case_dropped(void);
 
+void case_signals(void);
+
 void case_first(void);
 void case_completion_order(void);
 void case_late_look(void);

@@ -72,6 +72,7 @@ int main(int argc, char *argv[]) {
                 {"several-pools", case_several_pools},
                 {"shared-array", case_shared_array},
                 {"shutdown", case_shutdown},
+                {"signals", case_signals},
                 {"threads", case_threads},
                 {"timer", case_timer},
                 {"too-large", case_too_large},

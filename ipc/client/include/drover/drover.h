@@ -32,8 +32,8 @@
  *
  * Deadlines are absolute CLOCK_MONOTONIC nanoseconds; drover_deadline_in() makes one. 0 = try: never sleeps, -EAGAIN.
  * DROVER_FOREVER = none. One that has passed makes a waiting call look once, then return -ETIMEDOUT. Limits and timeouts
- * are relative nanoseconds. Waiting calls, marked [waits], are not interrupted by signals; who needs that polls
- * drover_get_fd(). A wait that times out changes nothing: the job goes on.
+ * are relative nanoseconds. No call returns -EINTR: waiting calls, marked [waits], and those that wait for an answer of the
+ * bus go on after a signal. Who needs to be interrupted polls drover_get_fd(). A wait that times out changes nothing: the job goes on.
  *
  * Errors are negative errno values; 0 or a count is success; outputs are named ret_ and set on success only. What went
  * wrong in the last call that failed stands in words in drover_error_text(). Any call may return -ENOMEM or -ECHILD.
@@ -214,7 +214,9 @@ struct drover_options {
  *   -EMSGSIZE    the arguments take more than 1 GiB, or typed ones over the bus more than the pool's SlotSize=
  *   -ESHUTDOWN   the pool is stopped or draining, or drover_pool_drain was called
  *   -EPIPE       the daemon is gone
- *   over the bus also -ENOENT (a job of `after` is not known), -EDQUOT, -EACCES, -EHOSTUNREACH, -ETIMEDOUT */
+ *   over the bus also -ENOENT (a job of `after` is not known), -EDQUOT, -EACCES, -EHOSTUNREACH
+ * One error leaves open whether it was submitted, over the bus only: -ETIMEDOUT when droverd does not answer for 25 s. Who
+ * cannot have it twice gives it a key, and submits it again with that key. */
 int drover_submit(drover_pool *pool, const char *job, drover_args *args, const struct drover_options *options,
                   drover_future **ret_future);
 
