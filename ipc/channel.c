@@ -1,16 +1,9 @@
-/* One channel in one process: where its parts lie, how it is mapped, and what client and worker do with a slot word.
- * The broker's transitions stand in channel-recovery.c.
+/* One channel in one process: what client and worker do with a slot word. Where its memories lie and who may write them
+ * is channel-memory.c's; the broker's transitions stand in channel-recovery.c.
  *
  * Invariants: a slot changes state by one CAS whose owner PROTOCOL.md names. An address is computed from the private
  * geometry and a checked index, never from shared memory. A word is loaded once; a loop over words that a peer can
  * rewrite has a bound.
- *
- * The order of the parts lets one mapping serve neighbours with the same rights:
- *
- *              header rings cells slots done | jobs | results | verdicts
- *   client     rw                              rw     ro        ro
- *   worker     rw                              ro     rw        not mapped
- *   broker     rw                              rw     rw        rw
  *
  * Wake-ups of the client are two pairs of seq_cst accesses, as in bell.c:
  *
@@ -18,138 +11,16 @@
  *   D2 channel_wait_begin done_wait set | the done bits read */
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "ipc/channel.h"
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
 #include "ipc/kill-point.h"
-#include "ipc/segment.h"
 
 enum {
-        CHANNEL_MIN_CELLS = 128, /* a few slots, but up to 63 doubled hints of one slot */
-        CHANNEL_MAX_TRIES = 64,  /* of a CAS that only a change of flags makes fail */
+        CHANNEL_MAX_TRIES = 64, /* of a CAS that only a change of flags makes fail */
         CHANNEL_SPARE_HINTS = 1024,
 };
-
-static size_t channel_align(size_t bytes, size_t to) { return (bytes + to - 1) & ~(to - 1); }
-
-int channel_geometry_init(struct channel_geometry *g, uint32_t n_slots, uint32_t slot_bytes) {
-        if (n_slots < LAYOUT_MIN_SLOTS || n_slots > LAYOUT_MAX_SLOTS || (n_slots & (n_slots - 1)) != 0)
-                return -EINVAL;
-        if (slot_bytes < LAYOUT_MIN_SLOT_BYTES || slot_bytes > LAYOUT_MAX_SLOT_BYTES || slot_bytes % LAYOUT_LINE != 0)
-                return -EINVAL;
-
-        uint32_t n_cells = 2 * n_slots < CHANNEL_MIN_CELLS ? CHANNEL_MIN_CELLS : 2 * n_slots;
-        *g = (struct channel_geometry){
-                .n_slots = n_slots,
-                .slot_bytes = slot_bytes,
-                .n_cells = n_cells,
-                .job_stride = sizeof(struct layout_job) + slot_bytes,
-                .result_stride = sizeof(struct layout_result) + slot_bytes,
-        };
-        size_t at = LAYOUT_PAGE;
-        g->cells = at;
-        at = channel_align(at + (size_t)LAYOUT_PRIORITIES * n_cells * sizeof(uint64_t), LAYOUT_PAGE);
-        g->slots = at;
-        at = channel_align(at + n_slots * sizeof(struct layout_slot), LAYOUT_PAGE);
-        g->done = at;
-        at = channel_align(at + (n_slots + 63) / 64 * sizeof(uint64_t), LAYOUT_PAGE);
-        g->jobs = at;
-        at = channel_align(at + n_slots * g->job_stride, LAYOUT_PAGE);
-        g->results = at;
-        at = channel_align(at + n_slots * g->result_stride, LAYOUT_PAGE);
-        g->verdicts = at;
-        g->total = channel_align(at + n_slots * sizeof(struct layout_verdict), LAYOUT_PAGE);
-        return 0;
-}
-
-/* Maps the parts of a channel with the rights of a role: [from, to) each, contiguous, from 0 on. */
-static int channel_map_parts(struct channel *c, int fd) {
-        const struct channel_geometry *g = &c->geometry;
-        const struct {
-                size_t end;
-                bool writable;
-        } parts[][3] = {
-                [CHANNEL_CLIENT] = {{g->results, true}, {g->total, false}},
-                [CHANNEL_WORKER] = {{g->jobs, true}, {g->results, false}, {g->verdicts, true}},
-                [CHANNEL_BROKER] = {{g->total, true}},
-        };
-        size_t from = 0;
-        for (unsigned i = 0; i < 3 && parts[c->role][i].end > 0; i++) {
-                size_t bytes = parts[c->role][i].end - from;
-                int r = segment_map(fd, from, bytes, parts[c->role][i].writable, &c->maps[i]);
-                if (r < 0)
-                        return r;
-                c->map_bytes[i] = bytes;
-                from += bytes;
-        }
-        return 0;
-}
-
-/* Where the byte at `offset` is in this process; NULL if not mapped. */
-static void *channel_at(const struct channel *c, size_t offset) {
-        for (unsigned i = 0; i < 3; i++) {
-                if (offset < c->map_bytes[i])
-                        return (uint8_t *)c->maps[i] + offset;
-                offset -= c->map_bytes[i];
-        }
-        return NULL;
-}
-
-int channel_map(struct channel *c, const struct channel_geometry *g, int fd, enum channel_role role) {
-        int r = segment_check(fd, g->total);
-        if (r < 0)
-                return r;
-        *c = (struct channel){.geometry = *g, .role = role};
-        r = channel_map_parts(c, fd);
-        if (r < 0) {
-                channel_unmap(c);
-                return r;
-        }
-
-        c->head = channel_at(c, 0);
-        c->slots = channel_at(c, g->slots);
-        c->done = channel_at(c, g->done);
-        c->jobs = channel_at(c, g->jobs);
-        c->results = channel_at(c, g->results);
-        c->verdicts = channel_at(c, g->verdicts);
-        _Atomic uint64_t *cells = channel_at(c, g->cells);
-        for (unsigned i = 0; i < LAYOUT_PRIORITIES; i++)
-                c->ring[i] = (struct ring){
-                        .shared = &c->head->ring[i],
-                        .cells = cells + (size_t)i * g->n_cells,
-                        .n_cells = g->n_cells,
-                        .cells_shift = (uint32_t)__builtin_ctz(g->n_cells),
-                };
-        return 0;
-}
-
-int channel_create(struct channel *c, const struct channel_geometry *g, const char *name, int *ret_fd) {
-        int fd;
-        int r = segment_create(name, g->total, &fd);
-        if (r < 0)
-                return r;
-        r = channel_map(c, g, fd, CHANNEL_BROKER);
-        if (r < 0) {
-                close(fd);
-                return r;
-        }
-        c->head->header = (struct layout_header){
-                .magic = LAYOUT_MAGIC_CHANNEL,
-                .version = LAYOUT_VERSION,
-                .n_slots = g->n_slots,
-                .slot_bytes = g->slot_bytes,
-        };
-        *ret_fd = fd;
-        return 0;
-}
-
-void channel_unmap(struct channel *c) {
-        for (unsigned i = 0; i < 3; i++)
-                segment_unmap(c->maps[i], c->map_bytes[i]);
-        *c = (struct channel){.role = c->role};
-}
 
 /* ---- slot word ---- */
 

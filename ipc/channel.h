@@ -1,4 +1,4 @@
-/* One channel seen by one process: the memory mapped with that process's rights, sizes kept privately,
+/* One channel seen by one process: its memories mapped with that process's rights, sizes kept privately,
  * and the slot transitions every party uses. Each transition is one CAS (PROTOCOL.md names owner and order). */
 #pragma once
 
@@ -10,11 +10,21 @@
 #include "ipc/layout.h"
 #include "ipc/ring.h"
 
+/* A memory for each set of rights. */
+enum channel_part {
+        CHANNEL_COMMON,   /* head, rings, slots, done bitmap */
+        CHANNEL_JOBS,     /* job areas */
+        CHANNEL_RESULTS,  /* result areas */
+        CHANNEL_VERDICTS, /* verdict lines */
+        CHANNEL_PARTS,
+};
+
 struct channel_geometry {
         uint32_t n_slots, slot_bytes, n_cells;
-        size_t cells, slots, done, jobs, results, verdicts; /* offsets, page-aligned */
-        size_t job_stride, result_stride;                   /* header line + slot_bytes */
-        size_t total;
+        size_t cells, slots, done;        /* offsets in CHANNEL_COMMON, page-aligned */
+        size_t job_stride, result_stride; /* header line + slot_bytes */
+        size_t bytes[CHANNEL_PARTS];      /* whole pages */
+        size_t total;                     /* of all of them */
 };
 
 /* -EINVAL unless n_slots is a power of two in [LAYOUT_MIN_SLOTS, LAYOUT_MAX_SLOTS] and slot_bytes a multiple of 64 in range. */
@@ -32,15 +42,22 @@ struct channel {
         uint8_t *jobs;     /* RO for workers */
         uint8_t *results;  /* RO for clients */
         uint8_t *verdicts; /* RW for the broker, RO for clients, not mapped (NULL) by workers */
-        void *maps[3];
-        size_t map_bytes[3];
+        void *maps[CHANNEL_PARTS];
 };
 
-/* Makes the memfd and maps it as the broker. */
-int channel_create(struct channel *c, const struct channel_geometry *g, const char *name, int *ret_fd);
-/* Checks size and seals of `fd`, maps it for `role`. The fd stays the caller's. */
-int channel_map(struct channel *c, const struct channel_geometry *g, int fd, enum channel_role role);
+/* Makes the memories and maps them as the broker. Their names are channel_part_name and `suffix`. The descriptors are
+ * open for reading and writing: for nobody else (channel_open). */
+int channel_create(struct channel *c, const struct channel_geometry *g, const char *suffix, int ret_fds[CHANNEL_PARTS]);
+/* Checks size and seals, maps for `role` what it may see; the others may be -1. The descriptors stay the caller's. */
+int channel_map(struct channel *c, const struct channel_geometry *g, const int fds[CHANNEL_PARTS],
+                enum channel_role role);
 void channel_unmap(struct channel *c);
+
+/* Opens them once more, with the rights of `role` and no others; -1 = none. Errors as segment_open. */
+int channel_open(const int fds[CHANNEL_PARTS], enum channel_role role, int ret_fds[CHANNEL_PARTS]);
+/* Those that are not -1, and makes them -1. */
+void channel_close(int fds[CHANNEL_PARTS]);
+const char *channel_part_name(enum channel_part part);
 
 /* ---- slot word ---- */
 

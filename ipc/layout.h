@@ -2,8 +2,8 @@
  *
  * Three kinds of memory, all memfds that the broker makes, sizes and seals (SHRINK|GROW|SEAL):
  *
- *   channel      one client session and one pool: slots, rings, job and result areas. Mapped by
- *                the client, the pool's workers and the broker.
+ *   channel      one client session and one pool: four memfds, by who may write them: slots and
+ *                rings; job areas; result areas; verdict lines (struct channel_geometry).
  *   bell         one page, one pool and uid: who sleeps, who spins, which channels may have work.
  *   pool memory  one pool: a line group per worker. Mapped by the broker and the workers.
  *
@@ -26,7 +26,7 @@ static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free to 
 #define LAYOUT_MAGIC_CHANNEL UINT32_C(0x43485244) /* "DRHC" */
 #define LAYOUT_MAGIC_BELL UINT32_C(0x42485244)
 #define LAYOUT_MAGIC_POOL UINT32_C(0x50485244)
-#define LAYOUT_VERSION 1u
+#define LAYOUT_VERSION 2u
 
 #define LAYOUT_JOB_ID_MASK ((UINT64_C(1) << 40) - 1) /* of an id that a client wrote: what stands above is its channel's */
 
@@ -129,13 +129,12 @@ struct layout_channel {
         _Atomic uint64_t queue_timeout_ns; /* broker: QueueTimeout=, which the client heeds; 0 = none */
         uint64_t pad3[2];
         struct layout_ring ring[LAYOUT_PRIORITIES];
-        /* then, each at a page (struct channel_geometry): ring cells, slots, done bitmap,
-         * job areas, result areas, verdicts */
+        /* then, each at a page (struct channel_geometry): ring cells, slots, done bitmap */
 };
 
 enum { CHANNEL_OPEN = 0, CHANNEL_CLOSED = 1, CHANNEL_DEAD = 2 };
 
-/* What the client writes before QUEUED; workers map it read-only. The payload follows it. */
+/* What the client writes before QUEUED; workers can only read it. The payload follows it. */
 struct layout_job {
         uint32_t type;     /* number of the job type (ipc/schema.h) */
         uint32_t bytes;    /* payload length, <= slot_bytes */
@@ -148,7 +147,8 @@ struct layout_job {
         uint64_t not_before_ns; /* absolute, 0 = none: DELAYED until then */
 };
 
-/* What the worker writes before the verdict. The result, or for FAILED the message, follows it. */
+/* What the worker writes before the verdict; the client can only read it. The result, or for FAILED the message,
+ * follows. */
 struct layout_result {
         uint32_t bytes;
         int32_t error; /* errno of a FAILED job, positive */

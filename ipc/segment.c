@@ -1,4 +1,9 @@
-/* Shared memory files. Owns the one recipe by which they are made: memfd, size, seals, in this order.
+/* Shared memory files. Owns the one recipe by which they are made: memfd, mode, size, seals, in this order.
+ *
+ * Who may only read a memory is given a description that is open for reading only (segment_open). A read-only mapping
+ * of one that is open for both is no bar: mprotect makes it writable. From a description for reading nothing leads to a
+ * writable one, but opening the file again by /proc/self/fd; hence mode 0600, which leaves that to the uid that made
+ * it.
  *
  * SEAL_SHRINK and SEAL_GROW make every later access inside the size safe from SIGBUS; SEAL_SEAL keeps a client from
  * adding F_SEAL_FUTURE_WRITE, which would stop workers that map the file later. Seals do not stop hole punching, so
@@ -8,6 +13,7 @@
  * what the memory holds. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -21,6 +27,8 @@
 static const int segment_seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
 static int segment_fill(int fd, size_t bytes) {
+        if (fchmod(fd, S_IRUSR | S_IWUSR) < 0)
+                return -errno;
         if (ftruncate(fd, (off_t)bytes) < 0)
                 return -errno;
         if (fcntl(fd, F_ADD_SEALS, segment_seals) < 0)
@@ -41,6 +49,17 @@ int segment_create(const char *name, size_t bytes, int *ret_fd) {
                 return r;
         }
         *ret_fd = fd;
+        return 0;
+}
+
+int segment_open(int fd, bool writable, int *ret_fd) {
+        char path[sizeof "/proc/self/fd/" + 10];
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        /* O_NONBLOCK: whoever has a lease on a file (F_SETLEASE) keeps others waiting for 45 s. */
+        int copy = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
+        if (copy < 0)
+                return errno == EWOULDBLOCK ? -EPROTO : -errno;
+        *ret_fd = copy;
         return 0;
 }
 

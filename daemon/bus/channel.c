@@ -1,8 +1,9 @@
 /* OpenChannel: a session's memories and descriptors for a client, or for one whose daemon died the adoption of those it
  * has.
  *
- * The options of an adoption are `channel` (the memory), `slots`, `slot-size` and `schema`, all as an earlier
- * OpenChannel told them. Descriptors in a message are the message's; what is kept is duplicated by the supervisor. */
+ * The options of an adoption are `channel`, `jobs`, `results` and `verdicts` (the memories), `slots`, `slot-size` and
+ * `schema`, all as an earlier OpenChannel told them; its reply has no memories. Descriptors in a message are the
+ * message's; what is kept is duplicated by the supervisor. */
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,6 +12,9 @@
 #include "daemon/bus/run.h"
 #include "daemon/bus/value.h"
 #include "daemon/closer.h"
+
+/* By enum channel_part. */
+static const char *const memory_keys[CHANNEL_PARTS] = {"channel", "jobs", "results", "verdicts"};
 
 static int read_as(sd_bus_message *m, const char *name, const char *type, void *ret, sd_bus_error *e) {
         const char *contents;
@@ -42,7 +46,7 @@ static int read_schema(sd_bus_message *m, struct session_request *q, sd_bus_erro
         return sd_bus_message_exit_container(m);
 }
 
-static int read_option(sd_bus_message *m, struct session_request *q, sd_bus_error *e) {
+static int read_option(sd_bus_message *m, struct session_request *q, int back[CHANNEL_PARTS], sd_bus_error *e) {
         const char *name;
         uint64_t n = 0;
         int r;
@@ -50,8 +54,9 @@ static int read_option(sd_bus_message *m, struct session_request *q, sd_bus_erro
         r = sd_bus_message_read_basic(m, 's', &name);
         if (r < 0)
                 return r;
-        if (strcmp(name, "channel") == 0)
-                return read_as(m, name, "h", &q->channel_fd, e);
+        for (unsigned i = 0; i < CHANNEL_PARTS; i++)
+                if (strcmp(name, memory_keys[i]) == 0)
+                        return read_as(m, name, "h", &back[i], e);
         if (strcmp(name, "schema") == 0)
                 return read_schema(m, q, e);
         if (strcmp(name, "slots") == 0) {
@@ -61,25 +66,37 @@ static int read_option(sd_bus_message *m, struct session_request *q, sd_bus_erro
                 r = value_read_number(m, name, LAYOUT_MIN_SLOT_BYTES, LAYOUT_MAX_SLOT_BYTES, &n, e);
                 q->slot_bytes = (uint32_t)n;
         } else {
-                return bus_invalid(e, "unknown option \"%.64s\"; there are channel, slots, slot-size, schema", name);
+                return bus_invalid(e,
+                                   "unknown option \"%.64s\"; there are channel, jobs, results, verdicts, slots, "
+                                   "slot-size, schema",
+                                   name);
         }
         return r;
 }
 
-static int read_options(sd_bus_message *m, struct session_request *q, sd_bus_error *e) {
+/* All or none. */
+static int read_options(sd_bus_message *m, struct session_request *q, int back[CHANNEL_PARTS], sd_bus_error *e) {
+        unsigned n_memories = 0, n_others;
         int r;
 
         r = sd_bus_message_enter_container(m, 'a', "{sv}");
         while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
-                r = read_option(m, q, e);
+                r = read_option(m, q, back, e);
                 if (r >= 0)
                         r = sd_bus_message_exit_container(m);
         }
         if (r >= 0)
                 r = sd_bus_message_exit_container(m);
-        if (r >= 0 && (q->channel_fd >= 0) != (q->n_slots && q->slot_bytes && q->schema_text))
-                return bus_invalid(e, "channel, slots, slot-size and schema: all of them, or none");
-        return r;
+        if (r < 0)
+                return r;
+        for (unsigned i = 0; i < CHANNEL_PARTS; i++)
+                n_memories += back[i] >= 0;
+        n_others = (q->n_slots > 0) + (q->slot_bytes > 0) + (q->schema_text != NULL);
+        if (n_memories + n_others > 0 && (n_memories < CHANNEL_PARTS || n_others < 3))
+                return bus_invalid(
+                        e, "channel, jobs, results, verdicts, slots, slot-size and schema: all of them, or none");
+        q->back = n_memories > 0 ? back : NULL;
+        return 0;
 }
 
 static int reply_offer(sd_bus_message *m, const struct session_offer *o) {
@@ -88,11 +105,14 @@ static int reply_offer(sd_bus_message *m, const struct session_offer *o) {
 
         closer_blame(CLOSER_OURS);
         r = bus_reply_begin(m, "{sv}", &reply);
+        for (unsigned i = 0; i < CHANNEL_PARTS && r >= 0; i++)
+                if (o->memory_fds[i] >= 0)
+                        r = sd_bus_message_append(reply, "{sv}", memory_keys[i], "h", o->memory_fds[i]);
         if (r >= 0)
-                r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}", "channel", "h", o->channel_fd,
-                                          "bell", "h", o->bell_fd, "doorbell", "h", o->doorbell_fd, "done", "h",
-                                          o->done_fd, "session", "h", o->socket_fd, "index", "u", o->channel, "slots",
-                                          "u", o->n_slots, "slot-size", "u", o->slot_bytes, "id-base", "t", o->id_base);
+                r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}", "bell", "h", o->bell_fd,
+                                          "doorbell", "h", o->doorbell_fd, "done", "h", o->done_fd, "session", "h",
+                                          o->socket_fd, "index", "u", o->channel, "slots", "u", o->n_slots, "slot-size",
+                                          "u", o->slot_bytes, "id-base", "t", o->id_base);
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'e', "sv");
         if (r >= 0)
@@ -107,7 +127,8 @@ static int reply_offer(sd_bus_message *m, const struct session_offer *o) {
 }
 
 int channel_method_open(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
-        struct session_request q = {.uid = p->uid, .owner = &p->sessions, .channel_fd = -1};
+        struct session_request q = {.uid = p->uid, .owner = &p->sessions};
+        int back[CHANNEL_PARTS] = {-1, -1, -1, -1};
         struct session_offer offer;
         struct fault f = {};
         const char *name;
@@ -122,7 +143,7 @@ int channel_method_open(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd
         if (r >= 0)
                 r = bus_find_pool(b, name, &q.pool, e);
         if (r >= 0)
-                r = read_options(m, &q, e);
+                r = read_options(m, &q, back, e);
         if (r < 0)
                 return r;
         r = supervisor_open_session(b->supervisor, &q, &offer, &must_wait, &f);
@@ -131,6 +152,7 @@ int channel_method_open(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd
         if (r < 0)
                 return bus_error_from_fault(e, &f);
         r = reply_offer(m, &offer);
+        channel_close(offer.memory_fds);
         close(offer.socket_fd); /* the message has its own; without it the supervisor sees the session end */
         return r;
 }

@@ -1,9 +1,10 @@
 /* A channel that a client hands back after the daemon that made it died.
  *
- * The client may hand back anything, so everything is checked that could hurt others: that it is a memory file of the
- * size it says and sealed, not a file of huge pages (which can vanish under a mapping), and that no channel of ours has
- * the same memory already, for its jobs would be given back while they run. What stands in the memory is as trustworthy
- * as that of any channel, and it is only the client's own.
+ * The client may hand back anything, so everything is checked that could hurt others, of each memory: that it is a
+ * memory file of the size it says and sealed, not one of huge pages (which can vanish under a mapping), that a daemon
+ * of our uid made it as that part of a channel (else its client may write what workers write, too), and that no channel
+ * of ours has it already, for its jobs would be given back while they run. What stands in it is as trustworthy as that
+ * of any channel, and it is only the client's own.
  *
  * Nothing is adopted before all workers of the daemon before us are dead (spawner_is_alone): whatever says RUNNING then
  * is run by nobody. The jobs are put in order (recovery_adopt) before the first worker of ours hears of the channel. */
@@ -21,31 +22,47 @@
 
 /* Is it one of ours already? */
 static bool adopt_is_known(struct supervisor *s, const struct stat *memory) {
-        struct stat st;
         struct pool *p;
         TAILQ_FOREACH(p, &s->pools, link)
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
-                if (p->channels[i] && fstat(p->channels[i]->fd, &st) == 0 && st.st_ino == memory->st_ino &&
-                    st.st_dev == memory->st_dev)
-                        return true;
+                for (unsigned k = 0; p->channels[i] && k < CHANNEL_PARTS; k++)
+                        if (p->channels[i]->memories[k].inode == memory->st_ino &&
+                            p->channels[i]->memories[k].device == memory->st_dev)
+                                return true;
         return false;
+}
+
+static int adopt_check_memory(struct supervisor *s, int fd) {
+        struct statfs fs;
+        struct stat st;
+        if (fcntl(fd, F_GET_SEALS) < 0) /* first: only of memory files all else is known at once */
+                return -EPROTO;
+        if (fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0)
+                return -errno;
+        if (fs.f_type != TMPFS_MAGIC)
+                return -EPROTO;
+        return adopt_is_known(s, &st) ? -EALREADY : 0;
+}
+
+static bool adopt_is_for_writing(int fd) {
+        int flags = fcntl(fd, F_GETFL);
+        return flags >= 0 && (flags & O_ACCMODE) == O_RDWR;
 }
 
 static int adopt_check(const struct session_request *q, const struct channel_geometry *g) {
         const struct pool *p = q->pool;
-        struct statfs fs;
-        struct stat st;
+        int r = 0;
         if (g->total > ADOPT_MAX_BYTES || q->schema_bytes != p->schema_bytes ||
             memcmp(q->schema_text, p->schema_text, p->schema_bytes) != 0)
                 return -EPROTO;
-        if (fcntl(q->channel_fd, F_GET_SEALS) < 0) /* first: only of memory files all else is known at once */
+        for (unsigned i = 0; i < CHANNEL_PARTS && r >= 0; i++)
+                r = adopt_check_memory(p->supervisor, q->back[i]);
+        if (r < 0)
+                return r;
+        /* We open them for writing ourselves; who hands them back must be able to write what a client writes. */
+        if (!pool_numbers_are_ours(q->back) || !adopt_is_for_writing(q->back[CHANNEL_COMMON]) ||
+            !adopt_is_for_writing(q->back[CHANNEL_JOBS]))
                 return -EPROTO;
-        if (fstat(q->channel_fd, &st) < 0 || fstatfs(q->channel_fd, &fs) < 0)
-                return -errno;
-        if (fs.f_type != TMPFS_MAGIC)
-                return -EPROTO;
-        if (adopt_is_known(p->supervisor, &st))
-                return -EALREADY;
         return spawner_is_alone(p->supervisor->spawner) ? 0 : -EBUSY;
 }
 
@@ -56,9 +73,10 @@ int pool_channel_adopt(const struct session_request *q, struct pool_channel **re
                 return -EPROTO;
         int r = adopt_check(q, &g);
         if (r >= 0)
-                r = pool_channel_make(q->pool, q->uid, &g, q->channel_fd, &c);
+                r = pool_channel_make(q->pool, q->uid, &g, q->back, &c);
         if (r < 0)
-                return r == -EACCES || r == -EPERM ? -EPROTO : r; /* not open for writing, or sealed against it */
+                return r == -EACCES || r == -EPERM ? -EPROTO
+                                                   : r; /* of a mode that keeps us out, or sealed against writing */
         struct layout_header header;
         channel_copy(&header, &c->channel.head->header, sizeof(header));
         if (header.magic != LAYOUT_MAGIC_CHANNEL || header.version != LAYOUT_VERSION || header.n_slots != g.n_slots ||

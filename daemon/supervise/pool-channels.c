@@ -1,11 +1,14 @@
 /* Owns a pool's shared memory: pool memory and channels (one a session, index 0 the broker's own).
  *
+ * Of a channel's memories the descriptors are kept that later workers get, with a worker's rights; those with a
+ * client's rights go to the client, and those that could write everything are closed once they are mapped.
+ *
  * Invariants: an index is given out again only after every worker that mapped the channel said so or is gone. Until
  * then it counts as its uid's, which may have a quarter of a pool's channels and so many bytes in all pools. */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "daemon/supervise/delay.h"
@@ -88,8 +91,8 @@ void pool_channel_free(struct pool_channel *c) {
         stream_forget_channel(c);
         descriptors_drop_all(c);
         channel_unmap(&c->channel);
-        if (c->fd >= 0)
-                close(c->fd);
+        channel_close(c->fds);
+        channel_close(c->client_fds);
         if (c->done_fd >= 0)
                 close(c->done_fd);
         pool_channel_uncharge(c);
@@ -114,8 +117,37 @@ void pool_memory_free(struct pool *p) {
                 close(p->memory_fd);
 }
 
-int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *g, int fd, struct pool_channel **ret) {
-        char name[POOL_NUMBERS_NAME];
+static int pool_channel_remember(struct pool_channel *c, const int fds[CHANNEL_PARTS]) {
+        struct stat st;
+        for (unsigned i = 0; i < CHANNEL_PARTS; i++) {
+                if (fstat(fds[i], &st) < 0)
+                        return -errno;
+                c->memories[i] = (struct pool_memory_id){st.st_dev, st.st_ino};
+        }
+        return 0;
+}
+
+static int pool_channel_make_memory(struct pool_channel *c, const struct channel_geometry *g, const int *back) {
+        int fds[CHANNEL_PARTS], r;
+        char suffix[POOL_NUMBERS_SUFFIX];
+        pool_numbers_suffix(c->id_base, suffix);
+        r = back ? channel_open(back, CHANNEL_BROKER, fds) : channel_create(&c->channel, g, suffix, fds);
+        if (r < 0)
+                return r;
+        if (back)
+                r = channel_map(&c->channel, g, fds, CHANNEL_BROKER);
+        if (r >= 0)
+                r = pool_channel_remember(c, fds);
+        if (r >= 0)
+                r = channel_open(fds, CHANNEL_WORKER, c->fds);
+        if (r >= 0 && !back && c->index > 0)
+                r = channel_open(fds, CHANNEL_CLIENT, c->client_fds);
+        channel_close(fds);
+        return r;
+}
+
+int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *g, const int *back,
+                      struct pool_channel **ret) {
         uint32_t index = 0, bell;
         while (index < LAYOUT_MAX_CHANNELS && p->channels[index])
                 index++;
@@ -129,20 +161,19 @@ int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *
                 pool_bells_collect(p);
                 return -ENOMEM;
         }
-        *c = (struct pool_channel){.pool = p, .fd = -1, .done_fd = -1, .index = index, .bell = bell};
+        *c = (struct pool_channel){.pool = p, .done_fd = -1, .index = index, .bell = bell};
+        for (unsigned i = 0; i < CHANNEL_PARTS; i++)
+                c->fds[i] = c->client_fds[i] = -1;
         if (index > 0)
-                c->id_base = fd < 0 ? pool_numbers_new(p->supervisor) : pool_numbers_of(p->supervisor, fd);
+                c->id_base =
+                        back ? pool_numbers_of(p->supervisor, back[CHANNEL_COMMON]) : pool_numbers_new(p->supervisor);
         p->channels[index] = c;
         p->bells[bell].n_channels++;
         r = pool_channel_charge(c, g->total);
         if (r >= 0)
                 r = (c->tries = calloc(g->n_slots, sizeof(*c->tries))) ? doorbell_create(&c->done_fd) : -ENOMEM;
-        pool_numbers_name(c->id_base, name);
-        if (r >= 0 && fd < 0)
-                r = channel_create(&c->channel, g, name, &c->fd);
-        else if (r >= 0)
-                r = (c->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3)) < 0 ? -errno
-                                                                : channel_map(&c->channel, g, c->fd, CHANNEL_BROKER);
+        if (r >= 0)
+                r = pool_channel_make_memory(c, g, back);
         if (r < 0) {
                 pool_channel_free(c);
                 pool_bells_collect(p);
@@ -174,7 +205,7 @@ int pool_channel_new(struct pool *p, uid_t uid, struct pool_channel **ret) {
         struct channel_geometry g;
         int r = channel_geometry_init(&g, p->config.n_slots, p->config.slot_bytes);
         if (r >= 0)
-                r = pool_channel_make(p, uid, &g, -1, ret);
+                r = pool_channel_make(p, uid, &g, NULL, ret);
         if (r >= 0)
                 pool_channel_publish(*ret);
         return r;

@@ -60,10 +60,19 @@ struct pool_delays {
 };
 
 /* One channel of the pool: index 0 is the broker's own, for jobs that come over the bus. */
+/* A memory file is known by these, whoever hands it to us. */
+struct pool_memory_id {
+        dev_t device;
+        ino_t inode;
+};
+
 struct pool_channel {
         struct pool *pool;
         struct channel channel;
-        int fd, done_fd;
+        int fds[CHANNEL_PARTS];        /* what its workers get */
+        int client_fds[CHANNEL_PARTS]; /* what its client gets, until it has them */
+        struct pool_memory_id memories[CHANNEL_PARTS];
+        int done_fd;
         uint32_t index, bell;
         uint64_t id_base;
         bool is_dead; /* its client is gone: unmapped by the workers first, then freed */
@@ -211,8 +220,10 @@ void pool_memory_free(struct pool *p);
 void pool_on_rung(struct pool *p); /* somebody asks for us */
 /* -ENOSPC: too many sessions or users; -EDQUOT: too many of this uid. */
 int pool_channel_new(struct pool *p, uid_t uid, struct pool_channel **ret);
-/* The parts of it: memory (a new one, or `fd`, which is duplicated, checked and mapped), and telling the workers. */
-int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *g, int fd, struct pool_channel **ret);
+/* The parts of it: memories (new ones, or those of `back`, which are opened once more, checked and mapped), and telling
+ * the workers. */
+int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *g, const int *back,
+                      struct pool_channel **ret);
 void pool_channel_publish(struct pool_channel *c);
 void pool_channels_tell_timeout(struct pool *p); /* QueueTimeout=, if it has changed */
 void pool_channel_free(struct pool_channel *c); /* no worker knows it */
@@ -228,11 +239,12 @@ uint32_t pool_cancel_queued(struct pool *p); /* returns how many */
 
 /* ---- what the ids of a channel's jobs stand above: pool-numbers.c ---- */
 
-#define POOL_NUMBERS_PREFIX "drover-channel:"
-enum { POOL_NUMBERS_NAME = sizeof(POOL_NUMBERS_PREFIX) + 20 };
+enum { POOL_NUMBERS_SUFFIX = 21 };
 uint64_t pool_numbers_new(struct supervisor *s);        /* that no channel has or had */
-uint64_t pool_numbers_of(struct supervisor *s, int fd); /* that of this memory if it is its own and free, or a new one */
-void pool_numbers_name(uint64_t id_base, char name[static POOL_NUMBERS_NAME]); /* for the memory that has it */
+uint64_t pool_numbers_of(struct supervisor *s, int fd); /* that of this common memory if it is its own and free, or a new one */
+void pool_numbers_suffix(uint64_t id_base, char text[static POOL_NUMBERS_SUFFIX]); /* of the names of the memories that have it */
+/* Did a daemon of our uid make each of these memories, as what it is handed to us as, and all of them for one channel? */
+bool pool_numbers_are_ours(const int fds[CHANNEL_PARTS]);
 
 /* ---- bells: pool-bells.c ---- */
 

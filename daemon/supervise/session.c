@@ -243,10 +243,9 @@ void session_hear(struct session *s) {
 }
 
 static void session_describe(const struct session *session, int socket_fd, struct session_offer *ret) {
-        const struct pool_channel *c = session->channel;
+        struct pool_channel *c = session->channel;
         const struct pool *p = c->pool;
         *ret = (struct session_offer){
-                .channel_fd = c->fd,
                 .bell_fd = p->bells[c->bell].fd,
                 .doorbell_fd = p->bells[c->bell].doorbell_fd,
                 .done_fd = c->done_fd,
@@ -258,6 +257,8 @@ static void session_describe(const struct session *session, int socket_fd, struc
                 .schema_text = p->schema_text,
                 .schema_bytes = p->schema_bytes,
         };
+        memcpy(ret->memory_fds, c->client_fds, sizeof(c->client_fds));
+        memset(c->client_fds, -1, sizeof(c->client_fds));
 }
 
 static int session_start(struct session *session, const struct session_request *q) {
@@ -266,8 +267,8 @@ static int session_start(struct session *session, const struct session_request *
                 return -ENOSPC;
         int r = loop_poll_start(s->loop, &session->poll, session->fd, POLLIN, session_on_socket, session);
         if (r >= 0)
-                r = q->channel_fd < 0 ? pool_channel_new(q->pool, q->uid, &session->channel)
-                                      : pool_channel_adopt(q, &session->channel);
+                r = q->back ? pool_channel_adopt(q, &session->channel)
+                            : pool_channel_new(q->pool, q->uid, &session->channel);
         if (r < 0)
                 return r;
         session_join(session, q->owner);
@@ -300,7 +301,7 @@ static int session_refuse(const struct session_request *q, int error, struct fau
                 return fault_set(f, FAULT_INVALID_ARGS, "channel: a session has it already");
         case -EPROTO:
                 return fault_set(f, FAULT_INVALID_ARGS,
-                                 "channel: not the memory of a channel of pool %s with these slots and job types",
+                                 "channel: not the memories of a channel of pool %s with these slots and job types",
                                  pool);
         default:
                 return fault_set(f, FAULT_INTERNAL, "no memory for a session of pool %s: %s", pool, strerror(-error));

@@ -10,6 +10,7 @@
 #include "daemon/config.h"
 #include "daemon/loop.h"
 #include "daemon/supervise/fault.h"
+#include "ipc/channel.h"
 #include "ipc/layout.h"
 #include "ipc/schema.h"
 
@@ -299,15 +300,16 @@ struct session_request {
         struct pool *pool;
         uid_t uid;
         struct session_owner *owner;
-        /* A channel that a client of an earlier daemon hands back: its memory and what it was told of it then. */
-        int channel_fd; /* the caller's; -1 = none: a new channel */
+        /* A channel that a client of an earlier daemon hands back: its memories and what it was told of it then. */
+        const int *back; /* CHANNEL_PARTS of the caller's; NULL = none: a new channel */
         uint32_t n_slots, slot_bytes;
         const char *schema_text;
         size_t schema_bytes;
 };
 
 struct session_offer {
-        int channel_fd, bell_fd, doorbell_fd, done_fd, socket_fd; /* the caller sends and closes socket_fd; the rest is borrowed */
+        int memory_fds[CHANNEL_PARTS]; /* the caller sends and closes them (channel_close); -1: its client has them */
+        int bell_fd, doorbell_fd, done_fd, socket_fd; /* the caller sends and closes socket_fd; the rest is borrowed */
         uint32_t channel, n_slots, slot_bytes;
         uint64_t id_base; /* job ids of this channel: id_base + n */
         const char *schema_text;

@@ -65,11 +65,11 @@ static int worker_send_channel(struct worker *w, struct pool_channel *c) {
         };
         int r = 0;
         if (!c->is_dead && !(*attached & bit)) {
-                int fds[] = {c->fd, c->done_fd};
+                int fds[] = {c->fds[CHANNEL_COMMON], c->fds[CHANNEL_JOBS], c->fds[CHANNEL_RESULTS], c->done_fd};
                 if (!worker_knows_bell(w, c->bell))
                         r = worker_send_bell(w, c->bell);
                 order.type = ORDER_CHANNEL;
-                r = r < 0 ? r : worker_order(w, &order, fds, 2);
+                r = r < 0 ? r : worker_order(w, &order, fds, 4);
                 if (r >= 0)
                         *attached |= bit;
         } else if (c->is_dead && (*attached & bit) && !(*drop_sent & bit)) {

@@ -40,7 +40,7 @@ struct session {
         sd_bus_slot *call; /* OpenChannel, not answered yet */
         char *pool, *schema_text;
         size_t schema_bytes;
-        int channel_fd;
+        int channel_fds[CHANNEL_PARTS];
         uint64_t patience_ns, away_ns; /* how long a daemon may be away; since when it is */
         uint64_t looked_ns, tried_ns;  /* when the session socket was last looked at; a next daemon called */
         uint32_t epoch;

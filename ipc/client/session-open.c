@@ -2,8 +2,8 @@
  * daemon is to adopt.
  *
  * The reply is a dictionary; what a newer daemon adds is skipped. Its descriptors belong to the message, so each is
- * duplicated. The memories are mapped out of reach of a fork of this program; the channel's descriptor is kept all the
- * same, because only with it the channel survives its daemon. */
+ * duplicated. The memories are mapped out of reach of a fork of this program; the descriptors of the channel's are kept
+ * all the same, because only with them the channel survives its daemon. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -20,7 +20,8 @@
 
 /* What the reply holds; descriptors are ours, -1 = not there. */
 struct session_reply {
-        int channel, bell, doorbell, done, socket;
+        int memories[CHANNEL_PARTS]; /* none in the reply to who hands back its own */
+        int bell, doorbell, done, socket;
         uint32_t index, n_slots, slot_bytes;
         uint64_t id_base;
         struct schema *schema;
@@ -29,7 +30,8 @@ struct session_reply {
 };
 
 static void session_reply_done(struct session_reply *r) {
-        const int fds[] = {r->channel, r->bell, r->doorbell, r->done, r->socket};
+        channel_close(r->memories);
+        const int fds[] = {r->bell, r->doorbell, r->done, r->socket};
         for (unsigned i = 0; i < sizeof fds / sizeof *fds; i++)
                 if (fds[i] >= 0)
                         close(fds[i]);
@@ -80,10 +82,17 @@ static int session_read_entry(sd_bus_message *m, struct session_reply *reply, ch
                 int *fd;
                 uint32_t *u32;
         } known[] = {
-                {"channel", .fd = &reply->channel},   {"bell", .fd = &reply->bell},
-                {"doorbell", .fd = &reply->doorbell}, {"done", .fd = &reply->done},
-                {"session", .fd = &reply->socket},    {"index", .u32 = &reply->index},
-                {"slots", .u32 = &reply->n_slots},    {"slot-size", .u32 = &reply->slot_bytes},
+                {"channel", .fd = &reply->memories[CHANNEL_COMMON]},
+                {"jobs", .fd = &reply->memories[CHANNEL_JOBS]},
+                {"results", .fd = &reply->memories[CHANNEL_RESULTS]},
+                {"verdicts", .fd = &reply->memories[CHANNEL_VERDICTS]},
+                {"bell", .fd = &reply->bell},
+                {"doorbell", .fd = &reply->doorbell},
+                {"done", .fd = &reply->done},
+                {"session", .fd = &reply->socket},
+                {"index", .u32 = &reply->index},
+                {"slots", .u32 = &reply->n_slots},
+                {"slot-size", .u32 = &reply->slot_bytes},
         };
         const char *key;
         int r = sd_bus_message_read(m, "s", &key);
@@ -114,8 +123,8 @@ static int session_read_reply(sd_bus_message *m, struct session_reply *reply, ch
         }
         if (r < 0)
                 return r;
-        bool is_whole = reply->channel >= 0 && reply->bell >= 0 && reply->doorbell >= 0 && reply->done >= 0 &&
-                        reply->socket >= 0 && reply->schema && reply->index < LAYOUT_MAX_CHANNELS;
+        bool is_whole = reply->bell >= 0 && reply->doorbell >= 0 && reply->done >= 0 && reply->socket >= 0 &&
+                        reply->schema && reply->index < LAYOUT_MAX_CHANNELS;
         return is_whole ? 0 : -EPROTO;
 }
 
@@ -130,9 +139,9 @@ static int session_map(struct session *s, struct session_reply *reply) {
         int r = channel_geometry_init(&g, reply->n_slots, reply->slot_bytes);
         if (r < 0)
                 return -EPROTO;
-        r = channel_map(&s->channel, &g, reply->channel, CHANNEL_CLIENT);
+        r = channel_map(&s->channel, &g, reply->memories, CHANNEL_CLIENT);
         if (r < 0)
-                return r;
+                return r == -EBADF ? -EPROTO : r; /* it was not in the reply */
         /* The one who makes the channel also writes its head: another version means another layout. */
         if (s->channel.head->header.magic != LAYOUT_MAGIC_CHANNEL || s->channel.head->header.version != LAYOUT_VERSION)
                 return -EPROTO;
@@ -148,13 +157,14 @@ static int session_map(struct session *s, struct session_reply *reply) {
         s->doorbell_fd = reply->doorbell;
         s->done_fd = reply->done;
         s->socket_fd = reply->socket;
-        s->channel_fd = reply->channel;
+        memcpy(s->channel_fds, reply->memories, sizeof s->channel_fds);
+        memset(reply->memories, -1, sizeof reply->memories);
         s->schema = reply->schema;
         s->schema_text = reply->schema_text;
         s->schema_bytes = reply->schema_bytes;
         s->index = reply->index;
         s->id_base = reply->id_base;
-        reply->channel = reply->doorbell = reply->done = reply->socket = -1;
+        reply->doorbell = reply->done = reply->socket = -1;
         reply->schema = NULL;
         reply->schema_text = NULL;
         return 0;
@@ -164,8 +174,10 @@ static int session_map(struct session *s, struct session_reply *reply) {
 
 static int session_append_back(sd_bus_message *m, const struct session *s) {
         const struct channel_geometry *g = &s->channel.geometry;
-        int r = sd_bus_message_append(m, "{sv}{sv}{sv}", "channel", "h", s->channel_fd, "slots", "u", g->n_slots,
-                                      "slot-size", "u", g->slot_bytes);
+        const int *fds = s->channel_fds;
+        int r = sd_bus_message_append(m, "{sv}{sv}{sv}{sv}{sv}{sv}", "channel", "h", fds[CHANNEL_COMMON], "jobs", "h",
+                                      fds[CHANNEL_JOBS], "results", "h", fds[CHANNEL_RESULTS], "verdicts", "h",
+                                      fds[CHANNEL_VERDICTS], "slots", "u", g->n_slots, "slot-size", "u", g->slot_bytes);
         if (r >= 0)
                 r = sd_bus_message_open_container(m, 'e', "sv");
         if (r >= 0)
@@ -201,7 +213,7 @@ static int session_make_call(sd_bus *bus, const char *pool, const struct session
 }
 
 static const struct session_reply session_no_reply = {
-        .channel = -1, .bell = -1, .doorbell = -1, .done = -1, .socket = -1};
+        .memories = {-1, -1, -1, -1}, .bell = -1, .doorbell = -1, .done = -1, .socket = -1};
 
 static int session_ask(sd_bus *bus, const char *pool, uint64_t deadline_ns, struct session_reply *reply, char *error,
                        size_t error_bytes) {
@@ -233,7 +245,8 @@ int session_open_until(struct session **ret, sd_bus *bus, const char *pool, uint
         int r = session_ask(bus, pool, deadline_ns, &reply, error, error_bytes);
         __attribute__((cleanup(session_free_cleanup))) struct session *s = calloc(1, sizeof *s);
         if (s)
-                *s = (struct session){.doorbell_fd = -1, .done_fd = -1, .socket_fd = -1, .channel_fd = -1};
+                *s = (struct session){
+                        .doorbell_fd = -1, .done_fd = -1, .socket_fd = -1, .channel_fds = {-1, -1, -1, -1}};
         if (r >= 0 && (!s || !(s->pool = strdup(pool))))
                 r = -ENOMEM;
         if (r >= 0) {

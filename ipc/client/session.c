@@ -59,8 +59,7 @@ struct session *session_forget(struct session *s) {
                 close(s->done_fd);
         if (s->doorbell_fd >= 0)
                 close(s->doorbell_fd);
-        if (s->channel_fd >= 0)
-                close(s->channel_fd);
+        channel_close(s->channel_fds);
         sd_bus_slot_unref(s->call);
         sd_bus_unref(s->bus);
         free(s->pool);

@@ -115,22 +115,23 @@ static int drop_bell(struct orders *o, const struct worker_order *order) {
 
 static int add_channel(struct orders *o, const struct worker_order *order, int *fds, unsigned n_fds) {
         struct channel_geometry g;
-        if (n_fds < 1 || n_fds > 2 || o->channel[order->channel] || !o->bell[order->bell].bell ||
+        if (n_fds < 3 || n_fds > 4 || o->channel[order->channel] || !o->bell[order->bell].bell ||
             channel_geometry_init(&g, order->n_slots, order->slot_bytes) < 0)
                 return -EPROTO;
+        const int memories[CHANNEL_PARTS] = {fds[0], fds[1], fds[2], -1};
         struct orders_channel *c = malloc(sizeof *c);
         if (!c)
                 return -ENOMEM;
-        int r = channel_map(&c->channel, &g, fds[0], CHANNEL_WORKER);
+        int r = channel_map(&c->channel, &g, memories, CHANNEL_WORKER);
         if (r < 0) {
                 free(c);
                 return r;
         }
         c->bell = order->bell;
         c->id_base = order->id;
-        c->done_fd = n_fds == 2 ? fds[1] : -1;
-        if (n_fds == 2)
-                fds[1] = -1; /* ours now */
+        c->done_fd = n_fds == 4 ? fds[3] : -1;
+        if (n_fds == 4)
+                fds[3] = -1; /* ours now */
         o->channel[order->channel] = c;
         o->bell[order->bell].channels[order->channel / 64] |= channel_bit(order->channel);
         if (g.slot_bytes > o->max_slot_bytes)

@@ -68,13 +68,14 @@ int trial_open_plugin(const char *path, int *ret_fd) {
 int trial_init(struct trial *t) {
         *t = (struct trial){.pool_fd = -1,
                             .bell_fd = -1,
-                            .channel_fd = -1,
+                            .channel_fds = {-1, -1, -1, -1},
                             .doorbell_fd = -1,
                             .done_fd = -1,
                             .control_fd = -1,
                             .items_fd = -1,
                             .room_fd = -1};
         struct channel_geometry g;
+        int fds[CHANNEL_PARTS];
         void *pool;
         int r = segment_create("drover-trial-pool", LAYOUT_POOL_BYTES, &t->pool_fd);
         if (r >= 0)
@@ -88,7 +89,11 @@ int trial_init(struct trial *t) {
         if (r >= 0)
                 r = channel_geometry_init(&g, TRIAL_SLOTS, TRIAL_SLOT_BYTES);
         if (r >= 0)
-                r = channel_create(&t->channel, &g, "drover-trial-channel", &t->channel_fd);
+                r = channel_create(&t->channel, &g, "trial", fds);
+        if (r < 0)
+                return r;
+        r = channel_open(fds, CHANNEL_WORKER, t->channel_fds);
+        channel_close(fds);
         if (r < 0)
                 return r;
         bell_set_mode(t->bell, BELL_FUTEX);
@@ -98,8 +103,7 @@ int trial_init(struct trial *t) {
 }
 
 void trial_deinit(struct trial *t) {
-        const int fds[] = {t->pool_fd, t->bell_fd,    t->channel_fd, t->doorbell_fd,
-                           t->done_fd, t->control_fd, t->items_fd, t->room_fd};
+        const int fds[] = {t->pool_fd, t->bell_fd, t->doorbell_fd, t->done_fd, t->control_fd, t->items_fd, t->room_fd};
         for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
                 if (fds[i] >= 0)
                         close(fds[i]);
@@ -107,6 +111,7 @@ void trial_deinit(struct trial *t) {
         if (t->bell)
                 bell_unmap(t->bell);
         channel_unmap(&t->channel);
+        channel_close(t->channel_fds);
         schema_free(t->schema);
         for (size_t i = 0; i < TRIAL_ARENAS; i++)
                 drover_arena_free(t->arenas[i].arena);
@@ -294,7 +299,9 @@ int trial_open(struct trial *t) {
                 .type = ORDER_CHANNEL, .version = WIRE_VERSION, .n_slots = TRIAL_SLOTS, .slot_bytes = TRIAL_SLOT_BYTES};
         atomic_store_explicit(&t->line->command, WORKER_RUN, memory_order_release);
         int r = give_order(t, &bell, &t->bell_fd, 1);
-        return r < 0 ? r : give_order(t, &channel, (const int[]){t->channel_fd, t->done_fd}, 2);
+        const int fds[] = {t->channel_fds[CHANNEL_COMMON], t->channel_fds[CHANNEL_JOBS],
+                           t->channel_fds[CHANNEL_RESULTS], t->done_fd};
+        return r < 0 ? r : give_order(t, &channel, fds, 4);
 }
 
 void trial_retire(struct trial *t) {

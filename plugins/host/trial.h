@@ -14,7 +14,8 @@
 enum { TRIAL_SLOTS = 64, TRIAL_SLOT_BYTES = LAYOUT_MAX_SLOT_BYTES, TRIAL_ARENAS = 16 };
 
 struct trial {
-        int pool_fd, bell_fd, channel_fd, doorbell_fd, done_fd;
+        int pool_fd, bell_fd, doorbell_fd, done_fd;
+        int channel_fds[CHANNEL_PARTS];                              /* what a worker gets */
         int control_fd; /* of the worker; -1: none */
         int items_fd;   /* what its jobs emit comes here; -1: none */
         void (*on_item)(void *user, const void *data, size_t bytes); /* from trial_wait; NULL: nobody wants them */

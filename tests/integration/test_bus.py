@@ -221,7 +221,7 @@ m.ListDeaths("p", 5)
 m.Subscribe(); m.Unsubscribe()
 assert m.Reload(0) == []
 channel = m.OpenChannel("p", none)
-assert set(channel) == {"channel", "bell", "doorbell", "done", "session", "index", "slots", "slot-size", "id-base", "schema"}, set(channel)
+assert set(channel) == {"channel", "jobs", "results", "verdicts", "bell", "doorbell", "done", "session", "index", "slots", "slot-size", "id-base", "schema"}, set(channel)
 assert bytes(channel["schema"]).startswith(b"primes\\t")
 m.CreatePool("py", {"Plugin": "primes", "Workers": 1, "StartMethod": "fork", "Environment": ["A=1", "B=2"]}, 0)
 pool = at(m.GetPool("py"), "Pool")

@@ -12,7 +12,8 @@ from sdbus import Connection, u64
 NOBODY = 65534
 SYS_CLONE3 = 435
 
-KINDS = {"channel": "h", "bell": "h", "doorbell": "h", "done": "h", "session": "h", "index": "u", "slots": "u", "slot-size": "u", "id-base": "t"}
+MEMORIES = ("channel", "jobs", "results", "verdicts")
+KINDS = {**dict.fromkeys(MEMORIES, "h"), "bell": "h", "doorbell": "h", "done": "h", "session": "h", "index": "u", "slots": "u", "slot-size": "u", "id-base": "t"}
 
 
 class Offer:
@@ -82,8 +83,9 @@ class Peers(Test):
 
     def hand_back(self, c, old):
         schema = old["schema"]
-        cookie = c.send(*MANAGER, "OpenChannel", "sa{sv}", b"p", 4, b"channel", b"h", old["channel"], b"slots", b"u", old["slots"],
-                        b"slot-size", b"u", old["slot-size"], b"schema", b"ay", len(schema), *schema)
+        memories = [word for name in MEMORIES for word in (name.encode(), b"h", old[name])]
+        cookie = c.send(*MANAGER, "OpenChannel", "sa{sv}", b"p", 7, *memories, b"slots", b"u", old["slots"], b"slot-size", b"u",
+                        old["slot-size"], b"schema", b"ay", len(schema), *schema)
         offer = Offer(c.reply(cookie))
         self.addCleanup(offer.close)
         return offer
@@ -127,13 +129,14 @@ class Peers(Test):
         self.d.start()
         self.d.wait_state("p", "running")
         back = self.hand_back(mine, held)
+        self.assertFalse(set(MEMORIES) & set(back.values), "who hands the memories back has them")
         self.assertEqual((back["slots"], back["slot-size"]), (held["slots"], held["slot-size"]))
         for c in (mine, thief):
             self.assert_refused("InvalidArgs", "a session has it already", self.hand_back, c, held)
         # What is of no channel: the bell, a socket, a file of the right size with nothing in it.
         for name in ("bell", "session", "done"):
-            fake = dict(held.values, channel=back[name])
-            self.assert_refused("InvalidArgs", "not the memory of a channel", self.hand_back, thief, fake)
+            fake = dict(held.values, **dict.fromkeys(MEMORIES, back[name]))
+            self.assert_refused("InvalidArgs", "not the memories of a channel", self.hand_back, thief, fake)
         self.assertEqual(self.d.get(*MANAGER, "NSessions"), 1)
 
     def lent_socket(self):

@@ -118,8 +118,9 @@ class SlowFiles(Test):
         session = Session(self.hostile, b"fds")
         session.socket.close()
         schema = session.offer["schema"]
-        with self.assert_error("InvalidArgs", "not the memory of a channel"):
-            self.hostile.call(*MANAGER, "OpenChannel", "sa{sv}", b"fds", 4, b"channel", b"h", self.fd, b"slots", b"u", session.offer["slots"],
+        with self.assert_error("InvalidArgs", "not the memories of a channel"):
+            self.hostile.call(*MANAGER, "OpenChannel", "sa{sv}", b"fds", 7, b"channel", b"h", self.fd, b"jobs", b"h", self.fd,
+                              b"results", b"h", self.fd, b"verdicts", b"h", self.fd, b"slots", b"u", session.offer["slots"],
                               b"slot-size", b"u", session.offer["slot-size"], b"schema", b"ay", len(schema), *schema)
         self.check_all_is_closed()
 

@@ -41,7 +41,8 @@ struct hostile {
         sd_bus *bus;
         const char *pool;
         uint64_t random;
-        struct memory channel, bell, arena;
+        struct memory common, jobs, bell, arena; /* what it may write */
+        int memory_fds[CHANNEL_PARTS];           /* of its channel */
         struct layout_header arena_header;
         int doorbell_fd, done_fd, socket_fd;
         uint32_t index, n_slots, slot_bytes;
@@ -74,10 +75,17 @@ static int read_entry(struct hostile *h, sd_bus_message *m) {
                 int *fd;
                 uint32_t *u32;
         } known[] = {
-                {"channel", .fd = &h->channel.fd},    {"bell", .fd = &h->bell.fd},
-                {"doorbell", .fd = &h->doorbell_fd},  {"done", .fd = &h->done_fd},
-                {"session", .fd = &h->socket_fd},     {"memory", .fd = &h->arena.fd},
-                {"index", .u32 = &h->index},          {"slots", .u32 = &h->n_slots},
+                {"channel", .fd = &h->memory_fds[CHANNEL_COMMON]},
+                {"jobs", .fd = &h->memory_fds[CHANNEL_JOBS]},
+                {"results", .fd = &h->memory_fds[CHANNEL_RESULTS]},
+                {"verdicts", .fd = &h->memory_fds[CHANNEL_VERDICTS]},
+                {"bell", .fd = &h->bell.fd},
+                {"doorbell", .fd = &h->doorbell_fd},
+                {"done", .fd = &h->done_fd},
+                {"session", .fd = &h->socket_fd},
+                {"memory", .fd = &h->arena.fd},
+                {"index", .u32 = &h->index},
+                {"slots", .u32 = &h->n_slots},
                 {"slot-size", .u32 = &h->slot_bytes},
         };
         const char *key;
@@ -138,11 +146,14 @@ static void call(struct hostile *h, const char *member, const char *name) {
 static void enter(struct hostile *h) {
         struct channel_geometry g;
         call(h, "OpenChannel", h->pool);
-        memory_map(&h->channel);
+        h->common.fd = h->memory_fds[CHANNEL_COMMON];
+        h->jobs.fd = h->memory_fds[CHANNEL_JOBS];
+        memory_map(&h->common);
+        memory_map(&h->jobs);
         memory_map(&h->bell);
         int r = channel_geometry_init(&g, h->n_slots, h->slot_bytes);
         if (r >= 0)
-                r = channel_map(&h->map, &g, h->channel.fd, CHANNEL_BROKER);
+                r = channel_map(&h->map, &g, h->memory_fds, CHANNEL_CLIENT);
         if (r < 0)
                 part_fail("channel_map: %s", strerror(-r));
         h->n_opened++;
@@ -150,7 +161,10 @@ static void enter(struct hostile *h) {
 
 static void leave(struct hostile *h) {
         channel_unmap(&h->map);
-        memory_leave(&h->channel);
+        memory_leave(&h->common);
+        memory_leave(&h->jobs);
+        close(h->memory_fds[CHANNEL_RESULTS]);
+        close(h->memory_fds[CHANNEL_VERDICTS]);
         memory_leave(&h->bell);
         close(h->doorbell_fd);
         close(h->done_fd);
@@ -161,7 +175,7 @@ static void leave(struct hostile *h) {
 
 static struct memory *any_memory(struct hostile *h) {
         uint64_t choice = dice(h, 10);
-        return choice < 6 ? &h->channel : choice < 8 ? &h->bell : &h->arena;
+        return choice < 4 ? &h->common : choice < 6 ? &h->jobs : choice < 8 ? &h->bell : &h->arena;
 }
 
 static uint64_t any_word(struct hostile *h, uint64_t before) {

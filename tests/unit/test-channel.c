@@ -22,16 +22,19 @@ struct fixture {
         struct channel_geometry geometry;
         struct channel broker, client, worker;
         _Atomic uint64_t record;
-        int fd, done_fd;
+        int fds[CHANNEL_PARTS], client_fds[CHANNEL_PARTS], worker_fds[CHANNEL_PARTS], done_fd;
 };
 
 static int setup(void **state) {
         struct fixture *f = calloc(1, sizeof *f);
         *state = f;
         return channel_geometry_init(&f->geometry, SLOTS, BYTES) < 0 ||
-               channel_create(&f->broker, &f->geometry, "test", &f->fd) < 0 ||
-               channel_map(&f->client, &f->geometry, f->fd, CHANNEL_CLIENT) < 0 ||
-               channel_map(&f->worker, &f->geometry, f->fd, CHANNEL_WORKER) < 0 || doorbell_create(&f->done_fd) < 0;
+               channel_create(&f->broker, &f->geometry, "test", f->fds) < 0 ||
+               channel_open(f->fds, CHANNEL_CLIENT, f->client_fds) < 0 ||
+               channel_open(f->fds, CHANNEL_WORKER, f->worker_fds) < 0 ||
+               channel_map(&f->client, &f->geometry, f->client_fds, CHANNEL_CLIENT) < 0 ||
+               channel_map(&f->worker, &f->geometry, f->worker_fds, CHANNEL_WORKER) < 0 ||
+               doorbell_create(&f->done_fd) < 0;
 }
 
 static int teardown(void **state) {
@@ -39,7 +42,9 @@ static int teardown(void **state) {
         channel_unmap(&f->client);
         channel_unmap(&f->worker);
         channel_unmap(&f->broker);
-        close(f->fd);
+        channel_close(f->fds);
+        channel_close(f->client_fds);
+        channel_close(f->worker_fds);
         close(f->done_fd);
         free(f);
         return 0;
@@ -79,12 +84,17 @@ static void test_geometry(void **state) {
                         assert_true(g.cells >= sizeof(struct layout_channel));
                         assert_true(g.slots >= g.cells + LAYOUT_PRIORITIES * g.n_cells * sizeof(uint64_t));
                         assert_true(g.done >= g.slots + n * sizeof(struct layout_slot));
-                        assert_true(g.jobs >= g.done + (n + 7) / 8);
-                        assert_true(g.results >= g.jobs + (size_t)n * (64 + bytes));
-                        assert_true(g.verdicts >= g.results + (size_t)n * (64 + bytes));
-                        assert_true(g.total >= g.verdicts + (size_t)n * 64);
-                        assert_int_equal((g.slots | g.done | g.jobs | g.results | g.verdicts | g.total) % LAYOUT_PAGE,
-                                         0);
+                        assert_true(g.bytes[CHANNEL_COMMON] >= g.done + (n + 7) / 8);
+                        assert_true(g.bytes[CHANNEL_JOBS] >= (size_t)n * (64 + bytes));
+                        assert_true(g.bytes[CHANNEL_RESULTS] >= (size_t)n * (64 + bytes));
+                        assert_true(g.bytes[CHANNEL_VERDICTS] >= (size_t)n * 64);
+                        size_t total = 0;
+                        for (unsigned part = 0; part < CHANNEL_PARTS; part++) {
+                                assert_int_equal(g.bytes[part] % LAYOUT_PAGE, 0);
+                                total += g.bytes[part];
+                        }
+                        assert_int_equal((g.slots | g.done) % LAYOUT_PAGE, 0);
+                        assert_int_equal(g.total, total);
                 }
 }
 
@@ -93,8 +103,13 @@ static void test_maps_only_what_it_is(void **state) {
         struct channel c;
         struct channel_geometry g;
         channel_geometry_init(&g, 2 * SLOTS, BYTES * 64);
-        assert_int_equal(channel_map(&c, &g, f->fd, CHANNEL_CLIENT), -EPROTO);
-        assert_int_equal(channel_map(&c, &f->geometry, f->done_fd, CHANNEL_CLIENT), -EPROTO);
+        assert_int_equal(channel_map(&c, &g, f->client_fds, CHANNEL_CLIENT), -EPROTO);
+        for (unsigned part = 0; part < CHANNEL_PARTS; part++) {
+                int fds[CHANNEL_PARTS];
+                memcpy(fds, f->client_fds, sizeof fds);
+                fds[part] = f->done_fd;
+                assert_int_equal(channel_map(&c, &f->geometry, fds, CHANNEL_CLIENT), -EPROTO);
+        }
 }
 
 static bool is_writable(const void *p) {
@@ -374,13 +389,16 @@ static void test_waking_the_client(void **state) {
 static void test_hostile_client(void **state) {
         struct fixture *f = *state;
         unsigned seed = 5;
-        uint64_t *words = f->client.maps[0];
-        size_t n_words = f->geometry.results / sizeof *words;
+        uint64_t *words = f->client.maps[CHANNEL_COMMON], *jobs = f->client.maps[CHANNEL_JOBS];
+        size_t n_words = f->geometry.bytes[CHANNEL_COMMON] / sizeof *words;
+        size_t n_jobs_words = f->geometry.bytes[CHANNEL_JOBS] / sizeof *jobs;
         const struct layout_verdict line = {0};
         for (unsigned round = 0; round < 4000; round++) {
-                for (unsigned i = 0; i < 400; i++)
-                        words[(size_t)rand_r(&seed) % n_words] =
-                                (uint64_t)rand_r(&seed) << 33 ^ (unsigned)rand_r(&seed);
+                for (unsigned i = 0; i < 400; i++) {
+                        uint64_t word = (uint64_t)rand_r(&seed) << 33 ^ (unsigned)rand_r(&seed);
+                        words[(size_t)rand_r(&seed) % n_words] = word;
+                        jobs[(size_t)rand_r(&seed) % n_jobs_words] = word;
+                }
                 for (unsigned i = 0; i < LAYOUT_PRIORITIES && round % 4; i++) { /* mostly plausible rings */
                         struct layout_ring *r = &f->client.head->ring[i];
                         uint64_t at = (unsigned)rand_r(&seed) % 1000;

@@ -136,9 +136,10 @@ static struct job_info info_of(const struct job *j) {
 static void open_session(void) {
         struct fault f;
         bool wait;
-        const struct session_request q = {.pool = pool, .uid = CLIENT_UID, .owner = &owner, .channel_fd = -1};
+        const struct session_request q = {.pool = pool, .uid = CLIENT_UID, .owner = &owner};
         if (supervisor_open_session(supervisor, &q, &offer, &wait, &f) < 0)
                 fail_msg("%s = %llx: %s", what, (unsigned long long)value, f.text);
+        channel_close(offer.memory_fds);
         session = pool->channels[offer.channel];
         client_slot = 0;
 }
@@ -224,10 +225,11 @@ static void visit(void) {
         struct session_offer its;
         struct fault f;
         bool wait;
-        const struct session_request q = {.pool = pool, .uid = CLIENT_UID + 1, .owner = &visitor, .channel_fd = -1};
+        const struct session_request q = {.pool = pool, .uid = CLIENT_UID + 1, .owner = &visitor};
         if (supervisor_open_session(supervisor, &q, &its, &wait, &f) < 0)
                 fail_msg("%s = %llx: %s", what, (unsigned long long)value, f.text);
         supervisor_end_sessions(&visitor);
+        channel_close(its.memory_fds);
         close(its.socket_fd);
 }
 

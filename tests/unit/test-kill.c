@@ -81,7 +81,7 @@ struct broker {
         struct layout_bell *bell;
         int bell_fd, doorbell_fd, n_channels;
         struct channel channels[CHANNELS];
-        int channel_fds[CHANNELS], done_fds[CHANNELS];
+        int channel_fds[CHANNELS][CHANNEL_PARTS], done_fds[CHANNELS];
         bool is_open[CHANNELS];
         pid_t workers[WORKERS], steady, victim;
         unsigned seed, n_deaths, n_victims;
@@ -527,7 +527,7 @@ static struct broker *round_begin(unsigned seed) {
         r = r < 0 ? r : doorbell_create(&b->doorbell_fd);
         r = r < 0 ? r : channel_geometry_init(&g, SLOTS, 64);
         for (int i = 0; i < CHANNELS && r == 0; i++) {
-                r = channel_create(&b->channels[i], &g, "test", &b->channel_fds[i]);
+                r = channel_create(&b->channels[i], &g, "test", b->channel_fds[i]);
                 r = r < 0 ? r : doorbell_create(&b->done_fds[i]);
         }
         assert_int_equal(r, 0);
@@ -542,7 +542,7 @@ static void round_end(struct broker *b) {
                 n_clients_died_at[i] += atomic_load(&b->shared->n_client_deaths_at[i]);
         for (int i = 0; i < CHANNELS; i++) {
                 channel_unmap(&b->channels[i]);
-                close(b->channel_fds[i]);
+                channel_close(b->channel_fds[i]);
                 close(b->done_fds[i]);
         }
         bell_unmap(b->bell);

@@ -11,11 +11,12 @@
 static struct session_owner client;
 
 static struct pool_channel *open_channel(struct pool *p) {
-        const struct session_request q = {.pool = p, .uid = 1, .owner = &client, .channel_fd = -1};
+        const struct session_request q = {.pool = p, .uid = 1, .owner = &client};
         struct session_offer offer;
         struct fault f;
         bool wait;
         assert_int_equal(supervisor_open_session(supervisor, &q, &offer, &wait, &f), 0);
+        channel_close(offer.memory_fds);
         close(offer.socket_fd);
         return pool_channel_at(p, offer.channel);
 }
@@ -35,7 +36,7 @@ static void test_a_number_goes_with_the_memory(void **state) {
         load();
         struct stand_in w = ready();
         struct pool_channel *c = open_channel(p);
-        int fd = fcntl(c->fd, F_DUPFD_CLOEXEC, 3);
+        int fd = fcntl(c->fds[CHANNEL_COMMON], F_DUPFD_CLOEXEC, 3);
         assert_int_equal(c->id_base, UINT64_C(1) << 40);
         assert_int_equal(number_of(fd), 2);   /* somebody has it */
         report(&w, REPORT_DROPPED, c->index); /* its client left */
@@ -54,9 +55,9 @@ static void test_a_dead_channel_has_its_number(void **state) {
         struct pool_channel *c = open_channel(p);
         uint64_t id_base = c->id_base;
         UNTIL(c->is_dead);
-        assert_int_not_equal(pool_numbers_of(supervisor, c->fd), id_base);
+        assert_int_not_equal(pool_numbers_of(supervisor, c->fds[CHANNEL_COMMON]), id_base);
         supervisor_remove_pool(supervisor, p);
-        assert_int_not_equal(pool_numbers_of(supervisor, c->fd), id_base);
+        assert_int_not_equal(pool_numbers_of(supervisor, c->fds[CHANNEL_COMMON]), id_base);
         end(&w, CLD_KILLED, SIGKILL);
 }
 
@@ -94,12 +95,44 @@ static void test_another_uid_cannot_make_one(void **state) {
         close(fd);
 }
 
+/* Each memory is what its name says, and nobody has given it another one. */
+static void test_the_memories_of_one_channel(void **state) {
+        static const char *const names[][CHANNEL_PARTS] = {
+                {"drover-jobs:7", "drover-channel:7", "drover-results:7", "drover-verdicts:7"},
+                {"drover-channel:7", "drover-jobs:7", "drover-jobs:7",
+                 "drover-verdicts:7"}, /* its client writes jobs */
+                {"drover-channel:7", "drover-jobs:7", "drover-results:8", "drover-verdicts:7"},
+                {"drover-channel:7", "drover-jobs:7", "drover-results:7", "drover-arena-7"},
+                {"drover-channel:0", "drover-jobs:0", "drover-results:0", "drover-verdicts:0"}, /* the broker's own */
+                {"drover-channel:7", "drover-jobs:7", "drover-results:7", "drover-verdicts:7"},
+        };
+        enum { N = sizeof(names) / sizeof(*names) };
+        for (unsigned i = 0; i < N; i++) {
+                int fds[CHANNEL_PARTS];
+                for (unsigned k = 0; k < CHANNEL_PARTS; k++)
+                        assert_true((fds[k] = memfd_create(names[i][k], MFD_CLOEXEC)) >= 0);
+                assert_int_equal(pool_numbers_are_ours(fds), i == N - 1);
+                channel_close(fds);
+        }
+        int fds[CHANNEL_PARTS];
+        for (unsigned k = 0; k < CHANNEL_PARTS; k++) {
+                if (geteuid() != 0)
+                        skip();
+                assert_int_equal(seteuid(k == CHANNEL_RESULTS ? 65534 : 0), 0);
+                fds[k] = memfd_create(names[N - 1][k], MFD_CLOEXEC);
+                assert_int_equal(seteuid(0), 0);
+        }
+        assert_false(pool_numbers_are_ours(fds));
+        channel_close(fds);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_a_number_goes_with_the_memory, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_dead_channel_has_its_number, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_names_that_say_nothing, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_another_uid_cannot_make_one, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_the_memories_of_one_channel, setup, teardown),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

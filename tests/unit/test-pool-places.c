@@ -72,8 +72,9 @@ static int begin(void **state) {
                 bool wait;
                 struct client *c = &clients[i];
                 *c = (struct client){0};
-                const struct session_request q = {.pool = pool, .uid = UID + i, .owner = &c->owner, .channel_fd = -1};
+                const struct session_request q = {.pool = pool, .uid = UID + i, .owner = &c->owner};
                 assert_int_equal(supervisor_open_session(supervisor, &q, &c->offer, &wait, &f), 0);
+                channel_close(c->offer.memory_fds);
                 c->channel = pool->channels[c->offer.channel];
                 c->bell = &pool->bells[c->channel->bell];
         }

@@ -70,12 +70,14 @@ static int sockets[LAYOUT_MAX_CHANNELS];
 static unsigned n_sockets;
 
 static int open_session(struct pool *p, uid_t uid, struct fault *f) {
-        const struct session_request q = {.pool = p, .uid = uid, .owner = &client, .channel_fd = -1};
+        const struct session_request q = {.pool = p, .uid = uid, .owner = &client};
         struct session_offer offer;
         bool wait;
         int r = supervisor_open_session(supervisor, &q, &offer, &wait, f);
-        if (r == 0)
+        if (r == 0) {
+                channel_close(offer.memory_fds);
                 sockets[n_sockets++] = offer.socket_fd; /* the client lives */
+        }
         return r;
 }
 

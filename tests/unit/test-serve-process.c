@@ -291,7 +291,7 @@ static struct layout_bell *add_bell(struct trial *t, uint32_t number) {
                                              .channel = number,
                                              .n_slots = TRIAL_SLOTS,
                                              .slot_bytes = TRIAL_SLOT_BYTES};
-        order(t, &channel, (const int[]){t->channel_fd, t->done_fd}, 2);
+        order(t, &channel, (const int[]){t->channel_fds[0], t->channel_fds[1], t->channel_fds[2], t->done_fd}, 4);
         return bell;
 }
 
@@ -556,7 +556,8 @@ static void the_last_job_is_told(void **state) {
         wait_for_dropped(&t);
         submit(&t, 5, "sleep", "ms", 0, 1);
         channel_job(&t.channel, 5)->id |= UINT64_C(9) << 40;
-        assert_int_equal(packet_send(t.control_fd, &channel, sizeof channel, (int[]){t.channel_fd, t.done_fd}, 2), 0);
+        const int fds[] = {t.channel_fds[0], t.channel_fds[1], t.channel_fds[2], t.done_fd};
+        assert_int_equal(packet_send(t.control_fd, &channel, sizeof channel, fds, 4), 0);
         event_broadcast(&t.line->control);
         assert_int_equal(verdict(&t, 5), SLOT_DONE);
         assert_int_equal(atomic_load(&t.line->last_job), base | 6);

@@ -33,21 +33,24 @@ enum { SLOTS = 4, BYTES = 64, WORKER = 2, INDEX = 7 };
 #define ID_BASE (UINT64_C(5) << 40)
 
 /* What the peer leaves out or gets wrong. */
-enum fault { NO_FAULT, NO_BELL, BAD_SCHEMA, BAD_SLOTS, WRONG_SIZE, BUS_ERROR, SILENT, MORE_KEYS };
+enum fault { NO_FAULT, NO_BELL, NO_JOBS, BAD_SCHEMA, BAD_SLOTS, WRONG_SIZE, BUS_ERROR, SILENT, MORE_KEYS };
 
 struct daemon {
         struct channel broker, worker;
         struct layout_bell *bell;
-        int channel_fd, bell_fd, doorbell_fd, done_fd, sockets[2];
+        int channel_fds[CHANNEL_PARTS], bell_fd, doorbell_fd, done_fd, sockets[2];
         _Atomic uint64_t record;
         uint64_t id_base;
         enum fault fault;
         unsigned n_back; /* how often a channel was handed back */
-        int back_fd;
+        int back_fds[CHANNEL_PARTS];
         sd_bus *peer, *bus;
         pthread_t thread;
         struct session *session;
 };
+
+/* By enum channel_part. */
+static const char *const memory_keys[] = {"channel", "jobs", "results", "verdicts"};
 
 static const char schema_text[] = "test\t1\nraw\traw\traw\t1\t0\t\ntyped\tn:u64\ts:str\t1\t0\t\n";
 
@@ -72,29 +75,39 @@ static int on_open_channel(sd_bus_message *call, void *user, sd_bus_error *error
         struct daemon *d = user;
         const char *pool;
         sd_bus_message *m;
+        bool is_back = false;
         sd_bus_message_read(call, "s", &pool);
         sd_bus_message_enter_container(call, 'a', "{sv}");
         while (sd_bus_message_enter_container(call, 'e', "sv") > 0) {
                 const char *key;
-                int fd;
+                int fd, part = 0;
                 sd_bus_message_read(call, "s", &key);
-                if (strcmp(key, "channel") == 0) {
+                while (part < CHANNEL_PARTS && strcmp(key, memory_keys[part]) != 0)
+                        part++;
+                if (part < CHANNEL_PARTS) {
                         sd_bus_message_read(call, "v", "h", &fd);
-                        if (d->n_back > 0)
-                                close(d->back_fd);
-                        d->back_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-                        d->n_back++;
+                        if (d->back_fds[part] >= 0)
+                                close(d->back_fds[part]);
+                        d->back_fds[part] = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+                        is_back = true;
                 } else
                         sd_bus_message_skip(call, "v");
                 sd_bus_message_exit_container(call);
         }
+        d->n_back += is_back;
         if (d->fault == BUS_ERROR)
                 return sd_bus_error_setf(error, "org.drover1.Error.NoSuchPool", "there is no pool %s", pool);
         if (d->fault == SILENT)
                 return 1;
         sd_bus_message_new_method_return(call, &m);
         sd_bus_message_open_container(m, 'a', "{sv}");
-        append_fd(m, "channel", d->channel_fd);
+        int fds[CHANNEL_PARTS];
+        if (!is_back && channel_open(d->channel_fds, CHANNEL_CLIENT, fds) == 0) {
+                for (unsigned i = 0; i < CHANNEL_PARTS; i++)
+                        if (d->fault != NO_JOBS || i != CHANNEL_JOBS)
+                                append_fd(m, memory_keys[i], fds[i]);
+                channel_close(fds);
+        }
         if (d->fault != NO_BELL)
                 append_fd(m, "bell", d->bell_fd);
         if (d->fault == MORE_KEYS)
@@ -129,9 +142,10 @@ static int setup(void **state) {
         int pair[2];
         *state = d;
         d->id_base = ID_BASE;
+        memset(d->back_fds, -1, sizeof d->back_fds);
         assert_int_equal(channel_geometry_init(&g, SLOTS, BYTES), 0);
-        assert_int_equal(channel_create(&d->broker, &g, "test", &d->channel_fd), 0);
-        assert_int_equal(channel_map(&d->worker, &g, d->channel_fd, CHANNEL_WORKER), 0);
+        assert_int_equal(channel_create(&d->broker, &g, "test", d->channel_fds), 0);
+        assert_int_equal(channel_map(&d->worker, &g, d->channel_fds, CHANNEL_WORKER), 0);
         assert_int_equal(bell_create("test", &d->bell, &d->bell_fd), 0);
         assert_int_equal(doorbell_create(&d->doorbell_fd), 0);
         assert_int_equal(doorbell_create(&d->done_fd), 0);
@@ -163,9 +177,9 @@ static int teardown(void **state) {
         channel_unmap(&d->broker);
         channel_unmap(&d->worker);
         bell_unmap(d->bell);
-        if (d->n_back > 0)
-                close(d->back_fd);
-        const int fds[] = {d->channel_fd, d->bell_fd, d->doorbell_fd, d->done_fd, d->sockets[0], d->sockets[1]};
+        channel_close(d->channel_fds);
+        channel_close(d->back_fds);
+        const int fds[] = {d->bell_fd, d->doorbell_fd, d->done_fd, d->sockets[0], d->sockets[1]};
         for (unsigned i = 0; i < sizeof fds / sizeof *fds; i++)
                 if (fds[i] >= 0)
                         close(fds[i]);
@@ -369,6 +383,7 @@ static void test_a_bad_reply_is_refused_in_words(void **state) {
         } bad[] = {
                 {BUS_ERROR, "org.drover1.Error.NoSuchPool: there is no pool pool"},
                 {NO_BELL, "makes no sense"},
+                {NO_JOBS, "makes no sense"},
                 {BAD_SLOTS, "makes no sense"},
                 {WRONG_SIZE, "makes no sense"},
                 {BAD_SCHEMA, "\"u65\""},
@@ -612,9 +627,11 @@ static void test_the_next_daemon_is_handed_the_channel(void **state) {
         }
         assert_true(bell_channel_has_work(d->bell, INDEX)); /* who submits meanwhile does not have its bell yet */
         assert_int_equal(d->n_back, 1);
-        assert_int_equal(fstat(d->channel_fd, &st), 0);
-        assert_int_equal(fstat(d->back_fd, &back), 0);
-        assert_int_equal(st.st_ino, back.st_ino);
+        for (unsigned i = 0; i < CHANNEL_PARTS; i++) {
+                assert_int_equal(fstat(d->channel_fds[i], &st), 0);
+                assert_int_equal(fstat(d->back_fds[i], &back), 0);
+                assert_int_equal(st.st_ino, back.st_ino);
+        }
         assert_int_equal(session_fd(s), fd); /* whoever polls it need not be told */
         assert_int_equal(session_process(s), 0);
         assert_int_equal(d->n_back, 1);

@@ -74,9 +74,12 @@ static void test_spawner_lost_twice_before_a_worker_died(void **state) {
 static struct session_owner client;
 
 static int open_session(struct pool *p, struct session_offer *ret, struct fault *f) {
-        const struct session_request q = {.pool = p, .uid = 1, .owner = &client, .channel_fd = -1};
+        const struct session_request q = {.pool = p, .uid = 1, .owner = &client};
         bool wait;
-        return supervisor_open_session(supervisor, &q, ret, &wait, f);
+        int r = supervisor_open_session(supervisor, &q, ret, &wait, f);
+        if (r == 0)
+                channel_close(ret->memory_fds);
+        return r;
 }
 
 /* A job in slot 0 of a channel, claimed by the worker of index 0. */
@@ -352,145 +355,6 @@ static void test_sessions_end_with_their_owner(void **state) {
         end(&w, CLD_EXITED, 0);
 }
 
-/* ---- channels that a client hands back ---- */
-
-static const char fake_schema[] = "fake\t1.0\nwork\t\t\t1\t0\t\n";
-
-/* As a dead daemon would have left it; the client keeps `ret` mapped. */
-static int make_old_channel(struct channel *ret, uint32_t n_slots, uint32_t slot_bytes) {
-        struct channel_geometry g;
-        int fd;
-        assert_int_equal(channel_geometry_init(&g, n_slots, slot_bytes), 0);
-        assert_int_equal(channel_create(ret, &g, "test", &fd), 0);
-        return fd;
-}
-
-static int hand_back(struct pool *p, int fd, uint32_t n_slots, struct session_offer *ret, struct fault *f) {
-        const struct session_request q = {
-                .pool = p,
-                .uid = 1,
-                .owner = &client,
-                .channel_fd = fd,
-                .n_slots = n_slots,
-                .slot_bytes = 64,
-                .schema_text = fake_schema,
-                .schema_bytes = strlen(fake_schema),
-        };
-        bool wait;
-        return supervisor_open_session(supervisor, &q, ret, &wait, f);
-}
-
-static void refuse(struct pool *p, int fd, uint32_t n_slots, const char *word) {
-        struct session_offer offer;
-        struct fault f;
-        assert_int_equal(hand_back(p, fd, n_slots, &offer, &f), -1);
-        assert_int_equal(f.code, FAULT_INVALID_ARGS);
-        assert_non_null(strstr(f.text, word));
-        assert_int_equal(supervisor_n_sessions(supervisor), 0);
-}
-
-static void test_what_is_no_channel_is_not_adopted(void **state) {
-        struct channel old;
-        struct pool *p = add_pool(NULL);
-        load();
-        struct stand_in w = ready();
-        int fd = make_old_channel(&old, 8, 64);
-        refuse(p, fd, 16, "not the memory");               /* another geometry */
-        refuse(p, fd, 7, "not the memory");                /* no geometry at all */
-        refuse(p, fd, 1024, "not the memory");             /* another size */
-
-        int file = memfd_create("unsealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-        assert_int_equal(ftruncate(file, (off_t)old.geometry.total), 0);
-        refuse(p, file, 8, "not the memory");
-        assert_int_equal(fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL), 0);
-        refuse(p, file, 8, "not the memory"); /* no header */
-        close(file);
-        file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-        refuse(p, file, 8, "not the memory");
-        close(file);
-
-        char path[64];
-        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-        file = open(path, O_RDONLY | O_CLOEXEC);
-        refuse(p, file, 8, "not the memory"); /* not to be written by us */
-        close(file);
-        old.head->header.version++;
-        refuse(p, fd, 8, "not the memory");
-        old.head->header.version--;
-
-        struct session_offer offer, again;
-        struct fault f;
-        assert_int_equal(hand_back(p, fd, 8, &offer, &f), 0);
-        assert_int_equal(hand_back(p, fd, 8, &again, &f), -1); /* its jobs may run by now */
-        assert_non_null(strstr(f.text, "a session has it already"));
-        close(offer.socket_fd);
-        UNTIL(supervisor_n_sessions(supervisor) == 0);
-        close(fd);
-        channel_unmap(&old);
-        end(&w, CLD_EXITED, 0);
-}
-
-static uint32_t queue(struct channel *c, uint32_t slot) {
-        assert_int_equal(channel_begin(c, slot), 0);
-        assert_int_equal(channel_commit(c, slot, 1), 0);
-        return slot;
-}
-
-static void set_word(struct channel *c, uint32_t slot, unsigned state, unsigned flags, unsigned attempt, unsigned owner) {
-        uint64_t word = channel_word(c, slot);
-        assert_true(channel_cas(c, slot, word, SLOT_WORD(state, flags, attempt, owner, slot_generation(word) + 1)));
-}
-
-/* One slot for every state that a killed daemon can leave, and each is served or told afterwards. */
-static void test_an_adopted_channel_is_put_in_order(void **state) {
-        struct session_offer offer;
-        struct channel old;
-        struct fault f;
-        struct pool *p = add_pool(NULL);
-        load();
-        struct stand_in w = ready();
-        int fd = make_old_channel(&old, 8, 64);
-        set_word(&old, 0, SLOT_FILLING, 0, 0, SLOT_OWNER_CLIENT);
-        queue(&old, 1);
-        set_word(&old, 2, SLOT_QUEUED, 0, 1, SLOT_OWNER_NONE);                               /* never pushed */
-        set_word(&old, 3, SLOT_RUNNING, 0, 1, SLOT_OWNER_WORKER0 + 5);                       /* runs again */
-        for (uint32_t slot = 0; slot < 8; slot++)
-                channel_job(&old, slot)->type = p->schema->jobs[0].number;
-        set_word(&old, 4, SLOT_RUNNING, 0, LAYOUT_MAX_ATTEMPTS, SLOT_OWNER_WORKER0);         /* not again */
-        set_word(&old, 5, SLOT_TIMED_OUT, SLOT_QUARANTINE, 1, SLOT_OWNER_WORKER0);           /* not told */
-        set_word(&old, 6, SLOT_DONE, 0, 1, SLOT_OWNER_WORKER0);                              /* not told */
-        set_word(&old, 7, SLOT_RUNNING, SLOT_CANCEL, 1, SLOT_OWNER_BROKER);                  /* by nobody, to be ended */
-        atomic_store(&old.head->closed, CHANNEL_CLOSED);
-        assert_int_equal(hand_back(p, fd, 8, &offer, &f), 0);
-        struct pool_channel *c = pool_channel_at(p, offer.channel);
-
-        static const enum slot_state expected[] = {SLOT_FREE,     SLOT_QUEUED,    SLOT_QUEUED, SLOT_QUEUED,
-                                                   SLOT_POISONED, SLOT_TIMED_OUT, SLOT_DONE,   SLOT_CANCELLED};
-        for (uint32_t slot = 0; slot < 8; slot++)
-                assert_int_equal(slot_state(channel_word(&old, slot)), expected[slot]);
-        assert_int_equal(slot_attempt(channel_word(&old, 3)), 2);
-        assert_int_equal(slot_flags(channel_word(&old, 5)), 0);
-        assert_int_equal(channel_take_done(&old, 0), 0xf0);
-        assert_int_equal(atomic_load(&old.head->closed), CHANNEL_OPEN);
-        assert_true(bell_channel_has_work(p->bells[c->bell].memory, c->index));
-
-        uint32_t slot;
-        uint64_t word, record;
-        const uint32_t order[] = {1, 3, 2}; /* what stood in the ring, then what had to be pushed */
-        for (unsigned i = 0; i < 3; i++) {
-                assert_int_equal(channel_claim(&c->channel, c->index, 0, false, 0, (_Atomic uint64_t *)&record, -1, &slot,
-                                               &word),
-                                 CHANNEL_CLAIMED);
-                assert_int_equal(slot, order[i]);
-        }
-        assert_false(channel_has_work(&c->channel));
-        close(offer.socket_fd);
-        UNTIL(supervisor_n_sessions(supervisor) == 0);
-        close(fd);
-        channel_unmap(&old);
-        end(&w, CLD_EXITED, 0);
-}
-
 static void no_ttl(struct pool_config *c) {
         c->n_slots = 4;
         c->result_ttl_ns = 0;
@@ -635,8 +499,6 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_degraded_pool_recovers, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_sessions_leave_descriptors_for_workers, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_sessions_end_with_their_owner, setup, teardown),
-                cmocka_unit_test_setup_teardown(test_what_is_no_channel_is_not_adopted, setup, teardown),
-                cmocka_unit_test_setup_teardown(test_an_adopted_channel_is_put_in_order, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_released_and_cancelled, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_finished_records_are_small, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_times_of_a_liar, setup, teardown),

@@ -25,7 +25,7 @@ enum { CLIENTS = 2, WORKERS = 3, SLOTS = 16, JOBS = 200000, LATE = 5 };
 struct pool {
         struct layout_bell *bell;
         struct channel channels[CLIENTS];
-        int bell_fd, doorbell_fd, channel_fds[CLIENTS], done_fds[CLIENTS];
+        int bell_fd, doorbell_fd, channel_fds[CLIENTS][CHANNEL_PARTS], done_fds[CLIENTS];
         _Atomic uint64_t record[WORKERS];
         _Atomic bool stop;
         _Atomic uint32_t n_cancelled;
@@ -160,7 +160,7 @@ static void test_clients_and_workers(void **state) {
         assert_int_equal(doorbell_create(&p.doorbell_fd), 0);
         bell_set_mode(p.bell, BELL_FUTEX);
         for (uint32_t i = 0; i < CLIENTS; i++) {
-                assert_int_equal(channel_create(&p.channels[i], &g, "test", &p.channel_fds[i]), 0);
+                assert_int_equal(channel_create(&p.channels[i], &g, "test", p.channel_fds[i]), 0);
                 assert_int_equal(doorbell_create(&p.done_fds[i]), 0);
         }
         for (uint32_t i = 0; i < WORKERS; i++) {
@@ -186,7 +186,7 @@ static void test_clients_and_workers(void **state) {
                 for (uint32_t slot = 0; slot < SLOTS; slot++)
                         assert_int_equal(slot_state(channel_word(&p.channels[i], slot)), SLOT_FREE);
                 channel_unmap(&p.channels[i]);
-                close(p.channel_fds[i]);
+                channel_close(p.channel_fds[i]);
                 close(p.done_fds[i]);
         }
         bell_unmap(p.bell);

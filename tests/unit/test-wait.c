@@ -37,9 +37,9 @@ static void test_an_announcer_in_between(void **state) {
         for (unsigned i = 0; i < 2; i++) {
                 struct channel_geometry g;
                 struct channel c;
-                int fd;
+                int fds[CHANNEL_PARTS];
                 assert_int_equal(channel_geometry_init(&g, 4, 64), 0);
-                assert_int_equal(channel_create(&c, &g, "test-wait", &fd), 0);
+                assert_int_equal(channel_create(&c, &g, "test-wait", fds), 0);
                 plan.place = places[i];
                 plan.channel = &c;
                 plan.n_visits = 0;
@@ -50,7 +50,7 @@ static void test_an_announcer_in_between(void **state) {
                 if (atomic_load(&c.head->done_wait) == DONE_NOBODY)
                         assert_int_equal(event_wait(&c.head->done_seq, seen, event_now_ns() + DEADLINE_NS), 0);
                 channel_unmap(&c);
-                close(fd);
+                channel_close(fds);
         }
 }
 

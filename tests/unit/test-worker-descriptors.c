@@ -85,9 +85,10 @@ static struct scene begin(void) {
         bool wait;
         load();
         s.w = ready();
-        const struct session_request q = {.pool = s.pool, .uid = 1, .owner = &client, .channel_fd = -1};
+        const struct session_request q = {.pool = s.pool, .uid = 1, .owner = &client};
         assert_int_equal(supervisor_open_session(supervisor, &q, &offer, &wait, &f), 0);
         s.client_fd = offer.socket_fd;
+        channel_close(offer.memory_fds);
         fcntl(s.client_fd, F_SETFL, O_NONBLOCK);
         s.c = pool_channel_at(s.pool, offer.channel);
         s.generation = slot_generation(channel_word(&s.c->channel, 0)) + 1;
@@ -183,11 +184,12 @@ static void test_other_orders_are_sent_later(void **state) {
         while (hear(&s, ORDER_CHANNEL, &order, &n_fds))
                 ;
         refuse(ENOMEM, 3);
-        const struct session_request q = {.pool = s.pool, .uid = 1, .owner = &client, .channel_fd = -1};
+        const struct session_request q = {.pool = s.pool, .uid = 1, .owner = &client};
         assert_int_equal(supervisor_open_session(supervisor, &q, &offer, &wait, &f), 0);
         UNTIL(hear(&s, ORDER_CHANNEL, &order, &n_fds));
         assert_int_equal(order.channel, offer.channel);
-        assert_int_equal(n_fds, 2);
+        assert_int_equal(n_fds, 4);
+        channel_close(offer.memory_fds);
         close(offer.socket_fd);
 
         s.generation++; /* not the job it runs */
