@@ -42,5 +42,5 @@ static const struct drover_job_type jobs[] = {
          .handle = primes,
          .help = "emits each prime up to a number"},
 };
-static struct drover_plugin plugin = {.jobs = jobs, .n_jobs = DROVER_COUNT(jobs), .description = "primes, one by one"};
+static struct drover_plugin plugin = {.n_jobs = DROVER_COUNT(jobs), .jobs = jobs, .description = "primes, one by one"};
 DROVER_REGISTER(plugin, "sieve", "1.0.0")

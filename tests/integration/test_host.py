@@ -122,6 +122,17 @@ class Host(unittest.TestCase):
         self.assertEqual(self.run_job(plugin, "count", "text=to be or not").stdout, "bytes=12 words=4\n")
         self.assertIn("bytes=12 words=4", guide)
 
+    def test_the_headers_example_is_c_and_cxx(self):
+        with open(f"{SOURCE}/plugins/include/drover/plugin.h", encoding="utf-8") as f:
+            code = re.search(r" \*     (#include.*?DROVER_REGISTER.*?\n)", f.read(), re.S).group(1).replace("\n * ", "\n").replace("\n *\n", "\n")
+        plugin = self.compile(code)
+        self.assertEqual(self.run_job(plugin, "hello", "who=world").stdout, "greeting=world\n")
+        for compiler in ("g++", "clang++"):
+            for standard in ("c++11", "c++20"):
+                if shutil.which(compiler):
+                    subprocess.run([compiler, "-xc++", f"-std={standard}", "-Wall", "-Werror", "-fsyntax-only", f"-I{SOURCE}/plugins/include", "-"],
+                                   input=code, text=True, check=True)
+
     def test_the_header_is_plain_c_and_cxx(self):
         code = '#include <drover/plugin.h>\nint main() { return 0; }\n'
         for command in (["cc", "-xc", "-std=c11", "-pedantic"], ["c++", "-xc++", "-std=c++11"]):

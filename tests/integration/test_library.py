@@ -470,7 +470,7 @@ def declared(*headers):
             text = re.sub(r"/\*.*?\*/", "", f.read(), flags=re.DOTALL)
         text = re.sub(r"^#(?:[^\n]*\\\n)*[^\n]*", "", text, flags=re.MULTILINE)
         for statement in re.split(r"[;{}]", text):
-            match = re.match(r"\s*(?!typedef)[a-z][^()=]*?\b(drover_[a-z0-9_]+)\(", statement)
+            match = re.match(r"\s*(?!typedef)[a-z][^()=]*?\b(drover_[a-z0-9][a-z0-9_]*)\(", statement)
             if match:
                 names.add(match.group(1))
     return names
@@ -508,9 +508,25 @@ class Installed(Test):
             with Drover({"squares": {"Plugin": "squares", "Workers": 1}}) as d:
                 out = subprocess.run([f"{there}/program", "10"], env=d.env(), capture_output=True, text=True, check=True).stdout
                 self.assertTrue(out.startswith("10 squares, sum 285,"), out)
-            header = "#include <drover/drover.h>\nint main() { return sizeof(drover_error) == 0; }\n"
-            flags = subprocess.run(["pkg-config", "--cflags", "drover"], env=env, capture_output=True, text=True, check=True).stdout.split()
-            subprocess.run(["g++", "-xc++", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *flags, "-"], input=header, text=True, check=True)
+
+    @unittest.skipIf(IS_SANITIZED, "a program without the sanitizer cannot link to it")
+    def test_all_headers_and_their_macros_in_one_cxx_program(self):
+        include = [f"-I{SOURCE}/{place}/include" for place in ("ipc/client", "ipc/sync", "plugins")]
+        env = dict(os.environ, LD_LIBRARY_PATH=f"{BUILD}/ipc/client", ASAN_OPTIONS="detect_leaks=0")
+        with tempfile.TemporaryDirectory() as there:
+            for compiler in ("g++", "clang++"):
+                for standard in ("c++11", "c++14", "c++17", "c++20"):
+                    command = [compiler, f"-std={standard}", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror", *include,
+                               f"{SOURCE}/tests/library/headers.cc"]
+                    if standard in ("c++14", "c++17"):
+                        subprocess.run([*command, "-fsyntax-only"], check=True)
+                        continue
+                    subprocess.run([*command, "-fsanitize=address", "-o", f"{there}/program", f"-L{BUILD}/ipc/client", "-ldrover"], check=True)
+                    r = subprocess.run([f"{there}/program"], env=env, capture_output=True, text=True, check=False)
+                    self.assertEqual((r.returncode, r.stdout), (0, "fine\n"), f"{compiler} {standard}: {r.stderr}")
+        both = "#include <drover/drover.h>\n#include <drover/plugin.h>\nint main(void) { return 0; }\n"
+        for compiler in ("gcc", "clang"):
+            subprocess.run([compiler, "-xc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *include, "-"], input=both, text=True, check=True)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ static int self(drover_job *job) {
         drover_ret_u64(job, "attempt", drover_job_attempt(job));
         drover_ret_bool(job, "cancelled", drover_job_cancelled(job));
         drover_ret_str(job, "name", drover_job_name(job));
-        drover_ret_str(job, "pool", drover_pool_name(job));
+        drover_ret_str(job, "pool", drover_worker_pool(job));
         const char *life = drover_state(job);
         return drover_ret_str(job, "life", life && drover_shared(job) && drover_thread_state(job) ? life : "");
 }

@@ -200,7 +200,17 @@ struct drover_options {
         size_t n_after;
 };
 
-#define DROVER_OPTIONS(...) (&(const struct drover_options){.struct_size = sizeof(struct drover_options), __VA_ARGS__})
+/* The address of a struct that lives until the end of the whole statement (C++) or block (C). Name the fields in the order
+ * of the struct: C++ wants it. (g++ -Wextra asks for all of them: -Wno-missing-field-initializers.) */
+#ifdef __cplusplus
+extern "C++" {
+template <class T> static inline const T *drover__address(const T &value) { return &value; }
+}
+#define DROVER__STRUCT(type, ...) (drover__address((type){.struct_size = sizeof(type), __VA_ARGS__}))
+#else
+#define DROVER__STRUCT(type, ...) (&(const type){.struct_size = sizeof(type), __VA_ARGS__})
+#endif
+#define DROVER_OPTIONS(...) DROVER__STRUCT(struct drover_options, __VA_ARGS__)
 
 /* Hands a job to the pool. args NULL: no arguments. Everything is copied; the
  * same args may be submitted again, or be filled anew after drover_args_reset. What takes more than the pool's SlotSize=, and
@@ -420,8 +430,7 @@ struct drover_map_options {
         const struct drover_options *job; /* of each job; NULL = plain */
 };
 
-#define DROVER_MAP_OPTIONS(...)                                                                                        \
-        (&(const struct drover_map_options){.struct_size = sizeof(struct drover_map_options), __VA_ARGS__})
+#define DROVER_MAP_OPTIONS(...) DROVER__STRUCT(struct drover_map_options, __VA_ARGS__)
 
 /* Starts it: pulls the first inputs. An input whose arguments do not fit becomes a future that is DROVER_FAILED, as any other
  * failure: it ends nothing. Errors as of drover_submit. The job's options are copied but for what their pointers point to. */
