@@ -196,6 +196,17 @@ static int parse_bytes(const struct config_key *k, void *field, const char *valu
         return 0;
 }
 
+/* A size, or infinity, which is not the default. */
+static int parse_memory(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes) {
+        uint64_t n;
+
+        if (value_parse_size(value, &n) < 0 || n < k->minimum)
+                return fail(error, error_bytes, "%s=%s: not a size of %ju bytes at least (like 512M), nor infinity",
+                            k->name, value, (uintmax_t)k->minimum);
+        *(uint64_t *)field = n; /* VALUE_INFINITY is any */
+        return 0;
+}
+
 static int parse_span(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes) {
         uint64_t ns;
 
@@ -352,7 +363,7 @@ const struct config_key config_keys[] = {
         {"Worker", "Host"},
         {"Worker", "Nice"},
         {"Worker", "CPUAffinity"},
-        {"Worker", "MemoryMax"},
+        {"Worker", "MemoryMax", parse_memory, FIELD(memory_bytes), 16 << 20},
         {"Worker", "MemoryHigh"},
         {"Worker", "TasksMax"},
         {"Worker", "CPUWeight"},
@@ -395,6 +406,7 @@ bool pool_config_takes(const char *key, char kind) {
         } numbers[] = {
                 {parse_count, "n"},     {parse_workers, "n"}, {parse_slots, "n"},  {parse_slot_size, "n"},
                 {parse_capsules, "nb"}, {parse_bytes, "n"},   {parse_factor, "n"}, {parse_environment, "l"},
+                {parse_memory, "n"},
         };
         const struct config_key *k = config_find_key(NULL, key);
 

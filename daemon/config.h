@@ -35,6 +35,7 @@ struct pool_config {
         uint64_t timeout_stop_ns, kill_grace_ns;
         uint32_t max_jobs;                   /* 0 = none, as the next two */
         uint64_t recycle_bytes, max_age_ns;
+        uint64_t memory_bytes; /* of a worker; 0 = the default, UINT64_MAX = any */
         char environment[WIRE_ENVIRONMENT]; /* NAME=value, 0-separated, ended by an empty one */
 };
 

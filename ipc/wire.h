@@ -50,6 +50,8 @@ struct spawn_request {
         uint32_t worker;     /* START, KILL: the broker's id of the worker, rising, never reused */
         uint32_t method;     /* LOAD and START: enum start_method */
         uint32_t signal;
+        int32_t oom_score_adj;       /* LOAD: of its workers, at least; in any case more than the spawner's */
+        uint64_t memory_bytes;       /* LOAD: that a worker may have for itself (RLIMIT_DATA); 0 = the default, UINT64_MAX = any */
         char pool[72];               /* LOAD: for process names and messages */
         char plugin[WIRE_NAME];      /* LOAD: file name inside the plugin directory, with or without ".so" */
         char environment[WIRE_ENVIRONMENT]; /* LOAD: NAME=value, 0-separated, ended by an empty one */

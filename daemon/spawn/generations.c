@@ -83,6 +83,8 @@ int generations_add(struct spawner *s, const struct spawn_request *q, struct gen
                 return refuse(e, ENOMEM, false, "no memory for another plugin");
         g->id = q->generation;
         g->plugin_fd = -1;
+        g->limits = (struct limits){.memory_bytes = q->memory_bytes, .oom_score_adj = q->oom_score_adj};
+        limits_resolve(&g->limits);
         memcpy(g->pool, q->pool, sizeof g->pool);
         memcpy(g->plugin, q->plugin, sizeof g->plugin);
         memcpy(g->environment, q->environment, sizeof g->environment);

@@ -168,6 +168,11 @@ static int prepare(struct spawner *s, const struct options *o) {
                 log_error("/dev/null: %s", strerror(-r));
                 return r;
         }
+        r = privileges_keep_from_children();
+        if (r < 0) {
+                log_error("cannot keep groups and capabilities from workers: %s", strerror(-r));
+                return r;
+        }
         s->plugin_dir = o->plugin_dir;
         s->worker_path = o->worker;
         r = reap_init(s);

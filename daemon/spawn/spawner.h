@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "ipc/wire.h"
+#include "plugins/host/host.h"
 
 enum {
         SPAWNER_MAX_WORKERS = 1024,
@@ -27,6 +28,7 @@ struct generation {
         char pool[sizeof(((struct spawn_request *)0)->pool)];
         char plugin[WIRE_NAME];
         char environment[WIRE_ENVIRONMENT];
+        struct limits limits;      /* of its workers */
         char **envp;               /* the fixed part and pointers into `environment`; NULL-ended */
         struct template *template; /* the one that new workers come from; NULL = none yet */
 };

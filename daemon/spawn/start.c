@@ -81,11 +81,18 @@ __attribute__((no_sanitize("address"))) static int exec_child(void *user) {
 int start_exec(const struct spawner *s, const struct generation *g, enum start_role role, int control_fd,
                pid_t *ret_pid, int *ret_pidfd) {
         static _Alignas(64) char stack[EXEC_STACK_BYTES];
-        char parent[32], name[sizeof g->pool + 8];
+        char parent[32], name[sizeof g->pool + 8], memory[40], oom[32];
         snprintf(parent, sizeof parent, "--parent=%d", getpid());
         snprintf(name, sizeof name, "--name=%s", g->pool);
-        char *argv[] = {"drover-worker", role == START_ROLE_TEMPLATE ? "--role=template" : "--role=worker", parent,
-                        name, NULL};
+        snprintf(memory, sizeof memory, "--memory-max=%llu", (unsigned long long)g->limits.memory_bytes);
+        snprintf(oom, sizeof oom, "--oom-score-adj=%d", g->limits.oom_score_adj);
+        char *argv[] = {"drover-worker",
+                        role == START_ROLE_TEMPLATE ? "--role=template" : "--role=worker",
+                        parent,
+                        name,
+                        memory,
+                        oom,
+                        NULL};
         struct exec_plan plan = {
                 .path = s->worker_path,
                 .argv = argv,
@@ -164,5 +171,6 @@ int start_fork(const struct generation *g, int control_fd, pid_t *ret_pid) {
                 .plugin_fd = g->plugin_fd,
                 .name = g->pool,
                 .environment = g->envp,
+                .limits = g->limits,
         });
 }

@@ -3,11 +3,16 @@
  * At most three at a time: the current one, one that is being loaded, and the one to go back to until a worker of the
  * current one was ready. A file that cannot run at all is given up for the old one, and the pool says so; without an
  * old one the pool is refused. */
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "daemon/log.h"
 #include "daemon/supervise/supervisor-internal.h"
+
+enum { GENERATIONS_MORE_EXPENDABLE = 200 };
 
 static void pool_forget_generation(struct pool *p, uint32_t generation) {
         struct spawn_request request = {.type = SPAWN_RETIRE, .version = WIRE_VERSION, .generation = generation};
@@ -37,12 +42,24 @@ void pool_forget_generations(struct pool *p) {
         p->is_file_bad = false;
 }
 
+/* That of its workers: when memory is short, they go before we do. */
+static int32_t pool_oom_score_adj(void) {
+        char text[16] = "";
+        int fd = open("/proc/self/oom_score_adj", O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+        if (fd >= 0)
+                close(fd);
+        return (n > 0 ? atoi(text) : 0) + GENERATIONS_MORE_EXPENDABLE;
+}
+
 void pool_load(struct pool *p) {
         struct spawn_request request = {
                 .type = SPAWN_LOAD,
                 .version = WIRE_VERSION,
                 .generation = ++p->supervisor->last_generation,
                 .method = p->config.start_method,
+                .oom_score_adj = pool_oom_score_adj(),
+                .memory_bytes = p->config.memory_bytes,
         };
         snprintf(request.pool, sizeof(request.pool), "%s", p->config.name);
         snprintf(request.plugin, sizeof(request.plugin), "%s", p->config.plugin);

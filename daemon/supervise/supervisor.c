@@ -282,7 +282,7 @@ int supervisor_update_pool(struct supervisor *s, struct pool *p, const struct po
         }
         p->config_problem[0] = 0;
         bool needs_load = p->is_file_bad || strcmp(c->plugin, p->config.plugin) != 0 ||
-                          c->start_method != p->config.start_method ||
+                          c->start_method != p->config.start_method || c->memory_bytes != p->config.memory_bytes ||
                           memcmp(c->environment, p->config.environment, sizeof(c->environment)) != 0;
         p->config = *c;
         free(p->before_resize);

@@ -1,5 +1,6 @@
 /* The first chapter of a host: from whatever process it was, a child of the spawner's or a fresh image, to one that has
- * nothing but what it needs. Owns signals, session, environment, the numbers of descriptors, and death with the parent.
+ * nothing but what it needs. Owns signals, session, environment, the numbers of descriptors, and death with the parent;
+ * privileges.c has what root can do.
  *
  * Works the same for an exec'd process, where most of it is done already, and for a fork of the spawner, where nothing
  * is. Fails closed: what cannot be given away ends the start. */
@@ -15,6 +16,7 @@
 #include <linux/close_range.h>
 
 #include "plugins/host/become.h"
+#include "plugins/host/privileges.h"
 
 static void become_default_signals(void) {
         for (int i = 1; i < NSIG; i++)
@@ -78,5 +80,6 @@ int become_host(const struct host_config *c) {
         if (r < 0)
                 return r;
         become_named(c->role, c->name ? c->name : "");
-        return become_with_parent(c->parent);
+        r = privileges_drop();
+        return r < 0 ? r : become_with_parent(c->parent);
 }

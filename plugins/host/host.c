@@ -30,8 +30,6 @@
 #include "plugins/host/serve-process.h"
 #include "plugins/host/template.h"
 
-enum { HOST_MAX_FDS = 1024 }; /* as sandbox_limit has it */
-
 int host_prepare(void) {
         const struct filter *f;
         return filter_get(FILTER_WORKER, &f);
@@ -230,7 +228,7 @@ static void host_enclose(struct host *h, struct enclosure *e) {
         if (r >= 0 && (e->stat_fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC)) < 0)
                 r = -errno;
         if (r >= 0)
-                r = sandbox_limit(&h->sandbox);
+                r = sandbox_limit(&h->sandbox, &h->config.limits);
         if (r < 0)
                 host_fail(h, REASON_INIT, -r, true, "the sandbox cannot be set up: %s", strerrordesc_np(-r));
         prewarm();
@@ -260,7 +258,7 @@ static const char *describe_descriptor(int fd) {
 
 /* Workers would share it, or not know whose it is. */
 static void refuse_descriptors(struct host *h) {
-        for (int fd = BECOME_FIRST_FREE_FD; fd < HOST_MAX_FDS; fd++)
+        for (int fd = BECOME_FIRST_FREE_FD; fd < LIMITS_MAX_FDS; fd++)
                 if (fcntl(fd, F_GETFD) >= 0)
                         host_fail(h, REASON_PRELOAD, EBUSY, true,
                                   "plugin %s cannot be forked: preload left descriptor %d (%s) open; open it in "

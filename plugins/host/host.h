@@ -2,7 +2,7 @@
  *
  * A worker's life, in chapters (host.c):
  *
- *   become    signals, session, environment, descriptors 0-4 and nothing else, death with the parent
+ *   become    signals, session, environment, descriptors 0-4 and nothing else, no capability, death with the parent
  *   set up    ORDER_SETUP: pool memory, doorbell, output            (a template's workers: after the fork)
  *   enclose   limits, system libraries of the plugin, Landlock, the first filter
  *   load      dlopen maps the plugin, the last filter, CLOSED; constructors, ABI, preload      (a template stops here
@@ -18,8 +18,10 @@
 
 #include "ipc/layout.h"
 #include "ipc/wire.h"
+#include "plugins/host/limits.h"
 #include "plugins/host/load.h"
 #include "plugins/host/orders.h"
+#include "plugins/host/privileges.h"
 #include "plugins/host/sandbox.h"
 
 enum host_role { HOST_WORKER, HOST_TEMPLATE };
@@ -39,6 +41,7 @@ struct host_config {
         int plugin_fd;    /* sealed memfd */
         const char *name; /* the pool, for the process name */
         char *const *environment; /* replaces environ (NULL-terminated); NULL = keep it */
+        struct limits limits;
 };
 
 /* Optional, once, before forking children that call host_main: compiles the filters so that each child need not.

@@ -10,9 +10,9 @@
 #include "plugins/host/run.h"
 
 static const char usage[] =
-        "Usage: drover-worker --check PLUGIN [--json]\n"
-        "       drover-worker --run PLUGIN JOB [NAME=VALUE ...] [--json]\n"
-        "       drover-worker --replay JOB|FILE [--gdb] [--plugin=FILE] [--state-dir=DIR]\n"
+        "Usage: drover-worker --check PLUGIN [--memory-max=BYTES] [--json]\n"
+        "       drover-worker --run PLUGIN JOB [NAME=VALUE ...] [--memory-max=BYTES] [--json]\n"
+        "       drover-worker --replay JOB|FILE [--gdb] [--plugin=FILE] [--state-dir=DIR] [--memory-max=BYTES]\n"
         "\n"
         "Loads a plugin the way the service does, sandbox included, without a daemon.\n"
         "\n"
@@ -23,6 +23,7 @@ static const char usage[] =
         "  --gdb      under the debugger\n"
         "  --plugin   the plugin file, if it is not where it was\n"
         "  --state-dir  droverd's, for --replay JOB\n"
+        "  --memory-max  what the worker may have for itself, as MemoryMax= of a pool\n"
         "  --json     print JSON\n"
         "  --version\n"
         "\n"
@@ -33,6 +34,8 @@ enum option_key {
         OPTION_ROLE = 256,
         OPTION_PARENT,
         OPTION_NAME,
+        OPTION_MEMORY,
+        OPTION_OOM,
         OPTION_CHECK,
         OPTION_RUN,
         OPTION_REPLAY,
@@ -48,6 +51,8 @@ static const struct option options[] = {
         {"role", required_argument, NULL, OPTION_ROLE},
         {"parent", required_argument, NULL, OPTION_PARENT},
         {"name", required_argument, NULL, OPTION_NAME},
+        {"memory-max", required_argument, NULL, OPTION_MEMORY},
+        {"oom-score-adj", required_argument, NULL, OPTION_OOM},
         {"check", no_argument, NULL, OPTION_CHECK},
         {"run", no_argument, NULL, OPTION_RUN},
         {"replay", required_argument, NULL, OPTION_REPLAY},
@@ -94,6 +99,14 @@ int main(int argc, char **argv) {
                         break;
                 case OPTION_NAME:
                         host.name = optarg;
+                        break;
+                case OPTION_MEMORY:
+                        if (!optarg[0] || optarg[strspn(optarg, "0123456789")])
+                                return refuse("--memory-max= is a number of bytes");
+                        host.limits.memory_bytes = run.memory_bytes = replay.memory_bytes = strtoull(optarg, NULL, 10);
+                        break;
+                case OPTION_OOM:
+                        host.limits.oom_score_adj = (int)strtol(optarg, NULL, 10);
                         break;
                 case OPTION_CHECK:
                 case OPTION_RUN:

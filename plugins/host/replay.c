@@ -112,7 +112,7 @@ static void print_capsule(const struct capsule *c) {
 /* ---- the worker ---- */
 
 _Noreturn static void exec_worker(const struct replay *r, int control_fd, int plugin_fd) {
-        static char parent[32], exe[512];
+        static char parent[32], memory[40], exe[512];
         ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
         if (n < 0)
                 _exit(127);
@@ -123,12 +123,13 @@ _Noreturn static void exec_worker(const struct replay *r, int control_fd, int pl
         close(plugin);
         /* Under gdb we are the one who becomes gdb, and so the worker's parent. */
         snprintf(parent, sizeof parent, "--parent=%d", r->config->is_gdb ? getpid() : getppid());
+        snprintf(memory, sizeof memory, "--memory-max=%llu", (unsigned long long)r->config->memory_bytes);
         if (r->config->is_gdb)
                 execlp("gdb", "gdb", "-q", "-iex", "set startup-with-shell off", "-ex",
                        "handle SIGSYS nostop noprint pass", "-ex", "run", "--args", exe, "--role=worker", parent,
-                       "--name=replay", NULL);
+                       "--name=replay", memory, NULL);
         else
-                execl(exe, exe, "--role=worker", parent, "--name=replay", NULL);
+                execl(exe, exe, "--role=worker", parent, "--name=replay", memory, NULL);
         say_error(0, "%s cannot be started: %s", r->config->is_gdb ? "gdb" : exe, strerrordesc_np(errno));
         _exit(127);
 }

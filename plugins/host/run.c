@@ -73,6 +73,7 @@ static int start_worker(struct run *r, int plugin_fd) {
                         .control_fd = pair[1],
                         .plugin_fd = plugin_fd,
                         .name = "run",
+                        .limits = {.memory_bytes = r->config->memory_bytes},
                 });
         e = r->pid < 0 ? -errno : trial_set_up(&r->trial, pair[0], STDERR_FILENO);
         close(pair[1]);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* Exit codes; man page and GUIDE.md list them. */
 enum run_exit {
@@ -17,6 +18,7 @@ struct run_config {
         const char *job;    /* NULL: only check */
         char *const *words; /* key=value, NULL-terminated */
         bool is_json;
+        uint64_t memory_bytes; /* as in struct limits */
 };
 
 /* Result on stdout; what the plugin prints, and why it failed, on stderr. Returns an exit code. */

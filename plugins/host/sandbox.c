@@ -25,7 +25,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -276,26 +275,11 @@ int sandbox_prepare(struct sandbox *s, bool is_template) {
         return gate_install();
 }
 
-int sandbox_limit(struct sandbox *s) {
-        static const struct {
-                __rlimit_resource_t what;
-                rlim_t limit;
-        } limits[] = {
-                {RLIMIT_CORE, 0},
-                {RLIMIT_MEMLOCK, 0},
-                {RLIMIT_MSGQUEUE, 0},
-                {RLIMIT_NOFILE, 1024},
-        };
-        for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
-                const struct rlimit l = {limits[i].limit, limits[i].limit};
-                struct rlimit now;
-                if (getrlimit(limits[i].what, &now) == 0 && now.rlim_max <= limits[i].limit)
-                        continue;
-                if (setrlimit(limits[i].what, &l) < 0)
-                        return -errno;
-        }
+int sandbox_limit(struct sandbox *s, const struct limits *l) {
+        int r = limits_set(l);
+        if (r < 0)
+                return r;
         s->layers |= SANDBOX_RLIMITS;
-
         if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
                 return -errno;
         s->layers |= SANDBOX_NO_NEW_PRIVS;

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "plugins/host/filter.h"
+#include "plugins/host/limits.h"
 
 enum sandbox_layer {
         SANDBOX_SECCOMP = 1u << 0,
@@ -27,7 +28,7 @@ struct sandbox {
 int sandbox_prepare(struct sandbox *s, bool is_template);
 
 /* Resource limits, no_new_privs, not dumpable. Fails closed. */
-int sandbox_limit(struct sandbox *s);
+int sandbox_limit(struct sandbox *s, const struct limits *l);
 
 /* Landlock (if the kernel has it) and the first filter. From here on nothing can be opened, no process made. Fails
  * closed but for Landlock. `is_alone`: no other thread runs yet; else Landlock cannot cover all and is not called on.

@@ -114,7 +114,7 @@ static void test_bad_pools(void **state) {
                 const char *word;
         } bad[] = {
                 {"value", "[Pool]\nPlugin=primes\nWorkers=lots\n", 3, "lots"},
-                {"later", "[Pool]\nPlugin=primes\n[Worker]\nMemoryMax=1G\n", 4, "MemoryMax"},
+                {"later", "[Pool]\nPlugin=primes\n[Worker]\nTasksMax=9\n", 4, "TasksMax"},
                 {"plugin-option", "[Pool]\nPlugin=primes\n[Plugin]\nColour=red\n", 4, "Colour"},
                 {"syntax", "[Pool]\nPlugin\n", 2, "KEY=VALUE"},
                 {"missing", "[Pool]\nWorkers=1\n", 1, "Plugin="},

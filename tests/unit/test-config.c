@@ -57,6 +57,8 @@ static void test_good_values(void **state) {
                 {"Job", "RetryBackoff", "1.25"},
                 {"Job", "RetryMaxDelay", "infinity"},
                 {"Worker", "RestartSec", "0"},
+                {"Worker", "MemoryMax", "infinity"},
+                {"Worker", "MemoryMax", "512M"},
                 {"Worker", "Environment", "A=1 \"B=two words\" C='x' \"D=\\\"q\\\\\" E=\\n"},
                 {"Sandbox", "Profile", "compute"},
         };
@@ -72,6 +74,7 @@ static void test_good_values(void **state) {
         assert_true(c.soft_timeout_ns == 0);
         assert_int_equal(c.retry_backoff_milli, 1250);
         assert_int_equal(c.rate_ns, 100000000);
+        assert_true(c.memory_bytes == 512 << 20);
 }
 
 /* Each refusal names the key and the word. */
@@ -107,7 +110,10 @@ static void test_bad_values(void **state) {
                 {"Environment", "novalue", -EINVAL},
                 {"Environment", "9A=1", -EINVAL},
                 {"Environment", "\"A=1", -EINVAL},
-                {"MemoryMax", "1G", -EOPNOTSUPP},
+                {"MemoryMax", "15M", -EINVAL},
+                {"MemoryMax", "0", -EINVAL},
+                {"MemoryMax", "20%", -EINVAL},
+                {"TasksMax", "10", -EOPNOTSUPP},
                 {"MinWorkers", "257", -EINVAL},
                 {"MaxWorkers", "0", -EINVAL},
                 {"MaxJobs", "4294967296", -EINVAL},

@@ -52,7 +52,8 @@ static int run_inside(bool is_template, bool is_closed, int (*fn)(void)) {
         if (pid == 0) {
                 struct sandbox s;
                 int null = open("/dev/null", O_RDWR);
-                if (dup2(null, 3) < 0 || sandbox_prepare(&s, is_template) < 0 || sandbox_limit(&s) < 0)
+                if (dup2(null, 3) < 0 || sandbox_prepare(&s, is_template) < 0 ||
+                    sandbox_limit(&s, &(struct limits){0}) < 0)
                         _exit(100);
                 sandbox_on_breach(on_breach, NULL);
                 sandbox_on_crash(on_crash, NULL);
@@ -166,7 +167,8 @@ static void success_is_not_believed(void **state) {
         assert_true(pid >= 0);
         if (pid == 0) {
                 struct sandbox s;
-                if (sandbox_prepare(&s, false) < 0 || sandbox_limit(&s) < 0 || try_filter_of_its_own() != 0)
+                if (sandbox_prepare(&s, false) < 0 || sandbox_limit(&s, &(struct limits){0}) < 0 ||
+                    try_filter_of_its_own() != 0)
                         _exit(100);
                 _exit(sandbox_enter(&s, true) == -ENOTRECOVERABLE && sandbox_close(&s) == -ENOTRECOVERABLE &&
                                       !(s.layers & SANDBOX_SECCOMP)
@@ -211,7 +213,7 @@ static void loading_ends_with_the_close(void **state) {
         assert_true(pid >= 0);
         if (pid == 0) {
                 struct sandbox s;
-                if (dup2(file, 4) < 0 || sandbox_prepare(&s, false) < 0 || sandbox_limit(&s) < 0)
+                if (dup2(file, 4) < 0 || sandbox_prepare(&s, false) < 0 || sandbox_limit(&s, &(struct limits){0}) < 0)
                         _exit(100);
                 sandbox_on_breach(on_breach, NULL);
                 if (sandbox_enter(&s, true) < 0)
