@@ -56,5 +56,15 @@ const char *words_signal(int signal) {
                 WORDS_SIGNAL(SIGXFSZ),   WORDS_SIGNAL(SIGPROF), WORDS_SIGNAL(SIGIO),    WORDS_SIGNAL(SIGPWR),
                 WORDS_SIGNAL(SIGVTALRM), WORDS_SIGNAL(SIGSYS),  WORDS_SIGNAL(SIGWINCH),
         };
+        /* Numbers of the kernel's, less the two that glibc keeps for itself, as kill -l names them. */
+        static const char *const real_time[] = {
+                "SIGRTMIN",    "SIGRTMIN+1",  "SIGRTMIN+2",  "SIGRTMIN+3",  "SIGRTMIN+4",  "SIGRTMIN+5",  "SIGRTMIN+6",
+                "SIGRTMIN+7",  "SIGRTMIN+8",  "SIGRTMIN+9",  "SIGRTMIN+10", "SIGRTMIN+11", "SIGRTMIN+12", "SIGRTMIN+13",
+                "SIGRTMIN+14", "SIGRTMIN+15", "SIGRTMAX-14", "SIGRTMAX-13", "SIGRTMAX-12", "SIGRTMAX-11", "SIGRTMAX-10",
+                "SIGRTMAX-9",  "SIGRTMAX-8",  "SIGRTMAX-7",  "SIGRTMAX-6",  "SIGRTMAX-5",  "SIGRTMAX-4",  "SIGRTMAX-3",
+                "SIGRTMAX-2",  "SIGRTMAX-1",  "SIGRTMAX",
+        };
+        if (signal >= SIGRTMIN)
+                return words_pick(real_time, WORDS_COUNT(real_time), (unsigned)(signal - SIGRTMIN));
         return signal <= 0 ? "?" : words_pick(table, WORDS_COUNT(table), (unsigned)signal);
 }

@@ -80,7 +80,7 @@ void pool_set_problem(struct pool *p, const char *format, ...) {
         va_start(ap, format);
         vsnprintf(p->problem, sizeof(p->problem), format, ap);
         va_end(ap);
-        log_warning("pool %s: %s", p->config.name, p->problem);
+        log_write(p->is_refused ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING, "pool %s: %s", p->config.name, p->problem);
 }
 
 /* ---- counting ---- */
@@ -183,11 +183,11 @@ void pool_settle(struct pool *p) {
 
 void pool_refuse(struct pool *p, const char *text) {
         const char *where = p->config.where_plugin;
+        p->is_refused = true;
         if (*where)
                 pool_set_problem(p, "%s: %.380s", where, text);
         else
                 pool_set_problem(p, "Plugin=%.100s: %.380s", p->config.plugin, text);
-        p->is_refused = true;
         pool_close_channels(p, true);
         pool_retire_all(p, REASON_OPERATOR, p->config.kill_grace_ns);
         pool_forget_generations(p); /* the file may be another one when it is tried again */

@@ -6,19 +6,23 @@
  * broadcast: the dead one may have been about to wake somebody (the death rule), and may have written anything
  * (pool-heal.c).
  *
- * A channel that a client hands back holds what a dead broker left, and all its workers are dead: the same for every slot,
- * and more, because that broker may have died between any two steps.
+ * A channel that a client hands back holds what a dead broker left, and all its workers are dead: the same for every
+ * slot, and more, because that broker may have died between any two steps.
  *
- * Charged deaths add to the job's attempt; past MaxAttempts= it is POISONED, or LOST where a second run is not allowed. */
+ * Charged deaths add to the job's attempt; past MaxAttempts= it is POISONED, or LOST where a second run is not allowed.
+ */
 #include "daemon/supervise/recovery.h"
 
+#include "daemon/log.h"
 #include "daemon/supervise/capsules.h"
+#include "daemon/supervise/death.h"
 #include "daemon/supervise/delay.h"
 #include "daemon/supervise/jobs.h"
 #include "daemon/supervise/limits.h"
 #include "daemon/supervise/streams.h"
 #include "ipc/bell.h"
 #include "ipc/event.h"
+#include "ipc/words.h"
 
 static void recovery_end_quarantine(struct worker *w) {
         struct pool_channel *c = w->quarantine_channel;
@@ -32,8 +36,8 @@ static void recovery_end_quarantine(struct worker *w) {
                 channel_announce(&c->channel, w->quarantine_slot, c->done_fd);
 }
 
-static enum slot_state recovery_final(const struct pool *p, const struct pool_channel *c, uint32_t slot, unsigned attempt,
-                                      bool is_charged) {
+static enum slot_state recovery_final(const struct pool *p, const struct pool_channel *c, uint32_t slot,
+                                      unsigned attempt, bool is_charged) {
         bool is_once;
         struct layout_job job;
         channel_copy(&job, channel_job(&c->channel, slot), sizeof(job));
@@ -64,6 +68,18 @@ static void recovery_judge_unpushed(struct pool *p, struct pool_channel *c, uint
         channel_announce(&c->channel, slot, c->done_fd);
 }
 
+/* A job that is given up is an operator's business: it killed its workers, or is lost. */
+static void recovery_tell(const struct pool *p, const struct worker_job *j, enum slot_state final,
+                          const struct layout_verdict *line) {
+        char text[200];
+        if (final != SLOT_POISONED && final != SLOT_LOST)
+                return;
+        death_describe(line->reason, (int32_t)line->signal, (int32_t)line->status, line->syscall, text, sizeof text);
+        log_error("pool %s: job %llu is %s after %u attempt%s: its worker died: %s", p->config.name,
+                  (unsigned long long)worker_job_id(j), words_slot_state(final), line->attempts,
+                  line->attempts == 1 ? "" : "s", text);
+}
+
 /* RUNNING by a worker that is dead (`w`, or NULL: of a broker that is dead, too) → QUEUED or a verdict. */
 static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slot, uint64_t word,
                           const struct layout_verdict *line, bool is_charged) {
@@ -77,10 +93,12 @@ static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slo
                 final = SLOT_CANCELLED; /* it was asked to end, and it ended */
         if (final != SLOT_FREE) {
                 struct worker_job job = {c, slot, slot_generation(word), word};
-                struct capsule_draft *draft =
-                        w && is_charged && (final == SLOT_POISONED || final == SLOT_LOST) ? capsules_draft(w, &job, final, line) : NULL;
+                struct capsule_draft *draft = w && is_charged && (final == SLOT_POISONED || final == SLOT_LOST)
+                                                      ? capsules_draft(w, &job, final, line)
+                                                      : NULL;
                 if (channel_judge(&c->channel, slot, worker, slot_generation(word), final, 0, &verdict)) {
                         pool_count_verdict(p, final);
+                        recovery_tell(p, &job, final, &verdict);
                         descriptors_settle(c, slot);
                         channel_announce(&c->channel, slot, c->done_fd);
                         capsules_keep(p, draft);
@@ -111,7 +129,8 @@ static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slo
 }
 
 /* Every slot that still says RUNNING by this worker. */
-static void recovery_sweep(struct worker *w, struct pool_channel *c, const struct layout_verdict *line, bool is_charged) {
+static void recovery_sweep(struct worker *w, struct pool_channel *c, const struct layout_verdict *line,
+                           bool is_charged) {
         for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
                 uint64_t word = channel_word(&c->channel, slot);
                 if (slot_state(word) == SLOT_RUNNING && slot_owner(word) == w->index + SLOT_OWNER_WORKER0)
@@ -137,7 +156,10 @@ void recovery_run(struct worker *w, const struct layout_verdict *line, bool is_c
         struct worker_job job;
         *ret = (struct recovery){0};
         if (worker_get_job(w, &job)) {
-                *ret = (struct recovery){.had_job = true, .job_id = worker_job_id(&job), .job_uid = worker_job_uid(&job), .attempt = slot_attempt(job.word)};
+                *ret = (struct recovery){.had_job = true,
+                                         .job_id = worker_job_id(&job),
+                                         .job_uid = worker_job_uid(&job),
+                                         .attempt = slot_attempt(job.word)};
                 recovery_slot(w, job.channel, job.slot, job.word, line, is_charged);
         } else {
                 recovery_announce_last(w);
@@ -175,7 +197,8 @@ static void recovery_adopt_slot(struct pool_channel *c, uint32_t slot, const str
         case SLOT_FREE:
                 return;
         case SLOT_FILLING: /* the client is here and fills nothing */
-                channel_cas(&c->channel, slot, word, SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, slot_generation(word)));
+                channel_cas(&c->channel, slot, word,
+                            SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, slot_generation(word)));
                 return;
         case SLOT_RUNNING:
                 /* Charged: what it did to its worker before the broker died, nobody knows. */

@@ -277,7 +277,7 @@ int supervisor_update_pool(struct supervisor *s, struct pool *p, const struct po
                            struct fault *f) {
         if (refused_because) { /* the old settings go on */
                 snprintf(p->config_problem, sizeof(p->config_problem), "%s", refused_because);
-                log_warning("pool %s keeps its old settings: %s", p->config.name, refused_because);
+                log_error("pool %s keeps its old settings: %s", p->config.name, refused_because);
                 return 0;
         }
         p->config_problem[0] = 0;

@@ -145,6 +145,10 @@ bool worker_judge(struct worker *w, enum slot_state verdict, enum death_reason w
         pool_count_verdict(w->pool, verdict);
         descriptors_settle(job.channel, job.slot);
         channel_announce(&job.channel->channel, job.slot, job.channel->done_fd);
+        if (verdict == SLOT_TIMED_OUT)
+                log_error("pool %s: job %llu is timed-out at attempt %u: its worker %llu (pid %d) is being killed",
+                          w->pool->config.name, (unsigned long long)w->judged.id, line.attempts,
+                          (unsigned long long)w->id, (int)w->pid);
         worker_kill_now(w, why);
         return true;
 }
@@ -349,7 +353,7 @@ static void worker_tell_death(struct worker *w, const struct death *death, bool 
         death_record(p, death);
         p->counters.worker_deaths += w->pid != 0;
         if (w->ready_ns)
-                log_notice("pool %s: worker %llu (pid %d) died: %s", p->config.name, (unsigned long long)w->id, (int)w->pid,
+                log_warning("pool %s: worker %llu (pid %d) died: %s", p->config.name, (unsigned long long)w->id, (int)w->pid,
                            death->text);
 }
 

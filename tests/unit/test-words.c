@@ -19,6 +19,10 @@ static void test_words(void **state) {
         assert_string_equal(words_reason(REASON_SPAWNER_LOST), "spawner-lost");
         assert_string_equal(words_signal(SIGSEGV), "SIGSEGV");
         assert_string_equal(words_signal(SIGSYS), "SIGSYS");
+        assert_string_equal(words_signal(SIGRTMIN), "SIGRTMIN");
+        assert_string_equal(words_signal(SIGRTMIN + 15), "SIGRTMIN+15");
+        assert_string_equal(words_signal(SIGRTMAX - 14), "SIGRTMAX-14");
+        assert_string_equal(words_signal(SIGRTMAX), "SIGRTMAX");
 }
 
 static void test_anything_else_is_a_question_mark(void **state) {
