@@ -1,6 +1,8 @@
 """Who is behind a call: the kernel and the bus say so, and nothing that a client holds says it in their place. FEATURES.md row 70."""
 
+import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import socket
@@ -116,6 +118,32 @@ class Peers(Test):
         self.assertIn(self.d.get(job, "org.drover1.Job", "State"), ("queued", "running"))
         self.assertEqual(self.d.get(*MANAGER, "NSessions"), 1)
         mine.call(job, "org.drover1.Job", "Cancel", "s", b"ask")
+
+    def test_what_a_client_may_write(self):
+        """Jobs, not results nor verdicts, and another uid than the daemon's has no way to open these for writing."""
+        held = self.open(self.other())
+        modes = [fcntl.fcntl(held[name], fcntl.F_GETFL) & os.O_ACCMODE for name in MEMORIES]
+        self.assertEqual(modes, [os.O_RDWR, os.O_RDWR, os.O_RDONLY, os.O_RDONLY])
+
+        def tries():
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: its own /proc/self/fd is open to it
+            os.close(os.open(f"/proc/self/fd/{os.open('/dev/null', os.O_RDONLY)}", os.O_RDONLY))
+            for name in MEMORIES:
+                for flags in (os.O_RDWR, os.O_WRONLY, os.O_RDONLY):
+                    with contextlib.suppress(PermissionError):
+                        os.open(f"/proc/self/fd/{held[name]}", flags)
+                        return 1
+            return 0
+        pid = os.fork()
+        if pid == 0:
+            result = 2
+            try:
+                result = tries()
+            finally:
+                os._exit(result)
+        self.assertEqual(os.waitpid(pid, 0)[1], 0)
 
     def test_row_70_a_replayed_descriptor(self):
         """The memory of a channel is good for one session: not while it has one, and not for a second one after the daemon's death."""
