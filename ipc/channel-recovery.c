@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "ipc/channel.h"
+#include "ipc/event.h"
 
 enum { CHANNEL_MAX_TRIES = 64 };
 
@@ -42,7 +43,8 @@ int channel_delay(const struct channel *c, uint32_t slot, uint32_t worker) {
                 uint64_t word = channel_word(c, slot);
                 if (!channel_is_run_by(word, worker))
                         return 0;
-                unsigned attempt = slot_attempt(word) < LAYOUT_MAX_ATTEMPTS ? slot_attempt(word) + 1 : slot_attempt(word);
+                unsigned attempt =
+                        slot_attempt(word) < LAYOUT_MAX_ATTEMPTS ? slot_attempt(word) + 1 : slot_attempt(word);
                 if (channel_cas(c, slot, word,
                                 SLOT_WORD(SLOT_DELAYED, slot_flags(word) & ~SLOT_QUARANTINE, attempt, SLOT_OWNER_NONE,
                                           slot_generation(word))))
@@ -70,20 +72,37 @@ bool channel_give_up(const struct channel *c, uint32_t slot, uint64_t delayed_wo
                                      SLOT_OWNER_NONE, slot_generation(delayed_word)));
 }
 
+/* Before the CAS, whose release publishes it. If the CAS fails for good, the line must not stand: somebody else could
+ * give that verdict then, and be believed. */
+static void channel_write_verdict(const struct channel *c, uint32_t slot, uint32_t generation, enum slot_state verdict,
+                                  const struct layout_verdict *line) {
+        struct layout_verdict *to = channel_verdict(c, slot);
+        *to = *line;
+        to->generation = generation;
+        to->state = verdict;
+}
+
+static void channel_forget_verdict(const struct channel *c, uint32_t slot) {
+        channel_verdict(c, slot)->state = SLOT_FREE;
+}
+
 bool channel_judge(const struct channel *c, uint32_t slot, uint32_t worker, uint32_t generation,
                    enum slot_state verdict, unsigned flags, const struct layout_verdict *line) {
+        bool has_line = false;
         for (unsigned i = 0; i < CHANNEL_MAX_TRIES; i++) {
                 uint64_t word = channel_word(c, slot);
                 if (!channel_is_run_by(word, worker) || slot_generation(word) != generation)
-                        return false;
-                /* Before the CAS, whose release publishes it. If the CAS fails for good, the line is nobody's: it is
-                 * read only behind a verdict of the broker's. */
-                *channel_verdict(c, slot) = *line;
+                        break;
+                if (!has_line)
+                        channel_write_verdict(c, slot, generation, verdict, line);
+                has_line = true;
                 if (channel_cas(c, slot, word,
                                 SLOT_WORD(verdict, slot_flags(word) | flags, slot_attempt(word), slot_owner(word),
                                           generation)))
                         return true;
         }
+        if (has_line)
+                channel_forget_verdict(c, slot);
         return false;
 }
 
@@ -94,8 +113,16 @@ bool channel_judge_queued(const struct channel *c, uint32_t slot, uint32_t gener
                 return false;
         if (verdict == SLOT_EXPIRED && slot_attempt(word) > 1) /* it was taken in time, and came back */
                 return false;
-        return channel_cas(c, slot, word,
-                           SLOT_WORD(verdict, slot_flags(word), slot_attempt(word), SLOT_OWNER_NONE, generation));
+        const bool has_line = slot_state_is_brokers(verdict) && c->role == CHANNEL_BROKER;
+        if (has_line)
+                channel_write_verdict(c, slot, generation, verdict,
+                                      &(struct layout_verdict){.when_ns = event_now_ns()});
+        if (channel_cas(c, slot, word,
+                        SLOT_WORD(verdict, slot_flags(word), slot_attempt(word), SLOT_OWNER_NONE, generation)))
+                return true;
+        if (has_line)
+                channel_forget_verdict(c, slot);
+        return false;
 }
 
 void channel_end_quarantine(const struct channel *c, uint32_t slot) {
@@ -128,7 +155,8 @@ int channel_push_again(struct channel *c, uint32_t slot) {
 
 void channel_find_pushed(const struct channel *c, uint64_t *bits) {
         for (unsigned i = 0; i < LAYOUT_PRIORITIES; i++) {
-                struct ring_hint hint = {.position = atomic_load_explicit(&c->ring[i].shared->head, memory_order_acquire)};
+                struct ring_hint hint = {.position =
+                                                 atomic_load_explicit(&c->ring[i].shared->head, memory_order_acquire)};
                 /* Up to the first cell that is not written, which is the tail, or the one after it. */
                 for (uint32_t n = 0; n < c->geometry.n_cells && ring_look(&c->ring[i], hint.position, &hint); n++) {
                         uint64_t word = hint.slot < c->geometry.n_slots ? channel_word(c, hint.slot) : 0;

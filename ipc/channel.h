@@ -94,10 +94,19 @@ static inline struct layout_verdict *channel_verdict(const struct channel *c, ui
         return (struct layout_verdict *)(c->verdicts + (size_t)slot * sizeof(struct layout_verdict));
 }
 
+/* Nobody but the broker gives these, and it says so where no worker can write (channel_copy_verdict). */
+static inline bool slot_state_is_brokers(unsigned state) { return state == SLOT_POISONED || state == SLOT_LOST; }
+
 /* One look at what a peer may rewrite any time: from here on only the copy counts, and the compiler may not look twice. */
 static inline void channel_copy(void *to, const void *shared, size_t bytes) {
         memcpy(to, shared, bytes);
         __asm__ volatile("" ::: "memory");
+}
+
+/* The broker's line. false: it is not about this very verdict, but an earlier one's, or nobody's. */
+static inline bool channel_copy_verdict(const struct channel *c, uint32_t slot, uint64_t word, struct layout_verdict *ret) {
+        channel_copy(ret, channel_verdict(c, slot), sizeof *ret);
+        return ret->state == slot_state(word) && ret->generation == slot_generation(word);
 }
 
 /* ---- client (and the broker for its own channel): FREE → FILLING → QUEUED, verdict → FREE ---- */
@@ -163,10 +172,11 @@ int channel_delay(const struct channel *c, uint32_t slot, uint32_t worker);
 int channel_undelay(struct channel *c, uint32_t slot, uint32_t generation);
 /* DELAYED → FAILED with the attempt that was the last, for a job that asked for one more than it may have. */
 bool channel_give_up(const struct channel *c, uint32_t slot, uint64_t delayed_word);
-/* RUNNING(worker) with exactly this generation → verdict (flags added), the verdict line written before. false: it was judged already. */
+/* RUNNING(worker) with exactly this generation → verdict (flags added), the verdict line written before (with the two as
+ * its `state` and `generation`). false: it was judged already. */
 bool channel_judge(const struct channel *c, uint32_t slot, uint32_t worker, uint32_t generation, enum slot_state verdict,
                    unsigned flags, const struct layout_verdict *line);
-/* QUEUED → verdict (CANCELLED at stop, EXPIRED, …). */
+/* QUEUED → verdict (CANCELLED at stop, EXPIRED, …); one that only the broker gives has its verdict line. */
 bool channel_judge_queued(const struct channel *c, uint32_t slot, uint32_t generation, enum slot_state verdict);
 void channel_end_quarantine(const struct channel *c, uint32_t slot);
 /* Sets CANCEL on RUNNING(generation). */

@@ -162,7 +162,7 @@ struct layout_result {
         uint64_t reserved;
 };
 
-/* What the broker alone writes, before a verdict of its own. */
+/* What the broker alone can write, before a verdict of its own. */
 struct layout_verdict {
         uint32_t reason; /* enum death_reason */
         uint32_t signal;
@@ -171,7 +171,8 @@ struct layout_verdict {
         uint32_t pid;
         uint32_t attempts;
         uint64_t when_ns;
-        char syscall_name[32]; /* its name, for who has no table of them; 0-terminated */
+        uint32_t generation, state; /* of the slot: the verdict that it stands for, and no other */
+        char syscall_name[24];      /* its name, for who has no table of them; 0-terminated */
 };
 
 /* ---- bell ---- */

@@ -7,9 +7,11 @@
 #include <string.h>
 
 #include "daemon/supervise/death.h"
+#include "daemon/supervise/delay.h"
 #include "daemon/supervise/job.h"
 #include "daemon/supervise/pool.h"
 #include "ipc/args.h"
+#include "ipc/event.h"
 #include "ipc/sealed.h"
 #include "ipc/utf8.h"
 
@@ -23,7 +25,7 @@ void job_set_error(struct job *j, const char *format, ...) {
         j->error = strdup(text);
 }
 
-void job_describe_failure(struct job *j) {
+static void job_describe_failure(struct job *j) {
         char why[200], what[120];
         snprintf(what, sizeof(what), "job %llu (%.40s of pool %.40s)", (unsigned long long)j->id, j->name,
                  j->pool_name);
@@ -46,7 +48,8 @@ void job_describe_failure(struct job *j) {
                 if (job_needs_failed(j, why, sizeof(why)))
                         job_set_error(j, "%s was cancelled: %s", what, why);
                 else
-                        job_set_error(j, "%s was cancelled%s", what, j->started_ns ? " while it ran" : " before it ran");
+                        job_set_error(j, "%s was cancelled%s", what,
+                                      j->started_ns ? " while it ran" : " before it ran");
                 break;
         case SLOT_EXPIRED:
                 job_set_error(j, "%s expired: no worker took it before its queue timeout", what);
@@ -66,8 +69,28 @@ void job_describe_failure(struct job *j) {
 static void job_fail(struct job *j, int error, const char *message) {
         j->state = SLOT_FAILED;
         j->error_number = error;
-        job_set_error(j, "job %llu (%.40s of pool %.40s) failed in attempt %u: %s", (unsigned long long)j->id,
-                      j->name, j->pool_name, j->attempt, message);
+        job_set_error(j, "job %llu (%.40s of pool %.40s) failed in attempt %u: %s", (unsigned long long)j->id, j->name,
+                      j->pool_name, j->attempt, message);
+}
+
+/* Any worker of the pool can write a slot's word. What only we give is known by our own line, which none can write; and
+ * the deadline stands where they can only read. */
+void job_take_verdict(struct job *j, const struct channel *c, uint32_t slot, uint64_t word) {
+        bool is_ours = channel_copy_verdict(c, slot, word, &j->verdict);
+        uint64_t deadline_ns = channel_job(c, slot)->queue_deadline_ns;
+        if (!is_ours)
+                j->verdict = (struct layout_verdict){0};
+        if (slot_state_is_brokers(j->state) && !is_ours) {
+                job_fail(j, EBADMSG, "a worker of the pool gave a verdict that only droverd can give");
+                return;
+        }
+        if (j->state == SLOT_EXPIRED && !delay_is_overdue(deadline_ns, event_now_ns())) {
+                job_fail(j, EBADMSG, "expired before its queue deadline, says a worker of the pool");
+                return;
+        }
+        if (j->verdict.pid && (slot_state_is_brokers(j->state) || j->state == SLOT_TIMED_OUT))
+                j->worker_pid = j->verdict.pid;
+        job_describe_failure(j);
 }
 
 void job_drop_result(struct job *j) {

@@ -134,5 +134,5 @@ bool job_needs_failed(const struct job *j, char *text, size_t bytes);
 /* ---- job-result.c ---- */
 void job_set_error(struct job *j, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void job_drop_result(struct job *j);
-void job_describe_failure(struct job *j);
+void job_take_verdict(struct job *j, const struct channel *c, uint32_t slot, uint64_t word); /* one without a result */
 void job_take_result(struct job *j, const struct channel *c, uint32_t slot, const struct layout_result *line);

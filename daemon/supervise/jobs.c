@@ -55,7 +55,7 @@ void job_finish(struct job *j, enum slot_state state) {
         j->expires_ns = j->finished_ns + j->ttl_ns;
 }
 
-/* Workers cannot write the job area, and nobody else but us has it. Without memory it cannot be queued again, that is
+/* Workers can only read the job area, and nobody else but us has it. Without memory it cannot be queued again, that is
  * all. */
 static void job_keep_payload(struct job *j, const void *payload) {
         j->payload = malloc(j->payload_bytes ? j->payload_bytes : 1);
@@ -75,8 +75,6 @@ static void job_collect(struct job *j, uint64_t word) {
         struct layout_result line;
         channel_copy(&line, channel_result(c, slot), sizeof(line));
         bool is_workers = j->state == SLOT_DONE || j->state == SLOT_FAILED;
-        if (!is_workers) /* else the line is of a judgement that came too late */
-                channel_copy(&j->verdict, channel_verdict(c, slot), sizeof(j->verdict));
         if (line.generation == j->generation && line.started_ns) { /* the worker's word, within what is possible */
                 j->started_ns = line.started_ns < j->submitted_ns ? j->submitted_ns : line.started_ns;
                 if (j->started_ns > j->finished_ns)
@@ -89,10 +87,8 @@ static void job_collect(struct job *j, uint64_t word) {
         }
         if (is_workers)
                 job_take_result(j, c, slot, &line);
-        else if (j->verdict.pid && (j->state == SLOT_POISONED || j->state == SLOT_LOST || j->state == SLOT_TIMED_OUT))
-                j->worker_pid = j->verdict.pid;
-        if (j->state != SLOT_DONE && j->state != SLOT_FAILED)
-                job_describe_failure(j);
+        else
+                job_take_verdict(j, c, slot, word);
         job_needs_free(j);
         descriptors_settle(p->channels[0], slot);
         descriptors_drop(p->channels[0], DESCRIPTORS_OF_RESULT, slot);

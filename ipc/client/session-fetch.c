@@ -1,13 +1,17 @@
 /* A verdict that was found, taken apart: what the worker wrote or the broker judged, and the slot free again.
  *
  * The pool is not trusted: lengths are checked against private sizes, data is copied before it is looked at, and a
- * result that does not fit the job's schema is a failure that says so. What came with a result (session-fds.c) belongs
- * to the session until the next one is fetched, or session_take_fds. */
+ * result that does not fit the job's schema is a failure that says so. So is a verdict that whoever wrote the slot's
+ * word could not give: one of the broker's without its line, EXPIRED before the time. What came with a result
+ * (session-fds.c) belongs to the session until the next one is fetched, or session_take_fds. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "ipc/client/session-internal.h"
+#include "ipc/event.h"
+
+#define SESSION_EARLY_NS UINT64_C(1000) /* the broker's timer may be that early */
 
 static void session_list_remove(struct session *s, uint32_t slot) {
         const struct session_slot *own = &s->slots[slot];
@@ -78,13 +82,23 @@ static void session_read_result(struct session *s, uint32_t slot, struct session
         session_check_result(s, slot, r);
 }
 
-/* A verdict without a result: the broker's line, if it gave one for this job, for the slot's may be of an earlier one;
- * and what the worker noted when the last attempt began, and if it came to that, when it ended. */
-static void session_read_judged(struct session *s, uint32_t slot, struct session_result *r) {
+/* A verdict without a result: the broker's line, if it gave this one; and what the worker noted when the last attempt
+ * began, and if it came to that, when it ended. */
+static void session_read_judged(struct session *s, uint32_t slot, uint64_t word, struct session_result *r) {
+        const struct session_slot *own = &s->slots[slot];
         struct layout_verdict verdict;
         struct layout_result line;
-        channel_copy(&verdict, channel_verdict(&s->channel, slot), sizeof verdict);
-        if (verdict.when_ns >= r->queued_ns) {
+        bool is_brokers = channel_copy_verdict(&s->channel, slot, word, &verdict);
+        if (slot_state_is_brokers(r->state) && !is_brokers && !own->is_lost) {
+                session_fail(s, r, EBADMSG, "a worker of the pool gave a verdict that only droverd can give");
+                return;
+        }
+        if (r->state == SLOT_EXPIRED &&
+            (own->queue_deadline_ns == 0 || event_now_ns() + SESSION_EARLY_NS < own->queue_deadline_ns)) {
+                session_fail(s, r, EBADMSG, "expired before its queue deadline, says a worker of the pool");
+                return;
+        }
+        if (is_brokers) {
                 r->verdict = verdict;
                 r->worker_pid = verdict.pid;
                 r->finished_ns = verdict.when_ns;
@@ -113,7 +127,7 @@ void session_fetch(struct session *s, uint32_t slot, struct session_result *ret)
         if (ret->state == SLOT_DONE || ret->state == SLOT_FAILED)
                 session_read_result(s, slot, ret);
         else
-                session_read_judged(s, slot, ret);
+                session_read_judged(s, slot, word, ret);
 
         s->n_result_fds -= own->n_result_fds;
         if (own->has_fds || own->has_wanted)

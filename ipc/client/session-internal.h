@@ -26,6 +26,7 @@ struct session_slot {
         uint32_t n_result_fds;   /* that its result will have */
         bool has_fds;            /* and the slot word says so */
         bool has_wanted;         /* its result line says that there are some */
+        bool is_lost;            /* no ring took it: our own verdict */
         struct session_fds *got; /* with a verdict */
         uint64_t user, id, queued_ns, queue_deadline_ns;
 };

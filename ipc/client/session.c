@@ -169,7 +169,7 @@ int session_submit(struct session *s, const struct session_job *job, uint32_t *r
         struct session_slot *own = &s->slots[slot];
         own->n_fds = 0;
         own->n_result_fds = job->type < s->schema->n_jobs ? s->schema->jobs[job->type].result.n_fds : 0;
-        own->has_wanted = false;
+        own->has_wanted = own->is_lost = false;
         own->has_fds = session_fds_are_needed(s, job);
         r = own->has_fds || own->n_result_fds > 0 ? session_fds_send(s, slot, job) : 0;
         if (r < 0)
@@ -313,8 +313,10 @@ void session_let_go(struct session *s, uint32_t slot, uint64_t not_before_ns) {
         int r = channel_undelay(&s->channel, slot, generation);
         if (r > 0)
                 session_ring(s);
-        else if (r < 0 && channel_judge_queued(&s->channel, slot, generation, SLOT_LOST)) /* no ring takes it */
+        else if (r < 0 && channel_judge_queued(&s->channel, slot, generation, SLOT_LOST)) { /* no ring takes it */
+                s->slots[slot].is_lost = true;
                 session_look(s, slot);
+        }
 }
 
 /* The queue deadline is the waiter's business too: with no worker about, nobody else would notice. */

@@ -175,6 +175,36 @@ static void test_pages_of_one_uid(void **state) {
         end(&w, CLD_EXITED, 0);
 }
 
+/* Any worker can write any word; but not that the broker gave a verdict, nor the deadline. */
+static void test_verdicts_that_no_worker_can_give(void **state) {
+        static const struct {
+                enum slot_state state, seen;
+                const char *text;
+        } cases[] = {
+                {SLOT_POISONED, SLOT_FAILED, "only droverd can give"},
+                {SLOT_LOST, SLOT_FAILED, "only droverd can give"},
+                {SLOT_EXPIRED, SLOT_FAILED, "before its queue deadline"},
+                {SLOT_TIMED_OUT, SLOT_TIMED_OUT, "its soft limit passed"},
+                {SLOT_CANCELLED, SLOT_CANCELLED, "was cancelled"},
+        };
+        struct pool *p = add_pool(NULL);
+        load();
+        struct stand_in w = ready();
+        struct channel *c = &p->channels[0]->channel;
+        for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+                struct job *j = submit(p, NULL);
+                uint32_t slot = j->slot;
+                uint64_t word = channel_word(c, slot);
+                atomic_store(&c->slots[slot].word, SLOT_WORD(cases[i].state, 0, 1, 1, slot_generation(word)));
+                channel_announce(c, slot, p->channels[0]->done_fd);
+                UNTIL(j->is_finished);
+                assert_int_equal(j->state, cases[i].seen);
+                assert_non_null(strstr(j->error, cases[i].text));
+                assert_int_equal(j->verdict.state, SLOT_FREE);
+        }
+        end(&w, CLD_KILLED, SIGKILL);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_scribbled_slots_take_jobs, setup, teardown),
@@ -182,6 +212,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_who_waits_for_the_lost, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_records_by_expiry, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_pages_of_one_uid, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_verdicts_that_no_worker_can_give, setup, teardown),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -466,13 +466,108 @@ static void test_every_verdict(void **state) {
         describe(&r, "timed-out in attempt 1: time-limit");
 
         /* The line is of the job before: not believed. */
-        channel_verdict(&d->broker, slot)->when_ns = 1;
         slot = submit(s, 0, "", 4);
         assert_int_equal(session_cancel(s, slot), SLOT_QUEUED);
         assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
         assert_int_equal(r.verdict.reason, REASON_NONE);
         describe(&r, "cancelled");
         assert_int_equal(session_cancel(s, slot), -EINVAL);
+}
+
+/* As a worker of the pool can that does not run the job: any word, a result, a done bit. */
+static void forge(struct daemon *d, uint32_t slot, enum slot_state state, unsigned owner) {
+        uint64_t word = channel_word(&d->worker, slot);
+        *channel_result(&d->worker, slot) = (struct layout_result){.bytes = 6, .error = EIO, .pid = 4711};
+        memcpy(channel_result_data(&d->worker, slot), "forged", 6);
+        atomic_store(&d->worker.slots[slot].word, SLOT_WORD(state, 0, 1, owner, slot_generation(word)));
+        channel_announce(&d->worker, slot, d->done_fd);
+}
+
+static void expect_disbelief(struct session *s, const char *text) {
+        struct session_result r;
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.state, SLOT_FAILED);
+        assert_int_equal(r.error, EBADMSG);
+        assert_int_equal(r.verdict.reason, REASON_NONE);
+        assert_non_null(strstr(r.data, text));
+}
+
+static void test_verdicts_that_no_worker_can_give(void **state) {
+        static const enum slot_state brokers[] = {SLOT_POISONED, SLOT_LOST};
+        static const unsigned owners[] = {SLOT_OWNER_NONE, SLOT_OWNER_WORKER0 + WORKER, SLOT_OWNER_BROKER};
+        const struct layout_verdict line = {.reason = REASON_SIGNAL, .signal = 11, .pid = 42, .attempts = 1};
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_result r;
+        uint32_t slot, same;
+        for (unsigned i = 0; i < 2; i++)
+                for (unsigned k = 0; k < 3; k++) {
+                        slot = submit(s, 0, "", 1);
+                        claim(d, &same);
+                        forge(d, slot, brokers[i], owners[k]);
+                        expect_disbelief(s, "only droverd can give");
+
+                        slot = submit(s, 0, "", 1); /* the broker gives it, and it is fetched */
+                        uint64_t word = claim(d, &same);
+                        assert_true(
+                                channel_judge(&d->broker, slot, WORKER, slot_generation(word), brokers[i], 0, &line));
+                        channel_announce(&d->broker, slot, d->done_fd);
+                        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+                        assert_int_equal(r.state, brokers[i]);
+                        assert_int_equal(r.verdict.signal, 11);
+
+                        slot = submit(s, 0, "", 1); /* the line is not of this job */
+                        claim(d, &same);
+                        forge(d, slot, brokers[i], owners[k]);
+                        expect_disbelief(s, "only droverd can give");
+                        slot = submit(s, 0, "", 1); /* nor of this verdict */
+                        word = claim(d, &same);
+                        assert_true(channel_judge(&d->broker, slot, WORKER, slot_generation(word), SLOT_TIMED_OUT, 0,
+                                                  &line));
+                        forge(d, slot, brokers[i], owners[k]);
+                        expect_disbelief(s, "only droverd can give");
+                }
+
+        slot = submit(s, 0, "", 1); /* no ring takes it: the broker's, too */
+        assert_true(channel_judge_queued(&d->broker, slot, slot_generation(channel_word(&d->broker, slot)), SLOT_LOST));
+        channel_announce(&d->broker, slot, d->done_fd);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.state, SLOT_LOST);
+
+        slot = submit(s, 0, "", 1);
+        forge(d, slot, SLOT_EXPIRED, SLOT_OWNER_WORKER0 + WORKER);
+        expect_disbelief(s, "before its queue deadline");
+        const struct session_job later = {.queue_deadline_ns = event_now_ns() + UINT64_C(3600000000000)};
+        assert_int_equal(session_submit(s, &later, &slot), 0);
+        forge(d, slot, SLOT_EXPIRED, SLOT_OWNER_WORKER0 + WORKER);
+        expect_disbelief(s, "before its queue deadline");
+}
+
+/* What ipc/PROTOCOL.md says that it can: any other end, of a job that is queued or that another worker runs. */
+static void test_verdicts_that_any_worker_can_give(void **state) {
+        static const enum slot_state states[] = {SLOT_DONE, SLOT_FAILED, SLOT_CANCELLED, SLOT_TIMED_OUT};
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_result r;
+        for (unsigned i = 0; i < 8; i++) {
+                uint32_t slot = submit(s, 0, "", 1), same;
+                uint64_t word = i % 2 ? claim(d, &same) : 0;
+                forge(d, slot, states[i / 2], SLOT_OWNER_NONE);
+                if (word)
+                        assert_int_equal(channel_finish(&d->worker, slot, word, SLOT_DONE, d->done_fd), -ESTALE);
+                assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+                assert_int_equal(r.state, states[i / 2]);
+                if (i < 4)
+                        assert_memory_equal(r.data, "forged", 6);
+        }
+        /* A word that is no verdict any more when it is looked at again. */
+        uint32_t slot = submit(s, 0, "", 1), other = submit(s, 0, "", 2);
+        forge(d, slot, SLOT_DONE, SLOT_OWNER_NONE);
+        forge(d, other, SLOT_DONE, SLOT_OWNER_NONE);
+        assert_int_equal(session_wait(s, other, &r, EVENT_FOREVER), 1); /* both are found */
+        atomic_store(&d->worker.slots[slot].word,
+                     SLOT_WORD(SLOT_QUEUED, 0, 1, 0, slot_generation(channel_word(&d->worker, slot))));
+        expect_disbelief(s, "only droverd can give");
 }
 
 static void test_a_queue_deadline_needs_no_worker(void **state) {
@@ -735,6 +830,8 @@ int main(void) {
                 SESSION_TEST(test_a_bad_reply_is_refused_in_words),
                 SESSION_TEST(test_submit_says_why_not),
                 SESSION_TEST(test_every_verdict),
+                SESSION_TEST(test_verdicts_that_no_worker_can_give),
+                SESSION_TEST(test_verdicts_that_any_worker_can_give),
                 SESSION_TEST(test_a_queue_deadline_needs_no_worker),
                 SESSION_TEST(test_waiting_for_one_ends_at_its_deadline),
                 SESSION_TEST(test_waiting_for_one_leaves_the_others),
