@@ -18,12 +18,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include "daemon/bus/bus.h"
 #include "daemon/closer.h"
 #include "daemon/reload.h"
+#include "daemon/service.h"
 #include "ipc/event.h"
 #include "ipc/packet.h"
 
@@ -36,18 +36,16 @@ struct daemon {
         bool has_paths;
         int signal_fd, lock_fd;
         struct loop_poll signal_poll;
-        struct loop_timer watchdog_timer;
-        uint64_t watchdog_ns;
+        struct service service;
         bool is_stopping;
         int log_level;
-        char status[128];
 };
 
 /* ---- the service manager ---- */
 
 static void daemon_tell_status(void *user) {
         struct daemon *d = user;
-        char status[sizeof(d->status)];
+        char status[128];
         uint32_t n_pools = 0, n_well = 0;
         struct pool *p = NULL;
         while ((p = supervisor_next_pool(d->supervisor, p))) {
@@ -55,27 +53,10 @@ static void daemon_tell_status(void *user) {
                 n_pools++;
                 n_well += state == POOL_RUNNING || state == POOL_PAUSED || state == POOL_STOPPED;
         }
-        snprintf(status, sizeof(status), "STATUS=%s%u of %u pools well, %u workers, %u sessions",
+        snprintf(status, sizeof(status), "%s%u of %u pools well, %u workers, %u sessions",
                  d->is_stopping ? "Draining: " : "", n_well, n_pools, supervisor_n_workers(d->supervisor),
                  supervisor_n_sessions(d->supervisor));
-        if (strcmp(status, d->status) == 0)
-                return;
-        memcpy(d->status, status, sizeof(status));
-        sd_notify(0, status);
-}
-
-static void daemon_on_watchdog(struct loop_timer *t) {
-        struct daemon *d = t->user;
-        sd_notify(0, "WATCHDOG=1");
-        loop_timer_set(d->loop, t, event_now_ns() + d->watchdog_ns, daemon_on_watchdog, d);
-}
-
-static void daemon_start_watchdog(struct daemon *d) {
-        uint64_t usec;
-        if (sd_watchdog_enabled(0, &usec) <= 0)
-                return;
-        d->watchdog_ns = usec * 1000 / 2;
-        loop_timer_set(d->loop, &d->watchdog_timer, event_now_ns() + d->watchdog_ns, daemon_on_watchdog, d);
+        service_tell_status(&d->service, status);
 }
 
 /* ---- reload ---- */
@@ -101,10 +82,10 @@ static int daemon_reload(void *user, struct reload_report *ret, struct fault *f)
 static void daemon_reload_by_signal(struct daemon *d) {
         struct reload_report report;
         struct fault f;
-        sd_notify(0, "RELOADING=1");
+        service_tell_state(&d->service, "RELOADING=1");
         if (daemon_reload(d, &report, &f) >= 0)
                 reload_report_deinit(&report); /* reload_run has logged each change */
-        sd_notify(0, "READY=1");
+        service_tell_state(&d->service, "READY=1");
 }
 
 /* ---- signals and the end ---- */
@@ -127,7 +108,7 @@ static void daemon_stop(struct daemon *d, int signal) {
         }
         d->is_stopping = true;
         log_notice("signal %d: draining", signal);
-        sd_notify(0, "STOPPING=1");
+        service_tell_state(&d->service, "STOPPING=1");
         supervisor_shut_down(d->supervisor, daemon_on_down, d);
 }
 
@@ -261,6 +242,7 @@ static int daemon_start(struct daemon *d) {
                 log_error("io_uring cannot be used: %s", why);
                 return r;
         }
+        service_init(&d->service, d->loop);
         r = closer_start(d->loop);
         if (r < 0) {
                 log_error("no thread that closes descriptors: %s", strerror(-r));
@@ -303,7 +285,8 @@ static int daemon_start(struct daemon *d) {
 static void daemon_end(struct daemon *d) {
         d->bus = bus_free(d->bus);
         d->supervisor = supervisor_free(d->supervisor);
-        loop_timer_stop(&d->watchdog_timer);
+        if (d->loop)
+                service_deinit(&d->service);
         loop_poll_stop(&d->signal_poll);
         if (d->signal_fd >= 0)
                 close(d->signal_fd);
@@ -320,8 +303,9 @@ int daemon_run(const struct daemon_options *o) {
         int status = 1;
         daemon_raise_limits();
         if (daemon_start(&d) >= 0) {
-                daemon_start_watchdog(&d);
-                if (sd_notify(0, "READY=1") > 0)
+                service_start_watchdog(&d.service);
+                service_tell_state(&d.service, "READY=1");
+                if (service_is_there(&d.service))
                         loop_add_hook(d.loop, daemon_tell_status, &d);
                 log_notice("ready: Drover %s", DROVER_VERSION);
                 status = loop_run(d.loop);

@@ -2,10 +2,15 @@
  *
  * Under systemd stderr is the journal's socket ($JOURNAL_STREAM names it): a line then starts with its priority in
  * angle brackets and the journal keeps it with unit and pid. Else it starts with the program's name. Text may quote a
- * peer: control characters are replaced, so that nobody forges a line or moves a terminal's cursor. */
+ * peer: control characters are replaced, so that nobody forges a line or moves a terminal's cursor.
+ *
+ * A daemon's loop never waits for a log: log-way.h, after log_detach. The socket or pipe that stderr is by then is the
+ * buffer, as large as the kernel makes it. When it is full lines are dropped until there is room again (of a socket
+ * poll says so only when it is nearly empty), and one message tells how many. */
 #include "daemon/log.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -15,10 +20,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/log-way.h"
+
+enum { LOG_LINE = 2048, LOG_PATIENCE_MS = 1000 };
+
 static struct {
         const char *program;
         enum log_level level;
         bool is_journal;
+        bool is_detached; /* by log-way.h */
+        bool is_cut;      /* a part of a line was taken only */
+        unsigned long n_dropped;
 } log_state = {.program = "drover", .level = LOG_LEVEL_INFO};
 
 static bool stderr_is_journal(void) {
@@ -53,17 +65,64 @@ int log_level_from_string(const char *word, enum log_level *ret) {
         return -EINVAL;
 }
 
+/* ---- a line ---- */
+
+static size_t log_prefix(char line[static LOG_LINE], enum log_level level) {
+        int n = log_state.is_journal ? snprintf(line, LOG_LINE, "<%d>", (int)level)
+                                     : snprintf(line, LOG_LINE, "%s: ", log_state.program);
+
+        return n > 0 && n < LOG_LINE - 1 ? (size_t)n : 0;
+}
+
+/* False: there is no room for it. Where nobody is left to read, lines go nowhere. */
+static bool log_try(const char *line, size_t n) {
+        ssize_t sent;
+
+        if (log_state.is_cut && log_way_try("\n", 1) != 1)
+                return false;
+        log_state.is_cut = false;
+        sent = log_way_try(line, n);
+        log_state.is_cut = sent > 0 && (size_t)sent < n;
+        return sent == (ssize_t)n || (sent < 0 && errno != EAGAIN && errno != ENOBUFS && errno != ENOMEM);
+}
+
+/* Those that were dropped come first. */
+static bool log_tell_dropped(void) {
+        char line[LOG_LINE];
+        size_t n = log_prefix(line, LOG_LEVEL_WARNING);
+
+        if (log_state.n_dropped == 0)
+                return true;
+        if (!log_way_has_room())
+                return false;
+        n += (size_t)snprintf(line + n, sizeof(line) - n,
+                              "%lu messages were dropped here, because nobody read what this program says\n",
+                              log_state.n_dropped);
+        if (!log_try(line, n))
+                return false;
+        log_state.n_dropped = 0;
+        return true;
+}
+
+static void log_emit(const char *line, size_t n) {
+        if (log_state.is_detached) {
+                if (!log_tell_dropped() || !log_try(line, n))
+                        log_state.n_dropped++;
+                return;
+        }
+        while (write(STDERR_FILENO, line, n) < 0 && errno == EINTR)
+                ;
+}
+
 void log_write(enum log_level level, const char *format, ...) {
-        char line[2048];
+        char line[LOG_LINE];
         size_t start, n;
         va_list ap;
         int r, saved_errno = errno;
 
         if (level > log_state.level)
                 return;
-        r = log_state.is_journal ? snprintf(line, sizeof(line), "<%d>", (int)level)
-                                 : snprintf(line, sizeof(line), "%s: ", log_state.program);
-        start = r > 0 && (size_t)r < sizeof(line) - 1 ? (size_t)r : 0;
+        start = log_prefix(line, level);
         va_start(ap, format);
         r = vsnprintf(line + start, sizeof(line) - 1 - start, format, ap);
         va_end(ap);
@@ -74,7 +133,24 @@ void log_write(enum log_level level, const char *format, ...) {
                 if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
                         line[i] = ' ';
         line[n++] = '\n';
-        while (write(STDERR_FILENO, line, n) < 0 && errno == EINTR)
-                ;
+        log_emit(line, n);
         errno = saved_errno;
+}
+
+/* ---- nobody is waited for ---- */
+
+int log_detach(enum log_way way) {
+        int r = log_way_find(way == LOG_WRITER);
+
+        log_state.is_detached = r > 0;
+        return r < 0 ? r : 0;
+}
+
+void log_finish(void) {
+        for (unsigned i = 0; log_state.is_detached && i < LOG_PATIENCE_MS; i++) {
+                log_tell_dropped();
+                if (log_way_is_done())
+                        return;
+                poll(NULL, 0, 1);
+        }
 }

@@ -1,4 +1,5 @@
 /* droverd's command line. Everything else: daemon.c. */
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,6 +82,15 @@ static int main_parse(int argc, char **argv, struct daemon_options *o, bool *ret
         return 0;
 }
 
+/* None of them is missing: a socket of ours with number 2 would get our messages. */
+static void main_take_standard_numbers(void) {
+        int fd;
+        while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= STDERR_FILENO)
+                ;
+        if (fd >= 0)
+                close(fd);
+}
+
 int main(int argc, char **argv) {
         struct daemon_options o = {
                 .is_user = geteuid() != 0,
@@ -91,6 +101,7 @@ int main(int argc, char **argv) {
         bool check = false;
         int status;
         char state_dir[512];
+        main_take_standard_numbers();
         if (main_parse(argc, argv, &o, &check, &status))
                 return status;
         if (!o.state_dir) {
@@ -98,5 +109,14 @@ int main(int argc, char **argv) {
                 o.state_dir = state_dir;
         }
         log_open("droverd", o.log_level);
-        return check ? daemon_check(&o) : daemon_run(&o);
+        if (check)
+                return daemon_check(&o);
+        int r = log_detach(LOG_WRITER);
+        if (r < 0) {
+                log_error("no process that writes the log: %s", strerror(-r));
+                return 1;
+        }
+        status = daemon_run(&o);
+        log_finish();
+        return status;
 }

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "daemon/log.h"
+#include "daemon/notify.h"
 #include "daemon/spawn/copier.h"
 #include "daemon/spawn/events.h"
 #include "daemon/spawn/reap.h"
@@ -192,6 +193,7 @@ static int prepare(struct spawner *s, const struct options *o) {
 
 /* ---- the loop ---- */
 
+enum { READY_PATIENCE_MS = 5000 };
 enum { POLL_SIGNAL, POLL_BROKER, POLL_TEMPLATES };
 
 /* True: told to end. */
@@ -287,6 +289,16 @@ static int serve(struct spawner *s) {
         return r;
 }
 
+/* A service manager that does not read is waited for a moment: who connects meanwhile waits in the backlog. */
+static void tell_ready(void) {
+        struct pollfd p = {.fd = notify_open(), .events = POLLOUT};
+        if (p.fd < 0)
+                return;
+        if (poll(&p, 1, READY_PATIENCE_MS) <= 0 || notify_send(p.fd, "READY=1") < 0)
+                log_warning("the service manager does not take READY=1");
+        close(p.fd);
+}
+
 int main(int argc, char **argv) {
         static struct spawner spawner = {.listen_fd = -1, .broker_fd = -1, .last_event = &spawner.first_event};
         struct options o = {
@@ -303,7 +315,14 @@ int main(int argc, char **argv) {
 
         bool is_listener;
         setsid();
-        if (find_socket(&o, &is_listener) < 0 || keep_only(&o.fd) < 0 || prepare(&spawner, &o) < 0)
+        if (find_socket(&o, &is_listener) < 0 || keep_only(&o.fd) < 0)
+                return EXIT_FAILURE;
+        r = log_detach(LOG_NO_WRITER);
+        if (r < 0) {
+                log_error("stderr: %s", strerror(-r));
+                return EXIT_FAILURE;
+        }
+        if (prepare(&spawner, &o) < 0)
                 return EXIT_FAILURE;
         if (is_listener) {
                 fcntl(o.fd, F_SETFL, O_NONBLOCK);
@@ -312,7 +331,10 @@ int main(int argc, char **argv) {
                 log_error("--fd: not a connected SEQPACKET socket: %s", strerror(-r));
                 return EXIT_FAILURE;
         }
-        sd_notify(0, "READY=1");
+        if (is_listener)
+                tell_ready();
         replace_environment(&spawner);
-        return serve(&spawner) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+        r = serve(&spawner);
+        log_finish();
+        return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

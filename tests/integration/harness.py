@@ -333,7 +333,7 @@ def plugin_files():
 class Drover:
     """droverd --user on a private bus. Pools are written before the start; write_pool and reload() later."""
 
-    def __init__(self, pools=None, args=(), env=None, launcher=(), wait=True, config=None, bus_env=None, bus_rules=""):
+    def __init__(self, pools=None, args=(), env=None, launcher=(), wait=True, config=None, bus_env=None, bus_rules="", stderr=None):
         self.dir = tempfile.mkdtemp(prefix="drover-test-")
         self.log_path = os.path.join(self.dir, "log")
         self.config_dir = os.path.join(self.dir, "config")
@@ -359,6 +359,7 @@ class Drover:
         for name, keys in self.pools.items():
             self.write_pool(name, **keys)
         self.wait = wait
+        self.stderr = stderr  # instead of the log
 
     def __enter__(self):
         try:
@@ -396,7 +397,7 @@ class Drover:
         if self.process and self.process.poll() is not None:
             wait_for(lambda: not self.has_name(), 10, "the bus knows that the one before is gone")
         with open(self.log_path, "a", encoding="utf-8") as log:
-            self.process = subprocess.Popen(self.command(), env=self.env(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            self.process = subprocess.Popen(self.command(), env=self.env(), stdin=subprocess.DEVNULL, stdout=log, stderr=log if self.stderr is None else self.stderr,
                                             start_new_session=True)
         if wait:
             wait_for(lambda: self.process.poll() is not None or self.has_name(), 20, "droverd owns org.drover1")

@@ -1,0 +1,275 @@
+"""Whoever should read, or answer, does not: the log's reader, the service manager, a disk. droverd goes on all the same."""
+
+import os
+import re
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+
+from harness import PATIENCE, SPAWN, WORKER, Drover, Test, assert_in_time, is_alive, main, stat_of, wait_for
+from sdbus import Connection, u64
+
+MANAGER = ("/org/drover1", "org.drover1.Manager")
+POOLS = {"primes": {"Plugin": "primes", "Workers": 1}}
+N_WARNINGS = 400  # more than any buffer holds
+
+
+class Hangs(Test):
+    def start(self, **how):
+        d = Drover(POOLS, **how)
+        d.__enter__()
+        self.addCleanup(d.tear_down)
+        return d
+
+    def connect(self, d):
+        c = Connection(d.bus.address)
+        self.addCleanup(c.close)
+        return c
+
+    def warn(self, d, n=N_WARNINGS, first=0):
+        """So many messages, each numbered."""
+        c = self.connect(d)
+        for i in range(first, first + n):
+            d.write_pool_text("primes", f"[Pool]\nPlugin=primes\nWorkers=message-{i}\n")
+            c.call(*MANAGER, "Reload", "t", u64(0))
+        d.write_pool("primes", **POOLS["primes"])
+        c.call(*MANAGER, "Reload", "t", u64(0))
+
+    def check_goes_on(self, d, name="new"):
+        """Jobs run, as fast as ever, a new pool comes up."""
+        c = self.connect(d)
+        for _ in range(20):
+            begin = time.monotonic()
+            c.call(*MANAGER, "Run", "ssa{sv}a{sv}", b"primes", b"is_prime", 1, b"n", b"t", u64(97), 0)
+            assert_in_time(time.monotonic() - begin, 0.5 * PATIENCE, "a Run")
+        d.write_pool(name, Plugin="primes", Workers=1)
+        self.assertIn(["pool", name, "added"], d.reload())
+        d.wait_state(name, "running")
+        self.assertEqual(d.run(name, "is_prime", n=97), {"prime": True})
+
+    def check_ends(self, d, seconds=5):
+        begin = time.monotonic()
+        self.assertEqual(d.stop(), 0)
+        assert_in_time(time.monotonic() - begin, seconds * PATIENCE, "the end after SIGTERM")
+
+
+def fill(write):
+    """Until there is no room."""
+    n = 0
+    for chunk in (b"x" * 4095 + b"\n", b"\n"):
+        try:
+            while True:
+                n += write(chunk)
+        except BlockingIOError:
+            pass
+    return n
+
+
+def fill_pipe(writer):
+    """Through a description of our own: that of the daemon's stderr stays as it is."""
+    fd = os.open(f"/proc/self/fd/{writer}", os.O_WRONLY | os.O_NONBLOCK)
+    fill(lambda data: os.write(fd, data))
+    os.close(fd)
+
+
+def read_all(read, until):
+    """What comes until the words do; the bytes that filled it left out."""
+    text = b""
+    deadline = time.monotonic() + 20 * PATIENCE
+    while until not in text and time.monotonic() < deadline:
+        try:
+            text += read(1 << 16)
+        except BlockingIOError:
+            time.sleep(0.01)
+    return text.lstrip(b"x\n").decode()
+
+
+class Log(Hangs):
+    def check_told(self, d, read):
+        """Every message is there, or was dropped and counted at its place. That is told with the next one for which there is room."""
+        n, text, numbers, n_dropped = N_WARNINGS, "", [], 0
+        while "were dropped here" not in text:
+            text += read_all(read, b"message-")
+            self.warn(d, 1, n)
+            n += 1
+        text += read_all(read, f"message-{n - 1}".encode())
+        for line in text.splitlines():
+            if m := re.search(r"pool primes keeps its old settings: .*message-(\d+)", line):
+                numbers.append(int(m[1]))
+            elif m := re.match(r"(?:<4>|droverd: )(\d+) messages were dropped here, because nobody read", line):
+                n_dropped += int(m[1])
+        self.assertGreater(n_dropped, 0)
+        self.assertEqual(numbers, sorted(set(numbers)), "in their order, none twice")
+        self.assertGreater(len(numbers), 20, "a buffer's worth of them was kept")
+        self.assertGreaterEqual(n_dropped, n - len(numbers), "no other was lost")
+
+    def pipe(self):
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        self.addCleanup(os.close, writer)
+        return reader, writer
+
+    def test_a_pipe_whose_reader_stopped(self):
+        reader, writer = self.pipe()
+        d = self.start(stderr=writer)
+        self.assertIn("ready: Drover", read_all(lambda n: os.read(reader, n), b"ready: Drover"))
+        fill_pipe(writer)
+        self.warn(d)
+        self.check_goes_on(d)
+        self.check_told(d, lambda n: os.read(reader, n))
+        self.check_ends(d)
+        self.assertIn("draining", read_all(lambda n: os.read(reader, n), b"draining"))
+        os.close(reader)
+
+    def test_sigterm_with_a_pipe_whose_reader_stopped(self):
+        """Nor does the process that writes stay."""
+        reader, writer = self.pipe()
+        d = self.start(stderr=writer)
+        fill_pipe(writer)
+        self.warn(d, 20)
+        self.check_ends(d)
+        self.check_no_writer()
+        os.close(reader)
+
+    def writers(self):
+        return [pid for pid in filter(str.isdigit, os.listdir("/proc")) if (s := stat_of(pid)) and s[0] == "drover-log" and s[2] == os.getpid() and is_alive(pid)]
+
+    def check_no_writer(self):
+        wait_for(lambda: not self.writers(), 5, "the log's writer is gone")
+
+    def test_sigkill_with_a_pipe_whose_reader_stopped(self):
+        reader, writer = self.pipe()
+        d = self.start(stderr=writer)
+        fill_pipe(writer)
+        self.warn(d, 20)
+        d.process.kill()
+        d.process.wait()
+        self.check_no_writer()
+        os.close(reader)
+        d.start()
+
+    def test_what_was_said_last_before_a_sigkill(self):
+        reader, writer = self.pipe()
+        d = self.start(stderr=writer)
+        self.warn(d, 5)
+        d.process.kill()
+        d.process.wait()
+        self.assertIn("message-4", read_all(lambda n: os.read(reader, n), b"message-4"))
+        self.check_no_writer()
+        os.close(reader)
+        d.start()
+
+    def check_socket(self, d, ours):
+        self.warn(d)
+        self.check_goes_on(d)
+        ours.setblocking(False)
+        self.check_told(d, ours.recv)
+        self.warn(d)
+        self.check_ends(d)
+
+    def test_a_socket_nobody_reads(self):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            d = self.start(stderr=theirs.fileno())
+            self.check_socket(d, ours)
+
+    def test_the_journal_stands_still(self):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            st = os.fstat(theirs.fileno())
+            d = self.start(stderr=theirs.fileno(), env={"JOURNAL_STREAM": f"{st.st_dev}:{st.st_ino}"})
+            self.check_socket(d, ours)
+
+    def test_a_file_on_a_full_disk(self):
+        """What could not be written is told, too, when there is room again."""
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            d = self.start(stderr=full.fileno())
+            self.check_goes_on(d)
+            self.check_ends(d)
+
+
+@unittest.skipUnless(os.geteuid() == 0, "needs another uid")
+class Spawner(Test):
+    """The system's, whose stderr is its own."""
+
+    def start(self, path, stderr):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(path)
+            os.chmod(path, 0o666)
+            listener.listen(100)
+            script = f'exec 3<&{listener.fileno()}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@"'
+            return subprocess.Popen(["sh", "-c", script, SPAWN, f"--plugin-dir={os.path.dirname(path)}", f"--worker={WORKER}"],
+                                    pass_fds=[listener.fileno()], stderr=stderr, stdin=subprocess.DEVNULL)
+
+    @staticmethod
+    def refused_connections(path, n):
+        """By nobody, of whom each is told of in the log."""
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setresuid(65534, 65534, 65534)
+                for _ in range(n):
+                    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+                        s.settimeout(20)
+                        s.connect(path)
+                        s.recv(1)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        return os.waitpid(pid, 0)[1]
+
+    def check(self, stderr):
+        with tempfile.TemporaryDirectory() as directory:
+            os.chmod(directory, 0o711)
+            path = directory + "/spawn"
+            spawner = self.start(path, stderr)
+            try:
+                self.assertEqual(self.refused_connections(path, N_WARNINGS), 0)
+                with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
+                    broker.settimeout(10 * PATIENCE)
+                    broker.connect(path)
+                    self.assertGreater(len(broker.recv(4096)), 16, "it says hello")
+                    spawner.terminate()
+                    self.assertEqual(spawner.wait(10 * PATIENCE), 0)
+            finally:
+                spawner.kill()
+                spawner.wait()
+
+    def test_a_pipe_whose_reader_stopped(self):
+        reader, writer = os.pipe()
+        fill_pipe(writer)
+        self.check(writer)
+        os.close(writer)
+        os.close(reader)
+
+    def test_a_socket_nobody_reads(self):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            self.check(theirs.fileno())
+
+
+class ServiceManager(Hangs):
+    def test_nobody_reads(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(f"\0drover-test-{os.getpid()}")
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ours:
+                ours.setblocking(False)
+                ours.connect(manager.getsockname())
+                fill(ours.send)
+            d = self.start(env={"NOTIFY_SOCKET": f"@drover-test-{os.getpid()}", "WATCHDOG_USEC": "200000"})
+            self.check_goes_on(d)
+            manager.settimeout(5 * PATIENCE)
+            told = ""
+            while "READY=1" not in told or "WATCHDOG=1" not in told:
+                told += manager.recv(4096).decode() + "\n"
+            self.assertIn("STATUS=2 of 2 pools well", told)
+            self.check_ends(d)
+            manager.setblocking(False)
+            while "STOPPING=1" not in told:
+                told += manager.recv(4096).decode() + "\n"
+
+
+if __name__ == "__main__":
+    main()
