@@ -69,7 +69,7 @@ struct closer_user {
 static struct {
         struct loop *loop; /* NULL: not started */
         struct loop_poll poll;
-        int done_fd;
+        struct doorbell done;
         unsigned n_begun, n_threads, n_high;
         rlim_t max_of_user; /* even if they move */
         uid_t blamed;
@@ -93,7 +93,7 @@ static void *closer_thread(void *unused) {
                 pthread_mutex_lock(&closer.lock);
                 TAILQ_INSERT_TAIL(&closer.closed, c, link);
                 pthread_mutex_unlock(&closer.lock);
-                doorbell_ring(closer.done_fd);
+                doorbell_ring(closer.done.ring_fd);
         }
         return NULL;
 }
@@ -168,7 +168,7 @@ static void closer_go_on(void) {
 static void closer_on_closed(struct loop_poll *p, uint32_t revents) {
         struct closing_list closed = TAILQ_HEAD_INITIALIZER(closed);
         struct closing *c;
-        doorbell_clear(closer.done_fd);
+        doorbell_clear(closer.done.hear_fd);
         pthread_mutex_lock(&closer.lock);
         TAILQ_CONCAT(&closed, &closer.closed, link);
         pthread_mutex_unlock(&closer.lock);
@@ -224,7 +224,7 @@ void closer_close(int fd, uid_t uid) {
 }
 
 int closer_start(struct loop *l) {
-        int r = doorbell_create(&closer.done_fd);
+        int r = doorbell_open(&closer.done);
         if (r < 0)
                 return r;
         struct rlimit limit;
@@ -233,7 +233,7 @@ int closer_start(struct loop *l) {
         TAILQ_INIT(&closer.users);
         TAILQ_INIT(&closer.begun);
         TAILQ_INIT(&closer.closed);
-        r = loop_poll_start(l, &closer.poll, closer.done_fd, POLLIN, closer_on_closed, NULL);
+        r = loop_poll_start(l, &closer.poll, closer.done.hear_fd, POLLIN, closer_on_closed, NULL);
         if (r >= 0)
                 closer_add_thread();
         if (r >= 0 && closer.n_threads == 0) {

@@ -14,8 +14,9 @@ int bell_create(const char *name, struct layout_bell **ret, int *ret_fd);
 int bell_map(int fd, struct layout_bell **ret);
 struct layout_bell *bell_unmap(struct layout_bell *b); /* NULL is fine; returns NULL */
 
-/* A job was published in channel `channel`: wake one worker, or the broker by `broker_fd` (its doorbell eventfd). One
- * that was woken before and has not got up yet will do, for about 1 ms: it looks at everything and passes the baton. */
+/* A job was published in channel `channel`: wake one worker, or the broker by `broker_fd` (the ringers' end of a
+ * doorbell). One that was woken before and has not got up yet will do, for about 1 ms: it looks at everything and
+ * passes the baton. */
 void bell_ring(struct layout_bell *b, uint32_t channel, int broker_fd);
 /* Is anybody asleep? Cheap: one cache line. */
 bool bell_has_sleepers(const struct layout_bell *b);

@@ -153,10 +153,10 @@ int channel_finish(const struct channel *c, uint32_t slot, uint64_t claimed_word
  * -ESTALE as channel_finish. */
 int channel_postpone(const struct channel *c, uint32_t slot, uint64_t claimed_word);
 
-/* Done bit, fence, and wake the client if it waits: by futex, or by a write to `done_fd` (the channel's eventfd; -1 = none). */
+/* Done bit, fence, and wake the client if it waits: by futex, or by `done_fd` (the ringers' end of the channel's done doorbell; -1 = none). */
 void channel_announce(const struct channel *c, uint32_t slot, int done_fd);
 
-/* Death rule: done_seq up, every sleeper woken, the done eventfd written, whatever done_wait says. After the death of
+/* Death rule: done_seq up, every sleeper woken, the done doorbell rung, whatever done_wait says. After the death of
  * a worker, for every channel it had: it may have died between taking done_wait and waking. */
 void channel_broadcast(const struct channel *c, int done_fd);
 

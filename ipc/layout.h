@@ -110,7 +110,7 @@ struct layout_ring {
 enum done_wait {
         DONE_NOBODY = 0,
         DONE_FUTEX = 1,    /* FUTEX_WAKE on done_seq */
-        DONE_DOORBELL = 2, /* write the channel's done eventfd */
+        DONE_DOORBELL = 2, /* ring the channel's done doorbell */
 };
 
 struct layout_channel {

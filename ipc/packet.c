@@ -76,18 +76,17 @@ static unsigned packet_take_fds(struct msghdr *m, int fds[PACKET_KERNEL_FDS]) {
         return n;
 }
 
-int packet_receive(int fd, void *data, size_t capacity, size_t *ret_bytes, int *fds, unsigned *n_fds) {
-        struct iovec iov = {.iov_base = data, .iov_len = capacity};
+static int packet_take(int fd, int flags, struct iovec *iov, size_t *ret_bytes, int *fds, unsigned *n_fds) {
         union packet_control_in control;
         struct msghdr m = {
-                .msg_iov = &iov,
+                .msg_iov = iov,
                 .msg_iovlen = 1,
                 .msg_control = control.bytes,
                 .msg_controllen = sizeof control.bytes,
         };
         ssize_t n;
         do
-                n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
+                n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC | flags);
         while (n < 0 && errno == EINTR);
         if (n < 0)
                 return packet_error(errno);
@@ -109,6 +108,14 @@ int packet_receive(int fd, void *data, size_t capacity, size_t *ret_bytes, int *
                 *n_fds = n_taken;
         *ret_bytes = (size_t)n;
         return 0;
+}
+
+int packet_receive(int fd, void *data, size_t capacity, size_t *ret_bytes, int *fds, unsigned *n_fds) {
+        return packet_take(fd, MSG_DONTWAIT, &(struct iovec){data, capacity}, ret_bytes, fds, n_fds);
+}
+
+int packet_await(int fd, void *data, size_t capacity, size_t *ret_bytes, int *fds, unsigned *n_fds) {
+        return packet_take(fd, 0, &(struct iovec){data, capacity}, ret_bytes, fds, n_fds);
 }
 
 int packet_pair(int fds[2]) {

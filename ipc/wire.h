@@ -108,9 +108,9 @@ struct template_event {
 /* ---- broker ↔ worker (descriptor 3 of the worker) ---- */
 
 enum worker_order_type {
-        ORDER_SETUP = 1, /* descriptors: pool memory, the broker's doorbell, stdout+stderr pipe (write end), items' socket */
+        ORDER_SETUP = 1, /* descriptors: pool memory, its doorbell (ringers' end), stdout+stderr pipe (write end), items' socket */
         ORDER_BELL,      /* descriptor: bell memory; bell number `bell` */
-        ORDER_CHANNEL,   /* descriptors: the channel's common memory, jobs (read-only), results, its done eventfd; channel `channel` of bell `bell` */
+        ORDER_CHANNEL,   /* descriptors: the channel's common memory, jobs (read-only), results, its done doorbell (ringers' end); channel `channel` of bell `bell` */
         ORDER_DROP,      /* unmap channel `channel` → REPORT_DROPPED */
         ORDER_DROP_BELL,
         ORDER_ARENA, /* the answer to REPORT_ARENA: descriptor: its memory, `arena_bytes`; or none, and `error` */

@@ -6,7 +6,6 @@
  * message's; what is kept is duplicated by the supervisor. */
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "daemon/bus/call.h"
 #include "daemon/bus/run.h"
@@ -152,7 +151,6 @@ int channel_method_open(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd
         if (r < 0)
                 return bus_error_from_fault(e, &f);
         r = reply_offer(m, &offer);
-        channel_close(offer.memory_fds);
-        close(offer.socket_fd); /* the message has its own; without it the supervisor sees the session end */
+        session_offer_close(&offer); /* the message has its own; without it the supervisor sees the session end */
         return r;
 }

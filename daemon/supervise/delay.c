@@ -72,14 +72,14 @@ static bool delay_reserve(struct pool_delays *d, struct pool_channel *c) {
 /* ---- due ---- */
 
 static void delay_ring(struct pool_channel *c) {
-        bell_ring(c->pool->bells[c->bell].memory, c->index, c->pool->doorbell_fd);
+        bell_ring(c->pool->bells[c->bell].memory, c->index, c->pool->doorbell.ring_fd);
 }
 
 static void delay_judge(struct pool_channel *c, uint32_t slot, uint32_t generation, enum slot_state verdict) {
         if (!channel_judge_queued(&c->channel, slot, generation, verdict))
                 return;
         pool_count_verdict(c->pool, verdict);
-        channel_announce(&c->channel, slot, c->done_fd);
+        channel_announce(&c->channel, slot, c->done.ring_fd);
 }
 
 /* true: it stands in a ring, the bell is due. Who is due when its queue deadline is over does not get there. */
@@ -171,7 +171,7 @@ static void delay_take_retry(struct pool_channel *c, uint32_t slot, uint64_t wor
         if (slot_attempt(word) > max) {
                 if (channel_give_up(&c->channel, slot, word)) {
                         pool_count_verdict(p, SLOT_FAILED);
-                        channel_announce(&c->channel, slot, c->done_fd);
+                        channel_announce(&c->channel, slot, c->done.ring_fd);
                 }
                 return;
         }

@@ -212,7 +212,7 @@ const char *job_cancel(struct job *j, enum cancel_mode mode) {
 const char *session_job_cancel(const struct session_job *sj, enum cancel_mode mode) {
         const char *what = job_cancel_slot(sj->channel, sj->slot, sj->generation, mode);
         if (strcmp(what, "cancelled") == 0)
-                channel_announce(&sj->channel->channel, sj->slot, sj->channel->done_fd);
+                channel_announce(&sj->channel->channel, sj->slot, sj->channel->done.ring_fd);
         return what;
 }
 

@@ -80,7 +80,7 @@ static void job_on_need(struct job_waiter *w, struct job *other) {
         if (!channel_judge_queued(&c->channel, j->slot, j->generation, SLOT_CANCELLED))
                 return; /* it has another verdict already */
         pool_count_verdict(j->pool, SLOT_CANCELLED);
-        channel_announce(&c->channel, j->slot, c->done_fd);
+        channel_announce(&c->channel, j->slot, c->done.ring_fd);
 }
 
 void job_needs_start(struct job *j) {

@@ -60,7 +60,7 @@ static void job_on_deadline(struct loop_timer *t) {
         struct channel *c = jobs_channel(j->pool);
         if (channel_judge_queued(c, j->slot, j->generation, SLOT_EXPIRED)) {
                 pool_count_verdict(j->pool, SLOT_EXPIRED);
-                channel_announce(c, j->slot, j->pool->channels[0]->done_fd);
+                channel_announce(c, j->slot, j->pool->channels[0]->done.ring_fd);
         }
 }
 
@@ -170,7 +170,7 @@ static int job_commit(struct job *j) {
         job_add_deadline(j, j->submitted_ns, p->config.queue_timeout_ns);
         int r = channel_commit(c, j->slot, j->wish.priority);
         if (r == 0)
-                bell_ring(p->bells[p->channels[0]->bell].memory, 0, p->doorbell_fd);
+                bell_ring(p->bells[p->channels[0]->bell].memory, 0, p->doorbell.ring_fd);
         return r;
 }
 

@@ -157,7 +157,7 @@ void jobs_collect(struct pool *p) {
 
 static void jobs_on_done(struct loop_poll *poll, uint32_t revents) {
         struct pool *p = poll->user;
-        doorbell_clear(p->channels[0]->done_fd);
+        doorbell_clear(p->channels[0]->done.hear_fd);
         jobs_collect(p);
 }
 
@@ -171,7 +171,8 @@ int jobs_pool_init(struct pool *p) {
         for (uint32_t slot = n; slot-- > 0;)
                 jobs_put_slot(p, slot);
         atomic_store(&jobs_channel(p)->head->done_wait, DONE_DOORBELL);
-        return loop_poll_start(p->supervisor->loop, &p->done_poll, p->channels[0]->done_fd, POLLIN, jobs_on_done, p);
+        return loop_poll_start(p->supervisor->loop, &p->done_poll, p->channels[0]->done.hear_fd, POLLIN, jobs_on_done,
+                               p);
 }
 
 /* Those that wait for others go last: what these end as is a verdict for them, too. */

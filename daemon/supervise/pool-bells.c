@@ -1,67 +1,25 @@
-/* Owns a pool's bells, one a uid, with the doorbell that this uid's clients ring to reach the broker.
+/* Owns a pool's bells, one a uid.
  *
  * Invariants: a bell stands in mode FUTEX only while a ready worker may claim and waits on it (pool-places.c), so whoever
  * rings otherwise reaches the broker and nothing is lost (bell_set_mode broadcasts). A bell has at least one channel, living or not let go by all
  * workers yet; after its last one the workers are told to let go of it, too, and once all have been told, its number
  * is given to the next uid that comes. A worker obeys in order, so it never takes the new one for the old. A client
  * that still holds the page rings where nobody listens. One that had to be muted lately is kept a while: else to come
- * back would be to be heard again.
- *
- * A doorbell is heard so often in a time and then rests, because to ring costs its client nothing and us a look at the
- * whole pool. It stays readable meanwhile: what it was rung for waits, and is not lost. */
+ * back would be to be heard again. */
 #include <errno.h>
-#include <poll.h>
 #include <unistd.h>
 
-#include "daemon/supervise/delay.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "daemon/supervise/worker.h"
 #include "ipc/bell.h"
-#include "ipc/doorbell.h"
-#include "ipc/event.h"
-
-enum { BELLS_MANY_RINGS = 64 };
-#define BELLS_RINGS_NS UINT64_C(50000000)
-
-/* ---- doorbells ---- */
-
-static void pool_bell_on_rested(struct loop_timer *t) {
-        struct pool_bell *b = t->user;
-        loop_poll_change(&b->doorbell_poll, POLLIN);
-}
-
-static void pool_bell_on_doorbell(struct loop_poll *poll, uint32_t revents) {
-        struct pool_bell *b = poll->user;
-        uint64_t now = event_now_ns();
-        doorbell_clear(b->doorbell_fd);
-        if (now - b->rings_ns > BELLS_RINGS_NS) {
-                b->rings_ns = now;
-                b->n_rings = 0;
-        }
-        if (++b->n_rings == BELLS_MANY_RINGS) {
-                loop_poll_change(poll, 0);
-                loop_timer_set(b->pool->supervisor->loop, &b->rest_timer, b->rings_ns + BELLS_RINGS_NS,
-                               pool_bell_on_rested, b);
-        }
-        pool_on_rung(b->pool);
-}
 
 /* ---- from the first channel to the last ---- */
 
 static int pool_bell_new(struct pool *p, struct pool_bell *b, uid_t uid) {
         *b = (struct pool_bell){.pool = p, .uid = uid};
-        int r = doorbell_create(&b->doorbell_fd);
-        if (r < 0)
-                return r;
-        r = loop_poll_start(p->supervisor->loop, &b->doorbell_poll, b->doorbell_fd, POLLIN, pool_bell_on_doorbell, b);
+        int r = bell_create("drover-bell", &b->memory, &b->fd);
         if (r >= 0)
-                r = bell_create("drover-bell", &b->memory, &b->fd);
-        if (r >= 0) {
                 pool_place_begin(b);
-                return 0;
-        }
-        loop_poll_stop(&b->doorbell_poll);
-        close(b->doorbell_fd);
         return r;
 }
 
@@ -69,9 +27,7 @@ void pool_bell_free(struct pool_bell *b) {
         if (!b->memory)
                 return;
         loop_timer_stop(&b->mute_timer);
-        loop_timer_stop(&b->rest_timer);
-        loop_poll_stop(&b->doorbell_poll);
-        close(b->doorbell_fd);
+        doorbell_rate_stop(&b->rate);
         b->memory = bell_unmap(b->memory);
         close(b->fd);
         pool_bells_tell(b->pool);

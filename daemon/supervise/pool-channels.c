@@ -38,7 +38,7 @@ void pool_on_rung(struct pool *p) {
 
 static void pool_on_doorbell(struct loop_poll *poll, uint32_t revents) {
         struct pool *p = poll->user;
-        doorbell_clear(p->doorbell_fd);
+        doorbell_clear(p->doorbell.hear_fd);
         pool_on_rung(p);
 }
 
@@ -57,10 +57,11 @@ int pool_memory_new(struct pool *p) {
                 return r;
         p->memory = memory;
         pool_memory_sign(p);
-        r = doorbell_create(&p->doorbell_fd);
+        r = doorbell_open(&p->doorbell);
         if (r < 0)
                 return r;
-        return loop_poll_start(p->supervisor->loop, &p->doorbell_poll, p->doorbell_fd, POLLIN, pool_on_doorbell, p);
+        return loop_poll_start(p->supervisor->loop, &p->doorbell_poll, p->doorbell.hear_fd, POLLIN, pool_on_doorbell,
+                               p);
 }
 
 static int pool_channel_charge(struct pool_channel *c, uint64_t bytes) {
@@ -93,8 +94,7 @@ void pool_channel_free(struct pool_channel *c) {
         channel_unmap(&c->channel);
         channel_close(c->fds);
         channel_close(c->client_fds);
-        if (c->done_fd >= 0)
-                close(c->done_fd);
+        doorbell_close(&c->done);
         pool_channel_uncharge(c);
         c->pool->bells[c->bell].n_channels--;
         free(c->tries);
@@ -109,8 +109,7 @@ void pool_memory_free(struct pool *p) {
                 pool_bell_free(&p->bells[i]);
         quota_deinit(&p->channels_of);
         loop_poll_stop(&p->doorbell_poll);
-        if (p->doorbell_fd >= 0)
-                close(p->doorbell_fd);
+        doorbell_close(&p->doorbell);
         if (p->memory)
                 segment_unmap(p->memory, LAYOUT_POOL_BYTES);
         if (p->memory_fd >= 0)
@@ -161,7 +160,7 @@ int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *
                 pool_bells_collect(p);
                 return -ENOMEM;
         }
-        *c = (struct pool_channel){.pool = p, .done_fd = -1, .index = index, .bell = bell};
+        *c = (struct pool_channel){.pool = p, .done = DOORBELL_NONE, .index = index, .bell = bell};
         for (unsigned i = 0; i < CHANNEL_PARTS; i++)
                 c->fds[i] = c->client_fds[i] = -1;
         if (index > 0)
@@ -171,7 +170,7 @@ int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *
         p->bells[bell].n_channels++;
         r = pool_channel_charge(c, g->total);
         if (r >= 0)
-                r = (c->tries = calloc(g->n_slots, sizeof(*c->tries))) ? doorbell_create(&c->done_fd) : -ENOMEM;
+                r = (c->tries = calloc(g->n_slots, sizeof(*c->tries))) ? doorbell_open(&c->done) : -ENOMEM;
         if (r >= 0)
                 r = pool_channel_make_memory(c, g, back);
         if (r < 0) {
@@ -273,7 +272,7 @@ uint32_t pool_cancel_queued(struct pool *p) {
                         if ((slot_state(word) != SLOT_QUEUED && slot_state(word) != SLOT_DELAYED) ||
                             !channel_judge_queued(&c->channel, slot, slot_generation(word), SLOT_CANCELLED))
                                 continue;
-                        channel_announce(&c->channel, slot, c->done_fd);
+                        channel_announce(&c->channel, slot, c->done.ring_fd);
                         pool_count_verdict(p, SLOT_CANCELLED);
                         n++;
                 }

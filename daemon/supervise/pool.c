@@ -33,7 +33,8 @@ int pool_new(struct pool **ret, struct supervisor *s, const struct pool_config *
                 return -ENOMEM;
         p->supervisor = s;
         p->config = *c;
-        p->memory_fd = p->doorbell_fd = -1;
+        p->memory_fd = -1;
+        p->doorbell = DOORBELL_NONE;
         p->is_wanted = true;
         restart_init(&p->restart, event_now_ns());
         scale_init(&p->scale, pool_min_workers(p), event_now_ns());

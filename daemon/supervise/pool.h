@@ -5,11 +5,13 @@
 #include <sys/queue.h>
 
 #include "daemon/supervise/descriptors.h"
+#include "daemon/supervise/doorbells.h"
 #include "daemon/supervise/quota.h"
 #include "daemon/supervise/restart.h"
 #include "daemon/supervise/scale.h"
 #include "daemon/supervise/supervisor.h"
 #include "ipc/channel.h"
+#include "ipc/doorbell.h"
 
 enum {
         POOL_DEATHS = 64,
@@ -29,12 +31,7 @@ struct pool_bell {
         /* pool-places.c: do workers wait on it, since when or until when; when work of it was last seen, and its count then */
         bool has_place;
         uint64_t place_ns, active_ns, submitted;
-        /* pool-bells.c: what its clients ring to reach us, how often they did since `rings_ns`, and the pause after that */
-        int doorbell_fd;
-        struct loop_poll doorbell_poll;
-        uint64_t rings_ns;
-        unsigned n_rings;
-        struct loop_timer rest_timer;
+        struct doorbell_rate rate; /* of its clients' doorbells, together */
         /* pool-mute.c: which workers found it to ring for nothing lately, and how often it was muted since `mutes_ns` */
         uint64_t told[LAYOUT_BELL_WORDS], told_ns, mutes_ns;
         unsigned n_mutes;
@@ -72,7 +69,7 @@ struct pool_channel {
         int fds[CHANNEL_PARTS];        /* what its workers get */
         int client_fds[CHANNEL_PARTS]; /* what its client gets, until it has them */
         struct pool_memory_id memories[CHANNEL_PARTS];
-        int done_fd;
+        struct doorbell done; /* we and the workers ring it; its hearing end goes to the client */
         uint32_t index, bell;
         uint64_t id_base;
         bool is_dead; /* its client is gone: unmapped by the workers first, then freed */
@@ -113,7 +110,8 @@ struct pool {
         uint32_t latency_list[LAYOUT_MAX_WORKERS]; /* pool-latency.c: whose job types an index counts by; 0 = none yet */
 
         struct layout_pool *memory;
-        int memory_fd, doorbell_fd;
+        int memory_fd;
+        struct doorbell doorbell; /* our own, for jobs over the bus */
         struct loop_poll doorbell_poll;
         struct pool_bell bells[LAYOUT_MAX_BELLS];
         uint32_t n_bells; /* index of the last that was ever in use + 1 */

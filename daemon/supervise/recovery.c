@@ -33,7 +33,7 @@ static void recovery_end_quarantine(struct worker *w) {
         if (c->index == 0)
                 jobs_slot_released(w->pool, w->quarantine_slot);
         else
-                channel_announce(&c->channel, w->quarantine_slot, c->done_fd);
+                channel_announce(&c->channel, w->quarantine_slot, c->done.ring_fd);
 }
 
 static enum slot_state recovery_final(const struct pool *p, const struct pool_channel *c, uint32_t slot,
@@ -65,7 +65,7 @@ static void recovery_judge_unpushed(struct pool *p, struct pool_channel *c, uint
                 return; /* somebody found it all the same */
         pool_count_verdict(p, SLOT_LOST);
         descriptors_settle(c, slot);
-        channel_announce(&c->channel, slot, c->done_fd);
+        channel_announce(&c->channel, slot, c->done.ring_fd);
 }
 
 /* A job that is given up is an operator's business: it killed its workers, or is lost. */
@@ -100,7 +100,7 @@ static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slo
                         pool_count_verdict(p, final);
                         recovery_tell(p, &job, final, &verdict);
                         descriptors_settle(c, slot);
-                        channel_announce(&c->channel, slot, c->done_fd);
+                        channel_announce(&c->channel, slot, c->done.ring_fd);
                         capsules_keep(p, draft);
                 } else {
                         capsules_discard(draft);
@@ -148,7 +148,7 @@ static void recovery_announce_last(struct worker *w) {
         uint64_t word = channel_word(&c->channel, slot);
         descriptors_settle(c, slot);
         if (slot_is_verdict(word) && slot_generation(word) == record >> 32)
-                channel_announce(&c->channel, slot, c->done_fd);
+                channel_announce(&c->channel, slot, c->done.ring_fd);
 }
 
 void recovery_run(struct worker *w, const struct layout_verdict *line, bool is_charged, struct recovery *ret) {
@@ -178,7 +178,7 @@ void recovery_run(struct worker *w, const struct layout_verdict *line, bool is_c
                  * wake-up (ipc/PROTOCOL.md, "Deaths"). */
                 if (channel_has_work(&c->channel))
                         bell_mark_work(p->bells[c->bell].memory, c->index);
-                channel_broadcast(&c->channel, c->done_fd);
+                channel_broadcast(&c->channel, c->done.ring_fd);
                 c->attached[w->index / 64] &= ~(UINT64_C(1) << w->index % 64);
                 c->drop_sent[w->index / 64] &= ~(UINT64_C(1) << w->index % 64);
                 pool_channel_collect(c);
@@ -209,7 +209,7 @@ static void recovery_adopt_slot(struct pool_channel *c, uint32_t slot, const str
                 return; /* when all of them are known */
         default:
                 channel_end_quarantine(&c->channel, slot);
-                channel_announce(&c->channel, slot, c->done_fd);
+                channel_announce(&c->channel, slot, c->done.ring_fd);
         }
 }
 
@@ -228,5 +228,5 @@ void recovery_adopt(struct pool_channel *c) {
         delay_look(c);
         if (channel_has_work(&c->channel))
                 bell_mark_work(c->pool->bells[c->bell].memory, c->index);
-        channel_broadcast(&c->channel, c->done_fd);
+        channel_broadcast(&c->channel, c->done.ring_fd);
 }

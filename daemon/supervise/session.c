@@ -43,6 +43,7 @@ struct session {
         struct session *next, **previous; /* of the same owner */
         int fd;
         struct loop_poll poll;
+        struct pool_doorbell doorbell;
         struct session_packet want; /* what was asked and not answered yet */
         bool is_asked;
         uint64_t patience_ns;
@@ -210,6 +211,11 @@ static void session_settle_soon(struct session *s) {
                                session_on_settle_timer, s);
 }
 
+static void session_tell_nonsense(const struct session *s) {
+        log_warning("pool %s: a client of uid %u sends what makes no sense: its session is dropped",
+                    s->channel->pool->config.name, (unsigned)session_uid(s));
+}
+
 static int session_read(struct session *s, unsigned n_packets) {
         const uid_t uid = session_uid(s);
         unsigned n = 0;
@@ -226,8 +232,7 @@ static int session_read(struct session *s, unsigned n_packets) {
         if (r == 0 || r == -EAGAIN)
                 return 0;
         if (r != -EPIPE && r != -ECONNRESET)
-                log_warning("pool %s: a client of uid %u sends what makes no sense: its session is dropped",
-                            s->channel->pool->config.name, (unsigned)session_uid(s));
+                session_tell_nonsense(s);
         return r;
 }
 
@@ -242,13 +247,20 @@ void session_hear(struct session *s) {
                 session_end(s);
 }
 
+static void session_on_foul_doorbell(void *user) {
+        struct session *s = user;
+        session_tell_nonsense(s);
+        session_end(s);
+}
+
+/* The rest of *ret, once its doorbell is there. */
 static void session_describe(const struct session *session, int socket_fd, struct session_offer *ret) {
         struct pool_channel *c = session->channel;
         const struct pool *p = c->pool;
         *ret = (struct session_offer){
                 .bell_fd = p->bells[c->bell].fd,
-                .doorbell_fd = p->bells[c->bell].doorbell_fd,
-                .done_fd = c->done_fd,
+                .doorbell_fd = ret->doorbell_fd,
+                .done_fd = c->done.hear_fd,
                 .socket_fd = socket_fd,
                 .channel = c->index,
                 .n_slots = c->channel.geometry.n_slots,
@@ -259,16 +271,41 @@ static void session_describe(const struct session *session, int socket_fd, struc
         };
         memcpy(ret->memory_fds, c->client_fds, sizeof(c->client_fds));
         memset(c->client_fds, -1, sizeof(c->client_fds));
+        c->done.hear_fd = -1;
 }
 
-static int session_start(struct session *session, const struct session_request *q) {
+void session_offer_close(struct session_offer *o) {
+        channel_close(o->memory_fds);
+        close(o->doorbell_fd);
+        close(o->done_fd);
+        close(o->socket_fd);
+}
+
+static int session_make_channel(struct session *session, const struct session_request *q, int *ret_doorbell_fd) {
+        int r = q->back ? pool_channel_adopt(q, &session->channel)
+                        : pool_channel_new(q->pool, q->uid, &session->channel);
+        if (r < 0)
+                return r;
+        const struct pool_doorbell doorbell = {
+                .pool = q->pool,
+                .rate = &q->pool->bells[session->channel->bell].rate,
+                .uid = q->uid,
+                .on_foul = session_on_foul_doorbell,
+                .user = session,
+        };
+        r = pool_doorbell_open(&session->doorbell, &doorbell, ret_doorbell_fd);
+        if (r < 0)
+                pool_channel_drop(session->channel);
+        return r;
+}
+
+static int session_start(struct session *session, const struct session_request *q, int *ret_doorbell_fd) {
         struct supervisor *s = session->supervisor;
         if (!fd_share_has(FD_SHARE_SESSIONS, session->fd))
                 return -ENOSPC;
         int r = loop_poll_start(s->loop, &session->poll, session->fd, POLLIN, session_on_socket, session);
         if (r >= 0)
-                r = q->back ? pool_channel_adopt(q, &session->channel)
-                            : pool_channel_new(q->pool, q->uid, &session->channel);
+                r = session_make_channel(session, q, ret_doorbell_fd);
         if (r < 0)
                 return r;
         session_join(session, q->owner);
@@ -321,7 +358,7 @@ int session_new(struct session **ret, const struct session_request *q, struct se
                 return fault_set(f, FAULT_INTERNAL, "no socket for a session: %s", strerror(-r));
         }
         *session = (struct session){.supervisor = q->pool->supervisor, .fd = fds[0]};
-        r = session_start(session, q);
+        r = session_start(session, q, &offer->doorbell_fd);
         if (r < 0) {
                 loop_poll_stop(&session->poll);
                 close(fds[0]);
@@ -338,6 +375,7 @@ struct session *session_end(struct session *s) {
         if (!s)
                 return NULL;
         uid_t uid = session_uid(s);
+        pool_doorbell_close(&s->doorbell);
         loop_poll_stop(&s->poll);
         loop_timer_stop(&s->retry_timer);
         loop_timer_stop(&s->room_timer);

@@ -308,8 +308,9 @@ struct session_request {
 };
 
 struct session_offer {
-        int memory_fds[CHANNEL_PARTS]; /* the caller sends and closes them (channel_close); -1: its client has them */
-        int bell_fd, doorbell_fd, done_fd, socket_fd; /* the caller sends and closes socket_fd; the rest is borrowed */
+        int memory_fds[CHANNEL_PARTS]; /* the client's; -1: it has them */
+        int doorbell_fd, done_fd, socket_fd; /* the client's ends. The caller sends all these, then session_offer_close */
+        int bell_fd;                         /* borrowed */
         uint32_t channel, n_slots, slot_bytes;
         uint64_t id_base; /* job ids of this channel: id_base + n */
         const char *schema_text;
@@ -317,6 +318,7 @@ struct session_offer {
 };
 /* *ret_wait as in pool_find_job_type. */
 int supervisor_open_session(struct supervisor *s, const struct session_request *q, struct session_offer *ret, bool *ret_wait, struct fault *f);
+void session_offer_close(struct session_offer *o);
 void supervisor_end_sessions(struct session_owner *o);
 uint32_t supervisor_n_sessions(const struct supervisor *s);
 uint32_t supervisor_n_workers(const struct supervisor *s);

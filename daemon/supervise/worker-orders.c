@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "daemon/closer.h"
+#include "daemon/log.h"
 #include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "daemon/supervise/worker.h"
@@ -25,22 +27,44 @@ static int worker_order(struct worker *w, const struct worker_order *order, cons
         return packet_send(w->control_fd, order, sizeof(*order), fds, n_fds);
 }
 
+static void worker_on_foul_doorbell(void *user) {
+        struct worker *w = user;
+        log_error("pool %s, worker %llu: its doorbell is sent what is no ring", w->pool->config.name,
+                  (unsigned long long)w->id);
+        worker_kill_now(w, REASON_INIT);
+}
+
+static int worker_doorbell_start(struct worker *w, int *ret_ring_fd) {
+        const struct pool_doorbell doorbell = {
+                .pool = w->pool,
+                .rate = &w->rate,
+                .uid = CLOSER_WORKERS,
+                .on_foul = worker_on_foul_doorbell,
+                .user = w,
+        };
+        return pool_doorbell_open(&w->doorbell, &doorbell, ret_ring_fd);
+}
+
 int worker_send_setup(struct worker *w) {
-        int output = -1, items = -1;
+        int output = -1, items = -1, doorbell = -1;
         struct worker_order order = {
                 .type = ORDER_SETUP, .version = WIRE_VERSION, .index = w->index, .model = 1, .id = w->id};
         snprintf(order.pool, sizeof(order.pool), "%s", w->pool->config.name);
         int r = worker_output_start(w, &output);
         if (r >= 0)
                 r = worker_items_start(w, &items);
+        if (r >= 0)
+                r = worker_doorbell_start(w, &doorbell);
         if (r >= 0) {
-                int fds[] = {w->pool->memory_fd, w->pool->doorbell_fd, output, items};
+                int fds[] = {w->pool->memory_fd, doorbell, output, items};
                 r = worker_order(w, &order, fds, 4);
         }
         if (output >= 0)
                 close(output);
         if (items >= 0)
                 close(items);
+        if (doorbell >= 0)
+                close(doorbell);
         return r;
 }
 
@@ -65,7 +89,7 @@ static int worker_send_channel(struct worker *w, struct pool_channel *c) {
         };
         int r = 0;
         if (!c->is_dead && !(*attached & bit)) {
-                int fds[] = {c->fds[CHANNEL_COMMON], c->fds[CHANNEL_JOBS], c->fds[CHANNEL_RESULTS], c->done_fd};
+                int fds[] = {c->fds[CHANNEL_COMMON], c->fds[CHANNEL_JOBS], c->fds[CHANNEL_RESULTS], c->done.ring_fd};
                 if (!worker_knows_bell(w, c->bell))
                         r = worker_send_bell(w, c->bell);
                 order.type = ORDER_CHANNEL;

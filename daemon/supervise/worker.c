@@ -144,7 +144,7 @@ bool worker_judge(struct worker *w, enum slot_state verdict, enum death_reason w
         w->judged.attempt = line.attempts;
         pool_count_verdict(w->pool, verdict);
         descriptors_settle(job.channel, job.slot);
-        channel_announce(&job.channel->channel, job.slot, job.channel->done_fd);
+        channel_announce(&job.channel->channel, job.slot, job.channel->done.ring_fd);
         if (verdict == SLOT_TIMED_OUT)
                 log_error("pool %s: job %llu is timed-out at attempt %u: its worker %llu (pid %d) is being killed",
                           w->pool->config.name, (unsigned long long)w->judged.id, line.attempts,
@@ -323,6 +323,8 @@ static struct death worker_make_death(struct worker *w, const struct spawn_event
 }
 
 void worker_free(struct worker *w) {
+        pool_doorbell_close(&w->doorbell);
+        doorbell_rate_stop(&w->rate);
         worker_items_stop(w);
         worker_output_stop(w);
         worker_drop_room(w);

@@ -36,6 +36,8 @@ struct worker {
         pid_t pid;
         int pidfd, control_fd, output_fd, items_fd;
         struct loop_poll control_poll, output_poll, items_poll, pid_poll;
+        struct pool_doorbell doorbell; /* it rings when it claims the first job after a quiet spell, and the like */
+        struct doorbell_rate rate;
         struct stream *feeds; /* streams.c: whose items came last */
         struct loop_timer kill_timer, retry_timer;
         bool is_outdated;          /* another generation or other settings are wanted now */

@@ -1,6 +1,6 @@
 /* A connection: the bus, the pools that are open, and the one descriptor that a program polls.
  *
- * The descriptor is an epoll of the bus and of each session's eventfd and socket. An eventfd is only written by a
+ * The descriptor is an epoll of the bus and of each session's done doorbell and socket. A doorbell is only rung by a
  * worker that finds the session armed, so drover_process() arms them all when it has nothing left to do; a program that
  * only waits with the library's own calls never pays for it.
  *

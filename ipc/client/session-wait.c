@@ -1,7 +1,7 @@
 /* How a client waits for verdicts.
  *
  * Spin a little, then sleep on the channel's futex; after a while without any verdict sleep in poll() on the
- * done eventfd and the session socket instead, because a futex cannot tell that the daemon is gone. So a short wait
+ * done doorbell and the session socket instead, because a futex cannot tell that the daemon is gone. So a short wait
  * costs what a futex costs, and a long one neither polls nor hangs.
  *
  * A daemon that dies closes the session socket and leaves the memory: the channel is handed to the next one

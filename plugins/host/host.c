@@ -118,7 +118,7 @@ static int receive_setup(struct worker_order *order, int *fds, unsigned *n_fds) 
         size_t bytes;
         for (;;) {
                 unsigned room = *n_fds;
-                int r = packet_receive(WIRE_CONTROL_FD, order, sizeof *order, &bytes, fds, &room);
+                int r = packet_await(WIRE_CONTROL_FD, order, sizeof *order, &bytes, fds, &room);
                 if (r == -EAGAIN && (r = host_wait_readable()) >= 0)
                         continue;
                 if (r < 0)

@@ -2,7 +2,7 @@
  * read.
  *
  * Invariants: sizes come from the order (the broker's word), never from the memory itself; every descriptor is closed
- * right after it is mapped, but for the done eventfd; numbers are checked against the tables before use. A worker only
+ * right after it is mapped, but for the done doorbell; numbers are checked against the tables before use. A worker only
  * maps and unmaps here, between two jobs, so nothing is unmapped under a running one.
  *
  * The broker is trusted, but not to be of the same build: an order it cannot have meant ends the worker (-EPROTO). */
@@ -63,7 +63,7 @@ int orders_await(struct orders_held *held, int fd, enum worker_order_type type, 
         for (;;) {
                 size_t bytes;
                 *ret_n_fds = ORDERS_MAX_FDS;
-                int r = packet_receive(fd, ret_order, sizeof *ret_order, &bytes, ret_fds, ret_n_fds);
+                int r = packet_await(fd, ret_order, sizeof *ret_order, &bytes, ret_fds, ret_n_fds);
                 if (r == -EAGAIN) {
                         r = await_readable(fd);
                         if (r < 0)
@@ -220,9 +220,6 @@ static int obey_held(struct orders *o) {
 
 static int obey_waiting(struct orders *o) {
         for (;;) {
-                struct pollfd p = {.fd = o->fd, .events = POLLIN};
-                if (poll(&p, 1, 0) <= 0)
-                        return 0;
                 struct worker_order order;
                 size_t bytes;
                 int fds[ORDERS_MAX_FDS];

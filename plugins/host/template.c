@@ -80,7 +80,7 @@ _Noreturn void template_serve(struct host *h) {
                 size_t bytes;
                 int fd = -1;
                 unsigned n_fds = 1;
-                r = packet_receive(WIRE_CONTROL_FD, &q, sizeof q, &bytes, &fd, &n_fds);
+                r = packet_await(WIRE_CONTROL_FD, &q, sizeof q, &bytes, &fd, &n_fds);
                 if (r == -EAGAIN && (r = host_wait_readable()) >= 0)
                         continue;
                 if (r < 0 || bytes == 0)

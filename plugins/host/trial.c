@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
@@ -69,8 +68,8 @@ int trial_init(struct trial *t) {
         *t = (struct trial){.pool_fd = -1,
                             .bell_fd = -1,
                             .channel_fds = {-1, -1, -1, -1},
-                            .doorbell_fd = -1,
-                            .done_fd = -1,
+                            .doorbell = DOORBELL_NONE,
+                            .done = DOORBELL_NONE,
                             .control_fd = -1,
                             .items_fd = -1,
                             .room_fd = -1};
@@ -97,16 +96,17 @@ int trial_init(struct trial *t) {
         if (r < 0)
                 return r;
         bell_set_mode(t->bell, BELL_FUTEX);
-        t->doorbell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        t->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        return t->doorbell_fd < 0 || t->done_fd < 0 ? -errno : 0;
+        r = doorbell_open(&t->doorbell);
+        return r < 0 ? r : doorbell_open(&t->done);
 }
 
 void trial_deinit(struct trial *t) {
-        const int fds[] = {t->pool_fd, t->bell_fd, t->doorbell_fd, t->done_fd, t->control_fd, t->items_fd, t->room_fd};
+        const int fds[] = {t->pool_fd, t->bell_fd, t->control_fd, t->items_fd, t->room_fd};
         for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
                 if (fds[i] >= 0)
                         close(fds[i]);
+        doorbell_close(&t->doorbell);
+        doorbell_close(&t->done);
         segment_unmap(t->pool, LAYOUT_POOL_BYTES);
         if (t->bell)
                 bell_unmap(t->bell);
@@ -138,7 +138,7 @@ int trial_set_up(struct trial *t, int control_fd, int output_fd) {
         t->items_fd = items[0];
         r = fcntl(items[1], F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
         if (r >= 0)
-                r = give_order(t, &order, (const int[]){t->pool_fd, t->doorbell_fd, output_fd, items[1]}, 4);
+                r = give_order(t, &order, (const int[]){t->pool_fd, t->doorbell.ring_fd, output_fd, items[1]}, 4);
         close(items[1]);
         return r;
 }
@@ -300,7 +300,7 @@ int trial_open(struct trial *t) {
         atomic_store_explicit(&t->line->command, WORKER_RUN, memory_order_release);
         int r = give_order(t, &bell, &t->bell_fd, 1);
         const int fds[] = {t->channel_fds[CHANNEL_COMMON], t->channel_fds[CHANNEL_JOBS],
-                           t->channel_fds[CHANNEL_RESULTS], t->done_fd};
+                           t->channel_fds[CHANNEL_RESULTS], t->done.ring_fd};
         return r < 0 ? r : give_order(t, &channel, fds, 4);
 }
 
@@ -323,7 +323,7 @@ int trial_commit(struct trial *t, uint32_t slot, uint32_t type, size_t bytes, ui
         };
         int r = channel_commit(&t->channel, slot, priority);
         if (r >= 0)
-                bell_ring(t->bell, 0, t->doorbell_fd);
+                bell_ring(t->bell, 0, t->doorbell.ring_fd);
         return r;
 }
 
@@ -342,9 +342,7 @@ static int poll_timeout_ms(uint64_t deadline_ns) {
 
 int trial_wait(struct trial *t, uint32_t slot, uint64_t deadline_ns, uint64_t *ret_word) {
         for (;;) {
-                uint64_t count;
-                ssize_t n = read(t->done_fd, &count, sizeof count);
-                (void)n;
+                doorbell_clear(t->done.hear_fd);
                 channel_wait_begin(&t->channel, DONE_DOORBELL);
                 uint64_t word = channel_word(&t->channel, slot);
                 if (slot_is_verdict(word)) {
@@ -353,7 +351,7 @@ int trial_wait(struct trial *t, uint32_t slot, uint64_t deadline_ns, uint64_t *r
                         *ret_word = word;
                         return 0;
                 }
-                struct pollfd p[] = {{.fd = t->done_fd, .events = POLLIN},
+                struct pollfd p[] = {{.fd = t->done.hear_fd, .events = POLLIN},
                                      {.fd = t->control_fd, .events = POLLIN},
                                      {.fd = t->items_fd, .events = POLLIN}};
                 int r = poll(p, 3, poll_timeout_ms(deadline_ns));

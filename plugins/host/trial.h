@@ -7,6 +7,7 @@
 
 #include "ipc/bell.h"
 #include "ipc/channel.h"
+#include "ipc/doorbell.h"
 #include "ipc/schema.h"
 #include "ipc/sync/include/drover/sync.h"
 #include "ipc/wire.h"
@@ -14,8 +15,9 @@
 enum { TRIAL_SLOTS = 64, TRIAL_SLOT_BYTES = LAYOUT_MAX_SLOT_BYTES, TRIAL_ARENAS = 16 };
 
 struct trial {
-        int pool_fd, bell_fd, doorbell_fd, done_fd;
-        int channel_fds[CHANNEL_PARTS];                              /* what a worker gets */
+        int pool_fd, bell_fd;
+        struct doorbell doorbell, done; /* both ends are ours: the worker has copies of what it rings */
+        int channel_fds[CHANNEL_PARTS]; /* what a worker gets */
         int control_fd; /* of the worker; -1: none */
         int items_fd;   /* what its jobs emit comes here; -1: none */
         void (*on_item)(void *user, const void *data, size_t bytes); /* from trial_wait; NULL: nobody wants them */

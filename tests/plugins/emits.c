@@ -74,11 +74,12 @@ static int refused(drover_job *job) {
         return drover_ret_i64(job, "larger", drover_emit(job, item, DROVER_EMIT_MAX + 1));
 }
 
-/* The socket for items: the only one but the control socket. */
+/* The socket for items: it comes with the doorbell, behind it. */
 static int find_socket(void) {
         struct stat st;
+        unsigned n = 0;
         for (int fd = WIRE_PLUGIN_FD + 1; fd < 64; fd++)
-                if (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode))
+                if (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && ++n == 2)
                         return fd;
         return -1;
 }

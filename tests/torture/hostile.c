@@ -23,6 +23,7 @@
 #include "ipc/bell.h"
 #include "ipc/channel.h"
 #include "ipc/client/session.h"
+#include "ipc/doorbell.h"
 #include "ipc/event.h"
 #include "ipc/schema.h"
 #include "tests/torture/part.h"
@@ -246,14 +247,21 @@ static void submit(struct hostile *h) {
 
 static void storm(struct hostile *h) {
         struct layout_bell *b = (struct layout_bell *)h->bell.at;
-        const uint64_t one = 1, most = UINT64_MAX - 1;
+        static const char rings[4096];
         for (unsigned i = 0; i < STORM; i++) {
-                if (write(h->doorbell_fd, &one, sizeof one) < 0 && errno != EAGAIN)
-                        part_fail("doorbell: %s", strerror(errno));
+                doorbell_ring(h->doorbell_fd);
                 bell_broadcast(b);
         }
-        ssize_t n = write(h->doorbell_fd, &most, sizeof most); /* full, or EAGAIN */
-        n += write(h->done_fd, &one, sizeof one);
+        int flags = (int)dice(h, 2) * O_NONBLOCK;
+        if (fcntl(h->doorbell_fd, F_SETFL, flags) < 0 || fcntl(h->done_fd, F_SETFL, flags) < 0 ||
+            fcntl(h->socket_fd, F_SETFL, flags) < 0)
+                part_fail("F_SETFL: %s", strerror(errno));
+        ssize_t n = 1;
+        while (n > 0) /* full */
+                n = send(h->doorbell_fd, rings, dice(h, sizeof rings) + 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        n += send(h->done_fd, rings, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (dice(h, 100) == 0)
+                shutdown(dice(h, 2) ? h->doorbell_fd : h->done_fd, SHUT_RDWR);
         n += send(h->socket_fd, h, dice(h, 64), MSG_DONTWAIT | MSG_NOSIGNAL);
         h->n_storms += n != 0;
 }

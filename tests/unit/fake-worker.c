@@ -123,7 +123,7 @@ static void obey(char *command) {
 static _Noreturn void work(void) {
         char command[128];
         size_t bytes;
-        while (packet_receive(WIRE_CONTROL_FD, command, sizeof command - 1, &bytes, NULL, NULL) == 0 && bytes > 0) {
+        while (packet_await(WIRE_CONTROL_FD, command, sizeof command - 1, &bytes, NULL, NULL) == 0 && bytes > 0) {
                 command[bytes] = 0;
                 obey(command);
         }
@@ -184,7 +184,7 @@ static _Noreturn void serve(const char *behaviour) {
         struct template_request q;
         size_t bytes;
         int fd;
-        for (unsigned n = 1; n = 1, packet_receive(WIRE_CONTROL_FD, &q, sizeof q, &bytes, &fd, &n) == 0 && bytes > 0;) {
+        for (unsigned n = 1; n = 1, packet_await(WIRE_CONTROL_FD, &q, sizeof q, &bytes, &fd, &n) == 0 && bytes > 0;) {
                 if (is(behaviour, "mute"))
                         continue;
                 if (is(behaviour, "no-fork")) {

@@ -16,21 +16,22 @@
 
 struct fixture {
         struct layout_bell *bell;
-        int fd, broker_fd;
+        int fd;
+        struct doorbell broker;
 };
 
 static int setup(void **state) {
         static struct fixture f;
         f = (struct fixture){0};
         *state = &f;
-        return bell_create("test", &f.bell, &f.fd) < 0 || doorbell_create(&f.broker_fd) < 0;
+        return bell_create("test", &f.bell, &f.fd) < 0 || doorbell_open(&f.broker) < 0;
 }
 
 static int teardown(void **state) {
         struct fixture *f = *state;
         f->bell = bell_unmap(f->bell);
         close(f->fd);
-        close(f->broker_fd);
+        doorbell_close(&f->broker);
         return 0;
 }
 
@@ -40,19 +41,19 @@ static uint32_t count(const struct fixture *f) {
 }
 
 static bool broker_was_rung(const struct fixture *f) {
-        struct pollfd p = {.fd = f->broker_fd, .events = POLLIN};
+        struct pollfd p = {.fd = f->broker.hear_fd, .events = POLLIN};
         bool rung = poll(&p, 1, 0) == 1;
-        doorbell_clear(f->broker_fd);
+        doorbell_clear(f->broker.hear_fd);
         return rung;
 }
 
 static void test_a_new_bell_rings_the_broker(void **state) {
         struct fixture *f = *state;
-        bell_ring(f->bell, 5, f->broker_fd);
+        bell_ring(f->bell, 5, f->broker.ring_fd);
         assert_true(broker_was_rung(f));
         assert_true(bell_channel_has_work(f->bell, 5));
         assert_false(bell_channel_has_work(f->bell, 4));
-        bell_ring(f->bell, 5, f->broker_fd); /* every time: the broker may have looked in between */
+        bell_ring(f->bell, 5, f->broker.ring_fd); /* every time: the broker may have looked in between */
         assert_true(broker_was_rung(f));
 }
 
@@ -60,7 +61,7 @@ static void test_nobody_is_woken_where_nobody_sleeps(void **state) {
         struct fixture *f = *state;
         bell_set_mode(f->bell, BELL_FUTEX);
         uint32_t seq = count(f);
-        bell_ring(f->bell, 255, f->broker_fd);
+        bell_ring(f->bell, 255, f->broker.ring_fd);
         bell_pass_on(f->bell);
         assert_int_equal(count(f), seq);
         assert_false(broker_was_rung(f));
@@ -75,7 +76,7 @@ static void test_a_sleeper_is_woken_but_not_past_a_spinner(void **state) {
         uint32_t seq = count(f);
         assert_true(bell_has_sleepers(f->bell));
         bell_spin_begin(f->bell, 3);
-        bell_ring(f->bell, 0, f->broker_fd);
+        bell_ring(f->bell, 0, f->broker.ring_fd);
         assert_int_equal(count(f), seq);
         bell_spin_end(f->bell, 3);
         bell_pass_on(f->bell); /* what the one that spun owes */
@@ -107,7 +108,7 @@ static void test_the_dead_are_forgotten(void **state) {
         bell_forget(f->bell, 64);
         assert_true(bell_has_sleepers(f->bell)); /* 65 is not dead */
         uint32_t seq = count(f);
-        bell_ring(f->bell, 1, f->broker_fd);
+        bell_ring(f->bell, 1, f->broker.ring_fd);
         assert_int_equal(count(f), seq + 1);
 }
 
@@ -128,7 +129,7 @@ static void test_a_thread_sleeps_until_the_bell_rings(void **state) {
         for (unsigned i = 0; i < 200; i++) {
                 pthread_t thread;
                 assert_int_equal(pthread_create(&thread, NULL, sleep_once, f->bell), 0);
-                bell_ring(f->bell, 2, f->broker_fd);
+                bell_ring(f->bell, 2, f->broker.ring_fd);
                 pthread_join(thread, NULL);
                 bell_clear_work(f->bell, 2);
         }
@@ -169,7 +170,7 @@ static void get_up(struct dozer *d) {
 
 static bool ring_wakes(struct fixture *f) {
         uint32_t seq = count(f);
-        bell_ring(f->bell, 1, f->broker_fd);
+        bell_ring(f->bell, 1, f->broker.ring_fd);
         return count(f) != seq;
 }
 
@@ -277,7 +278,7 @@ static void test_another_process_maps_the_same_page(void **state) {
         assert_int_equal(other->header.magic, LAYOUT_MAGIC_BELL);
         assert_null(bell_unmap(other));
         assert_null(bell_unmap(NULL));
-        assert_int_equal(bell_map(f->broker_fd, &other), -EPROTO);
+        assert_int_equal(bell_map(f->broker.ring_fd, &other), -EPROTO);
 }
 
 int main(void) {

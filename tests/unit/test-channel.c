@@ -22,7 +22,8 @@ struct fixture {
         struct channel_geometry geometry;
         struct channel broker, client, worker;
         _Atomic uint64_t record;
-        int fds[CHANNEL_PARTS], client_fds[CHANNEL_PARTS], worker_fds[CHANNEL_PARTS], done_fd;
+        int fds[CHANNEL_PARTS], client_fds[CHANNEL_PARTS], worker_fds[CHANNEL_PARTS];
+        struct doorbell done;
 };
 
 static int setup(void **state) {
@@ -33,8 +34,7 @@ static int setup(void **state) {
                channel_open(f->fds, CHANNEL_CLIENT, f->client_fds) < 0 ||
                channel_open(f->fds, CHANNEL_WORKER, f->worker_fds) < 0 ||
                channel_map(&f->client, &f->geometry, f->client_fds, CHANNEL_CLIENT) < 0 ||
-               channel_map(&f->worker, &f->geometry, f->worker_fds, CHANNEL_WORKER) < 0 ||
-               doorbell_create(&f->done_fd) < 0;
+               channel_map(&f->worker, &f->geometry, f->worker_fds, CHANNEL_WORKER) < 0 || doorbell_open(&f->done) < 0;
 }
 
 static int teardown(void **state) {
@@ -45,7 +45,7 @@ static int teardown(void **state) {
         channel_close(f->fds);
         channel_close(f->client_fds);
         channel_close(f->worker_fds);
-        close(f->done_fd);
+        doorbell_close(&f->done);
         free(f);
         return 0;
 }
@@ -58,7 +58,7 @@ static void submit(struct fixture *f, uint32_t slot, uint32_t priority, uint64_t
 }
 
 static int claim_at(struct fixture *f, bool lowest_first, uint64_t now_ns, uint32_t *slot, uint64_t *word) {
-        return channel_claim(&f->worker, INDEX, WORKER, lowest_first, now_ns, &f->record, f->done_fd, slot, word);
+        return channel_claim(&f->worker, INDEX, WORKER, lowest_first, now_ns, &f->record, f->done.ring_fd, slot, word);
 }
 
 static uint64_t claim(struct fixture *f, uint32_t expected_slot) {
@@ -107,7 +107,7 @@ static void test_maps_only_what_it_is(void **state) {
         for (unsigned part = 0; part < CHANNEL_PARTS; part++) {
                 int fds[CHANNEL_PARTS];
                 memcpy(fds, f->client_fds, sizeof fds);
-                fds[part] = f->done_fd;
+                fds[part] = f->done.ring_fd;
                 assert_int_equal(channel_map(&c, &f->geometry, fds, CHANNEL_CLIENT), -EPROTO);
         }
 }
@@ -160,10 +160,10 @@ static void test_the_way_of_a_job(void **state) {
         assert_false(channel_has_work(&f->worker));
 
         assert_int_equal(channel_take_done(&f->client, 0), 0);
-        assert_int_equal(channel_finish(&f->worker, 4, word, SLOT_DONE, f->done_fd), 0);
+        assert_int_equal(channel_finish(&f->worker, 4, word, SLOT_DONE, f->done.ring_fd), 0);
         assert_int_equal(channel_take_done(&f->client, 0), 1 << 4);
         assert_int_equal(channel_take_done(&f->client, 0), 0);
-        assert_int_equal(channel_finish(&f->worker, 4, word, SLOT_DONE, f->done_fd), -ESTALE);
+        assert_int_equal(channel_finish(&f->worker, 4, word, SLOT_DONE, f->done.ring_fd), -ESTALE);
         assert_int_equal(channel_free(&f->client, 4), 0);
         assert_int_equal(state_of(f, 4), SLOT_FREE);
         submit(f, 4, LAYOUT_PRIORITY_DEFAULT, 0);
@@ -357,30 +357,30 @@ static void test_a_full_ring_refuses_and_forgets(void **state) {
 
 static void test_waking_the_client(void **state) {
         struct fixture *f = *state;
-        struct pollfd p = {.fd = f->done_fd, .events = POLLIN};
+        struct pollfd p = {.fd = f->done.hear_fd, .events = POLLIN};
         _Atomic uint32_t *seq = &f->client.head->done_seq;
 
-        channel_announce(&f->broker, 0, f->done_fd);
+        channel_announce(&f->broker, 0, f->done.ring_fd);
         assert_int_equal(atomic_load(seq), 0); /* nobody waits: no system call, no change */
         assert_int_equal(poll(&p, 1, 0), 0);
 
         assert_int_equal(channel_wait_begin(&f->client, DONE_FUTEX), 0);
-        channel_announce(&f->broker, 0, f->done_fd);
-        channel_announce(&f->broker, 1, f->done_fd); /* once is enough */
+        channel_announce(&f->broker, 0, f->done.ring_fd);
+        channel_announce(&f->broker, 1, f->done.ring_fd); /* once is enough */
         assert_int_equal(atomic_load(seq), 1);
 
         channel_wait_begin(&f->client, DONE_DOORBELL);
-        channel_announce(&f->broker, 0, f->done_fd);
+        channel_announce(&f->broker, 0, f->done.ring_fd);
         assert_int_equal(poll(&p, 1, 0), 1);
-        doorbell_clear(f->done_fd);
-        channel_announce(&f->broker, 0, f->done_fd);
+        doorbell_clear(f->done.hear_fd);
+        channel_announce(&f->broker, 0, f->done.ring_fd);
         assert_int_equal(poll(&p, 1, 0), 0);
 
         channel_wait_begin(&f->client, DONE_FUTEX);
         channel_wait_end(&f->client);
-        channel_announce(&f->broker, 0, f->done_fd);
+        channel_announce(&f->broker, 0, f->done.ring_fd);
         assert_int_equal(atomic_load(seq), 1);
-        channel_broadcast(&f->broker, f->done_fd); /* the death rule asks nobody */
+        channel_broadcast(&f->broker, f->done.ring_fd); /* the death rule asks nobody */
         assert_int_equal(atomic_load(seq), 2);
         assert_int_equal(poll(&p, 1, 0), 1);
 }

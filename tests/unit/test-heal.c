@@ -139,14 +139,13 @@ static void open_session(void) {
         const struct session_request q = {.pool = pool, .uid = CLIENT_UID, .owner = &owner};
         if (supervisor_open_session(supervisor, &q, &offer, &wait, &f) < 0)
                 fail_msg("%s = %llx: %s", what, (unsigned long long)value, f.text);
-        channel_close(offer.memory_fds);
         session = pool->channels[offer.channel];
         client_slot = 0;
 }
 
 static void close_session(void) {
         supervisor_end_sessions(&owner);
-        close(offer.socket_fd);
+        session_offer_close(&offer);
         session = NULL;
 }
 
@@ -229,8 +228,7 @@ static void visit(void) {
         if (supervisor_open_session(supervisor, &q, &its, &wait, &f) < 0)
                 fail_msg("%s = %llx: %s", what, (unsigned long long)value, f.text);
         supervisor_end_sessions(&visitor);
-        channel_close(its.memory_fds);
-        close(its.socket_fd);
+        session_offer_close(&its);
 }
 
 static void serves(void) {

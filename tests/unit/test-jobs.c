@@ -196,7 +196,7 @@ static void test_verdicts_that_no_worker_can_give(void **state) {
                 uint32_t slot = j->slot;
                 uint64_t word = channel_word(c, slot);
                 atomic_store(&c->slots[slot].word, SLOT_WORD(cases[i].state, 0, 1, 1, slot_generation(word)));
-                channel_announce(c, slot, p->channels[0]->done_fd);
+                channel_announce(c, slot, p->channels[0]->done.ring_fd);
                 UNTIL(j->is_finished);
                 assert_int_equal(j->state, cases[i].seen);
                 assert_non_null(strstr(j->error, cases[i].text));

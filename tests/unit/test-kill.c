@@ -79,9 +79,11 @@ struct shared {
 struct broker {
         struct shared *shared;
         struct layout_bell *bell;
-        int bell_fd, doorbell_fd, n_channels;
+        int bell_fd, n_channels;
+        struct doorbell doorbell;
         struct channel channels[CHANNELS];
-        int channel_fds[CHANNELS][CHANNEL_PARTS], done_fds[CHANNELS];
+        int channel_fds[CHANNELS][CHANNEL_PARTS];
+        struct doorbell dones[CHANNELS];
         bool is_open[CHANNELS];
         pid_t workers[WORKERS], steady, victim;
         unsigned seed, n_deaths, n_victims;
@@ -143,7 +145,7 @@ struct worker {
         struct shared *shared;
         struct layout_bell *bell;
         struct channel channels[CHANNELS];
-        const int *done_fds;
+        const struct doorbell *dones;
         int n_channels;
         uint32_t index, next;
 };
@@ -159,7 +161,7 @@ static bool worker_run_one(struct worker *w, uint32_t index) {
         uint32_t slot;
         uint64_t word;
         int r = channel_claim(c, index, w->index, false, event_now_ns(), &w->shared->record[w->index],
-                              w->done_fds[index], &slot, &word);
+                              w->dones[index].ring_fd, &slot, &word);
         CHECK(r >= 0);
         if (r == CHANNEL_EMPTY) {
                 worker_settle(w, index);
@@ -184,7 +186,8 @@ static bool worker_run_one(struct worker *w, uint32_t index) {
         KILL_POINT("handler-half");
         out[1] = ~in[0];
         *line = (struct layout_result){.bytes = 16, .pid = (uint32_t)getpid(), .generation = slot_generation(word)};
-        CHECK(channel_finish(c, slot, word, SLOT_DONE, w->done_fds[index]) == 0); /* nobody judges the living here */
+        CHECK(channel_finish(c, slot, word, SLOT_DONE, w->dones[index].ring_fd) ==
+              0); /* nobody judges the living here */
         return true;
 }
 
@@ -208,7 +211,7 @@ static void worker_rest(struct worker *w) {
 static void worker_main(struct broker *b, uint32_t index) {
         static struct worker w;
         child_begin();
-        w = (struct worker){.shared = b->shared, .done_fds = b->done_fds, .n_channels = b->n_channels, .index = index};
+        w = (struct worker){.shared = b->shared, .dones = b->dones, .n_channels = b->n_channels, .index = index};
         CHECK(bell_map(b->bell_fd, &w.bell) == 0);
         for (int i = 0; i < b->n_channels; i++)
                 CHECK(channel_map(&w.channels[i], &b->channels[i].geometry, b->channel_fds[i], CHANNEL_WORKER) == 0);
@@ -263,8 +266,8 @@ static struct session *client_open(struct broker *b, int index) {
         CHECK(bell_map(b->bell_fd, &s->bell) == 0 && session_init_slots(s) == 0);
         s->schema = &schema;
         s->index = (uint32_t)index;
-        s->doorbell_fd = b->doorbell_fd;
-        s->done_fd = b->done_fds[index];
+        s->doorbell_fd = b->doorbell.ring_fd;
+        s->done_fd = b->dones[index].hear_fd;
         s->socket_fd = pair[0];
         return s;
 }
@@ -362,7 +365,7 @@ static void recover_slot(struct broker *b, uint32_t worker, uint32_t index, uint
                                                     .attempts = slot_attempt(word),
                                                     .when_ns = event_now_ns()};
                 assert_true(channel_judge(c, slot, worker, slot_generation(word), SLOT_POISONED, 0, &line));
-                channel_announce(c, slot, b->done_fds[index]);
+                channel_announce(c, slot, b->dones[index].ring_fd);
                 return;
         }
         assert_int_equal(channel_requeue(c, slot, worker, true), 1);
@@ -377,7 +380,7 @@ static void recover_worker(struct broker *b, uint32_t worker) {
                 if (slot_state(word) == SLOT_RUNNING && slot_owner(word) == worker + SLOT_OWNER_WORKER0)
                         recover_slot(b, worker, index, slot);
                 else if (slot_is_verdict(word))
-                        channel_announce(&b->channels[index], slot, b->done_fds[index]);
+                        channel_announce(&b->channels[index], slot, b->dones[index].ring_fd);
         }
         for (int i = 0; i < b->n_channels; i++) {
                 for (uint32_t k = 0; k < SLOTS; k++) { /* the record told all */
@@ -387,7 +390,7 @@ static void recover_worker(struct broker *b, uint32_t worker) {
                 }
                 if (channel_has_work(&b->channels[i]))
                         bell_mark_work(b->bell, (uint32_t)i);
-                channel_broadcast(&b->channels[i], b->done_fds[i]);
+                channel_broadcast(&b->channels[i], b->dones[i].ring_fd);
         }
         bell_forget(b->bell, worker);
         bell_broadcast(b->bell);
@@ -406,7 +409,7 @@ static void let_delayed_go(struct broker *b) {
                         b->n_requeued += i == 0 && slot_attempt(word) > 1; /* by the job's own wish */
                 }
                 if (is_any)
-                        bell_ring(b->bell, (uint32_t)i, b->doorbell_fd);
+                        bell_ring(b->bell, (uint32_t)i, b->doorbell.ring_fd);
         }
 }
 
@@ -425,7 +428,7 @@ static void recover_client(struct broker *b, uint32_t index) {
                 else if (slot_state(word) == SLOT_QUEUED)
                         assert_int_equal(channel_push_again(c, slot), 0);
         }
-        bell_ring(b->bell, index, b->doorbell_fd);
+        bell_ring(b->bell, index, b->doorbell.ring_fd);
         bell_broadcast(b->bell);
 }
 
@@ -524,11 +527,11 @@ static struct broker *round_begin(unsigned seed) {
         b->is_open[0] = true;
         b->shared = mmap(NULL, sizeof *b->shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         int r = bell_create("test", &b->bell, &b->bell_fd);
-        r = r < 0 ? r : doorbell_create(&b->doorbell_fd);
+        r = r < 0 ? r : doorbell_open(&b->doorbell);
         r = r < 0 ? r : channel_geometry_init(&g, SLOTS, 64);
         for (int i = 0; i < CHANNELS && r == 0; i++) {
                 r = channel_create(&b->channels[i], &g, "test", b->channel_fds[i]);
-                r = r < 0 ? r : doorbell_create(&b->done_fds[i]);
+                r = r < 0 ? r : doorbell_open(&b->dones[i]);
         }
         assert_int_equal(r, 0);
         bell_set_mode(b->bell, BELL_FUTEX);
@@ -543,11 +546,11 @@ static void round_end(struct broker *b) {
         for (int i = 0; i < CHANNELS; i++) {
                 channel_unmap(&b->channels[i]);
                 channel_close(b->channel_fds[i]);
-                close(b->done_fds[i]);
+                doorbell_close(&b->dones[i]);
         }
         bell_unmap(b->bell);
         close(b->bell_fd);
-        close(b->doorbell_fd);
+        doorbell_close(&b->doorbell);
         munmap(b->shared, sizeof *b->shared);
         free(b);
 }
@@ -628,7 +631,7 @@ static void test_dropping_hints(void **state) {
                         uint32_t slot;
                         uint64_t word;
                         assert_int_equal(channel_claim(c, 0, 0, false, event_now_ns(), &b->shared->record[0],
-                                                       b->done_fds[0], &slot, &word),
+                                                       b->dones[0].ring_fd, &slot, &word),
                                          CHANNEL_CLAIMED);
                         assert_int_equal(slot, n); /* each once, in order */
                 }

@@ -113,7 +113,7 @@ static void test_what_is_no_channel_is_not_adopted(void **state) {
         assert_non_null(strstr(f.text, "a session has it already"));
         for (unsigned part = 0; part < CHANNEL_PARTS; part++)
                 refuse_with(p, others, part, fds[part], "a session has it already");
-        close(offer.socket_fd);
+        session_offer_close(&offer);
         UNTIL(supervisor_n_sessions(supervisor) == 0);
         channel_close(fds);
         channel_close(others);
@@ -202,7 +202,7 @@ static void test_an_adopted_channel_is_put_in_order(void **state) {
                 assert_int_equal(slot, order[i]);
         }
         assert_false(channel_has_work(&c->channel));
-        close(offer.socket_fd);
+        session_offer_close(&offer);
         UNTIL(supervisor_n_sessions(supervisor) == 0);
         channel_close(fds);
         channel_unmap(&old);

@@ -16,8 +16,7 @@ static struct pool_channel *open_channel(struct pool *p) {
         struct fault f;
         bool wait;
         assert_int_equal(supervisor_open_session(supervisor, &q, &offer, &wait, &f), 0);
-        channel_close(offer.memory_fds);
-        close(offer.socket_fd);
+        session_offer_close(&offer);
         return pool_channel_at(p, offer.channel);
 }
 

@@ -84,7 +84,7 @@ static int begin(void **state) {
 static int finish(void **state) {
         for (unsigned i = 0; i < MANY; i++) {
                 supervisor_end_sessions(&clients[i].owner);
-                close(clients[i].offer.socket_fd);
+                session_offer_close(&clients[i].offer);
         }
         end(&worker, CLD_EXITED, 0);
         return teardown(state);

@@ -75,8 +75,9 @@ static int open_session(struct pool *p, uid_t uid, struct fault *f) {
         bool wait;
         int r = supervisor_open_session(supervisor, &q, &offer, &wait, f);
         if (r == 0) {
-                channel_close(offer.memory_fds);
                 sockets[n_sockets++] = offer.socket_fd; /* the client lives */
+                offer.socket_fd = -1;
+                session_offer_close(&offer);
         }
         return r;
 }

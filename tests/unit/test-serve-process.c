@@ -207,7 +207,7 @@ static void nonsense_in_a_ring_is_told(void **state) {
         struct trial t;
         pid_t pid = start(&t, "sleep");
         assert_int_equal(ring_push(&t.channel.ring[1], TRIAL_SLOTS, 1, never_live, NULL), 0);
-        bell_ring(t.bell, 0, t.doorbell_fd);
+        bell_ring(t.bell, 0, t.doorbell.ring_fd);
         assert_told_of_foul_play(&t, EPROTO);
         finish(&t, pid, 0);
 }
@@ -257,7 +257,7 @@ static void a_bell_that_rings_for_nothing_is_told_and_muted(void **state) {
         await(!bell_has_sleepers(t.bell));
         submit(&t, 0, "sleep", "ms", 0, 1);
         for (unsigned i = 0; i < 200; i++) { /* it may look as often as it likes */
-                bell_ring(t.bell, 0, t.doorbell_fd);
+                bell_ring(t.bell, 0, t.doorbell.ring_fd);
                 event_broadcast(&t.line->control);
                 poll(NULL, 0, 1);
         }
@@ -291,7 +291,7 @@ static struct layout_bell *add_bell(struct trial *t, uint32_t number) {
                                              .channel = number,
                                              .n_slots = TRIAL_SLOTS,
                                              .slot_bytes = TRIAL_SLOT_BYTES};
-        order(t, &channel, (const int[]){t->channel_fds[0], t->channel_fds[1], t->channel_fds[2], t->done_fd}, 4);
+        order(t, &channel, (const int[]){t->channel_fds[0], t->channel_fds[1], t->channel_fds[2], t->done.ring_fd}, 4);
         return bell;
 }
 
@@ -338,7 +338,7 @@ static void waits_on_those_that_have_a_place(void **state) {
         atomic_store(&bells[0]->mode, BELL_BROKER);
         submit(&t, 0, "sleep", "ms", 0, 1);
         bell_clear_work(bells[0], 0);
-        bell_ring(bells[LAST], LAST, t.doorbell_fd);
+        bell_ring(bells[LAST], LAST, t.doorbell.ring_fd);
         event_broadcast(&t.line->control);
         assert_int_equal(verdict(&t, 0), SLOT_DONE);
 
@@ -356,7 +356,7 @@ static void waits_on_those_that_have_a_place(void **state) {
 
         submit(&t, 2, "sleep", "ms", 0, 1);
         bell_clear_work(bells[0], 0);
-        bell_ring(bells[LAST], LAST, t.doorbell_fd); /* wakes it by itself */
+        bell_ring(bells[LAST], LAST, t.doorbell.ring_fd); /* wakes it by itself */
         assert_int_equal(verdict(&t, 2), SLOT_DONE);
         finish_with_bells(&t, pid, bells);
 }
@@ -556,7 +556,7 @@ static void the_last_job_is_told(void **state) {
         wait_for_dropped(&t);
         submit(&t, 5, "sleep", "ms", 0, 1);
         channel_job(&t.channel, 5)->id |= UINT64_C(9) << 40;
-        const int fds[] = {t.channel_fds[0], t.channel_fds[1], t.channel_fds[2], t.done_fd};
+        const int fds[] = {t.channel_fds[0], t.channel_fds[1], t.channel_fds[2], t.done.ring_fd};
         assert_int_equal(packet_send(t.control_fd, &channel, sizeof channel, fds, 4), 0);
         event_broadcast(&t.line->control);
         assert_int_equal(verdict(&t, 5), SLOT_DONE);

@@ -38,7 +38,8 @@ enum fault { NO_FAULT, NO_BELL, NO_JOBS, BAD_SCHEMA, BAD_SLOTS, WRONG_SIZE, BUS_
 struct daemon {
         struct channel broker, worker;
         struct layout_bell *bell;
-        int channel_fds[CHANNEL_PARTS], bell_fd, doorbell_fd, done_fd, sockets[2];
+        int channel_fds[CHANNEL_PARTS], bell_fd, sockets[2];
+        struct doorbell doorbell, done;
         _Atomic uint64_t record;
         uint64_t id_base;
         enum fault fault;
@@ -112,8 +113,8 @@ static int on_open_channel(sd_bus_message *call, void *user, sd_bus_error *error
                 append_fd(m, "bell", d->bell_fd);
         if (d->fault == MORE_KEYS)
                 sd_bus_message_append(m, "{sv}", "of-a-later-version", "as", 1, "x");
-        append_fd(m, "doorbell", d->doorbell_fd);
-        append_fd(m, "done", d->done_fd);
+        append_fd(m, "doorbell", d->doorbell.ring_fd);
+        append_fd(m, "done", d->done.hear_fd);
         append_fd(m, "session", d->sockets[1]);
         append_u32(m, "index", INDEX);
         append_u32(m, "slots", d->fault == BAD_SLOTS ? 3 : d->fault == WRONG_SIZE ? 2 * SLOTS : SLOTS);
@@ -147,8 +148,8 @@ static int setup(void **state) {
         assert_int_equal(channel_create(&d->broker, &g, "test", d->channel_fds), 0);
         assert_int_equal(channel_map(&d->worker, &g, d->channel_fds, CHANNEL_WORKER), 0);
         assert_int_equal(bell_create("test", &d->bell, &d->bell_fd), 0);
-        assert_int_equal(doorbell_create(&d->doorbell_fd), 0);
-        assert_int_equal(doorbell_create(&d->done_fd), 0);
+        assert_int_equal(doorbell_open(&d->doorbell), 0);
+        assert_int_equal(doorbell_open(&d->done), 0);
         assert_int_equal(packet_pair(d->sockets), 0);
         bell_set_mode(d->bell, BELL_FUTEX);
 
@@ -179,7 +180,9 @@ static int teardown(void **state) {
         bell_unmap(d->bell);
         channel_close(d->channel_fds);
         channel_close(d->back_fds);
-        const int fds[] = {d->bell_fd, d->doorbell_fd, d->done_fd, d->sockets[0], d->sockets[1]};
+        doorbell_close(&d->doorbell);
+        doorbell_close(&d->done);
+        const int fds[] = {d->bell_fd, d->sockets[0], d->sockets[1]};
         for (unsigned i = 0; i < sizeof fds / sizeof *fds; i++)
                 if (fds[i] >= 0)
                         close(fds[i]);
@@ -205,7 +208,7 @@ static uint32_t submit(struct session *s, uint32_t type, const char *payload, ui
 
 static uint64_t claim(struct daemon *d, uint32_t *ret_slot) {
         uint64_t word;
-        assert_int_equal(channel_claim(&d->worker, INDEX, WORKER, false, event_now_ns(), &d->record, d->done_fd,
+        assert_int_equal(channel_claim(&d->worker, INDEX, WORKER, false, event_now_ns(), &d->record, d->done.ring_fd,
                                        ret_slot, &word),
                          CHANNEL_CLAIMED);
         return word;
@@ -218,7 +221,7 @@ static void work(struct daemon *d, enum slot_state verdict, int error, const voi
         memcpy(channel_result_data(&d->worker, slot), data, bytes);
         *channel_result(&d->worker, slot) = (struct layout_result){
                 .bytes = (uint32_t)bytes, .error = error, .pid = 4711, .started_ns = 1, .finished_ns = 2};
-        assert_int_equal(channel_finish(&d->worker, slot, word, verdict, d->done_fd), 0);
+        assert_int_equal(channel_finish(&d->worker, slot, word, verdict, d->done.ring_fd), 0);
 }
 
 static void test_opens_and_runs_a_job(void **state) {
@@ -250,15 +253,15 @@ static void test_opens_and_runs_a_job(void **state) {
 }
 
 static bool is_rung(int fd) {
-        uint64_t n;
-        return read(fd, &n, sizeof n) == sizeof n;
+        char rings[64];
+        return read(fd, rings, sizeof rings) > 0;
 }
 
 static void finish_with_fds(struct daemon *d) {
         uint32_t slot;
         uint64_t word = claim(d, &slot);
         *channel_result(&d->worker, slot) = (struct layout_result){.has_fds = 1, .pid = 4711};
-        assert_int_equal(channel_finish(&d->worker, slot, word, SLOT_DONE, d->done_fd), 0);
+        assert_int_equal(channel_finish(&d->worker, slot, word, SLOT_DONE, d->done.ring_fd), 0);
 }
 
 /* The result line says that something belongs to it, and the daemon says why it is not to be had. */
@@ -353,10 +356,10 @@ static void test_a_held_job_starts_when_it_is_let_go(void **state) {
         assert_int_equal(session_submit(s, &job, &now), 0);
         assert_int_equal(session_submit(s, &job, &later), 0);
         assert_int_equal(session_submit(s, &job, &never), 0);
-        assert_false(is_rung(d->doorbell_fd)); /* nobody is told */
-        assert_int_equal(
-                channel_claim(&d->worker, INDEX, WORKER, false, event_now_ns(), &d->record, d->done_fd, &got, &word),
-                CHANNEL_EMPTY);
+        assert_false(is_rung(d->doorbell.hear_fd)); /* nobody is told */
+        assert_int_equal(channel_claim(&d->worker, INDEX, WORKER, false, event_now_ns(), &d->record, d->done.ring_fd,
+                                       &got, &word),
+                         CHANNEL_EMPTY);
         assert_true(session_cancel_queued(s, never));
         session_let_go(s, never, 0); /* too late, and no harm */
         session_let_go(s, SLOTS, 0);
@@ -364,7 +367,7 @@ static void test_a_held_job_starts_when_it_is_let_go(void **state) {
         assert_int_equal(r.state, SLOT_CANCELLED);
 
         session_let_go(s, later, due_ns);
-        assert_true(is_rung(d->doorbell_fd));
+        assert_true(is_rung(d->doorbell.hear_fd));
         assert_int_equal(slot_state(channel_word(&d->broker, later)), SLOT_DELAYED);
         assert_true(channel_job(&d->broker, later)->not_before_ns == due_ns);
         session_let_go(s, now, 1);
@@ -451,7 +454,7 @@ static void test_every_verdict(void **state) {
         submit(s, 0, "", 2);
         uint64_t word = claim(d, &slot);
         assert_true(channel_judge(&d->broker, slot, WORKER, slot_generation(word), SLOT_POISONED, 0, &line));
-        channel_announce(&d->broker, slot, d->done_fd);
+        channel_announce(&d->broker, slot, d->done.ring_fd);
         assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
         assert_int_equal(r.worker_pid, 42);
         describe(&r, "poisoned after 3 attempts: signal SIGSEGV");
@@ -461,7 +464,7 @@ static void test_every_verdict(void **state) {
         line.reason = REASON_TIME_LIMIT;
         line.attempts = 1;
         assert_true(channel_judge(&d->broker, slot, WORKER, slot_generation(word), SLOT_TIMED_OUT, 0, &line));
-        channel_announce(&d->broker, slot, d->done_fd);
+        channel_announce(&d->broker, slot, d->done.ring_fd);
         assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
         describe(&r, "timed-out in attempt 1: time-limit");
 
@@ -480,7 +483,7 @@ static void forge(struct daemon *d, uint32_t slot, enum slot_state state, unsign
         *channel_result(&d->worker, slot) = (struct layout_result){.bytes = 6, .error = EIO, .pid = 4711};
         memcpy(channel_result_data(&d->worker, slot), "forged", 6);
         atomic_store(&d->worker.slots[slot].word, SLOT_WORD(state, 0, 1, owner, slot_generation(word)));
-        channel_announce(&d->worker, slot, d->done_fd);
+        channel_announce(&d->worker, slot, d->done.ring_fd);
 }
 
 static void expect_disbelief(struct session *s, const char *text) {
@@ -511,7 +514,7 @@ static void test_verdicts_that_no_worker_can_give(void **state) {
                         uint64_t word = claim(d, &same);
                         assert_true(
                                 channel_judge(&d->broker, slot, WORKER, slot_generation(word), brokers[i], 0, &line));
-                        channel_announce(&d->broker, slot, d->done_fd);
+                        channel_announce(&d->broker, slot, d->done.ring_fd);
                         assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
                         assert_int_equal(r.state, brokers[i]);
                         assert_int_equal(r.verdict.signal, 11);
@@ -530,7 +533,7 @@ static void test_verdicts_that_no_worker_can_give(void **state) {
 
         slot = submit(s, 0, "", 1); /* no ring takes it: the broker's, too */
         assert_true(channel_judge_queued(&d->broker, slot, slot_generation(channel_word(&d->broker, slot)), SLOT_LOST));
-        channel_announce(&d->broker, slot, d->done_fd);
+        channel_announce(&d->broker, slot, d->done.ring_fd);
         assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
         assert_int_equal(r.state, SLOT_LOST);
 
@@ -554,7 +557,7 @@ static void test_verdicts_that_any_worker_can_give(void **state) {
                 uint64_t word = i % 2 ? claim(d, &same) : 0;
                 forge(d, slot, states[i / 2], SLOT_OWNER_NONE);
                 if (word)
-                        assert_int_equal(channel_finish(&d->worker, slot, word, SLOT_DONE, d->done_fd), -ESTALE);
+                        assert_int_equal(channel_finish(&d->worker, slot, word, SLOT_DONE, d->done.ring_fd), -ESTALE);
                 assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
                 assert_int_equal(r.state, states[i / 2]);
                 if (i < 4)
@@ -638,7 +641,7 @@ static void test_a_hostile_result(void **state) {
         submit(s, 0, "", 1);
         uint64_t word = claim(d, &slot);
         channel_result(&d->worker, slot)->bytes = BYTES + 1;
-        assert_int_equal(channel_finish(&d->worker, slot, word, SLOT_DONE, d->done_fd), 0);
+        assert_int_equal(channel_finish(&d->worker, slot, word, SLOT_DONE, d->done.ring_fd), 0);
         assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
         assert_int_equal(r.state, SLOT_FAILED);
         assert_int_equal(r.error, EBADMSG);
@@ -672,7 +675,7 @@ static void test_a_slot_in_quarantine_comes_back_later(void **state) {
         uint64_t word = claim(d, &held);
         assert_true(
                 channel_judge(&d->broker, held, WORKER, slot_generation(word), SLOT_TIMED_OUT, SLOT_QUARANTINE, &line));
-        channel_announce(&d->broker, held, d->done_fd);
+        channel_announce(&d->broker, held, d->done.ring_fd);
         assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
         assert_int_equal(r.state, SLOT_TIMED_OUT);
         assert_int_equal(session_submit(s, &job, &slots[0]), -EAGAIN);

@@ -102,7 +102,7 @@ static void test_channel_dropped_under_a_quarantine(void **state) {
         assert_int_equal(channel_begin(&c->channel, 0), 0);
         assert_int_equal(channel_commit(&c->channel, 0, 1), 0);
         claim(p, c);
-        close(offer.socket_fd); /* the client leaves */
+        session_offer_close(&offer); /* the client leaves */
         UNTIL(c->is_dead);
         struct worker *worker = supervisor_find_worker(supervisor, w.id);
         struct worker_job job;
@@ -138,7 +138,7 @@ static void test_record_that_names_a_left_channel(void **state) {
         assert_int_equal(channel_commit(&c->channel, 0, 1), 0);
         claim(p, c);
         assert_true(worker_get_job(worker, &job));
-        close(offer.socket_fd); /* the client leaves */
+        session_offer_close(&offer); /* the client leaves */
         UNTIL(c->is_dead);
         report(&w, REPORT_DROPPED, offer.channel);
         UNTIL(!(c->attached[0] & 1));
@@ -260,7 +260,7 @@ static void test_drain_keeps_accepted_jobs(void **state) {
         assert_int_equal(pool_drain(p, &f), 0);
         end(&w, CLD_EXITED, 1); /* no worker until RestartSec= is over */
         assert_int_equal(pool_count_workers(p), 0);
-        doorbell_ring(p->doorbell_fd);
+        doorbell_ring(p->doorbell.ring_fd);
         turns(5);
         assert_int_equal(state_of(j), SLOT_QUEUED);
 }
@@ -292,7 +292,8 @@ static void test_retired_worker_that_stays(void **state) {
         assert_int_equal(count(SPAWN_KILL), 0); /* not in the middle of its job */
         uint32_t slot = p->memory->worker[0].record & 0xffff;
         struct channel *c = &p->channels[0]->channel;
-        assert_int_equal(channel_finish(c, slot, channel_word(c, slot), SLOT_CANCELLED, p->channels[0]->done_fd), 0);
+        assert_int_equal(channel_finish(c, slot, channel_word(c, slot), SLOT_CANCELLED, p->channels[0]->done.ring_fd),
+                         0);
         assert_int_equal(expect(SPAWN_KILL).worker, old.id);
         assert_int_equal(state_of(j), SLOT_CANCELLED);
         end(&old, CLD_KILLED, SIGKILL);
@@ -344,14 +345,14 @@ static void test_sessions_end_with_their_owner(void **state) {
         struct stand_in w = ready();
         for (unsigned i = 0; i < 3; i++)
                 assert_int_equal(open_session(p, &offers[i], &f), 0);
-        close(offers[1].socket_fd); /* the one in the middle goes by itself */
+        session_offer_close(&offers[1]); /* the one in the middle goes by itself */
         UNTIL(supervisor_n_sessions(supervisor) == 2);
         supervisor_end_sessions(&client);
         assert_int_equal(supervisor_n_sessions(supervisor), 0);
         supervisor_end_sessions(&client);
         assert_null(client.first);
-        close(offers[0].socket_fd);
-        close(offers[2].socket_fd);
+        session_offer_close(&offers[0]);
+        session_offer_close(&offers[2]);
         end(&w, CLD_EXITED, 0);
 }
 
@@ -402,7 +403,7 @@ static void test_times_of_a_liar(void **state) {
         uint64_t word = channel_word(c, slot);
         *channel_result(c, slot) =
                 (struct layout_result){.generation = slot_generation(word), .started_ns = 1, .finished_ns = UINT64_MAX};
-        assert_int_equal(channel_finish(c, slot, word, SLOT_DONE, p->channels[0]->done_fd), 0);
+        assert_int_equal(channel_finish(c, slot, word, SLOT_DONE, p->channels[0]->done.ring_fd), 0);
         UNTIL(state_of(j) == SLOT_DONE);
         job_get_info(j, &info);
         assert_in_range(info.started_us, info.submitted_us, info.submitted_us + 10000000);

@@ -25,7 +25,8 @@ enum { CLIENTS = 2, WORKERS = 3, SLOTS = 16, JOBS = 200000, LATE = 5 };
 struct pool {
         struct layout_bell *bell;
         struct channel channels[CLIENTS];
-        int bell_fd, doorbell_fd, channel_fds[CLIENTS][CHANNEL_PARTS], done_fds[CLIENTS];
+        int bell_fd, channel_fds[CLIENTS][CHANNEL_PARTS];
+        struct doorbell doorbell, dones[CLIENTS];
         _Atomic uint64_t record[WORKERS];
         _Atomic bool stop;
         _Atomic uint32_t n_cancelled;
@@ -64,7 +65,7 @@ static void *work(void *argument) {
                         if (!bell_channel_has_work(p->bell, i))
                                 continue;
                         int r = channel_claim(&channels[i], i, t->index, false, event_now_ns(), &p->record[t->index],
-                                              p->done_fds[i], &slot, &word);
+                                              p->dones[i].ring_fd, &slot, &word);
                         if (!channel_has_work(&channels[i])) {
                                 bell_clear_work(p->bell, i);
                                 if (channel_has_work(&channels[i]))
@@ -73,7 +74,7 @@ static void *work(void *argument) {
                         if (r != CHANNEL_CLAIMED)
                                 continue;
                         bell_pass_on(p->bell);
-                        run(&channels[i], slot, word, p->done_fds[i]);
+                        run(&channels[i], slot, word, p->dones[i].ring_fd);
                         ran = true;
                 }
                 if (ran)
@@ -117,8 +118,8 @@ static void *submit(void *argument) {
         s->bell = p->bell;
         s->index = t->index;
         s->schema = &schema;
-        s->doorbell_fd = p->doorbell_fd;
-        s->done_fd = p->done_fds[t->index];
+        s->doorbell_fd = p->doorbell.ring_fd;
+        s->done_fd = p->dones[t->index].hear_fd;
         s->socket_fd = pair[0];
         session_init_slots(s);
 
@@ -157,11 +158,11 @@ static void test_clients_and_workers(void **state) {
         struct channel_geometry g;
         assert_int_equal(channel_geometry_init(&g, SLOTS, 64), 0);
         assert_int_equal(bell_create("test", &p.bell, &p.bell_fd), 0);
-        assert_int_equal(doorbell_create(&p.doorbell_fd), 0);
+        assert_int_equal(doorbell_open(&p.doorbell), 0);
         bell_set_mode(p.bell, BELL_FUTEX);
         for (uint32_t i = 0; i < CLIENTS; i++) {
                 assert_int_equal(channel_create(&p.channels[i], &g, "test", p.channel_fds[i]), 0);
-                assert_int_equal(doorbell_create(&p.done_fds[i]), 0);
+                assert_int_equal(doorbell_open(&p.dones[i]), 0);
         }
         for (uint32_t i = 0; i < WORKERS; i++) {
                 workers[i] = (struct thread){.pool = &p, .index = i};
@@ -187,11 +188,11 @@ static void test_clients_and_workers(void **state) {
                         assert_int_equal(slot_state(channel_word(&p.channels[i], slot)), SLOT_FREE);
                 channel_unmap(&p.channels[i]);
                 channel_close(p.channel_fds[i]);
-                close(p.done_fds[i]);
+                doorbell_close(&p.dones[i]);
         }
         bell_unmap(p.bell);
         close(p.bell_fd);
-        close(p.doorbell_fd);
+        doorbell_close(&p.doorbell);
 }
 
 int main(void) {

@@ -189,8 +189,7 @@ static void test_other_orders_are_sent_later(void **state) {
         UNTIL(hear(&s, ORDER_CHANNEL, &order, &n_fds));
         assert_int_equal(order.channel, offer.channel);
         assert_int_equal(n_fds, 4);
-        channel_close(offer.memory_fds);
-        close(offer.socket_fd);
+        session_offer_close(&offer);
 
         s.generation++; /* not the job it runs */
         tell(&s, REPORT_FDS, NULL, 0);
