@@ -1,7 +1,7 @@
 /* The messages on the private sockets (all SEQPACKET, one struct a packet, host byte order: same machine).
  *
  *   broker  ↔ spawner     struct spawn_request → struct spawn_event
- *   spawner ↔ template    struct template_request → struct template_event
+ *   spawner ← template    struct template_event
  *   broker  ↔ worker      struct worker_order → struct worker_report, some with text behind the struct
  *   broker  ← worker      struct worker_item with the item behind it, on a socket of its own
  *   client  ↔ broker      struct session_packet, both ways
@@ -83,23 +83,23 @@ struct spawn_event {
         char text[WIRE_TEXT];
 };
 
-/* ---- spawner ↔ template (descriptor 3 of the template) ---- */
-
-struct template_request { /* one descriptor: the worker's end of its control socket */
-        uint32_t version, worker;
-};
+/* ---- template → spawner (descriptor 3 of the template) ----
+ *
+ * The other way there are no messages. When the spawner wants a worker, it lets the fork go on that the template is in
+ * (ipc/notified.h), one fork for each. The child's call of PR_SET_PDEATHSIG says that it is there, and who it is; while
+ * that waits, the spawner puts the worker's control socket at descriptor 3 of it. Both within two seconds, else the
+ * template is ended, and what it forked. */
 
 enum template_event_type {
-        TEMPLATE_READY = 1,
+        TEMPLATE_CLOSED = 1, /* before any plugin code runs: the sandbox is closed; text: its layers, as in REPORT_CLOSED;
+                              * one descriptor: the listener for its system calls, and its workers' */
+        TEMPLATE_READY,      /* it forks */
         TEMPLATE_FAILED,
-        TEMPLATE_FORKED,
-        TEMPLATE_CLOSED, /* before any plugin code runs: the sandbox is closed; text: its layers, as in REPORT_CLOSED */
+        TEMPLATE_FORKED,     /* the fork that was let go on has failed: `error` */
 };
 
 struct template_event {
         uint32_t type, version;
-        uint32_t worker;
-        int32_t pid;   /* FORKED */
         int32_t error; /* FORKED, FAILED: errno, positive */
         uint32_t reason, syscall, is_permanent;
         char text[WIRE_TEXT];

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -23,6 +24,7 @@
 
 #include "daemon/log.h"
 #include "daemon/notify.h"
+#include "daemon/spawn/calls.h"
 #include "daemon/spawn/copier.h"
 #include "daemon/spawn/events.h"
 #include "daemon/spawn/reap.h"
@@ -160,7 +162,17 @@ static int find_user(const char *name, uid_t *ret) {
         return 0;
 }
 
+/* Each template costs two, each plugin one. */
+static void raise_limit(void) {
+        struct rlimit limit;
+        if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+                limit.rlim_cur = limit.rlim_max;
+                setrlimit(RLIMIT_NOFILE, &limit);
+        }
+}
+
 static int prepare(struct spawner *s, const struct options *o) {
+        raise_limit();
         int r = find_user(o->broker_user, &s->broker_uid);
         if (r < 0)
                 return r;
@@ -245,7 +257,7 @@ static void on_template(struct spawner *s, int fd) {
                 }
 }
 
-static unsigned fill_polls(const struct spawner *s, struct pollfd *p) {
+static unsigned fill_polls(const struct spawner *s, struct pollfd *p, unsigned *ret_n_templates) {
         p[POLL_SIGNAL] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
         if (s->broker_fd >= 0) /* no new requests while it does not take our answers */
                 p[POLL_BROKER] = (struct pollfd){.fd = s->broker_fd, .events = s->first_event ? POLLOUT : POLLIN};
@@ -255,24 +267,38 @@ static unsigned fill_polls(const struct spawner *s, struct pollfd *p) {
         for (unsigned i = 0; i < s->n_templates; i++)
                 if (s->templates[i]->fd >= 0)
                         p[n++] = (struct pollfd){.fd = s->templates[i]->fd, .events = POLLIN};
-        return n;
+        *ret_n_templates = n - POLL_TEMPLATES;
+        return n + calls_fill_polls(s, p + n);
+}
+
+/* The first of those that are due; -1 = none. */
+static int timeout_ms(const struct spawner *s) {
+        const int due[] = {s->is_reap_due ? 0 : -1, copier_timeout_ms(s), template_timeout_ms(s), calls_timeout_ms(s)};
+        int first = -1;
+        for (unsigned i = 0; i < sizeof due / sizeof *due; i++)
+                if (due[i] >= 0 && (first < 0 || due[i] < first))
+                        first = due[i];
+        return first;
 }
 
 /* Until told to end, or, without a listener, until the broker is gone. */
 static int serve(struct spawner *s) {
-        static struct pollfd polls[POLL_TEMPLATES + SPAWNER_MAX_TEMPLATES];
+        static struct pollfd polls[POLL_TEMPLATES + SPAWNER_MAX_TEMPLATES + SPAWNER_MAX_LISTENERS];
         bool is_ending = false;
         int r = 0;
         while (!is_ending && r >= 0 && (s->broker_fd >= 0 || s->listen_fd >= 0)) {
-                unsigned n = fill_polls(s, polls);
-                if (poll(polls, n, s->is_reap_due ? 0 : copier_timeout_ms(s)) < 0)
+                unsigned n_templates, n = fill_polls(s, polls, &n_templates);
+                if (poll(polls, n, timeout_ms(s)) < 0)
                         continue; /* EINTR: stopped and continued */
                 for (unsigned i = POLL_TEMPLATES; i < n; i++)
-                        if (polls[i].revents)
+                        if (polls[i].revents && i < POLL_TEMPLATES + n_templates)
                                 on_template(s, polls[i].fd);
+                        else if (polls[i].revents)
+                                calls_answer(s, polls[i].fd, polls[i].revents);
+                template_look(s);
                 if (polls[POLL_SIGNAL].revents)
                         is_ending = on_signal(s);
-                if (s->is_reap_due)
+                if (s->is_reap_due || s->is_hunt_due)
                         reap_run(s);
                 copier_look(s);
                 if (polls[POLL_BROKER].revents && s->broker_fd >= 0)

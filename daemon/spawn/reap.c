@@ -8,9 +8,9 @@
  * Everything that loses its parent below us becomes our child (subreaper). A child that is neither worker nor template,
  * copier nor of a closing worker's group is an escapee: killed, counted, told. Escapees that live on are found in
  * /proc/thread-self/children whenever some child ends, because becoming our child is caused by an end; killing one may
- * orphan the next, whose end comes with a SIGCHLD again. The one unknown child that is no escapee is a worker whose
- * template has not reported it yet, so templates are heard first, and while any of them owes an answer unknown children
- * are left alone until the answer is there.
+ * orphan the next, whose end comes with a SIGCHLD again. The one unknown child that is no escapee is a worker on its
+ * way: its template was let fork it, and it has not said that it is there. Until then it is in its template's process
+ * group.
  *
  * Rejected: pidfds of workers in the poll set (a start would cost a descriptor here and each wake-up a walk over all of
  * them). The pidfd that the broker holds is only to watch. */
@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -95,7 +96,7 @@ static void worker_ended(struct spawner *s, struct spawn_worker *w, const siginf
         if (is_group_gone(w->pid))
                 workers_exited(s, w);
         else
-                workers_set_stage(s, w, WORKER_CLOSING);
+                w->stage = WORKER_CLOSING;
         if (serial)
                 template_count_end(s, serial, was_crash);
 }
@@ -123,54 +124,42 @@ static void check_closing(struct spawner *s) {
         }
 }
 
-/* False: an unknown child that a template may still report. */
-static bool child_ended(struct spawner *s, const siginfo_t *si) {
+/* It was on its way, and did not come. */
+static void early_ended(struct spawner *s, struct template *t, const siginfo_t *si) {
+        char what[96];
+        snprintf(what, sizeof what, "forked a worker, which ended with %s %d before it was set up",
+                 si->si_code == CLD_EXITED ? "status" : "signal", si->si_status);
+        template_child_failed(s, t, ECHILD, what);
+}
+
+static void unknown_ended(struct spawner *s, const siginfo_t *si) {
+        struct rusage usage;
+        struct template *t = template_of_group(s, getpgid(si->si_pid));
+        bool is_escapee = !t && !is_of_closing_group(s, si->si_pid);
+        bury(si->si_pid, &usage);
+        if (t)
+                early_ended(s, t, si);
+        else if (is_escapee && s->n_unreported)
+                s->n_unreported--;
+        else if (is_escapee)
+                tell_escaped(s, si->si_pid);
+}
+
+static void child_ended(struct spawner *s, const siginfo_t *si) {
         struct rusage usage;
         struct copier *c = copier_find_pid(s, si->si_pid);
+        struct spawn_worker *w = workers_find_pid(s, si->si_pid);
+        struct template *t = template_find_pid(s, si->si_pid);
         if (c) {
                 reap(si->si_pid, &usage);
                 copier_ended(s, c, si);
-                return true;
-        }
-        struct spawn_worker *w = workers_find_pid(s, si->si_pid);
-        struct template *t = w ? NULL : template_find_pid(s, si->si_pid);
-        if (!w && !t && s->n_asked && !is_of_closing_group(s, si->si_pid)) {
-                template_receive_all(s);
-                w = workers_find_pid(s, si->si_pid);
-                if (!w && s->n_asked)
-                        return false;
-        }
-        if (w) {
+        } else if (w) {
                 worker_ended(s, w, si);
         } else if (t) {
                 s->n_unreported += template_died(s, t, si->si_code, si->si_status);
-                reap(si->si_pid, &usage); /* its group may hold a new worker on its way to a session of its own */
+                reap(si->si_pid, &usage); /* its group may hold a new worker: the hunt finds it */
         } else {
-                bool is_escapee = !is_of_closing_group(s, si->si_pid);
-                bury(si->si_pid, &usage);
-                if (is_escapee && s->n_unreported)
-                        s->n_unreported--;
-                else if (is_escapee)
-                        tell_escaped(s, si->si_pid);
-        }
-        return true;
-}
-
-/* An unknown child's end is held back and hides those behind it: ask for each of the others by name. */
-static void reap_known(struct spawner *s) {
-        pid_t pids[SPAWNER_MAX_WORKERS + SPAWNER_MAX_TEMPLATES + SPAWNER_MAX_COPIERS];
-        unsigned n = 0;
-        for (unsigned i = 0; i < s->n_workers; i++)
-                if (s->workers[i].stage == WORKER_STARTED)
-                        pids[n++] = s->workers[i].pid;
-        for (unsigned i = 0; i < s->n_templates; i++)
-                pids[n++] = s->templates[i]->pid;
-        for (unsigned i = 0; i < s->n_copiers; i++)
-                pids[n++] = s->copiers[i].pid;
-        for (unsigned i = 0; i < n; i++) {
-                siginfo_t si = next_end(P_PID, pids[i]);
-                if (si.si_pid)
-                        child_ended(s, &si);
+                unknown_ended(s, si);
         }
 }
 
@@ -196,39 +185,29 @@ static void kill_unknown(struct spawner *s, pid_t pid) {
         if (workers_find_pid(s, pid) || template_find_pid(s, pid) || copier_find_pid(s, pid))
                 return;
         s->n_unknown++;
-        if (s->n_asked)
+        if (template_of_group(s, getpgid(pid)))
                 return;
         kill(-pid, SIGKILL);
         kill(pid, SIGKILL);
 }
 
 static void hunt(struct spawner *s) {
-        if (s->n_asked)
-                template_receive_all(s);
         s->n_unknown = 0;
         for_each_child(s, kill_unknown);
-        s->is_hunt_held = s->n_unknown && s->n_asked;
         if (s->n_unknown == 0)
                 s->n_unreported = 0;
 }
 
 void reap_run(struct spawner *s) {
-        bool is_hunting = s->is_hunt_held, is_held = false;
+        bool is_hunting = s->is_hunt_due;
         siginfo_t si;
-        s->is_reap_due = false;
-        while ((si = next_end(P_ALL, 0)).si_pid) {
-                is_hunting = true;
-                if (!child_ended(s, &si)) {
-                        is_held = true;
-                        reap_known(s);
-                        break;
-                }
-        }
+        s->is_reap_due = s->is_hunt_due = false;
+        for (; (si = next_end(P_ALL, 0)).si_pid; is_hunting = true)
+                child_ended(s, &si);
         if (!is_hunting)
                 return;
         check_closing(s);
         hunt(s);
-        s->is_reap_due |= is_held && !s->n_asked;
 }
 
 /* ---- everything ---- */

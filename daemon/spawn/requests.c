@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "daemon/log.h"
+#include "daemon/spawn/calls.h"
 #include "daemon/spawn/copier.h"
 #include "daemon/spawn/events.h"
 #include "daemon/spawn/generations.h"
@@ -199,6 +200,7 @@ int requests_detach(struct spawner *s) {
         s->broker_fd = -1;
         events_clear(s);
         reap_everything(s);
+        calls_forget_all(s);
         template_forget_all(s);
         while (s->n_workers)
                 workers_remove(s, &s->workers[s->n_workers - 1]);
@@ -206,6 +208,6 @@ int requests_detach(struct spawner *s) {
                 generations_forget(s, s->generations[s->n_generations - 1]);
         copier_forget_all(s);
         s->n_unreported = 0;
-        s->is_hunt_held = s->is_reap_due = false;
+        s->is_hunt_due = s->is_reap_due = false;
         return *fault ? -EPROTO : 0;
 }

@@ -1,7 +1,7 @@
 /* All that the spawner knows: generations, templates, workers and the broker it serves. Bounded tables in one struct.
  *
- * Layers: events ← {workers, generations} ← {start, template} ← copier ← reap ← requests ← main; plugin-file stands
- * alone. */
+ * Layers: events ← {workers, generations} ← {start, template} ← {copier, calls} ← reap ← requests ← main; plugin-file
+ * stands alone. */
 #pragma once
 
 #include <stdbool.h>
@@ -16,6 +16,7 @@ enum {
         SPAWNER_MAX_GENERATIONS = 256,
         SPAWNER_MAX_TEMPLATES = 512, /* current ones and those that were told to end but are not reaped yet */
         SPAWNER_MAX_COPIERS = 16,    /* also those that were killed and hang in the kernel */
+        SPAWNER_MAX_LISTENERS = SPAWNER_MAX_TEMPLATES + SPAWNER_MAX_WORKERS, /* workers outlive their templates */
 };
 
 struct event_node;
@@ -51,7 +52,7 @@ struct copier {
 
 enum worker_stage {
         WORKER_QUEUED,  /* forkserver: waits for its template to be ready or to have room */
-        WORKER_ASKED,   /* forkserver: the template was told to fork it */
+        WORKER_ASKED,   /* forkserver: its template's fork was let go on */
         WORKER_STARTED, /* has a pid */
         WORKER_CLOSING, /* dead and reaped, but something of its process group is not gone yet */
 };
@@ -60,14 +61,20 @@ struct spawn_worker {
         uint32_t id, generation;
         enum worker_stage stage;
         pid_t pid;
-        int broker_fd;            /* ASKED: the broker's end of its control socket */
         uint32_t pending_signal;  /* ASKED: to be sent once it has a pid */
         uint64_t template_serial; /* 0 = not from a template */
-        uint64_t asked_ns;
-        struct { /* CLOSING: to be told once the group is gone */
+        struct {                  /* CLOSING: to be told once the group is gone */
                 int32_t code, status;
                 uint64_t cpu_us, max_rss_kib;
         } exited;
+};
+
+/* By which a template and its workers wait for our word: calls.c. Lives as long as the last of them. */
+struct listener {
+        int fd;
+        uint64_t template_serial;
+        uint64_t window_ns; /* begin of the time in which n_calls were answered */
+        unsigned n_calls;
 };
 
 struct spawner {
@@ -93,10 +100,11 @@ struct spawner {
         uint64_t template_serial;
         struct spawn_worker workers[SPAWNER_MAX_WORKERS]; /* compact: the first n_workers */
         unsigned n_workers;
-        unsigned n_asked; /* workers in stage ASKED */
+        struct listener listeners[SPAWNER_MAX_LISTENERS]; /* compact */
+        unsigned n_listeners;
 
-        bool is_reap_due;   /* a child may have ended without a SIGCHLD still to come */
-        bool is_hunt_held;  /* an unknown child was left alone: it may be a worker its template has not reported yet */
-        unsigned n_unknown; /* children in the last hunt that nobody started */
-        unsigned n_unreported; /* workers that a template may have made just before it died */
+        bool is_reap_due;      /* a child may have ended without a SIGCHLD still to come */
+        bool is_hunt_due;      /* an unknown child may be there without any child's end */
+        unsigned n_unknown;    /* children in the last hunt that nobody started */
+        unsigned n_unreported; /* workers that a template may have forked just before it died */
 };

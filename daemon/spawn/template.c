@@ -1,12 +1,14 @@
 /* Owns templates: one per generation, made when its first worker is wanted, kept warm.
  *
- * A template runs plugin code (constructors, preload), so it is as little trusted as a worker: a packet of the wrong
- * size, type or version, an answer to a question nobody asked, or a pid that is not an unknown child of ours ends it.
- * Its workers are our children (it clones them with CLONE_PARENT), so they outlive it and we see their exact ends.
+ * A template runs plugin code (constructors, preload), so it is as little trusted as a worker. It is always in a fork
+ * that waits for our word (calls.c): one word, one worker, one process at most, and which one it is the kernel tells
+ * us. A packet of the wrong size, type or version, or out of turn, a fork that does not come, or a child that does not
+ * say that it is there, ends it. Its workers are our children (it clones them with CLONE_PARENT), so they outlive it
+ * and we see their exact ends.
  *
- * Invariants: n_asked of a template = workers in stage ASKED with its serial; a generation points to its template only
- * while that one may make workers; a template leaves the table when it is reaped, not before, and what it said until
- * then is read first: a worker it reported in its last moment counts.
+ * Invariants: a template has one worker in stage ASKED at most; a generation points to its template only while that one
+ * may make workers; a template leaves the table when it is reaped, not before, and what it said until then is read
+ * first.
  *
  * Why the check for threads is done from outside: a thread that preload left would not exist in the forked worker, but
  * the locks it held would; /proc counts also what the host's own books do not know. Stray descriptors are the host's to
@@ -20,26 +22,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "daemon/spawn/events.h"
 #include "daemon/spawn/start.h"
 #include "daemon/spawn/workers.h"
+#include "ipc/event.h"
+#include "ipc/notified.h"
 #include "ipc/packet.h"
 
-enum {
-        TEMPLATE_WINDOW = 16, /* requests without an answer */
-        TEMPLATE_MAX_CRASHES = 5,
-};
-#define TEMPLATE_STUCK_NS UINT64_C(1000000000)
-
-static uint64_t now_ns(void) {
-        struct timespec t;
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
+enum { TEMPLATE_MAX_CRASHES = 5 };
+#define TEMPLATE_PATIENCE_NS UINT64_C(2000000000)
 
 static struct generation *generation_of(struct spawner *s, const struct template *t) {
         for (unsigned i = 0; i < s->n_generations; i++)
@@ -55,7 +48,7 @@ struct template *template_find_pid(struct spawner *s, pid_t pid) {
         return NULL;
 }
 
-static struct template *find_serial(struct spawner *s, uint64_t serial) {
+struct template *template_find_serial(struct spawner *s, uint64_t serial) {
         for (unsigned i = 0; i < s->n_templates; i++)
                 if (s->templates[i]->serial == serial)
                         return s->templates[i];
@@ -85,11 +78,17 @@ static int template_new(struct spawner *s, struct generation *g) {
         t->serial = ++s->template_serial;
         t->generation = g->id;
         t->fd = fds[0];
+        t->listener_fd = -1;
         t->state = TEMPLATE_LOADING;
         memcpy(t->plugin, g->plugin, sizeof t->plugin);
         s->templates[s->n_templates++] = t;
         g->template = t;
         return 0;
+}
+
+static void close_asked(struct template *t) {
+        for (unsigned i = 0; i < 2; i++)
+                close(t->asked_fds[i]);
 }
 
 static void template_free(struct spawner *s, struct template *t) {
@@ -98,41 +97,57 @@ static void template_free(struct spawner *s, struct template *t) {
                         s->templates[i] = s->templates[--s->n_templates];
         if (t->fd >= 0)
                 close(t->fd);
+        if (t->is_asked)
+                close_asked(t);
         free(t);
 }
 
-/* ---- asking it ---- */
+/* ---- letting it fork ---- */
 
-/* False: the template has no room, or is done for. */
-static bool ask(struct spawner *s, struct template *t, struct spawn_worker *w) {
-        int fds[2];
-        int r = packet_pair(fds);
-        if (r < 0) {
-                workers_refuse(s, w, -r, false, "no socket for a worker: %s", strerror(-r));
-                return true;
-        }
-        struct template_request q = {.version = WIRE_VERSION, .worker = w->id};
-        r = packet_send(t->fd, &q, sizeof q, &fds[1], 1);
-        close(fds[1]);
-        if (r < 0) { /* full: its next answer brings us here again; broken: its death is about to be noticed */
-                close(fds[0]);
+static struct spawn_worker *next_queued(struct spawner *s, const struct template *t) {
+        for (unsigned i = 0; i < s->n_workers; i++)
+                if (s->workers[i].stage == WORKER_QUEUED && s->workers[i].template_serial == t->serial)
+                        return &s->workers[i];
+        return NULL;
+}
+
+/* Its fork goes on. False: it does not wait any more, because a signal came in between, and will call again. */
+static bool let_fork(struct template *t, struct spawn_worker *w) {
+        t->is_forking = false;
+        if (notified_allow(t->listener_fd, t->fork_id) < 0)
                 return false;
-        }
-        workers_set_stage(s, w, WORKER_ASKED);
-        w->broker_fd = fds[0];
-        w->asked_ns = now_ns();
-        t->n_asked++;
+        w->stage = WORKER_ASKED;
+        t->is_asked = true;
+        t->asked = w->id;
+        t->deadline_ns = event_now_ns() + TEMPLATE_PATIENCE_NS;
         return true;
 }
 
-static void ask_queued(struct spawner *s, struct template *t) {
-        for (unsigned i = 0; i < s->n_workers && t->state == TEMPLATE_WARM && t->n_asked < TEMPLATE_WINDOW;) {
-                struct spawn_worker *w = &s->workers[i];
-                unsigned n = s->n_workers;
-                if (w->stage == WORKER_QUEUED && w->template_serial == t->serial && !ask(s, t, w))
+static void fork_next(struct spawner *s, struct template *t) {
+        struct spawn_worker *w;
+        while (t->state == TEMPLATE_WARM && !t->is_asked && (w = next_queued(s, t))) {
+                if (!t->is_forking) { /* it owes us that */
+                        t->deadline_ns = t->deadline_ns ? t->deadline_ns : event_now_ns() + TEMPLATE_PATIENCE_NS;
                         return;
-                i += n == s->n_workers; /* a refused one left its place to the last */
+                }
+                int r = packet_pair(t->asked_fds);
+                if (r < 0)
+                        workers_refuse(s, w, -r, false, "no socket for a worker: %s", strerror(-r));
+                else if (!let_fork(t, w))
+                        close_asked(t);
         }
+        if (!t->is_asked)
+                t->deadline_ns = 0;
+}
+
+bool template_wants_fork(struct spawner *s, struct template *t, uint64_t call_id) {
+        template_receive(s, t); /* that it is ready, or how its last fork failed */
+        if (t->state != TEMPLATE_WARM)
+                return false;
+        t->is_forking = true;
+        t->fork_id = call_id;
+        fork_next(s, t);
+        return true;
 }
 
 /* ---- ending it ---- */
@@ -161,13 +176,13 @@ static void protocol_error(struct spawner *s, struct template *t, const char *wh
         fail(s, t, &e, false);
 }
 
-/* Answers what it was asked, then ends; who still queues gets another template. */
+/* The one that it was asked for comes, then it ends; who still queues gets another template. */
 static void replace(struct spawner *s, struct template *t) {
         struct generation *g = generation_of(s, t);
         g->template = NULL;
         t->state = TEMPLATE_ENDING;
         t->is_quiet = true;
-        if (t->n_asked == 0)
+        if (!t->is_asked)
                 kill(t->pid, SIGKILL);
         for (unsigned i = 0; i < s->n_workers;) {
                 struct spawn_worker *w = &s->workers[i];
@@ -207,24 +222,20 @@ static int count_threads(pid_t pid, char *ret_comm, size_t comm_bytes) {
         return error ? -error : n ? n : -ESRCH;
 }
 
-static void on_closed(struct spawner *s, struct template *t, const struct template_event *m) {
-        if (*t->sandbox || !*m->text)
-                protocol_error(s, t, "it closed its sandbox twice");
-        else
-                snprintf(t->sandbox, sizeof t->sandbox, "%.*s", (int)sizeof t->sandbox - 1, m->text);
+/* The first packet, and the only one with a descriptor. */
+static void take_closed(struct spawner *s, struct template *t, const struct template_event *m, int listener_fd) {
+        snprintf(t->sandbox, sizeof t->sandbox, "%.*s", (int)sizeof t->sandbox - 1, m->text);
+        t->listener_fd = listener_fd;
+        s->listeners[s->n_listeners++] = (struct listener){.fd = listener_fd, .template_serial = t->serial};
 }
 
 static void on_ready(struct spawner *s, struct template *t, const struct template_event *m) {
         char comm[32] = "";
-        if (!*t->sandbox) {
-                protocol_error(s, t, "it did not close its sandbox");
-                return;
-        }
         int n = count_threads(t->pid, comm, sizeof comm);
         if (n == 1) {
                 t->state = TEMPLATE_WARM;
                 t->was_warm = true;
-                ask_queued(s, t);
+                fork_next(s, t);
                 return;
         }
         if (n <= 0) { /* hidepid=, or no descriptor is left; a dead one can be counted until it is reaped */
@@ -257,57 +268,89 @@ static void on_failed(struct spawner *s, struct template *t, const struct templa
         fail(s, t, &e, m->syscall == 0);
 }
 
-static bool is_unknown_child(struct spawner *s, pid_t pid) {
-        siginfo_t si = {0};
-        if (pid <= 1 || workers_find_pid(s, pid) || template_find_pid(s, pid) ||
-            waitid(P_PID, (id_t)pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0)
-                return false;
-        s->is_reap_due |= si.si_pid != 0; /* it ended already, before it was known */
-        return true;
+/* The worker that it was asked for has come or will not. */
+static void settle(struct spawner *s, struct template *t) {
+        t->is_asked = false;
+        t->deadline_ns = 0;
+        if (t->state == TEMPLATE_WARM)
+                fork_next(s, t);
+        else
+                kill(t->pid, SIGKILL);
 }
 
+int template_child_came(struct spawner *s, struct template *t, pid_t pid) {
+        struct spawn_worker *w = workers_find(s, t->asked);
+        int signal = (int)w->pending_signal, fd = t->asked_fds[1];
+        workers_started(
+                s, w,
+                &(struct worker_start){.pid = pid, .pidfd = -1, .broker_fd = t->asked_fds[0], .sandbox = t->sandbox});
+        if (signal)
+                kill(pid, signal);
+        settle(s, t);
+        return fd;
+}
+
+void template_child_failed(struct spawner *s, struct template *t, int error, const char *what) {
+        close_asked(t);
+        workers_refuse(s, workers_find(s, t->asked), error, false, "the template of plugin %s %s: %s", t->plugin, what,
+                       strerror(error));
+        settle(s, t);
+}
+
+/* What it forked all the same is unknown to us from now on. */
 static void on_forked(struct spawner *s, struct template *t, const struct template_event *m) {
-        struct spawn_worker *w = workers_find(s, m->worker);
-        if (!w || w->stage != WORKER_ASKED || w->template_serial != t->serial) {
-                protocol_error(s, t, "it reported a worker that nobody asked for");
+        if (!t->is_asked || m->error <= 0) {
+                protocol_error(s, t, "it reported a fork that nobody asked for");
                 return;
         }
-        if (m->error <= 0 && !is_unknown_child(s, m->pid)) {
-                protocol_error(s, t, "it reported a process that is not its worker");
-                return;
-        }
-        t->n_asked--;
-        if (m->error > 0) {
-                workers_refuse(s, w, m->error, false, "the template of plugin %s cannot fork: %s", t->plugin,
-                               strerror(m->error));
-        } else {
-                int signal = (int)w->pending_signal, broker_fd = w->broker_fd;
-                workers_started(s, w,
-                                &(struct worker_start){
-                                        .pid = m->pid, .pidfd = -1, .broker_fd = broker_fd, .sandbox = t->sandbox});
-                if (signal)
-                        kill(m->pid, signal);
-        }
-        s->is_reap_due |= s->is_hunt_held;
-        if (t->state == TEMPLATE_WARM)
-                ask_queued(s, t);
-        else if (t->n_asked == 0)
-                kill(t->pid, SIGKILL);
+        s->is_hunt_due = true;
+        template_child_failed(s, t, m->error, "cannot fork");
+}
+
+struct template *template_of_group(struct spawner *s, pid_t group) {
+        struct template *t = template_find_pid(s, group);
+        return t && t->is_asked ? t : NULL;
 }
 
 static void on_unexpected(struct spawner *s, struct template *t, const struct template_event *m) {
         protocol_error(s, t, "it spoke out of turn");
 }
 
+/* ---- what it owes ---- */
+
+void template_look(struct spawner *s) {
+        uint64_t now = 0;
+        for (unsigned i = 0; i < s->n_templates; i++) {
+                struct template *t = s->templates[i];
+                if (t->deadline_ns == 0 || (now = now ? now : event_now_ns()) < t->deadline_ns)
+                        continue;
+                t->deadline_ns = 0;
+                protocol_error(s, t, t->is_asked ? "what it forked does not come" : "it does not fork");
+        }
+}
+
+int template_timeout_ms(const struct spawner *s) {
+        uint64_t next_ns = UINT64_MAX;
+        for (unsigned i = 0; i < s->n_templates; i++)
+                if (s->templates[i]->deadline_ns && s->templates[i]->deadline_ns < next_ns)
+                        next_ns = s->templates[i]->deadline_ns;
+        if (next_ns == UINT64_MAX)
+                return -1;
+        uint64_t now = event_now_ns();
+        return now >= next_ns ? 0 : (int)((next_ns - now) / 1000000 + 1);
+}
+
+/* ---- what it says ---- */
+
 typedef void (*template_fn)(struct spawner *s, struct template *t, const struct template_event *m);
 
-static const template_fn template_table[TEMPLATE_N_STATES][TEMPLATE_CLOSED + 1] = {
+static const template_fn template_table[TEMPLATE_N_STATES][TEMPLATE_FORKED + 1] = {
         [TEMPLATE_LOADING] =
                 {
                         [TEMPLATE_READY] = on_ready,
                         [TEMPLATE_FAILED] = on_failed,
                         [TEMPLATE_FORKED] = on_unexpected,
-                        [TEMPLATE_CLOSED] = on_closed,
+                        [TEMPLATE_CLOSED] = on_unexpected, /* twice */
                 },
         [TEMPLATE_WARM] =
                 {
@@ -322,11 +365,32 @@ static const template_fn template_table[TEMPLATE_N_STATES][TEMPLATE_CLOSED + 1] 
                 },
 };
 
+static void take(struct spawner *s, struct template *t, struct template_event *m, size_t bytes, int fd) {
+        bool is_message = bytes == sizeof *m && m->version == WIRE_VERSION && m->type >= TEMPLATE_CLOSED &&
+                          m->type <= TEMPLATE_FORKED;
+        m->text[sizeof m->text - 1] = 0;
+        bool is_first = !*t->sandbox, is_closed = is_message && m->type == TEMPLATE_CLOSED && *m->text && fd >= 0;
+        if (is_first && is_closed && s->n_listeners < SPAWNER_MAX_LISTENERS) {
+                take_closed(s, t, m, fd);
+                return;
+        }
+        if (fd >= 0)
+                close(fd);
+        if (!is_message || fd >= 0)
+                protocol_error(s, t, "it sent a packet that is no message (mixed installation?)");
+        else if (is_first && m->type != TEMPLATE_FAILED)
+                protocol_error(s, t, "it did not close its sandbox");
+        else if (template_table[t->state][m->type])
+                template_table[t->state][m->type](s, t, m);
+}
+
 void template_receive(struct spawner *s, struct template *t) {
         while (t->fd >= 0) {
                 struct template_event m;
                 size_t bytes;
-                int r = packet_receive(t->fd, &m, sizeof m, &bytes, NULL, NULL);
+                int fd = -1;
+                unsigned n_fds = 1;
+                int r = packet_receive(t->fd, &m, sizeof m, &bytes, &fd, &n_fds);
                 if (r == -EAGAIN)
                         return;
                 if (r < 0 || bytes == 0) { /* at its end: whoever holds the other one is dead or of no use */
@@ -338,21 +402,8 @@ void template_receive(struct spawner *s, struct template *t) {
                                 end(s, t);
                         return;
                 }
-                if (bytes != sizeof m || m.version != WIRE_VERSION || m.type < TEMPLATE_READY ||
-                    m.type > TEMPLATE_CLOSED) {
-                        protocol_error(s, t, "it sent a packet that is no message (mixed installation?)");
-                        continue;
-                }
-                m.text[sizeof m.text - 1] = 0;
-                template_fn fn = template_table[t->state][m.type];
-                if (fn)
-                        fn(s, t, &m);
+                take(s, t, &m, bytes, n_fds == 1 ? fd : -1);
         }
-}
-
-void template_receive_all(struct spawner *s) {
-        for (unsigned i = 0; i < s->n_templates; i++)
-                template_receive(s, s->templates[i]);
 }
 
 /* ---- what requests and the reaper ask for ---- */
@@ -365,28 +416,17 @@ void template_start_worker(struct spawner *s, struct generation *g, struct spawn
                 return;
         }
         w->template_serial = g->template->serial;
-        ask_queued(s, g->template);
-}
-
-static bool is_anybody_waiting(const struct spawner *s, const struct template *t) {
-        for (unsigned i = 0; i < s->n_workers; i++)
-                if (s->workers[i].stage == WORKER_QUEUED && s->workers[i].template_serial == t->serial)
-                        return true;
-        return false;
+        fork_next(s, g->template);
 }
 
 void template_cancel_worker(struct spawner *s, struct spawn_worker *w, int signal) {
-        struct template *t = find_serial(s, w->template_serial);
-        if (w->stage == WORKER_ASKED) {
+        struct template *t = template_find_serial(s, w->template_serial);
+        if (w->stage == WORKER_ASKED) { /* it comes, or its template has an end soon */
                 w->pending_signal = (uint32_t)signal;
-                if (t && now_ns() - w->asked_ns > TEMPLATE_STUCK_NS) {
-                        t->is_stuck = true;
-                        protocol_error(s, t, "it does not answer");
-                }
                 return;
         }
         workers_refuse(s, w, ECANCELED, false, "killed before it was started");
-        if (t && t->state == TEMPLATE_LOADING && !is_anybody_waiting(s, t)) {
+        if (t && t->state == TEMPLATE_LOADING && !next_queued(s, t)) {
                 t->is_quiet = true; /* its preload may hang for ever */
                 end(s, t);
         }
@@ -401,7 +441,7 @@ void template_retire(struct spawner *s, struct generation *g) {
 }
 
 void template_count_end(struct spawner *s, uint64_t serial, bool was_crash) {
-        struct template *t = find_serial(s, serial);
+        struct template *t = template_find_serial(s, serial);
         if (!t || t->state != TEMPLATE_WARM)
                 return;
         t->n_crashes = was_crash ? t->n_crashes + 1 : 0;
@@ -419,7 +459,7 @@ static void describe_death(const struct template *t, int code, int status, struc
                             t->pid, status, sigabbrev_np(status) ? sigabbrev_np(status) : "?", when);
 }
 
-unsigned template_died(struct spawner *s, struct template *t, int code, int status) {
+bool template_died(struct spawner *s, struct template *t, int code, int status) {
         template_receive(s, t); /* what it said last; ends at its end of file */
         end(s, t);
 
@@ -449,9 +489,9 @@ unsigned template_died(struct spawner *s, struct template *t, int code, int stat
                 e.pid = t->pid;
                 events_send(s, &e, NULL, 0);
         }
-        unsigned n_open = t->is_stuck ? 0 : t->n_asked;
+        bool was_asked = t->is_asked;
         template_free(s, t);
-        return n_open;
+        return was_asked;
 }
 
 void template_forget_all(struct spawner *s) {

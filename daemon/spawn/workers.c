@@ -1,9 +1,8 @@
 /* Owns the table of workers.
  *
- * Invariants: the table is compact, so looking one up is a walk over a few cache lines; an id is in it once; n_asked
- * counts the workers in stage ASKED, the only ones that hold a descriptor here. A pid in the table is an unreaped child
- * of ours (or, CLOSING, a process group that still has members), so it cannot be somebody else's by now: signals go by
- * pid. It does not start, kill or reap anything. */
+ * Invariants: the table is compact, so looking one up is a walk over a few cache lines; an id is in it once. A pid in
+ * the table is an unreaped child of ours (or, CLOSING, a process group that still has members), so it cannot be
+ * somebody else's by now: signals go by pid. It does not start, kill or reap anything. */
 #include "daemon/spawn/workers.h"
 
 #include <signal.h>
@@ -33,26 +32,15 @@ struct spawn_worker *workers_add(struct spawner *s, uint32_t id, uint32_t genera
         if (s->n_workers == SPAWNER_MAX_WORKERS)
                 return NULL;
         struct spawn_worker *w = &s->workers[s->n_workers++];
-        *w = (struct spawn_worker){.id = id, .generation = generation, .stage = WORKER_QUEUED, .broker_fd = -1};
+        *w = (struct spawn_worker){.id = id, .generation = generation, .stage = WORKER_QUEUED};
         return w;
 }
 
-void workers_set_stage(struct spawner *s, struct spawn_worker *w, enum worker_stage stage) {
-        s->n_asked += (unsigned)(stage == WORKER_ASKED) - (unsigned)(w->stage == WORKER_ASKED);
-        w->stage = stage;
-}
-
-void workers_remove(struct spawner *s, struct spawn_worker *w) {
-        workers_set_stage(s, w, WORKER_QUEUED);
-        if (w->broker_fd >= 0)
-                close(w->broker_fd);
-        *w = s->workers[--s->n_workers];
-}
+void workers_remove(struct spawner *s, struct spawn_worker *w) { *w = s->workers[--s->n_workers]; }
 
 void workers_started(struct spawner *s, struct spawn_worker *w, const struct worker_start *start) {
-        workers_set_stage(s, w, WORKER_STARTED);
+        w->stage = WORKER_STARTED;
         w->pid = start->pid;
-        w->broker_fd = -1;
         int pidfd = start->pidfd >= 0 ? start->pidfd : (int)syscall(SYS_pidfd_open, start->pid, 0);
         struct spawn_event e = {.type = SPAWN_STARTED, .generation = w->generation, .worker = w->id, .pid = start->pid};
         if (pidfd < 0) {

@@ -8,7 +8,6 @@ struct spawn_worker *workers_find_pid(struct spawner *s, pid_t pid); /* STARTED 
 /* NULL when the table is full. Pointers hold until the next workers_remove. */
 struct spawn_worker *workers_add(struct spawner *s, uint32_t id, uint32_t generation);
 void workers_remove(struct spawner *s, struct spawn_worker *w);
-void workers_set_stage(struct spawner *s, struct spawn_worker *w, enum worker_stage stage);
 
 struct worker_start {
         pid_t pid;

@@ -10,16 +10,21 @@
  * plugin's file (FILTER_LOADER_FD; sandbox.c), and takes that away. The strictest answer of the two counts. No filter
  * can be added after it, so nothing changes for the rest of the process's life, or of its forks.
  *
+ * A template forks, and its workers are in no filter's program by their pid. So three calls of theirs wait for the
+ * spawner's word (ipc/notified.h): the host's own fork, of which each needs a request; PR_SET_PDEATHSIG, by which a
+ * child says that it is there; and tgkill. The spawner gets the listener before any plugin code runs, and nobody here
+ * keeps one. When the spawner is gone these calls fail (ENOSYS). All that is decided stands in registers.
+ *
  * What is in no table is trapped: SIGSYS, whose handler (sandbox.c) answers a few harmless calls itself and names the
  * others before the process dies. Foreign system call tables (x32, i386) are killed on the spot.
  *
  * libseccomp 2.5.4 may weaken rules of one system call that overlap, so all rules of one call have one action and only
- * compare for equality, masked or not; a lone rule may also compare for inequality. The template's tgkill is free,
- * because its workers' pid is not known yet and the first filter stays; Landlock keeps signals in where the kernel has
- * that (6.12).
+ * compare for equality, masked or not; a lone rule may also compare for inequality. Landlock keeps signals in, too,
+ * where the kernel has that (6.12); nothing relies on it.
  *
- * A program is compiled once and handed to the kernel as bytes, with pid and cookie filled in: that takes 0.3 ms off
- * each start. */
+ * A program is compiled once and handed to the kernel as bytes, with the pid filled in: that takes 0.3 ms off each
+ * start. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -41,7 +46,6 @@
 #include "plugins/host/filter.h"
 
 #define PLACEHOLDER_PID 0x5ab5c0deu
-#define PLACEHOLDER_COOKIE UINT64_C(0x5ab5c1de5ab5c2de)
 
 #ifndef PR_SET_VMA
 #define PR_SET_VMA 0x53564d41
@@ -108,7 +112,6 @@ static const struct {
         {SCMP_SYS(getegid), IN_ALL},
         {SCMP_SYS(seccomp), IN_ALL}, /* for the last filter, which takes it away */
         {SCMP_SYS(setsid), IN_TEMPLATE},
-        {SCMP_SYS(dup3), IN_TEMPLATE},
         {SCMP_SYS(tgkill), IN_TEMPLATE},
 };
 
@@ -143,12 +146,6 @@ static const struct {
         (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |             \
          CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID)
 
-#if defined(__x86_64__)
-enum { CLONE_TLS_ARGUMENT = 4 };
-#else
-enum { CLONE_TLS_ARGUMENT = 3 };
-#endif
-
 /* Allowed with these arguments. */
 static const struct {
         int call;
@@ -179,10 +176,7 @@ static const struct {
         {SCMP_SYS(futex), IN_ALL, 1, {MASKED(1, 0x7f, FUTEX_WAIT_BITSET)}},
         {SCMP_SYS(futex), IN_ALL, 1, {MASKED(1, 0x7f, FUTEX_WAKE_BITSET)}},
         {SCMP_SYS(clone), IN_ALL, 1, {EQ(0, THREAD_FLAGS)}},
-        {SCMP_SYS(clone),
-         IN_TEMPLATE,
-         3,
-         {EQ(0, FILTER_FORK_FLAGS), EQ(1, 0), EQ(CLONE_TLS_ARGUMENT, PLACEHOLDER_COOKIE)}},
+        {SCMP_SYS(clone), IN_TEMPLATE, 2, {EQ(0, FILTER_FORK_FLAGS), EQ(1, 0)}},
         {SCMP_SYS(tgkill), IN_WORKER, 1, {EQ(0, PLACEHOLDER_PID)}},
         {SCMP_SYS(rt_sigaction), IN_ALL, 1, {EQ(0, 32)}}, /* pthread_cancel, setxid: glibc's own */
         {SCMP_SYS(rt_sigaction), IN_ALL, 1, {EQ(0, 33)}},
@@ -197,6 +191,8 @@ static const struct {
         {SCMP_SYS(prctl), IN_ALL, 1, {EQ(0, PR_GET_NAME)}},
         {SCMP_SYS(prctl), IN_ALL, 1, {EQ(0, PR_SET_VMA)}},
         {SCMP_SYS(prctl), IN_TEMPLATE, 2, {EQ(0, PR_SET_PDEATHSIG), EQ(1, SIGKILL)}},
+        {SCMP_SYS(dup3), IN_TEMPLATE, 1, {EQ(1, STDOUT_FILENO)}}, /* its workers' output */
+        {SCMP_SYS(dup3), IN_TEMPLATE, 1, {EQ(1, STDERR_FILENO)}},
         {SCMP_SYS(prlimit64), IN_ALL, 2, {EQ(0, 0), EQ(2, 0)}},
         {SCMP_SYS(recvmsg), IN_ALL, 1, {EQ(0, WIRE_CONTROL_FD)}},
         {SCMP_SYS(sendmsg), IN_ALL, 1, {EQ(0, WIRE_CONTROL_FD)}},
@@ -270,34 +266,29 @@ int filter_get(enum filter_kind kind, const struct filter **ret) {
         return 0;
 }
 
-void filter_fill_in(const struct filter *f, uint32_t pid, uint64_t cookie, struct sock_filter *code) {
+void filter_fill_in(const struct filter *f, uint32_t pid, struct sock_filter *code) {
         for (unsigned i = 0; i < f->n_code; i++) {
                 code[i] = f->code[i];
-                if (BPF_CLASS(code[i].code) != BPF_JMP || BPF_OP(code[i].code) != BPF_JEQ)
-                        continue;
-                if (code[i].k == PLACEHOLDER_PID)
+                if (BPF_CLASS(code[i].code) == BPF_JMP && BPF_OP(code[i].code) == BPF_JEQ &&
+                    code[i].k == PLACEHOLDER_PID)
                         code[i].k = pid;
-                else if (code[i].k == (uint32_t)(PLACEHOLDER_COOKIE >> 32))
-                        code[i].k = (uint32_t)(cookie >> 32);
-                else if (code[i].k == (uint32_t)PLACEHOLDER_COOKIE)
-                        code[i].k = (uint32_t)cookie;
         }
 }
 
-static int load_code(const struct sock_filter *code, unsigned short n_code) {
+/* A descriptor if a listener is asked for, else 0. */
+static int load_code(const struct sock_filter *code, unsigned short n_code, unsigned long flags) {
         const struct sock_fprog program = {.len = n_code, .filter = (struct sock_filter *)code};
-        long r = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
-        if (r > 0)
-                return -ESRCH;
-        return r < 0 ? -errno : 0;
+        flags |= SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH;
+        long r = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+        return r < 0 ? -errno : (int)r;
 }
 
 static bool is_refused(long r, int error) { return r < 0 && errno == error; }
 
-int filter_load(const struct filter *f, uint32_t pid, uint64_t cookie) {
+int filter_load(const struct filter *f, uint32_t pid) {
         struct sock_filter code[MAX_CODE];
-        filter_fill_in(f, pid, cookie, code);
-        int r = load_code(code, f->n_code);
+        filter_fill_in(f, pid, code);
+        int r = load_code(code, f->n_code, 0);
         if (r >= 0 && !is_refused(syscall(SYS_kill, pid, 0), EPERM))
                 return -ENOTRECOVERABLE;
         return r;
@@ -311,38 +302,71 @@ enum { LOW_HALF = 0 };
 enum { LOW_HALF = 4 };
 #endif
 
-#define LOAD_ARGUMENT(i) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[i]) + LOW_HALF)
+enum {
+        AT_MMAP = 8,
+        AT_CLOSE = 10,
+        AT_SECCOMP = 12,
+        AT_CLONE = 14,
+        AT_PRCTL = 16,
+        AT_ALLOW = 18,
+        AT_TRAP,
+        AT_BAD_FD,
+        AT_PROBE,
+        AT_SPAWNER
+};
+#define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (unsigned)offsetof(struct seccomp_data, field))
+#define LOAD_ARGUMENT(i) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (unsigned)offsetof(struct seccomp_data, args[i]) + LOW_HALF)
+#define WHEN(here, number, to) [here] = BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, (to) - (here)-1, 0)
+#define IF(here, operation, value, to, or)                                                                             \
+        [here] = BPF_JUMP(BPF_JMP | (operation) | BPF_K, value, (to) - (here)-1, (or) - (here)-1)
 #define RETURN(action) BPF_STMT(BPF_RET | BPF_K, action)
 
 /* Only where an argument's low half is all that the kernel looks at. Foreign system call tables end at the first
  * filter, whatever is answered here. The socket's number must stay its own: recvmsg and sendmsg go by it. */
 static const struct sock_filter last[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 3, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_close, 4, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_seccomp, 5, 0),
+        LOAD(nr),
+        WHEN(1, SYS_mmap, AT_MMAP),
+        WHEN(2, SYS_close, AT_CLOSE),
+        WHEN(3, SYS_seccomp, AT_SECCOMP),
+        WHEN(4, SYS_clone, AT_CLONE),
+        WHEN(5, SYS_prctl, AT_PRCTL),
+        WHEN(6, SYS_tgkill, AT_SPAWNER),
         RETURN(SECCOMP_RET_ALLOW),
-        LOAD_ARGUMENT(2), /* mmap */
-        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 6, 5),
-        LOAD_ARGUMENT(0), /* close */
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, WIRE_CONTROL_FD, 2, 3),
-        LOAD_ARGUMENT(0), /* seccomp */
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, FILTER_PROBE_OPERATION, 3, 2),
-        RETURN(SECCOMP_RET_ERRNO | EBADF),
-        RETURN(SECCOMP_RET_ALLOW),
-        RETURN(SECCOMP_RET_TRAP),
-        RETURN(SECCOMP_RET_ERRNO | FILTER_PROBE_ERROR),
+        [AT_MMAP] = LOAD_ARGUMENT(2),
+        IF(AT_MMAP + 1, BPF_JSET, PROT_EXEC, AT_TRAP, AT_ALLOW),
+        [AT_CLOSE] = LOAD_ARGUMENT(0),
+        IF(AT_CLOSE + 1, BPF_JEQ, WIRE_CONTROL_FD, AT_BAD_FD, AT_ALLOW),
+        [AT_SECCOMP] = LOAD_ARGUMENT(0),
+        IF(AT_SECCOMP + 1, BPF_JEQ, FILTER_PROBE_OPERATION, AT_PROBE, AT_TRAP),
+        [AT_CLONE] = LOAD_ARGUMENT(0),
+        IF(AT_CLONE + 1, BPF_JEQ, THREAD_FLAGS, AT_ALLOW, AT_SPAWNER),
+        [AT_PRCTL] = LOAD_ARGUMENT(0),
+        IF(AT_PRCTL + 1, BPF_JEQ, PR_SET_PDEATHSIG, AT_SPAWNER, AT_ALLOW),
+        [AT_ALLOW] = RETURN(SECCOMP_RET_ALLOW),
+        [AT_TRAP] = RETURN(SECCOMP_RET_TRAP),
+        [AT_BAD_FD] = RETURN(SECCOMP_RET_ERRNO | EBADF),
+        [AT_PROBE] = RETURN(SECCOMP_RET_ERRNO | FILTER_PROBE_ERROR),
+        [AT_SPAWNER] = RETURN(SECCOMP_RET_USER_NOTIF),
 };
+static_assert(sizeof last == FILTER_LAST_CODE * sizeof *last, "as filter.h has it");
 
-struct filter filter_get_last(void) {
-        return (struct filter){.code = (struct sock_filter *)last, .n_code = sizeof last / sizeof *last};
+unsigned short filter_get_last(enum filter_kind kind, struct sock_filter code[FILTER_LAST_CODE]) {
+        memcpy(code, last, sizeof last);
+        if (kind == FILTER_WORKER) /* the first filter knows all that there is to decide */
+                code[AT_SPAWNER].k = SECCOMP_RET_ALLOW;
+        return FILTER_LAST_CODE;
 }
 
-int filter_load_last(void) {
-        int r = load_code(last, sizeof last / sizeof *last);
+int filter_load_last(enum filter_kind kind, int *ret_listener) {
+        struct sock_filter code[FILTER_LAST_CODE];
+        unsigned short n_code = filter_get_last(kind, code);
+        bool listens = kind == FILTER_TEMPLATE;
+        int r = load_code(code, n_code,
+                          listens ? SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV : 0);
+        *ret_listener = listens ? r : -1;
         if (r >= 0 && !is_refused(syscall(SYS_seccomp, FILTER_PROBE_OPERATION, 0, NULL), FILTER_PROBE_ERROR))
                 return -ENOTRECOVERABLE;
-        return r;
+        return r < 0 ? r : 0;
 }
 
 const char *filter_call_name(int number, char *text, size_t text_bytes) {

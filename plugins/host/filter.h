@@ -32,21 +32,24 @@ struct filter {
         unsigned short n_code;
 };
 
-/* The compiled program of `kind`, the same for every process: pid and cookie stand in it as placeholders. Needs
- * descriptors and memory the first time, nothing later. Never freed. */
+/* The compiled program of `kind`, the same for every process: the pid stands in it as a placeholder. Needs descriptors
+ * and memory the first time, nothing later. Never freed. */
 int filter_get(enum filter_kind kind, const struct filter **ret);
 
-/* A copy with the placeholders replaced, into `code` (room for f->n_code). */
-void filter_fill_in(const struct filter *f, uint32_t pid, uint64_t cookie, struct sock_filter *code);
+/* A copy with the placeholder replaced, into `code` (room for f->n_code). */
+void filter_fill_in(const struct filter *f, uint32_t pid, struct sock_filter *code);
 
 /* Loads it on every thread of the process, and proves by a call that it must refuse that it is there. -errno; -ESRCH: a
  * thread could not be brought in; -ENOTRECOVERABLE: the kernel says that it is there, and it is not. */
-int filter_load(const struct filter *f, uint32_t pid, uint64_t cookie);
+int filter_load(const struct filter *f, uint32_t pid);
 
 /* The last one, on top of it, the same way: no code can be mapped any more, no filter added, and the control socket
- * keeps its number. Async-signal-safe. */
-int filter_load_last(void);
-struct filter filter_get_last(void);
+ * keeps its number. Of a template: *ret_listener is the descriptor by which the spawner answers the calls that wait for
+ * its word, else -1. -EBUSY: somebody listens already. Async-signal-safe. */
+int filter_load_last(enum filter_kind kind, int *ret_listener);
+
+enum { FILTER_LAST_CODE = 23 };
+unsigned short filter_get_last(enum filter_kind kind, struct sock_filter code[FILTER_LAST_CODE]);
 
 /* Denies all that this kernel's Landlock knows, for the calling thread and what it makes. *ret_abi = 0: the kernel has
  * none. */

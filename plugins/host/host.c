@@ -272,7 +272,9 @@ static int tell_closed(const struct host *h) {
         if (h->config.role == HOST_TEMPLATE) {
                 struct template_event e = {.type = TEMPLATE_CLOSED, .version = WIRE_VERSION};
                 sandbox_describe(&h->sandbox, e.text, sizeof e.text);
-                return host_send(h, &e, sizeof e);
+                int r = host_send_fds(h, &e, sizeof e, &h->sandbox.listener_fd, 1);
+                close(h->sandbox.listener_fd);
+                return r;
         }
         struct worker_report r = {.type = REPORT_CLOSED, .version = WIRE_VERSION};
         sandbox_describe(&h->sandbox, r.sandbox, sizeof r.sandbox);
@@ -283,6 +285,10 @@ static int tell_closed(const struct host *h) {
 static void host_on_mapped(void *user) {
         struct host *h = user;
         int r = sandbox_close(&h->sandbox);
+        if (r == -EBUSY && h->config.role == HOST_TEMPLATE)
+                host_fail(h, REASON_INIT, EBUSY, true,
+                          "a template's system calls are answered by the spawner (seccomp user notification), and "
+                          "something else, of this container's runtime, answers ours: use StartMethod=spawn");
         if (r >= 0)
                 r = tell_closed(h);
         if (r == -EPIPE)

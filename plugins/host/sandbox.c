@@ -24,7 +24,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -177,6 +176,7 @@ static long gate_answer(ucontext_t *u, const struct gate_call *c) {
                 return gate_sigprocmask(u, (int)a[0], (const uint64_t *)a[1], (uint64_t *)a[2], a[3]);
         case SYS_rt_sigaction: /* handlers are the host's */
         case SYS_fcntl:        /* commands that reach other processes */
+        case SYS_tgkill:       /* another process */
         case SYS_prctl:
         case SYS_prlimit64:
                 return -EPERM;
@@ -264,12 +264,10 @@ void sandbox_on_crash(void (*fn)(void *user, int signal, uintptr_t address, uint
 /* ---- the steps ---- */
 
 int sandbox_prepare(struct sandbox *s, bool is_template) {
-        *s = (struct sandbox){0};
-        int r = filter_get(is_template ? FILTER_TEMPLATE : FILTER_WORKER, &s->filter);
+        *s = (struct sandbox){.kind = is_template ? FILTER_TEMPLATE : FILTER_WORKER, .listener_fd = -1};
+        int r = filter_get(s->kind, &s->filter);
         if (r < 0)
                 return r;
-        if (getrandom(&s->cookie, sizeof s->cookie, 0) != sizeof s->cookie)
-                return -errno;
         ssize_t n = readlink("/proc/self/exe", gate.exe, sizeof gate.exe);
         gate.exe_bytes = n < 0 ? 0 : (size_t)n;
         return gate_install();
@@ -295,11 +293,11 @@ int sandbox_enter(struct sandbox *s, bool is_alone) {
 #if DROVER__SANITIZED
         is_entered = true;
 #endif
-        return filter_load(s->filter, (uint32_t)getpid(), s->cookie);
+        return filter_load(s->filter, (uint32_t)getpid());
 }
 
 int sandbox_close(struct sandbox *s) {
-        int r = filter_load_last();
+        int r = filter_load_last(s->kind, &s->listener_fd);
         if (r >= 0)
                 s->layers |= SANDBOX_SECCOMP;
         return r;

@@ -20,8 +20,9 @@ enum sandbox_layer {
 struct sandbox {
         unsigned layers; /* that are on */
         int landlock_abi;
-        uint64_t cookie; /* template: what tells the host's fork from any other */
+        enum filter_kind kind;
         const struct filter *filter;
+        int listener_fd; /* of a template, once it is closed: for the spawner (filter.h) */
 };
 
 /* Compiles the filters (once a process and its children), reads what cannot be read later. */

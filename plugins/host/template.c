@@ -6,10 +6,10 @@
  * robust list, which is not inherited. What fork() does beyond that, locks and atfork handlers, matters for other
  * threads only, and a template with other threads is refused (host.c).
  *
- * The filter knows this fork by its exact flags and a secret in an argument that the kernel ignores without
- * CLONE_SETTLS. A plugin that calls fork, in preload or later, dies of it, named.
- *
- * While it forks, the template takes nothing else from the socket, so workers come in the order of their requests. */
+ * Nobody here decides about it: the call waits in the kernel until the spawner wants a worker and says so, once for
+ * each (filter.c). So plugin code that calls it, in preload or later, makes no process that nobody asked for. The child
+ * then asks for its death with its parent; that waits for the spawner, too, who learns by it which process the worker
+ * is, and puts its control socket in place of ours meanwhile. Any other fork of a plugin's is a breach. */
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
@@ -18,7 +18,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "ipc/packet.h"
 #include "plugins/host/become.h"
 #include "plugins/host/template.h"
 
@@ -29,13 +28,12 @@ int template_prepare(struct host *h) {
         return h->tid_address ? 0 : -ENOTSUP;
 }
 
-/* As fork(), but the child is our parent's. */
+/* As fork(), but the child is our parent's, and it takes until the spawner wants one. */
 static pid_t template_fork(const struct host *h) {
-        unsigned long cookie = h->sandbox.cookie;
 #if defined(__x86_64__)
-        long pid = syscall(SYS_clone, FILTER_FORK_FLAGS, 0, NULL, h->tid_address, cookie);
+        long pid = syscall(SYS_clone, FILTER_FORK_FLAGS, 0, NULL, h->tid_address, 0);
 #else
-        long pid = syscall(SYS_clone, FILTER_FORK_FLAGS, 0, NULL, cookie, h->tid_address);
+        long pid = syscall(SYS_clone, FILTER_FORK_FLAGS, 0, NULL, 0, h->tid_address);
 #endif
         if (pid < 0)
                 return -errno;
@@ -44,50 +42,31 @@ static pid_t template_fork(const struct host *h) {
         return (pid_t)pid;
 }
 
-_Noreturn static void become_worker(struct host *h, int control_fd) {
-        setsid();
-        /* The spawner made the template, so it is our parent: if it died meanwhile, nobody will miss us. */
+_Noreturn static void become_worker(struct host *h) {
+        /* The spawner made the template, so it is our parent: if it died meanwhile, nobody will miss us. Before
+         * anything else: until then our process group is all that tells whose worker we are. */
         if (become_with_parent(h->config.parent) < 0)
                 _exit(HOST_EXIT_FAILED);
+        setsid();
         become_named(HOST_WORKER, h->name);
-        if (dup3(control_fd, WIRE_CONTROL_FD, 0) < 0)
-                _exit(HOST_EXIT_FAILED);
-        close(control_fd);
         h->config.role = HOST_WORKER;
         if (host_set_up(h) < 0)
                 _exit(HOST_EXIT_DONE);
         host_serve(h);
 }
 
-static int template_answer(struct host *h, const struct template_request *q, int control_fd) {
-        struct template_event e = {.type = TEMPLATE_FORKED, .version = WIRE_VERSION, .worker = q->worker};
-        pid_t pid = template_fork(h);
-        if (pid == 0)
-                become_worker(h, control_fd);
-        if (pid < 0) {
-                e.error = -pid;
-                strcpy(e.text, "the template could not fork a worker");
-        } else
-                e.pid = pid;
-        return host_send(h, &e, sizeof e);
-}
-
 _Noreturn void template_serve(struct host *h) {
         const struct template_event ready = {.type = TEMPLATE_READY, .version = WIRE_VERSION};
         int r = host_send(h, &ready, sizeof ready);
         while (r >= 0) {
-                struct template_request q;
-                size_t bytes;
-                int fd = -1;
-                unsigned n_fds = 1;
-                r = packet_await(WIRE_CONTROL_FD, &q, sizeof q, &bytes, &fd, &n_fds);
-                if (r == -EAGAIN && (r = host_wait_readable()) >= 0)
-                        continue;
-                if (r < 0 || bytes == 0)
+                pid_t pid = template_fork(h);
+                if (pid == 0)
+                        become_worker(h);
+                if (pid == -ENOSYS) /* the spawner is gone */
                         break;
-                r = bytes == sizeof q && q.version == WIRE_VERSION && n_fds == 1 ? template_answer(h, &q, fd) : -EPROTO;
-                if (n_fds == 1)
-                        close(fd);
+                struct template_event e = {.type = TEMPLATE_FORKED, .version = WIRE_VERSION, .error = -pid};
+                if (pid < 0)
+                        r = host_send(h, &e, sizeof e);
         }
         _exit(r < 0 ? HOST_EXIT_STALE : HOST_EXIT_DONE);
 }

@@ -6,6 +6,5 @@
 /* Before the sandbox closes: asks the kernel for what the fork needs. -errno: this kernel cannot tell. */
 int template_prepare(struct host *h);
 
-/* Forks a worker for each request of the spawner, until its end of the socket is closed. In the workers: host_set_up,
- * host_serve. */
+/* Forks whenever the spawner lets it, until that is gone. In the workers: host_set_up, host_serve. */
 _Noreturn void template_serve(struct host *h);

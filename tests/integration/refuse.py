@@ -2,6 +2,8 @@
 
     refuse.py io_uring COMMAND [ARG...]    io_uring_setup answers EPERM, as in Docker
     refuse.py landlock COMMAND [ARG...]    the Landlock calls answer ENOSYS, as before Linux 5.13
+    refuse.py listener COMMAND [ARG...]    somebody listens to its system calls (seccomp user notification), as LXC may,
+                                           so it can have no listener of its own
 
 The command finds the name in DROVER_TEST_REFUSED.
 """
@@ -9,16 +11,20 @@ The command finds the name in DROVER_TEST_REFUSED.
 import ctypes
 import errno
 import os
+import platform
+import signal
 import struct
 import sys
 
-PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER = 38, 1, 1, 8
+SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
 RET_ALLOW, RET_ERRNO = 0x7FFF0000, 0x00050000
 
 # Numbers of system calls, the same on every architecture, and the answer.
 REFUSED = {
     "io_uring": ((425,), errno.EPERM),
     "landlock": ((444, 445, 446), errno.ENOSYS),
+    "listener": ((), 0),
 }
 
 
@@ -39,8 +45,13 @@ def main():
     libc = ctypes.CDLL(None, use_errno=True)
     code = ctypes.create_string_buffer(program, len(program))
     head = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(code)))
-    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, head, 0, 0):
+    flags = SECCOMP_FILTER_FLAG_NEW_LISTENER if sys.argv[1] == "listener" else 0
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.syscall(SYS_SECCOMP[platform.machine()], SECCOMP_SET_MODE_FILTER, flags, head) < 0:
         sys.exit(f"refuse: {os.strerror(ctypes.get_errno())}")
+    if flags and os.fork() == 0:  # holds the listener as long as the command runs
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        while True:
+            signal.pause()
     os.environ["DROVER_TEST_REFUSED"] = sys.argv[1]
     os.execvp(sys.argv[2], sys.argv[2:])
 

@@ -5,9 +5,10 @@ Runs once more with Landlock refused (refuse.py): nothing here may need it.
 
 import os
 import re
+import sys
 import unittest
 
-from harness import Drover, Test, fds_of, main, wait_for
+from harness import SOURCE, Drover, Test, descendants, fds_of, kill, main, wait_for, wait_surely
 
 METHODS = ("fork", "spawn", "forkserver")
 # What a test asks for, and the system calls that glibc may make of it.
@@ -75,6 +76,17 @@ class Sandbox(Test):
                 with open(f"/proc/{worker['Pid']}/limits", encoding="utf-8") as f:
                     self.assertRegex(f.read(), r"Max core file size\s+0")
 
+    def test_where_somebody_listens_already(self):
+        """A process can have one listener. No template without ours; the message says what to do."""
+        launcher = [sys.executable, f"{SOURCE}/tests/integration/refuse.py", "listener"]
+        with Drover({"spawn": {"Plugin": "primes", "StartMethod": "spawn"}, "fork": {"Plugin": "primes", "StartMethod": "fork"}}, launcher=launcher) as d:
+            d.write_pool("forkserver", Plugin="primes")
+            d.reload()
+            wait_for(lambda: "use StartMethod=spawn" in d.pool("forkserver")["Problem"], 10, d.pool("forkserver")["Problem"])
+            self.assertIn("seccomp user notification", d.pool("forkserver")["Problem"])
+            for method in ("spawn", "fork"):
+                self.assertEqual(d.run(method, "is_prime", n=97), {"prime": True})
+
     @unittest.skipIf(os.geteuid() != 0, "the descriptors of a process that is not dumpable are seen by root only")
     def test_no_descriptor_of_others(self):
         for method in METHODS:
@@ -95,12 +107,13 @@ ATTACKS = {
     "own-filter": "seccomp", "own-filter-by-prctl": EPERM, "dispatch": EPERM, "handler": EPERM, "personality": "personality",
     "dumpable": EPERM, "limits": EPERM,
     "code": "mmap", "code-over-host": "mmap", "code-by-mprotect": "mprotect", "open": "open", "socket": "socket", "exec": "execve",
-    "fork": "clone",
-    "kill": EPERM, "tkill": "tkill", "queue": "rt_sigqueueinfo", "queue-to-thread": "rt_tgsigqueueinfo",
+    "fork": "clone", "fork-as-host": {"forkserver": EPERM, "fork": "clone", "spawn": "clone"},
+    "kill": EPERM, "tkill": "tkill", "tgkill": EPERM, "queue": "rt_sigqueueinfo", "queue-to-thread": "rt_tgsigqueueinfo",
     "pidfd": "pidfd_open", "pidfd-signal": "pidfd_send_signal", "owner": EPERM, "timer": "timer_create", "trace": "ptrace",
     "write-memory": "process_vm_writev", "outlive": EPERM,
+    "control-socket": EBADF, "control-socket-by-dup": "dup3",
 }
-SIGNALS = ("kill", "tkill", "queue", "queue-to-thread", "owner", "timer", "trace")
+SIGNALS = ("kill", "tkill", "tgkill", "queue", "queue-to-thread", "owner", "timer", "trace")
 PLACES = ("constructor", "preload", "open", "init")
 
 
@@ -121,6 +134,7 @@ class Attacks(Test):
                          "attacker": {"Plugin": "attacker", "StartMethod": method, "Workers": 1}}) as d:
                 victims = self.victims(d)
                 for name, stopped_by in ATTACKS.items():
+                    stopped_by = stopped_by[method] if isinstance(stopped_by, dict) else stopped_by
                     for target in victims.values() if name in SIGNALS else [0]:
                         with self.subTest(method=method, attack=name, target=target):
                             self.attack(d, name, target, stopped_by)
@@ -163,6 +177,52 @@ class Attacks(Test):
                     told = d.run(name, "told")["text"].split()
                     self.assertEqual(told, [f"{attack}={ATTACKS[attack]}" for attack in refused], f"{method}, {name}")
                 self.assert_unharmed(d, victims)
+
+    def test_no_signal_from_a_template(self):
+        """Whose workers' numbers no filter knows: there it must be looked at call by call."""
+        for who in ("droverd", "spawner", "worker"):
+            with self.subTest(who=who), Drover({"primes": {"Plugin": "primes", "Workers": 1}}) as d:
+                victims = self.victims(d)
+                for place in ("constructor", "preload"):
+                    d.write_pool(place, Plugin="attacker", Workers=1,
+                                 Environment=["EARLY=tgkill", f"PLACE={place}", f"TARGET={victims[who]}"])
+                    d.reload()
+                    d.wait_state(place, "running")
+                    self.assertEqual(d.run(place, "told")["text"], "tgkill=1 ")
+                    self.assert_unharmed(d, victims)
+
+    def test_nobody_is_forked_whom_nobody_asked_for(self):
+        """A template forks, so its plugin has what that takes; and what it forks would live on when all others are killed."""
+        with Drover({"primes": {"Plugin": "primes", "Workers": 1}}) as d:
+            for place in PLACES:
+                d.write_pool(place, Plugin="attacker", Workers=1, Environment=["EARLY=fork-as-host", f"PLACE={place}"])
+            d.reload()
+            for place in PLACES:
+                d.wait_state(place, "running")
+                self.assertEqual(d.run(place, "told")["text"], "fork-as-host=1 ", place)
+            self.kill_all(d)
+
+    def kill_all(self, d):
+        """droverd and the spawner at once. Leaving `with` asserts that nothing of them is left."""
+        pids = (d.spawner(), d.pid)
+        for pid in pids:
+            kill(pid)
+        d.process.wait()
+        wait_surely(lambda: not set(descendants()) - {d.bus.process.pid}, 1, "nothing of it runs")
+        d.start()
+
+    def test_whom_a_template_forked_must_come(self):
+        """The plugin does the host's work itself, but that what it forks never says that it is there."""
+        for place in ("constructor", "preload"):
+            with Drover({"primes": {"Plugin": "primes", "Workers": 1}}) as d:
+                d.write_pool("attacker", Plugin="attacker", Workers=1, RestartSec="50ms", Environment=["EARLY=be-host", f"PLACE={place}"])
+                d.reload()
+                wait_for(lambda: "what it forked does not come" in d.pool("attacker")["Problem"], 10, d.pool("attacker")["Problem"])
+                self.assert_unharmed(d, self.victims(d))
+                self.assertLessEqual(len(d.pids()), 5, "a template and what it forked, at most")
+                d.pool_call("attacker", "Stop")
+                wait_for(lambda: len(d.pids()) <= 3, 10, "and both go")
+                self.kill_all(d)
 
 
 if __name__ == "__main__":

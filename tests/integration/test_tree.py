@@ -12,6 +12,7 @@ ALONE = {
     "liburing": (r"#include <liburing", {"daemon/loop.c"}),
     "SCM_RIGHTS": (r"\bSCM_RIGHTS\b", {"ipc/packet.c"}),
     "dlopen": (r"\bdlopen\(", {"plugins/host/load.c"}),
+    "the seccomp listener": (r"\bSECCOMP_IOCTL_", {"ipc/notified.c"}),
     "libinih": (r"#include <ini\.h>", {"daemon/config-file.c"}),
     "signalfd": (r"\bsignalfd\(", {"daemon/daemon.c", "daemon/spawn/main.c"}),
 }

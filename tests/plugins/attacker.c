@@ -25,6 +25,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ipc/packet.h"
+#include "ipc/wire.h"
+
 #ifndef PR_SET_SYSCALL_USER_DISPATCH
 #define PR_SET_SYSCALL_USER_DISPATCH 59
 #endif
@@ -129,6 +132,14 @@ static int forks_as_the_host(pid_t target) {
         return ended(pid);
 }
 
+/* In the host's place: says that it is ready, and forks when it is let. Never returns. */
+static int is_the_host(pid_t target) {
+        const struct template_event ready = {.type = TEMPLATE_READY, .version = WIRE_VERSION};
+        if (packet_send(WIRE_CONTROL_FD, &ready, sizeof ready, NULL, 0) == 0)
+                forks_as_the_host(target);
+        live_on();
+}
+
 /* ---- against others ---- */
 
 static int sends_kill(pid_t target) { return ended(kill(target, SIGKILL)); }
@@ -173,10 +184,10 @@ static int outlives_its_parent(pid_t target) { return ended(prctl(PR_SET_PDEATHS
 
 /* Any socket by the number of the control socket: by that number it may send descriptors. */
 static int frees_the_number(pid_t target) {
-        if (close(3) < 0 && syscall(SYS_close, 3 | UINT64_C(1) << 32) < 0 && syscall(SYS_dup3, 1, 3, 0) < 0)
-                return errno;
-        return 0;
+        return ended(close(3) == 0 ? 0 : syscall(SYS_close, 3 | UINT64_C(1) << 32));
 }
+
+static int takes_the_number(pid_t target) { return ended(syscall(SYS_dup3, 1, 3, 0)); }
 
 static const struct attack {
         const char *name;
@@ -197,6 +208,7 @@ static const struct attack {
         {"exec", executes},
         {"fork", forks},
         {"fork-as-host", forks_as_the_host},
+        {"be-host", is_the_host},
         {"kill", sends_kill},
         {"tkill", sends_tkill},
         {"tgkill", sends_tgkill},
@@ -210,6 +222,7 @@ static const struct attack {
         {"write-memory", writes_memory},
         {"outlive", outlives_its_parent},
         {"control-socket", frees_the_number},
+        {"control-socket-by-dup", takes_the_number},
 };
 
 static int make(const char *name, size_t name_bytes, pid_t target) {

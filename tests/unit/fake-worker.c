@@ -3,10 +3,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,10 +33,9 @@ static int parent;
 static char template_pid[32];
 
 static void become(void) {
-        setsid();
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() != parent)
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
                 _exit(99);
+        setsid();
 }
 
 static void reply(const char *text) { packet_send(WIRE_CONTROL_FD, text, strlen(text) + 1, NULL, 0); }
@@ -98,6 +100,23 @@ static void escape(bool with_child) {
         }
 }
 
+/* What it may do as its template: the errno of each. */
+static void forbidden(pid_t other) {
+        char text[64];
+        int fork_error = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, NULL, NULL, 0) < 0 ? errno : 0;
+        int death_error = prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ? errno : 0;
+        int kill_error = syscall(SYS_tgkill, other, other, SIGKILL) < 0 ? errno : 0;
+        int own_error = syscall(SYS_tgkill, getpid(), getpid(), 0) < 0 ? errno : 0;
+        snprintf(text, sizeof text, "%d %d %d %d", fork_error, death_error, kill_error, own_error);
+        reply(text);
+}
+
+static void flood(void) {
+        reply("flooding");
+        for (;;)
+                syscall(SYS_tgkill, getpid(), getpid(), 0);
+}
+
 static void obey(char *command) {
         int number = atoi(strchr(command, ' ') ? strchr(command, ' ') + 1 : "0");
         if (strncmp(command, "exit ", 5) == 0)
@@ -112,6 +131,10 @@ static void obey(char *command) {
         }
         if (strcmp(command, "describe") == 0)
                 describe();
+        if (strncmp(command, "forbidden ", 10) == 0)
+                forbidden(number);
+        if (strcmp(command, "flood") == 0)
+                flood();
         if (strcmp(command, "fork") == 0)
                 fork_child();
         if (strcmp(command, "escape") == 0)
@@ -135,6 +158,29 @@ static _Noreturn void work(void) {
 static void tell(struct template_event *m) {
         m->version = WIRE_VERSION;
         packet_send(WIRE_CONTROL_FD, m, sizeof *m, NULL, 0);
+}
+
+/* As the host's: those calls that wait for the spawner. */
+static void tell_closed(void) {
+        struct sock_filter code[] = {
+                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 3, 0),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 4, 0),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_tgkill, 6, 0),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+                BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_PARENT, 3, 2),
+                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PR_SET_PDEATHSIG, 1, 0),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+        };
+        struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        int fd = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+        struct template_event closed = {.type = TEMPLATE_CLOSED, .version = WIRE_VERSION, .text = "fake"};
+        packet_send(WIRE_CONTROL_FD, &closed, sizeof closed, &fd, 1);
+        close(fd);
 }
 
 static void *idle(void *user) {
@@ -167,7 +213,13 @@ static void preload(const char *behaviour) {
         if (is(behaviour, "short"))
                 packet_send(WIRE_CONTROL_FD, "?", 1, NULL, 0);
         if (is(behaviour, "unasked"))
-                tell(&(struct template_event){.type = TEMPLATE_FORKED, .pid = getpid()});
+                tell(&(struct template_event){.type = TEMPLATE_FORKED, .error = ENOMEM});
+        if (is(behaviour, "closed-twice"))
+                tell(&(struct template_event){.type = TEMPLATE_CLOSED, .text = "once more"});
+        if (is(behaviour, "listens-twice")) {
+                struct template_event closed = {.type = TEMPLATE_CLOSED, .version = WIRE_VERSION, .text = "fake"};
+                packet_send(WIRE_CONTROL_FD, &closed, sizeof closed, (const int[]){STDOUT_FILENO}, 1);
+        }
         if (is(behaviour, "hang"))
                 for (;;)
                         pause();
@@ -180,38 +232,32 @@ static void preload(const char *behaviour) {
         }
 }
 
+_Noreturn static void be_worker(const char *behaviour) {
+        if (is(behaviour, "early"))
+                _exit(5);
+        if (is(behaviour, "silent") || is(behaviour, "liar") || is(behaviour, "die"))
+                for (;;)
+                        pause();
+        become();
+        if (is(behaviour, "brief"))
+                _exit(5);
+        work();
+}
+
 static _Noreturn void serve(const char *behaviour) {
-        struct template_request q;
-        size_t bytes;
-        int fd;
-        for (unsigned n = 1; n = 1, packet_await(WIRE_CONTROL_FD, &q, sizeof q, &bytes, &fd, &n) == 0 && bytes > 0;) {
-                if (is(behaviour, "mute"))
-                        continue;
-                if (is(behaviour, "no-fork")) {
-                        tell(&(struct template_event){.type = TEMPLATE_FORKED, .worker = q.worker, .error = ENOMEM});
-                        close(fd);
-                        continue;
-                }
-                pid_t pid = (pid_t)syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, NULL, NULL, 0);
-                if (pid == 0) {
-                        dup2(fd, WIRE_CONTROL_FD);
-                        close(fd);
-                        become();
-                        if (is(behaviour, "brief"))
-                                _exit(5);
-                        work();
-                }
-                close(fd);
+        for (;;) {
+                if (is(behaviour, "mute") || is(behaviour, "open"))
+                        pause();
+                bool fails = is(behaviour, "no-fork");
+                pid_t pid =
+                        (pid_t)syscall(SYS_clone, CLONE_PARENT | (fails ? CLONE_SIGHAND : SIGCHLD), 0, NULL, NULL, 0);
+                if (pid == 0)
+                        be_worker(behaviour);
                 if (is(behaviour, "die"))
                         _exit(0);
-                struct template_event m = {.type = TEMPLATE_FORKED, .worker = q.worker, .pid = pid};
-                if (is(behaviour, "liar"))
-                        m.pid = getppid();
-                if (is(behaviour, "stranger"))
-                        m.worker += 1000;
-                tell(&m);
+                if (fails || is(behaviour, "liar"))
+                        tell(&(struct template_event){.type = TEMPLATE_FORKED, .error = ENOMEM});
         }
-        _exit(0);
 }
 
 int main(int argc, char **argv) {
@@ -226,8 +272,11 @@ int main(int argc, char **argv) {
                 work();
         const char *behaviour = getenv("FAKE_TEMPLATE");
         snprintf(template_pid, sizeof template_pid, "%d", getpid());
-        tell(&(struct template_event){.type = TEMPLATE_CLOSED, .text = "fake"});
+        if (!is(behaviour, "open"))
+                tell_closed();
         preload(behaviour);
         tell(&(struct template_event){.type = TEMPLATE_READY});
+        if (is(behaviour, "stranger"))
+                tell(&(struct template_event){.type = TEMPLATE_FORKED, .error = ENOMEM});
         serve(behaviour);
 }

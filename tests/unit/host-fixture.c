@@ -1,6 +1,10 @@
-/* Owns processes of the tests: each waits with a deadline, and whatever is left dies with the test (PDEATHSIG). */
+/* Owns processes of the tests and, for a template, the word that its system calls wait for: each waits with a deadline,
+ * and whatever is left dies with the test (PDEATHSIG). */
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,13 +12,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "host-fixture.h"
 #include "ipc/event.h"
+#include "ipc/notified.h"
 #include "ipc/packet.h"
 
 enum { FIXTURE_SECONDS = 30 };
@@ -52,29 +59,109 @@ static void wait_readable(int fd) {
         assert_int_equal(poll(&p, 1, FIXTURE_SECONDS * 1000), 1);
 }
 
+/* ---- in the spawner's place ---- */
+
+static struct {
+        int listener, quit[2];
+        pthread_t thread;
+        sem_t want, came; /* a worker; `pid` and `fd` are its */
+        pid_t pid;
+        int fd;
+        uint64_t fork_id;
+        bool is_forking;
+} warden = {.listener = -1};
+
+static void let_fork(void) {
+        if (warden.is_forking && sem_trywait(&warden.want) == 0) {
+                warden.is_forking = false;
+                notified_allow(warden.listener, warden.fork_id);
+        }
+}
+
+static void answer(const struct notified_call *c) {
+        int fds[2];
+        if (c->number == SYS_clone) {
+                warden.is_forking = true;
+                warden.fork_id = c->id;
+        } else if (c->number == SYS_prctl && packet_pair(fds) == 0 &&
+                   notified_put(warden.listener, c->id, fds[1], WIRE_CONTROL_FD) == 0) {
+                close(fds[1]);
+                warden.pid = c->pid;
+                warden.fd = fds[0];
+                notified_allow(warden.listener, c->id);
+                sem_post(&warden.came);
+        } else if (c->number == SYS_tgkill && syscall(SYS_tgkill, c->args[0], c->pid, 0) == 0) {
+                notified_allow(warden.listener, c->id);
+        } else {
+                notified_refuse(warden.listener, c->id, EPERM);
+        }
+}
+
+static void *watch(void *user) {
+        struct pollfd p[] = {{.fd = warden.listener, .events = POLLIN}, {.fd = warden.quit[0], .events = POLLIN}};
+        for (;;) {
+                struct notified_call c;
+                char wake;
+                poll(p, 2, -1);
+                if (p[0].revents & POLLIN && notified_receive(warden.listener, &c) == 0)
+                        answer(&c);
+                else if (p[0].revents & POLLHUP)
+                        p[0].fd = -1; /* nobody is left */
+                if (p[1].revents && read(warden.quit[0], &wake, 1) != 1)
+                        return user;
+                let_fork();
+        }
+}
+
+void host_fixture_leave(void) {
+        if (warden.listener < 0)
+                return;
+        close(warden.quit[1]);
+        pthread_join(warden.thread, NULL);
+        close(warden.quit[0]);
+        close(warden.listener);
+        sem_destroy(&warden.want);
+        sem_destroy(&warden.came);
+        warden.listener = -1;
+}
+
+static void begin_to_watch(int listener) {
+        host_fixture_leave();
+        memset(&warden, 0, sizeof warden);
+        warden.listener = listener;
+        sem_init(&warden.want, 0, 0);
+        sem_init(&warden.came, 0, 0);
+        assert_int_equal(pipe2(warden.quit, O_CLOEXEC), 0);
+        assert_int_equal(pthread_create(&warden.thread, NULL, watch, &warden), 0);
+}
+
 struct template_event host_fixture_event(int template_fd) {
         struct template_event e;
         size_t bytes;
+        int listener = -1;
+        unsigned n_fds = 1;
         wait_readable(template_fd);
-        assert_int_equal(packet_receive(template_fd, &e, sizeof e, &bytes, NULL, NULL), 0);
+        assert_int_equal(packet_receive(template_fd, &e, sizeof e, &bytes, &listener, &n_fds), 0);
         assert_int_equal(bytes, sizeof e);
+        assert_int_equal(n_fds, e.type == TEMPLATE_CLOSED);
         e.text[sizeof e.text - 1] = 0;
+        if (n_fds == 1)
+                begin_to_watch(listener);
         return e;
 }
 
-pid_t host_fixture_fork(int template_fd, int *ret_fd) {
-        int pair[2];
-        assert_int_equal(packet_pair(pair), 0);
-        const struct template_request q = {.version = WIRE_VERSION, .worker = 7};
-        assert_int_equal(packet_send(template_fd, &q, sizeof q, &pair[1], 1), 0);
-        close(pair[1]);
-        struct template_event e = host_fixture_event(template_fd);
-        assert_int_equal(e.type, TEMPLATE_FORKED);
-        assert_int_equal(e.worker, 7);
-        assert_int_equal(e.error, 0);
-        *ret_fd = pair[0];
-        return e.pid;
+pid_t host_fixture_fork(int *ret_fd) {
+        struct timespec until;
+        sem_post(&warden.want);
+        assert_int_equal(write(warden.quit[1], "", 1), 1);
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += FIXTURE_SECONDS;
+        assert_int_equal(sem_timedwait(&warden.came, &until), 0);
+        *ret_fd = warden.fd;
+        return warden.pid;
 }
+
+/* ---- jobs ---- */
 
 void host_fixture_trial(struct trial *t, int control_fd, bool is_of_template) {
         char text[WIRE_TEXT] = "";

@@ -14,11 +14,14 @@ const char *host_fixture_plugin(const char *name);
  */
 pid_t host_fixture_start(const char *role, const char *plugin, int *ret_fd);
 
-/* One event of a template. Fails the test if none comes within seconds. */
+/* One event of a template. Fails the test if none comes within seconds. From TEMPLATE_CLOSED on its system calls, and
+ * its workers', are answered by a thread, as the spawner does it. */
 struct template_event host_fixture_event(int template_fd);
 
-/* Asks the template for a worker: its pid, and our end of its control socket. */
-pid_t host_fixture_fork(int template_fd, int *ret_fd);
+/* Lets the template that closed last fork a worker: its pid, and our end of its control socket. */
+pid_t host_fixture_fork(int *ret_fd);
+/* It and its workers are on their own, as if the spawner were gone. */
+void host_fixture_leave(void);
 
 /* A trial with this worker, up to READY and claiming. */
 void host_fixture_trial(struct trial *t, int control_fd, bool is_of_template);

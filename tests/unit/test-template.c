@@ -59,7 +59,7 @@ static void workers_are_copies_and_our_children(void **state) {
         struct trial t[2];
         struct seen s[2];
         for (int i = 0; i < 2; i++) {
-                worker[i] = host_fixture_fork(fd, &control[i]);
+                worker[i] = host_fixture_fork(&control[i]);
                 host_fixture_trial(&t[i], control[i], true);
                 s[i] = probe(&t[i]);
                 assert_int_equal(s[i].pid,
@@ -99,7 +99,7 @@ static void deaths_are_exact(void **state) {
         for (size_t i = 0; i < sizeof deaths / sizeof *deaths; i++) {
                 int fd, control;
                 struct trial t;
-                pid_t template = start_ready(deaths[i].plugin, &fd), worker = host_fixture_fork(fd, &control);
+                pid_t template = start_ready(deaths[i].plugin, &fd), worker = host_fixture_fork(&control);
                 host_fixture_trial(&t, control, true);
                 assert_int_equal(host_fixture_run(&t, 0, deaths[i].job, NULL, 0), 0);
                 int status = host_fixture_reap(worker);
@@ -108,15 +108,16 @@ static void deaths_are_exact(void **state) {
                 assert_int_equal((int)atomic_load(&t.line->fault_syscall) - 1, deaths[i].call);
                 assert_int_equal(slot_state(channel_word(&t.channel, 0)), SLOT_RUNNING);
                 trial_deinit(&t);
+                host_fixture_leave(); /* then it ends */
+                assert_int_equal(host_fixture_reap(template), 0);
                 close(fd);
-                assert_int_equal(host_fixture_reap(template), 0); /* end of file */
         }
 }
 
 static void threads_work_in_its_workers(void **state) {
         int fd, control;
         struct trial t;
-        pid_t template = start_ready("threads", &fd), worker = host_fixture_fork(fd, &control);
+        pid_t template = start_ready("threads", &fd), worker = host_fixture_fork(&control);
         host_fixture_trial(&t, control, true);
         unsigned verdict = host_fixture_run(&t, 0, "run", NULL, 0);
         if (verdict == 0)
@@ -125,8 +126,9 @@ static void threads_work_in_its_workers(void **state) {
         trial_retire(&t);
         assert_int_equal(host_fixture_reap(worker), 0);
         trial_deinit(&t);
-        close(fd);
+        host_fixture_leave();
         assert_int_equal(host_fixture_reap(template), 0);
+        close(fd);
 }
 
 static void refuses(const char *plugin, enum death_reason reason, const char *word, int call) {
