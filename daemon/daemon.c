@@ -27,6 +27,8 @@
 #include "ipc/event.h"
 #include "ipc/packet.h"
 
+enum { DAEMON_CONNECT_S = 5 };
+
 struct daemon {
         const struct daemon_options *options;
         struct loop *loop;
@@ -170,9 +172,13 @@ static int daemon_connect_spawner(const struct daemon_options *o, int *ret_fd) {
         int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
         if (fd < 0)
                 return -errno;
+        const struct timeval patience = {.tv_sec = DAEMON_CONNECT_S}; /* who does not accept has no room some day */
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
         if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
                 int r = -errno;
-                log_error("no spawner at %s: %s (systemctl start drover-spawn.socket)", address.sun_path, strerror(-r));
+                log_error("no spawner at %s: %s (systemctl %s)", address.sun_path,
+                          r == -EAGAIN ? "it takes no connection" : strerror(-r),
+                          r == -EAGAIN ? "restart drover-spawn.service" : "start drover-spawn.socket");
                 close(fd);
                 return r;
         }

@@ -42,6 +42,7 @@ enum spawn_request_type {
         SPAWN_START,    /* a worker of that generation → SPAWN_STARTED or SPAWN_FAILED, later SPAWN_EXITED */
         SPAWN_KILL,     /* `signal` to worker `worker`'s process group (SIGKILL) or to it alone (others) */
         SPAWN_RETIRE,   /* the generation's template ends, its sealed copy is dropped; its workers go on */
+        SPAWN_PING,     /* → SPAWN_PONG: it answers, so what is missing is not its fault */
 };
 
 struct spawn_request {
@@ -65,6 +66,7 @@ enum spawn_event_type {
         SPAWN_EXITED,       /* pid, code, status, usage; its process group is gone */
         SPAWN_TEMPLATE,     /* a template ended unasked: generation, pid, reason, signal, syscall, text; later STARTs make a new one.
                              * Not sent when it refused in words (TEMPLATE_FAILED without syscall): each START's FAILED says so */
+        SPAWN_PONG,
         SPAWN_ESCAPED,      /* pid of a process nobody started: killed, and reaped by now */
 };
 

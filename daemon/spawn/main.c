@@ -208,18 +208,6 @@ static int prepare(struct spawner *s, const struct options *o) {
 enum { READY_PATIENCE_MS = 5000 };
 enum { POLL_SIGNAL, POLL_BROKER, POLL_TEMPLATES };
 
-/* True: told to end. */
-static bool on_signal(struct spawner *s) {
-        struct signalfd_siginfo si;
-        bool is_ending = false;
-        while (read(s->signal_fd, &si, sizeof si) == sizeof si)
-                if (si.ssi_signo == SIGCHLD)
-                        s->is_reap_due = true;
-                else
-                        is_ending = true;
-        return is_ending;
-}
-
 static void on_broker(struct spawner *s, short revents) {
         if (revents & (POLLHUP | POLLERR))
                 s->broker_fault = s->broker_fault ? s->broker_fault : "";
@@ -284,9 +272,8 @@ static int timeout_ms(const struct spawner *s) {
 /* Until told to end, or, without a listener, until the broker is gone. */
 static int serve(struct spawner *s) {
         static struct pollfd polls[POLL_TEMPLATES + SPAWNER_MAX_TEMPLATES + SPAWNER_MAX_LISTENERS];
-        bool is_ending = false;
         int r = 0;
-        while (!is_ending && r >= 0 && (s->broker_fd >= 0 || s->listen_fd >= 0)) {
+        while (!s->is_ending && r >= 0 && (s->broker_fd >= 0 || s->listen_fd >= 0)) {
                 unsigned n_templates, n = fill_polls(s, polls, &n_templates);
                 if (poll(polls, n, timeout_ms(s)) < 0)
                         continue; /* EINTR: stopped and continued */
@@ -297,7 +284,7 @@ static int serve(struct spawner *s) {
                                 calls_answer(s, polls[i].fd, polls[i].revents);
                 template_look(s);
                 if (polls[POLL_SIGNAL].revents)
-                        is_ending = on_signal(s);
+                        reap_take_signals(s);
                 if (s->is_reap_due || s->is_hunt_due)
                         reap_run(s);
                 copier_look(s);

@@ -56,6 +56,39 @@ void reap_kill(const struct spawn_worker *w, int signal) {
         kill(w->pid, signal);
 }
 
+void reap_take_signals(struct spawner *s) {
+        struct signalfd_siginfo si;
+        while (read(s->signal_fd, &si, sizeof si) == sizeof si)
+                if (si.ssi_signo == SIGCHLD)
+                        s->is_reap_due = true;
+                else
+                        s->is_ending = true;
+}
+
+/* ---- those that were left behind: they hang in the kernel ---- */
+
+static bool is_left(const struct spawner *s, pid_t pid) {
+        for (unsigned i = 0; i < s->n_left; i++)
+                if (s->left[i] == pid)
+                        return true;
+        return false;
+}
+
+static void leave(struct spawner *s, pid_t pid) {
+        if (!copier_find_pid(s, pid) && !is_left(s, pid) && s->n_left < SPAWNER_MAX_LEFT)
+                s->left[s->n_left++] = pid;
+}
+
+/* True: it was one of them. */
+static bool left_ended(struct spawner *s, pid_t pid) {
+        for (unsigned i = 0; i < s->n_left; i++)
+                if (s->left[i] == pid) {
+                        s->left[i] = s->left[--s->n_left];
+                        return true;
+                }
+        return false;
+}
+
 /* ---- ends ---- */
 
 /* What ended (not reaped), pid 0 if nothing did. */
@@ -153,6 +186,8 @@ static void child_ended(struct spawner *s, const siginfo_t *si) {
         if (c) {
                 reap(si->si_pid, &usage);
                 copier_ended(s, c, si);
+        } else if (left_ended(s, si->si_pid)) {
+                bury(si->si_pid, &usage);
         } else if (w) {
                 worker_ended(s, w, si);
         } else if (t) {
@@ -182,7 +217,7 @@ static void for_each_child(struct spawner *s, void (*fn)(struct spawner *s, pid_
 }
 
 static void kill_unknown(struct spawner *s, pid_t pid) {
-        if (workers_find_pid(s, pid) || template_find_pid(s, pid) || copier_find_pid(s, pid))
+        if (workers_find_pid(s, pid) || template_find_pid(s, pid) || copier_find_pid(s, pid) || is_left(s, pid))
                 return;
         s->n_unknown++;
         if (template_of_group(s, getpgid(pid)))
@@ -213,7 +248,7 @@ void reap_run(struct spawner *s) {
 /* ---- everything ---- */
 
 static void kill_child(struct spawner *s, pid_t pid) {
-        s->n_unknown += !copier_find_pid(s, pid);
+        s->n_unknown += !copier_find_pid(s, pid) && !is_left(s, pid);
         kill(-pid, SIGKILL);
         kill(pid, SIGKILL);
 }
@@ -229,6 +264,7 @@ static bool end_children(struct spawner *s) {
                 bury(si.si_pid, &usage);
                 if (c)
                         copier_ended(s, c, &si);
+                left_ended(s, si.si_pid);
         }
         return waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 || errno != ECHILD;
 }
@@ -238,16 +274,14 @@ void reap_everything(struct spawner *s) {
         while (end_children(s)) {
                 uint64_t passed_ms = (event_now_ns() - start_ns) / 1000000;
                 if (s->n_unknown == 0 && passed_ms > COPIER_PATIENCE_MS)
-                        return; /* it has nothing of a worker's */
+                        return; /* a copier has nothing of a worker's, and the others were waited for */
                 if (passed_ms > END_PATIENCE_MS) {
-                        log_error("some processes do not die of SIGKILL: they hang in the kernel");
+                        log_error("%u processes do not die of SIGKILL: they hang in the kernel", s->n_unknown);
+                        for_each_child(s, leave);
                         return;
                 }
                 struct pollfd p = {.fd = s->signal_fd, .events = POLLIN};
-                if (poll(&p, 1, 10) > 0) {
-                        struct signalfd_siginfo drained;
-                        while (read(s->signal_fd, &drained, sizeof drained) > 0)
-                                ;
-                }
+                if (poll(&p, 1, 10) > 0)
+                        reap_take_signals(s); /* SIGTERM counts, also now */
         }
 }

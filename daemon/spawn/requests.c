@@ -111,11 +111,15 @@ static const char *on_retire(struct spawner *s, const struct spawn_request *q) {
         return NULL;
 }
 
+static const char *on_ping(struct spawner *s, const struct spawn_request *q) {
+        struct spawn_event e = {.type = SPAWN_PONG};
+        events_send(s, &e, NULL, 0);
+        return NULL;
+}
+
 static const char *(*const request_table[])(struct spawner *s, const struct spawn_request *q) = {
-        [SPAWN_LOAD] = on_load,
-        [SPAWN_START] = on_start,
-        [SPAWN_KILL] = on_kill,
-        [SPAWN_RETIRE] = on_retire,
+        [SPAWN_LOAD] = on_load,     [SPAWN_START] = on_start, [SPAWN_KILL] = on_kill,
+        [SPAWN_RETIRE] = on_retire, [SPAWN_PING] = on_ping,
 };
 
 /* ---- the socket ---- */
@@ -148,7 +152,7 @@ static const char *check(const struct spawn_request *q, size_t bytes) {
                 return "a packet of the wrong size (mixed installation?)";
         if (q->version != WIRE_VERSION)
                 return "another version of the protocol (mixed installation?)";
-        if (q->type < SPAWN_LOAD || q->type > SPAWN_RETIRE)
+        if (q->type < SPAWN_LOAD || q->type > SPAWN_PING)
                 return "an unknown request";
         if (q->method >= START_N)
                 return "an unknown start method";

@@ -17,6 +17,7 @@ enum {
         SPAWNER_MAX_TEMPLATES = 512, /* current ones and those that were told to end but are not reaped yet */
         SPAWNER_MAX_COPIERS = 16,    /* also those that were killed and hang in the kernel */
         SPAWNER_MAX_LISTENERS = SPAWNER_MAX_TEMPLATES + SPAWNER_MAX_WORKERS, /* workers outlive their templates */
+        SPAWNER_MAX_LEFT = 64,
 };
 
 struct event_node;
@@ -103,6 +104,10 @@ struct spawner {
         struct listener listeners[SPAWNER_MAX_LISTENERS]; /* compact */
         unsigned n_listeners;
 
+        pid_t left[SPAWNER_MAX_LEFT]; /* of brokers before this one: killed, but they hang in the kernel */
+        unsigned n_left;
+
+        bool is_ending;        /* told to end */
         bool is_reap_due;      /* a child may have ended without a SIGCHLD still to come */
         bool is_hunt_due;      /* an unknown child may be there without any child's end */
         unsigned n_unknown;    /* children in the last hunt that nobody started */

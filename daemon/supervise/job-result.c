@@ -41,7 +41,7 @@ static void job_describe_failure(struct job *j) {
                 break;
         case SLOT_TIMED_OUT:
                 job_set_error(j, "%s timed out in attempt %u: %s", what, j->attempt,
-                              j->verdict.reason == REASON_TIME_LIMIT ? "its hard limit passed, its worker was killed"
+                              j->verdict.reason == REASON_TIME_LIMIT ? "its hard limit passed, its worker is being killed"
                                                                      : "its soft limit passed and it stopped");
                 break;
         case SLOT_CANCELLED:

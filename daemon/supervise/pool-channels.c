@@ -30,7 +30,7 @@ void pool_on_rung(struct pool *p) {
                 if (p->bells[i].memory && atomic_load(&p->bells[i].memory->mode) == BELL_FUTEX)
                         bell_pass_on(p->bells[i].memory); /* rung in the old mode: pass it on */
         pool_places_look(p);
-        if (pool_is_over(p) && pool_count_workers(p) == 0)
+        if (pool_is_over(p) && pool_count_awaited(p) == 0)
                 pool_cancel_queued(p); /* pushed while we closed */
         pool_scale(p);
         pool_settle(p); /* also rung by workers that are about to be used up */

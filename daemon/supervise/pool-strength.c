@@ -189,6 +189,10 @@ static void pool_check_health(struct pool *p) {
 }
 
 static void pool_tell_nobody_ready(struct pool *p) {
+        if (spawner_pid(p->supervisor->spawner) == 0) {
+                pool_set_problem(p, "no worker is ready: there is no drover-spawn that answers, and the log says why");
+                return;
+        }
         for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++) {
                 const struct worker *w = p->workers[i];
                 if (!w || w->ready_ns || w->phase == PHASE_STOPPING)

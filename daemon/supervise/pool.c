@@ -106,6 +106,13 @@ uint32_t pool_count_workers(const struct pool *p) {
         return n;
 }
 
+uint32_t pool_count_awaited(const struct pool *p) {
+        uint32_t n = 0;
+        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
+                n += p->workers[i] && !p->workers[i]->is_stuck;
+        return n;
+}
+
 static void pool_counters_add(struct pool_counters *c, enum slot_state verdict, uint64_t n) {
         uint64_t *const counter[SLOT_N_STATES] = {
                 [SLOT_DONE] = &c->completed,  [SLOT_FAILED] = &c->failed,       [SLOT_CANCELLED] = &c->cancelled,
@@ -133,7 +140,7 @@ static enum pool_state pool_derive_state(const struct pool *p) {
         if (p->is_refused)
                 return POOL_REFUSED;
         if (!p->is_wanted || p->is_removed)
-                return pool_count_workers(p) ? POOL_DRAINING : POOL_STOPPED;
+                return pool_count_awaited(p) ? POOL_DRAINING : POOL_STOPPED;
         if (p->is_draining)
                 return POOL_DRAINING;
         if (p->is_paused)
@@ -174,11 +181,11 @@ void pool_settle(struct pool *p) {
                 pool_load(p);
         if (is_wanted)
                 pool_settle_strength(p);
-        if (!is_wanted && pool_count_workers(p) == 0)
+        if (!is_wanted && pool_count_awaited(p) == 0)
                 pool_cancel_queued(p); /* what a dying worker gave back */
         pool_update_bells(p);
         pool_tell_state(p);
-        if (!is_wanted && pool_count_workers(p) == 0)
+        if (!is_wanted && pool_count_awaited(p) == 0)
                 supervisor_pool_is_empty(p->supervisor, p);
 }
 

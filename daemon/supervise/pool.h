@@ -161,6 +161,7 @@ bool pool_accepts(const struct pool *p);
 bool pool_is_over(const struct pool *p); /* stopped, refused or removed: what is queued will never run */
 uint32_t pool_count_ready(const struct pool *p); /* also those that stand by */
 uint32_t pool_count_workers(const struct pool *p);
+uint32_t pool_count_awaited(const struct pool *p); /* without those that SIGKILL does not end */
 uint32_t pool_max_attempts(const struct pool *p, const struct layout_job *line, bool *ret_is_once);
 void pool_add_verdicts(struct pool *p, enum slot_state verdict, uint64_t n);
 static inline void pool_count_verdict(struct pool *p, enum slot_state verdict) { pool_add_verdicts(p, verdict, 1); }

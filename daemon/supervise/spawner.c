@@ -8,6 +8,10 @@
  * all that it started before it exits. So it inherits a lock as its standard input (which it never reads) and keeps it until
  * then. systemd's answers a new broker only after that.
  *
+ * Nobody waits for it without an end: it says hello within SPAWNER_HELLO_NS of its start, and when something is overdue it
+ * is asked whether it is there (SPAWN_PING). One that does not answer hangs, in the exec of a drover-worker whose disk
+ * does not answer perhaps: it is killed, and its workers with it.
+ *
  * Requests are fixed-size packets; when the socket is full they wait in order. An event of the wrong
  * size or version is the spawner's fault: the connection ends. What events mean is not decided here. */
 #include "daemon/supervise/spawner.h"
@@ -38,6 +42,9 @@ enum {
 #define SPAWNER_RESTART_NS UINT64_C(50000000)
 #define SPAWNER_RESTART_MAX_NS UINT64_C(5000000000)
 #define SPAWNER_YOUNG_NS UINT64_C(2000000000)
+#define SPAWNER_HELLO_NS UINT64_C(15000000000) /* systemd's ends what an earlier broker left first */
+#define SPAWNER_PONG_NS UINT64_C(10000000000)
+#define SPAWNER_END_NS UINT64_C(6000000000) /* it kills and reaps all that it started, or gives up, in less */
 
 struct spawner {
         struct loop *loop;
@@ -48,7 +55,7 @@ struct spawner {
         pid_t pid;
         uint64_t started_ns, pause_ns;
         struct loop_poll socket_poll, pid_poll;
-        struct loop_timer restart_timer;
+        struct loop_timer restart_timer, answer_timer; /* of HELLO, then of PONG */
         struct spawn_request *backlog;
         size_t n_backlog;
 };
@@ -57,6 +64,7 @@ static void spawner_on_timer(struct loop_timer *t);
 
 static void spawner_disconnect(struct spawner *s) {
         loop_poll_stop(&s->socket_poll);
+        loop_timer_stop(&s->answer_timer);
         if (s->fd >= 0) {
                 shutdown(s->fd, SHUT_RDWR); /* the ring's poll holds the socket until its cancellation was submitted */
                 close(s->fd);
@@ -109,6 +117,22 @@ static void spawner_drop(struct spawner *s, const char *why) {
                 s->hooks.on_unreachable(s->hooks.user, why);
 }
 
+static void spawner_on_answer_timer(struct loop_timer *t) {
+        struct spawner *s = t->user;
+        spawner_drop(s, s->is_up ? "it does not answer: it hangs, or the disk with drover-worker does"
+                                 : "it has not said hello: it hangs, or the disk with Drover's programs does");
+}
+
+static void spawner_expect(struct spawner *s, uint64_t patience_ns) {
+        loop_timer_set(s->loop, &s->answer_timer, event_now_ns() + patience_ns, spawner_on_answer_timer, s);
+}
+
+void spawner_check(struct spawner *s) {
+        const struct spawn_request ping = {.type = SPAWN_PING, .version = WIRE_VERSION};
+        if (s->is_up && !s->answer_timer.heap_index && spawner_send(s, &ping) == 0)
+                spawner_expect(s, SPAWNER_PONG_NS);
+}
+
 /* One event. -EAGAIN when there is none; another error ended the connection. */
 static int spawner_receive(struct spawner *s) {
         struct spawn_event event;
@@ -129,6 +153,10 @@ static int spawner_receive(struct spawner *s) {
                 return -EPIPE;
         }
         event.text[sizeof(event.text) - 1] = 0;
+        if (event.type == SPAWN_HELLO || event.type == SPAWN_PONG)
+                loop_timer_stop(&s->answer_timer);
+        if (event.type == SPAWN_PONG)
+                return 0;
         if (event.type == SPAWN_HELLO) {
                 s->is_up = true;
                 s->pid = event.pid;
@@ -200,6 +228,7 @@ static int spawner_start(struct spawner *s) {
         s->started_ns = event_now_ns();
         s->pidfd = (int)syscall(SYS_pidfd_open, s->pid, 0);
         assert(s->pidfd >= 0); /* our own unreaped child */
+        spawner_expect(s, SPAWNER_HELLO_NS);
         r = loop_poll_start(s->loop, &s->pid_poll, s->pidfd, POLLIN, spawner_on_pid, s);
         return r < 0 ? r : loop_poll_start(s->loop, &s->socket_poll, s->fd, POLLIN, spawner_on_socket, s);
 }
@@ -209,6 +238,15 @@ static void spawner_on_timer(struct loop_timer *t) {
         int r = spawner_start(s);
         if (r < 0)
                 loop_timer_set(s->loop, &s->restart_timer, event_now_ns() + SPAWNER_RESTART_MAX_NS, spawner_on_timer, s);
+}
+
+/* As poll() of one, until then. */
+static int spawner_poll(struct pollfd *p, uint64_t patience_ns) {
+        uint64_t deadline_ns = event_now_ns() + patience_ns, now_ns;
+        int r = 0;
+        while (r <= 0 && (now_ns = event_now_ns()) < deadline_ns)
+                r = poll(p, 1, (int)((deadline_ns - now_ns) / 1000000 + 1));
+        return r > 0;
 }
 
 int spawner_new(struct spawner **ret, const struct spawner_config *c) {
@@ -231,8 +269,24 @@ int spawner_new(struct spawner **ret, const struct spawner_config *c) {
                 spawner_free(s);
                 return r;
         }
+        if (!s->is_ours)
+                spawner_expect(s, SPAWNER_HELLO_NS);
         *ret = s;
         return 0;
+}
+
+/* Ours kills its workers at end of file, then exits; nothing of it may outlive us that can die. */
+static void spawner_wait(struct spawner *s) {
+        siginfo_t si = {0};
+        struct pollfd p = {.fd = s->pidfd, .events = POLLIN};
+        if (spawner_poll(&p, SPAWNER_END_NS) == 0) {
+                log_error("the spawner (pid %d) does not end by itself: killed", (int)s->pid);
+                syscall(SYS_pidfd_send_signal, s->pidfd, SIGKILL, NULL, 0);
+                spawner_poll(&p, SPAWNER_END_NS / 8);
+        }
+        if (waitid(P_PIDFD, s->pidfd, &si, WEXITED | WNOHANG) == 0 && si.si_pid == 0)
+                log_error("the spawner (pid %d) does not die of SIGKILL: it hangs in the kernel and is left behind", (int)s->pid);
+        close(s->pidfd);
 }
 
 struct spawner *spawner_free(struct spawner *s) {
@@ -242,11 +296,8 @@ struct spawner *spawner_free(struct spawner *s) {
         loop_timer_stop(&s->restart_timer);
         loop_poll_stop(&s->pid_poll);
         spawner_disconnect(s);
-        if (s->pidfd >= 0) { /* it kills its workers at end of file, then exits; nothing of it may outlive us */
-                siginfo_t si;
-                waitid(P_PIDFD, s->pidfd, &si, WEXITED);
-                close(s->pidfd);
-        }
+        if (s->pidfd >= 0)
+                spawner_wait(s);
         free(s->libexec_dir);
         free(s->plugin_dir);
         free(s);

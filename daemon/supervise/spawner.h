@@ -28,10 +28,13 @@ struct spawner_config {
 };
 
 int spawner_new(struct spawner **ret, const struct spawner_config *c);
-struct spawner *spawner_free(struct spawner *s); /* closes the socket: the spawner kills everything */
+struct spawner *spawner_free(struct spawner *s); /* closes the socket: the spawner kills everything; waits for its end */
 
 /* Queues when the socket is full. -ENOTCONN while there is no spawner: the caller starts over at on_up. */
 int spawner_send(struct spawner *s, const struct spawn_request *request);
+/* Something that it should have told is overdue: is it still there? If it does not answer, it is lost (or, systemd's,
+ * unreachable). */
+void spawner_check(struct spawner *s);
 pid_t spawner_pid(const struct spawner *s); /* 0 = not up */
 /* Does nothing live any more that a spawner before this one started, for a broker before this one? */
 bool spawner_is_alone(struct spawner *s);

@@ -259,12 +259,12 @@ static void supervisor_drop_pool(struct supervisor *s, struct pool *p) {
 void supervisor_remove_pool(struct supervisor *s, struct pool *p) { pool_remove(p); }
 
 void supervisor_pool_is_empty(struct supervisor *s, struct pool *p) {
-        if (p->is_removed)
+        if (p->is_removed && pool_count_workers(p) == 0)
                 supervisor_drop_pool(s, p);
         if (!s->is_shutting_down || !s->on_down)
                 return;
         TAILQ_FOREACH(p, &s->pools, link)
-                if (p->is_wanted || pool_count_workers(p) > 0)
+                if (p->is_wanted || pool_count_awaited(p) > 0)
                         return;
         TAILQ_FOREACH(p, &s->pools, link)
                 jobs_collect(p); /* verdicts of this moment are told first: nothing is heard after the end */

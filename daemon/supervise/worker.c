@@ -30,9 +30,13 @@
 #include "ipc/utf8.h"
 
 #define WORKER_SECOND_NS UINT64_C(1000000000)
-enum { WORKER_START_LIMIT_S = 30 }; /* constructors, preload, worker_init: a plugin that hangs there is a failure, not a wait */
+enum {
+        WORKER_START_LIMIT_S = 30, /* constructors, preload, worker_init: a plugin that hangs there is a failure, not a wait */
+        WORKER_DEATH_S = 5,        /* from SIGKILL to the end */
+};
 
 static void worker_on_start_timer(struct loop_timer *t);
+static void worker_on_death_timer(struct loop_timer *t);
 
 static uint64_t worker_realtime_us(void) {
         struct timespec t;
@@ -171,9 +175,22 @@ static void worker_do_ready(struct worker *w) {
 
 static void worker_do_retire(struct worker *w) { worker_command(w); }
 
-static void worker_do_kill(struct worker *w) {
+static void worker_ask_kill(struct worker *w) {
         if (worker_request(w, SPAWN_KILL, SIGKILL) < 0 && w->pidfd >= 0)
                 syscall(SYS_pidfd_send_signal, w->pidfd, SIGKILL, NULL, 0);
+}
+
+static void worker_expect_death(struct worker *w) {
+        if (w->killed_ns == 0)
+                w->killed_ns = event_now_ns();
+        if (!w->is_stuck)
+                loop_timer_set(w->pool->supervisor->loop, &w->kill_timer, w->killed_ns + WORKER_DEATH_S * WORKER_SECOND_NS,
+                               worker_on_death_timer, w);
+}
+
+static void worker_do_kill(struct worker *w) {
+        worker_ask_kill(w);
+        worker_expect_death(w);
 }
 
 static const struct {
@@ -222,6 +239,29 @@ static void worker_on_start_timer(struct loop_timer *t) {
         struct worker *w = t->user;
         snprintf(w->text, sizeof(w->text), "it was not ready %d s after its start", WORKER_START_LIMIT_S);
         worker_kill_now(w, REASON_INIT);
+}
+
+/* It should be dead by now. Nobody can do more, so nobody waits for it any more: its place was given to another when it
+ * was killed, its job has its verdict, and its slot and index are kept until it is gone. */
+static void worker_on_death_timer(struct loop_timer *t) {
+        struct worker *w = t->user;
+        struct pollfd p = {.fd = w->pidfd, .events = POLLIN};
+        spawner_check(w->pool->supervisor->spawner);
+        if (w->pid == 0) { /* its template has a time for it, which is the spawner's to know */
+                loop_timer_set(t->loop, t, event_now_ns() + WORKER_DEATH_S * WORKER_SECOND_NS, worker_on_death_timer, w);
+                return;
+        }
+        w->is_stuck = true;
+        w->phase = PHASE_STOPPING;
+        if (poll(&p, 1, 0) == 0)
+                log_warning("pool %s: worker %llu (pid %d) does not die of SIGKILL: it hangs in the kernel, in a file whose "
+                            "disk or server does not answer; another one takes its place",
+                            w->pool->config.name, (unsigned long long)w->id, (int)w->pid);
+        else
+                log_warning("pool %s: worker %llu (pid %d) is dead, but the spawner does not say that all of it is gone",
+                            w->pool->config.name, (unsigned long long)w->id, (int)w->pid);
+        SUPERVISOR_TELL(w->pool->supervisor, on_worker_state, w);
+        pool_settle(w->pool); /* the daemon's end may have waited for it */
 }
 
 static void worker_on_kill_timer(struct loop_timer *t) {
@@ -422,6 +462,7 @@ void worker_on_spawner_lost(struct worker *w) {
         }
         syscall(SYS_pidfd_send_signal, w->pidfd, SIGKILL, NULL, 0); /* ours to kill only where the uid is the same */
         loop_poll_start(w->pool->supervisor->loop, &w->pid_poll, w->pidfd, POLLIN, worker_on_pid, w);
+        worker_expect_death(w);
 }
 
 /* ---- for the bus ---- */
@@ -446,7 +487,7 @@ void worker_get_info(const struct worker *w, struct worker_info *ret) {
                 .id = w->id,
                 .pid = w->pid,
                 .pool = w->pool,
-                .state = w->quarantine_channel                           ? WORKER_QUARANTINED
+                .state = w->quarantine_channel || w->is_stuck            ? WORKER_QUARANTINED
                          : w->phase == PHASE_STOPPING                    ? WORKER_STOPPING
                          : w->phase == PHASE_STARTING || !w->ready_ns    ? WORKER_STARTING
                          : has_job                                       ? WORKER_RUNNING

@@ -48,6 +48,8 @@ struct worker {
         bool is_permanent;
         bool is_wronged;           /* a client took its job from it while it ran: it ends, and that is not its fault */
         bool is_unheard;           /* nothing more is read from its control socket */
+        uint64_t killed_ns;        /* when SIGKILL was first asked for; 0 = it was not */
+        bool is_stuck;             /* SIGKILL does not end it: nobody waits for it any more */
         uint64_t started_us, ready_ns;
         char sandbox[64], text[WIRE_TEXT];
         uint64_t bells_sent[LAYOUT_BELL_WORDS]; /* bit = bell number */

@@ -1,12 +1,18 @@
 """Files whose reads hang (FUSE here, a dead NFS server elsewhere): they stop nobody but who wants them, and nobody is told
 what has not happened."""
 
+import contextlib
 import os
+import signal
+import socket
+import subprocess
+import tempfile
 import time
 import unittest
 
 import fuse
-from harness import BUILD, Drover, Test, assert_in_time, descendants, is_alive, kill, main, stat_of, wait_for, wait_surely
+from harness import BUILD, DROVERD, PATIENCE, Bus, Drover, Test, assert_in_time, descendants, is_alive, kill, main, stat_of, wait_for, wait_surely
+from sdbus import Connection, u64
 
 PATIENCE_S = 10  # of drover-spawn, for one copy
 
@@ -78,7 +84,8 @@ class HungPlugin(Test):
         begun = time.monotonic()
         self.assertEqual(d.stop(), 0)
         assert_in_time(time.monotonic() - begun, 2, "the service ends as if nothing hung")
-        self.assertEqual([name for name in descendants().values() if name.startswith("dr") and name != "drover-copy"], [])
+        wait_surely(lambda: not [name for name in descendants().values() if name.startswith("dr") and name != "drover-copy"], 1,
+                    "nothing is left but what the kernel has")
 
     def test_does_not_hold_up_the_end(self):
         d = self.drover()
@@ -125,6 +132,163 @@ class HungPlugin(Test):
         d.pool_call("later", "Start")
         d.wait_state("later", "running", 5)
         self.stop_in_time(d)
+
+
+@unittest.skipUnless(os.geteuid() == 0 and fuse.is_there(), "needs root and FUSE")
+class HungJob(Test):
+    """A worker that reads such a file for its job: nothing ends it before the file's server answers."""
+
+    def setUp(self):
+        self.d = Drover({"fds": {"Plugin": "fds", "Workers": 1, "HardTimeout": "300ms"}})
+        self.d.__enter__()
+        self.addCleanup(self.d.__exit__, None, None, None)
+        self.hung = fuse.HungFile(f"{self.d.dir}/hung", f"{BUILD}/plugins/primes/primes.so")
+        self.hung.__enter__()
+        self.addCleanup(self.hung.__exit__)
+        self.fd = os.open(self.hung.path, os.O_RDONLY)
+        self.addCleanup(os.close, self.fd)
+        self.c = Connection(self.d.bus.address)
+        self.addCleanup(self.c.close)
+
+    def cat(self, fd):
+        return self.c.call("/org/drover1", "org.drover1.Manager", "Submit", "ssa{sv}a{sv}", b"fds", b"cat", 2, b"in", b"h", fd, b"attempt",
+                           b"t", u64(1), 0).read("to")[1]
+
+    def hang(self):
+        """The worker, when its job has the verdict."""
+        worker = self.d.wait_workers("fds", 1)[0]
+        path = self.cat(self.fd)
+        self.assertTrue(self.hung.is_read())
+        self.assertEqual(self.d.wait_job(path, 5), "timed-out")
+        self.assertIn("its hard limit passed, its worker is being killed", self.d.result(path)["error"])
+        self.assertEqual(stat_of(worker[3])[1], "D")
+        return worker
+
+    def state(self, worker):
+        return next((w[4] for w in self.d.list_workers("fds") if w[0] == worker[0]), None)
+
+    def test_verdict_and_state_are_true(self):
+        worker = self.hang()
+        self.assertEqual(self.state(worker), "quarantined")
+        self.assertEqual(self.d.deaths("fds"), [])
+        self.assertNotIn("died", self.d.log())
+        with open(__file__, "rb") as f:  # another one has its place at once
+            path = self.cat(f.fileno())
+            self.assertEqual(self.d.wait_job(path, 5), "done")
+        said = f"worker {worker[0]} (pid {worker[3]}) does not die of SIGKILL: it hangs in the kernel"
+        wait_for(lambda: said in self.d.log(), 10, "the log says what hangs")
+        self.assertEqual(self.state(worker), "quarantined")
+        self.assertTrue(is_alive(worker[3]))
+        self.d.pool_call("fds", "Stop")
+        self.d.wait_state("fds", "stopped", 5)
+        self.d.pool_call("fds", "Start")
+        self.d.wait_state("fds", "running", 5)
+        self.hung.let_go()
+        death = wait_for(lambda: self.d.deaths("fds"), 5, "it is dead, and that is told")[0]
+        self.assertEqual((death["worker"], death["reason"]), (worker[0], "time-limit"))
+        self.assertIsNone(self.state(worker))
+        self.assertEqual(self.d.log().count("does not die"), 1)
+        self.assertEqual(self.d.stop(), 0)
+
+    def test_the_end_is_not_held_up(self):
+        worker = self.hang()
+        begun = time.monotonic()
+        self.assertEqual(self.d.stop(), 0)
+        assert_in_time(time.monotonic() - begun, 15, "the service ends without it")
+        wait_surely(lambda: [pid for pid, name in descendants().items() if name.startswith("dr")] == [worker[3]], 1, "nothing else is left")
+        self.hung.let_go()
+        wait_surely(lambda: not is_alive(worker[3]), 2, "it is gone, too")
+
+    def test_a_pool_can_go(self):
+        """One that is removed goes on without it; its name can be another's."""
+        worker = self.hang()
+        self.d.remove_pool_file("fds")
+        self.d.reload()
+        self.d.write_pool("fds", Plugin="fds", Workers=1)
+        self.d.reload()
+        self.d.wait_state("fds", "running", 5)
+        with open(__file__, "rb") as f:
+            self.assertEqual(self.d.wait_job(self.cat(f.fileno()), 5), "done")
+        self.assertTrue(is_alive(worker[3]))
+        self.hung.let_go()
+        wait_for(lambda: not is_alive(worker[3]), 5, "it is gone")
+        self.assertEqual(self.d.stop(), 0)
+
+
+class HungSpawner(Test):
+    """It is stopped here; it could hang where it runs drover-worker."""
+
+    def setUp(self):
+        self.d = Drover({"a": {"Plugin": "sleep", "Workers": 1, "HardTimeout": "100ms", "KillGraceSec": "1s"}})
+        self.d.__enter__()
+        self.addCleanup(self.d.__exit__, None, None, None)
+        self.spawner = self.d.spawner()
+        kill(self.spawner, signal.SIGSTOP)
+
+    def test_is_replaced(self):
+        path = self.d.submit("a", "sleep", ms=60000)[1]
+        self.assertEqual(self.d.wait_job(path, 5), "timed-out")
+        wait_for(lambda: not is_alive(self.spawner), 25, "who does not answer is killed")
+        self.assertIn("spawner: it does not answer", self.d.log())
+        wait_for(lambda: self.d.list_workers("a") and self.d.wait_workers("a", 1), 10, "another one starts workers")
+        self.assertEqual(self.d.run("a", "sleep", ms=1), {"ms": 1})
+        self.assertEqual(self.d.stop(), 0)
+
+    def test_does_not_hold_up_the_end(self):
+        begun = time.monotonic()
+        self.assertEqual(self.d.stop(), 0)
+        assert_in_time(time.monotonic() - begun, 30, "droverd ends without it")
+
+
+class SilentSpawner(Test):
+    def test_is_told_and_does_not_hold_up_the_end(self):
+        d = Drover({"a": {"Plugin": "sleep", "Workers": 1}}, wait=False)
+        path = f"{d.dir}/libexec/drover-spawn"
+        os.unlink(path)
+        with open(path, "w", encoding="utf-8") as f:
+            f.write("#!/bin/sh\nexec sleep 1000\n")
+        os.chmod(path, 0o755)
+        with d:
+            wait_for(lambda: "no drover-spawn that answers" in d.pool("a")["Problem"], 5, "its pools say what is missing")
+            begun = time.monotonic()
+            self.assertEqual(d.stop(), 0)
+            assert_in_time(time.monotonic() - begun, 15, "droverd ends without it")
+
+
+class Unanswered:
+    """droverd --system, with somebody behind systemd's socket who does not answer."""
+
+    def __init__(self, backlog):
+        self.stack = contextlib.ExitStack()
+        self.dir = self.stack.enter_context(tempfile.TemporaryDirectory())
+        bus = Bus(self.dir)
+        self.stack.callback(bus.stop)
+        listener = self.socket()
+        listener.bind(f"{self.dir}/spawn")
+        listener.listen(0)
+        for _ in range(backlog):  # so many others wait already
+            self.socket().connect(f"{self.dir}/spawn")
+        os.mkdir(f"{self.dir}/config")
+        self.process = subprocess.Popen([DROVERD, "--system", f"--address={bus.address}", f"--config-dir={self.dir}/config",
+                                         f"--runtime-dir={self.dir}", f"--state-dir={self.dir}/state"],
+                                        stderr=subprocess.PIPE, text=True)
+        self.stack.enter_context(self.process)
+        self.stack.callback(self.process.kill)
+
+    def socket(self):
+        return self.stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+
+
+class NoSpawner(Test):
+    def test_does_not_hold_up_the_start(self):
+        """Both at once, for they take their time."""
+        full, silent = Unanswered(1), Unanswered(0)
+        self.addCleanup(full.stack.close)
+        self.addCleanup(silent.stack.close)
+        for unanswered, words in ((full, r"no spawner at .*/spawn: it takes no connection \(systemctl restart drover-spawn.service\)"),
+                                  (silent, "spawner: it has not said hello")):
+            self.assertEqual(unanswered.process.wait(60 * PATIENCE), 1)
+            self.assertRegex(unanswered.process.stderr.read(), words)
 
 
 if __name__ == "__main__":

@@ -313,7 +313,7 @@ static void test_hostile_packets(void **state) {
         for (unsigned i = 0; i < 14; i++)
                 q[i] = good;
         q[n++].type = 0;
-        q[n++].type = SPAWN_RETIRE + 1;
+        q[n++].type = SPAWN_PING + 1;
         q[n++].type = UINT32_MAX;
         q[n++].version = WIRE_VERSION + 1;
         q[n++].method = START_N;
