@@ -13,7 +13,6 @@
  * against that. */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -198,11 +197,9 @@ bool arena_is_kept(const struct drover_arena *a, uint32_t participant) {
 }
 
 int arena_open_for(const struct drover_arena *a, uint32_t participant, int *ret_fd) {
-        char path[sizeof "/proc/self/fd/" + 10];
-        snprintf(path, sizeof path, "/proc/self/fd/%d", a->fd);
-        int fd = open(path, O_RDWR | O_CLOEXEC), r = 0;
-        if (fd < 0)
-                return -errno;
+        int fd, r = segment_open(a->fd, true, &fd);
+        if (r < 0)
+                return r;
         if (lseek(fd, (off_t)participant + 1, SEEK_SET) < 0) {
                 r = -errno;
                 close(fd);

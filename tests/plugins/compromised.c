@@ -1,17 +1,23 @@
 /* Does to other jobs of its pool what code in a worker can: it knows the host's structs, so it has every address and
- * every right that the host has. Each job says how far it got.
+ * every right that the host has. Each job says how many others it reached.
  *
- *   overwrite  looks for queued arguments with `word` in the job areas and writes `by` over it, if it can make them
- * writable grow       makes its mapping of the result areas longer; where verdict lines lie behind it, makes every
- * queued job LOST lose       says POISONED of every queued job, with all that it can write answer     gives every
- * queued job its own result, of the job type's shape drag       says of every queued job that it runs it, for the last
- * time, and dies echo       is honest */
+ * - overwrite: writes `by` over `word` in the arguments of queued jobs, if it can make them writable;
+ * - grow: makes its mapping of the result areas longer, and where verdict lines lie behind it, jobs LOST;
+ * - lose: says POISONED of every queued job, with all that it can write;
+ * - peek: looks for `word` in the arguments of queued jobs;
+ * - answer: gives every queued job a result of its own;
+ * - again: says of every job that another worker runs that it is queued;
+ * - frame: says of every queued job that another worker runs it, in that one's record, too;
+ * - drag: says of every queued job that it runs it itself, for the last time, and dies;
+ * - foul: says that there is nonsense in every channel;
+ * - echo and wait are honest. */
 #include <drover/plugin.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "plugins/host/job.h"
@@ -134,6 +140,57 @@ static int lose(drover_job *job) {
         return drover_ret_u64(job, "n", n);
 }
 
+static int peek(drover_job *job) {
+        const struct channel *c = job->channel;
+        const char *word;
+        uint64_t n = 0;
+        int r = drover_arg_str(job, "word", &word, NULL);
+        for (uint32_t slot = 0; slot < c->geometry.n_slots && r >= 0; slot++)
+                n += is_queued(c, slot) &&
+                     memmem(channel_job(c, slot), c->geometry.job_stride, word, strlen(word)) != NULL;
+        return r < 0 ? r : drover_ret_u64(job, "n", n);
+}
+
+static int again(drover_job *job) {
+        struct channel *c = (struct channel *)job->channel;
+        uint64_t n = 0;
+        for (uint32_t slot = 0; slot < c->geometry.n_slots; slot++) {
+                uint64_t word = atomic_load(&c->slots[slot].word);
+                if (slot == job->slot || slot_state(word) != SLOT_RUNNING)
+                        continue;
+                atomic_store(&c->slots[slot].word, SLOT_WORD(SLOT_QUEUED, 0, 1, 0, slot_generation(word)));
+                n += channel_push(c, slot, slot_generation(word), LAYOUT_PRIORITY_DEFAULT) == 0;
+        }
+        return drover_ret_u64(job, "n", n);
+}
+
+static int frame(drover_job *job) {
+        const struct channel *c = job->channel;
+        const struct host *h = job_host(job);
+        uint32_t other = h->index == 0;
+        uint64_t n = 0;
+        for (uint32_t slot = 0; slot < c->geometry.n_slots; slot++)
+                if (is_queued(c, slot)) {
+                        uint32_t generation = slot_generation(atomic_load(&c->slots[slot].word));
+                        atomic_store(&c->slots[slot].word,
+                                     SLOT_WORD(SLOT_RUNNING, 0, 1, SLOT_OWNER_WORKER0 + other, generation));
+                        atomic_store(&h->pool->worker[other].record,
+                                     (uint64_t)generation << 32 | (uint64_t)job->channel_index << 16 | slot);
+                        n++;
+                }
+        return drover_ret_u64(job, "n", n);
+}
+
+static int foul(drover_job *job) {
+        uint64_t n = 0;
+        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++) {
+                struct worker_report report = {
+                        .type = REPORT_FOUL, .version = WIRE_VERSION, .channel = i, .error = EPROTO};
+                n += packet_send(WIRE_CONTROL_FD, &report, sizeof report, NULL, 0) == 0;
+        }
+        return drover_ret_u64(job, "n", n);
+}
+
 static int answer(drover_job *job) {
         static const char forged[] = "\x81\xa4text\xa6"
                                      "forged"; /* MessagePack: {text: "forged"} */
@@ -169,10 +226,24 @@ static int echo(drover_job *job) {
         return r < 0 ? r : drover_ret_str(job, "text", text);
 }
 
+static int waits(drover_job *job) {
+        uint64_t ms;
+        int r = drover_arg_u64(job, "ms", &ms);
+        if (r < 0)
+                return r;
+        nanosleep(&(struct timespec){.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000}, NULL);
+        return drover_ret_u64(job, "pid", (uint64_t)getpid());
+}
+
 static const struct drover_job_type jobs[] = {
         {.name = "overwrite", .args = "word:str,by:str", .result = "n:u64", .handle = overwrite},
         {.name = "grow", .result = "n:u64", .handle = grow},
         {.name = "lose", .result = "n:u64", .handle = lose},
+        {.name = "peek", .args = "word:str", .result = "n:u64", .handle = peek},
+        {.name = "again", .result = "n:u64", .handle = again},
+        {.name = "frame", .result = "n:u64", .handle = frame},
+        {.name = "foul", .result = "n:u64", .handle = foul},
+        {.name = "wait", .args = "ms:u64", .result = "pid:u64", .handle = waits},
         {.name = "answer", .result = "n:u64", .handle = answer},
         {.name = "drag", .handle = drag},
         {.name = "echo", .args = "text:str", .result = "text:str", .handle = echo},

@@ -145,6 +145,31 @@ static int setup_scene(void **state) {
         return setup(state);
 }
 
+/* As ipc/PROTOCOL.md says: who runs a job is what the slot's word and the worker's record say, and it writes both. */
+static void test_it_has_those_of_any_job_that_it_says_it_runs(void **state) {
+        struct worker_order order;
+        unsigned n_fds;
+        struct scene s = begin();
+        const struct channel *c = &s.c->channel;
+        s.slot = 1;
+        s.generation = slot_generation(channel_word(c, 1)) + 1;
+        say(&s, SESSION_FDS, (int[]){STDERR_FILENO, STDERR_FILENO}, 2);
+        assert_int_equal(channel_begin(c, 1), 0);
+        assert_int_equal(channel_mark_fds(c, 1), 0);
+        assert_int_equal(channel_commit(&s.c->channel, 1, 1), 0); /* another worker might claim it */
+        tell(&s, REPORT_FDS, NULL, 0);
+        UNTIL(hear(&s, ORDER_FDS, &order, &n_fds));
+        assert_int_equal(order.error, ESTALE);
+        assert_int_equal(n_fds, 0);
+        atomic_store(&c->slots[1].word, SLOT_WORD(SLOT_RUNNING, SLOT_HAS_FDS, 1, SLOT_OWNER_WORKER0, s.generation));
+        atomic_store(&s.pool->memory->worker[0].record, (uint64_t)s.generation << 32 | (uint64_t)s.c->index << 16 | 1);
+        tell(&s, REPORT_FDS, NULL, 0);
+        UNTIL(hear(&s, ORDER_FDS, &order, &n_fds));
+        assert_int_equal(order.error, 0);
+        assert_int_equal(n_fds, 2);
+        finish(&s);
+}
+
 static void test_refused_for_a_moment(void **state) {
         struct worker_order order;
         unsigned n_fds;
@@ -300,6 +325,8 @@ static void test_results_that_were_fetched_make_room(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_it_has_those_of_any_job_that_it_says_it_runs, setup_scene,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(test_refused_for_a_moment, setup_scene, teardown),
                 cmocka_unit_test_setup_teardown(test_refused_for_good, setup_scene, teardown),
                 cmocka_unit_test_setup_teardown(test_other_orders_are_sent_later, setup_scene, teardown),
