@@ -92,6 +92,16 @@ class Compromised(Test):
         for held in (*offers, *connections):
             held.close()
 
+    def test_it_shares_arenas_with_workers_of_other_pools(self):
+        arenas = {"Plugin": "arenas", "Workers": 1}
+        for pool in "ab":
+            self.d.write_pool(pool, **arenas)
+        self.d.reload()
+        for pool in "ab":
+            self.d.wait_state(pool, "running")
+        self.assertEqual(self.d.run("a", "put", arena="shared", name="q"), {"outcome": "0"})
+        self.assertEqual(self.d.run("b", "take", arena="shared", kind="queue", name="q", hold_ms=0), {"outcome": "0"})
+
     def test_it_can_read_what_others_asked_for(self):
         self.assertEqual(self.beside("peek", word="honest")[0], 1)
 

@@ -93,6 +93,14 @@ class Tree(Test):
         self.assertTrue(missing_test("tests/unit/test-sync-mutex.c", "test_none"))
         self.assertTrue(missing_test("tests/integration/test_tree.py", "test_none"))
 
+    def test_each_row_of_who_can_do_what_names_a_test_that_runs(self):
+        page = read("ipc/PROTOCOL.md").partition("\n## 11. ")[2]
+        rows = re.findall(r"^\| (?:can|cannot) \| .*\| `([^`]+)` (\w+) \|$", page, re.MULTILINE)
+        self.assertEqual(len(rows), len(re.findall(r"^\| (?:can|cannot) ", page, re.MULTILINE)))
+        self.assertGreater(len(rows), 30)
+        for path, name in rows:
+            self.assertIsNone(missing_test(path, name), name)
+
     def test_nothing_names_a_workplace(self):
         for name in tracked():
             if name.endswith((".c", ".h", ".py", ".md", ".build", ".in", ".scd", ".conf", ".xml")) or "." not in name:

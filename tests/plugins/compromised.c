@@ -231,8 +231,12 @@ static int waits(drover_job *job) {
         int r = drover_arg_u64(job, "ms", &ms);
         if (r < 0)
                 return r;
+        drover_progress(job, 0, 1, NULL); /* it has begun */
         nanosleep(&(struct timespec){.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000}, NULL);
-        return drover_ret_u64(job, "pid", (uint64_t)getpid());
+        r = drover_arg_u64(job, "ms", &ms); /* as it is by now */
+        if (r >= 0)
+                r = drover_ret_u64(job, "ms", ms);
+        return r < 0 ? r : drover_ret_u64(job, "pid", (uint64_t)getpid());
 }
 
 static const struct drover_job_type jobs[] = {
@@ -243,7 +247,7 @@ static const struct drover_job_type jobs[] = {
         {.name = "again", .result = "n:u64", .handle = again},
         {.name = "frame", .result = "n:u64", .handle = frame},
         {.name = "foul", .result = "n:u64", .handle = foul},
-        {.name = "wait", .args = "ms:u64", .result = "pid:u64", .handle = waits},
+        {.name = "wait", .args = "ms:u64", .result = "ms:u64,pid:u64", .handle = waits},
         {.name = "answer", .result = "n:u64", .handle = answer},
         {.name = "drag", .handle = drag},
         {.name = "echo", .args = "text:str", .result = "text:str", .handle = echo},

@@ -447,6 +447,19 @@ static void a_job_that_is_rewritten_while_it_runs_is_told(void **state) {
         trial_deinit(&t);
 }
 
+static void a_client_that_goes_on_writing_changes_no_argument(void **state) {
+        struct trial t;
+        pid_t pid = start(&t, "compromised");
+        submit(&t, 0, "wait", "ms", 100, 1);
+        await(atomic_load(&t.line->progress_total) == 1); /* the handler has begun */
+        memset(channel_payload(&t.channel, 0), 0xff, 64);
+        channel_job(&t.channel, 0)->bytes = UINT32_MAX;
+        assert_int_equal(verdict(&t, 0), SLOT_DONE);
+        assert_non_null(memmem(channel_result_data(&t.channel, 0), channel_result(&t.channel, 0)->bytes, "\xa2ms\x64",
+                               4));
+        finish(&t, pid, 0);
+}
+
 static void nonsense_in_a_job_fails_that_job(void **state) {
         struct trial t;
         pid_t pid = start(&t, "sleep");
@@ -646,6 +659,7 @@ int main(void) {
                 cmocka_unit_test(too_many_places_are_no_harm),
                 cmocka_unit_test(a_bell_with_jobs_is_not_told_of),
                 cmocka_unit_test(a_job_that_is_rewritten_while_it_runs_is_told),
+                cmocka_unit_test(a_client_that_goes_on_writing_changes_no_argument),
                 cmocka_unit_test(nonsense_in_a_job_fails_that_job),
                 cmocka_unit_test(retire_waits_for_the_job_in_hand),
                 cmocka_unit_test(a_dropped_channel_is_left_alone),

@@ -573,6 +573,22 @@ static void test_verdicts_that_any_worker_can_give(void **state) {
         expect_disbelief(s, "only droverd can give");
 }
 
+static void test_words_of_the_head_are_any_workers(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_result r;
+        atomic_store(&d->worker.head->queue_timeout_ns, 1);
+        submit(s, 0, "", 1);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.state, SLOT_EXPIRED);
+        const struct session_job job = {.user = 2};
+        uint32_t slot;
+        atomic_store(&d->worker.head->closed, CHANNEL_CLOSED);
+        assert_int_equal(session_submit(s, &job, &slot), -ESHUTDOWN);
+        atomic_store(&d->worker.head->closed, CHANNEL_DEAD);
+        assert_int_equal(session_submit(s, &job, &slot), -EPIPE);
+}
+
 static void test_a_queue_deadline_needs_no_worker(void **state) {
         struct daemon *d = *state;
         struct session *s = open_session(d);
@@ -835,6 +851,7 @@ int main(void) {
                 SESSION_TEST(test_every_verdict),
                 SESSION_TEST(test_verdicts_that_no_worker_can_give),
                 SESSION_TEST(test_verdicts_that_any_worker_can_give),
+                SESSION_TEST(test_words_of_the_head_are_any_workers),
                 SESSION_TEST(test_a_queue_deadline_needs_no_worker),
                 SESSION_TEST(test_waiting_for_one_ends_at_its_deadline),
                 SESSION_TEST(test_waiting_for_one_leaves_the_others),
