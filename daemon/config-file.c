@@ -40,6 +40,21 @@ struct reading {
         int result;
 };
 
+static struct {
+        char *text;
+        size_t bytes;
+} shown;
+
+void config_file_show_path(char *where, size_t bytes) {
+        shown.text = where;
+        shown.bytes = bytes;
+}
+
+static void show_path(const char *path) {
+        if (shown.text)
+                snprintf(shown.text, shown.bytes, "%s", path);
+}
+
 static int read_char(struct reading *r) {
         int c = getc_unlocked(r->file);
 
@@ -142,6 +157,7 @@ int config_file_read(const char *path, config_setting_fn fn, void *user, char *e
         struct reading reading = {.path = path, .fn = fn, .user = user};
         int r;
 
+        show_path(path);
         r = open_regular(path, &reading.file);
         if (r < 0)
                 return tell_unreadable(path, r, error, error_bytes);
@@ -209,6 +225,7 @@ static int list_directory(const char *dir, const char *suffix, struct config_lis
         DIR *d;
         int r = 0;
 
+        show_path(dir);
         d = opendir(dir);
         if (!d) {
                 r = -errno;
@@ -248,6 +265,7 @@ int config_find_last(char *const *dirs, unsigned n_dirs, const char *name, struc
         for (unsigned i = n_dirs; i-- > 0;) {
                 if (asprintf(&path, "%s/%s", dirs[i], name) < 0)
                         return list_fail(ret, dirs[i], ENOMEM);
+                show_path(path);
                 int error = lstat(path, &st) < 0 ? errno : 0;
                 if (error == 0 && !config_is_masked(path))
                         return list_put(ret, path);
@@ -284,6 +302,7 @@ int config_list_find(char *const *dirs, unsigned n_dirs, const char *subdir, con
                 return r;
         }
         for (size_t i = 0; i < l.n; i++) {
+                show_path(l.paths[i]);
                 if (config_is_masked(l.paths[i]))
                         free(l.paths[i]);
                 else

@@ -13,6 +13,9 @@ typedef int (*config_setting_fn)(void *user, const char *path, unsigned line, co
  * or was not a moment ago. */
 int config_file_read(const char *path, config_setting_fn fn, void *user, char *error, size_t error_bytes);
 
+/* From now on the path that is being read stands there, for who wants to know why it takes so long. */
+void config_file_show_path(char *where, size_t bytes);
+
 struct config_list {
         char **paths; /* sorted by base name */
         size_t n;

@@ -22,6 +22,8 @@
 
 #include "daemon/bus/bus.h"
 #include "daemon/closer.h"
+#include "daemon/config-reader.h"
+#include "daemon/helper.h"
 #include "daemon/reload.h"
 #include "daemon/service.h"
 #include "ipc/event.h"
@@ -39,6 +41,8 @@ struct daemon {
         int signal_fd, lock_fd;
         struct loop_poll signal_poll;
         struct service service;
+        struct config_reader *config;
+        bool is_loaded; /* the pools, once */
         bool is_stopping;
         int log_level;
 };
@@ -63,31 +67,55 @@ static void daemon_tell_status(void *user) {
 
 /* ---- reload ---- */
 
-static int daemon_load(struct daemon *d, struct reload_report *ret, struct fault *f) {
-        if (reload_run(d->supervisor, &d->paths, ret, f) < 0)
+struct daemon_reload {
+        struct daemon *daemon;
+        reload_done_fn done;
+        void *user;
+};
+
+static int daemon_apply(struct daemon *d, const struct config_files *files, struct reload_report *ret, struct fault *f) {
+        if (reload_apply(d->supervisor, files, ret, f) < 0)
                 return -1;
-        if (d->options->has_log_level || ret->daemon.log_level < 0 || ret->daemon.log_level == d->log_level)
+        if (d->options->has_log_level || files->daemon.log_level < 0 || files->daemon.log_level == d->log_level)
                 return 0;
-        d->log_level = ret->daemon.log_level;
+        d->log_level = files->daemon.log_level;
         log_open("droverd", d->log_level);
         reload_report_add(ret, "changed: LogLevel");
         return 0;
 }
 
-static int daemon_reload(void *user, struct reload_report *ret, struct fault *f) {
-        if (daemon_load(user, ret, f) >= 0)
-                return 0;
-        log_error("reload refused, everything stays as it is: %s", f->text);
-        return -1;
+static void daemon_on_read(void *user, const struct config_files *files, int error, const char *text) {
+        struct daemon_reload q = *(struct daemon_reload *)user;
+        struct daemon *d = q.daemon;
+        struct reload_report report = {0};
+        struct fault f = {0};
+        free(user);
+        int r = files ? daemon_apply(d, files, &report, &f)
+                      : fault_set(&f,
+                                  error == -EINVAL      ? FAULT_INVALID_ARGS
+                                  : error == -ESHUTDOWN ? FAULT_SHUTTING_DOWN
+                                                        : FAULT_INTERNAL,
+                                  "%s", text);
+        if (r < 0 && error != -ESHUTDOWN)
+                log_error("%s%s", d->is_loaded ? "reload refused, everything stays as it is: " : "", f.text);
+        q.done(q.user, r < 0 ? NULL : &report, r < 0 ? &f : NULL);
+        reload_report_deinit(&report);
 }
 
-static void daemon_reload_by_signal(struct daemon *d) {
-        struct reload_report report;
-        struct fault f;
-        service_tell_state(&d->service, "RELOADING=1");
-        if (daemon_reload(d, &report, &f) >= 0)
-                reload_report_deinit(&report); /* reload_run has logged each change */
-        service_tell_state(&d->service, "READY=1");
+static void daemon_reload(void *user, reload_done_fn done, void *done_user) {
+        struct daemon *d = user;
+        struct daemon_reload *q = calloc(1, sizeof(*q));
+        if (!q) {
+                done(done_user, NULL, &(struct fault){.code = FAULT_INTERNAL, .text = "out of memory"});
+                return;
+        }
+        *q = (struct daemon_reload){.daemon = d, .done = done, .user = done_user};
+        config_reader_ask(d->config, daemon_on_read, q);
+}
+
+static void daemon_on_reloaded(void *user, const struct reload_report *report, const struct fault *f) {
+        struct daemon *d = user;
+        service_tell_state(&d->service, "READY=1"); /* each change was logged */
 }
 
 /* ---- signals and the end ---- */
@@ -119,9 +147,10 @@ static void daemon_on_signal(struct loop_poll *p, uint32_t revents) {
         struct signalfd_siginfo si;
         if (read(d->signal_fd, &si, sizeof(si)) != sizeof(si))
                 return;
-        if (si.ssi_signo == SIGHUP)
-                daemon_reload_by_signal(d);
-        else
+        if (si.ssi_signo == SIGHUP) {
+                service_tell_state(&d->service, "RELOADING=1");
+                daemon_reload(d, daemon_on_reloaded, d);
+        } else
                 daemon_stop(d, (int)si.ssi_signo);
 }
 
@@ -228,15 +257,20 @@ static int daemon_start_supervisor(struct daemon *d) {
         return r;
 }
 
+static void daemon_on_loaded(void *user, const struct reload_report *report, const struct fault *f) {
+        struct daemon *d = user;
+        d->is_loaded = report;
+}
+
 static int daemon_load_pools(struct daemon *d) {
-        struct reload_report report;
-        struct fault f;
-        if (daemon_load(d, &report, &f) < 0) {
-                log_error("%s", f.text);
-                return -EINVAL;
+        int r = config_reader_new(&d->config, d->loop, &d->paths);
+        if (r < 0) {
+                log_error("cannot start: %s", strerror(-r));
+                return r;
         }
-        reload_report_deinit(&report);
-        return 0;
+        daemon_reload(d, daemon_on_loaded, d);
+        config_reader_wait(d->config);
+        return d->is_loaded ? 0 : -EIO; /* said */
 }
 
 static int daemon_start(struct daemon *d) {
@@ -289,6 +323,7 @@ static int daemon_start(struct daemon *d) {
 }
 
 static void daemon_end(struct daemon *d) {
+        d->config = config_reader_free(d->config);
         d->bus = bus_free(d->bus);
         d->supervisor = supervisor_free(d->supervisor);
         if (d->loop)
@@ -299,6 +334,7 @@ static void daemon_end(struct daemon *d) {
         if (d->lock_fd >= 0)
                 close(d->lock_fd);
         closer_stop();
+        helper_stop();
         d->loop = loop_free(d->loop);
         if (d->has_paths)
                 config_paths_deinit(&d->paths);
@@ -307,6 +343,11 @@ static void daemon_end(struct daemon *d) {
 int daemon_run(const struct daemon_options *o) {
         struct daemon d = {.options = o, .signal_fd = -1, .lock_fd = -1, .log_level = (int)o->log_level};
         int status = 1;
+        int r = helper_start();
+        if (r < 0) {
+                log_error("no process that reads and writes files: %s", strerror(-r));
+                return 1;
+        }
         daemon_raise_limits();
         if (daemon_start(&d) >= 0) {
                 service_start_watchdog(&d.service);

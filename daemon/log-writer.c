@@ -1,29 +1,25 @@
 /* A process between a program and a stderr that may keep writers waiting: a pipe or terminal nobody reads, a file on a
  * disk that does not answer.
  *
- * It is a process and no thread, because a thread that waits for a dead disk keeps its whole process from ending, and
- * because it still writes what a program said last that was killed. No O_NONBLOCK either: the description of stderr is
- * shared with whoever started us, and files do not know it. It is no child of the program, which may be one that kills
- * the children it does not know; it ignores what ends the program and leaves with it, at end of file, or a second or
- * two later if nobody reads. What it was handed is taken out of the socket only when it is written, so that the sender
- * sees how far it is (SIOCOUTQ). */
+ * It is a process and no thread (detached.h), and so still writes what a program said last that was killed. No
+ * O_NONBLOCK either: the description of stderr is shared with whoever started us, and files do not know it. It leaves
+ * with the program, or a second or two later if nobody reads. What it was handed is taken out of the socket only when
+ * it is written, so that the sender sees how far it is (SIOCOUTQ). */
 #include "daemon/log-writer.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/time.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-enum { WRITER_FD = 3, WRITER_BYTES = 64 * 1024 };
+#include "daemon/detached.h"
+
+enum { WRITER_BYTES = 64 * 1024 };
 
 static struct {
         unsigned long n_lost;
@@ -33,7 +29,7 @@ static struct {
 
 /* Once a second while something is to be written. */
 static void writer_on_second(int signal) {
-        struct pollfd p = {.fd = WRITER_FD};
+        struct pollfd p = {.fd = DETACHED_FD};
         int saved_errno = errno;
         if (writer.n_moved == writer.n_moved_before && poll(&p, 1, 0) == 1 && p.revents & POLLHUP)
                 _exit(0); /* nobody writes any more, nor reads */
@@ -88,33 +84,14 @@ static void writer_write_lines(const char *text, size_t bytes) {
         }
 }
 
-/* Keeps stderr and the stream. */
-static void writer_become(int fd) {
-        static const int ignored[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE};
-        struct sigaction on_second = {.sa_handler = writer_on_second, .sa_flags = SA_RESTART};
-        sigset_t none;
-        sigaction(SIGALRM, &on_second, NULL);
-        for (unsigned i = 0; i < sizeof(ignored) / sizeof(*ignored); i++)
-                signal(ignored[i], SIG_IGN);
-        sigemptyset(&none);
-        sigprocmask(SIG_SETMASK, &none, NULL);
-        setsid();
-        prctl(PR_SET_NAME, "drover-log");
-        if (chdir("/") < 0 || (fd != WRITER_FD && dup2(fd, WRITER_FD) < 0))
-                _exit(1);
-        syscall(SYS_close_range, WRITER_FD + 1, ~0U, 0);
-        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-        if (null >= 0) {
-                dup2(null, STDIN_FILENO);
-                dup2(null, STDOUT_FILENO);
-        }
-}
-
-__attribute__((noreturn)) static void writer_run(int fd) {
+static void writer_run(void) {
         static char buffer[WRITER_BYTES];
-        writer_become(fd);
+        struct sigaction on_second = {.sa_handler = writer_on_second, .sa_flags = SA_RESTART};
+        sigaction(SIGALRM, &on_second, NULL);
+        if (chdir("/") < 0)
+                _exit(1);
         for (;;) {
-                ssize_t n = recv(WRITER_FD, buffer, sizeof(buffer), MSG_PEEK);
+                ssize_t n = recv(DETACHED_FD, buffer, sizeof(buffer), MSG_PEEK);
                 if (n < 0 && errno == EINTR)
                         continue;
                 if (n <= 0)
@@ -124,32 +101,9 @@ __attribute__((noreturn)) static void writer_run(int fd) {
                 writer_count_seconds(true);
                 writer_write_lines(buffer, bytes);
                 writer_count_seconds(false);
-                while (bytes > 0 && (n = recv(WRITER_FD, buffer, bytes, 0)) > 0)
+                while (bytes > 0 && (n = recv(DETACHED_FD, buffer, bytes, 0)) > 0)
                         bytes -= (size_t)n;
         }
 }
 
-int log_writer_start(int *ret_fd) {
-        int fds[2], status;
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
-                return -errno;
-        pid_t pid = fork();
-        int r = pid < 0 ? -errno : 0;
-        if (pid == 0) {
-                pid = fork();
-                if (pid == 0)
-                        writer_run(fds[1]);
-                _exit(pid < 0 ? errno : 0);
-        }
-        close(fds[1]);
-        while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-                ;
-        if (pid > 0)
-                r = !WIFEXITED(status) ? -EIO : -WEXITSTATUS(status);
-        if (r < 0) {
-                close(fds[0]);
-                return r;
-        }
-        *ret_fd = fds[0];
-        return 0;
-}
+int log_writer_start(int *ret_fd) { return detached_start("drover-log", SOCK_STREAM, writer_run, ret_fd); }

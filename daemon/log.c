@@ -48,6 +48,8 @@ void log_open(const char *program, enum log_level level) {
         log_state.is_journal = stderr_is_journal();
 }
 
+enum log_level log_get_level(void) { return log_state.level; }
+
 int log_level_from_string(const char *word, enum log_level *ret) {
         static const struct {
                 const char *word;

@@ -4,6 +4,7 @@
 enum log_level { LOG_LEVEL_ERROR = 3, LOG_LEVEL_WARNING = 4, LOG_LEVEL_NOTICE = 5, LOG_LEVEL_INFO = 6, LOG_LEVEL_DEBUG = 7 };
 
 void log_open(const char *program, enum log_level level);
+enum log_level log_get_level(void);
 int log_level_from_string(const char *word, enum log_level *ret); /* error warning notice info debug; -EINVAL */
 void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -1,9 +1,9 @@
 /* Brings the pools in line with the files.
  *
- * Two phases: everything is read and checked first (without that nothing changes: what cannot be read is no
- * configuration), then pools are added, changed and removed one by one. A pool made
- * by CreatePool is nobody's file: it is left alone, and a file that claims its name is refused. A file that went bad
- * leaves its running pool as it is. What the supervisor refuses in the second phase costs that pool only. */
+ * Everything was read and checked before (config-reader.h): what cannot be read is no configuration. Here pools are
+ * added, changed and removed one by one. A pool made by CreatePool is nobody's file: it is left alone, and a file that
+ * claims its name is refused. A file that went bad leaves its running pool as it is. What the supervisor refuses costs
+ * that pool only. */
 #include "daemon/reload.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@
 
 struct reloading {
         struct supervisor *supervisor;
-        struct config_files files;
+        const struct config_files *files;
         struct reload_report report;
         size_t capacity;
 };
@@ -83,8 +83,8 @@ static void update_pool(struct reloading *r, struct pool *pool, const struct poo
 }
 
 static bool has_file(const struct reloading *r, const char *name) {
-        for (size_t i = 0; i < r->files.n_pools; i++)
-                if (strcmp(r->files.pools[i].config.name, name) == 0)
+        for (size_t i = 0; i < r->files->n_pools; i++)
+                if (strcmp(r->files->pools[i].config.name, name) == 0)
                         return true;
         return false;
 }
@@ -104,37 +104,27 @@ static void remove_pools(struct reloading *r) {
         }
 }
 
-static int read_files(struct reloading *r, const struct config_paths *p, struct fault *f) {
+static int make_room(struct reloading *r, struct fault *f) {
         size_t n_pools = 0;
-        char error[512];
-        int e;
 
-        e = config_load(p, &r->files, error, sizeof(error));
-        if (e < 0)
-                return fault_set(f, e == -EINVAL ? FAULT_INVALID_ARGS : FAULT_INTERNAL, "%s", error);
-        r->report.daemon = r->files.daemon;
         for (struct pool *pool = supervisor_next_pool(r->supervisor, NULL); pool;
              pool = supervisor_next_pool(r->supervisor, pool))
                 n_pools++;
-        r->capacity = 2 * (n_pools + r->files.n_pools) + 1;
+        r->capacity = 2 * (n_pools + r->files->n_pools) + 1;
         r->report.changes = calloc(r->capacity, sizeof(*r->report.changes));
-        if (!r->report.changes) {
-                config_files_deinit(&r->files);
-                return fault_set(f, FAULT_INTERNAL, "out of memory");
-        }
-        return 0;
+        return r->report.changes ? 0 : fault_set(f, FAULT_INTERNAL, "out of memory");
 }
 
-int reload_run(struct supervisor *s, const struct config_paths *p, struct reload_report *ret, struct fault *f) {
-        struct reloading r = {.supervisor = s};
+int reload_apply(struct supervisor *s, const struct config_files *files, struct reload_report *ret, struct fault *f) {
+        struct reloading r = {.supervisor = s, .files = files};
         const struct pool_file *file;
         struct pool *pool;
 
-        if (read_files(&r, p, f) < 0)
+        if (make_room(&r, f) < 0)
                 return -1;
         remove_pools(&r);
-        for (size_t i = 0; i < r.files.n_pools; i++) {
-                file = &r.files.pools[i];
+        for (size_t i = 0; i < files->n_pools; i++) {
+                file = &files->pools[i];
                 if (file->config.name[0] == '\0') {
                         tell(&r, config_base_name(file->path), "refused: %s",
                              file->error); /* no name a pool could have */
@@ -147,7 +137,6 @@ int reload_run(struct supervisor *s, const struct config_paths *p, struct reload
                 else
                         add_pool(&r, file);
         }
-        config_files_deinit(&r.files);
         *ret = r.report;
         return 0;
 }

@@ -16,14 +16,15 @@ struct reload_change {
 struct reload_report {
         struct reload_change *changes;
         size_t n_changes;
-        struct daemon_config daemon; /* as the files have it now: the log level is the caller's to apply */
 };
 
+/* Either a report or a fault. */
+typedef void (*reload_done_fn)(void *user, const struct reload_report *report, const struct fault *f);
+
 /* A bad pool file refuses that pool (kept as it runs if it does, with the reason as its Problem) and is told in the
- * report. -1 with a fault when drover.conf itself is bad (FILE:LINE), when it cannot be known which pools there are
- * (PATH: why), or when memory is short: nothing was changed then. `ret` is filled on success; reload_report_deinit
- * it. */
-int reload_run(struct supervisor *s, const struct config_paths *p, struct reload_report *ret, struct fault *f);
+ * report. -1 with a fault when memory is short: nothing was changed then. `ret` is filled on success;
+ * reload_report_deinit it. */
+int reload_apply(struct supervisor *s, const struct config_files *files, struct reload_report *ret, struct fault *f);
 /* One more change of droverd's own. Of too little memory nobody hears: it was done all the same. */
 void reload_report_add(struct reload_report *r, const char *what);
 void reload_report_deinit(struct reload_report *r);

@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "daemon/bus/call.h"
+#include "daemon/bus/late.h"
 #include "daemon/bus/value.h"
 #include "daemon/closer.h"
 #include "daemon/log.h"
@@ -198,6 +199,7 @@ int bus_new(struct bus **ret, const struct bus_config *c, char *error, size_t er
         TAILQ_INIT(&b->peers);
         TAILQ_INIT(&b->waiting_for_pool);
         TAILQ_INIT(&b->waiting_for_room);
+        TAILQ_INIT(&b->late);
         b->poll.fd = -1;
         watch_init(b);
         r = connect_bus(b);
@@ -230,6 +232,7 @@ struct bus *bus_free(struct bus *b) {
         b->farewell.done = NULL;
         b->is_started = false;
         call_end_all(b);
+        late_end_all(b);
         b->watch.wide = sd_bus_slot_unref(b->watch.wide); /* nobody gets a rule in its place */
         peer_free_all(b);
         sd_bus_flush_close_unref(b->bus);

@@ -26,8 +26,8 @@ struct bus_config {
         void *user;
         /* The connection broke: the daemon says so and ends. Called once, from the loop. */
         void (*on_lost)(void *user, int error);
-        /* Manager.Reload: as reload_run. -1 with a fault. */
-        int (*on_reload)(void *user, struct reload_report *ret, struct fault *f);
+        /* Manager.Reload: `done` is called once, perhaps at once, but before bus_free. */
+        void (*on_reload)(void *user, reload_done_fn done, void *done_user);
 };
 
 /* -errno with one sentence in `error`: no such bus, refused … */

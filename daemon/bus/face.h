@@ -59,6 +59,7 @@ struct bus {
         } watch;
         struct quota calls_of; /* that wait */
         struct bus_call_list waiting_for_pool, waiting_for_room;
+        TAILQ_HEAD(, bus_late) late;
         struct bus_scratch scratch;
         struct { /* farewell.c */
                 void (*done)(void *user); /* NULL = not asked for, or over */

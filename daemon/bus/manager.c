@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "daemon/bus/arena.h"
+#include "daemon/bus/late.h"
 #include "daemon/bus/run.h"
 #include "daemon/bus/value.h"
 #include "ipc/words.h"
@@ -302,30 +303,42 @@ static int reply_report(sd_bus_message *m, const struct reload_report *report) {
 
         r = bus_reply_begin(m, "(sss)", &reply);
         for (size_t i = 0; i < report->n_changes && r >= 0; i++) {
-                bus_clean_text(report->changes[i].name);
-                bus_clean_text(report->changes[i].what);
-                r = sd_bus_message_append(reply, "(sss)", report->changes[i].kind, report->changes[i].name,
-                                          report->changes[i].what);
+                struct reload_change c = report->changes[i];
+
+                bus_clean_text(c.name);
+                bus_clean_text(c.what);
+                r = sd_bus_message_append(reply, "(sss)", c.kind, c.name, c.what);
         }
         return bus_reply_end(reply, r);
 }
 
+static void on_reloaded(void *user, const struct reload_report *report, const struct fault *f) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = late_take(user);
+        sd_bus_error e = SD_BUS_ERROR_NULL;
+        int r;
+
+        if (!m)
+                return;
+        r = report ? reply_report(m, report) : bus_error_from_fault(&e, f);
+        if (r < 0)
+                sd_bus_reply_method_errno(m, r, &e);
+        sd_bus_error_free(&e);
+}
+
 static int method_reload(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
-        struct reload_report report = {};
-        struct fault f = {};
+        struct bus_late *late;
         uint64_t flags;
         int r;
 
         r = sd_bus_message_read(m, "t", &flags);
         if (r >= 0)
                 r = check_flags(flags, e);
+        if (r >= 0)
+                r = late_new(b, m, &late);
         if (r < 0)
                 return r;
-        if (b->config.on_reload(b->config.user, &report, &f) < 0)
-                return bus_error_from_fault(e, &f);
-        r = reply_report(m, &report);
-        reload_report_deinit(&report);
-        return r;
+        b->config.on_reload(b->config.user, on_reloaded, late);
+        return 1;
 }
 
 /* ---- signals ---- */

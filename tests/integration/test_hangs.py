@@ -8,7 +8,8 @@ import tempfile
 import time
 import unittest
 
-from harness import PATIENCE, SPAWN, WORKER, Drover, Test, assert_in_time, is_alive, main, stat_of, wait_for
+from fusedir import HungDirectory
+from harness import PATIENCE, SPAWN, WORKER, Bus, Drover, Test, assert_in_time, dict_words, is_alive, main, stat_of, wait_for
 from sdbus import Connection, u64
 
 MANAGER = ("/org/drover1", "org.drover1.Manager")
@@ -269,6 +270,84 @@ class ServiceManager(Hangs):
             manager.setblocking(False)
             while "STOPPING=1" not in told:
                 told += manager.recv(4096).decode() + "\n"
+
+
+def can_mount():
+    with tempfile.TemporaryDirectory() as directory, HungDirectory(directory) as d:
+        return d.is_there
+
+
+class Disks(Hangs):
+    """The disk of a directory does not answer. Whoever waits for it does not even die of SIGKILL."""
+
+    def setUp(self):
+        self.d = Drover(POOLS)
+        self.addCleanup(self.d.tear_down)
+
+    def mount(self, name):
+        disk = HungDirectory(os.path.join(self.d.dir, name))
+        disk.__enter__()
+        self.addCleanup(disk.__exit__)
+        return disk
+
+    def check_start_ends(self, *words):
+        """With an error, in bounded time."""
+        self.d.bus = self.d.bus or Bus(self.d.dir)
+        begin = time.monotonic()
+        self.d.start(wait=False)
+        self.assertEqual(self.d.process.wait(30 * PATIENCE), 1)
+        assert_in_time(time.monotonic() - begin, 15 * PATIENCE, "the start's end")
+        for word in words:
+            self.assertIn(word, self.d.log())
+
+
+@unittest.skipUnless(os.geteuid() == 0 and can_mount(), "needs root and FUSE")
+class Configuration(Disks):
+    def setUp(self):
+        super().setUp()
+        self.disk = self.mount("config/pools.d")
+        self.path = os.path.join(self.d.config_dir, "pools.d")
+        self.d.write_pool("primes", **POOLS["primes"])
+
+    def test_at_a_reload(self):
+        d = self.d
+        d.__enter__()
+        self.disk.hang()
+        c = self.connect(d)
+        begin = time.monotonic()
+        reload = c.send(*MANAGER, "Reload", "t", u64(0))
+        self.assertTrue(self.disk.is_asked())
+        also = c.send(*MANAGER, "Reload", "t", u64(0))
+        for _ in range(20):
+            self.assertEqual(d.run("primes", "is_prime", n=97), {"prime": True})
+        d.call(*MANAGER, "CreatePool", "sa{sv}t", "new", *dict_words({"Plugin": "primes", "Workers": 1}), 0)
+        d.wait_state("new", "running")
+        for cookie in (reload, also):
+            with self.assert_error("Failed", f"{self.path}: no answer, for 1"):
+                c.reply(cookie, 15)
+        assert_in_time(time.monotonic() - begin, 13 * PATIENCE, "the answer to a reload")
+        begin = time.monotonic()
+        with self.assert_error("Failed", self.path):
+            d.reload()
+        r = d.ctl("reload")
+        self.assertNotEqual(r.returncode, 0)
+        self.assertIn(self.path, r.stderr)
+        assert_in_time(time.monotonic() - begin, 2 * PATIENCE, "it is known to hang")
+        self.assertIn(f"reload refused, everything stays as it is: {self.path}: no answer", d.log())
+        self.assertEqual(d.run("primes", "is_prime", n=97), {"prime": True})
+        self.disk.let_go()
+        wait_for(lambda: f"{self.path} answers again" in d.log(), 10, "it is heard of")
+        self.check_goes_on(d, "newer")
+        self.disk.hang()
+        c.send(*MANAGER, "Reload", "t", u64(0))
+        self.assertTrue(self.disk.is_asked())
+        self.check_ends(d)
+        self.disk.let_go()
+
+    def test_at_the_start(self):
+        self.disk.hang()
+        self.check_start_ends(f"{self.path}: no answer, for 10 s")
+        self.disk.let_go()
 
 
 if __name__ == "__main__":
