@@ -146,6 +146,15 @@ int channel_map(struct channel *c, const struct channel_geometry *g, const int f
         return 0;
 }
 
+void channel_sign(const struct channel *c) {
+        c->head->header = (struct layout_header){
+                .magic = LAYOUT_MAGIC_CHANNEL,
+                .version = LAYOUT_VERSION,
+                .n_slots = c->geometry.n_slots,
+                .slot_bytes = c->geometry.slot_bytes,
+        };
+}
+
 int channel_create(struct channel *c, const struct channel_geometry *g, const char *suffix,
                    int ret_fds[CHANNEL_PARTS]) {
         int r = channel_make(g, suffix, ret_fds);
@@ -155,12 +164,7 @@ int channel_create(struct channel *c, const struct channel_geometry *g, const ch
                 channel_close(ret_fds);
                 return r;
         }
-        c->head->header = (struct layout_header){
-                .magic = LAYOUT_MAGIC_CHANNEL,
-                .version = LAYOUT_VERSION,
-                .n_slots = g->n_slots,
-                .slot_bytes = g->slot_bytes,
-        };
+        channel_sign(c);
         return 0;
 }
 

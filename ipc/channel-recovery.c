@@ -153,7 +153,8 @@ int channel_push_again(struct channel *c, uint32_t slot) {
         return channel_push(c, slot, slot_generation(word), channel_priority(c, slot));
 }
 
-void channel_find_pushed(const struct channel *c, uint64_t *bits) {
+/* Sets the bit of each slot that is QUEUED and named by a hint in a ring. */
+static void channel_find_pushed(const struct channel *c, uint64_t *bits) {
         for (unsigned i = 0; i < LAYOUT_PRIORITIES; i++) {
                 struct ring_hint hint = {.position =
                                                  atomic_load_explicit(&c->ring[i].shared->head, memory_order_acquire)};
@@ -165,4 +166,42 @@ void channel_find_pushed(const struct channel *c, uint64_t *bits) {
                         hint.position++;
                 }
         }
+}
+
+/* How many; -EAGAIN, -EPROTO: some find no room. */
+static int channel_push_missing(struct channel *c) {
+        uint64_t pushed[LAYOUT_MAX_SLOTS / 64] = {0};
+        int n = 0, r = 0;
+        channel_find_pushed(c, pushed);
+        for (uint32_t slot = 0; slot < c->geometry.n_slots && r >= 0; slot++) {
+                if (pushed[slot / 64] >> slot % 64 & 1 || slot_state(channel_word(c, slot)) != SLOT_QUEUED)
+                        continue;
+                r = channel_push_again(c, slot);
+                n += r >= 0;
+        }
+        return r < 0 ? r : n;
+}
+
+uint32_t channel_mend_rings(struct channel *c, uint64_t chance) {
+        for (unsigned i = 0; i < LAYOUT_PRIORITIES; i++)
+                if (!ring_is_sane(&c->ring[i], c->geometry.n_slots))
+                        ring_reset(&c->ring[i], chance + i);
+        int n = channel_push_missing(c);
+        if (n >= 0)
+                return (uint32_t)n;
+        /* They fit together, and are full of doubled hints that no honest party pushed. Empty they have room for all.
+         */
+        for (unsigned i = 0; i < LAYOUT_PRIORITIES; i++)
+                ring_reset(&c->ring[i], chance + LAYOUT_PRIORITIES + i);
+        n = channel_push_missing(c);
+        return n < 0 ? 0 : (uint32_t)n; /* somebody who lives goes on writing */
+}
+
+void channel_tell_all(const struct channel *c, int done_fd) {
+        for (uint32_t slot = 0; slot < c->geometry.n_slots; slot += 64) {
+                uint32_t left = c->geometry.n_slots - slot;
+                uint64_t bits = left < 64 ? (UINT64_C(1) << left) - 1 : UINT64_MAX;
+                atomic_fetch_or_explicit(&c->done[slot / 64], bits, memory_order_seq_cst);
+        }
+        channel_broadcast(c, done_fd);
 }

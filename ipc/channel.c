@@ -71,26 +71,43 @@ int channel_mark_fds(const struct channel *c, uint32_t slot) {
         return 0;
 }
 
-int channel_commit(struct channel *c, uint32_t slot, uint32_t priority) {
-        uint64_t word = channel_word(c, slot);
-        if (slot_state(word) != SLOT_FILLING)
-                return -EPROTO;
-        uint32_t generation = slot_generation(word);
-        unsigned flags = slot_flags(word) & SLOT_HAS_FDS;
-        uint64_t queued = SLOT_WORD(SLOT_QUEUED, flags, 1, SLOT_OWNER_NONE, generation);
-        /* release: partner is the claimer's CAS; job line and payload stand before QUEUED. */
-        if (!channel_cas(c, slot, word, queued))
-                return -EPROTO;
-        KILL_POINT("slot-queued");
-
-        int r = channel_push(c, slot, generation, priority);
-        /* No hint, so normally nobody saw it. If somebody did all the same, it is accepted. */
-        if (r < 0 && channel_cas(c, slot, queued, SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, generation)))
-                return r;
+static void channel_count_submitted(const struct channel *c) {
         /* One writer: no need to pay for a locked add. */
         uint64_t n = atomic_load_explicit(&c->head->submitted, memory_order_relaxed);
         atomic_store_explicit(&c->head->submitted, n + 1, memory_order_relaxed);
+}
+
+/* FILLING → QUEUED. -EBUSY; else *ret_queued, the word as it stands now, and what the push says. */
+static int channel_queue(struct channel *c, uint32_t slot, uint32_t priority, uint64_t *ret_queued) {
+        uint64_t word = channel_word(c, slot);
+        uint64_t queued = SLOT_WORD(SLOT_QUEUED, slot_flags(word) & SLOT_HAS_FDS, 1, SLOT_OWNER_NONE, slot_generation(word));
+        /* release: partner is the claimer's CAS; job line and payload stand before QUEUED. */
+        if (slot_state(word) != SLOT_FILLING || !channel_cas(c, slot, word, queued))
+                return -EBUSY;
+        KILL_POINT("slot-queued");
+        *ret_queued = queued;
+        return channel_push(c, slot, slot_generation(queued), priority);
+}
+
+int channel_commit(struct channel *c, uint32_t slot, uint32_t priority) {
+        uint64_t queued;
+        int r = channel_queue(c, slot, priority, &queued);
+        if (r == -EBUSY)
+                return -EPROTO;
+        /* No hint, so normally nobody saw it. If somebody did all the same, it is accepted. */
+        if (r < 0 &&
+            channel_cas(c, slot, queued, SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, slot_generation(queued))))
+                return r;
+        channel_count_submitted(c);
         return 0;
+}
+
+int channel_accept(struct channel *c, uint32_t slot, uint32_t priority) {
+        uint64_t queued;
+        int r = channel_queue(c, slot, priority, &queued);
+        if (r != -EBUSY)
+                channel_count_submitted(c);
+        return r;
 }
 
 int channel_commit_delayed(const struct channel *c, uint32_t slot) {

@@ -119,6 +119,9 @@ int channel_begin(const struct channel *c, uint32_t slot);
 int channel_mark_fds(const struct channel *c, uint32_t slot);
 /* FILLING → QUEUED (attempt 1) and the push. The job line and payload are complete. -EAGAIN ring full (slot back to FREE), -EPROTO. */
 int channel_commit(struct channel *c, uint32_t slot, uint32_t priority);
+/* The same, but it stays QUEUED and accepted if no ring takes its hint: -EAGAIN, -EPROTO, and the hint is owed
+ * (channel_mend_rings). -EBUSY: the slot was not FILLING, nothing was done. */
+int channel_accept(struct channel *c, uint32_t slot, uint32_t priority);
 /* verdict → FREE. -EBUSY while QUARANTINE is set, -EINVAL if there is no verdict. */
 int channel_free(const struct channel *c, uint32_t slot);
 /* QUEUED → CANCELLED (and the done bit, so that it is found like any verdict); or sets CANCEL on RUNNING. Returns the state it met: SLOT_QUEUED = cancelled now,
@@ -183,5 +186,13 @@ void channel_end_quarantine(const struct channel *c, uint32_t slot);
 bool channel_ask_cancel(const struct channel *c, uint32_t slot, uint32_t generation);
 /* QUEUED but perhaps not in a ring: push again (a doubled hint is harmless). */
 int channel_push_again(struct channel *c, uint32_t slot);
-/* Sets the bit of each slot that is QUEUED and named by a hint in a ring. `bits` has one for every slot. Bounded. */
-void channel_find_pushed(const struct channel *c, uint64_t *bits);
+
+/* ---- broker: after a worker's death, which may have written anything here ---- */
+
+/* The head's words that never change. */
+void channel_sign(const struct channel *c);
+/* Rings that make no sense begin anew, then every QUEUED slot that no ring names is pushed; those that one does keep
+ * their places. How many were pushed. `chance`: see ring_reset. Bounded; others may push and claim meanwhile. */
+uint32_t channel_mend_rings(struct channel *c, uint64_t chance);
+/* Every done bit, also for nothing, then channel_broadcast: the client looks at each of its jobs. */
+void channel_tell_all(const struct channel *c, int done_fd);

@@ -148,3 +148,50 @@ bool ring_is_empty(const struct ring *r) {
         struct ring_hint hint;
         return !ring_peek(r, &hint);
 }
+
+/* The position at or behind `head` that lives in cell `i`. */
+static uint64_t ring_position(const struct ring *r, uint64_t head, uint32_t i) {
+        return head + ((i - head) & (r->n_cells - 1));
+}
+
+/* A consumer may be one ahead of the tail: of a cell that was written, and the tail not moved yet. */
+static bool ring_ends_fit(const struct ring *r) {
+        uint64_t before = atomic_load_explicit(&r->shared->head, memory_order_seq_cst);
+        uint64_t tail = atomic_load_explicit(&r->shared->tail, memory_order_seq_cst);
+        uint64_t after = atomic_load_explicit(&r->shared->head, memory_order_seq_cst);
+        return before <= tail + 1 && after + r->n_cells >= tail && after + r->n_cells > after;
+}
+
+static bool ring_cell_fits(const struct ring *r, uint32_t i, uint32_t n_slots) {
+        uint64_t head = atomic_load_explicit(&r->shared->head, memory_order_seq_cst);
+        uint64_t tail_before = atomic_load_explicit(&r->shared->tail, memory_order_seq_cst);
+        uint64_t position = ring_position(r, head, i);
+        uint64_t cell = atomic_load_explicit(ring_cell(r, position), memory_order_seq_cst);
+        uint64_t tail = atomic_load_explicit(&r->shared->tail, memory_order_seq_cst);
+        uint32_t cycle = ring_cycle(r, position);
+        if (ring_cell_cycle(cell) == cycle)
+                return position <= tail && (cell & 0xffff) < n_slots;
+        if (ring_cell_cycle(cell) == cycle - 1 && position >= tail_before)
+                return true;
+        return atomic_load_explicit(&r->shared->head, memory_order_seq_cst) > position; /* it was passed meanwhile */
+}
+
+bool ring_is_sane(const struct ring *r, uint32_t n_slots) {
+        if (!ring_ends_fit(r))
+                return false;
+        for (uint32_t i = 0; i < r->n_cells; i++)
+                if (!ring_cell_fits(r, i, n_slots))
+                        return false;
+        return ring_ends_fit(r);
+}
+
+void ring_reset(struct ring *r, uint64_t chance) {
+        /* A CAS of theirs on a cell, head or tail expects what was read before, and no such value comes again: nobody
+         * has seen this cycle or these positions. Half of all positions lie ahead, which no ring ever uses up. */
+        uint64_t base = (chance * UINT64_C(0x9e3779b97f4a7c15)) >> 1 & ~(uint64_t)(r->n_cells - 1);
+        for (uint32_t i = 0; i < r->n_cells; i++)
+                atomic_store_explicit(&r->cells[i], ring_pack(ring_cycle(r, base) - 1, 0, 0), memory_order_seq_cst);
+        atomic_store_explicit(&r->shared->tail, base, memory_order_seq_cst);
+        atomic_store_explicit(&r->shared->head, base, memory_order_seq_cst);
+        r->head_seen = base;
+}

@@ -47,3 +47,11 @@ void ring_advance(const struct ring *r, const struct ring_hint *hint);
 
 /* May lie by a hint in flight; never says empty while a completed push stands. */
 bool ring_is_empty(const struct ring *r);
+
+/* ---- broker: after a worker's death, which may have written anything here ---- */
+
+/* Do head, tail and cells fit together, and name slots below `n_slots`? Others may push and claim meanwhile. */
+bool ring_is_sane(const struct ring *r, uint32_t n_slots);
+/* Begins anew, empty, at a position that nobody can have seen: `chance` is to be another number each time. Whoever is
+ * in the middle of a push or a claim does no harm; afterwards every QUEUED slot needs a new hint. */
+void ring_reset(struct ring *r, uint64_t chance);

@@ -89,8 +89,8 @@ static bool delay_queue(struct pool_channel *c, uint32_t slot, uint32_t generati
         if (delay_is_overdue(deadline_ns, event_now_ns()))
                 delay_judge(c, slot, generation, SLOT_EXPIRED);
         int r = channel_undelay(&c->channel, slot, generation);
-        if (r < 0) /* no ring takes it */
-                delay_judge(c, slot, generation, SLOT_LOST);
+        if (r < 0) /* no ring takes it: they will */
+                pool_mend_soon(c->pool, NULL);
         return r > 0;
 }
 

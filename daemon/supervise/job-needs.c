@@ -25,7 +25,7 @@ struct job_needs {
         struct job_need need[];
 };
 
-bool job_needs_any(const struct job *j) { return j->needs && j->needs->n_left > 0; }
+bool job_needs_any(const struct job *j) { return j->needs && (j->needs->n_left > 0 || j->needs->failed_id); }
 
 bool jobs_slot_waits(const struct pool *p, uint32_t slot) {
         return p->slot_job[slot] && job_needs_any(p->slot_job[slot]);
@@ -67,9 +67,23 @@ int job_needs_new(struct job *j, const struct job_request *r, struct fault *f) {
         return 0;
 }
 
+static void job_fail_need(const struct job *j) {
+        struct pool_channel *c = j->pool->channels[0];
+        if (!channel_judge_queued(&c->channel, j->slot, j->generation, SLOT_CANCELLED))
+                return; /* it has another verdict already */
+        pool_count_verdict(j->pool, SLOT_CANCELLED);
+        channel_announce(&c->channel, j->slot, c->done.ring_fd);
+}
+
+void job_needs_again(struct job *j) {
+        if (j->needs && j->needs->failed_id)
+                job_fail_need(j);
+        else if (!job_needs_any(j))
+                job_let_go(j);
+}
+
 static void job_on_need(struct job_waiter *w, struct job *other) {
         struct job *j = ((struct job_need *)w)->owner;
-        struct pool_channel *c = j->pool->channels[0];
         j->needs->n_left--;
         if (other->state == SLOT_DONE && j->needs->n_left == 0 && !j->needs->failed_id)
                 job_let_go(j);
@@ -77,10 +91,7 @@ static void job_on_need(struct job_waiter *w, struct job *other) {
                 return;
         j->needs->failed_id = other->id;
         j->needs->failed_state = other->state;
-        if (!channel_judge_queued(&c->channel, j->slot, j->generation, SLOT_CANCELLED))
-                return; /* it has another verdict already */
-        pool_count_verdict(j->pool, SLOT_CANCELLED);
-        channel_announce(&c->channel, j->slot, c->done.ring_fd);
+        job_fail_need(j);
 }
 
 void job_needs_start(struct job *j) {

@@ -168,10 +168,13 @@ static int job_commit(struct job *j) {
                 return 0;
         }
         job_add_deadline(j, j->submitted_ns, p->config.queue_timeout_ns);
-        int r = channel_commit(c, j->slot, j->wish.priority);
-        if (r == 0)
-                bell_ring(p->bells[p->channels[0]->bell].memory, 0, p->doorbell.ring_fd);
-        return r;
+        int r = channel_accept(c, j->slot, j->wish.priority);
+        if (r == -EBUSY)
+                return r;
+        if (r < 0) /* only of a ring that was written over: accepted, and found when it is mended */
+                pool_mend_soon(p, NULL);
+        bell_ring(p->bells[p->channels[0]->bell].memory, 0, p->doorbell.ring_fd);
+        return 0;
 }
 
 /* A slot that is free by our books is nobody's: whatever else stands there is scribble, and the next scribble is its

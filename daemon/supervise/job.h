@@ -128,6 +128,7 @@ int job_needs_new(struct job *j, const struct job_request *r, struct fault *f); 
 void job_needs_start(struct job *j);
 void job_needs_free(struct job *j); /* it waits no more */
 bool job_needs_any(const struct job *j);
+void job_needs_again(struct job *j); /* DELAYED once more, after its slot was written over: what is due since then */
 /* "job 7, which it comes after, ended as failed"; false: that is not why it was cancelled. */
 bool job_needs_failed(const struct job *j, char *text, size_t bytes);
 

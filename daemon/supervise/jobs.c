@@ -132,6 +132,17 @@ void jobs_slot_released(struct pool *p, uint32_t slot) {
         }
 }
 
+void jobs_slot_reclaim(struct pool *p, uint32_t slot) {
+        uint64_t word = channel_word(jobs_channel(p), slot);
+        if (slot_state(word) != SLOT_FREE) /* a new generation: no hint and no worker means this one */
+                channel_cas(jobs_channel(p), slot, word,
+                            SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, slot_generation(word) + 1));
+        if (!p->is_slot_free[slot]) {
+                jobs_put_slot(p, slot);
+                SUPERVISOR_TELL(p->supervisor, on_pool_room, p);
+        }
+}
+
 /* Bits are hints: the slot word says. Sleeps again only after it looked once more. */
 void jobs_collect(struct pool *p) {
         struct channel *c = jobs_channel(p);

@@ -190,10 +190,16 @@ void pool_channels_tell_timeout(struct pool *p) {
         p->told_queue_ns = p->config.queue_timeout_ns;
 }
 
+void pool_channel_tell(const struct pool_channel *c) {
+        struct layout_channel *head = c->channel.head;
+        channel_sign(&c->channel);
+        atomic_store(&head->queue_timeout_ns, c->pool->config.queue_timeout_ns);
+        atomic_store(&head->closed, c->is_dead ? CHANNEL_DEAD : pool_accepts(c->pool) ? CHANNEL_OPEN : CHANNEL_CLOSED);
+}
+
 void pool_channel_publish(struct pool_channel *c) {
         struct pool *p = c->pool;
-        atomic_store(&c->channel.head->queue_timeout_ns, p->config.queue_timeout_ns);
-        atomic_store(&c->channel.head->closed, pool_accepts(p) ? CHANNEL_OPEN : CHANNEL_CLOSED);
+        pool_channel_tell(c);
         for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
                 if (p->workers[i])
                         worker_sync(p->workers[i]);

@@ -22,6 +22,7 @@ static int pool_check_alive(const struct pool *p, struct fault *f) {
 
 /* What an operator asks for is tried at once: what failed before says nothing about it. */
 static void pool_forget_failures(struct pool *p) {
+        pool_mend_now(p);
         restart_reset(&p->restart);
         if (!p->is_file_bad)
                 p->problem[0] = 0;
@@ -86,6 +87,7 @@ int pool_pause(struct pool *p, struct fault *f) {
 int pool_resume(struct pool *p, struct fault *f) {
         if (pool_check_alive(p, f) < 0)
                 return -1;
+        pool_mend_now(p);
         pool_set_paused(p, false);
         return 0;
 }
@@ -124,6 +126,7 @@ void pool_end(struct pool *p, uint64_t deadline_ns) {
         }
         p->is_draining = true;
         pool_close_channels(p, true);
+        pool_mend_now(p); /* else what no job stands for might be waited for */
         pool_settle(p);
         loop_timer_set(p->supervisor->loop, &p->drain_timer, event_now_ns(), pool_on_drain_timer, p);
 }

@@ -66,6 +66,7 @@ struct pool *pool_free(struct pool *p) {
         pool_stop_timers(p);
         loop_timer_stop(&p->drain_timer);
         limits_stop(p);
+        pool_mend_stop(p);
         jobs_pool_deinit(p);
         pool_memory_free(p);
         delay_stop(p);

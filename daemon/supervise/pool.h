@@ -77,6 +77,8 @@ struct pool_channel {
         uint64_t delayed_seen, delay_look_ns;
         struct pool_tries *tries; /* by slot: deaths charged to the job there, where no client can rewrite them */
         uint64_t attached[LAYOUT_BELL_WORDS], drop_sent[LAYOUT_BELL_WORDS]; /* bit = worker index */
+        /* pool-mend.c: who found it to make no sense, and who is to let go of it and take it again */
+        uint64_t foul[LAYOUT_BELL_WORDS], doubted[LAYOUT_BELL_WORDS];
         struct session *session; /* NULL: the broker's own, or dead */
         struct stream **streams; /* streams.c: by slot; NULL before the first */
         uint64_t charged_bytes;  /* of its uid's share; 0 = it does not count */
@@ -126,6 +128,11 @@ struct pool {
         uint64_t memory_look_ns; /* pool-recycle.c: when it was looked at */
         uint64_t drain_deadline_ns; /* 0 = none; past it what is left is cancelled */
         struct pool_delays delays;
+        struct { /* pool-mend.c */
+                struct loop_timer timer;
+                uint64_t rest_ns, told_ns;  /* not before then; when it was last told */
+                struct layout_verdict line; /* of the worker that died last: for what became of its neighbours' jobs */
+        } mend;
         struct loop_timer tick_timer; /* limits.c */
         uint64_t busy_ns;             /* limits.c: when work was last seen */
         bool is_at_work;              /* limits.c: it was, lately */
@@ -224,6 +231,7 @@ int pool_channel_new(struct pool *p, uid_t uid, struct pool_channel **ret);
 int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *g, const int *back,
                       struct pool_channel **ret);
 void pool_channel_publish(struct pool_channel *c);
+void pool_channel_tell(const struct pool_channel *c); /* its client, by the head's words that are ours */
 void pool_channels_tell_timeout(struct pool *p); /* QueueTimeout=, if it has changed */
 void pool_channel_free(struct pool_channel *c); /* no worker knows it */
 /* pool-adopt.c: one that a client hands back. -EBUSY: not yet, -EALREADY: somebody has it, -EPROTO: no channel of ours. */
@@ -261,6 +269,15 @@ void pool_poke(struct pool *p); /* all workers look at what changed in pool memo
 
 void pool_heal(struct pool *p);          /* what is ours says again what it must */
 void pool_heal_and_wake(struct pool *p); /* and everybody looks at everything */
+
+/* ---- and its channels: pool-mend.c ---- */
+
+/* In a moment: rings, slots and done bits make sense again. `line`: of the worker that died just now, or NULL. */
+void pool_mend_soon(struct pool *p, const struct layout_verdict *line);
+void pool_mend_now(struct pool *p); /* an operator asks: memory and channels, whether a worker died or not */
+void pool_mend_stop(struct pool *p);
+/* A worker let go of the channel because it was asked to: what it seems to run there it does not. */
+void pool_mend_let_go(struct pool_channel *c, const struct worker *w);
 
 /* ---- which of them workers wait on: pool-places.c ---- */
 

@@ -60,14 +60,6 @@ static unsigned recovery_attempts(struct pool_channel *c, uint32_t slot, uint64_
         return attempt > tries->n_deaths ? attempt : tries->n_deaths;
 }
 
-static void recovery_judge_unpushed(struct pool *p, struct pool_channel *c, uint32_t slot, uint64_t word) {
-        if (!channel_judge_queued(&c->channel, slot, slot_generation(word), SLOT_LOST))
-                return; /* somebody found it all the same */
-        pool_count_verdict(p, SLOT_LOST);
-        descriptors_settle(c, slot);
-        channel_announce(&c->channel, slot, c->done.ring_fd);
-}
-
 /* A job that is given up is an operator's business: it killed its workers, or is lost. */
 static void recovery_tell(const struct pool *p, const struct worker_job *j, enum slot_state final,
                           const struct layout_verdict *line) {
@@ -119,13 +111,15 @@ static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slo
         int r = channel_requeue(&c->channel, slot, worker, is_charged);
         if (r == 0)
                 return;
-        if (r < 0) {
-                recovery_judge_unpushed(p, c, slot, word);
-                return;
-        }
+        if (r < 0) /* no ring takes its hint: they will */
+                pool_mend_soon(p, NULL);
         p->counters.retried++;
         stream_again(c, slot, slot_generation(word));
         bell_mark_work(p->bells[c->bell].memory, c->index);
+}
+
+void recovery_give_back(struct pool_channel *c, uint32_t slot, uint64_t word, const struct layout_verdict *line) {
+        recovery_slot(NULL, c, slot, word, line, true);
 }
 
 /* Every slot that still says RUNNING by this worker. */
@@ -181,9 +175,12 @@ void recovery_run(struct worker *w, const struct layout_verdict *line, bool is_c
                 channel_broadcast(&c->channel, c->done.ring_fd);
                 c->attached[w->index / 64] &= ~(UINT64_C(1) << w->index % 64);
                 c->drop_sent[w->index / 64] &= ~(UINT64_C(1) << w->index % 64);
+                c->doubted[w->index / 64] &= ~(UINT64_C(1) << w->index % 64);
+                c->foul[w->index / 64] &= ~(UINT64_C(1) << w->index % 64);
                 pool_channel_collect(c);
         }
         pool_heal_and_wake(p);
+        pool_mend_soon(p, line);
         /* It may have died between setting `armed` and ringing for it: nobody else would. */
         if (atomic_load(&p->memory->armed))
                 limits_wake(p);
@@ -217,14 +214,7 @@ void recovery_adopt(struct pool_channel *c) {
         const struct layout_verdict line = {.reason = REASON_SPAWNER_LOST, .when_ns = event_now_ns()};
         for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++)
                 recovery_adopt_slot(c, slot, &line);
-        /* Only those that no ring names: what stands there keeps its place in the queue. */
-        uint64_t pushed[LAYOUT_MAX_SLOTS / 64] = {0};
-        channel_find_pushed(&c->channel, pushed);
-        for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
-                uint64_t word = channel_word(&c->channel, slot);
-                if (!(pushed[slot / 64] >> slot % 64 & 1) && channel_push_again(&c->channel, slot) < 0)
-                        recovery_judge_unpushed(c->pool, c, slot, word);
-        }
+        channel_mend_rings(&c->channel, event_now_ns()); /* QUEUED in none of them: pushed again */
         delay_look(c);
         if (channel_has_work(&c->channel))
                 bell_mark_work(c->pool->bells[c->bell].memory, c->index);

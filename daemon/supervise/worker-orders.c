@@ -96,7 +96,7 @@ static int worker_send_channel(struct worker *w, struct pool_channel *c) {
                 r = r < 0 ? r : worker_order(w, &order, fds, 4);
                 if (r >= 0)
                         *attached |= bit;
-        } else if (c->is_dead && (*attached & bit) && !(*drop_sent & bit)) {
+        } else if ((c->is_dead || c->doubted[w->index / 64] & bit) && (*attached & bit) && !(*drop_sent & bit)) {
                 order.type = ORDER_DROP;
                 r = worker_order(w, &order, NULL, 0);
                 if (r >= 0)

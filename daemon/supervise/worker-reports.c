@@ -29,6 +29,11 @@ static int worker_on_dropped(struct worker *w, uint32_t index) {
                 return 0; /* it is being killed, and its death lets go of the channel */
         c->attached[w->index / 64] &= ~bit;
         c->drop_sent[w->index / 64] &= ~bit;
+        if (c->doubted[w->index / 64] & bit) {
+                c->doubted[w->index / 64] &= ~bit;
+                pool_mend_let_go(c, w);
+                worker_sync(w); /* it has it again */
+        }
         pool_channel_collect(c);
         return 0;
 }
@@ -36,11 +41,17 @@ static int worker_on_dropped(struct worker *w, uint32_t index) {
 /* Who writes nonsense into a channel is its client, or a worker of the pool: that can spoil all of them anyway. */
 static int worker_on_foul(struct worker *w, uint32_t index, int error) {
         struct pool_channel *c = pool_channel_at(w->pool, index);
-        if (!c || !c->session || !(c->attached[w->index / 64] & UINT64_C(1) << w->index % 64))
+        uint64_t bit = UINT64_C(1) << w->index % 64;
+        if (!c || c->is_dead || !(c->attached[w->index / 64] & bit))
                 return 0; /* gone already */
         if (error == ESTALE && (w->doom != REASON_NONE || w->quarantine_channel))
                 return 0; /* it was us who judged its job */
         w->is_wronged |= error == ESTALE;
+        if (!c->session) { /* our own: only a worker of the pool can have done that */
+                c->foul[w->index / 64] |= bit;
+                pool_mend_soon(w->pool, NULL);
+                return 0;
+        }
         log_warning("pool %s: %s in a channel of uid %u: the session is dropped", w->pool->config.name,
                     error == ESTALE ? "a running job was rewritten" : "there is nonsense",
                     (unsigned)w->pool->bells[c->bell].uid);

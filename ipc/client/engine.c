@@ -30,7 +30,10 @@ static int engine_take(drover_pool *p, uint64_t deadline_ns) {
         if (r == 1)
                 pool_deliver(p, &result);
         else if (r < 0 && r != -EINTR) {
-                pool_lose(p, -EPIPE, "droverd went away: whether the job ran is not known");
+                pool_lose(p, -EPIPE,
+                          session_is_foul(p->session)
+                                  ? "a worker wrote over this channel: whether the job ran is not known"
+                                  : "droverd went away: whether the job ran is not known");
                 return 1;
         }
         return r;

@@ -89,7 +89,7 @@ static void session_read_judged(struct session *s, uint32_t slot, uint64_t word,
         struct layout_verdict verdict;
         struct layout_result line;
         bool is_brokers = channel_copy_verdict(&s->channel, slot, word, &verdict);
-        if (slot_state_is_brokers(r->state) && !is_brokers && !own->is_lost) {
+        if (slot_state_is_brokers(r->state) && !is_brokers) {
                 session_fail(s, r, EBADMSG, "a worker of the pool gave a verdict that only droverd can give");
                 return;
         }
@@ -116,15 +116,18 @@ static void session_read_judged(struct session *s, uint32_t slot, uint64_t word,
 void session_fetch(struct session *s, uint32_t slot, struct session_result *ret) {
         struct session_slot *own = &s->slots[slot];
         uint64_t word = channel_word(&s->channel, slot);
+        bool is_verdict = slot_is_verdict(word) && slot_generation(word) == own->generation; /* it was, when found */
         *ret = (struct session_result){
                 .slot = slot,
                 .user = own->user,
                 .id = own->id,
-                .state = slot_is_verdict(word) ? slot_state(word) : SLOT_LOST,
+                .state = slot_state(word),
                 .attempt = slot_attempts_made(word),
                 .queued_ns = own->queued_ns,
         };
-        if (ret->state == SLOT_DONE || ret->state == SLOT_FAILED)
+        if (!is_verdict)
+                session_fail(s, ret, EBADMSG, "a worker of the pool wrote over its verdict");
+        else if (ret->state == SLOT_DONE || ret->state == SLOT_FAILED)
                 session_read_result(s, slot, ret);
         else
                 session_read_judged(s, slot, word, ret);
@@ -136,7 +139,7 @@ void session_fetch(struct session *s, uint32_t slot, struct session_result *ret)
         if (s->ready_first != SESSION_NONE) /* probably the next one to be fetched */
                 __builtin_prefetch(channel_result_data(&s->channel, s->ready_first));
         s->n_in_flight--;
-        if (channel_free(&s->channel, slot) == 0) {
+        if (session_free_slot(s, slot) == 0) {
                 own->state = SESSION_IDLE;
                 s->free_slots[s->n_free++] = slot;
                 __builtin_prefetch(channel_job(&s->channel, slot), 1); /* it is the next one to be filled */

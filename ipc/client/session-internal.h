@@ -26,7 +26,6 @@ struct session_slot {
         uint32_t n_result_fds;   /* that its result will have */
         bool has_fds;            /* and the slot word says so */
         bool has_wanted;         /* its result line says that there are some */
-        bool is_lost;            /* no ring took it: our own verdict */
         struct session_fds *got; /* with a verdict */
         uint64_t user, id, queued_ns, queue_deadline_ns;
 };
@@ -65,6 +64,7 @@ struct session {
         uint32_t n_rescued; /* verdicts found only because the futex timed out: a wake-up came late, or never */
         bool is_away; /* the daemon is gone, another one may adopt the channel */
         bool is_gone; /* for good */
+        bool is_foul; /* and why: its memory was written over */
         uint8_t *copy; /* of the newest result */
 };
 
@@ -72,6 +72,8 @@ struct session {
 
 /* The slot's verdict is to be fetched. */
 void session_list_add(struct session *s, uint32_t slot);
+/* Of a verdict that was fetched, or of a slot that says something else now. -EBUSY: its worker may still write. */
+int session_free_slot(struct session *s, uint32_t slot);
 /* What the daemon says, or that it is gone. */
 void session_read_socket(struct session *s);
 /* 0; -ESHUTDOWN: nothing more is taken; -EPIPE: it is over (is_gone is set). */

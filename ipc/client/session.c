@@ -9,12 +9,19 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <systemd/sd-bus.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ipc/client/session-internal.h"
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
+
+enum {
+        SESSION_TRIES = 4,     /* for a slot that somebody writes over at this moment */
+        SESSION_PUSH_MS = 100, /* for rings that were written over */
+};
 
 /* ---- making and ending ---- */
 
@@ -106,10 +113,59 @@ int session_check_open(struct session *s) {
         return closed == CHANNEL_OPEN ? 0 : -ESHUTDOWN;
 }
 
+/* A worker may write anything into the channel. What contradicts our books cannot be believed, nor what does not: this
+ * session is over, and the next one has another memory. */
+static void session_give_up(struct session *s) {
+        s->is_foul = s->is_gone = true;
+        shutdown(s->socket_fd, SHUT_RDWR); /* its jobs are nobody's from now on */
+}
+
+bool session_is_foul(const struct session *s) { return s->is_foul; }
+
+/* Of a job without a verdict that we know of: only ours are the states before and after. */
+static bool session_can_be(const struct session_slot *own, uint64_t word) {
+        return slot_generation(word) == own->generation && slot_state(word) >= SLOT_QUEUED &&
+               slot_state(word) < SLOT_N_STATES;
+}
+
+/* FREE, whatever stands there, unless its worker may still write. */
+int session_free_slot(struct session *s, uint32_t slot) {
+        uint64_t word = channel_word(&s->channel, slot);
+        if (session_can_be(&s->slots[slot], word) && slot_is_verdict(word))
+                return channel_free(&s->channel, slot);
+        return channel_cas(&s->channel, slot, word,
+                           SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, s->slots[slot].generation + 1))
+                       ? 0
+                       : -EBUSY;
+}
+
+/* A slot that is free by our books is nobody's. */
+static int session_begin_slot(struct session *s, uint32_t slot) {
+        int r = channel_begin(&s->channel, slot);
+        for (unsigned try = 0; r < 0 && try < SESSION_TRIES; try++) {
+                uint64_t word = channel_word(&s->channel, slot);
+                channel_cas(&s->channel, slot, word,
+                            SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, slot_generation(word) + 1));
+                r = channel_begin(&s->channel, slot);
+        }
+        return r < 0 ? -EPROTO : 0;
+}
+
+/* It is QUEUED, and no ring takes its hint: they were written over. The broker mends them when the worker that did it is
+ * dead, which may be now. */
+static void session_push_late(struct session *s, uint32_t slot) {
+        for (unsigned try = 0; try < SESSION_PUSH_MS; try++) {
+                nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+                if (channel_push_again(&s->channel, slot) >= 0)
+                        return;
+        }
+        session_give_up(s);
+}
+
 /* Frees what was held back for a worker that had to die first. */
 static void session_release_held(struct session *s) {
         for (uint32_t i = 0; s->n_held > 0 && i < s->channel.geometry.n_slots; i++)
-                if (s->slots[i].state == SESSION_HELD && channel_free(&s->channel, i) == 0) {
+                if (s->slots[i].state == SESSION_HELD && session_free_slot(s, i) == 0) {
                         s->slots[i].state = SESSION_IDLE;
                         s->free_slots[s->n_free++] = i;
                         s->n_held--;
@@ -169,25 +225,23 @@ int session_submit(struct session *s, const struct session_job *job, uint32_t *r
         struct session_slot *own = &s->slots[slot];
         own->n_fds = 0;
         own->n_result_fds = job->type < s->schema->n_jobs ? s->schema->jobs[job->type].result.n_fds : 0;
-        own->has_wanted = own->is_lost = false;
+        own->has_wanted = false;
         own->has_fds = session_fds_are_needed(s, job);
         r = own->has_fds || own->n_result_fds > 0 ? session_fds_send(s, slot, job) : 0;
         if (r < 0)
                 return r;
-        r = channel_begin(&s->channel, slot);
-        if (r < 0) { /* nobody but a broken peer changes a free slot: never use it again */
-                s->n_free--;
-                return -EPROTO;
-        }
+        r = session_begin_slot(s, slot);
+        if (r < 0)
+                return r;
         session_fill(s, slot, job);
         bool is_delayed = job->is_held || job->not_before_ns > own->queued_ns;
         r = own->has_fds ? channel_mark_fds(&s->channel, slot) : 0;
-        if (r >= 0)
-                r = is_delayed ? channel_commit_delayed(&s->channel, slot)
-                               : channel_commit(&s->channel, slot, job->priority);
-        if (r < 0) {
+        if (r >= 0 && is_delayed)
+                r = channel_commit_delayed(&s->channel, slot);
+        int push = r >= 0 && !is_delayed ? channel_accept(&s->channel, slot, job->priority) : 0;
+        if (r < 0 || push == -EBUSY) { /* somebody wrote over the slot: nothing was submitted */
                 own->state = SESSION_IDLE;
-                return r;
+                return -EPROTO;
         }
         s->n_fds += own->n_fds;
         s->n_result_fds += own->n_result_fds;
@@ -195,6 +249,8 @@ int session_submit(struct session *s, const struct session_job *job, uint32_t *r
         s->n_submitted++;
         s->n_in_flight++;
         s->n_busy[slot / 64]++;
+        if (push < 0)
+                session_push_late(s, slot);
         if (job->is_held)
                 ; /* nobody else's business yet */
         else if (is_delayed)
@@ -262,7 +318,11 @@ static bool session_look(struct session *s, uint32_t slot) {
         if (slot >= s->channel.geometry.n_slots || s->slots[slot].state != SESSION_BUSY)
                 return false;
         uint64_t word = channel_word(&s->channel, slot);
-        if (!slot_is_verdict(word) || slot_generation(word) != s->slots[slot].generation)
+        if (!session_can_be(&s->slots[slot], word)) {
+                session_give_up(s);
+                return false;
+        }
+        if (!slot_is_verdict(word))
                 return false;
         if (slot_state(word) == SLOT_DONE && session_has_fds(s, slot)) {
                 session_fds_want(s, slot);
@@ -311,12 +371,10 @@ void session_let_go(struct session *s, uint32_t slot, uint64_t not_before_ns) {
                 return;
         }
         int r = channel_undelay(&s->channel, slot, generation);
-        if (r > 0)
+        if (r < 0)
+                session_push_late(s, slot);
+        if (r != 0)
                 session_ring(s);
-        else if (r < 0 && channel_judge_queued(&s->channel, slot, generation, SLOT_LOST)) { /* no ring takes it */
-                s->slots[slot].is_lost = true;
-                session_look(s, slot);
-        }
 }
 
 /* The queue deadline is the waiter's business too: with no worker about, nobody else would notice. */

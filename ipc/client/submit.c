@@ -117,6 +117,9 @@ static int submit_failed(drover_pool *p, const struct submission *s, int error) 
                 return connection_fail(p->drover, error, "pool %s takes no more jobs: it is stopped or draining",
                                        p->name);
         case -EPIPE:
+                if (p->session && session_is_foul(p->session))
+                        return connection_fail(p->drover, error,
+                                               "pool %s: a worker wrote over this channel: open the pool again", p->name);
                 return connection_fail(p->drover, error, "droverd went away");
         default:
                 return connection_fail(p->drover, error, "job %s: %s", s->job, strerror(-error));

@@ -146,6 +146,50 @@ static void test_hostile_words(void **state) {
         }
 }
 
+/* What is sane serves: what stands there can be taken, and new hints come in order. So does what has begun anew. */
+static void test_sane_or_begun_anew(void **state) {
+        struct fixture *f = *state;
+        unsigned seed = 7, n_sane = 0;
+        for (uint32_t round = 0; round < 20000; round++) {
+                struct ring_hint h;
+                for (unsigned i = 0; i < (unsigned)rand_r(&seed) % 30; i++) { /* as it may be at any moment */
+                        if (rand_r(&seed) % 2)
+                                push(f, i, round);
+                        else if (ring_peek(&f->ring, &h))
+                                ring_advance(&f->ring, &h);
+                }
+                assert_true(ring_is_sane(&f->ring, 64));
+                for (unsigned i = 0; i < 1 + round % 3; i++) { /* as somebody may leave it */
+                        uint64_t word = rand_r(&seed) % 2 ? (uint64_t)rand_r(&seed) << 33 | (unsigned)rand_r(&seed) : 0;
+                        switch (rand_r(&seed) % 4) {
+                        case 0:
+                                f->shared.head = rand_r(&seed) % 2 ? word : f->shared.head + (word & 7);
+                                break;
+                        case 1:
+                                f->shared.tail = rand_r(&seed) % 2 ? word : f->shared.tail - (word & 7);
+                                break;
+                        default:
+                                f->cells[rand_r(&seed) % CELLS] ^= rand_r(&seed) % 2 ? word : UINT64_C(1) << word % 64;
+                        }
+                }
+                bool is_sane = ring_is_sane(&f->ring, 64);
+                n_sane += is_sane;
+                if (!is_sane)
+                        ring_reset(&f->ring, round);
+                for (unsigned i = 0; i <= CELLS && ring_peek(&f->ring, &h); i++) {
+                        assert_true(h.slot < 64);
+                        ring_advance(&f->ring, &h);
+                }
+                for (uint32_t i = 0; i < CELLS; i++)
+                        assert_int_equal(push(f, i, round), 0);
+                assert_int_equal(push(f, 9, round), -EAGAIN);
+                for (uint32_t i = 0; i < CELLS; i++)
+                        assert_pops(f, i, round);
+                assert_true(ring_is_empty(&f->ring));
+        }
+        assert_true(n_sane > 100 && n_sane < 19900);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_first_in_first_out, setup, teardown),
@@ -154,6 +198,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_a_push_that_died_before_the_tail_is_finished, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_cycles_wrap, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_hostile_words, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_sane_or_begun_anew, setup, teardown),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

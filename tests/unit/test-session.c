@@ -570,7 +570,7 @@ static void test_verdicts_that_any_worker_can_give(void **state) {
         assert_int_equal(session_wait(s, other, &r, EVENT_FOREVER), 1); /* both are found */
         atomic_store(&d->worker.slots[slot].word,
                      SLOT_WORD(SLOT_QUEUED, 0, 1, 0, slot_generation(channel_word(&d->worker, slot))));
-        expect_disbelief(s, "only droverd can give");
+        expect_disbelief(s, "wrote over its verdict");
 }
 
 static void test_words_of_the_head_are_any_workers(void **state) {
@@ -674,9 +674,65 @@ static void test_a_hostile_result(void **state) {
         slot = submit(s, 0, "", 3);
         atomic_store(&d->worker.done[0], UINT64_MAX);
         assert_int_equal(session_next(s, &r, 0), 0);
+        assert_false(session_is_foul(s));
         atomic_store(&d->worker.slots[slot].word, 0xf);
         atomic_store(&d->worker.done[0], UINT64_MAX);
-        assert_int_equal(session_next(s, &r, 0), 0);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), -EPIPE);
+        assert_true(session_is_foul(s));
+}
+
+static void *mend_a_moment_later(void *user) {
+        struct daemon *d = user;
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+        channel_mend_rings(&d->broker, 12345);
+        return NULL;
+}
+
+/* A worker may write anything into the channel at any moment: the session says so and does not hang, nor lose a slot.
+ */
+static void test_a_channel_written_over(void **state) {
+        struct daemon *d = *state;
+        struct session *s = open_session(d);
+        struct session_result r;
+        const struct session_job job = {.user = 0};
+        uint32_t slots[SLOTS];
+        for (uint32_t slot = 0; slot < SLOTS; slot++) /* none is ours to lose: whatever stands there is nobody's */
+                atomic_store(&d->worker.slots[slot].word, SLOT_WORD(slot, 63, slot, 7, UINT32_MAX - slot));
+        for (unsigned i = 0; i < SLOTS; i++)
+                assert_int_equal(session_submit(s, &job, &slots[i]), 0);
+        for (unsigned i = 0; i < SLOTS; i++)
+                work(d, SLOT_DONE, 0, "", 0);
+        for (unsigned i = 0; i < SLOTS; i++)
+                assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+
+        /* A verdict that is another one when it is fetched; its slot is not lost. */
+        assert_int_equal(session_submit(s, &job, &slots[0]), 0);
+        work(d, SLOT_DONE, 0, "", 0);
+        assert_true(session_arm(s, &(uint64_t){0}));
+        atomic_store(&d->worker.slots[slots[0]].word, SLOT_WORD(SLOT_DONE, SLOT_QUARANTINE, 1, 1, 77));
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.error, EBADMSG);
+        for (unsigned i = 0; i < SLOTS; i++)
+                assert_int_equal(session_submit(s, &job, &slots[i]), 0);
+        for (unsigned i = 0; i < SLOTS; i++)
+                work(d, SLOT_DONE, 0, "", 0);
+        for (unsigned i = 0; i < SLOTS; i++)
+                assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+
+        /* Rings that take nothing: mended meanwhile; and not. */
+        atomic_store(&d->worker.ring[LAYOUT_PRIORITY_DEFAULT].shared->tail, UINT64_MAX / 2);
+        pthread_t mender;
+        assert_int_equal(pthread_create(&mender, NULL, mend_a_moment_later, d), 0);
+        const struct session_job hinted = {.user = 9, .priority = LAYOUT_PRIORITY_DEFAULT};
+        assert_int_equal(session_submit(s, &hinted, &slots[0]), 0);
+        pthread_join(mender, NULL);
+        work(d, SLOT_DONE, 0, "", 0);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(r.user, 9);
+        atomic_store(&d->worker.ring[LAYOUT_PRIORITY_DEFAULT].shared->tail, UINT64_MAX / 3);
+        assert_int_equal(session_submit(s, &hinted, &slots[0]), 0);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), -EPIPE);
+        assert_true(session_is_foul(s));
 }
 
 static void test_a_slot_in_quarantine_comes_back_later(void **state) {
@@ -855,6 +911,7 @@ int main(void) {
                 SESSION_TEST(test_a_queue_deadline_needs_no_worker),
                 SESSION_TEST(test_waiting_for_one_ends_at_its_deadline),
                 SESSION_TEST(test_waiting_for_one_leaves_the_others),
+                SESSION_TEST(test_a_channel_written_over),
                 SESSION_TEST(test_a_hostile_result),
                 SESSION_TEST(test_a_slot_in_quarantine_comes_back_later),
                 SESSION_TEST(test_the_daemon_is_gone),

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ipc/bell.h"
@@ -18,7 +19,7 @@
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
 
-enum { CLIENTS = 2, WORKERS = 3, SLOTS = 16, JOBS = 200000, LATE = 5 };
+enum { CLIENTS = 2, WORKERS = 3, SLOTS = 16, JOBS = 200000, JOBS_MENDED = 20000, LATE = 5 };
 
 #define STUCK_NS UINT64_C(60000000000)
 
@@ -27,6 +28,7 @@ struct pool {
         struct channel channels[CLIENTS];
         int bell_fd, channel_fds[CLIENTS][CHANNEL_PARTS];
         struct doorbell doorbell, dones[CLIENTS];
+        uint64_t n_jobs; /* of a client */
         _Atomic uint64_t record[WORKERS];
         _Atomic bool stop;
         _Atomic uint32_t n_cancelled;
@@ -124,7 +126,7 @@ static void *submit(void *argument) {
         session_init_slots(s);
 
         unsigned seed = t->index;
-        for (uint64_t n = 0; n < JOBS && !t->error; n++) {
+        for (uint64_t n = 0; n < p->n_jobs && !t->error; n++) {
                 const struct session_job job = {
                         .priority = (uint32_t)n % LAYOUT_PRIORITIES, .payload = &n, .bytes = sizeof n, .user = n};
                 uint32_t slot;
@@ -152,9 +154,39 @@ static void *submit(void *argument) {
         return NULL;
 }
 
-static void test_clients_and_workers(void **state) {
+/* As the broker after a death, again and again, and worse: rings that are all right begin anew while others push and
+ * claim. */
+static void *mend(void *argument) {
+        struct thread *t = argument;
+        struct pool *p = t->pool;
+        static const uint64_t all[LAYOUT_BELL_WORDS] = {(1u << WORKERS) - 1};
+        static const uint64_t channels_of_bell[LAYOUT_BELL_WORDS] = {(1u << CLIENTS) - 1};
+        struct channel channels[CLIENTS];
+        memcpy(channels, p->channels, sizeof channels);
+        for (unsigned n = 0; !atomic_load(&p->stop); n++) {
+                for (uint32_t i = 0; i < CLIENTS; i++) {
+                        struct channel *c = &channels[i];
+                        for (unsigned k = 0; k < LAYOUT_PRIORITIES; k++)
+                                if (!ring_is_sane(&c->ring[k], SLOTS))
+                                        t->error = "a ring was told to make no sense";
+                        ring_reset(&c->ring[n % LAYOUT_PRIORITIES], event_now_ns());
+                        channel_mend_rings(c, event_now_ns());
+                        channel_tell_all(c, p->dones[i].ring_fd);
+                }
+                bell_heal(p->bell, all, channels_of_bell);
+                for (uint32_t i = 0; i < CLIENTS; i++)
+                        if (channel_has_work(&channels[i]))
+                                bell_mark_work(p->bell, i);
+                bell_broadcast(p->bell);
+                nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+        }
+        return NULL;
+}
+
+static void test_clients_and_workers(bool is_mended) {
         static struct pool p;
-        struct thread workers[WORKERS], clients[CLIENTS];
+        struct thread workers[WORKERS], clients[CLIENTS], mender = {.pool = &p};
+        p = (struct pool){.n_jobs = is_mended ? JOBS_MENDED : JOBS};
         struct channel_geometry g;
         assert_int_equal(channel_geometry_init(&g, SLOTS, 64), 0);
         assert_int_equal(bell_create("test", &p.bell, &p.bell_fd), 0);
@@ -168,6 +200,8 @@ static void test_clients_and_workers(void **state) {
                 workers[i] = (struct thread){.pool = &p, .index = i};
                 assert_int_equal(pthread_create(&workers[i].id, NULL, work, &workers[i]), 0);
         }
+        if (is_mended)
+                assert_int_equal(pthread_create(&mender.id, NULL, mend, &mender), 0);
         for (uint32_t i = 0; i < CLIENTS; i++) {
                 clients[i] = (struct thread){.pool = &p, .index = i};
                 assert_int_equal(pthread_create(&clients[i].id, NULL, submit, &clients[i]), 0);
@@ -181,6 +215,10 @@ static void test_clients_and_workers(void **state) {
         bell_broadcast(p.bell);
         for (uint32_t i = 0; i < WORKERS; i++)
                 pthread_join(workers[i].id, NULL);
+        if (is_mended)
+                pthread_join(mender.id, NULL);
+        if (mender.error)
+                fail_msg("%s", mender.error);
         assert_true(atomic_load(&p.n_cancelled) > 0);
 
         for (uint32_t i = 0; i < CLIENTS; i++) {
@@ -195,7 +233,13 @@ static void test_clients_and_workers(void **state) {
         doorbell_close(&p.doorbell);
 }
 
+static void test_left_alone(void **state) { test_clients_and_workers(false); }
+static void test_mended_all_the_time(void **state) { test_clients_and_workers(true); }
+
 int main(void) {
-        const struct CMUnitTest tests[] = {cmocka_unit_test(test_clients_and_workers)};
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_left_alone),
+                cmocka_unit_test(test_mended_all_the_time),
+        };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
