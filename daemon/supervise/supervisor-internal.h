@@ -26,6 +26,7 @@ struct supervisor {
         uint64_t last_worker;
         uint32_t last_generation, n_workers, n_sessions;
         struct quota channel_bytes_of;
+        struct quota hung_of; /* workers that hang in the kernel, by whose job they ran */
         bool is_shutting_down;
         void (*on_down)(void *user);
         void *on_down_user;

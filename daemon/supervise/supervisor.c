@@ -190,6 +190,7 @@ struct supervisor *supervisor_free(struct supervisor *s) {
         s->capsules = capsules_free(s->capsules);
         s->numbers = numbers_free(s->numbers);
         quota_deinit(&s->channel_bytes_of);
+        quota_deinit(&s->hung_of);
         free(s);
         return NULL;
 }

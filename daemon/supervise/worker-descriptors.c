@@ -17,7 +17,7 @@
 #include "daemon/closer.h"
 #include "daemon/fd-share.h"
 #include "daemon/supervise/session.h"
-#include "daemon/supervise/worker.h"
+#include "daemon/supervise/supervisor-internal.h"
 #include "ipc/event.h"
 #include "ipc/packet.h"
 #include "ipc/sealed.h"
@@ -33,6 +33,13 @@ static struct pool_channel *fds_find(const struct worker *w) {
         return job.channel;
 }
 
+/* Workers hang in files of this uid (FUSE: whoever serves them does not answer), where nothing ends them, and they are as
+ * many as one may have. A payload is memory: nobody hangs in that. */
+static bool fds_may_hang(const struct worker *w, const struct descriptors *d) {
+        return d->n_fds > (d->payload_bytes > 0) &&
+               !quota_has_room(&w->pool->supervisor->hung_of, d->uid, WORKER_HUNG_OF_UID);
+}
+
 static const struct descriptors *fds_of_job(const struct worker *w, int32_t *ret_error) {
         struct pool_channel *c = fds_find(w);
         const struct descriptors *d = NULL;
@@ -44,6 +51,10 @@ static const struct descriptors *fds_of_job(const struct worker *w, int32_t *ret
                 d = c ? descriptors_get(c, DESCRIPTORS_OF_JOB, w->fds_slot, w->fds_generation) : NULL;
         }
         *ret_error = !c ? ESTALE : d ? 0 : c->session && session_is_waiting(c->session) ? EBUSY : ENOENT;
+        if (d && fds_may_hang(w, d)) {
+                *ret_error = EDQUOT;
+                return NULL;
+        }
         return d;
 }
 

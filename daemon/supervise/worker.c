@@ -34,6 +34,7 @@ enum {
         WORKER_START_LIMIT_S = 30, /* constructors, preload, worker_init: a plugin that hangs there is a failure, not a wait */
         WORKER_DEATH_S = 5,        /* from SIGKILL to the end */
 };
+#define WORKER_HUNG_NS (WORKER_SECOND_NS / 2) /* the same, of what does not hang in a file */
 
 static void worker_on_start_timer(struct loop_timer *t);
 static void worker_on_death_timer(struct loop_timer *t);
@@ -184,7 +185,8 @@ static void worker_expect_death(struct worker *w) {
         if (w->killed_ns == 0)
                 w->killed_ns = event_now_ns();
         if (!w->is_stuck)
-                loop_timer_set(w->pool->supervisor->loop, &w->kill_timer, w->killed_ns + WORKER_DEATH_S * WORKER_SECOND_NS,
+                loop_timer_set(w->pool->supervisor->loop, &w->kill_timer,
+                               w->killed_ns + (w->is_hung ? WORKER_DEATH_S * WORKER_SECOND_NS : WORKER_HUNG_NS),
                                worker_on_death_timer, w);
 }
 
@@ -241,11 +243,27 @@ static void worker_on_start_timer(struct loop_timer *t) {
         worker_kill_now(w, REASON_INIT);
 }
 
+static bool worker_is_process_alive(const struct worker *w) {
+        struct pollfd p = {.fd = w->pidfd, .events = POLLIN};
+        return w->pidfd >= 0 && poll(&p, 1, 0) == 0;
+}
+
+/* Whose file it is that it hangs in, as far as we know. Who has many of them hang gets no other to hang. */
+static void worker_charge_hung(struct worker *w) {
+        w->is_hung = true;
+        w->is_charged = worker_is_process_alive(w) && w->judged.id != 0 &&
+                        quota_take(&w->pool->supervisor->hung_of, w->judged.uid, 1, UINT64_MAX) == 0;
+        worker_expect_death(w);
+}
+
 /* It should be dead by now. Nobody can do more, so nobody waits for it any more: its place was given to another when it
  * was killed, its job has its verdict, and its slot and index are kept until it is gone. */
 static void worker_on_death_timer(struct loop_timer *t) {
         struct worker *w = t->user;
-        struct pollfd p = {.fd = w->pidfd, .events = POLLIN};
+        if (!w->is_hung) {
+                worker_charge_hung(w);
+                return;
+        }
         spawner_check(w->pool->supervisor->spawner);
         if (w->pid == 0) { /* its template has a time for it, which is the spawner's to know */
                 loop_timer_set(t->loop, t, event_now_ns() + WORKER_DEATH_S * WORKER_SECOND_NS, worker_on_death_timer, w);
@@ -253,7 +271,7 @@ static void worker_on_death_timer(struct loop_timer *t) {
         }
         w->is_stuck = true;
         w->phase = PHASE_STOPPING;
-        if (poll(&p, 1, 0) == 0)
+        if (worker_is_process_alive(w))
                 log_warning("pool %s: worker %llu (pid %d) does not die of SIGKILL: it hangs in the kernel, in a file whose "
                             "disk or server does not answer; another one takes its place",
                             w->pool->config.name, (unsigned long long)w->id, (int)w->pid);
@@ -438,6 +456,8 @@ void worker_on_gone(struct worker *w, const struct spawn_event *e) {
         p->workers[w->index] = NULL;
         pool_bells_collect(p);
         supervisor_forget_worker(s, w);
+        if (w->is_charged)
+                quota_give(&s->hung_of, w->judged.uid, 1);
         worker_tell_death(w, &death, recovery.had_job);
         SUPERVISOR_TELL(s, on_worker_removed, w, &death);
         pool_on_worker_gone(p, w, &death, recovery.had_job || w->is_wronged);

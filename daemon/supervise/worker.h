@@ -49,7 +49,8 @@ struct worker {
         bool is_wronged;           /* a client took its job from it while it ran: it ends, and that is not its fault */
         bool is_unheard;           /* nothing more is read from its control socket */
         uint64_t killed_ns;        /* when SIGKILL was first asked for; 0 = it was not */
-        bool is_stuck;             /* SIGKILL does not end it: nobody waits for it any more */
+        bool is_hung, is_stuck;    /* SIGKILL has not ended it in a moment; nor in so long that nobody waits any more */
+        bool is_charged;           /* hung_of: to judged.uid */
         uint64_t started_us, ready_ns;
         char sandbox[64], text[WIRE_TEXT];
         uint64_t bells_sent[LAYOUT_BELL_WORDS]; /* bit = bell number */
@@ -88,6 +89,8 @@ struct worker {
         struct loop_timer output_timer;
         TAILQ_ENTRY(worker) link;
 };
+
+enum { WORKER_HUNG_OF_UID = 16 }; /* then a uid that is neither root nor ours has no file handed to workers */
 
 int worker_start(struct pool *p, uint32_t index, struct worker **ret); /* -ENOTCONN: no spawner */
 void worker_retire(struct worker *w, enum death_reason why);           /* after the job in hand */

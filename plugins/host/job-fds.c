@@ -67,6 +67,10 @@ int job_fds_take(struct drover_job *j) {
                 return job_fail(j, EBADF,
                                 "its descriptors are not there: they did not come, or went with an earlier "
                                 "droverd");
+        if (order.error == EDQUOT)
+                return job_fail(j, EBADF,
+                                "its descriptors are not to be had: too many workers hang in files that its submitter "
+                                "sent before, and none of them can be ended until these answer");
         if (order.error != 0)
                 return job_fail(j, EBADF, "its descriptors are not to be had: %s",
                                 strerrordesc_np(order.error) ?: "unknown error");

@@ -22,6 +22,7 @@ import tempfile
 
 MNT_DETACH, PR_SET_PDEATHSIG, SIGKILL = 2, 1, 9
 FORGET, GETATTR, OPEN, READ, RELEASE, FLUSH, INIT, INTERRUPT, BATCH_FORGET = 2, 3, 14, 15, 18, 25, 26, 36, 42
+FOPEN_DIRECT_IO = 1
 HEAD = struct.Struct("=IIQQIIII")
 
 
@@ -54,8 +55,9 @@ class SlowFile(File):
 
 
 class HungFile(File):
-    def __init__(self, path, content):
-        super().__init__(0, path, content)
+    def __init__(self, path, content, is_direct=False):
+        """`is_direct`: each read is one of its own; else those of the same page wait for the first, and can be killed."""
+        super().__init__(0, path, content, int(is_direct))
 
     def is_read(self, seconds=10):
         """Somebody waits for what is in it."""
@@ -63,7 +65,8 @@ class HungFile(File):
 
 
 class Server:
-    def __init__(self, pid, path=None, content=None):
+    def __init__(self, pid, path=None, content=None, is_direct="0"):
+        self.open_flags = FOPEN_DIRECT_IO if is_direct == "1" else 0
         self.pid = pid
         self.libc = ctypes.CDLL(None, use_errno=True)
         self.libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
@@ -121,7 +124,7 @@ class Server:
         body = {
             INIT: struct.pack("=IIIIHHIIHHI7I", 7, 31, 65536, 0, 16, 12, 65536, 1, 32, 0, 0, *[0] * 7),
             GETATTR: struct.pack("=QII6Q3I7I", 0, 0, 0, 1, n, (n + 511) // 512, *[0] * 6, stat.S_IFREG | 0o644, 1, 0, 0, 0, 4096, 0),
-            OPEN: struct.pack("=QII", 1, 0, 0),
+            OPEN: struct.pack("=QII", 1, self.open_flags, 0),
             READ: self.data[offset:offset + size],
             RELEASE: b"",
             FLUSH: b"",

@@ -14,6 +14,7 @@ import fuse
 from harness import BUILD, DROVERD, PATIENCE, Bus, Drover, Test, assert_in_time, descendants, is_alive, kill, main, stat_of, wait_for, wait_surely
 from sdbus import Connection, u64
 
+HOSTILE = 65534  # nobody: dbus-daemon wants to know him
 PATIENCE_S = 10  # of drover-spawn, for one copy
 
 
@@ -213,6 +214,43 @@ class HungJob(Test):
         self.hung.let_go()
         wait_for(lambda: not is_alive(worker[3]), 5, "it is gone")
         self.assertEqual(self.d.stop(), 0)
+
+
+@unittest.skipUnless(os.geteuid() == 0 and fuse.is_there(), "needs root and FUSE")
+class HungJobs(Test):
+    """As many of them as somebody likes, who is not root."""
+
+    def cat(self, c, fd):
+        return c.call("/org/drover1", "org.drover1.Manager", "Submit", "ssa{sv}a{sv}", b"fds", b"cat", 2, b"in", b"h", fd, b"attempt", b"t",
+                      u64(1), 0).read("to")[1]
+
+    def test_hang_a_few_workers_only(self):
+        d = Drover({"fds": {"Plugin": "fds", "Workers": 2, "HardTimeout": "100ms"}})
+        d.__enter__()
+        self.addCleanup(d.__exit__, None, None, None)
+        os.chmod(d.dir, 0o711)
+        hung = fuse.HungFile(f"{d.dir}/hung", f"{BUILD}/plugins/primes/primes.so", is_direct=True)
+        hung.__enter__()
+        self.addCleanup(hung.__exit__)
+        fd = os.open(hung.path, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        hostile, honest = Connection(d.bus.address, HOSTILE), Connection(d.bus.address)
+        self.addCleanup(hostile.close)
+        self.addCleanup(honest.close)
+        jobs = [self.cat(hostile, fd) for _ in range(100)]
+        for job in jobs:
+            self.assertIn(d.wait_job(job, 30), ("timed-out", "failed"))
+        self.assertIn("too many workers hang in files that its submitter sent before", d.result(jobs[-1])["error"])
+        n_hung = len([w for w in d.list_workers("fds") if w[4] == "quarantined"])
+        self.assertGreaterEqual(n_hung, 16)
+        self.assertLess(n_hung, 50)  # those that began in the half second before they counted
+        with open(__file__, "rb") as f:
+            self.assertEqual(d.wait_job(self.cat(honest, f.fileno()), 5), "done")
+            self.assertEqual(d.wait_job(self.cat(hostile, f.fileno()), 5), "failed")
+            hung.let_go()
+            wait_for(lambda: len(d.list_workers("fds")) == 2, 10, "they are gone")
+            self.assertEqual(d.wait_job(self.cat(hostile, f.fileno()), 5), "done")
+        self.assertEqual(d.stop(), 0)
 
 
 class HungSpawner(Test):
