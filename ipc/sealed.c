@@ -4,11 +4,11 @@
  * ever, so whoever has checked it may read it in place: no copy, and no second look that sees something else. Made by
  * writing, not by mapping, so that there is nothing to unmap before the seals.
  *
- * A worker's sandbox has no way to make one: the broker makes it, the worker writes, the broker closes it.
+ * A worker's sandbox has no way to make one: the broker makes it, the worker writes and seals it, the broker looks
+ * whether it did.
  *
  * The seals are asked first: only memory files have any, so no other descriptor is ever looked at more closely. */
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -22,8 +22,6 @@
 #endif
 
 enum { SEALED_CHUNK = 65536 };
-
-static const int sealed_seals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW;
 
 static int sealed_write(int fd, const uint8_t *data, size_t bytes) {
         for (size_t at = 0; at < bytes;) {
@@ -101,12 +99,12 @@ int sealed_open(const char *name, size_t bytes, int *ret_fd) {
         return 0;
 }
 
-int sealed_close(int fd) { return fcntl(fd, F_ADD_SEALS, sealed_seals) < 0 ? -errno : 0; }
+int sealed_close(int fd) { return fcntl(fd, F_ADD_SEALS, SEALED_SEALS) < 0 ? -errno : 0; }
 
 int sealed_check(int fd, uint64_t *ret_bytes) {
         struct stat st;
         int seals = fcntl(fd, F_GET_SEALS); /* EINVAL: not a memory file */
-        if (seals < 0 || (seals & sealed_seals) != sealed_seals)
+        if (seals < 0 || (seals & SEALED_SEALS) != SEALED_SEALS)
                 return -EPROTO;
         if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size <= 0 || (uint64_t)st.st_size > SEALED_MAX_BYTES)
                 return -EPROTO;

@@ -2,19 +2,22 @@
  * travels in one. */
 #pragma once
 
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define SEALED_MAX_BYTES (UINT64_C(1) << 30)
+#define SEALED_SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW)
 
 /* A sealed copy of these bytes (at least 1). -EMSGSIZE over SEALED_MAX_BYTES. `name` shows in /proc/PID/maps. */
 int sealed_create(const char *name, const void *data, size_t bytes, int *ret_fd);
 /* One of all that `from` still gives, a pipe or file, behind the `bytes` that were read from it before. -EMSGSIZE over
  * SEALED_MAX_BYTES and for nothing at all; -EINTR if a signal came before it was complete. */
 int sealed_read(const char *name, const void *data, size_t bytes, int from, int *ret_fd);
-/* An empty one of this size, for somebody else to write into; then sealed_close. */
+/* An empty one of this size, for somebody else to write into, who then calls sealed_close. */
 int sealed_open(const char *name, size_t bytes, int *ret_fd);
-/* Nobody writes into it any more. -EBUSY: somebody has it mapped for writing. */
+/* Nobody writes into it any more. -EBUSY: somebody has it mapped for writing. Waits for a write() that is under way, so
+ * it is for those who trust whoever may be writing. */
 int sealed_close(int fd);
 
 /* -EPROTO unless `fd` is a memory file that is sealed against writing, shrinking and growing, of 1 to SEALED_MAX_BYTES,

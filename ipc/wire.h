@@ -110,7 +110,7 @@ struct template_event {
 /* ---- broker ↔ worker (descriptor 3 of the worker) ---- */
 
 enum worker_order_type {
-        ORDER_SETUP = 1, /* descriptors: pool memory, its doorbell (ringers' end), stdout+stderr pipe (write end), items' socket */
+        ORDER_SETUP = 1, /* descriptors: pool memory, its doorbell (ringers' end), stdout+stderr (a stream socket), items' socket */
         ORDER_BELL,      /* descriptor: bell memory; bell number `bell` */
         ORDER_CHANNEL,   /* descriptors: the channel's common memory, jobs (read-only), results, its done doorbell (ringers' end); channel `channel` of bell `bell` */
         ORDER_DROP,      /* unmap channel `channel` → REPORT_DROPPED */

@@ -1,5 +1,7 @@
-/* Owns STATE/capsules: one file a job, POOL.ID, whole or absent, for our eyes only (0700, 0600); others get theirs from
- * us as a descriptor, after a look at the uid in it.
+/* Owns STATE/capsules: one file a job, POOL.ID, whole or absent, for our eyes only (0700, 0600); others get a copy of
+ * theirs from us, in memory, after a look at the uid in it. Not the file: who has a descriptor of it can keep it locked
+ * for as long as he likes (a read of it, past the page cache, into a mapping of a file that hangs), and whoever removes
+ * it or renames another one over it waits for that. A capsule has one copy, however often it is asked for.
  *
  * A capsule is written under a name that starts with a dot, synced by the kernel in the background (the loop waits for
  * no disk), then renamed; what a kill leaves half written is removed at the next start. A pool keeps Capsules= of them,
@@ -23,10 +25,12 @@
 #include "daemon/supervise/jobs.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/capsule.h"
+#include "ipc/sealed.h"
+#include "ipc/segment.h"
 #include "ipc/words.h"
 
 #define CAPSULES_MAX_BYTES (UINT64_C(64) << 20)
-enum { CAPSULES_MAX_FILES = 65536, CAPSULES_MAX_WRITES = 16 };
+enum { CAPSULES_MAX_FILES = 65536, CAPSULES_MAX_WRITES = 16, CAPSULES_MAX_COPIES = 64 };
 
 struct capsule_user {
         uid_t uid;
@@ -41,6 +45,8 @@ struct capsule_file {
         uint64_t id, bytes;
         int64_t when_ns;
         char pool[72];
+        int copy_fd; /* a sealed memory file; -1: nobody has asked yet */
+        uid_t copy_uid;
         TAILQ_ENTRY(capsule_file) link;
 };
 
@@ -62,7 +68,7 @@ struct capsules {
         char *state_dir;
         struct capsule_files files; /* oldest first */
         TAILQ_HEAD(, capsule_user) users;
-        uint64_t n_bytes, n_files, n_written;
+        uint64_t n_bytes, n_files, n_written, n_copies;
         TAILQ_HEAD(, capsule_write) writes;
         unsigned n_writes;
         struct loop_poll dir_sync;
@@ -85,8 +91,17 @@ static struct capsule_user *capsules_get_user(struct capsules *cs, uid_t uid) {
         return u;
 }
 
+static void capsules_drop_copy(struct capsules *cs, struct capsule_file *f) {
+        if (f->copy_fd < 0)
+                return;
+        close(f->copy_fd);
+        f->copy_fd = -1;
+        cs->n_copies--;
+}
+
 static void capsules_forget(struct capsules *cs, struct capsule_file *f) {
         struct capsule_user *u = f->user;
+        capsules_drop_copy(cs, f);
         TAILQ_REMOVE(&cs->files, f, link);
         cs->n_bytes -= f->bytes;
         cs->n_files--;
@@ -182,7 +197,7 @@ static void capsules_note_number(struct capsules *cs, uint64_t id) {
 }
 
 static void capsules_scan_one(struct capsules *cs, const char *name) {
-        struct capsule_file found = {0}, *f;
+        struct capsule_file found = {.copy_fd = -1}, *f;
         struct stat st;
         if (strncmp(name, ".new-", 5) == 0) {
                 unlinkat(cs->dir, name, 0);
@@ -355,7 +370,7 @@ static int capsules_write(struct capsules *cs, const struct capsule *c, uint32_t
                 return -ENOMEM;
         }
         *f = (struct capsule_file){
-                .uid = c->uid, .id = c->id, .bytes = bytes, .when_ns = (int64_t)c->created_us * 1000};
+                .uid = c->uid, .id = c->id, .bytes = bytes, .when_ns = (int64_t)c->created_us * 1000, .copy_fd = -1};
         memcpy(f->pool, c->pool, sizeof(f->pool));
         *w = (struct capsule_write){.owner = cs, .file = f, .n_kept = n_kept, .fd = -1};
         snprintf(w->name, sizeof(w->name), ".new-%llu", (unsigned long long)++cs->n_written);
@@ -523,27 +538,41 @@ bool capsules_last_numbers(const struct capsules *cs, uint64_t ret[NUMBERS_N_KIN
         return !cs->is_incomplete;
 }
 
-int capsules_open(const struct capsules *cs, uint64_t id, uid_t uid, bool is_root, int *ret_fd) {
+static int capsules_copy(struct capsules *cs, struct capsule_file *f) {
+        struct capsule_file *oldest;
+        struct capsule c = {0};
+        char name[96];
+        if (f->copy_fd >= 0)
+                return 0;
+        capsule_name(f->pool, f->id, name, sizeof(name));
+        int fd = openat(cs->dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        int r = fd < 0 ? -errno : capsule_load(fd, &c);
+        if (r >= 0)
+                r = sealed_create("drover-capsule", c.buffer, c.buffer_bytes, &f->copy_fd);
+        if (r >= 0) {
+                f->copy_uid = c.uid;
+                cs->n_copies++;
+        }
+        capsule_deinit(&c);
+        if (fd >= 0)
+                close(fd);
+        for (oldest = TAILQ_FIRST(&cs->files); cs->n_copies > CAPSULES_MAX_COPIES; oldest = TAILQ_NEXT(oldest, link))
+                if (oldest != f)
+                        capsules_drop_copy(cs, oldest);
+        return r;
+}
+
+int capsules_open(struct capsules *cs, uint64_t id, uid_t uid, bool is_root, int *ret_fd) {
         struct capsule_file *f;
         int r = -ENOENT;
         TAILQ_FOREACH(f, &cs->files, link) {
-                char name[96];
-                struct capsule c = {0};
                 if (f->id != id || (!is_root && f->uid != uid))
                         continue;
-                capsule_name(f->pool, f->id, name, sizeof(name));
-                int fd = openat(cs->dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-                int e = fd < 0 ? -errno : capsule_load(fd, &c);
-                bool is_theirs = e >= 0 && (is_root || c.uid == uid);
-                capsule_deinit(&c);
-                if (is_theirs) {
-                        *ret_fd = fd;
-                        return 0;
-                }
+                int e = capsules_copy(cs, f);
+                if (e >= 0 && (is_root || f->copy_uid == uid))
+                        return segment_open(f->copy_fd, false, ret_fd);
                 if (e < 0)
                         r = e;
-                if (fd >= 0)
-                        close(fd);
         }
         return r;
 }

@@ -22,6 +22,6 @@ struct capsule_draft *capsules_discard(struct capsule_draft *d);
  * the directory could not be read. */
 bool capsules_last_numbers(const struct capsules *cs, uint64_t ret[NUMBERS_N_KINDS]);
 
-/* A descriptor to read it by, for its submitter and root (`is_root`). -ENOENT for who may not, too; else
+/* A descriptor to read a copy of it by, for its submitter and root (`is_root`). -ENOENT for who may not, too; else
  * it cannot be read. */
-int capsules_open(const struct capsules *cs, uint64_t id, uid_t uid, bool is_root, int *ret_fd);
+int capsules_open(struct capsules *cs, uint64_t id, uid_t uid, bool is_root, int *ret_fd);

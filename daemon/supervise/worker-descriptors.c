@@ -10,7 +10,8 @@
  * first. Not there even so: they went with another droverd, or the client only said that there were some.
  *
  * A result is here before its verdict is, so a client that has seen the verdict gets it at once. One that does not fit
- * a slot is written into a memory file of ours (the worker can make none), which nobody can write once it counts. */
+ * a slot is written into a memory file of ours (the worker can make none), which nobody can write once it counts: the
+ * worker seals it, and we look whether it did. To seal it ourselves would be to wait for whoever is writing into it. */
 #include <errno.h>
 #include <unistd.h>
 
@@ -114,8 +115,9 @@ static int fds_make_room(struct worker *w, uint64_t bytes) {
 /* -EPROTO: its fault. Else what it is told. */
 static int fds_take_result(struct worker *w, const struct worker_report *report, struct descriptors *d) {
         if (report->has_room) {
+                uint64_t bytes;
                 if (w->room_fd < 0 || report->payload_bytes != w->room_bytes || d->n_fds == PACKET_MAX_FDS ||
-                    sealed_close(w->room_fd) < 0)
+                    sealed_check(w->room_fd, &bytes) < 0)
                         return -EPROTO;
                 for (unsigned i = d->n_fds; i > 0; i--)
                         d->fds[i] = d->fds[i - 1];

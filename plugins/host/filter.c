@@ -42,6 +42,7 @@
 
 #include <linux/seccomp.h>
 
+#include "ipc/sealed.h"
 #include "ipc/wire.h"
 #include "plugins/host/filter.h"
 
@@ -187,6 +188,7 @@ static const struct {
         {SCMP_SYS(fcntl), IN_ALL, 1, {EQ(1, F_DUPFD)}},
         {SCMP_SYS(fcntl), IN_ALL, 1, {EQ(1, F_DUPFD_CLOEXEC)}},
         {SCMP_SYS(fcntl), IN_ALL, 1, {EQ(1, F_GET_SEALS)}},
+        {SCMP_SYS(fcntl), IN_ALL, 2, {EQ(1, F_ADD_SEALS), EQ(2, SEALED_SEALS)}}, /* of the room for a result */
         {SCMP_SYS(prctl), IN_ALL, 1, {EQ(0, PR_SET_NAME)}},
         {SCMP_SYS(prctl), IN_ALL, 1, {EQ(0, PR_GET_NAME)}},
         {SCMP_SYS(prctl), IN_ALL, 1, {EQ(0, PR_SET_VMA)}},

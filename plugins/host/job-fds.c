@@ -161,6 +161,8 @@ static int fds_fill_room(struct drover_job *j) {
         if (r < 0)
                 return r;
         r = order.error > 0 ? fds_refused(j, order.error) : n_fds == 1 ? fds_write(fds[0], j->out, j->result_bytes) : 0;
+        if (r >= 0 && order.error == 0 && n_fds == 1)
+                r = sealed_close(fds[0]);
         if (r < 0 && order.error == 0)
                 job_fail(j, -r, "a result of %zu bytes cannot be written: %s", j->result_bytes, strerrordesc_np(-r));
         fds_close(fds, &n_fds);

@@ -142,7 +142,7 @@ static const void *table_get_extension(const char *id) {
         return strcmp(id, DROVER_ARENA_EXTENSION) == 0 ? &arena_extension : NULL;
 }
 
-/* "<6>job 812: text": the priority in the journal's own spelling, one write, lost if the pipe is full. */
+/* "<6>job 812: text": the priority in the journal's own spelling, one write, lost if the socket is full. */
 __attribute__((format(printf, 6, 0))) static void table_vlog(const void *object, int priority, const char *file,
                                                              int line, const char *function, const char *format,
                                                              va_list ap) {

@@ -199,11 +199,12 @@ static int make_room(struct trial *t, uint64_t bytes) {
 /* No job of ours has descriptors, and those of a result are not looked at. */
 static int answer_fds(struct trial *t, const struct worker_report *report) {
         struct worker_order order = {.type = ORDER_FDS, .version = WIRE_VERSION};
+        uint64_t bytes;
         int r = report->type == REPORT_ROOM ? make_room(t, report->payload_bytes) : 0;
         if (report->type == REPORT_FDS)
                 r = -ENOENT;
         if (report->type == REPORT_RESULT && report->has_room) {
-                r = t->room_fd < 0 ? -EPROTO : sealed_close(t->room_fd);
+                r = t->room_fd < 0 ? -EPROTO : sealed_check(t->room_fd, &bytes);
                 t->result_bytes = r < 0 ? 0 : report->payload_bytes;
         }
         order.error = -r;

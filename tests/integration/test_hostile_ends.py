@@ -11,15 +11,15 @@ import time
 import unittest
 
 import fuse
-from harness import BUILD, MANAGER, PATIENCE, Drover, Test, assert_in_time, main, wait_for, wait_surely
-from sdbus import Connection
+from harness import BUILD, MANAGER, PATIENCE, BusError, Drover, Test, assert_in_time, main, wait_for, wait_surely
+from sdbus import Connection, u64
 from test_peers import KINDS, Offer
 
 DONE_WAIT, DONE_DOORBELL = 68, 2
 HOSTILE = 65534  # nobody: dbus-daemon wants to know him
 
 
-class HostileEnds(Test):
+class Ends(Test):
     POOLS = {"echo": {"Plugin": "echo", "Workers": 2}, "primes": {"Plugin": "primes", "Workers": 1}}
 
     def start(self):
@@ -61,6 +61,8 @@ class HostileEnds(Test):
         self.assertEqual(self.d.stop(), 0)
         assert_in_time(time.monotonic() - begun, 10 * PATIENCE, "droverd ends on SIGTERM")
 
+
+class HostileEnds(Ends):
     def test_a_client_with_jobs(self):
         """Everything that it can do, while its jobs run: they end, and nobody else notices."""
         self.start()
@@ -149,6 +151,80 @@ class HostileEnds(Test):
         self.assert_serves()
         slow.let_go()
         wait_surely(lambda: self.count_fds() <= before, 20, "all of them are closed")
+
+
+@unittest.skipUnless(os.geteuid() == 0 and fuse.is_there(), "needs root and FUSE")
+class HeldLocks(Ends):
+    """Whoever writes into a pipe or file holds its lock while the kernel fetches what is to be written: for ever, if it comes from a
+    file whose reads hang."""
+
+    POOLS = {**Ends.POOLS, "holds": {"Plugin": "holds", "Workers": 1, "MaxAttempts": 1},
+             "crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 1, "Capsules": 1, "RestartSec": "10ms"}}
+
+    def hung_file(self):
+        hung = fuse.HungFile(f"{self.d.dir}/hung", f"{BUILD}/tests/plugins/holds.so")
+        hung.__enter__()
+        self.addCleanup(hung.__exit__)
+        fd = os.open(hung.path, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        self.assertGreater(os.fstat(fd).st_size, 4096)  # and the kernel knows it
+        return hung, fd
+
+    def check_job(self, job):
+        self.start()
+        hung, fd = self.hung_file()
+        c = self.connect()
+        c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", b"holds", job, 1, b"in", b"h", fd, 1, b"hard-timeout", b"t", u64(300000))
+        self.assertTrue(hung.is_read())
+        self.assert_serves()
+        path = self.d.call(*MANAGER, "ListJobs", "a{sv}su", 1, "pool", "s", "holds", "", 10)[0][0][1]
+        self.assertEqual(self.d.wait_job(path), "timed-out")
+        hung.let_go()
+        self.d.wait_workers("holds", 1)
+        self.assert_ends()
+
+    def test_of_the_output(self):
+        self.check_job(b"output")
+
+    def test_of_the_room_for_a_result(self):
+        self.check_job(b"room")
+
+    def crash(self):
+        job, path = self.d.submit("crash", "segfault")
+        self.assertEqual(self.d.wait_job(path), "poisoned")
+        return path
+
+    def get_capsule(self, path):
+        def look():
+            try:
+                m = self.connect().call(path, "org.drover1.Job", "GetCapsule")
+            except BusError:
+                return None
+            return os.dup(m.read("h")[0])
+        fd = wait_for(look, 10, "the capsule is kept")
+        self.addCleanup(os.close, fd)
+        return fd
+
+    def test_of_a_capsule(self):
+        """Who reads past the page cache locks the file meanwhile: whoever removes it waits."""
+        self.start()
+        hung, fd = self.hung_file()
+        capsule = self.get_capsule(self.crash())
+        reader = os.fork()
+        if reader == 0:
+            to = mmap.mmap(fd, 4096, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+            try:
+                fcntl.fcntl(capsule, fcntl.F_SETFL, os.O_DIRECT)
+                os.preadv(capsule, [to], 0)
+            finally:
+                os._exit(0)
+        self.addCleanup(os.waitpid, reader, 0)
+        self.addCleanup(hung.let_go)
+        hung.is_read(1)
+        self.crash()  # the other one has to go for it
+        self.assert_serves()
+        wait_for(lambda: len(os.listdir(f"{self.d.dir}/state/capsules")) == 1, 10, "one capsule is kept")
+        self.assert_serves()
 
 
 if __name__ == "__main__":

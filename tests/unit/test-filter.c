@@ -1,5 +1,6 @@
 /* The filters as the kernel will run them: the compiled programs, evaluated here, for every system call number. */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -269,6 +270,13 @@ static void arguments_are_compared_to_the_last_bit(void **state) {
                 assert_trapped(SYS_recvmsg, 5, 0, 0, 0);
                 assert_trapped(SYS_recvmsg, 3 | UINT64_C(1) << 32, 0, 0, 0);
                 only_a_ring_is_sent();
+                assert_allowed(SYS_fcntl, 9, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW, 0);
+                assert_trapped(SYS_fcntl, 9, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL, 0);
+                assert_trapped(SYS_fcntl, 9, F_ADD_SEALS, F_SEAL_WRITE, 0);
+                for (uint64_t command = 0; command < 2048; command++)
+                        if (command != F_GETFD && command != F_SETFD && command != F_GETFL && command != F_DUPFD &&
+                            command != F_DUPFD_CLOEXEC && command != F_GET_SEALS)
+                                assert_trapped(SYS_fcntl, 9, command, 0, 0);
                 assert_allowed(SYS_rt_sigaction, 32, 0, 0, 0);
                 for (unsigned signal = 1; signal < 32; signal++)
                         assert_trapped(SYS_rt_sigaction, signal, 0, 0, 0);
