@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "daemon/closer.h"
 #include "daemon/log.h"
@@ -19,6 +20,7 @@
 #include "ipc/packet.h"
 
 #define WORKER_DEAF_NS UINT64_C(1000000000)
+enum { WORKER_ORDERS_BYTES = 16384 };
 
 static int worker_on_dropped(struct worker *w, uint32_t index) {
         struct pool_channel *c = pool_channel_at(w->pool, index);
@@ -267,7 +269,12 @@ static void worker_on_control(struct loop_poll *p, uint32_t revents) {
         }
 }
 
+/* Orders that it has not read yet hold descriptors, of which our user may have as many on their way, to all workers
+ * together, as it may have open. One that reads nothing for long leaves the others theirs: some forty orders wait. */
 int worker_listen(struct worker *w) {
+        const int bytes = WORKER_ORDERS_BYTES;
+        if (setsockopt(w->control_fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes)) < 0)
+                return -errno;
         return loop_poll_start(w->pool->supervisor->loop, &w->control_poll, w->control_fd, POLLIN, worker_on_control,
                                w);
 }
