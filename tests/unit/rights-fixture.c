@@ -171,15 +171,17 @@ static void try_private(struct rights *r) {
 static void write_by(struct rights *r, int fd) {
         uint8_t zero[2] = {0};
         struct iovec v = {zero, sizeof zero};
-        int from = open("/dev/zero", O_RDONLY | O_CLOEXEC), pair[2];
+        int from = open("/dev/zero", O_RDONLY | O_CLOEXEC), zeros = memfd_create("zeros", MFD_CLOEXEC), pair[2];
         off_t at = 0;
         if (write(fd, zero, sizeof zero) < 0 && pwrite(fd, zero, sizeof zero, 0) < 0 && writev(fd, &v, 1) < 0)
                 (void)!pwritev2(fd, &v, 1, 0, 0);
         (void)!sendfile(fd, from, NULL, sizeof zero);
         if (pipe(pair) == 0 && write(pair[1], zero, sizeof zero) > 0)
                 (void)!splice(pair[0], NULL, fd, &at, sizeof zero, 0);
-        off_t to = 0, source = PAGE;
-        (void)!copy_file_range(r->fd, &source, fd, &to, sizeof zero, 0);
+        off_t to = 0, source = 0;
+        if (ftruncate(zeros, sizeof zero) == 0)
+                (void)!copy_file_range(zeros, &source, fd, &to, sizeof zero, 0);
+        close(zeros);
         if (from >= 0)
                 close(from);
 }
