@@ -14,6 +14,11 @@ enum {
         LATENCY_OCTAVES = LAYOUT_LATENCY_BUCKETS / LATENCY_SUB - 1, /* doublings above the linear part */
 };
 
+/* What the worker of a line, or another one, may have written there besides: no sum overflows, and no job ran for a
+ * century. */
+#define LATENCY_MAX_COUNT (UINT64_C(1) << 40)
+#define LATENCY_MAX_NS (UINT64_C(100) * 366 * 86400 * 1000000000)
+
 unsigned latency_bucket(uint64_t ns) {
         uint64_t units = ns >> LATENCY_UNIT_BITS;
         if (units < LATENCY_SUB)
@@ -44,9 +49,13 @@ void latency_add(struct latency_sum *s, const struct layout_latency *l) {
         uint64_t max_ns = atomic_load_explicit(&l->max_ns, memory_order_relaxed);
         for (unsigned i = 0; i < LAYOUT_LATENCY_BUCKETS; i++) {
                 uint64_t n = atomic_load_explicit(&l->counts[i], memory_order_relaxed);
+                if (n > LATENCY_MAX_COUNT)
+                        continue;
                 s->counts[i] += n;
                 s->n += n;
         }
+        if (max_ns > LATENCY_MAX_NS)
+                max_ns = LATENCY_MAX_NS;
         if (max_ns > s->max_ns)
                 s->max_ns = max_ns;
 }

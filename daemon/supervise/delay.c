@@ -90,7 +90,7 @@ static bool delay_queue(struct pool_channel *c, uint32_t slot, uint32_t generati
                 delay_judge(c, slot, generation, SLOT_EXPIRED);
         int r = channel_undelay(&c->channel, slot, generation);
         if (r < 0) /* no ring takes it: they will */
-                pool_mend_soon(c->pool, NULL);
+                pool_mend_soon(c->pool);
         return r > 0;
 }
 

@@ -25,19 +25,27 @@ void job_set_error(struct job *j, const char *format, ...) {
         j->error = strdup(text);
 }
 
+static void job_describe_end(const struct job *j, char *text, size_t bytes) {
+        char why[200];
+        death_describe(j->verdict.reason, j->verdict.signal, j->verdict.status, j->verdict.syscall, why, sizeof(why));
+        if (j->verdict.reason == REASON_NONE)
+                snprintf(text, bytes, "%s", DEATH_WRITTEN_OVER);
+        else
+                snprintf(text, bytes, "its worker (pid %u) died: %s", j->verdict.pid, why);
+}
+
 static void job_describe_failure(struct job *j) {
-        char why[200], what[120];
+        char why[250], what[120];
         snprintf(what, sizeof(what), "job %llu (%.40s of pool %.40s)", (unsigned long long)j->id, j->name,
                  j->pool_name);
-        death_describe(j->verdict.reason, j->verdict.signal, j->verdict.status, j->verdict.syscall, why, sizeof(why));
+        job_describe_end(j, why, sizeof(why));
         switch (j->state) {
         case SLOT_POISONED:
-                job_set_error(j, "%s is poisoned after %u attempt%s: its worker (pid %u) died: %s", what, j->attempt,
-                              j->attempt == 1 ? "" : "s", j->verdict.pid, why);
+                job_set_error(j, "%s is poisoned after %u attempt%s: %s", what, j->attempt, j->attempt == 1 ? "" : "s",
+                              why);
                 break;
         case SLOT_LOST:
-                job_set_error(j, "%s is lost in attempt %u and may not run twice: its worker (pid %u) died: %s", what,
-                              j->attempt, j->verdict.pid, why);
+                job_set_error(j, "%s is lost in attempt %u and may not run twice: %s", what, j->attempt, why);
                 break;
         case SLOT_TIMED_OUT:
                 job_set_error(j, "%s timed out in attempt %u: %s", what, j->attempt,

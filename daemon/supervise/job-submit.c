@@ -172,7 +172,7 @@ static int job_commit(struct job *j) {
         if (r == -EBUSY)
                 return r;
         if (r < 0) /* only of a ring that was written over: accepted, and found when it is mended */
-                pool_mend_soon(p, NULL);
+                pool_mend_soon(p);
         bell_ring(p->bells[p->channels[0]->bell].memory, 0, p->doorbell.ring_fd);
         return 0;
 }

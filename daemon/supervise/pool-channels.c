@@ -222,9 +222,9 @@ struct pool_channel *pool_channel_at(const struct pool *p, uint32_t index) {
 
 void pool_channel_count(const struct pool_channel *c, struct pool_counters *counters) {
         const struct layout_channel *head = c->channel.head;
-        counters->submitted += atomic_load(&head->submitted);
-        counters->cancelled += atomic_load(&head->cancelled);
-        counters->expired += atomic_load(&head->expired);
+        counters->submitted += pool_plausible(atomic_load(&head->submitted));
+        counters->cancelled += pool_plausible(atomic_load(&head->cancelled));
+        counters->expired += pool_plausible(atomic_load(&head->expired));
 }
 
 /* Queued jobs of a client that is gone are nobody's; running ones are asked to stop and end as they like. */
@@ -243,6 +243,7 @@ void pool_channel_drop(struct pool_channel *c) {
                         channel_ask_cancel(&c->channel, slot, slot_generation(word));
         }
         pool_channel_count(c, &p->counters);
+        pool_heal_bell(p, c->bell);
         for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
                 if (p->workers[i])
                         worker_sync(p->workers[i]);

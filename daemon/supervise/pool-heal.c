@@ -12,11 +12,15 @@
 #include "ipc/bell.h"
 #include "ipc/event.h"
 
-static void heal_bells(struct pool *p) {
-        uint64_t workers[LAYOUT_BELL_WORDS] = {0}, channels[LAYOUT_MAX_BELLS][LAYOUT_BELL_WORDS] = {0};
+static void heal_find_workers(const struct pool *p, uint64_t workers[LAYOUT_BELL_WORDS]) {
         for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
                 if (p->workers[i])
                         workers[i / 64] |= UINT64_C(1) << i % 64;
+}
+
+static void heal_bells(struct pool *p) {
+        uint64_t workers[LAYOUT_BELL_WORDS] = {0}, channels[LAYOUT_MAX_BELLS][LAYOUT_BELL_WORDS] = {0};
+        heal_find_workers(p, workers);
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
                 if (p->channels[i])
                         channels[p->channels[i]->bell][i / 64] |= UINT64_C(1) << i % 64;
@@ -25,6 +29,21 @@ static void heal_bells(struct pool *p) {
                         bell_heal(p->bells[i].memory, workers, channels[i]);
         pool_bells_tell(p);
         pool_update_bells(p);
+}
+
+void pool_heal_bell(struct pool *p, uint32_t bell) {
+        struct layout_bell *memory = p->bells[bell].memory;
+        uint64_t workers[LAYOUT_BELL_WORDS] = {0}, channels[LAYOUT_BELL_WORDS] = {0};
+        heal_find_workers(p, workers);
+        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
+                if (p->channels[i] && p->channels[i]->bell == bell)
+                        channels[i / 64] |= UINT64_C(1) << i % 64;
+        bell_heal(memory, workers, channels);
+        pool_update_bells(p);
+        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
+                if (channels[i / 64] >> i % 64 & 1 && channel_has_work(&p->channels[i]->channel))
+                        bell_mark_work(memory, i);
+        bell_broadcast(memory);
 }
 
 /* A claim moves it on to a claim's time from now at most. */

@@ -54,7 +54,8 @@ static struct worker *mend_runner(const struct pool_channel *c, uint64_t word) {
 static void mend_give_back(struct mend *m, struct pool_channel *c, uint32_t slot, uint64_t word) {
         m->n_wrong++;
         m->is_news = true;
-        recovery_give_back(c, slot, word, &m->pool->mend.line);
+        const struct layout_verdict line = {.reason = REASON_NONE, .when_ns = event_now_ns()}; /* no death is known */
+        recovery_give_back(c, slot, word, &line);
 }
 
 /* Its record says nothing of a job, and perhaps was written over: then limits go by ours. Or it runs none. */
@@ -203,10 +204,8 @@ static void mend_on_timer(struct loop_timer *t) {
                 pool_settle(p); /* may free the pool */
 }
 
-void pool_mend_soon(struct pool *p, const struct layout_verdict *line) {
+void pool_mend_soon(struct pool *p) {
         uint64_t now_ns = event_now_ns();
-        if (line)
-                p->mend.line = *line;
         if (!p->mend.timer.heap_index)
                 loop_timer_set(p->supervisor->loop, &p->mend.timer, p->mend.rest_ns > now_ns ? p->mend.rest_ns : now_ns,
                                mend_on_timer, p);
@@ -214,7 +213,7 @@ void pool_mend_soon(struct pool *p, const struct layout_verdict *line) {
 
 void pool_mend_now(struct pool *p) {
         pool_heal_and_wake(p);
-        pool_mend_soon(p, NULL);
+        pool_mend_soon(p);
 }
 
 void pool_mend_stop(struct pool *p) { loop_timer_stop(&p->mend.timer); }

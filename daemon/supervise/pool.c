@@ -124,6 +124,9 @@ static void pool_counters_add(struct pool_counters *c, enum slot_state verdict, 
                 *counter[verdict] += n;
 }
 
+/* 50 ns a job, since the machine was started. */
+uint64_t pool_plausible(uint64_t n) { return n <= event_now_ns() / 50 ? n : 0; }
+
 void pool_add_verdicts(struct pool *p, enum slot_state verdict, uint64_t n) {
         pool_counters_add(&p->counters, verdict, n);
 }
@@ -227,7 +230,7 @@ void pool_get_info(const struct pool *p, struct pool_info *ret) {
         struct pool_counters *live = &ret->counters; /* and what living workers and channels count themselves */
         for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
                 for (unsigned state = SLOT_DONE; p->workers[i] && state < SLOT_N_STATES; state++)
-                        pool_counters_add(live, state, atomic_load(&worker_line(p->workers[i])->counts[state]));
+                        pool_counters_add(live, state, worker_count(p->workers[i], state));
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
                 if (p->channels[i] && !p->channels[i]->is_dead)
                         pool_channel_count(p->channels[i], live);

@@ -130,8 +130,7 @@ struct pool {
         struct pool_delays delays;
         struct { /* pool-mend.c */
                 struct loop_timer timer;
-                uint64_t rest_ns, told_ns;  /* not before then; when it was last told */
-                struct layout_verdict line; /* of the worker that died last: for what became of its neighbours' jobs */
+                uint64_t rest_ns, told_ns; /* not before then; when it was last told */
         } mend;
         struct loop_timer tick_timer; /* limits.c */
         uint64_t busy_ns;             /* limits.c: when work was last seen */
@@ -171,6 +170,7 @@ uint32_t pool_count_workers(const struct pool *p);
 uint32_t pool_count_awaited(const struct pool *p); /* without those that SIGKILL does not end */
 uint32_t pool_max_attempts(const struct pool *p, const struct layout_job *line, bool *ret_is_once);
 void pool_add_verdicts(struct pool *p, enum slot_state verdict, uint64_t n);
+uint64_t pool_plausible(uint64_t n); /* of a count in shared memory; 0 for one that no machine can have come to */
 static inline void pool_count_verdict(struct pool *p, enum slot_state verdict) { pool_add_verdicts(p, verdict, 1); }
 
 /* A worker at this index is about to claim: pool-latency.c */
@@ -269,11 +269,11 @@ void pool_poke(struct pool *p); /* all workers look at what changed in pool memo
 
 void pool_heal(struct pool *p);          /* what is ours says again what it must */
 void pool_heal_and_wake(struct pool *p); /* and everybody looks at everything */
+void pool_heal_bell(struct pool *p, uint32_t bell); /* a client of it is gone, which could write there, too; poke then */
 
 /* ---- and its channels: pool-mend.c ---- */
 
-/* In a moment: rings, slots and done bits make sense again. `line`: of the worker that died just now, or NULL. */
-void pool_mend_soon(struct pool *p, const struct layout_verdict *line);
+void pool_mend_soon(struct pool *p); /* in a moment: rings, slots and done bits make sense again */
 void pool_mend_now(struct pool *p); /* an operator asks: memory and channels, whether a worker died or not */
 void pool_mend_stop(struct pool *p);
 /* A worker let go of the channel because it was asked to: what it seems to run there it does not. */

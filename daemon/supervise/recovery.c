@@ -67,9 +67,10 @@ static void recovery_tell(const struct pool *p, const struct worker_job *j, enum
         if (final != SLOT_POISONED && final != SLOT_LOST)
                 return;
         death_describe(line->reason, (int32_t)line->signal, (int32_t)line->status, line->syscall, text, sizeof text);
-        log_error("pool %s: job %llu is %s after %u attempt%s: its worker died: %s", p->config.name,
+        log_error("pool %s: job %llu is %s after %u attempt%s: %s%s", p->config.name,
                   (unsigned long long)worker_job_id(j), words_slot_state(final), line->attempts,
-                  line->attempts == 1 ? "" : "s", text);
+                  line->attempts == 1 ? "" : "s", line->reason == REASON_NONE ? "" : "its worker died: ",
+                  line->reason == REASON_NONE ? DEATH_WRITTEN_OVER : text);
 }
 
 /* RUNNING by a worker that is dead (`w`, or NULL: of a broker that is dead, too) → QUEUED or a verdict. */
@@ -112,7 +113,7 @@ static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slo
         if (r == 0)
                 return;
         if (r < 0) /* no ring takes its hint: they will */
-                pool_mend_soon(p, NULL);
+                pool_mend_soon(p);
         p->counters.retried++;
         stream_again(c, slot, slot_generation(word));
         bell_mark_work(p->bells[c->bell].memory, c->index);
@@ -180,7 +181,7 @@ void recovery_run(struct worker *w, const struct layout_verdict *line, bool is_c
                 pool_channel_collect(c);
         }
         pool_heal_and_wake(p);
-        pool_mend_soon(p, line);
+        pool_mend_soon(p);
         /* It may have died between setting `armed` and ringing for it: nobody else would. */
         if (atomic_load(&p->memory->armed))
                 limits_wake(p);

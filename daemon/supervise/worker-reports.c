@@ -51,7 +51,7 @@ static int worker_on_foul(struct worker *w, uint32_t index, int error) {
         w->is_wronged |= error == ESTALE;
         if (!c->session) { /* our own: only a worker of the pool can have done that */
                 c->foul[w->index / 64] |= bit;
-                pool_mend_soon(w->pool, NULL);
+                pool_mend_soon(w->pool);
                 return 0;
         }
         log_warning("pool %s: %s in a channel of uid %u: the session is dropped", w->pool->config.name,

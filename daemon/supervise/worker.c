@@ -348,7 +348,7 @@ void worker_on_started(struct worker *w, const struct spawn_event *e, const int 
 
 static void worker_fold_counts(struct worker *w) {
         for (unsigned state = SLOT_DONE; state < SLOT_N_STATES; state++) {
-                pool_add_verdicts(w->pool, state, atomic_load(&worker_line(w)->counts[state]));
+                pool_add_verdicts(w->pool, state, worker_count(w, state));
         }
 }
 
@@ -519,7 +519,7 @@ void worker_get_info(const struct worker *w, struct worker_info *ret) {
                 .started_realtime_us = w->started_us,
         };
         for (unsigned state = SLOT_DONE; state < SLOT_N_STATES; state++)
-                ret->jobs_done += atomic_load(&worker_line(w)->counts[state]);
+                ret->jobs_done += worker_count(w, state);
         if (has_job)
                 worker_read_status(w, ret->status, sizeof(ret->status));
 }

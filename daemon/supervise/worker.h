@@ -102,6 +102,10 @@ bool worker_get_job(const struct worker *w, struct worker_job *ret);
 uint64_t worker_job_id(const struct worker_job *j);
 uid_t worker_job_uid(const struct worker_job *j);
 static inline struct layout_worker *worker_line(const struct worker *w) { return &w->pool->memory->worker[w->index]; }
+/* What it says, within what can be. */
+static inline uint64_t worker_count(const struct worker *w, enum slot_state end) {
+        return pool_plausible(atomic_load(&worker_line(w)->counts[end]));
+}
 static inline bool worker_knows_bell(const struct worker *w, uint32_t bell) {
         return w->bells_sent[bell / 64] >> bell % 64 & 1;
 }
