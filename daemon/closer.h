@@ -7,10 +7,11 @@
 struct loop;
 
 /* Who is none of the users: who sent a message and was never asked who he is; workers; ourselves, with what is in
- * replies. */
+ * replies; and memory files that we made, whose last close gives their pages back: 0.3 s for 1 GiB. */
 #define CLOSER_STRANGERS ((uid_t)-1)
 #define CLOSER_WORKERS ((uid_t)-2)
 #define CLOSER_OURS ((uid_t)-3)
+#define CLOSER_MEMORY ((uid_t)-4)
 
 enum { CLOSER_MAX_OF_USER = 256 }; /* that are not closed yet, and none moves: then no more of him are taken */
 

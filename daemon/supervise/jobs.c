@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/closer.h"
 #include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/doorbell.h"
@@ -168,6 +169,7 @@ void jobs_collect(struct pool *p) {
 
 static void jobs_on_done(struct loop_poll *poll, uint32_t revents) {
         struct pool *p = poll->user;
+        closer_blame(CLOSER_WORKERS);
         doorbell_clear(p->channels[0]->done.hear_fd);
         jobs_collect(p);
 }

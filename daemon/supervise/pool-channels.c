@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/closer.h"
 #include "daemon/supervise/delay.h"
 #include "daemon/supervise/jobs.h"
 #include "daemon/supervise/limits.h"
@@ -92,8 +93,10 @@ void pool_channel_free(struct pool_channel *c) {
         stream_forget_channel(c);
         descriptors_drop_all(c);
         channel_unmap(&c->channel);
-        channel_close(c->fds);
         channel_close(c->client_fds);
+        for (unsigned i = 0; i < CHANNEL_PARTS; i++)
+                if (c->fds[i] >= 0)
+                        closer_close(c->fds[i], CLOSER_MEMORY);
         doorbell_close(&c->done);
         pool_channel_uncharge(c);
         c->pool->bells[c->bell].n_channels--;

@@ -34,8 +34,8 @@ static struct pool_channel *fds_find(const struct worker *w) {
         return job.channel;
 }
 
-/* Workers hang in files of this uid (FUSE: whoever serves them does not answer), where nothing ends them, and they are as
- * many as one may have. A payload is memory: nobody hangs in that. */
+/* Workers hang in files of this uid (FUSE: whoever serves them does not answer), where nothing ends them, and they are
+ * as many as one may have. A payload is memory: nobody hangs in that. */
 static bool fds_may_hang(const struct worker *w, const struct descriptors *d) {
         return d->n_fds > (d->payload_bytes > 0) &&
                !quota_has_room(&w->pool->supervisor->hung_of, d->uid, WORKER_HUNG_OF_UID);
@@ -93,7 +93,7 @@ int worker_answer_fds(struct worker *w) {
 
 void worker_drop_room(struct worker *w) {
         if (w->room_fd >= 0)
-                close(w->room_fd);
+                closer_close(w->room_fd, CLOSER_MEMORY);
         w->room_fd = -1;
         w->room_bytes = 0;
 }
