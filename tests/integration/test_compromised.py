@@ -4,7 +4,7 @@ import os
 import select
 import unittest
 
-from harness import MANAGER, Drover, Test, main, wait_for
+from harness import MANAGER, PATIENCE, Drover, Test, main, wait_for
 from sdbus import Connection
 from test_peers import Offer
 
@@ -107,7 +107,7 @@ class Compromised(Test):
 
     def test_it_can_make_a_job_run_twice(self):
         self.resize(2)
-        job = self.d.submit("p", "wait", ms=500)[1]
+        job = self.d.submit("p", "wait", ms=int(500 * PATIENCE))[1]
         first = self.running(job)
         self.assertEqual(self.d.run("p", "again"), {"n": 1})
         self.assertEqual(self.d.wait_job(job), "done")
@@ -116,7 +116,7 @@ class Compromised(Test):
     def test_it_can_have_another_killed_for_a_job_that_it_does_not_run(self):
         """In its own time, though: the job's limits stand where no worker writes."""
         self.resize(2)
-        busy = self.d.submit("p", "wait", ms=2000)[1]
+        busy = self.d.submit("p", "wait", ms=int(2000 * PATIENCE))[1]
         victim = self.running(busy)
         self.d.call(self.d.pool_path("p"), "org.drover1.Pool", "Pause")
         attack = self.d.submit("p", "frame")[1]
@@ -145,13 +145,15 @@ class Compromised(Test):
         self.assertEqual(self.d.result(honest)["result"], {"text": "forged"})
 
     def test_it_can_drag_jobs_with_it_at_the_price_of_its_life(self):
-        """Poisoned, truly: by a death that is counted and told, and names the worker."""
+        """Poisoned, truly: by a death that is counted and told, and names the worker, or because its slot was written over."""
         state, honest = self.beside("drag")
         self.assertEqual(state, "poisoned")
         self.assertEqual(self.d.wait_job(honest), "poisoned")
         result = self.d.result(honest)
         deaths = self.d.deaths("p")
-        self.assertIn(result["worker-pid"], [death["pid"] for death in deaths])
+        if "wrote over its slot" not in result["error"]:  # that depends on what the broker has seen before the death
+            self.assertIn(result["worker-pid"], [death["pid"] for death in deaths])
+        self.assertIn("signal", [death["reason"] for death in deaths])
         wait_for(lambda: self.d.run("p", "echo", text="next") == {"text": "next"}, 10, "the pool goes on")
 
 
