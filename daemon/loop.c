@@ -6,8 +6,7 @@
  * dropped, so an owner may be freed right after loop_poll_stop. Timers stand in a binary heap; the earliest becomes the
  * timeout of the sleep itself and costs no operation. With nothing to do the loop makes no system call at all.
  *
- * It reads and writes nothing: what is ready is told, the owner does the rest. An fsync is the one operation that it does for
- * an owner, because the disk makes everybody wait. */
+ * It reads and writes nothing: what is ready is told, the owner does the rest. */
 #include "daemon/loop.h"
 
 #include <assert.h>
@@ -133,10 +132,7 @@ static uint64_t loop_entry_data(const struct loop *l, uint32_t slot) {
 static void loop_arm(struct loop_poll *p) {
         struct loop *l = p->loop;
         struct io_uring_sqe *sqe = loop_operation(l);
-        if (p->is_sync)
-                io_uring_prep_fsync(sqe, p->fd, 0);
-        else
-                io_uring_prep_poll_add(sqe, p->fd, p->events);
+        io_uring_prep_poll_add(sqe, p->fd, p->events);
         io_uring_sqe_set_data64(sqe, loop_entry_data(l, p->slot - 1));
         p->is_armed = true;
 }
@@ -179,15 +175,6 @@ int loop_poll_start(struct loop *l, struct loop_poll *p, int fd, uint32_t events
         *p = (struct loop_poll){.loop = l, .fn = fn, .user = user, .fd = fd, .events = events, .slot = slot + 1};
         if (events)
                 loop_arm(p);
-        return 0;
-}
-
-int loop_sync_start(struct loop *l, struct loop_poll *p, int fd, loop_poll_fn fn, void *user) {
-        int r = loop_poll_start(l, p, fd, 0, fn, user);
-        if (r < 0)
-                return r;
-        p->is_sync = true;
-        loop_arm(p);
         return 0;
 }
 
@@ -315,8 +302,6 @@ static void loop_complete(struct loop *l, uint64_t data, int result) {
         struct loop_poll *p = entry->poll;
         uint32_t generation = ++entry->generation; /* whatever the callback does, this completion is spent */
         p->is_armed = false;
-        if (p->is_sync)
-                loop_poll_stop(p);
         p->fn(p, result < 0 ? POLLERR : (uint32_t)result); /* may free p */
         entry = &l->entries[slot]; /* the table may have moved */
         if (entry->poll == p && entry->generation == generation && !p->is_armed && p->events)

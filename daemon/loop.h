@@ -23,7 +23,7 @@ struct loop_poll {
         int fd;
         uint32_t events;
         uint32_t slot;    /* index + 1 into the loop's table; 0 = not in use */
-        bool is_armed, is_sync;
+        bool is_armed;
 };
 
 struct loop_timer {
@@ -42,10 +42,6 @@ struct loop *loop_free(struct loop *l);
 int loop_poll_start(struct loop *l, struct loop_poll *p, int fd, uint32_t events, loop_poll_fn fn, void *user);
 int loop_poll_change(struct loop_poll *p, uint32_t events); /* 0 events = paused */
 void loop_poll_stop(struct loop_poll *p);                   /* fine if never started */
-
-/* An fsync of `fd` in the background. fn comes once, with `p` free again: 0 revents = it is on the disk, POLLERR = it failed.
- * loop_poll_stop(p) = nobody wants to know. */
-int loop_sync_start(struct loop *l, struct loop_poll *p, int fd, loop_poll_fn fn, void *user);
 
 void loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t deadline_ns, loop_timer_fn fn, void *user);
 void loop_timer_stop(struct loop_timer *t);

@@ -5,11 +5,13 @@
  * and methods look at the owner. Jobs announce nothing but JobRemoved, which goes to those who may see them. A
  * session's job is here while it is queued or running, to be looked at and cancelled; its verdict is its client's. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "daemon/bus/authorize.h"
 #include "daemon/bus/call.h"
+#include "daemon/bus/late.h"
 #include "daemon/bus/run.h"
 #include "daemon/bus/value.h"
 #include "ipc/words.h"
@@ -176,24 +178,62 @@ static int method_requeue(struct bus *b, struct bus_peer *p, sd_bus_message *m, 
         return job_requeue(j, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(m, NULL);
 }
 
+struct capsule_wanted {
+        struct bus_late *late;
+        uint64_t id;
+};
+
+static int reply_capsule(sd_bus_message *m, uint64_t id, int error, int fd, sd_bus_error *e) {
+        const char *why = error == -EPROTO || error == -EFBIG ? "it is damaged"
+                          : error == -ETIMEDOUT               ? "its disk or server does not answer"
+                                                              : strerror(-error);
+
+        if (error == -ENOENT)
+                return sd_bus_error_setf(e, "org.drover1.Error.NoSuchJob", "there is no capsule of job %llu",
+                                         (unsigned long long)id);
+        if (error == -EBUSY)
+                return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED,
+                                         "too many capsules are being read already: try again");
+        if (error < 0)
+                return sd_bus_error_setf(e, SD_BUS_ERROR_FAILED, "the capsule of job %llu cannot be read: %s",
+                                         (unsigned long long)id, why);
+        return bus_reply(m, "h", fd);
+}
+
+static void on_capsule(void *user, int error, int fd) {
+        struct capsule_wanted w = *(struct capsule_wanted *)user;
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = late_take(w.late);
+        sd_bus_error e = SD_BUS_ERROR_NULL;
+        int r;
+
+        free(user);
+        r = m ? reply_capsule(m, w.id, error, fd, &e) : 0;
+        if (r < 0)
+                sd_bus_reply_method_errno(m, r, &e);
+        sd_bus_error_free(&e);
+        if (fd >= 0)
+                close(fd);
+}
+
 /* Also of a job that is not kept any more: the capsule says whose it was. */
 static int method_get_capsule(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct capsule_wanted *w;
         uint64_t id;
-        int fd, r;
+        int r;
 
         if (bus_parse_id(sd_bus_message_get_path(m), BUS_JOBS, &id) < 0)
                 return -EINVAL;
-        r = supervisor_open_capsule(b->supervisor, id, p->uid, authorize_is_root(p->uid), &fd);
-        if (r < 0 && r != -ENOENT)
-                return sd_bus_error_setf(e, SD_BUS_ERROR_FAILED, "the capsule of job %llu cannot be read: %s",
-                                         (unsigned long long)id,
-                                         r == -EPROTO || r == -EFBIG ? "it is damaged" : strerror(-r));
-        if (r < 0)
-                return sd_bus_error_setf(e, "org.drover1.Error.NoSuchJob", "there is no capsule of job %llu",
-                                         (unsigned long long)id);
-        r = bus_reply(m, "h", fd);
-        close(fd);
-        return r;
+        w = calloc(1, sizeof(*w));
+        if (!w)
+                return -ENOMEM;
+        w->id = id;
+        r = late_new(b, m, &w->late);
+        if (r < 0) {
+                free(w);
+                return r;
+        }
+        supervisor_open_capsule(b->supervisor, id, p->uid, authorize_is_root(p->uid), on_capsule, w);
+        return 1;
 }
 
 static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {

@@ -1,4 +1,5 @@
-/* Capsules: the jobs that killed their workers, as files in STATE/capsules, for --replay. ipc/capsule.h has the format. */
+/* Capsules: the jobs that killed their workers, as files in STATE/capsules, for --replay. ipc/capsule.h has the format.
+ */
 #pragma once
 
 #include "daemon/supervise/numbers.h"
@@ -6,9 +7,10 @@
 
 struct capsules;
 
-/* `state_dir` NULL, or one that cannot be written to: there are none, and that is told once. */
-int capsules_new(struct capsules **ret, struct loop *l, const char *state_dir);
-struct capsules *capsules_free(struct capsules *cs);
+/* `state_dir` NULL, or one that cannot be written to: there are none, and that is told once. A disk that does not
+ * answer is waited for until the deadline, here and at the end. */
+int capsules_new(struct capsules **ret, struct loop *l, const char *state_dir, uint64_t deadline_ns);
+struct capsules *capsules_free(struct capsules *cs, uint64_t deadline_ns);
 
 /* Before a verdict wakes the client, who may use the slot again: a copy of the job that stands there, and of how it
  * ended (`line`: this time; earlier times from the pool's deaths). NULL if there is none to be had. */
@@ -22,6 +24,9 @@ struct capsule_draft *capsules_discard(struct capsule_draft *d);
  * the directory could not be read. */
 bool capsules_last_numbers(const struct capsules *cs, uint64_t ret[NUMBERS_N_KINDS]);
 
-/* A descriptor to read a copy of it by, for its submitter and root (`is_root`). -ENOENT for who may not, too; else
- * it cannot be read. */
-int capsules_open(struct capsules *cs, uint64_t id, uid_t uid, bool is_root, int *ret_fd);
+/* 0 and a copy to read, which is then the callee's; -ENOENT, for who may not, too; -EBUSY: too many are read already;
+ * -ETIMEDOUT; or why it cannot be read. */
+typedef void (*capsules_open_fn)(void *user, int error, int fd);
+
+/* For its submitter and root (`is_root`). Calls fn once, perhaps at once. */
+void capsules_open(struct capsules *cs, uint64_t id, uid_t uid, bool is_root, capsules_open_fn fn, void *user);

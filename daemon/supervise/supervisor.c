@@ -11,12 +11,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/helper.h"
 #include "daemon/log.h"
 #include "daemon/supervise/jobs.h"
 #include "daemon/supervise/session.h"
 #include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/event.h"
+
+#define SUPERVISOR_LAST_WRITE_NS UINT64_C(1000000000) /* for the state, at the end */
 
 static const char *const worker_state_words[WORKER_N_STATES] = {
         [WORKER_STARTING] = "starting", [WORKER_IDLE] = "idle",               [WORKER_RUNNING] = "running",
@@ -123,11 +126,15 @@ static void supervisor_on_unreachable(void *user, const char *why) {
         loop_exit(s->loop, 1);
 }
 
-/* After the capsules: they have made the directory, and know numbers of jobs that were. */
-static int supervisor_begin_numbers(struct supervisor *s, const char *state_dir) {
+/* The capsules first: they make the directory, and know numbers of jobs that were. */
+static int supervisor_begin_state(struct supervisor *s, const char *state_dir) {
+        uint64_t deadline_ns = event_now_ns() + HELPER_PATIENCE_NS;
         uint64_t used[NUMBERS_N_KINDS];
+        int r = capsules_new(&s->capsules, s->loop, state_dir, deadline_ns);
+        if (r < 0)
+                return r;
         bool is_known = capsules_last_numbers(s->capsules, used);
-        return numbers_new(&s->numbers, state_dir, is_known ? used : NULL);
+        return numbers_new(&s->numbers, s->loop, state_dir, is_known ? used : NULL, deadline_ns);
 }
 
 int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {
@@ -153,9 +160,7 @@ int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {
         if (r >= 0)
                 r = arenas_new(&s->arenas, s->loop);
         if (r >= 0)
-                r = capsules_new(&s->capsules, s->loop, c->state_dir);
-        if (r >= 0)
-                r = supervisor_begin_numbers(s, c->state_dir);
+                r = supervisor_begin_state(s, c->state_dir);
         if (r >= 0)
                 r = spawner_new(&s->spawner, &config);
         if (r < 0) {
@@ -187,8 +192,9 @@ struct supervisor *supervisor_free(struct supervisor *s) {
         s->jobs = jobs_free(s->jobs);
         s->streams = streams_free(s->streams);
         s->arenas = arenas_free(s->arenas);
-        s->capsules = capsules_free(s->capsules);
-        s->numbers = numbers_free(s->numbers);
+        uint64_t deadline_ns = event_now_ns() + SUPERVISOR_LAST_WRITE_NS;
+        s->capsules = capsules_free(s->capsules, deadline_ns);
+        s->numbers = numbers_free(s->numbers, deadline_ns);
         quota_deinit(&s->channel_bytes_of);
         quota_deinit(&s->hung_of);
         free(s);
@@ -341,8 +347,9 @@ int supervisor_open_session(struct supervisor *s, const struct session_request *
         return session_new(&session, q, ret, f);
 }
 
-int supervisor_open_capsule(struct supervisor *s, uint64_t id, uid_t uid, bool is_root, int *ret_fd) {
-        return capsules_open(s->capsules, id, uid, is_root, ret_fd);
+void supervisor_open_capsule(struct supervisor *s, uint64_t id, uid_t uid, bool is_root,
+                             void (*fn)(void *user, int error, int fd), void *user) {
+        capsules_open(s->capsules, id, uid, is_root, fn, user);
 }
 
 struct arenas *supervisor_arenas(struct supervisor *s) { return s->arenas; }

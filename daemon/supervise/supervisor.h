@@ -217,8 +217,9 @@ struct job_info {
         uint64_t queue_us, run_us, cpu_us;
 };
 
-/* The capsule of a job, to read; -ENOENT also for who may not. */
-int supervisor_open_capsule(struct supervisor *s, uint64_t id, uid_t uid, bool is_root, int *ret_fd);
+/* The capsule of a job, to read; as capsules_open. */
+void supervisor_open_capsule(struct supervisor *s, uint64_t id, uid_t uid, bool is_root,
+                             void (*fn)(void *user, int error, int fd), void *user);
 struct job *supervisor_find_job(struct supervisor *s, uint64_t id);
 
 /* Jobs of the bus and of sessions, by id. */

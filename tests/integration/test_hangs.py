@@ -350,5 +350,96 @@ class Configuration(Disks):
         self.disk.let_go()
 
 
+@unittest.skipUnless(os.geteuid() == 0 and can_mount(), "needs root and FUSE")
+class State(Disks):
+    """Capsules and the numbers of jobs."""
+
+    def setUp(self):
+        super().setUp()
+        self.d.pools = {**POOLS, "crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 1, "RestartSec": 0}}
+        self.d.write_pool("crash", **self.d.pools["crash"])
+        self.disk = self.mount("state")
+
+    def crash(self):
+        job, path = self.d.submit("crash", "segfault")
+        self.assertEqual(self.d.wait_job(path), "poisoned")
+        return job, path
+
+    def numbers(self):
+        """What stands in the file."""
+        with open(f"{self.d.dir}/state/numbers", encoding="utf-8") as f:
+            return [int(line.split()[1]) for line in f]
+
+    def take_numbers(self, c, n):
+        """Of that many jobs; none twice."""
+        seen = []
+        for _ in range(0, n, 100):
+            cookies = [c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", b"primes", b"is_prime", 1, b"n", b"t", u64(97), 0) for _ in range(100)]
+            seen += [c.reply(cookie).read("to")[0] for cookie in cookies]
+        self.assertEqual(len(set(seen)), len(seen), "no number twice")
+        return seen
+
+    def test_while_jobs_run(self):
+        d = self.d
+        d.__enter__()
+        c = self.connect(d)
+        kept, path = self.crash()
+        wait_for(lambda: f"job {kept} is kept as a capsule" in d.log(), 10, "it is kept")
+        self.disk.hang()
+        late = c.send(path, "org.drover1.Job", "GetCapsule")
+        self.assertTrue(self.disk.is_asked())
+        begin = time.monotonic()
+        lost, _ = self.crash()
+        self.check_goes_on(d)
+        before = self.take_numbers(c, 4200)  # more than are reserved: then they go on from the clock
+        self.assertGreater(max(before), 1000000)
+        self.check_goes_on(d, "newer")
+        with self.assert_error("Failed", f"the capsule of job {kept} cannot be read: its disk or server does not answer"):
+            c.reply(late, 15)
+        assert_in_time(time.monotonic() - begin, 13 * PATIENCE, "the answer to GetCapsule")
+        wait_for(lambda: "/capsules: its disk or server does not answer" in d.log(), 5, "that is told")
+        wait_for(lambda: "state/numbers cannot be written: its disk or server does not answer" in d.log(), 5, "and that, too")
+        self.disk.let_go()
+        wait_for(lambda: f"job {lost} is kept as a capsule" in d.log(), 10, "what waited is written")
+        wait_for(lambda: self.numbers()[0] > max(before), 10, "and the numbers that are in use by now")
+        self.disk.hang()
+        lost, _ = self.crash()
+        self.assertTrue(self.disk.is_asked())
+        self.check_ends(d)
+        self.disk.let_go()
+        d.start()
+        d.wait_state("primes", "running")
+        after = self.take_numbers(c := self.connect(d), 100)
+        self.assertGreater(min(after), max(before), "no number is given out again")
+        self.check_ends(d)
+
+    def test_at_the_start(self):
+        self.disk.hang()
+        self.d.__enter__()
+        self.assertIn("/capsules: its disk or server does not answer", self.d.log())
+        self.check_goes_on(self.d)
+        self.assertGreater(self.d.submit("primes", "is_prime", n=97)[0], 1000000)
+        self.disk.let_go()
+        wait_for(lambda: "/capsules answers again" in self.d.log(), 10, "it is heard of")
+        job, _ = self.crash()
+        wait_for(lambda: f"job {job} is kept as a capsule" in self.d.log(), 10, "from then on capsules are kept")
+
+    def test_a_disk_that_is_full(self):
+        self.disk.__exit__()
+        state = os.path.join(self.d.dir, "state")
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "drover-test", state], check=False).returncode:
+            self.skipTest("no tmpfs may be mounted here")
+        self.addCleanup(subprocess.run, ["umount", "-l", state], check=True)
+        with open(state + "/full", "wb") as f:
+            f.write(b"x" * 4096)
+        d = self.d
+        d.__enter__()
+        job, _ = self.crash()
+        wait_for(lambda: f"the capsule of job {job} cannot be kept: No space left on device" in d.log(), 10, "that is told")
+        self.assertIn("state/numbers cannot be written: No space left on device", d.log())
+        self.check_goes_on(d)
+        self.check_ends(d)
+
+
 if __name__ == "__main__":
     main()

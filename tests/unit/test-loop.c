@@ -168,45 +168,6 @@ static void test_hooks_run_before_every_sleep(void **state) {
         loop_timer_stop(&t);
 }
 
-static unsigned n_synced;
-
-static void on_synced(struct loop_poll *p, uint32_t revents) {
-        assert_int_equal(revents, *(uint32_t *)p->user);
-        n_synced++;
-        if (n_synced == 1) /* free again: its owner may go on with it, or go */
-                assert_int_equal(loop_sync_start(loop, p, p->fd, on_synced, p->user), 0);
-        else
-                loop_exit(loop, 0);
-}
-
-static void test_sync_comes_once_each(void **state) {
-        struct loop_poll p = {0};
-        uint32_t fine = 0, failed = POLLERR;
-        char name[] = "/tmp/drover-test-loop-XXXXXX";
-        int fd = mkstemp(name), fds[2];
-        assert_true(fd >= 0);
-        unlink(name);
-        assert_int_equal(write(fd, "x", 1), 1);
-        n_synced = 0;
-        assert_int_equal(loop_sync_start(loop, &p, fd, on_synced, &fine), 0);
-        assert_int_equal(loop_run(loop), 0);
-        assert_int_equal(n_synced, 2);
-        assert_int_equal(p.slot, 0);
-        close(fd);
-        assert_int_equal(pipe(fds), 0); /* cannot be synced */
-        assert_int_equal(loop_sync_start(loop, &p, fds[0], on_synced, &failed), 0);
-        assert_int_equal(loop_run(loop), 0);
-        assert_int_equal(n_synced, 3);
-        assert_int_equal(loop_sync_start(loop, &p, fds[0], on_synced, &failed), 0);
-        loop_poll_stop(&p); /* nobody wants to know */
-        struct loop_timer t = {0};
-        loop_timer_set(loop, &t, event_now_ns() + 5 * MS, on_exit_timer, NULL);
-        assert_int_equal(loop_run(loop), 7);
-        assert_int_equal(n_synced, 3);
-        close(fds[0]);
-        close(fds[1]);
-}
-
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_timer_ends_the_loop, setup, teardown),
@@ -215,7 +176,6 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_owner_may_free_itself, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_completion_of_the_gone_is_dropped, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_paused_poll_is_silent, setup, teardown),
-                cmocka_unit_test_setup_teardown(test_sync_comes_once_each, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_hooks_run_before_every_sleep, setup, teardown),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

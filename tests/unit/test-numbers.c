@@ -41,7 +41,7 @@ static int teardown(void **state) {
 
 static struct numbers *begin(const uint64_t used[NUMBERS_N_KINDS]) {
         struct numbers *n;
-        assert_int_equal(numbers_new(&n, directory, used), 0);
+        assert_int_equal(numbers_new(&n, NULL, directory, used, 0), 0);
         return n;
 }
 
@@ -63,7 +63,7 @@ static void load(char text[static 128]) {
 static void kill_it(struct numbers *n) {
         char text[128];
         load(text);
-        numbers_free(n);
+        numbers_free(n, 0);
         store(text);
 }
 
@@ -95,13 +95,13 @@ static void test_begins_at_one_and_goes_on_after_a_clean_end(void **state) {
         assert_int_equal(numbers_next(n, NUMBERS_JOB), 1);
         assert_int_equal(numbers_next(n, NUMBERS_JOB), 2);
         assert_int_equal(numbers_next(n, NUMBERS_CHANNEL), 1);
-        numbers_free(n);
+        numbers_free(n, 0);
         load(text);
         assert_string_equal(text, "job 3\nchannel 2\n");
         n = begin(nothing);
         assert_int_equal(numbers_next(n, NUMBERS_JOB), 3);
         assert_int_equal(numbers_next(n, NUMBERS_CHANNEL), 2);
-        numbers_free(n);
+        numbers_free(n, 0);
 }
 
 /* At whichever number it is killed. */
@@ -149,11 +149,11 @@ static void test_a_damaged_file(void **state) {
                 if (n_said != 1 || job < 1000000 || (i % 2 && job <= used[NUMBERS_JOB]) || channel < 1)
                         fail_msg("\"%s\": job %llu, channel %llu, %u warnings", bad[i], (unsigned long long)job,
                                  (unsigned long long)channel, n_said);
-                numbers_free(n);
+                numbers_free(n, 0);
                 n = begin(nothing); /* and is a good one now */
                 assert_int_equal(numbers_next(n, NUMBERS_JOB), job + 1);
                 assert_int_equal(numbers_next(n, NUMBERS_CHANNEL), channel + 1);
-                numbers_free(n);
+                numbers_free(n, 0);
         }
 }
 
@@ -169,7 +169,7 @@ static void test_a_file_that_is_none(void **state) {
                 struct numbers *n = begin(nothing);
                 assert_int_equal(log_end(saved, "numbers of jobs begin past"), 1);
                 assert_true(numbers_next(n, NUMBERS_JOB) > 1000000);
-                numbers_free(n);
+                numbers_free(n, 0);
                 assert_int_equal(remove(file), 0);
         }
         assert_int_equal(pread(fd, text, sizeof(text), 0), 4);
@@ -191,7 +191,7 @@ static void test_a_file_that_cannot_be_written(void **state) {
                         last = job;
                 }
                 assert_true(numbers_next(n, NUMBERS_CHANNEL) > 0);
-                numbers_free(n);
+                numbers_free(n, 0);
                 assert_int_equal(log_end(saved, "cannot be written"), 1);
                 last = 0;
         }
@@ -212,10 +212,10 @@ static void test_a_directory_that_goes_away(void **state) {
                 assert_true(numbers_next(n, NUMBERS_JOB) > job);
         assert_int_equal(log_end(saved, "cannot be written"), 1);
         assert_int_equal(remove(file), 0);
-        numbers_free(n); /* it is back: what the next one finds is behind them all */
+        numbers_free(n, 0); /* it is back: what the next one finds is behind them all */
         n = begin(nothing);
         assert_true(numbers_next(n, NUMBERS_JOB) > job + 9000);
-        numbers_free(n);
+        numbers_free(n, 0);
 }
 
 static void test_begins_behind_what_is_known(void **state) {
@@ -224,15 +224,15 @@ static void test_begins_behind_what_is_known(void **state) {
         struct numbers *n = begin(used);
         assert_int_equal(numbers_next(n, NUMBERS_JOB), 42);
         assert_int_equal(numbers_next(n, NUMBERS_CHANNEL), 7);
-        numbers_free(n);
+        numbers_free(n, 0);
         n = begin(too_large); /* a name that somebody put there does not use them up */
         assert_int_equal(numbers_next(n, NUMBERS_JOB), 43);
         assert_int_equal(numbers_next(n, NUMBERS_CHANNEL), 8);
-        numbers_free(n);
+        numbers_free(n, 0);
         n = begin(NULL); /* nobody can tell which numbers jobs had: not the file alone */
         assert_true(numbers_next(n, NUMBERS_JOB) > 1000000);
         assert_true(numbers_next(n, NUMBERS_CHANNEL) > 9);
-        numbers_free(n);
+        numbers_free(n, 0);
 }
 
 /* Not "makes no sense": it cannot be read. */
@@ -259,28 +259,28 @@ static void test_after_the_last_comes_the_first(void **state) {
         struct numbers *n = begin(nothing);
         assert_int_equal(numbers_next(n, NUMBERS_CHANNEL), NUMBERS_MAX_CHANNEL - 1);
         assert_int_equal(numbers_next(n, NUMBERS_CHANNEL), NUMBERS_MAX_CHANNEL);
-        numbers_free(n);
+        numbers_free(n, 0);
         n = begin(nothing);
         assert_int_equal(numbers_next(n, NUMBERS_CHANNEL), 1);
         assert_int_equal(numbers_next(n, NUMBERS_CHANNEL), 2);
         kill_it(n);
         n = begin(nothing);
         assert_int_equal(numbers_next(n, NUMBERS_CHANNEL), 1025);
-        numbers_free(n);
+        numbers_free(n, 0);
 }
 
 static void test_without_a_directory(void **state) {
         struct numbers *n;
         int saved = log_begin();
-        assert_int_equal(numbers_new(&n, NULL, nothing), 0);
+        assert_int_equal(numbers_new(&n, NULL, NULL, nothing, 0), 0);
         for (uint64_t i = 1; i < 10000; i++)
                 assert_int_equal(numbers_next(n, NUMBERS_JOB), i);
-        numbers_free(n);
+        numbers_free(n, 0);
         assert_int_equal(log_end(saved, "numbers"), 0);
         saved = log_begin();
-        assert_int_equal(numbers_new(&n, "/nowhere/at/all", nothing), 0);
+        assert_int_equal(numbers_new(&n, NULL, "/nowhere/at/all", nothing, 0), 0);
         assert_true(numbers_next(n, NUMBERS_JOB) > 1000000);
-        numbers_free(n);
+        numbers_free(n, 0);
         assert_int_equal(log_end(saved, "cannot be written"), 1);
 }
 
