@@ -27,6 +27,7 @@ void orders_init(struct orders *o, int fd, struct orders_held *held) { *o = (str
 struct orders_held_one {
         struct orders_held_one *next;
         struct worker_order order;
+        struct orders_channel *channel; /* ORDER_CHANNEL: mapped already, or NULL */
         int fds[ORDERS_MAX_FDS];
         unsigned n_fds;
 };
@@ -37,15 +38,59 @@ static void close_all(const int *fds, unsigned n_fds) {
                         close(fds[i]);
 }
 
-/* Keeps the descriptors, also on failure. */
-static int hold(struct orders_held *held, const struct worker_order *order, const int *fds, unsigned n_fds) {
-        struct orders_held_one *one = malloc(sizeof *one);
-        if (!one) {
-                close_all(fds, n_fds);
+static bool is_within_bounds(const struct worker_order *order) {
+        return order->channel < LAYOUT_MAX_CHANNELS && order->bell < LAYOUT_MAX_BELLS;
+}
+
+/* Takes the descriptor it keeps out of `fds`. */
+static int map_channel(const struct worker_order *order, int *fds, unsigned n_fds, struct orders_channel **ret) {
+        struct channel_geometry g;
+        if (n_fds < 3 || n_fds > 4 || channel_geometry_init(&g, order->n_slots, order->slot_bytes) < 0)
+                return -EPROTO;
+        const int memories[CHANNEL_PARTS] = {fds[0], fds[1], fds[2], -1};
+        struct orders_channel *c = malloc(sizeof *c);
+        if (!c)
                 return -ENOMEM;
+        int r = channel_map(&c->channel, &g, memories, CHANNEL_WORKER);
+        if (r < 0) {
+                free(c);
+                return r;
         }
-        *one = (struct orders_held_one){.order = *order, .n_fds = n_fds};
-        memcpy(one->fds, fds, n_fds * sizeof *fds);
+        c->bell = order->bell;
+        c->id_base = order->id;
+        c->done_fd = n_fds == 4 ? fds[3] : -1;
+        if (n_fds == 4)
+                fds[3] = -1; /* ours now */
+        *ret = c;
+        return 0;
+}
+
+static void unmap_channel(struct orders_channel *c) {
+        channel_unmap(&c->channel);
+        if (c->done_fd >= 0)
+                close(c->done_fd);
+        free(c);
+}
+
+/* Keeps the descriptors, also on failure. Of a channel there are four, more than a worker may have of all channels at
+ * once: so it is mapped at once. */
+static int hold(struct orders_held *held, const struct worker_order *order, int *fds, unsigned n_fds) {
+        struct orders_held_one *one = malloc(sizeof *one);
+        int r = !one ? -ENOMEM : is_within_bounds(order) ? 0 : -EPROTO;
+        if (one)
+                *one = (struct orders_held_one){.order = *order};
+        if (r >= 0 && order->type == ORDER_CHANNEL)
+                r = map_channel(order, fds, n_fds, &one->channel);
+        if (r < 0 || one->channel)
+                close_all(fds, n_fds);
+        if (r < 0) {
+                free(one);
+                return r;
+        }
+        if (!one->channel) {
+                memcpy(one->fds, fds, n_fds * sizeof *fds);
+                one->n_fds = n_fds;
+        }
         if (!held->first)
                 held->last = &held->first;
         *held->last = one;
@@ -113,30 +158,23 @@ static int drop_bell(struct orders *o, const struct worker_order *order) {
         return 0;
 }
 
-static int add_channel(struct orders *o, const struct worker_order *order, int *fds, unsigned n_fds) {
-        struct channel_geometry g;
-        if (n_fds < 3 || n_fds > 4 || o->channel[order->channel] || !o->bell[order->bell].bell ||
-            channel_geometry_init(&g, order->n_slots, order->slot_bytes) < 0)
+/* The channel is ours, also on failure. */
+static int add_channel(struct orders *o, const struct worker_order *order, struct orders_channel *c) {
+        if (o->channel[order->channel] || !o->bell[order->bell].bell) {
+                unmap_channel(c);
                 return -EPROTO;
-        const int memories[CHANNEL_PARTS] = {fds[0], fds[1], fds[2], -1};
-        struct orders_channel *c = malloc(sizeof *c);
-        if (!c)
-                return -ENOMEM;
-        int r = channel_map(&c->channel, &g, memories, CHANNEL_WORKER);
-        if (r < 0) {
-                free(c);
-                return r;
         }
-        c->bell = order->bell;
-        c->id_base = order->id;
-        c->done_fd = n_fds == 4 ? fds[3] : -1;
-        if (n_fds == 4)
-                fds[3] = -1; /* ours now */
         o->channel[order->channel] = c;
         o->bell[order->bell].channels[order->channel / 64] |= channel_bit(order->channel);
-        if (g.slot_bytes > o->max_slot_bytes)
-                o->max_slot_bytes = g.slot_bytes;
+        if (c->channel.geometry.slot_bytes > o->max_slot_bytes)
+                o->max_slot_bytes = c->channel.geometry.slot_bytes;
         return 0;
+}
+
+static int map_and_add_channel(struct orders *o, const struct worker_order *order, int *fds, unsigned n_fds) {
+        struct orders_channel *c;
+        int r = map_channel(order, fds, n_fds, &c);
+        return r < 0 ? r : add_channel(o, order, c);
 }
 
 static void mute(struct orders *o, uint32_t channel) {
@@ -179,10 +217,7 @@ static int drop_channel(struct orders *o, const struct worker_order *order) {
         struct orders_channel *c = o->channel[order->channel];
         if (c) {
                 mute(o, order->channel);
-                channel_unmap(&c->channel);
-                if (c->done_fd >= 0)
-                        close(c->done_fd);
-                free(c);
+                unmap_channel(c);
                 o->channel[order->channel] = NULL;
         }
         return report_on(o, REPORT_DROPPED, order->channel, 0);
@@ -190,13 +225,13 @@ static int drop_channel(struct orders *o, const struct worker_order *order) {
 
 /* Takes descriptors it keeps out of `fds`. */
 static int obey(struct orders *o, const struct worker_order *order, int *fds, unsigned n_fds) {
-        if (order->channel >= LAYOUT_MAX_CHANNELS || order->bell >= LAYOUT_MAX_BELLS)
+        if (!is_within_bounds(order))
                 return -EPROTO;
         switch (order->type) {
         case ORDER_BELL:
                 return add_bell(o, order, fds, n_fds);
         case ORDER_CHANNEL:
-                return add_channel(o, order, fds, n_fds);
+                return map_and_add_channel(o, order, fds, n_fds);
         case ORDER_DROP:
                 return drop_channel(o, order);
         case ORDER_DROP_BELL:
@@ -211,7 +246,8 @@ static int obey_held(struct orders *o) {
         while (o->held->first && r >= 0) {
                 struct orders_held_one *one = o->held->first;
                 o->held->first = one->next;
-                r = obey(o, &one->order, one->fds, one->n_fds);
+                r = one->channel ? add_channel(o, &one->order, one->channel)
+                                 : obey(o, &one->order, one->fds, one->n_fds);
                 close_all(one->fds, one->n_fds);
                 free(one);
         }

@@ -455,8 +455,8 @@ static void a_client_that_goes_on_writing_changes_no_argument(void **state) {
         memset(channel_payload(&t.channel, 0), 0xff, 64);
         channel_job(&t.channel, 0)->bytes = UINT32_MAX;
         assert_int_equal(verdict(&t, 0), SLOT_DONE);
-        assert_non_null(memmem(channel_result_data(&t.channel, 0), channel_result(&t.channel, 0)->bytes, "\xa2ms\x64",
-                               4));
+        assert_non_null(
+                memmem(channel_result_data(&t.channel, 0), channel_result(&t.channel, 0)->bytes, "\xa2ms\x64", 4));
         finish(&t, pid, 0);
 }
 
@@ -587,9 +587,8 @@ static void end_of_the_socket_is_the_end(void **state) {
         trial_deinit(&t);
 }
 
-/* `print` with `fd` for its descriptor, as the broker would have it. */
-static void print_to(struct trial *t, uint32_t slot, int fd) {
-        struct worker_order order = {.type = ORDER_FDS, .version = WIRE_VERSION};
+/* `print`, up to where it waits for its descriptor. */
+static void print(struct trial *t, uint32_t slot) {
         struct worker_report report = {0};
         struct pollfd p = {.fd = t->control_fd, .events = POLLIN};
         struct args_writer w;
@@ -608,6 +607,11 @@ static void print_to(struct trial *t, uint32_t slot, int fd) {
                 assert_int_equal(poll(&p, 1, 10000), 1);
                 assert_int_equal(packet_receive(t->control_fd, &report, sizeof report, &bytes, NULL, NULL), 0);
         }
+}
+
+/* As the broker would. */
+static void give_descriptor(struct trial *t, int fd) {
+        const struct worker_order order = {.type = ORDER_FDS, .version = WIRE_VERSION};
         assert_int_equal(packet_send(t->control_fd, &order, sizeof order, &fd, 1), 0);
 }
 
@@ -618,7 +622,8 @@ static void what_came_with_a_job_is_closed_before_its_verdict(void **state) {
         for (unsigned i = 0; i < 200; i++) {
                 int pair[2];
                 assert_int_equal(pipe2(pair, O_CLOEXEC | O_NONBLOCK), 0);
-                print_to(&t, 0, pair[1]);
+                print(&t, 0);
+                give_descriptor(&t, pair[1]);
                 close(pair[1]);
                 for (uint64_t deadline_ns = soon(); !slot_is_verdict(channel_word(&t.channel, 0));)
                         assert_true(event_now_ns() < deadline_ns);
@@ -629,6 +634,40 @@ static void what_came_with_a_job_is_closed_before_its_verdict(void **state) {
                 assert_int_equal(channel_free(&t.channel, 0), 0);
                 close(pair[0]);
         }
+        finish(&t, pid, 0);
+}
+
+/* While it waits for something else, too: of each there are four descriptors, and it may have 1024 in all. */
+static void as_many_channels_as_there_are(void **state) {
+        struct trial t;
+        struct worker_report report;
+        size_t bytes;
+        int r;
+        pid_t pid = start(&t, "fds");
+        print(&t, 0);
+        for (uint32_t i = 1; i < LAYOUT_MAX_CHANNELS; i++) {
+                const struct worker_order channel = {.type = ORDER_CHANNEL,
+                                                     .version = WIRE_VERSION,
+                                                     .channel = i,
+                                                     .n_slots = TRIAL_SLOTS,
+                                                     .slot_bytes = TRIAL_SLOT_BYTES};
+                const int fds[] = {t.channel_fds[0], t.channel_fds[1], t.channel_fds[2], t.done.ring_fd};
+                struct pollfd p = {.fd = t.control_fd, .events = POLLOUT};
+                while ((r = packet_send(t.control_fd, &channel, sizeof channel, fds, 4)) == -EAGAIN)
+                        assert_int_equal(poll(&p, 1, SECONDS * 1000), 1);
+                assert_int_equal(r, 0);
+        }
+        give_descriptor(&t, STDERR_FILENO);
+        assert_int_equal(verdict(&t, 0), SLOT_DONE);
+        event_broadcast(&t.line->control);
+        while (packet_receive(t.control_fd, &report, sizeof report, &bytes, NULL, NULL) == 0)
+                assert_int_not_equal(report.type, REPORT_FOUL);
+
+        assert_int_equal(trial_begin(&t, 1), 0); /* a job that only the last one tells of */
+        *channel_job(&t.channel, 1) = (struct layout_job){.type = 77};
+        assert_int_equal(channel_commit(&t.channel, 1, 1), 0);
+        bell_ring(t.bell, LAYOUT_MAX_CHANNELS - 1, -1);
+        await(slot_is_verdict(channel_word(&t.channel, 1)));
         finish(&t, pid, 0);
 }
 
@@ -667,6 +706,7 @@ int main(void) {
                 cmocka_unit_test(the_last_job_is_told),
                 cmocka_unit_test(end_of_the_socket_is_the_end),
                 cmocka_unit_test(what_came_with_a_job_is_closed_before_its_verdict),
+                cmocka_unit_test(as_many_channels_as_there_are),
                 cmocka_unit_test(an_order_without_sense_ends_the_worker),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
