@@ -8,7 +8,6 @@
 #include <errno.h>
 
 #include "ipc/channel.h"
-#include "ipc/event.h"
 
 enum { CHANNEL_MAX_TRIES = 64 };
 
@@ -113,16 +112,8 @@ bool channel_judge_queued(const struct channel *c, uint32_t slot, uint32_t gener
                 return false;
         if (verdict == SLOT_EXPIRED && slot_attempt(word) > 1) /* it was taken in time, and came back */
                 return false;
-        const bool has_line = slot_state_is_brokers(verdict) && c->role == CHANNEL_BROKER;
-        if (has_line)
-                channel_write_verdict(c, slot, generation, verdict,
-                                      &(struct layout_verdict){.when_ns = event_now_ns()});
-        if (channel_cas(c, slot, word,
-                        SLOT_WORD(verdict, slot_flags(word), slot_attempt(word), SLOT_OWNER_NONE, generation)))
-                return true;
-        if (has_line)
-                channel_forget_verdict(c, slot);
-        return false;
+        return channel_cas(c, slot, word,
+                           SLOT_WORD(verdict, slot_flags(word), slot_attempt(word), SLOT_OWNER_NONE, generation));
 }
 
 void channel_end_quarantine(const struct channel *c, uint32_t slot) {

@@ -179,7 +179,7 @@ bool channel_give_up(const struct channel *c, uint32_t slot, uint64_t delayed_wo
  * its `state` and `generation`). false: it was judged already. */
 bool channel_judge(const struct channel *c, uint32_t slot, uint32_t worker, uint32_t generation, enum slot_state verdict,
                    unsigned flags, const struct layout_verdict *line);
-/* QUEUED → verdict (CANCELLED at stop, EXPIRED, …); one that only the broker gives has its verdict line. */
+/* QUEUED or DELAYED → verdict (CANCELLED at stop, EXPIRED, …), without a line. */
 bool channel_judge_queued(const struct channel *c, uint32_t slot, uint32_t generation, enum slot_state verdict);
 void channel_end_quarantine(const struct channel *c, uint32_t slot);
 /* Sets CANCEL on RUNNING(generation). */

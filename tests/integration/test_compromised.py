@@ -144,8 +144,8 @@ class Compromised(Test):
         self.assertEqual(self.d.wait_job(honest), "done")
         self.assertEqual(self.d.result(honest)["result"], {"text": "forged"})
 
-    def test_it_can_drag_jobs_with_it_at_the_price_of_its_life(self):
-        """Poisoned, truly: by a death that is counted and told, and names the worker, or because its slot was written over."""
+    def test_it_can_drag_jobs_with_it_and_the_verdict_says_so(self):
+        """Poisoned, truly: by a death that is told, or because droverd found that it cannot run two at once."""
         state, honest = self.beside("drag")
         self.assertEqual(state, "poisoned")
         self.assertEqual(self.d.wait_job(honest), "poisoned")

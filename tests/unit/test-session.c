@@ -531,12 +531,6 @@ static void test_verdicts_that_no_worker_can_give(void **state) {
                         expect_disbelief(s, "only droverd can give");
                 }
 
-        slot = submit(s, 0, "", 1); /* no ring takes it: the broker's, too */
-        assert_true(channel_judge_queued(&d->broker, slot, slot_generation(channel_word(&d->broker, slot)), SLOT_LOST));
-        channel_announce(&d->broker, slot, d->done.ring_fd);
-        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
-        assert_int_equal(r.state, SLOT_LOST);
-
         slot = submit(s, 0, "", 1);
         forge(d, slot, SLOT_EXPIRED, SLOT_OWNER_WORKER0 + WORKER);
         expect_disbelief(s, "before its queue deadline");
