@@ -281,6 +281,8 @@ static void settle(struct spawner *s, struct template *t) {
 int template_child_came(struct spawner *s, struct template *t, pid_t pid) {
         struct spawn_worker *w = workers_find(s, t->asked);
         int signal = (int)w->pending_signal, fd = t->asked_fds[1];
+        if (limits_set_forked(pid) < 0)
+                signal = SIGKILL; /* it is gone; or it stays without */
         workers_started(
                 s, w,
                 &(struct worker_start){.pid = pid, .pidfd = -1, .broker_fd = t->asked_fds[0], .sandbox = t->sandbox});

@@ -227,6 +227,7 @@ static void host_enclose(struct host *h, struct enclosure *e) {
         r = sandbox_prepare(&h->sandbox, is_template);
         if (r >= 0 && (e->stat_fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC)) < 0)
                 r = -errno;
+        h->config.limits.is_template = is_template;
         if (r >= 0)
                 r = sandbox_limit(&h->sandbox, &h->config.limits);
         if (r < 0)

@@ -6,8 +6,8 @@
  * shared, can be larger than all of that and are bounded elsewhere, and reservations that nobody can write.
  *
  * RLIMIT_NPROC is no bound for one worker: the kernel compares it with all tasks of the uid. So workers get a share of
- * what the service may have, and whatever they do, the spawner can go on starting and ending others. For root the
- * kernel does not look at it.
+ * what the service may have, templates a larger one, and whatever workers do, the spawner and other templates can go on
+ * starting and ending others. For root the kernel does not look at it.
  *
  * Not set: RLIMIT_FSIZE (the only files are those that a job was given, to write into), RLIMIT_SIGPENDING (counts the
  * uid's, and pthread_cancel needs one), RLIMIT_STACK (the size of thread stacks is the administrator's choice). */
@@ -48,12 +48,19 @@ static int limits_memory(uint64_t bytes) {
         return limits_lower(RLIMIT_DATA, bytes);
 }
 
-static int limits_tasks(void) {
+static rlim_t limits_all_tasks(void) {
         struct rlimit now;
-        if (getrlimit(RLIMIT_NPROC, &now) < 0)
-                return -errno;
-        return limits_lower(RLIMIT_NPROC,
-                            limits_share(now.rlim_cur == RLIM_INFINITY ? LIMITS_MANY_TASKS : now.rlim_cur));
+        return getrlimit(RLIMIT_NPROC, &now) < 0 || now.rlim_cur == RLIM_INFINITY ? LIMITS_MANY_TASKS : now.rlim_cur;
+}
+
+/* Half way between its workers and the service. */
+static rlim_t limits_template_tasks(void) { return limits_all_tasks() - limits_all_tasks() / 8; }
+
+static rlim_t limits_tasks(void) { return limits_share(limits_all_tasks()); }
+
+int limits_set_forked(pid_t pid) {
+        const struct rlimit l = {limits_tasks(), limits_tasks()};
+        return prlimit(pid, RLIMIT_NPROC, &l, NULL) < 0 ? -errno : 0;
 }
 
 /* When memory is short everywhere, a worker goes first. That it may go earlier needs no privilege; where /proc does not
@@ -106,7 +113,7 @@ int limits_set(const struct limits *given) {
         if (r >= 0)
                 r = limits_memory(l.memory_bytes);
         if (r >= 0)
-                r = limits_tasks();
+                r = limits_lower(RLIMIT_NPROC, l.is_template ? limits_template_tasks() : limits_tasks());
         limits_expendable(l.oom_score_adj);
         return r;
 }

@@ -11,7 +11,7 @@ import time
 import unittest
 
 import fuse
-from harness import BUILD, DROVERD, PATIENCE, Bus, Drover, Test, assert_in_time, descendants, is_alive, kill, main, stat_of, wait_for, wait_surely
+from harness import BUILD, DROVERD, PATIENCE, SPAWN, WORKER, Bus, Drover, Test, assert_in_time, descendants, fds_of, is_alive, kill, main, stat_of, wait_for, wait_surely
 from sdbus import Connection, u64
 
 HOSTILE = 65534  # nobody: dbus-daemon wants to know him
@@ -88,12 +88,20 @@ class HungPlugin(Test):
         wait_surely(lambda: not [name for name in descendants().values() if name.startswith("dr") and name != "drover-copy"], 1,
                     "nothing is left but what the kernel has")
 
+    def check_holds_little(self, d, hung, copier):
+        """Nothing that somebody else waits for: not the broker's socket, its lock or a worker's descriptors."""
+        fds = fds_of(copier)
+        self.assertEqual([fds.pop(n) for n in range(3)], ["/dev/null"] * 3)
+        self.assertRegex(fds.pop(3), r"^socket:")
+        self.assertEqual(sorted(fds.values()), sorted(["/memfd:hung.so (deleted)", d.plugin_dir, hung.path]))
+
     def test_does_not_hold_up_the_end(self):
         d = self.drover()
         hung = self.hang(d)
         d.write_pool("b", Plugin="hung", Workers=1)
         d.reload()
         self.assertTrue(hung.is_read())
+        self.check_holds_little(d, hung, self.copiers()[0])
         self.stop_in_time(d)
         self.assertEqual(len(self.copiers()), 1)  # the kernel has it
         hung.let_go()
@@ -251,6 +259,57 @@ class HungJobs(Test):
             wait_for(lambda: len(d.list_workers("fds")) == 2, 10, "they are gone")
             self.assertEqual(d.wait_job(self.cat(hostile, f.fileno()), 5), "done")
         self.assertEqual(d.stop(), 0)
+
+
+@unittest.skipUnless(os.geteuid() == 0 and fuse.is_there(), "needs root and FUSE")
+class LeftBehind(Test):
+    """systemd's spawner outlives its brokers, and what of them cannot be ended."""
+
+    def start_spawner(self, d):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, open(f"{d.dir}/spawn-log", "wb") as log:
+            listener.bind(f"{d.dir}/runtime/spawn")
+            listener.listen(5)
+            n = listener.fileno()
+            p = subprocess.Popen(["sh", "-c", f'exec 3<&{n}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "sh", SPAWN, f"--plugin-dir={d.plugin_dir}",
+                                  f"--worker={WORKER}"], pass_fds=[n], stderr=log)
+        self.addCleanup(p.wait)
+        self.addCleanup(p.kill)
+        return p
+
+    def hang(self, d, name):
+        hung = fuse.HungFile(f"{d.dir}/{name}", f"{BUILD}/plugins/primes/primes.so")
+        hung.__enter__()
+        self.addCleanup(hung.__exit__)
+        worker = d.wait_workers("fds", 1, ("idle",))[0]
+        with open(hung.path, "rb") as f, Connection(d.bus.address) as c:
+            HungJobs.cat(self, c, f.fileno())
+            self.assertTrue(hung.is_read())
+        kill(d.pid)
+        d.process.wait()
+        return hung, worker
+
+    def test_is_no_escapee_and_hides_no_signal(self):
+        d = Drover({"fds": {"Plugin": "fds", "Workers": 1}}, args=["--system"])
+        d.extra_env["DBUS_SYSTEM_BUS_ADDRESS"] = f"unix:path={d.dir}/bus"
+        spawner = self.start_spawner(d)
+        d.__enter__()
+        self.addCleanup(lambda: d.tear_down(check=False))
+        hung, worker = self.hang(d, "one")
+        d.start()
+        d.wait_state("fds", "running", 15)
+        self.assertTrue(is_alive(worker[3]))
+        hung.let_go()
+        wait_for(lambda: not is_alive(worker[3]), 5, "it is gone")
+        d.pool_call("fds", "Restart")  # more children end
+        wait_for(lambda: d.wait_workers("fds", 1, ("idle",))[0][0] > 1, 10, "another worker")
+        self.assertNotIn("escaped", d.log())
+        hung, worker = self.hang(d, "two")
+        spawner.terminate()
+        self.assertEqual(spawner.wait(10 * PATIENCE), 0)
+        with open(f"{d.dir}/spawn-log", encoding="utf-8") as f:
+            self.assertEqual(f.read().count("processes that do not die of SIGKILL, because they hang in the kernel: 1"), 2)
+        hung.let_go()
+        wait_for(lambda: not is_alive(worker[3]), 5, "it is gone")
 
 
 class HungSpawner(Test):

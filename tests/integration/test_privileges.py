@@ -1,13 +1,16 @@
 """What a worker and a template may do and take, seen from outside: no capability, no group, a bounded share of the machine."""
 
+import glob
 import os
 import resource
 import subprocess
+import unittest
 
-from harness import BUILD, IS_SANITIZED, WORKER, Drover, Test, descendants, main, wait_for
+from harness import BUILD, IS_SANITIZED, WORKER, Drover, Test, descendants, kill, main, wait_for
 
 METHODS = ("forkserver", "spawn", "fork")
 IS_ROOT = os.geteuid() == 0
+OTHER, TASKS = 29171, 200  # a uid that nobody has, and what it may have
 # Root with groups, and with capabilities that outlive an exec by themselves.
 LAUNCHER = ["setpriv", "--groups=4,24,27", "--inh-caps=+net_raw,+sys_admin", "--ambient-caps=+net_raw,+sys_admin"] if IS_ROOT else []
 
@@ -28,7 +31,7 @@ def tasks_of_service():
 
 
 class Privileges(Test):
-    def check(self, pid, broker):
+    def check(self, pid, broker, kept=4):
         s = status_of(pid)
         for name in ("CapInh", "CapPrm", "CapEff", "CapAmb") + (("CapBnd",) if IS_ROOT else ()):
             self.assertEqual(int(s[name], 16), 0, f"{name} of {s['Name']}")
@@ -40,7 +43,7 @@ class Privileges(Test):
                            (resource.RLIMIT_NICE, 0), (resource.RLIMIT_RTPRIO, 0), (resource.RLIMIT_NOFILE, 1024)):
             self.assertEqual(resource.prlimit(pid, what), (most, most))
         tasks = tasks_of_service()
-        self.assertEqual(resource.prlimit(pid, resource.RLIMIT_NPROC), (tasks - tasks // 4,) * 2)
+        self.assertEqual(resource.prlimit(pid, resource.RLIMIT_NPROC), (tasks - tasks // kept,) * 2)
 
     def check_memory(self, pid, wanted):
         if not IS_SANITIZED:
@@ -57,7 +60,7 @@ class Privileges(Test):
                 self.check_memory(pid, memory - memory // 4)
             templates = d.templates()
             self.assertEqual(len(templates), 1)
-            self.check(templates[0], d.pid)
+            self.check(templates[0], d.pid, kept=8)
             if IS_ROOT:  # the others keep what they need
                 self.assertNotEqual(int(status_of(d.spawner())["CapEff"], 16), 0)
 
@@ -91,6 +94,25 @@ class Privileges(Test):
             wait_for(lambda: (w := d.list_workers("m")) and len(w) == 1 and w[0][0] != worker[0] and w[0][4] == "idle", 10, "it is replaced")
             self.check_memory(d.wait_workers("m", 1)[0][3], 256 << 20)
             self.assertEqual(d.run("m", "leak", bytes=100 << 20, fds=0), {"fds": 0})
+
+    @unittest.skipUnless(IS_ROOT, "only root can be another uid")
+    def test_threads(self):
+        """A worker that makes threads without end leaves the service enough to start others, in its own uid."""
+        d = Drover({"many": {"Plugin": "many-threads", "Workers": 1}, "a": {"Plugin": "sleep", "Workers": 1}},
+                   launcher=["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups", "prlimit", f"--nproc={TASKS}"],
+                   bus_env={"LD_PRELOAD": f"{BUILD}/tests/integration/any-user.so"})
+        for path in (d.dir, *glob.glob(f"{d.dir}/**", recursive=True)):
+            os.chown(path, OTHER, OTHER, follow_symlinks=False)
+        with d:
+            path = d.submit("many", "make", ms=60000)[1]
+            n = wait_for(lambda: d.job(path)["Progress"][0], 20, "it has all that it gets")
+            self.assertGreater(n, 10)
+            self.assertLess(n, TASKS - TASKS // 4)
+            before = d.wait_workers("a", 1)[0]
+            kill(before[3])
+            wait_for(lambda: [w for w in d.list_workers("a") if w[0] != before[0] and w[4] == "idle"], 10, "another one is started")
+            self.assertEqual(d.run("a", "sleep", ms=1), {"ms": 1})
+            d.call(path, "org.drover1.Job", "Cancel", "s", "kill")
 
     def test_the_broker_outlives_its_workers(self):
         """Also one that is expendable itself."""
