@@ -52,6 +52,8 @@ STEPS = [
     ("spawner", "systemctl is-active drover-spawn.service"),
     ("processes", PROCESSES),
     ("sandbox", "busctl get-property org.drover1 /org/drover1/worker/1 org.drover1.Worker SandboxLevel"),
+    ("may", "p=$(busctl get-property org.drover1 /org/drover1/worker/1 org.drover1.Worker Pid | cut -d' ' -f2); "
+            "grep -E '^(Cap|Groups)' /proc/$p/status; cat /proc/$p/oom_score_adj; grep processes /proc/$p/limits"),
     ("member", f"{NOBODY} --groups=$(getent group drover | cut -d: -f3) {RUN}"),
     ("member-reload", f"{NOBODY} --groups=$(getent group drover | cut -d: -f3) busctl call org.drover1 /org/drover1 org.drover1.Manager Reload t 0"),
     ("stranger", f"{NOBODY} --clear-groups {RUN}"),
@@ -187,6 +189,13 @@ class Systemd(harness.Test):
         self.assertGreaterEqual(len(lines), 4)  # two workers at least
         self.assertEqual({line.split()[-1] for line in lines}, {"drover", "drover-spawn"})
         self.assert_step("sandbox", "seccomp")
+
+    def test_what_a_worker_may(self):
+        lines = [line.split() for line in self.assert_step("may").splitlines()]
+        self.assertEqual([line for line in lines if line[0].startswith("Cap")],
+                         [[f"Cap{name}:", "0" * 16] for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")])
+        self.assertEqual(lines[-2], ["200"])  # droverd has 0
+        self.assertEqual(lines[-1][2:4], ["6144", "6144"])  # three quarters of the unit's LimitNPROC=
 
     def test_who_may_call(self):
         self.assertEqual(self.assert_step("member"), 'a{sv} 1 "prime" b false')
