@@ -135,7 +135,8 @@ class Attacks(Test):
                 victims = self.victims(d)
                 for name, stopped_by in ATTACKS.items():
                     stopped_by = stopped_by[method] if isinstance(stopped_by, dict) else stopped_by
-                    for target in victims.values() if name in SIGNALS else [0]:
+                    by_call = name in SIGNALS and not isinstance(stopped_by, str)  # whom it dies for makes no difference
+                    for target in victims.values() if by_call else [victims["worker"]]:
                         with self.subTest(method=method, attack=name, target=target):
                             self.attack(d, name, target, stopped_by)
                 self.assert_unharmed(d, victims)
