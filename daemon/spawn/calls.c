@@ -52,7 +52,8 @@ static void answer_child(struct spawner *s, const struct listener *l, const stru
                 return;
         }
         int fd = template_child_came(s, t, c->pid);
-        if (notified_put(l->fd, c->id, fd, WIRE_CONTROL_FD) < 0 || notified_allow(l->fd, c->id) < 0)
+        if (setpgid(c->pid, c->pid) < 0 || notified_put(l->fd, c->id, fd, WIRE_CONTROL_FD) < 0 ||
+            notified_allow(l->fd, c->id) < 0)
                 kill(c->pid, SIGKILL);
         close(fd);
 }

@@ -32,7 +32,7 @@
 #include "ipc/packet.h"
 
 enum { TEMPLATE_MAX_CRASHES = 5 };
-#define TEMPLATE_PATIENCE_NS UINT64_C(2000000000)
+#define TEMPLATE_PATIENCE_NS UINT64_C(3000000000)
 
 static struct generation *generation_of(struct spawner *s, const struct template *t) {
         for (unsigned i = 0; i < s->n_generations; i++)

@@ -71,7 +71,10 @@ int become_with_parent(pid_t parent) {
 
 int become_host(const struct host_config *c) {
         become_default_signals();
-        setsid(); /* fails if the spawner made us a leader already */
+        if (c->role == HOST_TEMPLATE)
+                setpgid(0, 0); /* in the spawner's session, so that it can move what we fork to a group of its own */
+        else
+                setsid(); /* fails if the spawner made us a leader already */
         umask(077);
         if (chdir("/") < 0)
                 return -errno;

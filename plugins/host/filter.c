@@ -112,7 +112,6 @@ static const struct {
         {SCMP_SYS(getgid), IN_ALL},
         {SCMP_SYS(getegid), IN_ALL},
         {SCMP_SYS(seccomp), IN_ALL}, /* for the last filter, which takes it away */
-        {SCMP_SYS(setsid), IN_TEMPLATE},
         {SCMP_SYS(tgkill), IN_TEMPLATE},
 };
 

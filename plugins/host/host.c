@@ -225,7 +225,8 @@ static void host_enclose(struct host *h, struct enclosure *e) {
         bool is_template = h->config.role == HOST_TEMPLATE;
         if (is_template && template_prepare(h) < 0)
                 host_fail(h, REASON_INIT, ENOTSUP, true,
-                          "this kernel does not tell PR_GET_TID_ADDRESS: use StartMethod=spawn");
+                          "this kernel lacks what a template needs (PR_GET_TID_ADDRESS, F_SETSIG): use "
+                          "StartMethod=spawn");
         r = sandbox_prepare(&h->sandbox, is_template);
         if (r >= 0 && (e->stat_fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC)) < 0)
                 r = -errno;

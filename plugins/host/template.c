@@ -9,8 +9,15 @@
  * Nobody here decides about it: the call waits in the kernel until the spawner wants a worker and says so, once for
  * each (filter.c). So plugin code that calls it, in preload or later, makes no process that nobody asked for. The child
  * then asks for its death with its parent; that waits for the spawner, too, who learns by it which process the worker
- * is, and puts its control socket in place of ours meanwhile. Any other fork of a plugin's is a breach. */
+ * is, and meanwhile moves it to a process group of its own and puts its control socket in place of ours. Any other fork
+ * of a plugin's is a breach.
+ *
+ * A child that does not ask must not live on when the spawner is killed before it has seen to that. It is in our
+ * process group, which it cannot leave, and it holds our socket, which it cannot close: so the socket is told to kill
+ * the group when its other end is closed. Nothing else would make it send that signal: the spawner never writes to it.
+ */
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -22,6 +29,10 @@
 #include "plugins/host/template.h"
 
 int template_prepare(struct host *h) {
+        int flags = fcntl(WIRE_CONTROL_FD, F_GETFL);
+        if (flags < 0 || fcntl(WIRE_CONTROL_FD, F_SETOWN, -getpgrp()) < 0 ||
+            fcntl(WIRE_CONTROL_FD, F_SETSIG, SIGKILL) < 0 || fcntl(WIRE_CONTROL_FD, F_SETFL, flags | O_ASYNC) < 0)
+                return -errno;
         if (prctl(PR_GET_TID_ADDRESS, &h->tid_address) < 0 ||
             syscall(SYS_get_robust_list, 0, &h->robust_list, &h->robust_list_bytes) < 0)
                 return -errno;
@@ -43,11 +54,9 @@ static pid_t template_fork(const struct host *h) {
 }
 
 _Noreturn static void become_worker(struct host *h) {
-        /* The spawner made the template, so it is our parent: if it died meanwhile, nobody will miss us. Before
-         * anything else: until then our process group is all that tells whose worker we are. */
+        /* The spawner made the template, so it is our parent: if it died meanwhile, nobody will miss us. */
         if (become_with_parent(h->config.parent) < 0)
                 _exit(HOST_EXIT_FAILED);
-        setsid();
         become_named(HOST_WORKER, h->name);
         h->config.role = HOST_WORKER;
         if (host_set_up(h) < 0)

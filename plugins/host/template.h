@@ -3,7 +3,8 @@
 
 #include "plugins/host/host.h"
 
-/* Before the sandbox closes: asks the kernel for what the fork needs. -errno: this kernel cannot tell. */
+/* Before the sandbox closes: asks the kernel for what the fork needs, and for the end of all with the spawner's end of
+ * the socket. -errno: this kernel cannot tell. */
 int template_prepare(struct host *h);
 
 /* Forks whenever the spawner lets it, until that is gone. In the workers: host_set_up, host_serve. */

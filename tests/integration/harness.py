@@ -325,7 +325,7 @@ def missing_test(path, name):
     if os.path.exists(suite_main):  # its list is there
         with open(suite_main, encoding="utf-8") as f:
             listed = f.read()
-    is_run = re.search(rf"(?:cmocka_unit_test\w*|[A-Z]+_TEST)\({name}\b|, {name}\}}", listed)
+    is_run = re.search(rf"(?:cmocka_unit_test\w*|(?:[A-Z]+_)?TEST)\({name}\b|, {name}\}}", listed)
     return None if is_run else f"{path} does not run {name}"
 
 

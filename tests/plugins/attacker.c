@@ -90,7 +90,6 @@ static int executes(pid_t target) { return ended(execve("/bin/true", (char *cons
 
 /* A process that nobody asked for and that ends with nobody. */
 _Noreturn static void live_on(void) {
-        syscall(SYS_setsid);
         for (;;)
                 nanosleep(&(struct timespec){.tv_sec = 3600}, NULL);
 }
@@ -181,6 +180,10 @@ static int writes_memory(pid_t target) {
         return ended(syscall(SYS_process_vm_writev, target, &v, 1, &v, 1, 0));
 }
 
+static int leaves_its_session(pid_t target) { return ended(setsid()); }
+
+static int leaves_its_group(pid_t target) { return ended(setpgid(0, 0)); }
+
 static int outlives_its_parent(pid_t target) { return ended(prctl(PR_SET_PDEATHSIG, 0)); }
 
 /* Any socket by the number of the control socket: by that number it may send descriptors. */
@@ -221,6 +224,8 @@ static const struct attack {
         {"timer", times},
         {"trace", traces},
         {"write-memory", writes_memory},
+        {"session", leaves_its_session},
+        {"group", leaves_its_group},
         {"outlive", outlives_its_parent},
         {"control-socket", frees_the_number},
         {"control-socket-by-dup", takes_the_number},

@@ -35,7 +35,7 @@ static char template_pid[32];
 static void become(void) {
         if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
                 _exit(99);
-        setsid();
+        setpgid(0, 0); /* who was forked by a template is in a group of its own by now */
 }
 
 static void reply(const char *text) { packet_send(WIRE_CONTROL_FD, text, strlen(text) + 1, NULL, 0); }
@@ -46,7 +46,7 @@ static void reply_pid(pid_t pid) {
         reply(text);
 }
 
-/* "fds=0,1,2,3,4 sid=own mask=0 plugin=CONTENT template=PID env=A=1|B=2" */
+/* "fds=0,1,2,3,4 group=own mask=0 plugin=CONTENT template=PID env=A=1|B=2" */
 static void describe(void) {
         char text[2048], content[64] = "";
         int n = snprintf(text, sizeof text, "fds=");
@@ -64,10 +64,10 @@ static void describe(void) {
                 is_masked |= sigismember(&mask, sig) == 1;
         struct sigaction pipe_action;
         sigaction(SIGPIPE, NULL, &pipe_action);
-        n += snprintf(text + n, sizeof text - (size_t)n,
-                      " sid=%s signals=%s plugin=%s template=%s ppid=%d env=", getsid(0) == getpid() ? "own" : "other",
-                      is_masked || pipe_action.sa_handler != SIG_DFL ? "dirty" : "default", content, template_pid,
-                      getppid());
+        n += snprintf(
+                text + n, sizeof text - (size_t)n,
+                " group=%s signals=%s plugin=%s template=%s ppid=%d env=", getpgrp() == getpid() ? "own" : "other",
+                is_masked || pipe_action.sa_handler != SIG_DFL ? "dirty" : "default", content, template_pid, getppid());
         for (char **e = environ; *e; e++)
                 n += snprintf(text + n, sizeof text - (size_t)n, "%s|", *e);
         reply(text);

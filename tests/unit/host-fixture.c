@@ -83,7 +83,7 @@ static void answer(const struct notified_call *c) {
         if (c->number == SYS_clone) {
                 warden.is_forking = true;
                 warden.fork_id = c->id;
-        } else if (c->number == SYS_prctl && packet_pair(fds) == 0 &&
+        } else if (c->number == SYS_prctl && setpgid(c->pid, c->pid) == 0 && packet_pair(fds) == 0 &&
                    notified_put(warden.listener, c->id, fds[1], WIRE_CONTROL_FD) == 0) {
                 close(fds[1]);
                 warden.pid = c->pid;

@@ -41,7 +41,7 @@ static void test_worker_gets_only_what_it_should(void **state) {
                          " ppid=%d env=LANG=C.UTF-8|PATH=/usr/local/bin:/usr/bin:/bin|TZ=Europe/Berlin|A=1|B=|",
                          f->pid);
                 assert_non_null(strstr(text, wanted));
-                assert_non_null(strstr(text, "fds=0,1,2,3,4, sid=own signals=default plugin=one template="));
+                assert_non_null(strstr(text, "fds=0,1,2,3,4, group=own signals=default plugin=one template="));
                 send_kill(f, s.worker, SIGKILL);
                 struct spawn_event e = expect_exited(f, &s);
                 assert_int_equal(e.code, CLD_KILLED);
