@@ -133,6 +133,10 @@ void jobs_slot_released(struct pool *p, uint32_t slot) {
         }
 }
 
+bool jobs_slot_is_of(const struct pool *p, uint32_t slot, uint32_t generation) {
+        return p->slot_job[slot] && p->slot_job[slot]->generation == generation;
+}
+
 void jobs_slot_reclaim(struct pool *p, uint32_t slot) {
         uint64_t word = channel_word(jobs_channel(p), slot);
         if (slot_state(word) != SLOT_FREE) /* a new generation: no hint and no worker means this one */

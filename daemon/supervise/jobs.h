@@ -8,6 +8,7 @@ void jobs_pool_deinit(struct pool *p); /* unfinished ones become LOST */
 void jobs_collect(struct pool *p);     /* done bits → verdicts */
 bool jobs_slot_waits(const struct pool *p, uint32_t slot); /* DELAYED for another reason than time */
 void jobs_slot_released(struct pool *p, uint32_t slot); /* its quarantine ended */
+bool jobs_slot_is_of(const struct pool *p, uint32_t slot, uint32_t generation); /* a job without a verdict */
 void jobs_slot_reclaim(struct pool *p, uint32_t slot);  /* it holds no job: FREE, whatever stands there */
 
 struct jobs; /* all of them, by id */

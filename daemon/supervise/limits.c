@@ -10,11 +10,13 @@
  * sees the other (both seq_cst), so no job runs unwatched. */
 #include "daemon/supervise/limits.h"
 
+#include "daemon/supervise/jobs.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "daemon/supervise/waiting.h"
 #include "daemon/supervise/worker.h"
 #include "ipc/event.h"
 
+enum { LIMITS_MANY_JOBS = 1 << 20 /* in one slot, between two ticks: nobody is so fast */ };
 #define LIMITS_MIN_TICK_NS UINT64_C(1000000)
 #define LIMITS_MAX_TICK_NS UINT64_C(50000000)
 #define LIMITS_WAITING_TICK_NS UINT64_C(25000000)
@@ -57,6 +59,39 @@ static void limits_overdue(struct limits_look *l, struct worker *w) {
                 l->next = limits_smaller(l->next, l->now + LIMITS_WAITING_TICK_NS);
 }
 
+/* The job that it was seen to run is over for none of the reasons that there are. */
+static bool limits_is_strange(const struct worker *w) {
+        uint32_t slot = w->stamp_job & 0xffff, generation = (uint32_t)(w->stamp_job >> 32);
+        const struct pool_channel *c = pool_channel_at(w->pool, w->stamp_job >> 16 & 0xffff);
+        if (!w->stamp_job || w->quarantine_channel || !c || c->is_dead || slot >= c->channel.geometry.n_slots)
+                return false;
+        uint64_t word = channel_word(&c->channel, slot);
+        if (c->index == 0 && jobs_slot_is_of(w->pool, slot, generation) && slot_generation(word) != generation)
+                return true;
+        if (slot_generation(word) != generation)
+                return slot_generation(word) - generation > LIMITS_MANY_JOBS;
+        return slot_state(word) == SLOT_FILLING || slot_state(word) == SLOT_RUNNING ||
+               slot_state(word) >= SLOT_N_STATES;
+}
+
+/* It seems to run nothing and does not do as it is told: it runs what we do not know of any more, because its slot was
+ * written over. Then the limit of the job that we saw last counts, from when it was told. */
+static void limits_check_hidden(struct worker *w, struct limits_look *l) {
+        uint64_t hard_ns = limits_smaller(w->pool->config.hard_timeout_ns, w->hard_ns);
+        if (w->asked_ns == 0)
+                return;
+        l->is_busy = true;
+        if (hard_ns == 0)
+                return;
+        if (l->now - w->asked_ns >= hard_ns) {
+                w->asked_ns = 0;
+                worker_kill_now(w, REASON_TIME_LIMIT);
+        } else {
+                l->smallest = limits_smaller(l->smallest, hard_ns);
+                l->next = limits_smaller(l->next, w->asked_ns + hard_ns);
+        }
+}
+
 static void limits_check(struct worker *w, struct limits_look *l) {
         struct worker_job job;
         worker_output_look(w);
@@ -64,7 +99,10 @@ static void limits_check(struct worker *w, struct limits_look *l) {
         l->is_busy |= claims != w->seen_claims;
         w->seen_claims = claims;
         if (!worker_get_job(w, &job)) {
+                if (limits_is_strange(w))
+                        pool_mend_soon(w->pool);
                 w->stamp_job = 0;
+                limits_check_hidden(w, l);
                 return;
         }
         l->is_busy = true;

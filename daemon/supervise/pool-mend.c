@@ -16,6 +16,7 @@
 #include "daemon/log.h"
 #include "daemon/supervise/delay.h"
 #include "daemon/supervise/job.h"
+#include "daemon/supervise/limits.h"
 #include "daemon/supervise/recovery.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/bell.h"
@@ -172,6 +173,21 @@ static void mend_channel(struct mend *m, struct pool_channel *c) {
         channel_tell_all(&c->channel, c->done.ring_fd);
 }
 
+/* Who seems to run nothing may run what was taken from it on paper: whether it is between two jobs shows when it obeys
+ * (limits.c). */
+static void mend_ask_idle(struct mend *m) {
+        struct pool *p = m->pool;
+        struct worker_job job;
+        for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++) {
+                struct worker *w = p->workers[i];
+                if (w && w->phase == PHASE_READY && !w->quarantine_channel && !worker_get_job(w, &job)) {
+                        p->channels[0]->doubted[i / 64] |= mend_bit(w);
+                        m->doubted[i / 64] |= mend_bit(w);
+                }
+        }
+        limits_wake(p);
+}
+
 static void mend_tell(struct mend *m) {
         struct pool *p = m->pool;
         uint64_t now_ns = event_now_ns();
@@ -192,6 +208,8 @@ static void mend_on_timer(struct loop_timer *t) {
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
                 if (p->channels[i] && !p->channels[i]->is_dead)
                         mend_channel(&m, p->channels[i]);
+        if (m.n_wrong > 0)
+                mend_ask_idle(&m);
         for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
                 if (p->workers[i] && m.doubted[i / 64] >> i % 64 & 1)
                         worker_sync(p->workers[i]);

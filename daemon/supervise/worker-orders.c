@@ -101,6 +101,8 @@ static int worker_send_channel(struct worker *w, struct pool_channel *c) {
                 r = worker_order(w, &order, NULL, 0);
                 if (r >= 0)
                         *drop_sent |= bit;
+                if (r >= 0 && !c->is_dead && w->asked_ns == 0)
+                        w->asked_ns = event_now_ns();
         }
         return r;
 }

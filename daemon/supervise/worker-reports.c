@@ -33,6 +33,7 @@ static int worker_on_dropped(struct worker *w, uint32_t index) {
         c->drop_sent[w->index / 64] &= ~bit;
         if (c->doubted[w->index / 64] & bit) {
                 c->doubted[w->index / 64] &= ~bit;
+                w->asked_ns = 0; /* it is between two jobs */
                 pool_mend_let_go(c, w);
                 worker_sync(w); /* it has it again */
         }

@@ -65,6 +65,7 @@ struct worker {
         uint64_t fds_patience_ns; /* then it is told what keeps them from being sent */
         int room_fd;
         uint64_t room_bytes;
+        uint64_t asked_ns; /* pool-mend.c: since when it is to let go of a channel and take it again; 0 = it is not */
         uint32_t control;  /* what its line says, as last written */
         uint64_t soft_hit; /* the same */
         /* limits.c */

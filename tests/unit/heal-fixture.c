@@ -24,6 +24,7 @@ struct pool *pool;
 struct stand_in honest, wild; /* workers 0 and 1 */
 struct session_owner owner;
 struct pool_channel *session; /* the client's; NULL: it has none */
+const char *plugin = "cancellable", *job_type = "work";
 uint32_t client_slot;
 static struct session_offer offer;
 static uint32_t client_generation;
@@ -35,7 +36,7 @@ uint64_t value, seed;
 
 /* ---- workers ---- */
 
-static struct stand_in real(const char *plugin) {
+static struct stand_in real(void) {
         struct spawn_request q = expect(SPAWN_START);
         int fd;
         pid_t pid = host_fixture_start("worker", plugin, &fd);
@@ -59,7 +60,7 @@ void care(void) {
                                     .status = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status)},
                NULL, 0);
         UNTIL(!supervisor_find_worker(supervisor, honest.id));
-        honest = real("cancellable");
+        honest = real();
 }
 
 static uint64_t cpu_ms(pid_t pid) {
@@ -91,7 +92,7 @@ struct job *submit(uint64_t ms, uint64_t ahead_ms, uint64_t hard_ns) {
         char payload[64];
         struct job_request r = {
                 .pool = pool,
-                .name = "work",
+                .name = job_type,
                 .payload = payload,
                 .bytes = put_ms(payload, ms),
                 .priority = LAYOUT_PRIORITY_DEFAULT,
@@ -146,7 +147,7 @@ void client_submit(void) {
         }
         client_generation = slot_generation(channel_word(c, client_slot));
         *channel_job(c, client_slot) = (struct layout_job){
-                .type = schema_find(pool->schema, "work", NULL)->number,
+                .type = schema_find(pool->schema, job_type, NULL)->number,
                 .bytes = (uint32_t)put_ms(channel_payload(c, client_slot), 0),
                 .priority = LAYOUT_PRIORITY_DEFAULT,
                 .queued_ns = event_now_ns(),
@@ -189,7 +190,7 @@ void begin_with(void (*change)(struct pool_config *c)) {
         n_tries = n_late = 0;
         pool = add_pool(change);
         load();
-        honest = real("cancellable");
+        honest = real();
         snprintf(schema, sizeof(schema), "%.*s", (int)pool->schema_bytes, pool->schema_text);
         worker_schema = schema;
         wild = ready();

@@ -14,7 +14,8 @@ enum { CLIENT_UID = 12345, RUN_MS = 3, AHEAD_MS = 6, PATIENCE_S = 20 };
 extern struct pool *pool;
 extern struct stand_in honest, wild; /* numbers 0 and 1, in turn */
 extern struct session_owner owner;
-extern struct pool_channel *session; /* the client's */
+extern struct pool_channel *session;  /* the client's */
+extern const char *plugin, *job_type; /* one argument, "ms" */
 extern uint32_t client_slot;
 extern const char *what; /* is tried, for who reads of a failure */
 extern uint64_t value;   /* that is written */

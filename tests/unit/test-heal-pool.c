@@ -47,6 +47,45 @@ static void test_limits_hold(void **state) {
         finish();
 }
 
+static bool is_doomed(void) {
+        const struct worker *w = supervisor_find_worker(supervisor, honest.id);
+        return w && w->doom == REASON_TIME_LIMIT;
+}
+
+/* A worker that runs what its slot says nothing of any more has no more time than it had: whether somebody died of it,
+ * or lives. */
+static void test_limits_of_what_nobody_knows(void **state) {
+        plugin = "ignorecancel"; /* others end at their next checkpoint */
+        job_type = "ignore";
+        begin_with(two_workers);
+        for (unsigned i = 0; i < 6; i++) {
+                struct job *j = submit(60000, 0, 100 * MS);
+                what = "what nobody knows";
+                value = i;
+                WITHIN_A_SECOND(info_of(j).state == SLOT_RUNNING);
+                WITHIN_A_SECOND(supervisor_find_worker(supervisor, honest.id)->stamp_job != 0);
+                atomic_store(&own()->slots[j->slot].word, i % 3 == 0 ? 0 : i % 3 == 1 ? UINT64_MAX : some());
+                if (i < 3)
+                        end(&wild, CLD_KILLED, SIGSEGV);
+                WITHIN_A_SECOND(is_doomed());
+                EXPECT(!j->is_finished);
+                uint32_t killed = honest.id;
+                kill(honest.pid, SIGKILL);
+                WITHIN_A_SECOND(honest.id != killed);
+                WITHIN_A_SECOND(j->is_finished); /* it ran once more, and its time was over again */
+                EXPECT(info_of(j).state == SLOT_TIMED_OUT);
+                killed = honest.id;
+                kill(honest.pid, SIGKILL);
+                WITHIN_A_SECOND(honest.id != killed);
+                serves();
+                if (i < 3)
+                        wild = ready();
+        }
+        finish();
+        plugin = "cancellable";
+        job_type = "work";
+}
+
 static void once(struct pool_config *c) {
         two_workers(c);
         c->guarantee = GUARANTEE_AT_MOST_ONCE;
@@ -155,6 +194,7 @@ static void test_counts_have_bounds(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_limits_hold, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_limits_of_what_nobody_knows, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_operators_heal_it, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_clients_last_words, setup, teardown),
