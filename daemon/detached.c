@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -30,29 +29,22 @@ static void detached_become(const char *name, int fd) {
         syscall(SYS_close_range, DETACHED_FD + 1, ~0U, 0);
 }
 
-int detached_start(const char *name, int socket_type, void (*run)(void), int *ret_fd) {
-        int fds[2], status;
-        if (socketpair(AF_UNIX, socket_type | SOCK_CLOEXEC, 0, fds) < 0)
-                return -errno;
+int detached_start(const char *name, int fd, void (*run)(void)) {
+        int status;
         pid_t pid = fork();
         int r = pid < 0 ? -errno : 0;
         if (pid == 0) {
                 pid = fork();
                 if (pid == 0) {
-                        detached_become(name, fds[1]);
+                        detached_become(name, fd);
                         run();
                 }
                 _exit(pid < 0 ? errno : 0);
         }
-        close(fds[1]);
+        close(fd);
         while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
                 ;
         if (pid > 0)
                 r = !WIFEXITED(status) ? -EIO : -WEXITSTATUS(status);
-        if (r < 0) {
-                close(fds[0]);
-                return r;
-        }
-        *ret_fd = fds[0];
-        return 0;
+        return r;
 }

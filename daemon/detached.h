@@ -4,7 +4,6 @@
 enum { DETACHED_FD = 3 };
 
 /* Forks one that runs `run`, which does not return, under the name of `name`. It has /dev/null, stderr and, at
- * DETACHED_FD, one end of a pair of sockets (SOCK_STREAM …), of which *ret_fd is the other (CLOEXEC); it is nobody's
- * child, in a session of its own, and no signal that ends programs ends it: end of file does. Only while there is one
- * thread. -errno */
-int detached_start(const char *name, int socket_type, void (*run)(void), int *ret_fd);
+ * DETACHED_FD, `fd`, which is closed here; it is nobody's child, in a session of its own, and no signal that ends
+ * programs ends it: end of file does. Only while there is one thread. -errno */
+int detached_start(const char *name, int fd, void (*run)(void));

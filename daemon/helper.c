@@ -61,7 +61,17 @@ static void helper_run(void) {
         }
 }
 
-int helper_start(void) { return detached_start("drover-helper", SOCK_SEQPACKET, helper_run, &helper_fd); }
+int helper_start(void) {
+        int fds[2];
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+                return -errno;
+        int r = detached_start("drover-helper", fds[1], helper_run);
+        if (r < 0)
+                close(fds[0]);
+        else
+                helper_fd = fds[0];
+        return r;
+}
 
 void helper_stop(void) {
         if (helper_fd >= 0)

@@ -3,7 +3,7 @@
  * Its description belongs to whoever started us as well, so O_NONBLOCK is not ours to set, nor would it stay. Not to
  * wait must be a property of each call, or of a description of our own:
  * - a socket (the journal's): send with MSG_DONTWAIT;
- * - anything, where a process may stand between: the socket to it (log-writer.h);
+ * - anything, where a process may stand between: a pipe to it that nobody else has (log-writer.h);
  * - a pipe: through a pipe of our own, by splice, the one call that puts something into a pipe and whose not waiting is
  *   a flag of the call. It takes one of the pipe's 16 places a line, however short. (Opening it once more would do, but
  *   may be forbidden: it is the file of whoever made it.)
@@ -13,9 +13,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sockios.h>
 #include <poll.h>
-#include <sys/ioctl.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -84,10 +83,12 @@ static int way_open_writer(void) {
         int fd, r = log_writer_start(&fd);
         if (r < 0)
                 return r;
+        signal(SIGPIPE, SIG_IGN); /* if it is killed */
         r = dup2(fd, STDERR_FILENO) < 0 ? -errno : 1;
         close(fd);
         way.has_writer = true;
-        way.try = way_send;
+        way.own_fd = STDERR_FILENO;
+        way.try = way_write;
         return r;
 }
 
@@ -112,11 +113,8 @@ ssize_t log_way_try(const char *text, size_t bytes) { return way.try(text, bytes
 
 bool log_way_has_room(void) {
         struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
-        return poll(&p, 1, 0) > 0;
+        return way.has_writer ? log_writer_has_room() : poll(&p, 1, 0) > 0;
 }
 
 /* What is in the socket of another program is that one's. */
-bool log_way_is_done(void) {
-        int left;
-        return !way.has_writer || ioctl(STDERR_FILENO, SIOCOUTQ, &left) < 0 || left == 0;
-}
+bool log_way_is_done(void) { return !way.has_writer || log_writer_is_done(); }

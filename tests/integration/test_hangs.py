@@ -14,7 +14,7 @@ from sdbus import Connection, u64
 
 MANAGER = ("/org/drover1", "org.drover1.Manager")
 POOLS = {"primes": {"Plugin": "primes", "Workers": 1}}
-N_WARNINGS = 400  # more than any buffer holds
+N_WARNINGS, N_PIPE_WARNINGS, A_RELOAD = 1000, 8000, 100  # more than a socket holds; than the pipe to the log's writer
 
 
 class Hangs(Test):
@@ -30,13 +30,12 @@ class Hangs(Test):
         return c
 
     def warn(self, d, n=N_WARNINGS, first=0):
-        """So many messages, each numbered."""
+        """So many messages, each numbered: of files that are refused, A_RELOAD at a time."""
         c = self.connect(d)
-        for i in range(first, first + n):
-            d.write_pool_text("primes", f"[Pool]\nPlugin=primes\nWorkers=message-{i}\n")
+        for i in range(first, first + n, A_RELOAD):
+            for k in range(A_RELOAD):
+                d.write_pool_text(f"bad{k:02}", f"[Pool]\nPlugin=primes\nWorkers=message-{i + k}\n")
             c.call(*MANAGER, "Reload", "t", u64(0))
-        d.write_pool("primes", **POOLS["primes"])
-        c.call(*MANAGER, "Reload", "t", u64(0))
 
     def check_goes_on(self, d, name="new"):
         """Jobs run, as fast as ever, a new pool comes up."""
@@ -88,16 +87,16 @@ def read_all(read, until):
 
 
 class Log(Hangs):
-    def check_told(self, d, read):
+    def check_told(self, d, read, n):
         """Every message is there, or was dropped and counted at its place. That is told with the next one for which there is room."""
-        n, text, numbers, n_dropped = N_WARNINGS, "", [], 0
+        text, numbers, n_dropped = "", [], 0
         while "were dropped here" not in text:
             text += read_all(read, b"message-")
-            self.warn(d, 1, n)
-            n += 1
+            self.warn(d, A_RELOAD, n)
+            n += A_RELOAD
         text += read_all(read, f"message-{n - 1}".encode())
         for line in text.splitlines():
-            if m := re.search(r"pool primes keeps its old settings: .*message-(\d+)", line):
+            if m := re.search(r"pool bad.*message-(\d+)", line):
                 numbers.append(int(m[1]))
             elif m := re.match(r"(?:<4>|droverd: )(\d+) messages were dropped here, because nobody read", line):
                 n_dropped += int(m[1])
@@ -117,9 +116,9 @@ class Log(Hangs):
         d = self.start(stderr=writer)
         self.assertIn("ready: Drover", read_all(lambda n: os.read(reader, n), b"ready: Drover"))
         fill_pipe(writer)
-        self.warn(d)
+        self.warn(d, N_PIPE_WARNINGS)
         self.check_goes_on(d)
-        self.check_told(d, lambda n: os.read(reader, n))
+        self.check_told(d, lambda n: os.read(reader, n), N_PIPE_WARNINGS)
         self.check_ends(d)
         self.assertIn("draining", read_all(lambda n: os.read(reader, n), b"draining"))
         os.close(reader)
@@ -129,7 +128,7 @@ class Log(Hangs):
         reader, writer = self.pipe()
         d = self.start(stderr=writer)
         fill_pipe(writer)
-        self.warn(d, 20)
+        self.warn(d, A_RELOAD)
         self.check_ends(d)
         self.check_no_writer()
         os.close(reader)
@@ -144,7 +143,7 @@ class Log(Hangs):
         reader, writer = self.pipe()
         d = self.start(stderr=writer)
         fill_pipe(writer)
-        self.warn(d, 20)
+        self.warn(d, A_RELOAD)
         d.process.kill()
         d.process.wait()
         self.check_no_writer()
@@ -154,10 +153,10 @@ class Log(Hangs):
     def test_what_was_said_last_before_a_sigkill(self):
         reader, writer = self.pipe()
         d = self.start(stderr=writer)
-        self.warn(d, 5)
+        self.warn(d, A_RELOAD)
         d.process.kill()
         d.process.wait()
-        self.assertIn("message-4", read_all(lambda n: os.read(reader, n), b"message-4"))
+        self.assertIn("message-99", read_all(lambda n: os.read(reader, n), b"message-99"))
         self.check_no_writer()
         os.close(reader)
         d.start()
@@ -166,7 +165,7 @@ class Log(Hangs):
         self.warn(d)
         self.check_goes_on(d)
         ours.setblocking(False)
-        self.check_told(d, ours.recv)
+        self.check_told(d, ours.recv, N_WARNINGS)
         self.warn(d)
         self.check_ends(d)
 
