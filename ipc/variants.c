@@ -147,3 +147,32 @@ int variants_append(sd_bus_message *m, const struct schema_fields *fields, const
                 r = variants_append_map(m, fields, map, (const uint8_t *)map + bytes, fds, ret_bad);
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
+
+size_t variants_length(const void *map, size_t bytes) {
+        const uint8_t *p = map, *end = p + bytes;
+        struct token t;
+        size_t length = 0;
+
+        while (p < end && token_next(&p, end, &t) >= 0)
+                switch (t.type) {
+                case TOKEN_STR:
+                case TOKEN_BIN:
+                        length += t.n + 16;
+                        break;
+                case TOKEN_BOOL:
+                        length += 4;
+                        break;
+                case TOKEN_NIL:
+                case TOKEN_UINT:
+                case TOKEN_INT:
+                case TOKEN_FLOAT:
+                        length += 8;
+                        break;
+                case TOKEN_ARRAY:
+                case TOKEN_MAP:
+                case TOKEN_EXT:
+                        length += 16;
+                        break;
+                }
+        return length;
+}

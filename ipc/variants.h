@@ -16,3 +16,5 @@ struct variants_fds {
  * none. -EPROTO: it was not checked; -EILSEQ: a string that the bus cannot carry, *ret_bad is its field. */
 int variants_append(sd_bus_message *m, const struct schema_fields *fields, const void *map, size_t bytes,
                     const struct variants_fds *fds, const char **ret_bad);
+/* How many bytes a map becomes on the bus, at most: a number takes one in it and eight there. */
+size_t variants_length(const void *map, size_t bytes);

@@ -11,7 +11,10 @@
 
 #include "ipc/variants.h"
 
-enum { VALUE_MAX_RESULT = 16 << 20 }; /* half of what a system bus takes in one message */
+enum {
+        VALUE_MAX_RESULT = 16 << 20,
+        VALUE_MAX_MESSAGE = 31 << 20, /* a system bus cuts off who sends it more than 32 MiB in one */
+};
 
 struct reading {
         struct bus_scratch *scratch;
@@ -418,6 +421,13 @@ int value_append_result(sd_bus_message *reply, const struct schema_fields *field
                         "the typed result of %zu bytes is more than the bus carries, %d bytes: a channel "
                         "hands over a larger one",
                         bytes, VALUE_MAX_RESULT);
+        if (bytes > VALUE_MAX_MESSAGE / 8 && fields && !fields->is_raw &&
+            variants_length(map, bytes) > VALUE_MAX_MESSAGE)
+                return sd_bus_error_setf(
+                        e, SD_BUS_ERROR_LIMITS_EXCEEDED,
+                        "the typed result of %zu bytes would be a message of more than %d bytes, which "
+                        "a bus does not carry: a channel hands it over",
+                        bytes, VALUE_MAX_MESSAGE);
         r = variants_append(reply, fields, map, bytes, fds, &bad);
         if (r == -EILSEQ)
                 return sd_bus_error_setf(e, "org.drover1.Error.Failed",

@@ -152,6 +152,8 @@ class OverTheBus(Base):
                     d.run("jobs", "big", bytes=1 << 30)
             with self.assert_error("LimitsExceeded", "16777216 bytes", "a channel"):
                 d.run("fds", "large", n=17 << 20)
+            with self.assert_error("LimitsExceeded", "32505856 bytes", "a channel"):  # a bus cuts off who sends it 32 MiB
+                d.run("fds", "count", n=5_000_000)
             job = d.submit("fds", "large", n=17 << 20)[1]
             self.assertEqual(d.wait_job(job), "done")
             with self.assert_error("LimitsExceeded", "16777216 bytes", "a channel"):

@@ -113,6 +113,20 @@ static int large(drover_job *job) {
         return r;
 }
 
+/* So many numbers of one byte each, which are eight in a message on the bus. */
+static int count(drover_job *job) {
+        uint64_t n;
+        int r = drover_arg_u64(job, "n", &n);
+        if (r < 0)
+                return r;
+        uint64_t *numbers = mmap(NULL, n * sizeof *numbers + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (numbers == MAP_FAILED)
+                return drover_fail(job, errno, "mmap");
+        r = drover_ret_u64_array(job, "numbers", numbers, n);
+        munmap(numbers, n * sizeof *numbers + 1);
+        return r;
+}
+
 static int echo(drover_job *job) {
         const void *data;
         size_t size, n;
@@ -174,6 +188,7 @@ static const struct drover_job_type jobs[] = {
         {.name = "print", .args = "text:str,out:fd,waits:bool", .handle = print},
         {.name = "make", .args = "in:fd,text:str", .result = "pipe:fd,back:fd", .handle = make},
         {.name = "large", .args = "n:u64", .result = "n:u64,data:bytes,end:str", .handle = large},
+        {.name = "count", .args = "n:u64", .result = "numbers:u64[]", .handle = count},
         {.name = "echo", .args = "data:bytes,numbers:u64[]", .result = "data:bytes,numbers:u64[]", .handle = echo},
         {.name = "raw", .args = "raw", .result = "raw", .handle = raw},
         {.name = "reserve", .args = "raw", .result = "raw", .handle = reserve},
