@@ -10,13 +10,17 @@
 #include "ipc/words.h"
 
 static void on_retry(struct loop_timer *t) {
-        call_retry_all(t->user);
-        call_retry_room(t->user);
+        struct bus *b = t->user;
+
+        if (call_retry_pool(b) | call_retry_room(b))
+                loop_timer_set(b->config.loop, t, loop_now(b->config.loop) + 1, on_retry, b); /* others first */
 }
 
 static void retry_soon(struct bus *b) {
-        if (!TAILQ_EMPTY(&b->waiting_for_pool) || !TAILQ_EMPTY(&b->waiting_for_room))
-                loop_timer_set(b->config.loop, &b->retry_timer, loop_now(b->config.loop), on_retry, b);
+        if (TAILQ_EMPTY(&b->waiting_for_pool) && TAILQ_EMPTY(&b->waiting_for_room))
+                return;
+        b->retry_round++;
+        loop_timer_set(b->config.loop, &b->retry_timer, loop_now(b->config.loop), on_retry, b);
 }
 
 static void pool_path(struct pool *p, char ret[static BUS_MAX_PATH]) { bus_pool_path(pool_get_config(p)->name, ret); }
@@ -80,7 +84,13 @@ static void on_worker_state(void *user, struct worker *w) {
         sd_bus_emit_properties_changed(b->bus, path, BUS_WORKER, "State", NULL);
 }
 
-static void tell_worker_removed(struct bus *b, const struct bus_peer *p, const struct death *d) {
+/* One who does not take what we send misses signals, as the bus itself has it. */
+static void tell(struct bus_peer *p, sd_bus_message *m) {
+        if (sd_bus_message_set_destination(m, p->name) >= 0)
+                bus_send(p->bus, m, (struct bus_weight){.n_bytes = BUS_REPLY_BYTES});
+}
+
+static void tell_worker_removed(struct bus *b, struct bus_peer *p, const struct death *d) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
         int r;
 
@@ -89,7 +99,7 @@ static void tell_worker_removed(struct bus *b, const struct bus_peer *p, const s
                 r = sd_bus_message_append(m, "tsusit", d->worker_id, d->pool, (uint32_t)d->pid, words_reason(d->reason),
                                           d->status, peer_may_see(p, d->job_uid) ? d->job_id : 0);
         if (r >= 0)
-                sd_bus_send_to(b->bus, m, p->name, NULL);
+                tell(p, m);
 }
 
 static void on_worker_removed(void *user, struct worker *w, const struct death *d) {
@@ -110,7 +120,7 @@ static void on_worker_removed(void *user, struct worker *w, const struct death *
                 tell_worker_removed(b, p, d);
 }
 
-static void tell_job_removed(struct bus *b, const char *peer, const struct job_info *info) {
+static void tell_job_removed(struct bus *b, struct bus_peer *p, const struct job_info *info) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
         char path[BUS_MAX_PATH];
         int r;
@@ -120,7 +130,7 @@ static void tell_job_removed(struct bus *b, const char *peer, const struct job_i
         if (r >= 0)
                 r = sd_bus_message_append(m, "toss", info->id, path, info->pool_name, words_slot_state(info->state));
         if (r >= 0)
-                sd_bus_send_to(b->bus, m, peer, NULL);
+                tell(p, m);
 }
 
 static void on_job_finished(void *user, struct job *j) {
@@ -133,7 +143,7 @@ static void on_job_finished(void *user, struct job *j) {
         job_get_info(j, &info);
         TAILQ_FOREACH(p, &b->peers, link)
         if (p->is_subscribed && peer_may_see(p, info.uid)) {
-                tell_job_removed(b, p->name, &info);
+                tell_job_removed(b, p, &info);
                 farewell_told(p);
         }
 }

@@ -35,6 +35,7 @@ static int read_open_options(sd_bus_message *m, struct arena_request *q, sd_bus_
 }
 
 int arena_method_open(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         struct arena_request q = {.uid = p->uid};
         struct arena_offer offer;
         struct fault f = {};
@@ -53,10 +54,12 @@ int arena_method_open(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_b
         q.pidfd = p->process.pidfd;
         if (arenas_open(supervisor_arenas(b->supervisor), &q, &offer, &f) < 0)
                 return bus_error_from_fault(e, &f);
-        r = bus_reply(m, "a{sv}", 3, "memory", "h", offer.memory_fd, "bytes", "t", offer.bytes, "created", "b",
-                      (int)offer.is_created); /* which has a descriptor of its own */
-        close(offer.memory_fd);
-        return r;
+        r = bus_reply_begin(m, "{sv}", &reply);
+        if (r >= 0)
+                r = sd_bus_message_append(reply, "{sv}{sv}{sv}", "memory", "h", offer.memory_fd, "bytes", "t",
+                                          offer.bytes, "created", "b", (int)offer.is_created);
+        close(offer.memory_fd); /* the reply has one of its own */
+        return bus_reply_end(b, reply, (struct bus_weight){.n_bytes = BUS_REPLY_BYTES, .n_fds = 1}, r);
 }
 
 /* ---- finding ---- */
@@ -107,7 +110,7 @@ int arena_method_remove(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd
         if (r < 0)
                 return r;
         arenas_remove(a);
-        return bus_reply(m, NULL);
+        return bus_reply(b, m, NULL);
 }
 
 /* ---- what is in it ---- */
@@ -146,5 +149,5 @@ int arena_method_list_objects(struct bus *b, struct bus_peer *p, sd_bus_message 
         n = arena_list_objects(a, &objects);
         for (size_t i = 0; i < n && r >= 0; i++)
                 r = append_object(p, reply, &objects[i]);
-        return bus_reply_end(reply, r);
+        return bus_reply_end(b, reply, bus_rows_weight(n), r);
 }

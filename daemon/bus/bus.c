@@ -2,8 +2,8 @@
  *
  * sd-bus has no loop of its own here: its descriptor is polled by ours, and before every sleep a hook reads its
  * descriptor, events and timeout anew, because any handler of any event may have queued a message. A timeout that has
- * passed already also means "I have read messages that you did not process yet". Messages are processed in bounded
- * rounds, so that a busy client does not keep timers and workers waiting.
+ * passed already also means "I have read messages that you did not process yet". Messages are read by intake.c; those
+ * not served at once are served in turns, before every sleep (turn.c).
  *
  * Only bus_start waits for the bus, before the loop runs. A lost connection is reported once; nothing here reconnects.
  */
@@ -21,12 +21,13 @@
 #include "daemon/bus/value.h"
 #include "daemon/closer.h"
 #include "daemon/log.h"
+#include "ipc/event.h"
 
-enum { MESSAGES_A_ROUND = 64, NAME_TRIES = 50, NAME_PAUSE_NS = 20000000, SHORT_PAUSE_NS = 10000000 };
+enum { NAME_TRIES = 50, NAME_PAUSE_NS = 20000000, SHORT_PAUSE_NS = 10000000, FLUSH_NS = 2000000000 };
 
 /* ---- in the loop ---- */
 
-static void lose(struct bus *b, int error) {
+void bus_lose(struct bus *b, int error) {
         if (b->is_lost)
                 return;
         b->is_lost = true;
@@ -35,29 +36,9 @@ static void lose(struct bus *b, int error) {
         b->config.on_lost(b->config.user, error);
 }
 
-static void process(struct bus *b) {
-        int r = 1;
+static void on_ready(struct loop_poll *p, uint32_t revents) { intake_round(p->user); }
 
-        for (unsigned n = 0; n < MESSAGES_A_ROUND && r > 0 && !b->is_lost && !closer_is_short(); n++) {
-                closer_blame(CLOSER_OURS); /* what was sent; blame_sender for what comes */
-                r = sd_bus_process(b->bus, NULL);
-        }
-        if (r < 0)
-                lose(b, r);
-}
-
-static void on_ready(struct loop_poll *p, uint32_t revents) { process(p->user); }
-
-static void on_timer(struct loop_timer *t) { process(t->user); }
-
-/* Whatever comes in a message and is not kept is closed by libsystemd, some time before the next one. */
-static int blame_sender(sd_bus_message *m, void *user, sd_bus_error *e) {
-        const char *sender = sd_bus_message_get_sender(m);
-        const struct bus_peer *p = sender ? peer_find(user, sender) : NULL;
-
-        closer_blame(p && p->is_known ? p->uid : CLOSER_STRANGERS);
-        return 0;
-}
+static void on_timer(struct loop_timer *t) { intake_round(t->user); }
 
 /* No message is read, since each may bring more: until descriptors are closed. */
 static void rest(struct bus *b) {
@@ -70,8 +51,9 @@ static void rest(struct bus *b) {
         loop_timer_set(b->config.loop, &b->timer, loop_now(b->config.loop) + SHORT_PAUSE_NS, on_timer, b);
 }
 
-/* Before every sleep. */
+/* Before every sleep: what was read is served, then what is to be waited for. */
 static void prepare(void *user) {
+        enum turn_end end = TURN_IDLE;
         struct bus *b = user;
         uint64_t usec;
         int fd, events, r;
@@ -83,12 +65,15 @@ static void prepare(void *user) {
                 return;
         }
         b->is_resting = false;
+        end = turn_take(b);
         fd = sd_bus_get_fd(b->bus);
         events = fd < 0 ? fd : sd_bus_get_events(b->bus);
         if (events < 0) {
-                lose(b, events);
+                bus_lose(b, events);
                 return;
         }
+        if (end == TURN_CONGESTED)
+                events |= POLLOUT;
         if (b->poll.fd != fd) {
                 loop_poll_stop(&b->poll);
                 r = loop_poll_start(b->config.loop, &b->poll, fd, (uint32_t)events, on_ready, b);
@@ -96,8 +81,12 @@ static void prepare(void *user) {
                 r = b->poll.events != (uint32_t)events ? loop_poll_change(&b->poll, (uint32_t)events) : 0;
         if (r >= 0)
                 r = sd_bus_get_timeout(b->bus, &usec);
+        if (end == TURN_OVER)
+                usec = 0;
+        if (end == TURN_CONGESTED && turn_deadline(b) / 1000 < usec)
+                usec = turn_deadline(b) / 1000 + 1;
         if (r < 0)
-                lose(b, r);
+                bus_lose(b, r);
         else if (usec == UINT64_MAX)
                 loop_timer_stop(&b->timer);
         else
@@ -126,7 +115,7 @@ static int add_objects(struct bus *b) {
         if (r >= 0)
                 r = sd_bus_add_filter(b->bus, NULL, bus_properties_filter, b);
         if (r >= 0)
-                r = sd_bus_add_filter(b->bus, NULL, blame_sender, b); /* the last one is asked first */
+                r = sd_bus_add_filter(b->bus, NULL, intake_filter, b); /* the last one is asked first */
         for (size_t i = 0; i < sizeof(faces) / sizeof(*faces) && r >= 0; i++) {
                 r = sd_bus_add_fallback_vtable(b->bus, NULL, faces[i].prefix, faces[i].interface, faces[i].vtable,
                                                faces[i].find, b);
@@ -202,9 +191,10 @@ int bus_new(struct bus **ret, const struct bus_config *c, char *error, size_t er
         TAILQ_INIT(&b->late);
         b->poll.fd = -1;
         watch_init(b);
+        user_init(b);
         r = connect_bus(b);
         if (r >= 0)
-                r = sd_bus_get_unique_name(b->bus, &(const char *){NULL}); /* waits for the bus's greeting */
+                r = sd_bus_get_unique_name(b->bus, &b->unread.name); /* waits for the bus's greeting */
         if (r < 0) {
                 if (r == -ENOMEDIUM)
                         snprintf(error, error_bytes,
@@ -218,8 +208,21 @@ int bus_new(struct bus **ret, const struct bus_config *c, char *error, size_t er
                 bus_free(b);
                 return r;
         }
+        turn_set_limits(b);
         *ret = b;
         return 0;
+}
+
+/* What is still to be said, as long as the bus takes it: it may not, and we are to end. */
+static void flush(struct bus *b) {
+        uint64_t end = event_now_ns() + FLUSH_NS, now;
+        struct pollfd p = {.fd = sd_bus_get_fd(b->bus)};
+
+        b->is_ending = true; /* what comes meanwhile is not answered */
+        while ((p.events = (short)sd_bus_get_events(b->bus)) > 0 && p.events & POLLOUT &&
+               (now = event_now_ns()) < end && poll(&p, 1, (int)((end - now) / 1000000) + 1) >= 0)
+                if (sd_bus_process(b->bus, NULL) < 0)
+                        return;
 }
 
 struct bus *bus_free(struct bus *b) {
@@ -235,9 +238,12 @@ struct bus *bus_free(struct bus *b) {
         late_end_all(b);
         b->watch.wide = sd_bus_slot_unref(b->watch.wide); /* nobody gets a rule in its place */
         peer_free_all(b);
-        sd_bus_flush_close_unref(b->bus);
+        if (b->bus)
+                flush(b);
+        sd_bus_close_unref(b->bus);
         value_scratch_free(&b->scratch);
         quota_deinit(&b->calls_of);
+        user_deinit(b);
         free(b);
         return NULL;
 }

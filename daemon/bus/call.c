@@ -2,7 +2,10 @@
  *
  * Each stands in its caller's list, so that the caller's end finds it, and counts towards the caller's limit. Ownership
  * is simple: a call owns a reference to its message; a Run also owns its job, whose verdict nobody else will ask for. A
- * call leaves every list before it is answered, because answering may make new calls. */
+ * call leaves every list before it is answered, because answering may make new calls.
+ *
+ * A change of a pool begins a round: whoever has waited since an earlier one tries again, some at a time. Who has to
+ * wait once more waits for the next round. */
 #include "daemon/bus/call.h"
 
 #include <errno.h>
@@ -12,6 +15,8 @@
 
 #include "daemon/closer.h"
 #include "daemon/fd-share.h"
+
+enum { CALL_RETRIES = 64 };
 
 static int call_new(struct bus_peer *p, sd_bus_message *m, enum bus_call_kind kind, struct bus_call **ret) {
         struct bus_call *c = calloc(1, sizeof(*c));
@@ -23,6 +28,9 @@ static int call_new(struct bus_peer *p, sd_bus_message *m, enum bus_call_kind ki
         c->peer = p;
         c->kind = kind;
         c->message = sd_bus_message_ref(m);
+        c->weight = p->bus->call;
+        c->round = p->bus->retry_round;
+        weight_add(&p->user->turn.sum, c->weight);
         TAILQ_INSERT_TAIL(&p->calls, c, link);
         if (kind == CALL_POOL)
                 TAILQ_INSERT_TAIL(&p->bus->waiting_for_pool, c, pool_link);
@@ -42,6 +50,7 @@ static void call_unlink(struct bus_call *c) {
                 TAILQ_REMOVE(&c->peer->bus->waiting_for_room, c, pool_link);
         c->peer->bus->n_room_calls -= c->kind == CALL_ROOM;
         c->peer->n_calls--;
+        weight_subtract(&c->peer->user->turn.sum, c->weight);
         quota_give(&c->peer->bus->calls_of, c->peer->uid, 1);
         loop_timer_stop(&c->timer);
 }
@@ -52,11 +61,6 @@ static void call_free(struct bus_call *c) {
         free(c);
 }
 
-int call_too_many(const struct bus_peer *p, sd_bus_error *e) {
-        return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED, "%s has %d calls waiting already; use Submit",
-                                 p->name, BUS_MAX_CALLS);
-}
-
 int call_check_numbers(const struct bus *b, sd_bus_error *e) {
         if (fd_share_has_next(FD_SHARE_CALLS, sd_bus_get_fd(b->bus)))
                 return 0;
@@ -64,19 +68,24 @@ int call_check_numbers(const struct bus *b, sd_bus_error *e) {
                                  "droverd has as many descriptors as it may: it keeps no more calls waiting");
 }
 
-int call_check_room(const struct bus_peer *p, sd_bus_error *e) {
+int call_check_room(struct bus_peer *p, sd_bus_error *e) {
         int r;
 
         r = call_check_numbers(p->bus, e);
         if (r < 0)
                 return r;
-        if (p->n_calls < BUS_MAX_CALLS && quota_has_room(&p->bus->calls_of, p->uid, BUS_MAX_CALLS_OF_UID))
-                return 0;
-        if (p->n_calls < BUS_MAX_CALLS)
+        if (p->n_calls >= BUS_MAX_CALLS)
+                return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED, "%s has %d calls waiting already; use Submit",
+                                         p->name, BUS_MAX_CALLS);
+        if (!quota_has_room(&p->bus->calls_of, p->uid, BUS_MAX_CALLS_OF_UID))
                 return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED,
                                          "uid %u has %d calls waiting already; use Submit", (unsigned)p->uid,
                                          BUS_MAX_CALLS_OF_UID);
-        return call_too_many(p, e);
+        if (!turn_may_keep(p))
+                return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED,
+                                         "the calls of uid %u that wait have too many bytes or descriptors",
+                                         (unsigned)p->uid);
+        return 0;
 }
 
 /* ---- for a pool ---- */
@@ -92,17 +101,25 @@ int call_wait_pool(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn) {
         return 1;
 }
 
-void call_retry_all(struct bus *b) {
-        struct bus_call *c, *last = TAILQ_LAST(&b->waiting_for_pool, bus_call_list);
-        bool is_last = !last;
+static void call_run_again(struct bus_call *c) {
+        struct bus *b = c->peer->bus;
 
-        while (!is_last && (c = TAILQ_FIRST(&b->waiting_for_pool))) { /* one that waits again stands behind `last` */
-                is_last = c == last;
+        b->call = c->weight;
+        if (sd_bus_message_rewind(c->message, true) >= 0)
+                bus_run(b, c->peer, c->message, c->fn);
+        call_free(c);
+}
+
+bool call_retry_pool(struct bus *b) {
+        struct bus_call *c;
+
+        for (unsigned n = 0; (c = TAILQ_FIRST(&b->waiting_for_pool)) && c->round != b->retry_round; n++) {
+                if (n == CALL_RETRIES)
+                        return true;
                 call_unlink(c);
-                if (sd_bus_message_rewind(c->message, true) >= 0)
-                        bus_run_held(b, c->peer, c->message, c->fn);
-                call_free(c);
+                call_run_again(c);
         }
+        return false;
 }
 
 /* ---- for room in a full pool (Overflow=block) ---- */
@@ -119,23 +136,22 @@ int call_wait_room(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn, cons
         return 1;
 }
 
-/* One that finds its pool full again stands behind `last`, and its turn is over. */
-void call_retry_room(struct bus *b) {
-        struct bus_call *c, *next, *last = TAILQ_LAST(&b->waiting_for_room, bus_call_list);
-        bool is_last = !last;
+bool call_retry_room(struct bus *b) {
+        struct bus_call *c, *next;
+        unsigned n = 0;
         struct pool *p;
 
-        for (c = TAILQ_FIRST(&b->waiting_for_room); c && !is_last; c = next) {
+        for (c = TAILQ_FIRST(&b->waiting_for_room); c && c->round != b->retry_round; c = next) {
                 next = TAILQ_NEXT(c, pool_link);
-                is_last = c == last;
                 p = supervisor_find_pool(b->supervisor, c->pool);
                 if (p && !pool_has_room(p, c->peer->uid))
                         continue;
+                if (n++ == CALL_RETRIES)
+                        return true;
                 call_unlink(c);
-                if (sd_bus_message_rewind(c->message, true) >= 0)
-                        bus_run_held(b, c->peer, c->message, c->fn);
-                call_free(c);
+                call_run_again(c);
         }
+        return false;
 }
 
 /* ---- for a verdict ---- */
@@ -149,7 +165,7 @@ static void call_answer(struct bus_call *c) {
         call_unlink(c);
         r = c->answer(c->peer->bus, c->message, j, &e);
         if (r < 0 || sd_bus_error_is_set(&e))
-                sd_bus_reply_method_errno(c->message, r, &e);
+                bus_reply_error(c->peer->bus, c->message, r, &e);
         sd_bus_error_free(&e);
         if (c->kind == CALL_WAIT)
                 farewell_told(c->peer);
@@ -212,10 +228,14 @@ void call_cancel_all(struct bus_peer *p) {
 }
 
 void call_end_all(struct bus *b) {
+        const sd_bus_error e = SD_BUS_ERROR_MAKE_CONST("org.drover1.Error.ShuttingDown", "droverd is shutting down");
         struct bus_peer *p;
         struct bus_call *c;
 
-        TAILQ_FOREACH(p, &b->peers, link)
-        TAILQ_FOREACH(c, &p->calls, link)
-        sd_bus_reply_method_errorf(c->message, "org.drover1.Error.ShuttingDown", "droverd is shutting down");
+        TAILQ_FOREACH(p, &b->peers, link) {
+                TAILQ_FOREACH(c, &p->calls, link)
+                sd_bus_reply_method_error(c->message, &e);
+                peer_fail_process(p, &e);
+                turn_end(p, &e);
+        }
 }

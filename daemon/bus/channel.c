@@ -98,7 +98,8 @@ static int read_options(sd_bus_message *m, struct session_request *q, int back[C
         return 0;
 }
 
-static int reply_offer(sd_bus_message *m, const struct session_offer *o) {
+static int reply_offer(struct bus *b, sd_bus_message *m, const struct session_offer *o) {
+        const struct bus_weight w = {.n_bytes = 4 * BUS_REPLY_BYTES + o->schema_bytes, .n_fds = CHANNEL_PARTS + 4};
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         int r;
 
@@ -122,7 +123,7 @@ static int reply_offer(sd_bus_message *m, const struct session_offer *o) {
                 r = sd_bus_message_append_array(reply, 'y', o->schema_text, o->schema_bytes);
         for (int i = 0; i < 2 && r >= 0; i++)
                 r = sd_bus_message_close_container(reply);
-        return bus_reply_end(reply, r);
+        return bus_reply_end(b, reply, w, r);
 }
 
 int channel_method_open(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -150,7 +151,7 @@ int channel_method_open(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd
                 return call_wait_pool(p, m, channel_method_open);
         if (r < 0)
                 return bus_error_from_fault(e, &f);
-        r = reply_offer(m, &offer);
+        r = reply_offer(b, m, &offer);
         session_offer_close(&offer); /* the message has its own; without it the supervisor sees the session end */
         return r;
 }

@@ -41,7 +41,7 @@ static int append_property(sd_bus_message *reply, const struct bus_property *p, 
         return bus_append_property(reply, p, v);
 }
 
-/* For callers known already: the filter let the message through. */
+/* For callers known already: the filter lets no others through. */
 int job_properties_get(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
                        void *user, sd_bus_error *e) {
         sd_bus_message *m = sd_bus_get_current_message(bus);
@@ -52,7 +52,7 @@ int job_properties_get(sd_bus *bus, const char *path, const char *interface, con
         uint64_t id;
         int r;
 
-        if (!p || !p->is_known || bus_parse_id(path, BUS_JOBS, &id) < 0)
+        if (!p || !p->user || bus_parse_id(path, BUS_JOBS, &id) < 0)
                 return -EACCES;
         r = bus_find_job(user, p, id, &j, e);
         if (r < 0)
@@ -60,6 +60,8 @@ int job_properties_get(sd_bus *bus, const char *path, const char *interface, con
         job_view_init(&v, &j);
         return append_property(reply, bus_find_property(properties, name), &v);
 }
+
+static const struct bus_properties face = {BUS_JOB, properties, append_property};
 
 int job_properties_answer(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
         struct job_view v;
@@ -73,5 +75,5 @@ int job_properties_answer(struct bus *b, struct bus_peer *p, sd_bus_message *m, 
         if (r < 0)
                 return r;
         job_view_init(&v, &j);
-        return bus_reply_properties(m, BUS_JOB, properties, append_property, &v, e);
+        return bus_reply_properties(b, m, &face, &v, e);
 }

@@ -54,14 +54,14 @@ static int method_cancel(struct bus *b, struct bus_peer *p, sd_bus_message *m, s
                 return r;
         if (job_cancel_mode(word, &mode) < 0)
                 return bus_invalid(e, "cancel mode \"%.64s\" is none of queued, ask, kill", word);
-        return bus_reply(m, "s", j.job ? job_cancel(j.job, mode) : session_job_cancel(&j.session, mode));
+        return bus_reply(b, m, "s", j.job ? job_cancel(j.job, mode) : session_job_cancel(&j.session, mode));
 }
 
 static int answer_state(struct bus *b, sd_bus_message *m, struct job *j, sd_bus_error *e) {
         struct job_info info;
 
         job_get_info(j, &info);
-        return bus_reply(m, "s", words_slot_state(info.state));
+        return bus_reply(b, m, "s", words_slot_state(info.state));
 }
 
 static int method_wait(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -77,7 +77,7 @@ static int method_wait(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_
                 return r;
         job_get_info(j, &info);
         if (info.state >= SLOT_DONE || usec == 0)
-                return bus_reply(m, "s", words_slot_state(info.state));
+                return bus_reply(b, m, "s", words_slot_state(info.state));
         r = call_check_room(p, e);
         if (r < 0)
                 return r;
@@ -132,6 +132,7 @@ static int append_result(sd_bus_message *reply, const struct job_info *i, sd_bus
 
 static int method_get_result(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        struct bus_weight w = {.n_bytes = 8 * BUS_REPLY_BYTES};
         struct job_info info;
         struct job *j;
         int r;
@@ -148,7 +149,9 @@ static int method_get_result(struct bus *b, struct bus_peer *p, sd_bus_message *
                 r = append_verdict(reply, &info);
         if (r >= 0 && info.state == SLOT_DONE)
                 r = append_result(reply, &info, e);
-        return bus_reply_end(reply, r);
+        if (info.state == SLOT_DONE)
+                w = run_result_weight(&info);
+        return bus_reply_end(b, reply, w, r);
 }
 
 static int method_open_stream(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -162,7 +165,7 @@ static int method_open_stream(struct bus *b, struct bus_peer *p, sd_bus_message 
         r = j.job ? job_open_stream(j.job, &fd, &f) : session_job_open_stream(&j.session, &fd, &f);
         if (r < 0)
                 return bus_error_from_fault(e, &f);
-        r = bus_reply(m, "h", fd);
+        r = bus_reply(b, m, "h", fd);
         close(fd);
         return r;
 }
@@ -175,7 +178,7 @@ static int method_requeue(struct bus *b, struct bus_peer *p, sd_bus_message *m, 
         r = own_job_of(b, p, m, &j, e);
         if (r < 0)
                 return r;
-        return job_requeue(j, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(m, NULL);
+        return job_requeue(j, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(b, m, NULL);
 }
 
 struct capsule_wanted {
@@ -183,33 +186,36 @@ struct capsule_wanted {
         uint64_t id;
 };
 
-static int reply_capsule(sd_bus_message *m, uint64_t id, int error, int fd, sd_bus_error *e) {
+static int reply_capsule(struct bus *b, sd_bus_message *m, const struct capsule_wanted *w, int error, int fd,
+                         sd_bus_error *e) {
         const char *why = error == -EPROTO || error == -EFBIG ? "it is damaged"
                           : error == -ETIMEDOUT               ? "its disk or server does not answer"
                                                               : strerror(-error);
 
         if (error == -ENOENT)
                 return sd_bus_error_setf(e, "org.drover1.Error.NoSuchJob", "there is no capsule of job %llu",
-                                         (unsigned long long)id);
+                                         (unsigned long long)w->id);
         if (error == -EBUSY)
                 return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED,
                                          "too many capsules are being read already: try again");
         if (error < 0)
                 return sd_bus_error_setf(e, SD_BUS_ERROR_FAILED, "the capsule of job %llu cannot be read: %s",
-                                         (unsigned long long)id, why);
-        return bus_reply(m, "h", fd);
+                                         (unsigned long long)w->id, why);
+        return bus_reply(b, m, "h", fd);
 }
 
 static void on_capsule(void *user, int error, int fd) {
         struct capsule_wanted w = *(struct capsule_wanted *)user;
-        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = late_take(w.late);
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
         sd_bus_error e = SD_BUS_ERROR_NULL;
+        struct bus *b;
         int r;
 
         free(user);
-        r = m ? reply_capsule(m, w.id, error, fd, &e) : 0;
+        m = late_take(w.late, &b);
+        r = m ? reply_capsule(b, m, &w, error, fd, &e) : 0;
         if (r < 0)
-                sd_bus_reply_method_errno(m, r, &e);
+                bus_reply_error(b, m, r, &e);
         sd_bus_error_free(&e);
         if (fd >= 0)
                 close(fd);
@@ -236,19 +242,17 @@ static int method_get_capsule(struct bus *b, struct bus_peer *p, sd_bus_message 
         return 1;
 }
 
-static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
-        static const struct bus_method methods[] = {
-                {"Cancel", method_cancel},
-                {"Wait", method_wait},
-                {"GetResult", method_get_result},
-                {"OpenStream", method_open_stream},
-                {"Requeue", method_requeue},
-                {"GetCapsule", method_get_capsule},
-                {},
-        };
+const struct bus_method job_methods[] = {
+        {"Cancel", method_cancel},
+        {"Wait", method_wait, true},
+        {"GetResult", method_get_result, true},
+        {"OpenStream", method_open_stream},
+        {"Requeue", method_requeue},
+        {"GetCapsule", method_get_capsule, true},
+        {},
+};
 
-        return bus_dispatch(user, m, methods, e);
-}
+static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) { return bus_dispatch(user, m, job_methods, e); }
 
 int job_face_find(sd_bus *bus, const char *path, const char *interface, void *user, void **ret, sd_bus_error *e) {
         uint64_t id;

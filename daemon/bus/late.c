@@ -22,9 +22,10 @@ int late_new(struct bus *b, sd_bus_message *m, struct bus_late **ret) {
         return 0;
 }
 
-sd_bus_message *late_take(struct bus_late *l) {
+sd_bus_message *late_take(struct bus_late *l, struct bus **ret_bus) {
         sd_bus_message *m = l->message;
 
+        *ret_bus = l->bus;
         if (l->bus)
                 TAILQ_REMOVE(&l->bus->late, l, link);
         free(l);

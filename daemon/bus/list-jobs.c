@@ -133,5 +133,5 @@ int list_jobs_method(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bu
         n = supervisor_list_jobs(b->supervisor, &f, after, rows, limit, &next);
         r = append_rows(reply, rows, n, next);
         free(rows);
-        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+        return r < 0 ? r : bus_send(b, reply, bus_rows_weight(n));
 }

@@ -17,16 +17,17 @@ static int method_list_pools(struct bus *b, struct bus_peer *p, sd_bus_message *
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         char path[BUS_MAX_PATH];
         struct pool_info info;
+        size_t n = 0;
         int r;
 
         r = bus_reply_begin(m, "(soss)", &reply);
         for (struct pool *pool = supervisor_next_pool(b->supervisor, NULL); pool && r >= 0;
-             pool = supervisor_next_pool(b->supervisor, pool)) {
+             pool = supervisor_next_pool(b->supervisor, pool), n++) {
                 pool_get_info(pool, &info);
                 bus_pool_path(info.name, path);
                 r = sd_bus_message_append(reply, "(soss)", info.name, path, info.plugin, pool_state_word(info.state));
         }
-        return bus_reply_end(reply, r);
+        return bus_reply_end(b, reply, bus_rows_weight(n), r);
 }
 
 static int method_get_pool(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -41,7 +42,7 @@ static int method_get_pool(struct bus *b, struct bus_peer *p, sd_bus_message *m,
         if (r < 0)
                 return r;
         bus_pool_path(name, path);
-        return bus_reply(m, "o", path);
+        return bus_reply(b, m, "o", path);
 }
 
 static int method_list_workers(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -58,7 +59,7 @@ static int method_list_workers(struct bus *b, struct bus_peer *p, sd_bus_message
                 r = sd_bus_message_append(reply, "(tsous)", info.id, pool_get_config(info.pool)->name, path,
                                           (uint32_t)info.pid, worker_state_word(info.state));
         }
-        return bus_reply_end(reply, r);
+        return bus_reply_end(b, reply, bus_rows_weight(supervisor_n_workers(b->supervisor)), r);
 }
 
 static int method_get_worker_by_pid(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -76,7 +77,7 @@ static int method_get_worker_by_pid(struct bus *b, struct bus_peer *p, sd_bus_me
                 return sd_bus_error_setf(e, "org.drover1.Error.NoSuchWorker", "no worker has pid %u", pid);
         worker_get_info(w, &info);
         bus_worker_path(info.id, path);
-        return bus_reply(m, "o", path);
+        return bus_reply(b, m, "o", path);
 }
 
 static int method_get_job(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -91,7 +92,7 @@ static int method_get_job(struct bus *b, struct bus_peer *p, sd_bus_message *m, 
         if (r < 0)
                 return r;
         bus_job_path(id, path);
-        return bus_reply(m, "o", path);
+        return bus_reply(b, m, "o", path);
 }
 
 /* ---- deaths ---- */
@@ -149,7 +150,7 @@ static int method_list_deaths(struct bus *b, struct bus_peer *p, sd_bus_message 
         for (size_t i = 0; i < n_found && r >= 0; i++)
                 r = append_death(reply, &deaths[i], p);
         free(deaths);
-        return bus_reply_end(reply, r);
+        return bus_reply_end(b, reply, bus_rows_weight(2 * n_found), r);
 }
 
 /* ---- pools come and go ---- */
@@ -277,7 +278,7 @@ static int method_create_pool(struct bus *b, struct bus_peer *p, sd_bus_message 
         if (supervisor_add_pool(b->supervisor, &c, true, NULL, &pool, &f) < 0)
                 return bus_error_from_fault(e, &f);
         bus_pool_path(name, path);
-        return bus_reply(m, "o", path);
+        return bus_reply(b, m, "o", path);
 }
 
 static int method_remove_pool(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -294,10 +295,10 @@ static int method_remove_pool(struct bus *b, struct bus_peer *p, sd_bus_message 
         if (r < 0)
                 return r;
         supervisor_remove_pool(b->supervisor, pool);
-        return bus_reply(m, NULL);
+        return bus_reply(b, m, NULL);
 }
 
-static int reply_report(sd_bus_message *m, const struct reload_report *report) {
+static int reply_report(struct bus *b, sd_bus_message *m, const struct reload_report *report) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         int r;
 
@@ -309,19 +310,20 @@ static int reply_report(sd_bus_message *m, const struct reload_report *report) {
                 bus_clean_text(c.what);
                 r = sd_bus_message_append(reply, "(sss)", c.kind, c.name, c.what);
         }
-        return bus_reply_end(reply, r);
+        return bus_reply_end(b, reply, bus_rows_weight(report->n_changes), r);
 }
 
 static void on_reloaded(void *user, const struct reload_report *report, const struct fault *f) {
-        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = late_take(user);
+        struct bus *b;
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = late_take(user, &b);
         sd_bus_error e = SD_BUS_ERROR_NULL;
         int r;
 
         if (!m)
                 return;
-        r = report ? reply_report(m, report) : bus_error_from_fault(&e, f);
+        r = report ? reply_report(b, m, report) : bus_error_from_fault(&e, f);
         if (r < 0)
-                sd_bus_reply_method_errno(m, r, &e);
+                bus_reply_error(b, m, r, &e);
         sd_bus_error_free(&e);
 }
 
@@ -344,51 +346,50 @@ static int method_reload(struct bus *b, struct bus_peer *p, sd_bus_message *m, s
 /* ---- signals ---- */
 
 static int method_subscribe(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
-        peer_subscribe(p, true);
-        return bus_reply(m, NULL);
+        if (!peer_subscribe(p, true))
+                return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED, "uid %u has %d subscribers already",
+                                         (unsigned)p->uid, BUS_MAX_SUBSCRIBERS_OF_USER);
+        return bus_reply(b, m, NULL);
 }
 
 static int method_unsubscribe(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
         peer_subscribe(p, false);
-        return bus_reply(m, NULL);
+        return bus_reply(b, m, NULL);
 }
 
-static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
-        static const struct bus_method methods[] = {
-                {"Run", run_method_run},
-                {"Submit", run_method_submit},
-                {"OpenChannel", channel_method_open},
-                {"ListPools", method_list_pools},
-                {"GetPool", method_get_pool},
-                {"ListWorkers", method_list_workers},
-                {"GetWorkerByPID", method_get_worker_by_pid},
-                {"ListJobs", list_jobs_method},
-                {"ListDeaths", method_list_deaths},
-                {"CreatePool", method_create_pool},
-                {"RemovePool", method_remove_pool},
-                {"OpenArena", arena_method_open},
-                {"RemoveArena", arena_method_remove},
-                {"ListObjects", arena_method_list_objects},
-                {"GetJob", method_get_job},
-                {"Reload", method_reload},
-                {"Subscribe", method_subscribe},
-                {"Unsubscribe", method_unsubscribe},
-                {},
-        };
+const struct bus_method manager_methods[] = {
+        {"Run", run_method_run},
+        {"Submit", run_method_submit},
+        {"OpenChannel", channel_method_open},
+        {"ListPools", method_list_pools, true},
+        {"GetPool", method_get_pool, true},
+        {"ListWorkers", method_list_workers, true},
+        {"GetWorkerByPID", method_get_worker_by_pid, true},
+        {"ListJobs", list_jobs_method, true},
+        {"ListDeaths", method_list_deaths, true},
+        {"CreatePool", method_create_pool},
+        {"RemovePool", method_remove_pool},
+        {"OpenArena", arena_method_open},
+        {"RemoveArena", arena_method_remove},
+        {"ListObjects", arena_method_list_objects, true},
+        {"GetJob", method_get_job, true},
+        {"Reload", method_reload},
+        {"Subscribe", method_subscribe},
+        {"Unsubscribe", method_unsubscribe},
+        {},
+};
 
-        return bus_dispatch(user, m, methods, e);
-}
+static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) { return bus_dispatch(user, m, manager_methods, e); }
 
 /* ---- properties ---- */
 
-static int get_text(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
-                    void *user, sd_bus_error *e) {
-        return sd_bus_message_append(reply, "s", DROVER_VERSION);
-}
+static const struct bus_property properties[] = {
+        {"Version", "s"}, {"Features", "as"}, {"StartMethods", "as"}, {"Models", "as"},
+        {"NPools", "u"},  {"NWorkers", "u"},  {"NSessions", "u"},     {},
+};
 
 /* What this daemon can do, so that a client asks instead of guessing from the version. */
-static int get_words(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
-                     void *user, sd_bus_error *e) {
+static int append_words(sd_bus_message *reply, const char *name) {
         if (strcmp(name, "StartMethods") == 0)
                 return sd_bus_message_append(reply, "as", 3, "forkserver", "spawn", "fork");
         if (strcmp(name, "Models") == 0)
@@ -396,20 +397,34 @@ static int get_words(sd_bus *bus, const char *path, const char *interface, const
         return sd_bus_message_append(reply, "as", 5, "channels", "raw", "forkserver", "sandbox", "arenas");
 }
 
-static int get_count(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
-                     void *user, sd_bus_error *e) {
-        struct bus *b = user;
+static uint32_t count(const struct bus *b, const char *name) {
         uint32_t n = 0;
 
         if (strcmp(name, "NWorkers") == 0)
-                n = supervisor_n_workers(b->supervisor);
-        else if (strcmp(name, "NSessions") == 0)
-                n = supervisor_n_sessions(b->supervisor);
-        else
-                for (struct pool *p = supervisor_next_pool(b->supervisor, NULL); p;
-                     p = supervisor_next_pool(b->supervisor, p))
-                        n++;
-        return sd_bus_message_append(reply, "u", n);
+                return supervisor_n_workers(b->supervisor);
+        if (strcmp(name, "NSessions") == 0)
+                return supervisor_n_sessions(b->supervisor);
+        for (struct pool *p = supervisor_next_pool(b->supervisor, NULL); p; p = supervisor_next_pool(b->supervisor, p))
+                n++;
+        return n;
+}
+
+static int append_property(sd_bus_message *reply, const struct bus_property *p, void *user) {
+        if (strcmp(p->type, "s") == 0)
+                return sd_bus_message_append(reply, "s", DROVER_VERSION);
+        return strcmp(p->type, "u") == 0 ? sd_bus_message_append(reply, "u", count(user, p->name))
+                                         : append_words(reply, p->name);
+}
+
+static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
+                        void *user, sd_bus_error *e) {
+        return append_property(reply, bus_find_property(properties, name), user);
+}
+
+static const struct bus_properties face = {BUS_MANAGER, properties, append_property};
+
+int manager_properties_answer(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        return bus_reply_properties(b, m, &face, b, e);
 }
 
 #define METHOD(name, args, result)                                                                                     \
@@ -435,13 +450,13 @@ const sd_bus_vtable manager_vtable[] = {
         METHOD("Reload", ("t", flags), ("a(sss)", changes)),
         METHOD("Subscribe", (NULL), (NULL)),
         METHOD("Unsubscribe", (NULL), (NULL)),
-        SD_BUS_PROPERTY("Version", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        SD_BUS_PROPERTY("Features", "as", get_words, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        SD_BUS_PROPERTY("StartMethods", "as", get_words, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        SD_BUS_PROPERTY("Models", "as", get_words, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        SD_BUS_PROPERTY("NPools", "u", get_count, 0, 0),
-        SD_BUS_PROPERTY("NWorkers", "u", get_count, 0, 0),
-        SD_BUS_PROPERTY("NSessions", "u", get_count, 0, 0),
+        SD_BUS_PROPERTY("Version", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("Features", "as", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("StartMethods", "as", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("Models", "as", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("NPools", "u", get_property, 0, 0),
+        SD_BUS_PROPERTY("NWorkers", "u", get_property, 0, 0),
+        SD_BUS_PROPERTY("NSessions", "u", get_property, 0, 0),
         SD_BUS_SIGNAL_WITH_ARGS("JobRemoved", SD_BUS_ARGS("t", id, "o", path, "s", pool, "s", state), 0),
         SD_BUS_SIGNAL_WITH_ARGS("WorkerRemoved",
                                 SD_BUS_ARGS("t", id, "s", pool, "u", pid, "s", reason, "i", status, "t", job), 0),

@@ -25,8 +25,24 @@ static int ask(struct bus_peer *p, const char *member, sd_bus_message_handler_t 
                                         "org.freedesktop.DBus", member, on_answer, p, "s", p->name);
 }
 
+void peer_fail_process(struct bus_peer *p, const sd_bus_error *e) {
+        struct bus_item *i;
+
+        while ((i = STAILQ_FIRST(&p->process.waiting))) {
+                STAILQ_REMOVE_HEAD(&p->process.waiting, link);
+                p->n_calls--;
+                weight_subtract(&p->user->turn.sum, i->weight);
+                if (e)
+                        bus_reply_error(p->bus, i->message, 0, e);
+                item_free(p, i);
+        }
+}
+
 static void forget(struct bus_peer *p) {
-        peer_fail_held(p, SD_BUS_ERROR_ACCESS_DENIED, "the bus does not say which process %s is", p->name);
+        __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
+
+        sd_bus_error_setf(&e, SD_BUS_ERROR_ACCESS_DENIED, "the bus does not say which process %s is", p->name);
+        peer_fail_process(p, &e);
         if (p->process.opened >= 0)
                 close(p->process.opened);
         p->process.opened = -1;
@@ -40,6 +56,8 @@ static void on_process_end(struct loop_poll *poll, uint32_t revents) {
 }
 
 static void found(struct bus_peer *p, pid_t pid, int pidfd) {
+        struct bus_item *i;
+
         p->process.opened = pidfd;
         if (loop_poll_start(p->bus->config.loop, &p->process.poll, pidfd, POLLIN, on_process_end, p) < 0) {
                 forget(p);
@@ -48,7 +66,11 @@ static void found(struct bus_peer *p, pid_t pid, int pidfd) {
         p->process.pid = pid;
         p->process.pidfd = pidfd;
         p->process.opened = -1;
-        peer_run_held(p);
+        STAILQ_FOREACH(i, &p->process.waiting, link) {
+                p->n_calls--;
+                weight_subtract(&p->user->turn.sum, i->weight);
+        }
+        turn_again(p, &p->process.waiting);
 }
 
 /* ---- an older bus ---- */
@@ -155,21 +177,27 @@ static int on_credentials(sd_bus_message *m, void *user, sd_bus_error *e) {
 }
 
 int peer_ask_process(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn) {
-        int r = peer_hold(p, m, fn);
+        struct bus_item *i = item_new(m, fn);
 
-        if (r < 0)
-                return r;
+        if (!i)
+                return -ENOMEM;
+        i->weight = p->bus->call;
+        weight_add(&p->user->turn.sum, i->weight);
+        STAILQ_INSERT_TAIL(&p->process.waiting, i, link);
+        p->n_calls++;
         if (!p->process.query && ask(p, "GetConnectionCredentials", on_credentials) < 0)
                 forget(p);
         return 1;
 }
 
 void peer_init_process(struct bus_peer *p) {
+        STAILQ_INIT(&p->process.waiting);
         p->process.heard_ticks = now_ticks();
         p->process.pidfd = p->process.opened = -1;
 }
 
 void peer_forget_process(struct bus_peer *p) {
+        peer_fail_process(p, NULL);
         p->process.query = sd_bus_slot_unref(p->process.query);
         loop_poll_stop(&p->process.poll);
         if (p->process.opened >= 0)

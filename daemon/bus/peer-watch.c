@@ -34,10 +34,9 @@ static int on_own_gone(sd_bus_message *m, void *user, sd_bus_error *e) {
 }
 
 static void refuse(struct bus_peer *p) {
-        peer_fail_held(p, SD_BUS_ERROR_LIMITS_EXCEEDED,
-                       "the bus allows droverd no match rule by which it would hear of the end of %s; try again later",
-                       p->name);
-        peer_free(p);
+        peer_refuse(p, SD_BUS_ERROR_LIMITS_EXCEEDED,
+                    "the bus allows droverd no match rule by which it would hear of the end of %s; try again later",
+                    p->name);
 }
 
 /* ---- the wide rule ---- */
@@ -86,7 +85,7 @@ static void give_way(struct bus_peer *p) {
 
         drop_own(p);
         b->watch.max_own = b->watch.n_confirmed / 2;
-        while (b->watch.n_own > b->watch.max_own && peer_evict_one(b))
+        while (b->watch.n_own > b->watch.max_own && peer_evict_one(b, NULL))
                 ;
         if (!b->watch.wide && peer_ask(p) < 0)
                 refuse(p);

@@ -1,7 +1,7 @@
 /* Who is behind a unique name.
  *
  * Messages from dbus-daemon carry no credentials, so the first call of a name costs one question to the bus, asked
- * without waiting; the calls that come meanwhile are held back in order. The answer is good for the life of the name:
+ * without waiting; the calls that come meanwhile wait in order (turn.c). The answer is good for the life of the name:
  * unique names are never given out twice. peer-watch.c hears of its end. The cache is bounded: the name not heard of
  * for longest goes, if nothing of it waits, it is not subscribed and has no session.
  *
@@ -15,6 +15,8 @@
 
 #include "daemon/bus/authorize.h"
 #include "daemon/bus/call.h"
+
+enum { PEER_MAX_QUEUED = 1024 }; /* messages that the bus does not take: it is not asked more questions */
 
 static struct bus_peer **bucket_of(struct bus *b, const char *name) {
         uint32_t hash = 2166136261u;
@@ -35,7 +37,6 @@ struct bus_peer *peer_find(struct bus *b, const char *name) {
 
 struct bus_peer *peer_free(struct bus_peer *p) {
         struct bus_peer **link = bucket_of(p->bus, p->name);
-        struct bus_held *h;
 
         while (*link != p)
                 link = &(*link)->next;
@@ -45,13 +46,11 @@ struct bus_peer *peer_free(struct bus_peer *p) {
         peer_subscribe(p, false);
         call_cancel_all(p);
         supervisor_end_sessions(&p->sessions); /* before its process is forgotten */
-        while ((h = p->held)) {
-                p->held = h->next;
-                sd_bus_message_unref(h->message);
-                free(h);
-        }
         farewell_forget(p);
         peer_forget_process(p);
+        turn_end(p, NULL);
+        unread_forget(p);
+        user_give(p);
         sd_bus_slot_unref(p->query);
         watch_end(p);
         free(p);
@@ -63,59 +62,34 @@ void peer_free_all(struct bus *b) {
                 peer_free(TAILQ_FIRST(&b->peers));
 }
 
-static struct bus_held *take_held(struct bus_peer *p) {
-        struct bus_held *all = p->held;
-
-        p->held = NULL;
-        p->held_tail = &p->held;
-        return all;
-}
-
-static void drop_held(struct bus_held *h) {
-        sd_bus_message_unref(h->message);
-        free(h);
-}
-
-void peer_run_held(struct bus_peer *p) {
-        struct bus_held *next;
-
-        for (struct bus_held *h = take_held(p); h; h = next) { /* a call may be held again, for something else */
-                next = h->next;
-                p->n_calls--; /* before: it may count as waiting for something else then */
-                bus_run_held(p->bus, p, h->message, h->fn);
-                drop_held(h);
-        }
-}
-
-void peer_fail_held(struct bus_peer *p, const char *error, const char *format, ...) {
-        struct bus_held *next;
-        char text[200];
+void peer_refuse(struct bus_peer *p, const char *error, const char *format, ...) {
+        char text[300];
         va_list ap;
 
         va_start(ap, format);
         vsnprintf(text, sizeof(text), format, ap);
         va_end(ap);
-        for (struct bus_held *h = take_held(p); h; h = next) {
-                next = h->next;
-                p->n_calls--;
-                sd_bus_reply_method_errorf(h->message, error, "%s", text);
-                drop_held(h);
-        }
+        turn_end(p, &SD_BUS_ERROR_MAKE_CONST(error, text));
+        peer_free(p);
 }
 
 static int on_uid(sd_bus_message *m, void *user, sd_bus_error *e) {
         struct bus_peer *p = user;
         uint32_t uid;
+        int r;
 
         p->query = sd_bus_slot_unref(p->query);
         if (sd_bus_message_is_method_error(m, NULL) || sd_bus_message_read(m, "u", &uid) < 0) {
-                peer_fail_held(p, SD_BUS_ERROR_ACCESS_DENIED, "the bus does not say who %s is", p->name);
-                peer_free(p);
+                peer_refuse(p, SD_BUS_ERROR_ACCESS_DENIED, "the bus does not say who %s is", p->name);
                 return 0;
         }
-        p->uid = uid;
-        p->is_known = true;
-        peer_run_held(p);
+        r = user_take(p, uid);
+        if (r < 0)
+                peer_refuse(p, SD_BUS_ERROR_LIMITS_EXCEEDED, "uid %u has %s", (unsigned)uid,
+                            r == -EDQUOT ? "as many programs with calls, channels or subscriptions as it may"
+                                         : "called when droverd had no memory");
+        else
+                turn_known(p);
         return 0;
 }
 
@@ -131,11 +105,16 @@ int peer_ask(struct bus_peer *p) {
                                                 p->name);
 }
 
-bool peer_evict_one(struct bus *b) {
+static bool is_idle(const struct bus_peer *p) {
+        return p->user && !p->is_subscribed && p->n_calls == 0 && p->sessions.n_sessions == 0 &&
+               STAILQ_EMPTY(&p->waiting) && STAILQ_EMPTY(&p->replies) && STAILQ_EMPTY(&p->process.waiting);
+}
+
+bool peer_evict_one(struct bus *b, const struct bus_user *u) {
         struct bus_peer *p;
 
         TAILQ_FOREACH(p, &b->peers, link)
-        if (p->is_known && !p->is_subscribed && p->n_calls == 0 && p->sessions.n_sessions == 0) {
+        if (is_idle(p) && (!u || p->user == u)) {
                 peer_free(p);
                 return true;
         }
@@ -146,6 +125,7 @@ int peer_get(struct bus *b, const char *name, struct bus_peer **ret) {
         struct bus_peer *p = peer_find(b, name);
         struct bus_peer **bucket = bucket_of(b, name);
         size_t bytes = strlen(name) + 1;
+        uint64_t n_queued = 0;
         int r;
 
         if (p) {
@@ -156,13 +136,15 @@ int peer_get(struct bus *b, const char *name, struct bus_peer **ret) {
                 *ret = p;
                 return 0;
         }
-        if (b->n_peers >= BUS_MAX_PEERS && !peer_evict_one(b))
+        sd_bus_get_n_queued_write(b->bus, &n_queued);
+        if (n_queued > PEER_MAX_QUEUED || (b->n_peers >= BUS_MAX_PEERS && !peer_evict_one(b, NULL)))
                 return -EBUSY;
         p = calloc(1, sizeof(*p) + bytes);
         if (!p)
                 return -ENOMEM;
         p->bus = b;
-        p->held_tail = &p->held;
+        STAILQ_INIT(&p->waiting);
+        STAILQ_INIT(&p->replies);
         peer_init_process(p);
         memcpy(p->name, name, bytes);
         TAILQ_INIT(&p->calls);
@@ -179,28 +161,18 @@ int peer_get(struct bus *b, const char *name, struct bus_peer **ret) {
         return 0;
 }
 
-int peer_hold(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn) {
-        struct bus_held *h = calloc(1, sizeof(*h));
+bool peer_subscribe(struct bus_peer *p, bool is_subscribed) {
+        struct bus_user *u = p->user;
 
-        if (!h)
-                return -ENOMEM;
-        h->message = sd_bus_message_ref(m);
-        h->fn = fn;
-        *p->held_tail = h;
-        p->held_tail = &h->next;
-        p->n_calls++;
-        return 0;
-}
-
-void peer_subscribe(struct bus_peer *p, bool is_subscribed) {
         if (p->is_subscribed == is_subscribed)
-                return;
+                return true;
+        if (is_subscribed && !quota_is_free(p->uid) && u->n_subscribers >= BUS_MAX_SUBSCRIBERS_OF_USER)
+                return false;
         p->is_subscribed = is_subscribed;
         p->told_ns = 0;
-        if (is_subscribed)
-                p->bus->n_subscribers++;
-        else
-                p->bus->n_subscribers--;
+        p->bus->n_subscribers += is_subscribed ? 1u : -1u;
+        u->n_subscribers += is_subscribed ? 1u : -1u;
+        return true;
 }
 
 bool peer_may_see(const struct bus_peer *p, uid_t owner) { return p->uid == owner || authorize_is_root(p->uid); }

@@ -23,7 +23,7 @@ static int control(struct bus *b, sd_bus_message *m, int (*fn)(struct pool *, st
         r = pool_of(b, m, &pool, e);
         if (r < 0)
                 return r;
-        return fn(pool, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(m, NULL);
+        return fn(pool, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(b, m, NULL);
 }
 
 #define CONTROL(word)                                                                                                  \
@@ -52,7 +52,7 @@ static int method_resize(struct bus *b, struct bus_peer *p, sd_bus_message *m, s
                 return r;
         if (n < 1 || n > LAYOUT_MAX_WORKERS)
                 return bus_invalid(e, "workers=%u is not in the range of 1 to %d", n, LAYOUT_MAX_WORKERS);
-        return pool_resize(pool, n, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(m, NULL);
+        return pool_resize(pool, n, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(b, m, NULL);
 }
 
 static int method_requeue_poisoned(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -64,10 +64,12 @@ static int method_requeue_poisoned(struct bus *b, struct bus_peer *p, sd_bus_mes
         r = pool_of(b, m, &pool, e);
         if (r < 0)
                 return r;
-        return pool_requeue_poisoned(pool, &n, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(m, "u", n);
+        return pool_requeue_poisoned(pool, &n, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(b, m, "u", n);
 }
 
 static int method_schema(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        struct bus_weight w = {0};
         struct pool_info info;
         struct pool *pool;
         char *json;
@@ -91,24 +93,32 @@ static int method_schema(struct bus *b, struct bus_peer *p, sd_bus_message *m, s
         r = schema_to_json(info.schema, &json);
         if (r < 0)
                 return r;
-        r = bus_reply(m, "s", json);
+        r = sd_bus_message_new_method_return(m, &reply);
+        if (r >= 0)
+                r = sd_bus_message_append(reply, "s", json);
+        w.n_bytes = BUS_REPLY_BYTES + strlen(json);
         free(json);
-        return r;
+        return r < 0 ? r : bus_send(b, reply, w);
 }
+
+const struct bus_method pool_methods[] = {
+        {"Start", method_start},
+        {"Stop", method_stop},
+        {"Pause", method_pause},
+        {"Resume", method_resume},
+        {"Drain", method_drain},
+        {"Restart", method_restart},
+        {"Resize", method_resize},
+        {"ResetFailed", method_reset_failed},
+        {"Schema", method_schema, true},
+        {"RequeuePoisoned", method_requeue_poisoned},
+        {},
+};
 
 /* userdata is the pool here; the bus comes with the vtable's slot. */
 static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
-        static const struct bus_method methods[] = {
-                {"Start", method_start},   {"Stop", method_stop},
-                {"Pause", method_pause},   {"Resume", method_resume},
-                {"Drain", method_drain},   {"Restart", method_restart},
-                {"Resize", method_resize}, {"ResetFailed", method_reset_failed},
-                {"Schema", method_schema}, {"RequeuePoisoned", method_requeue_poisoned},
-                {},
-        };
-
-        return bus_dispatch(sd_bus_slot_get_userdata(sd_bus_get_current_slot(sd_bus_message_get_bus(m))), m, methods,
-                            e);
+        return bus_dispatch(sd_bus_slot_get_userdata(sd_bus_get_current_slot(sd_bus_message_get_bus(m))), m,
+                            pool_methods, e);
 }
 
 /* ---- properties ---- */
@@ -118,6 +128,7 @@ struct pool_view {
         const char *start_method, *model, *state;
         uint32_t n_queued, n_running;
         char problem[512];
+        struct pool *pool;
 };
 
 #define COUNTER(name, field)                                                                                           \
@@ -136,6 +147,7 @@ static const struct bus_property properties[] = {
         {"MaxWorkers", "u", offsetof(struct pool_view, info.max_workers)},
         {"Queued", "u", offsetof(struct pool_view, n_queued)},
         {"Running", "u", offsetof(struct pool_view, n_running)},
+        {"Latency", "a{sv}"},
         COUNTER("Submitted", submitted),
         COUNTER("Completed", completed),
         COUNTER("Failed", failed),
@@ -149,18 +161,13 @@ static const struct bus_property properties[] = {
         {},
 };
 
-static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
-                        void *user, sd_bus_error *e) {
-        struct pool_view v = {.model = "process"};
-
-        pool_get_info(user, &v.info);
-        if (strcmp(name, "Queued") == 0 || strcmp(name, "Running") == 0)
-                pool_count_jobs(user, &v.n_queued, &v.n_running);
-        v.start_method = start_method_word(v.info.start_method);
-        v.state = pool_state_word(v.info.state);
-        strncpy(v.problem, v.info.problem ? v.info.problem : "", sizeof(v.problem) - 1);
-        bus_clean_text(v.problem);
-        return bus_append_property(reply, bus_find_property(properties, name), &v);
+static void pool_view_init(struct pool_view *v, struct pool *p) {
+        *v = (struct pool_view){.pool = p, .model = "process"};
+        pool_get_info(p, &v->info);
+        v->start_method = start_method_word(v->info.start_method);
+        v->state = pool_state_word(v->info.state);
+        strncpy(v->problem, v->info.problem ? v->info.problem : "", sizeof(v->problem) - 1);
+        bus_clean_text(v->problem);
 }
 
 static int append_figures(sd_bus_message *reply, const struct pool_latency *l) {
@@ -207,12 +214,11 @@ static int append_latency_of_types(sd_bus_message *reply, const struct pool *p) 
 }
 
 /* {"all": a{st}, "types": a{sa{st}}} */
-static int get_latency(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
-                       void *user, sd_bus_error *e) {
+static int append_latency(sd_bus_message *reply, const struct pool *p) {
         struct pool_latency all;
         int r;
 
-        pool_get_latency(user, 0, pool_n_latency_types(user), &all);
+        pool_get_latency(p, 0, pool_n_latency_types(p), &all);
         r = sd_bus_message_open_container(reply, 'a', "{sv}");
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'e', "sv");
@@ -231,10 +237,42 @@ static int get_latency(sd_bus *bus, const char *path, const char *interface, con
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'v', "a{sa{st}}");
         if (r >= 0)
-                r = append_latency_of_types(reply, user);
+                r = append_latency_of_types(reply, p);
         for (unsigned i = 0; i < 3 && r >= 0; i++)
                 r = sd_bus_message_close_container(reply);
         return r;
+}
+
+static int append_property(sd_bus_message *reply, const struct bus_property *p, void *user) {
+        struct pool_view *v = user;
+
+        if (p->type[0] == 'a')
+                return append_latency(reply, v->pool);
+        if (strcmp(p->name, "Queued") == 0 || strcmp(p->name, "Running") == 0)
+                pool_count_jobs(v->pool, &v->n_queued, &v->n_running);
+        return bus_append_property(reply, p, v);
+}
+
+static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
+                        void *user, sd_bus_error *e) {
+        struct pool_view v;
+
+        pool_view_init(&v, user);
+        return append_property(reply, bus_find_property(properties, name), &v);
+}
+
+static const struct bus_properties face = {BUS_POOL, properties, append_property};
+
+int pool_properties_answer(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct pool_view v;
+        struct pool *pool;
+        int r;
+
+        r = pool_of(b, m, &pool, e);
+        if (r < 0)
+                return r;
+        pool_view_init(&v, pool);
+        return bus_reply_properties(b, m, &face, &v, e);
 }
 
 /* ---- objects ---- */
@@ -297,6 +335,6 @@ const sd_bus_vtable pool_vtable[] = {
         PROPERTY("Lost", "t", 0),
         PROPERTY("Retried", "t", 0),
         PROPERTY("WorkerDeaths", "t", 0),
-        SD_BUS_PROPERTY("Latency", "a{sv}", get_latency, 0, 0),
+        PROPERTY("Latency", "a{sv}", 0),
         SD_BUS_VTABLE_END,
 };

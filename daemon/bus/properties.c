@@ -1,8 +1,5 @@
-/* Properties by table: an object's getters fill one info struct and this appends a field of it.
- *
- * What a caller may see of jobs and workers depends on who it is, but getters of a vtable cannot wait until the bus has
- * said so: properties asked for by a caller not known yet are caught by a filter and answered from the same table a
- * moment later. */
+/* Properties by table: an object's getters fill one info struct and this appends a field of it. A read that waits
+ * (dispatch.c) is answered from the same table, a moment later. */
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>
@@ -26,7 +23,7 @@ int bus_append_property(sd_bus_message *reply, const struct bus_property *p, con
         return sd_bus_message_append_basic(reply, 's', text ? text : "");
 }
 
-static int reply_one(sd_bus_message *m, const struct bus_property *p, bus_append_fn append, void *view) {
+static int reply_one(struct bus *b, sd_bus_message *m, const struct bus_property *p, bus_append_fn append, void *view) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         int r;
 
@@ -37,7 +34,7 @@ static int reply_one(sd_bus_message *m, const struct bus_property *p, bus_append
                 r = append(reply, p, view);
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
-        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+        return r < 0 ? r : bus_send(b, reply, (struct bus_weight){.n_bytes = 4 * BUS_REPLY_BYTES});
 }
 
 static int append_entry(sd_bus_message *reply, const struct bus_property *p, bus_append_fn append, void *view) {
@@ -55,18 +52,19 @@ static int append_entry(sd_bus_message *reply, const struct bus_property *p, bus
         return r;
 }
 
-static int reply_all(sd_bus_message *m, const struct bus_property *table, bus_append_fn append, void *view) {
+static int reply_all(struct bus *b, sd_bus_message *m, const struct bus_property *table, bus_append_fn append,
+                     void *view) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         int r;
 
         r = bus_reply_begin(m, "{sv}", &reply);
         for (const struct bus_property *p = table; p->name && r >= 0; p++)
                 r = append_entry(reply, p, append, view);
-        return bus_reply_end(reply, r);
+        return bus_reply_end(b, reply, (struct bus_weight){.n_bytes = 8 * BUS_REPLY_BYTES}, r);
 }
 
-int bus_reply_properties(sd_bus_message *m, const char *interface, const struct bus_property *table,
-                         bus_append_fn append, void *view, sd_bus_error *e) {
+int bus_reply_properties(struct bus *b, sd_bus_message *m, const struct bus_properties *face, void *view,
+                         sd_bus_error *e) {
         bool is_all = sd_bus_message_is_method_call(m, NULL, "GetAll");
         const char *asked, *name = NULL;
         const struct bus_property *p;
@@ -79,30 +77,11 @@ int bus_reply_properties(sd_bus_message *m, const char *interface, const struct 
                 r = sd_bus_message_read_basic(m, 's', &name);
         if (r < 0)
                 return r;
-        if (asked[0] && strcmp(asked, interface) != 0)
+        if (asked[0] && strcmp(asked, face->interface) != 0)
                 return sd_bus_error_setf(e, SD_BUS_ERROR_UNKNOWN_INTERFACE, "unknown interface \"%s\"", asked);
         if (is_all)
-                return reply_all(m, table, append, view);
-        p = bus_find_property(table, name);
-        return p ? reply_one(m, p, append, view)
+                return reply_all(b, m, face->table, face->append, view);
+        p = bus_find_property(face->table, name);
+        return p ? reply_one(b, m, p, face->append, view)
                  : sd_bus_error_setf(e, SD_BUS_ERROR_UNKNOWN_PROPERTY, "unknown property \"%s\"", name);
-}
-
-int bus_properties_filter(sd_bus_message *m, void *user, sd_bus_error *e) {
-        static const char properties_interface[] = "org.freedesktop.DBus.Properties";
-        const char *sender = sd_bus_message_get_sender(m), *path = sd_bus_message_get_path(m);
-        struct bus_peer *p;
-        bool is_job;
-        uint64_t id;
-
-        if (!sd_bus_message_is_method_call(m, properties_interface, "Get") &&
-            !sd_bus_message_is_method_call(m, properties_interface, "GetAll"))
-                return 0;
-        is_job = bus_parse_id(path, BUS_JOBS, &id) >= 0;
-        if (!is_job && bus_parse_id(path, BUS_WORKERS, &id) < 0)
-                return 0;
-        p = sender ? peer_find(user, sender) : NULL;
-        if (p && p->is_known)
-                return 0;
-        return bus_dispatch_to(user, m, is_job ? job_properties_answer : worker_properties_answer, e);
 }

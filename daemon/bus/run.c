@@ -189,6 +189,11 @@ int run_append_result(sd_bus_message *reply, const struct job_info *i, sd_bus_er
         return value_append_result(reply, i->result_fields, i->result, i->result_bytes, &fds, e);
 }
 
+struct bus_weight run_result_weight(const struct job_info *i) {
+        return (struct bus_weight){.n_bytes = BUS_REPLY_BYTES + 2 * i->result_bytes,
+                                   .n_fds = i->n_result_fds + (i->result_payload_fd >= 0)};
+}
+
 static int answer_run(struct bus *b, sd_bus_message *m, struct job *j, sd_bus_error *e) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         struct job_info info;
@@ -202,7 +207,7 @@ static int answer_run(struct bus *b, sd_bus_message *m, struct job *j, sd_bus_er
         r = sd_bus_message_new_method_return(m, &reply);
         if (r >= 0)
                 r = run_append_result(reply, &info, e);
-        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+        return r < 0 ? r : bus_send(b, reply, run_result_weight(&info));
 }
 
 int run_method_run(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -232,5 +237,5 @@ int run_method_submit(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_b
                 return r;
         job_get_info(j, &info);
         bus_job_path(info.id, path);
-        return bus_reply(m, "to", info.id, path);
+        return bus_reply(b, m, "to", info.id, path);
 }

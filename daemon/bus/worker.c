@@ -32,7 +32,7 @@ static int method_kill(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_
                 return r;
         if (signal < 1 || signal >= _NSIG)
                 return bus_invalid(e, "signal=%d is not in the range of 1 to %d", signal, _NSIG - 1);
-        return worker_kill(w, signal, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(m, NULL);
+        return worker_kill(w, signal, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(b, m, NULL);
 }
 
 static int method_get_pidfd(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -49,7 +49,7 @@ static int method_get_pidfd(struct bus *b, struct bus_peer *p, sd_bus_message *m
                 return sd_bus_error_setf(e, "org.drover1.Error.NoSuchWorker", "worker %llu has no process yet",
                                          (unsigned long long)info.id);
         }
-        return bus_reply(m, "h", fd);
+        return bus_reply(b, m, "h", fd);
 }
 
 static int append_task(struct bus *b, const struct bus_peer *p, sd_bus_message *reply, const struct worker_info *w,
@@ -95,19 +95,19 @@ static int method_list_tasks(struct bus *b, struct bus_peer *p, sd_bus_message *
                 r = append_task(b, p, reply, &info, &task);
         if (r >= 0 && worker_get_last(w, &last) && !(is_busy && last.id == task.id) && peer_may_see(p, last.uid))
                 r = append_task(b, p, reply, &info, &last);
-        return bus_reply_end(reply, r);
+        return bus_reply_end(b, reply, bus_rows_weight(2), r);
 }
 
-static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
-        static const struct bus_method methods[] = {
-                {"Kill", method_kill},
-                {"GetPidFD", method_get_pidfd},
-                {"ListTasks", method_list_tasks},
-                {},
-        };
+const struct bus_method worker_methods[] = {
+        {"Kill", method_kill},
+        {"GetPidFD", method_get_pidfd, true},
+        {"ListTasks", method_list_tasks, true},
+        {},
+};
 
-        return bus_dispatch(sd_bus_slot_get_userdata(sd_bus_get_current_slot(sd_bus_message_get_bus(m))), m, methods,
-                            e);
+static int on_call(sd_bus_message *m, void *user, sd_bus_error *e) {
+        return bus_dispatch(sd_bus_slot_get_userdata(sd_bus_get_current_slot(sd_bus_message_get_bus(m))), m,
+                            worker_methods, e);
 }
 
 /* ---- properties ---- */
@@ -143,7 +143,7 @@ static void worker_view_init(struct worker_view *v, struct bus *b, const struct 
         v->supervisor = b->supervisor;
         v->viewer = (struct waiting_viewer){.uid = p ? p->uid : 0, .sees_all = p && authorize_is_root(p->uid)};
         worker_get_info(w, &v->info);
-        is_theirs = p && p->is_known && (v->info.current_job == 0 || peer_may_see(p, v->info.job_uid));
+        is_theirs = p && p->user && (v->info.current_job == 0 || peer_may_see(p, v->info.job_uid));
         bus_clean_text(v->info.status);
         v->pid = (uint32_t)v->info.pid;
         v->pool = pool_get_config(v->info.pool)->name;
@@ -178,6 +178,8 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
         return append_property(reply, bus_find_property(properties, name), &v);
 }
 
+static const struct bus_properties face = {BUS_WORKER, properties, append_property};
+
 int worker_properties_answer(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
         struct worker_view v;
         struct worker *w;
@@ -187,7 +189,7 @@ int worker_properties_answer(struct bus *b, struct bus_peer *p, sd_bus_message *
         if (r < 0)
                 return r;
         worker_view_init(&v, b, w, p);
-        return bus_reply_properties(m, BUS_WORKER, properties, append_property, &v, e);
+        return bus_reply_properties(b, m, &face, &v, e);
 }
 
 /* ---- objects ---- */

@@ -108,9 +108,9 @@ class Connection:
     def match(self, rule):
         _check(_lib.sd_bus_add_match(self.bus, None, rule.encode(), None, None))
 
-    def send(self, path, interface, member, types="", *args):
+    def send(self, path, interface, member, types="", *args, to="org.drover1"):
         m = ctypes.c_void_p()
-        _check(_lib.sd_bus_message_new_method_call(self.bus, ctypes.byref(m), b"org.drover1", path.encode(), interface.encode(), member.encode()))
+        _check(_lib.sd_bus_message_new_method_call(self.bus, ctypes.byref(m), to.encode(), path.encode(), interface.encode(), member.encode()))
         if types:
             _check(_lib.sd_bus_message_append(m, types.encode(), *args))
         cookie = u64()

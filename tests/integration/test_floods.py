@@ -2,26 +2,60 @@
 
 import json
 import os
+import subprocess
+import time
 import unittest
 
 import harness
-from harness import MANAGER, BusError, Drover, Test, unwrap, wait_for
+from harness import BUILD, IS_SANITIZED, MANAGER, PATIENCE, BusError, Drover, Test, assert_in_time, unwrap, wait_for
 from sdbus import Connection, u64
 
+IS_BROKER = os.environ.get("DROVER_TEST_BUS") == "dbus-broker"
+FLOODER = f"{BUILD}/tests/integration/flooder"
 # Whom Debian's passwd knows: dbus-daemon hangs up on others, and has 256 connections for each.
-UIDS = (65534, 1, 2)
+NOBODY, HOSTILE, HONEST = UIDS = (65534, 1, 2)
+POOL = {"Plugin": "sleep", "Workers": 2, "StartMethod": "fork"}
 
 
-def rules_of(d):
-    """How many match rules droverd has on dbus-daemon; dbus-broker does not tell."""
+def sleep(member="Run", pool=b"p"):
+    return *MANAGER, member, "ssa{sv}a{sv}", pool, b"sleep", 1, b"ms", b"t", u64(0), 0
+
+
+def stats_of(d, name="org.drover1"):
+    """What dbus-daemon tells of a connection; dbus-broker tells nothing."""
     r = d.busctl("--json=short", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus.Debug.Stats",
-                 "GetConnectionStats", "s", "org.drover1", check=False)
-    return unwrap(json.loads(r.stdout))[0]["MatchRules"] if r.returncode == 0 else None
+                 "GetConnectionStats", "s", name, check=False)
+    return unwrap(json.loads(r.stdout))[0] if r.returncode == 0 else None
+
+
+def switches_of(pid):
+    with open(f"/proc/{pid}/status", encoding="utf-8") as f:
+        return [line for line in f if line.startswith("voluntary_ctxt_switches")]
+
+
+class Flood:
+    """Processes that call until the end of the block."""
+
+    def __init__(self, d, what, processes=1, connections=1, window=128, uid=HOSTILE):
+        words = [FLOODER, what, str(uid), str(connections), str(window)]
+        self.processes = [subprocess.Popen(words, env=d.env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+
+    def __enter__(self):
+        for p in self.processes:
+            assert p.stdout.readline() == "ready\n"
+        return self
+
+    def __exit__(self, *_):
+        for p in self.processes:
+            p.kill()
+            p.stdin.close()
+            p.stdout.close()
+            p.wait()
 
 
 class Floods(Test):
-    def start(self, pools, **options):
-        drover = Drover(pools, bus_rules=harness.SYSTEM_REPLIES + options.pop("limits", ""), **options)
+    def start(self, pools=None, limits="", **options):
+        drover = Drover(pools or {"p": POOL, "q": POOL}, bus_rules=harness.SYSTEM_REPLIES + limits, **options)
         d = drover.__enter__()
         self.addCleanup(drover.__exit__, None, None, None)
         os.chmod(d.dir, 0o711)  # to the bus
@@ -37,37 +71,35 @@ class Floods(Test):
     @unittest.skipUnless(os.geteuid() == 0, "needs root: dbus-daemon has 256 connections for one user")
     def test_more_callers_than_match_rules(self):
         """600 names call and stay: all are answered, the rules are bounded, and the end of each is heard of."""
-        d = self.start({"p": {"Plugin": "sleep", "Workers": 1, "StartMethod": "fork"}})
+        d = self.start()
         names = [self.connect(d, UIDS[i % 3]) for i in range(600)]
         for cookie, c in [(c.send(*MANAGER, "GetPool", "s", b"p"), c) for c in names]:
             self.assertEqual(c.reply(cookie).read("o"), ["/org/drover1/pool/p"])
-        if (n := rules_of(d)) is not None:
-            self.assertLessEqual(n, 129)
+        has_stats = stats_of(d) is not None
+        if has_stats:
+            self.assertLessEqual(stats_of(d)["MatchRules"], 129)
         d.pool_call("p", "Pause")
         for c in names:
-            c.send(*MANAGER, "Run", "ssa{sv}a{sv}", b"p", b"sleep", 1, b"ms", b"t", u64(0), 0)
+            c.send(*sleep())
         wait_for(lambda: d.pool("p")["Queued"] == 600, 20, "the runs are there")
-        for i, c in enumerate(names[:550]):
+        for c in names[:550]:
             c.close()
         wait_for(lambda: d.pool("p")["Cancelled"] == 550, 20, "who left has its run cancelled")
-        if n is not None:
-            wait_for(lambda: rules_of(d) <= 51, 10, "few callers have a rule each, and the wide one is gone")
-            with open(f"/proc/{d.pid}/status", encoding="utf-8") as f:
-                before = [line for line in f if line.startswith("voluntary_ctxt_switches")]
+        if has_stats:
+            wait_for(lambda: stats_of(d)["MatchRules"] <= 51, 10, "few callers have a rule each, and the wide one is gone")
+            before = switches_of(d.pid)
             for _ in range(3):
                 Connection(d.bus.address).close()  # a stranger
-            with open(f"/proc/{d.pid}/status", encoding="utf-8") as f:
-                self.assertEqual([line for line in f if line.startswith("voluntary_ctxt_switches")], before)
+            self.assertEqual(switches_of(d.pid), before)
         for c in names[550:]:
             c.close()
         wait_for(lambda: d.pool("p")["Cancelled"] == 600, 20, "who left has its run cancelled")
-        if n is not None:
-            wait_for(lambda: rules_of(d) <= 1, 10, "nothing is left of them")
+        if has_stats:
+            wait_for(lambda: stats_of(d)["MatchRules"] <= 1, 10, "nothing is left of them")
 
     def check_limit(self, rules, n):
         """So many rules for a connection, n names: what each call got."""
-        d = self.start({"p": {"Plugin": "sleep", "Workers": 1, "StartMethod": "fork"}}, wait=False,
-                       limits=f'<limit name="max_match_rules_per_connection">{rules}</limit>')
+        d = self.start(wait=False, limits=f'<limit name="max_match_rules_per_connection">{rules}</limit>')
         got = []
         names = [self.connect(d) for _ in range(n)]
         for c in names:
@@ -83,6 +115,117 @@ class Floods(Test):
 
     def test_no_rule_at_all(self):
         self.assertEqual(set(self.check_limit(0, 3)), {"org.freedesktop.DBus.Error.LimitsExceeded"})
+
+    # ---- quick callers ----
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to call as somebody else")
+    def test_who_is_only_quick_is_not_refused(self):
+        """Submits on a new connection, before the bus has told who calls; then more than are waited for at once."""
+        d = self.start(limits='<limit name="max_replies_per_connection">50000</limit>')
+        c = self.connect(d, HONEST)
+        cookies = [c.send(*sleep("Submit")) for _ in range(400)]
+        ids = [c.reply(cookie).read("t")[0] for cookie in cookies]
+        self.assertEqual(ids, list(range(ids[0], ids[0] + 400)))
+        cookies = [c.send(*MANAGER, "ListWorkers") for _ in range(800)]
+        for cookie in cookies:
+            c.reply(cookie)
+
+    # ---- floods ----
+
+    def took(self, d, seconds):
+        """Seconds that an honest user's Run took, and a ping between two others on the same bus: both sorted."""
+        c = self.connect(d, HONEST)
+        echo = subprocess.Popen([FLOODER, "echo"], env=d.env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        name = echo.stdout.readline().strip()
+        runs, pings, end = [], [], time.monotonic() + seconds
+        try:
+            while time.monotonic() < end or len(runs) < 5:
+                began = time.monotonic()
+                c.reply(c.send("/", "org.freedesktop.DBus.Peer", "Ping", to=name), 60)
+                pinged = time.monotonic()
+                c.reply(c.send(*sleep(pool=b"q")), 60)
+                runs.append(time.monotonic() - pinged)
+                pings.append(pinged - began)
+        finally:
+            echo.communicate("")
+        return sorted(runs), sorted(pings)
+
+    def check_flood(self, d, seconds, **flood):
+        def q(times, part):
+            return times[int(len(times) * part)]
+        with Flood(d, **flood):
+            runs, pings = self.took(d, seconds)
+        print(f"{flood}: Run p50 {1000 * q(runs, .5):.1f} ms, p99 {1000 * q(runs, .99):.1f} ms; the bus itself p50 {1000 * q(pings, .5):.1f} ms, "
+              f"p99 {1000 * q(pings, .99):.1f} ms ({len(runs)})", flush=True)
+        # A Run wakes the bus, the daemon and a worker, and a ping two processes less.
+        if not IS_SANITIZED:  # which reads more slowly than others write
+            assert_in_time(q(runs, .5), max(0.1, 3 * q(pings, .5)), flood)
+            assert_in_time(q(runs, .9), max(0.3, 5 * q(pings, .9)), flood)
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to be two users")
+    def test_one_users_flood_leaves_others_their_calls(self):
+        d = self.start()
+        for what, processes, connections, window in (
+                ("rubbish", 12, 1, 128),  # twelve processes that read
+                ("rubbish", 12, 1, 0),  # that do not
+                ("rubbish", 8, 1, -1),  # that want no answer
+                ("managed", 1, 8, 0),  # what libsystemd answers by itself
+                ("open", 8, 1, 128), ("list-jobs", 2, 8, 128), ("submit", 2, 8, 128), ("run", 2, 8, 128), ("big", 2, 1, 0), ("arena", 4, 1, 128)):
+            if window <= 0 and IS_BROKER:
+                print(f"{what}, window {window}: left out. dbus-broker keeps what its clients write, to 256 MiB, and delivers it by and by: "
+                      "a service that only answers is called in 20 s, too")
+                continue
+            with self.subTest(what=what, window=window):
+                self.check_flood(d, 1.5, what=what, processes=processes, connections=connections, window=window)
+        denied = [line for line in d.log().splitlines() if "denied" in line]
+        self.assertLessEqual(len(denied), 12)  # two in 10 s
+        wait_for(lambda: d.get(*MANAGER, "NSessions") == 0, 10, "nothing is left of their sessions")
+        self.assertTrue(d.has_name())
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to be two users")
+    def test_who_does_not_read_cuts_nobody_off(self):
+        """dbus-daemon reads nothing from whose messages hold 64 descriptors, or 127 MiB, that somebody did not take."""
+        d = self.start({"p": POOL, "q": POOL, "fds": dict(POOL, Plugin="fds")})
+        honest = self.connect(d, HONEST)
+        with Flood(d, "open", 8, 1, 0):
+            runs, _ = self.took(d, 1)
+            assert_in_time(runs[-1], 10 * PATIENCE, "a Run beside descriptors that nobody takes")
+            for _ in range(3):
+                honest.call(*MANAGER, "OpenChannel", "sa{sv}", b"p", 0)
+            if stats := stats_of(d):
+                self.assertLess(stats["PeakIncomingFDs"], 64)
+        hostile = self.connect(d, HOSTILE)
+        path = hostile.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"fds", b"large", 1, b"n", b"t", u64(15 << 20), 0).read("to")[1]
+        self.assertEqual(hostile.call(path, "org.drover1.Job", "Wait", "t", u64(10 * 1000000)).read("s"), ["done"])
+        for _ in range(12):
+            hostile.send(path, "org.drover1.Job", "GetResult")
+        hostile.send(*MANAGER, "ListPools")
+        wait_for(lambda: (stats := stats_of(d)) is None or stats["IncomingBytes"] > 10 << 20, 10, "the first results are with the bus")
+        for _ in range(20):
+            honest.call(*MANAGER, "ListPools")
+        if stats := stats_of(d):
+            self.assertLess(stats["PeakIncomingBytes"], 100 << 20)
+        runs, _ = self.took(d, 0.5)
+        assert_in_time(runs[-1], 10 * PATIENCE, "a Run beside results that nobody takes")
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to be two users")
+    def test_nobody_subscribes_too_often(self):
+        d = self.start()
+        many = [self.connect(d, HOSTILE) for _ in range(65)]
+        for c in many[:64]:
+            c.call(*MANAGER, "Subscribe")
+        with self.assert_error("LimitsExceeded", f"uid {HOSTILE} has 64 subscribers already"):
+            many[64].call(*MANAGER, "Subscribe")
+        many[0].close()
+        wait_for(lambda: self.subscribes(many[64]), 10, "one may in its place")
+        self.connect(d, HONEST).call(*MANAGER, "Subscribe")
+
+    def subscribes(self, c):
+        try:
+            c.call(*MANAGER, "Subscribe")
+        except BusError:
+            return False
+        return True
 
 
 if __name__ == "__main__":
