@@ -55,7 +55,11 @@ class Idle(Test):
 
             if not shutil.which("strace"):
                 self.skipTest("strace is not installed: system calls were not counted")
-            self.assertEqual(self.calls_of(pids), "")
+            # A template sits in the one call that the spawner answers, and a tracer could not let go of it there; its counters
+            # stood still, and each call would have been a switch to the spawner, which is traced.
+            templates = d.templates()
+            self.assertEqual(len(templates), 1)
+            self.assertEqual(self.calls_of({pid: name for pid, name in pids.items() if pid not in templates}), "")
 
     def calls_of(self, pids):
         """strace's table of calls over the window: empty when there was none."""
