@@ -143,7 +143,11 @@ class Floods(Test):
                 began = time.monotonic()
                 c.reply(c.send("/", "org.freedesktop.DBus.Peer", "Ping", to=name), 60)
                 pinged = time.monotonic()
-                c.reply(c.send(*sleep(pool=b"q")), 60)
+                try:
+                    c.reply(c.send(*sleep(pool=b"q")), 60)
+                except BusError as e:  # a sanitized droverd reads more slowly than others write: the bus has no more room for it
+                    if not IS_SANITIZED or "destination has a full message queue" not in str(e):
+                        raise
                 runs.append(time.monotonic() - pinged)
                 pings.append(pinged - began)
         finally:
