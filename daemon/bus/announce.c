@@ -11,8 +11,10 @@
 
 static void on_retry(struct loop_timer *t) {
         struct bus *b = t->user;
+        bool has_more = call_retry_pool(b);
 
-        if (call_retry_pool(b) | call_retry_room(b))
+        has_more = call_retry_room(b) || has_more;
+        if (has_more)
                 loop_timer_set(b->config.loop, t, loop_now(b->config.loop) + 1, on_retry, b); /* others first */
 }
 
