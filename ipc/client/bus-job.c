@@ -210,6 +210,8 @@ int bus_job_submit(drover_pool *p, const struct submission *s, drover_future **r
                 r = bus_job_call(p, s, is_streamed, &reply);
         if (r >= 0)
                 r = bus_job_new(&j, p, s, reply);
+        if (r >= 0 && is_streamed) /* waits for an answer: before anything is heard of the job, which may free it */
+                stream_open(f, j->id);
         d->n_bus_calls--;
         if (r < 0) {
                 future_drop(f);
@@ -217,8 +219,6 @@ int bus_job_submit(drover_pool *p, const struct submission *s, drover_future **r
                 return r;
         }
         bus_job_start(j, f, s->type);
-        if (is_streamed)
-                stream_open(f, j->id);
         if (ret)
                 *ret = f;
         bus_verdict_ask(
