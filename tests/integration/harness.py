@@ -278,12 +278,12 @@ def dict_words(values):
 class Bus:
     """A private dbus-daemon, or with DROVER_TEST_BUS=dbus-broker that one."""
 
-    def __init__(self, directory, env=None, rules=""):
+    def __init__(self, directory, env=None, rules="", template=BUS_CONFIG):
         self.path = os.path.join(directory, "bus")
         self.address = "unix:path=" + self.path
         config = os.path.join(directory, "bus.conf")
         with open(config, "w", encoding="utf-8") as f:
-            f.write(BUS_CONFIG.format(path=self.path, rules=rules))
+            f.write(template.format(path=self.path, rules=rules))
         if os.environ.get("DROVER_TEST_BUS") == "dbus-broker":
             launcher = os.path.join(os.path.dirname(__file__), "broker_bus.py")
             self.process = subprocess.Popen([sys.executable, launcher, self.path, config], stdin=subprocess.DEVNULL, start_new_session=True)
@@ -341,6 +341,8 @@ def plugin_files():
 class Drover:
     """droverd --user on a private bus. Pools are written before the start; write_pool and reload() later."""
 
+    bus_config = BUS_CONFIG
+
     def __init__(self, pools=None, args=(), env=None, launcher=(), wait=True, config=None, bus_env=None, bus_rules="", stderr=None):
         self.dir = tempfile.mkdtemp(prefix="drover-test-")
         self.log_path = os.path.join(self.dir, "log")
@@ -371,7 +373,7 @@ class Drover:
 
     def __enter__(self):
         try:
-            self.bus = Bus(self.dir, self.bus_env, self.bus_rules)
+            self.bus = Bus(self.dir, self.bus_env, self.bus_rules, self.bus_config)
             self.start()
             if self.wait:
                 for name in self.pools:
@@ -405,8 +407,8 @@ class Drover:
         if self.process and self.process.poll() is not None:
             wait_for(lambda: not self.has_name(), 10, "the bus knows that the one before is gone")
         with open(self.log_path, "a", encoding="utf-8") as log:
-            self.process = subprocess.Popen(self.command(), env=self.env(), stdin=subprocess.DEVNULL, stdout=log, stderr=log if self.stderr is None else self.stderr,
-                                            start_new_session=True)
+            self.process = subprocess.Popen(self.command(), env=self.env(), stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=log if self.stderr is None else self.stderr, start_new_session=True)
         if wait:
             wait_for(lambda: self.process.poll() is not None or self.has_name(), 20, "droverd owns org.drover1")
             if self.process.poll() is not None:
