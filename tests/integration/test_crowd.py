@@ -96,6 +96,7 @@ class Crowd:
                 f"calls sent, answered, refused: {calls}")
 
 
+@unittest.skipIf(IS_SANITIZED and "DROVER_TEST_SECONDS" not in os.environ, "under a sanitizer only for DROVER_TEST_SECONDS=: its limits are times")
 @unittest.skipUnless(os.geteuid() == 0 and fuse.is_there(), "needs root, to be many users, and FUSE")
 class AllAtOnce(Test):
     is_about_losses = True
