@@ -78,8 +78,7 @@ int session_fds_send(struct session *s, uint32_t slot, const struct session_job 
                 return -EAGAIN; /* those of earlier jobs must come to their end first */
         int r = session_fds_collect(s, job, fds, &n, &payload_bytes, &made);
         if (r >= 0)
-                r = session_fds_say(s, SESSION_FDS, slot, slot_generation(channel_word(&s->channel, slot)) + 1,
-                                    payload_bytes, fds, n);
+                r = session_fds_say(s, SESSION_FDS, slot, s->slots[slot].generation + 1, payload_bytes, fds, n);
         if (made >= 0)
                 close(made);
         if (r == -EPIPE) {

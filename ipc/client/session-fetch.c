@@ -2,8 +2,9 @@
  *
  * The pool is not trusted: lengths are checked against private sizes, data is copied before it is looked at, and a
  * result that does not fit the job's schema is a failure that says so. So is a verdict that whoever wrote the slot's
- * word could not give: one of the broker's without its line, EXPIRED before the time. What came with a result
- * (session-fds.c) belongs to the session until the next one is fetched, or session_take_fds. */
+ * word could not give: one of the broker's without its line, EXPIRED before the time. What came for a verdict
+ * (session-fds.c) is part of its result, if it still is one when it is fetched and can be one, and closed if not. Part
+ * of a result it belongs to the session until the next one is fetched, or session_take_fds. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,32 +36,34 @@ static void session_fail(struct session *s, struct session_result *r, int error,
         r->data = s->copy;
 }
 
-/* A result that can be one. What came with it is the session's until the next one is fetched. */
-static void session_check_result(struct session *s, uint32_t slot, struct session_result *r) {
-        struct session_slot *own = &s->slots[slot];
-        const struct schema_fields *fields = own->type < s->schema->n_jobs ? &s->schema->jobs[own->type].result : NULL;
-        struct session_fds *f = own->got;
+static int session_check_data(const struct session *s, uint32_t slot, const struct session_result *r, char *why,
+                              size_t why_bytes) {
+        uint32_t type = s->slots[slot].type;
+        if (type >= s->schema->n_jobs)
+                return 0;
+        const struct schema_fields *fields = &s->schema->jobs[type].result;
+        int error = args_check(fields, r->data, r->bytes, why, why_bytes);
+        return error < 0 ? error
+                         : args_check_fds(fields, r->data, r->bytes, r->fds ? r->fds->n_fds : 0, why, why_bytes);
+}
+
+/* A result that can be one, with what came for it. */
+static void session_check_result(struct session *s, uint32_t slot, struct session_fds *f, struct session_result *r) {
         char why[200];
-        own->got = NULL;
-        s->newest = session_fds_free(s->newest);
-        s->newest = f;
-        int error = own->has_wanted ? session_fds_check(f, why, sizeof why) : 0;
-        if (error != 0) {
-                session_fail(s, r, error, why);
-                return;
-        }
-        if (f && f->mapped) {
+        int error = s->slots[slot].has_wanted ? session_fds_check(f, why, sizeof why) : 0;
+        if (error == 0 && f && f->mapped) {
                 r->data = f->mapped;
                 r->bytes = f->mapped_bytes;
         }
         r->fds = f;
-        if (fields && (args_check(fields, r->data, r->bytes, why, sizeof why) < 0 ||
-                       args_check_fds(fields, r->data, r->bytes, f ? f->n_fds : 0, why, sizeof why) < 0))
-                session_fail(s, r, EBADMSG, why);
+        if (error == 0 && session_check_data(s, slot, r, why, sizeof why) < 0)
+                error = EBADMSG;
+        if (error != 0)
+                session_fail(s, r, error, why);
 }
 
 /* DONE and FAILED: what the worker wrote, copied, then checked. */
-static void session_read_result(struct session *s, uint32_t slot, struct session_result *r) {
+static void session_read_result(struct session *s, uint32_t slot, struct session_fds *f, struct session_result *r) {
         struct layout_result line;
         channel_copy(&line, channel_result(&s->channel, slot), sizeof line);
         if (line.bytes > s->channel.geometry.slot_bytes) {
@@ -78,8 +81,7 @@ static void session_read_result(struct session *s, uint32_t slot, struct session
                 r->error = line.error > 0 ? line.error : EIO;
                 return;
         }
-
-        session_check_result(s, slot, r);
+        session_check_result(s, slot, f, r);
 }
 
 /* A verdict without a result: the broker's line, if it gave this one; and what the worker noted when the last attempt
@@ -115,6 +117,9 @@ static void session_read_judged(struct session *s, uint32_t slot, uint64_t word,
 
 void session_fetch(struct session *s, uint32_t slot, struct session_result *ret) {
         struct session_slot *own = &s->slots[slot];
+        struct session_fds *f = own->got;
+        own->got = NULL;
+        s->newest = session_fds_free(s->newest);
         uint64_t word = channel_word(&s->channel, slot);
         bool is_verdict = slot_is_verdict(word) && slot_generation(word) == own->generation; /* it was, when found */
         *ret = (struct session_result){
@@ -128,9 +133,13 @@ void session_fetch(struct session *s, uint32_t slot, struct session_result *ret)
         if (!is_verdict)
                 session_fail(s, ret, EBADMSG, "a worker of the pool wrote over its verdict");
         else if (ret->state == SLOT_DONE || ret->state == SLOT_FAILED)
-                session_read_result(s, slot, ret);
+                session_read_result(s, slot, f, ret);
         else
                 session_read_judged(s, slot, word, ret);
+        if (ret->fds)
+                s->newest = f;
+        else
+                session_fds_free(f);
 
         s->n_result_fds -= own->n_result_fds;
         if (own->has_fds || own->has_wanted)

@@ -128,27 +128,33 @@ static bool session_can_be(const struct session_slot *own, uint64_t word) {
                slot_state(word) < SLOT_N_STATES;
 }
 
+/* FREE, as it is by our books. */
+static uint64_t session_free_word(const struct session *s, uint32_t slot) {
+        return SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, s->slots[slot].generation);
+}
+
 /* FREE, whatever stands there, unless its worker may still write. */
 int session_free_slot(struct session *s, uint32_t slot) {
         uint64_t word = channel_word(&s->channel, slot);
         if (session_can_be(&s->slots[slot], word) && slot_is_verdict(word))
                 return channel_free(&s->channel, slot);
-        return channel_cas(&s->channel, slot, word,
-                           SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, s->slots[slot].generation + 1))
-                       ? 0
-                       : -EBUSY;
+        return channel_cas(&s->channel, slot, word, session_free_word(s, slot)) ? 0 : -EBUSY;
 }
 
-/* A slot that is free by our books is nobody's. */
+/* A slot that is free by our books is nobody's: what a worker wrote there is written over. The generation is ours, too:
+ * one that comes again would have what was sent for the job before. */
 static int session_begin_slot(struct session *s, uint32_t slot) {
-        int r = channel_begin(&s->channel, slot);
-        for (unsigned try = 0; r < 0 && try < SESSION_TRIES; try++) {
-                uint64_t word = channel_word(&s->channel, slot);
-                channel_cas(&s->channel, slot, word,
-                            SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, slot_generation(word) + 1));
-                r = channel_begin(&s->channel, slot);
+        struct session_slot *own = &s->slots[slot];
+        int r = -EBUSY;
+        for (unsigned try = 0; r < 0 && try <= SESSION_TRIES; try++) {
+                uint64_t word = channel_word(&s->channel, slot), free_word = session_free_word(s, slot);
+                if (word == free_word || channel_cas(&s->channel, slot, word, free_word))
+                        r = channel_begin(&s->channel, slot);
         }
-        return r < 0 ? -EPROTO : 0;
+        if (r < 0 || slot_generation(channel_word(&s->channel, slot)) != own->generation + 1)
+                return -EPROTO;
+        own->generation++;
+        return 0;
 }
 
 /* It is QUEUED, and no ring takes its hint: they were written over. The broker mends them when the worker that did it is
@@ -189,7 +195,6 @@ static void session_fill(struct session *s, uint32_t slot, const struct session_
         struct session_slot *own = &s->slots[slot];
         size_t bytes = job->has_payload_fd || job->bytes > s->channel.geometry.slot_bytes ? 0 : job->bytes;
         own->state = SESSION_BUSY;
-        own->generation = slot_generation(channel_word(&s->channel, slot));
         own->type = job->type;
         own->user = job->user;
         own->id = s->id_base + s->n_submitted + 1;

@@ -1,202 +1,20 @@
-/* The session client against a stand-in for the daemon: a peer on a socketpair answers OpenChannel, and the test itself
- * plays worker and broker on the channel's memory. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+/* The session client against a stand-in for the daemon. */
+#include "tests/unit/session-fixture.h"
 
-#include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <systemd/sd-bus.h>
-#include <systemd/sd-id128.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "ipc/bell.h"
-#include "ipc/channel.h"
-#include "ipc/client/session.h"
-#include "ipc/doorbell.h"
 #include "ipc/event.h"
 #include "ipc/packet.h"
 #include "ipc/sealed.h"
 #include "ipc/wire.h"
-
-enum { SLOTS = 4, BYTES = 64, WORKER = 2, INDEX = 7 };
-
-#define ID_BASE (UINT64_C(5) << 40)
-
-/* What the peer leaves out or gets wrong. */
-enum fault { NO_FAULT, NO_BELL, NO_JOBS, BAD_SCHEMA, BAD_SLOTS, WRONG_SIZE, BUS_ERROR, SILENT, MORE_KEYS };
-
-struct daemon {
-        struct channel broker, worker;
-        struct layout_bell *bell;
-        int channel_fds[CHANNEL_PARTS], bell_fd, sockets[2];
-        struct doorbell doorbell, done;
-        _Atomic uint64_t record;
-        uint64_t id_base;
-        enum fault fault;
-        unsigned n_back; /* how often a channel was handed back */
-        int back_fds[CHANNEL_PARTS];
-        sd_bus *peer, *bus;
-        pthread_t thread;
-        struct session *session;
-};
-
-/* By enum channel_part. */
-static const char *const memory_keys[] = {"channel", "jobs", "results", "verdicts"};
-
-static const char schema_text[] = "test\t1\nraw\traw\traw\t1\t0\t\ntyped\tn:u64\ts:str\t1\t0\t\n";
-
-static int append_fd(sd_bus_message *m, const char *key, int fd) {
-        return sd_bus_message_append(m, "{sv}", key, "h", fd);
-}
-
-static int append_u32(sd_bus_message *m, const char *key, uint32_t v) {
-        return sd_bus_message_append(m, "{sv}", key, "u", v);
-}
-
-static int append_schema(sd_bus_message *m, const char *text) {
-        sd_bus_message_open_container(m, 'e', "sv");
-        sd_bus_message_append(m, "s", "schema");
-        sd_bus_message_open_container(m, 'v', "ay");
-        sd_bus_message_append_array(m, 'y', text, strlen(text));
-        sd_bus_message_close_container(m);
-        return sd_bus_message_close_container(m);
-}
-
-static int on_open_channel(sd_bus_message *call, void *user, sd_bus_error *error) {
-        struct daemon *d = user;
-        const char *pool;
-        sd_bus_message *m;
-        bool is_back = false;
-        sd_bus_message_read(call, "s", &pool);
-        sd_bus_message_enter_container(call, 'a', "{sv}");
-        while (sd_bus_message_enter_container(call, 'e', "sv") > 0) {
-                const char *key;
-                int fd, part = 0;
-                sd_bus_message_read(call, "s", &key);
-                while (part < CHANNEL_PARTS && strcmp(key, memory_keys[part]) != 0)
-                        part++;
-                if (part < CHANNEL_PARTS) {
-                        sd_bus_message_read(call, "v", "h", &fd);
-                        if (d->back_fds[part] >= 0)
-                                close(d->back_fds[part]);
-                        d->back_fds[part] = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-                        is_back = true;
-                } else
-                        sd_bus_message_skip(call, "v");
-                sd_bus_message_exit_container(call);
-        }
-        d->n_back += is_back;
-        if (d->fault == BUS_ERROR)
-                return sd_bus_error_setf(error, "org.drover1.Error.NoSuchPool", "there is no pool %s", pool);
-        if (d->fault == SILENT)
-                return 1;
-        sd_bus_message_new_method_return(call, &m);
-        sd_bus_message_open_container(m, 'a', "{sv}");
-        int fds[CHANNEL_PARTS];
-        if (!is_back && channel_open(d->channel_fds, CHANNEL_CLIENT, fds) == 0) {
-                for (unsigned i = 0; i < CHANNEL_PARTS; i++)
-                        if (d->fault != NO_JOBS || i != CHANNEL_JOBS)
-                                append_fd(m, memory_keys[i], fds[i]);
-                channel_close(fds);
-        }
-        if (d->fault != NO_BELL)
-                append_fd(m, "bell", d->bell_fd);
-        if (d->fault == MORE_KEYS)
-                sd_bus_message_append(m, "{sv}", "of-a-later-version", "as", 1, "x");
-        append_fd(m, "doorbell", d->doorbell.ring_fd);
-        append_fd(m, "done", d->done.hear_fd);
-        append_fd(m, "session", d->sockets[1]);
-        append_u32(m, "index", INDEX);
-        append_u32(m, "slots", d->fault == BAD_SLOTS ? 3 : d->fault == WRONG_SIZE ? 2 * SLOTS : SLOTS);
-        append_u32(m, "slot-size", d->fault == WRONG_SIZE ? 1 << 16 : BYTES);
-        sd_bus_message_append(m, "{sv}", "id-base", "t", d->id_base);
-        append_schema(m, d->fault == BAD_SCHEMA ? "test\t1\nraw\tn:u65\t\t1\t0\t\n" : schema_text);
-        sd_bus_message_close_container(m);
-        sd_bus_send(NULL, m, NULL);
-        sd_bus_message_unref(m);
-        return 1;
-}
-
-static void *serve_peer(void *user) {
-        struct daemon *d = user;
-        for (int r = 0; r >= 0;) {
-                r = sd_bus_process(d->peer, NULL);
-                if (r == 0)
-                        r = sd_bus_wait(d->peer, UINT64_MAX);
-        }
-        return NULL;
-}
-
-static int setup(void **state) {
-        struct daemon *d = calloc(1, sizeof *d);
-        struct channel_geometry g;
-        int pair[2];
-        *state = d;
-        d->id_base = ID_BASE;
-        memset(d->back_fds, -1, sizeof d->back_fds);
-        assert_int_equal(channel_geometry_init(&g, SLOTS, BYTES), 0);
-        assert_int_equal(channel_create(&d->broker, &g, "test", d->channel_fds), 0);
-        assert_int_equal(channel_map(&d->worker, &g, d->channel_fds, CHANNEL_WORKER), 0);
-        assert_int_equal(bell_create("test", &d->bell, &d->bell_fd), 0);
-        assert_int_equal(doorbell_open(&d->doorbell), 0);
-        assert_int_equal(doorbell_open(&d->done), 0);
-        assert_int_equal(packet_pair(d->sockets), 0);
-        bell_set_mode(d->bell, BELL_FUTEX);
-
-        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-        sd_id128_t id = {0};
-        id.bytes[0] = 1;
-        sd_bus_new(&d->peer);
-        sd_bus_set_fd(d->peer, pair[0], pair[0]);
-        sd_bus_set_server(d->peer, 1, id);
-        sd_bus_negotiate_fds(d->peer, 1);
-        sd_bus_add_object(d->peer, NULL, "/org/drover1", on_open_channel, d);
-        assert_true(sd_bus_start(d->peer) >= 0);
-        sd_bus_new(&d->bus);
-        sd_bus_set_fd(d->bus, pair[1], pair[1]);
-        sd_bus_negotiate_fds(d->bus, 1);
-        assert_true(sd_bus_start(d->bus) >= 0);
-        return pthread_create(&d->thread, NULL, serve_peer, d);
-}
-
-static int teardown(void **state) {
-        struct daemon *d = *state;
-        session_free(d->session);
-        sd_bus_flush_close_unref(d->bus);
-        pthread_join(d->thread, NULL);
-        sd_bus_close_unref(d->peer);
-        channel_unmap(&d->broker);
-        channel_unmap(&d->worker);
-        bell_unmap(d->bell);
-        channel_close(d->channel_fds);
-        channel_close(d->back_fds);
-        doorbell_close(&d->doorbell);
-        doorbell_close(&d->done);
-        const int fds[] = {d->bell_fd, d->sockets[0], d->sockets[1]};
-        for (unsigned i = 0; i < sizeof fds / sizeof *fds; i++)
-                if (fds[i] >= 0)
-                        close(fds[i]);
-        free(d);
-        return 0;
-}
-
-static struct session *open_session(struct daemon *d) {
-        char error[256];
-        int r = session_open(&d->session, d->bus, "pool", error, sizeof error);
-        if (r < 0)
-                fail_msg("%s", error);
-        return d->session;
-}
 
 static uint32_t submit(struct session *s, uint32_t type, const char *payload, uint64_t user) {
         const struct session_job job = {
@@ -206,18 +24,10 @@ static uint32_t submit(struct session *s, uint32_t type, const char *payload, ui
         return slot;
 }
 
-static uint64_t claim(struct daemon *d, uint32_t *ret_slot) {
-        uint64_t word;
-        assert_int_equal(channel_claim(&d->worker, INDEX, WORKER, false, event_now_ns(), &d->record, d->done.ring_fd,
-                                       ret_slot, &word),
-                         CHANNEL_CLAIMED);
-        return word;
-}
-
 /* Runs the next queued job as a worker would. */
 static void work(struct daemon *d, enum slot_state verdict, int error, const void *data, size_t bytes) {
         uint32_t slot;
-        uint64_t word = claim(d, &slot);
+        uint64_t word = session_fixture_claim(d, &slot);
         memcpy(channel_result_data(&d->worker, slot), data, bytes);
         *channel_result(&d->worker, slot) = (struct layout_result){
                 .bytes = (uint32_t)bytes, .error = error, .pid = 4711, .started_ns = 1, .finished_ns = 2};
@@ -227,7 +37,7 @@ static void work(struct daemon *d, enum slot_state verdict, int error, const voi
 static void test_opens_and_runs_a_job(void **state) {
         struct daemon *d = *state;
         d->fault = MORE_KEYS; /* of a later version: skipped */
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_result r;
         assert_int_equal(session_slots(s), SLOTS);
         assert_int_equal(session_slot_bytes(s), BYTES);
@@ -259,7 +69,7 @@ static bool is_rung(int fd) {
 
 static void finish_with_fds(struct daemon *d) {
         uint32_t slot;
-        uint64_t word = claim(d, &slot);
+        uint64_t word = session_fixture_claim(d, &slot);
         *channel_result(&d->worker, slot) = (struct layout_result){.has_fds = 1, .pid = 4711};
         assert_int_equal(channel_finish(&d->worker, slot, word, SLOT_DONE, d->done.ring_fd), 0);
 }
@@ -267,7 +77,7 @@ static void finish_with_fds(struct daemon *d) {
 /* The result line says that something belongs to it, and the daemon says why it is not to be had. */
 static void test_what_belongs_to_a_result_is_not_to_be_had(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_result r;
         struct session_packet p;
         size_t bytes;
@@ -292,6 +102,70 @@ static bool hears(struct daemon *d, enum session_packet_type type, struct sessio
                 if (ret->type == type)
                         return true;
         return false;
+}
+
+/* One descriptor for a result; *ret_fd is readable for as long as anybody holds it. */
+static void answer_with_a_descriptor(struct daemon *d, int *ret_fd) {
+        struct session_packet p;
+        int ends[2];
+        assert_true(hears(d, SESSION_WANT, &p));
+        p.type = SESSION_RESULT;
+        assert_int_equal(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+        assert_int_equal(packet_send(d->sockets[0], &p, sizeof p, &ends[1], 1), 0);
+        close(ends[1]);
+        *ret_fd = ends[0];
+}
+
+static bool is_held_by_anybody(int fd) {
+        char byte;
+        return read(fd, &byte, 1) < 0 && errno == EAGAIN;
+}
+
+/* What came for a verdict that is another one when it is fetched, or makes no sense then, is closed: no later job has
+ * it. */
+static void test_what_came_for_a_verdict_that_changed(void **state) {
+        struct daemon *d = *state;
+        struct session *s = session_fixture_open(d);
+        struct session_result r;
+        uint64_t deadline_ns;
+        int fd;
+        for (unsigned round = 0; round < 3; round++) {
+                uint32_t slot = submit(s, 0, "x", 1);
+                finish_with_fds(d);
+                assert_int_equal(session_next(s, &r, 0), 0);
+                answer_with_a_descriptor(d, &fd);
+                assert_true(session_arm(s, &deadline_ns));
+                uint64_t word = channel_word(&d->worker, slot);
+                if (round == 0)
+                        atomic_store(&d->worker.slots[slot].word, (word & ~UINT64_C(0xf)) | SLOT_FAILED);
+                else if (round == 1)
+                        atomic_store(&d->worker.slots[slot].word, (word & ~UINT64_C(0xf)) | SLOT_CANCELLED);
+                else
+                        channel_result(&d->worker, slot)->bytes = BYTES + 1;
+                assert_int_equal(session_next(s, &r, 0), 1);
+                assert_true(r.state != SLOT_DONE);
+                assert_null(r.fds);
+                assert_null(session_take_fds(s));
+                assert_false(is_held_by_anybody(fd));
+                close(fd);
+
+                assert_int_equal(submit(s, 0, "y", 2), slot);
+                work(d, SLOT_DONE, 0, "Y", 1);
+                assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+                assert_int_equal(r.state, SLOT_DONE);
+                assert_null(r.fds);
+                assert_int_equal(r.bytes, 1);
+        }
+        submit(s, 0, "z", 3); /* a result that a later one follows, of whatever kind */
+        finish_with_fds(d);
+        assert_int_equal(session_next(s, &r, 0), 0);
+        answer_with_a_descriptor(d, &fd);
+        submit(s, 0, "f", 4);
+        work(d, SLOT_FAILED, EIO, "no", 2);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
+        assert_false(is_held_by_anybody(fd));
+        close(fd);
 }
 
 /* A daemon that reads what was sent a moment late, and answers. */
@@ -319,7 +193,7 @@ static void fill_socket(struct session *s) {
 /* Its socket is full when it wants to ask: it asks when there is room, and nothing else has to happen. */
 static void test_asks_when_there_is_room(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_packet p;
         struct session_result r;
         pthread_t thread;
@@ -348,7 +222,7 @@ static void test_asks_when_there_is_room(void **state) {
 
 static void test_a_held_job_starts_when_it_is_let_go(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_job job = {.priority = 1, .payload = "x", .bytes = 1, .is_held = true};
         struct session_result r;
         uint32_t now, later, never, got;
@@ -404,7 +278,7 @@ static void test_a_bad_reply_is_refused_in_words(void **state) {
 
 static void test_submit_says_why_not(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_result r;
         char large[BYTES + 1] = "";
         const struct session_job job = {.payload = large, .bytes = SEALED_MAX_BYTES + 1};
@@ -435,7 +309,7 @@ static void describe(const struct session_result *r, const char *expected) {
 
 static void test_every_verdict(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_result r;
         uint32_t slot;
         struct layout_verdict line = {.reason = REASON_SIGNAL,
@@ -452,7 +326,7 @@ static void test_every_verdict(void **state) {
         describe(&r, "failed: no such thing");
 
         submit(s, 0, "", 2);
-        uint64_t word = claim(d, &slot);
+        uint64_t word = session_fixture_claim(d, &slot);
         assert_true(channel_judge(&d->broker, slot, WORKER, slot_generation(word), SLOT_POISONED, 0, &line));
         channel_announce(&d->broker, slot, d->done.ring_fd);
         assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
@@ -460,7 +334,7 @@ static void test_every_verdict(void **state) {
         describe(&r, "poisoned after 3 attempts: signal SIGSEGV");
 
         submit(s, 0, "", 3);
-        word = claim(d, &slot);
+        word = session_fixture_claim(d, &slot);
         line.reason = REASON_TIME_LIMIT;
         line.attempts = 1;
         assert_true(channel_judge(&d->broker, slot, WORKER, slot_generation(word), SLOT_TIMED_OUT, 0, &line));
@@ -500,18 +374,18 @@ static void test_verdicts_that_no_worker_can_give(void **state) {
         static const unsigned owners[] = {SLOT_OWNER_NONE, SLOT_OWNER_WORKER0 + WORKER, SLOT_OWNER_BROKER};
         const struct layout_verdict line = {.reason = REASON_SIGNAL, .signal = 11, .pid = 42, .attempts = 1};
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_result r;
         uint32_t slot, same;
         for (unsigned i = 0; i < 2; i++)
                 for (unsigned k = 0; k < 3; k++) {
                         slot = submit(s, 0, "", 1);
-                        claim(d, &same);
+                        session_fixture_claim(d, &same);
                         forge(d, slot, brokers[i], owners[k]);
                         expect_disbelief(s, "only droverd can give");
 
                         slot = submit(s, 0, "", 1); /* the broker gives it, and it is fetched */
-                        uint64_t word = claim(d, &same);
+                        uint64_t word = session_fixture_claim(d, &same);
                         assert_true(
                                 channel_judge(&d->broker, slot, WORKER, slot_generation(word), brokers[i], 0, &line));
                         channel_announce(&d->broker, slot, d->done.ring_fd);
@@ -520,11 +394,11 @@ static void test_verdicts_that_no_worker_can_give(void **state) {
                         assert_int_equal(r.verdict.signal, 11);
 
                         slot = submit(s, 0, "", 1); /* the line is not of this job */
-                        claim(d, &same);
+                        session_fixture_claim(d, &same);
                         forge(d, slot, brokers[i], owners[k]);
                         expect_disbelief(s, "only droverd can give");
                         slot = submit(s, 0, "", 1); /* nor of this verdict */
-                        word = claim(d, &same);
+                        word = session_fixture_claim(d, &same);
                         assert_true(channel_judge(&d->broker, slot, WORKER, slot_generation(word), SLOT_TIMED_OUT, 0,
                                                   &line));
                         forge(d, slot, brokers[i], owners[k]);
@@ -544,11 +418,11 @@ static void test_verdicts_that_no_worker_can_give(void **state) {
 static void test_verdicts_that_any_worker_can_give(void **state) {
         static const enum slot_state states[] = {SLOT_DONE, SLOT_FAILED, SLOT_CANCELLED, SLOT_TIMED_OUT};
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_result r;
         for (unsigned i = 0; i < 8; i++) {
                 uint32_t slot = submit(s, 0, "", 1), same;
-                uint64_t word = i % 2 ? claim(d, &same) : 0;
+                uint64_t word = i % 2 ? session_fixture_claim(d, &same) : 0;
                 forge(d, slot, states[i / 2], SLOT_OWNER_NONE);
                 if (word)
                         assert_int_equal(channel_finish(&d->worker, slot, word, SLOT_DONE, d->done.ring_fd), -ESTALE);
@@ -569,7 +443,7 @@ static void test_verdicts_that_any_worker_can_give(void **state) {
 
 static void test_words_of_the_head_are_any_workers(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_result r;
         atomic_store(&d->worker.head->queue_timeout_ns, 1);
         submit(s, 0, "", 1);
@@ -585,7 +459,7 @@ static void test_words_of_the_head_are_any_workers(void **state) {
 
 static void test_a_queue_deadline_needs_no_worker(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_result r;
         uint64_t now_ns = event_now_ns();
         const struct session_job late = {.queue_deadline_ns = now_ns + 5000000, .user = 2};
@@ -607,7 +481,7 @@ static void test_a_queue_deadline_needs_no_worker(void **state) {
 /* Another verdict lies there, unread: the wait ends in time all the same, and sleeps meanwhile. */
 static void test_waiting_for_one_ends_at_its_deadline(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_result r;
         submit(s, 0, "", 0);
         work(d, SLOT_DONE, 0, "", 0);
@@ -623,7 +497,7 @@ static void test_waiting_for_one_ends_at_its_deadline(void **state) {
 
 static void test_waiting_for_one_leaves_the_others(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_result r;
         uint32_t slots[3];
         for (uint64_t i = 0; i < 3; i++)
@@ -645,11 +519,11 @@ static void test_waiting_for_one_leaves_the_others(void **state) {
 
 static void test_a_hostile_result(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_result r;
         uint32_t slot;
         submit(s, 0, "", 1);
-        uint64_t word = claim(d, &slot);
+        uint64_t word = session_fixture_claim(d, &slot);
         channel_result(&d->worker, slot)->bytes = BYTES + 1;
         assert_int_equal(channel_finish(&d->worker, slot, word, SLOT_DONE, d->done.ring_fd), 0);
         assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
@@ -686,7 +560,7 @@ static void *mend_a_moment_later(void *user) {
  */
 static void test_a_channel_written_over(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_result r;
         const struct session_job job = {.user = 0};
         uint32_t slots[SLOTS];
@@ -731,14 +605,14 @@ static void test_a_channel_written_over(void **state) {
 
 static void test_a_slot_in_quarantine_comes_back_later(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_result r;
         const struct layout_verdict line = {.reason = REASON_TIME_LIMIT, .attempts = 1};
         const struct session_job job = {.user = 0};
         uint32_t slots[SLOTS], held;
         for (unsigned i = 0; i < SLOTS; i++)
                 assert_int_equal(session_submit(s, &job, &slots[i]), 0);
-        uint64_t word = claim(d, &held);
+        uint64_t word = session_fixture_claim(d, &held);
         assert_true(
                 channel_judge(&d->broker, held, WORKER, slot_generation(word), SLOT_TIMED_OUT, SLOT_QUARANTINE, &line));
         channel_announce(&d->broker, held, d->done.ring_fd);
@@ -752,7 +626,7 @@ static void test_a_slot_in_quarantine_comes_back_later(void **state) {
 
 static void test_the_daemon_is_gone(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_result r;
         submit(s, 0, "", 1);
         submit(s, 0, "", 2);
@@ -771,7 +645,7 @@ static void test_the_daemon_is_gone(void **state) {
 /* The next daemon plays on the same stage: it is asked for the same channel, and a verdict given meanwhile is found. */
 static void test_the_next_daemon_is_handed_the_channel(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_result r;
         struct stat st, back;
         submit(s, 0, "", 1);
@@ -827,7 +701,7 @@ static void test_the_next_daemon_is_handed_the_channel(void **state) {
  */
 static void test_a_silent_daemon(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d), *other;
+        struct session *s = session_fixture_open(d), *other;
         char error[256] = "";
         d->fault = SILENT;
         assert_int_equal(session_open_until(&other, d->bus, "pool", event_now_ns() + 20000000, error, sizeof error),
@@ -855,7 +729,7 @@ static void *finish_later(void *user) {
 
 static void test_a_long_wait_ends_by_the_doorbell(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         struct session_result r;
         pthread_t thread;
         submit(s, 0, "", 1);
@@ -867,10 +741,10 @@ static void test_a_long_wait_ends_by_the_doorbell(void **state) {
 
 static void test_closing_drops_what_is_queued_and_asks_what_runs(void **state) {
         struct daemon *d = *state;
-        struct session *s = open_session(d);
+        struct session *s = session_fixture_open(d);
         uint32_t running, claimed, queued;
         running = submit(s, 0, "", 1);
-        claim(d, &claimed);
+        session_fixture_claim(d, &claimed);
         assert_int_equal(claimed, running);
         queued = submit(s, 0, "", 2);
         d->session = session_free(s);
@@ -888,12 +762,13 @@ static void test_closing_drops_what_is_queued_and_asks_what_runs(void **state) {
         assert_int_equal(bytes, 0);
 }
 
-#define SESSION_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define SESSION_TEST(test) cmocka_unit_test_setup_teardown(test, session_setup, session_teardown)
 
 int main(void) {
         const struct CMUnitTest tests[] = {
                 SESSION_TEST(test_opens_and_runs_a_job),
                 SESSION_TEST(test_what_belongs_to_a_result_is_not_to_be_had),
+                SESSION_TEST(test_what_came_for_a_verdict_that_changed),
                 SESSION_TEST(test_asks_when_there_is_room),
                 SESSION_TEST(test_a_held_job_starts_when_it_is_let_go),
                 SESSION_TEST(test_a_bad_reply_is_refused_in_words),
