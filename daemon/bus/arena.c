@@ -43,6 +43,8 @@ int arena_method_open(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_b
 
         if (p->process.pidfd < 0) {
                 r = call_check_room(p, e);
+                if (r >= 0)
+                        r = call_check_numbers(b, e); /* for the process's own */
                 return r < 0 ? r : peer_ask_process(p, m, arena_method_open);
         }
         r = sd_bus_message_read_basic(m, 's', &q.name);

@@ -68,10 +68,18 @@ int call_check_numbers(const struct bus *b, sd_bus_error *e) {
                                  "droverd has as many descriptors as it may: it keeps no more calls waiting");
 }
 
-int call_check_room(struct bus_peer *p, sd_bus_error *e) {
-        int r;
+int call_too_much(const struct bus_peer *p, sd_bus_error *e) {
+        return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED,
+                                 "the calls of uid %u that wait have too many bytes or descriptors", (unsigned)p->uid);
+}
 
-        r = call_check_numbers(p->bus, e);
+int call_check_descriptors(const struct bus *b, sd_bus_error *e) {
+        return b->call.n_fds > 0 ? call_check_numbers(b, e) : 0;
+}
+
+int call_check_room(struct bus_peer *p, sd_bus_error *e) {
+        int r = call_check_descriptors(p->bus, e);
+
         if (r < 0)
                 return r;
         if (p->n_calls >= BUS_MAX_CALLS)
@@ -82,9 +90,7 @@ int call_check_room(struct bus_peer *p, sd_bus_error *e) {
                                          "uid %u has %d calls waiting already; use Submit", (unsigned)p->uid,
                                          BUS_MAX_CALLS_OF_UID);
         if (!turn_may_keep(p))
-                return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED,
-                                         "the calls of uid %u that wait have too many bytes or descriptors",
-                                         (unsigned)p->uid);
+                return call_too_much(p, e);
         return 0;
 }
 

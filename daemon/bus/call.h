@@ -31,8 +31,12 @@ struct bus_call {
 
 /* LimitsExceeded if this caller has too many calls waiting for something. */
 int call_check_room(struct bus_peer *p, sd_bus_error *e);
-/* Too many descriptors are open for another message to be kept: LimitsExceeded. */
+/* Too many descriptors are open for others to be kept: LimitsExceeded. */
 int call_check_numbers(const struct bus *b, sd_bus_error *e);
+/* The same, if the call that runs, or is to wait, brings any. */
+int call_check_descriptors(const struct bus *b, sd_bus_error *e);
+/* The LimitsExceeded of bytes and descriptors. */
+int call_too_much(const struct bus_peer *p, sd_bus_error *e);
 int call_wait_pool(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn);
 int call_wait_room(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn, const char *pool);
 /* CALL_RUN takes the job over, also when it fails. timeout_ns UINT64_MAX = none. May answer at once. */

@@ -136,6 +136,8 @@ int channel_method_open(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd
         int r;
 
         r = call_check_room(p, e);
+        if (r >= 0)
+                r = call_check_numbers(b, e); /* for those that it opens */
         if (r >= 0 && p->process.pidfd < 0)
                 return peer_ask_process(p, m, channel_method_open);
         if (r >= 0)

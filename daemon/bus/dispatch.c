@@ -77,7 +77,9 @@ static void refuse(struct bus *b, struct bus_peer *p, sd_bus_message *m) {
 
         if (sd_bus_message_get_expect_reply(m) <= 0 || !turn_refuses(p))
                 return;
-        if (p->user)
+        if (p->user && !turn_may_keep(p))
+                call_too_much(p, &e);
+        else if (p->user)
                 sd_bus_error_setf(&e, SD_BUS_ERROR_LIMITS_EXCEEDED, "%u calls of uid %u wait; call more slowly",
                                   p->user->turn.n_calls, (unsigned)p->uid);
         else
@@ -102,7 +104,7 @@ int bus_dispatch_to(struct bus *b, sd_bus_message *m, bus_method_fn fn, sd_bus_e
         } else if (turn_is_full(p)) {
                 refuse(b, p, m);
         } else {
-                r = call_check_numbers(b, e);
+                r = call_check_descriptors(b, e);
                 return r < 0 ? r : turn_wait(p, m, fn);
         }
         return 1;

@@ -64,6 +64,13 @@ static inline void weight_subtract(struct bus_weight *from, struct bus_weight w)
         from->n_fds -= w.n_fds;
 }
 
+/* A message that lies in the socket (intake.c). */
+struct bus_coming {
+        struct bus_weight weight;
+        bool is_call;  /* or a signal: the filter sees it, once it is read */
+        bool is_there; /* all of it */
+};
+
 /* One uid, while somebody of it calls (user.c). */
 struct bus_user {
         struct bus *bus;
@@ -103,12 +110,21 @@ struct bus {
         struct bus_user strangers; /* whoever the bus has not told us of yet */
         unsigned n_turns, max_fds; /* max_fds: that come with the calls of one user, while they wait */
         uint64_t turn_ns, congestion; /* the last turn; which congestion of the way out this is, or the next will be */
+        struct { /* turn.c */
+                uint64_t now_ns, told_ns;     /* what was told last, and when */
+                uint64_t asked_ns, answer_ns; /* when the kernel was asked, and its answer */
+        } clock;
+        struct { /* turn.c: what was sent */
+                uint64_t bytes;  /* of it, so many lie in our socket at most, as the kernel counts */
+                uint64_t cookie; /* of the last message */
+        } out;
         struct bus_weight call; /* the one that runs, or is to wait; 0 bytes = not known */
         struct {                /* intake.c */
-                struct bus_weight coming[BUS_COMING]; /* the messages that come next */
+                struct bus_coming coming[BUS_COMING]; /* the messages that come next */
                 unsigned n_coming, next;
                 uint64_t n_messages;
                 bool has_more, is_between; /* is_between: the socket stands at a header */
+                bool was_all;              /* more than these did not lie there */
                 unsigned n_errors;      /* in a row, of the connection itself */
                 struct bus_user *payer; /* of the call that is handled */
                 uint64_t began_ns;      /* when libsystemd was left to do so */

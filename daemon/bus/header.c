@@ -52,7 +52,7 @@ bool header_read(const uint8_t *message, size_t n, struct header *ret) {
         bytes = header_round(end, 8) + header_word(message, 4);
         if (bytes > HEADER_MAX_MESSAGE)
                 return false;
-        *ret = (struct header){.n_bytes = bytes};
+        *ret = (struct header){.type = message[1], .n_bytes = bytes};
         ret->is_whole = end <= n && header_read_fds(message, end, &ret->n_fds);
         return true;
 }

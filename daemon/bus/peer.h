@@ -72,7 +72,7 @@ void user_deinit(struct bus *b);
 
 /* ---- turn.c ---- */
 
-uint64_t turn_clock(void); /* CPU time, in ns */
+uint64_t turn_clock(struct bus *b); /* CPU time, in ns: for differences within one wake-up */
 bool turn_has_credit(struct bus *b, struct bus_user *u);
 void turn_charge(struct bus_user *u, uint64_t ns);
 /* Whether a call of it that came now runs now. */

@@ -37,6 +37,7 @@ enum {
         TURN_OUT_BYTES = 8192,    /* as the kernel counts them: ten small messages */
         TURN_MAX_FDS = 16384,     /* with a user's calls; less, if we may have few */
         TURN_MIN_FDS = 16,        /* of a stranger */
+        TURN_FRAME_BYTES = 512,   /* that the kernel counts for a message, without its own */
         TURN_SHARE = 10,          /* a tenth of the time; less, if many users take turns */
 };
 
@@ -46,17 +47,29 @@ enum {
 #define TURN_SERVE_NS UINT64_C(500000)   /* a quarter of it while there is more to be read */
 #define TURN_STILL_NS UINT64_C(20000000) /* one turn, however long the bus takes nothing */
 
+#define TURN_ASK_NS UINT64_C(200000) /* of real time, which is taken for CPU time meanwhile */
+
 /* ---- credit ---- */
 
-uint64_t turn_clock(void) {
+/* CPU time costs a system call, real time none. So the kernel is asked after each sleep, and then now and again. */
+uint64_t turn_clock(struct bus *b) {
+        uint64_t now = event_now_ns(), cpu_ns;
         struct timespec t;
 
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+        b->clock.now_ns = now;
+        if (b->clock.asked_ns < loop_now(b->config.loop) || now - b->clock.asked_ns >= TURN_ASK_NS) {
+                clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+                b->clock.asked_ns = now;
+                b->clock.answer_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+        }
+        cpu_ns = b->clock.answer_ns + (now - b->clock.asked_ns);
+        if (cpu_ns > b->clock.told_ns) /* else this thread was not always on a CPU */
+                b->clock.told_ns = cpu_ns;
+        return b->clock.told_ns;
 }
 
 bool turn_has_credit(struct bus *b, struct bus_user *u) {
-        uint64_t now = event_now_ns(), share = 2 * b->n_turns > TURN_SHARE ? 2 * b->n_turns : TURN_SHARE;
+        uint64_t now = loop_now(b->config.loop), share = 2 * b->n_turns > TURN_SHARE ? 2 * b->n_turns : TURN_SHARE;
         uint64_t earned = (now - u->turn.credited_ns) / share, room = (uint64_t)(TURN_CREDIT_NS - u->turn.credit_ns);
 
         u->turn.credit_ns += (int64_t)(earned < room ? earned : room);
@@ -232,15 +245,31 @@ void turn_set_limits(struct bus *b) {
         setsockopt(sd_bus_get_fd(b->bus), SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 }
 
+/* The kernel is asked when what was sent since may be so much. What others than this file send (signals, questions,
+ * libsystemd's own answers) is noticed with the next that we do: messages are numbered. */
 static bool is_congested(struct bus *b) {
-        int bytes = 0, fd = sd_bus_get_fd(b->bus);
         uint64_t n_queued = 0;
+        int bytes = 0, fd;
 
         sd_bus_get_n_queued_write(b->bus, &n_queued);
-        if (n_queued > 0 || (fd >= 0 && ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes >= TURN_OUT_BYTES))
+        if (n_queued > 0)
+                b->out.bytes = TURN_OUT_BYTES;
+        else if (b->out.bytes >= TURN_OUT_BYTES && (fd = sd_bus_get_fd(b->bus)) >= 0)
+                b->out.bytes = ioctl(fd, SIOCOUTQ, &bytes) == 0 ? (uint64_t)bytes : 0;
+        if (b->out.bytes >= TURN_OUT_BYTES)
                 return true;
         b->congestion++; /* the next is another one */
         return false;
+}
+
+static int send_now(struct bus *b, sd_bus_message *m, struct bus_weight w) {
+        uint64_t cookie = 0;
+        int r = sd_bus_send(b->bus, m, NULL);
+
+        sd_bus_message_get_cookie(m, &cookie);
+        b->out.bytes = cookie == b->out.cookie + 1 ? b->out.bytes + TURN_FRAME_BYTES + w.n_bytes : TURN_OUT_BYTES;
+        b->out.cookie = cookie;
+        return r;
 }
 
 int bus_send(struct bus *b, sd_bus_message *m, struct bus_weight w) {
@@ -253,7 +282,7 @@ int bus_send(struct bus *b, sd_bus_message *m, struct bus_weight w) {
                 return sd_bus_send(b->bus, m, NULL);
         if (STAILQ_EMPTY(&p->replies) && !is_congested(b) && unread_has_room(p, w)) {
                 unread_count(p, w);
-                return sd_bus_send(b->bus, m, NULL);
+                return send_now(b, m, w);
         }
         sd_bus_message_get_type(m, &type);
         if (p->user->turn.n_replies >= TURN_MAX_REPLIES ||
@@ -280,12 +309,13 @@ static void send_reply(struct bus_peer *p) {
         }
         take_reply(p);
         unread_count(p, i->weight);
-        sd_bus_send(p->bus->bus, i->message, NULL);
+        send_now(p->bus, i->message, i->weight);
         item_free(p, i);
 }
 
 /* Of who wants it at once while the bus does not take what we have, one answer that nobody else can delay. */
 bool turn_may_answer_now(struct bus *b, struct bus_user *u) {
+        b->out.bytes = TURN_OUT_BYTES; /* such answers are not counted */
         if (!is_congested(b))
                 return true;
         if (u->turn.congestion == b->congestion)
@@ -296,10 +326,10 @@ bool turn_may_answer_now(struct bus *b, struct bus_user *u) {
 
 /* ---- a turn ---- */
 
-/* The user, and its caller, stand last then. */
-static void turn_of(struct bus *b, struct bus_user *u) {
+/* The user, and its caller, stand last then. From one turn_clock to the next, which is returned. */
+static uint64_t turn_of(struct bus *b, struct bus_user *u, uint64_t began) {
         struct bus_peer *p = TAILQ_FIRST(&u->turn.ready);
-        uint64_t began = turn_clock();
+        uint64_t end;
 
         TAILQ_REMOVE(&b->turns, u, turn.link);
         TAILQ_INSERT_TAIL(&b->turns, u, turn.link);
@@ -309,21 +339,23 @@ static void turn_of(struct bus *b, struct bus_user *u) {
         else
                 send_reply(p);
         turn_join(p);
-        turn_charge(u, turn_clock() - began);
+        end = turn_clock(b);
+        turn_charge(u, end - began);
+        b->turn_ns = b->clock.now_ns;
+        return end;
 }
 
 enum turn_end turn_take(struct bus *b) {
-        uint64_t began = TAILQ_EMPTY(&b->turns) ? 0 : turn_clock();
+        uint64_t began = TAILQ_EMPTY(&b->turns) ? 0 : turn_clock(b), now = began;
         uint64_t budget = b->intake.has_more ? TURN_SERVE_NS / 4 : TURN_SERVE_NS;
         struct bus_user *u;
 
         while ((u = TAILQ_FIRST(&b->turns))) {
                 if (is_congested(b) && event_now_ns() - b->turn_ns < TURN_STILL_NS)
                         return TURN_CONGESTED;
-                if (turn_clock() - began > budget)
+                if (now - began > budget)
                         return TURN_OVER;
-                turn_of(b, u);
-                b->turn_ns = event_now_ns();
+                now = turn_of(b, u, now);
         }
         return TURN_IDLE;
 }
@@ -331,10 +363,11 @@ enum turn_end turn_take(struct bus *b) {
 uint64_t turn_deadline(const struct bus *b) { return b->turn_ns + TURN_STILL_NS; }
 
 void turn_finish(struct bus *b, uint64_t deadline_ns) {
+        uint64_t now = turn_clock(b);
         struct bus_user *u;
 
-        while ((u = TAILQ_FIRST(&b->turns)) && event_now_ns() < deadline_ns)
-                turn_of(b, u);
+        while ((u = TAILQ_FIRST(&b->turns)) && b->clock.now_ns < deadline_ns)
+                now = turn_of(b, u, now);
 }
 
 void turn_end(struct bus_peer *p, const sd_bus_error *e) {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 import unittest
@@ -211,6 +212,28 @@ class Floods(Test):
             self.assertLess(stats["PeakIncomingBytes"], 100 << 20)
         runs, _ = self.took(d, 0.5)
         assert_in_time(runs[-1], 10 * PATIENCE, "a Run beside results that nobody takes")
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to call as somebody else")
+    def test_what_comes_in_pieces_is_bounded_all_the_same(self):
+        """Calls larger than a socket holds, for a pool that has no worker yet: 64 MiB of them wait, what is more is refused."""
+        d = self.start({"p": POOL})
+        spawner = d.spawner()
+        os.kill(spawner, signal.SIGSTOP)
+        self.addCleanup(os.kill, spawner, signal.SIGCONT)
+        d.call(*MANAGER, "CreatePool", "sa{sv}t", "late", "1", "Plugin", "s", "sleep", "0")
+        c = self.connect(d, HOSTILE)
+        c.call(*MANAGER, "ListPools")
+        cookies = [c.send(*MANAGER, "Run", "ssa{sv}a{sv}", b"late", b"sleep", 1, b"ms", b"s", b"x" * (4 << 20), 0) for _ in range(24)]
+        with self.assert_error("LimitsExceeded", f"the calls of uid {HOSTILE} that wait have too many bytes"):
+            c.reply(cookies[-1])
+        os.kill(spawner, signal.SIGCONT)
+        errors = [self.error_of(c, cookie) for cookie in cookies[:-1]]
+        self.assertEqual(errors.count("org.freedesktop.DBus.Error.InvalidArgs"), 15)
+
+    def error_of(self, c, cookie):
+        with self.assertRaises(BusError) as caught:
+            c.reply(cookie)
+        return caught.exception.name
 
     @unittest.skipUnless(os.geteuid() == 0, "needs root, to be two users")
     def test_nobody_subscribes_too_often(self):
