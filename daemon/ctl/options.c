@@ -66,7 +66,7 @@ static const struct option_row rows[] = {
         {"signal", "SIGNAL", "kill", "a name or a number; TERM if not given", OPTION_SIGNAL, 's'},
         {"lines", "N", "list-jobs list-deaths", "at most N rows", OPTION_LINES, 'n'},
         {"state", "STATE", "list-jobs", "only these; several with commas between", OPTION_STATE},
-        {"state-dir", "DIR", "list-capsules show-capsule", "droverd's, where it keeps capsules", OPTION_STATE_DIR},
+        {"state-dir", "DIR", "list-capsules show-capsule", "read what a droverd left there, and do not ask the bus", OPTION_STATE_DIR},
         {"once", NULL, "top", "one block, after one interval", OPTION_ONCE},
         {"interval", "TIME", "top", "between two looks; 1s if not given", OPTION_INTERVAL, 'd'},
         {"input", "FILE", "map " JOB,

@@ -420,3 +420,21 @@ bool capsules_last_numbers(const struct capsules *cs, uint64_t ret[NUMBERS_N_KIN
         memcpy(ret, cs->last, sizeof(cs->last));
         return !cs->is_incomplete;
 }
+
+size_t capsules_list(const struct capsules *cs, const struct capsule_filter *filter, struct capsule_row *ret,
+                     size_t n) {
+        const struct capsule_file *f;
+        size_t n_found = 0;
+        TAILQ_FOREACH_REVERSE(f, &cs->files, capsule_files, link)
+        if ((filter->sees_all || f->uid == filter->viewer) &&
+            (!filter->pool || strcmp(f->pool, filter->pool) == 0)) {
+                if (n_found == n)
+                        break;
+                ret[n_found++] = (struct capsule_row){.id = f->id,
+                                                      .bytes = f->bytes,
+                                                      .created_us = (uint64_t)f->when_ns / 1000,
+                                                      .uid = f->uid,
+                                                      .pool = f->pool};
+        }
+        return n_found;
+}

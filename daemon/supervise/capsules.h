@@ -24,6 +24,9 @@ struct capsule_draft *capsules_discard(struct capsule_draft *d);
  * the directory could not be read. */
 bool capsules_last_numbers(const struct capsules *cs, uint64_t ret[NUMBERS_N_KINDS]);
 
+/* The newest `n` that fit, newest first: how many. */
+size_t capsules_list(const struct capsules *cs, const struct capsule_filter *filter, struct capsule_row *ret, size_t n);
+
 /* 0 and a copy to read, which is then the callee's; -ENOENT, for who may not, too; -EBUSY: too many are read already;
  * -ETIMEDOUT; or why it cannot be read. */
 typedef void (*capsules_open_fn)(void *user, int error, int fd);

@@ -352,6 +352,11 @@ void supervisor_open_capsule(struct supervisor *s, uint64_t id, uid_t uid, bool 
         capsules_open(s->capsules, id, uid, is_root, fn, user);
 }
 
+size_t supervisor_list_capsules(const struct supervisor *s, const struct capsule_filter *filter,
+                                struct capsule_row *ret, size_t n) {
+        return capsules_list(s->capsules, filter, ret, n);
+}
+
 struct arenas *supervisor_arenas(struct supervisor *s) { return s->arenas; }
 uint32_t supervisor_n_sessions(const struct supervisor *s) { return s->n_sessions; }
 uint32_t supervisor_n_workers(const struct supervisor *s) { return s->n_workers; }

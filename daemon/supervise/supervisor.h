@@ -220,6 +220,19 @@ struct job_info {
 /* The capsule of a job, to read; as capsules_open. */
 void supervisor_open_capsule(struct supervisor *s, uint64_t id, uid_t uid, bool is_root,
                              void (*fn)(void *user, int error, int fd), void *user);
+/* The capsules there are, the newest `n` first: how many. The names of pools last until the loop turns. */
+struct capsule_filter {
+        const char *pool; /* NULL = any, also one that is gone */
+        bool sees_all;    /* root; else only what belongs to `viewer` */
+        uid_t viewer;
+};
+struct capsule_row {
+        uint64_t id, bytes, created_us; /* bytes of the file; CLOCK_REALTIME */
+        uid_t uid;
+        const char *pool;
+};
+size_t supervisor_list_capsules(const struct supervisor *s, const struct capsule_filter *filter,
+                                struct capsule_row *ret, size_t n);
 struct job *supervisor_find_job(struct supervisor *s, uint64_t id);
 
 /* Jobs of the bus and of sessions, by id. */

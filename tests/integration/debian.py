@@ -9,7 +9,7 @@ import tempfile
 from harness import PATIENCE
 
 PACKAGES = "systemd,systemd-sysv,dbus,liburing2,libseccomp2,libinih1,libmsgpackc2,libjson-c5,libcmocka0,python3"
-CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or "/var/cache", "drover-test")
+CACHE = os.path.join(os.environ.get("DROVER_TEST_CACHE") or "/var/cache", "drover-test")
 IMAGE = os.path.join(CACHE, "bookworm-2")  # a new number when PACKAGES change
 
 

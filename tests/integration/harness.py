@@ -9,6 +9,7 @@ until a deadline. A failure is Late (a time bound was missed), Broken (something
 failure; main() marks the broken ones, and ./check runs nothing a second time that is marked. Needs DROVER_BUILD (meson test sets it) and Debian's busctl and dbus-daemon. stdlib only.
 """
 
+import atexit
 import ctypes
 import glob
 import json
@@ -30,6 +31,25 @@ DROVERD = f"{BUILD}/daemon/droverd"
 DROVERCTL = f"{BUILD}/daemon/ctl/droverctl"
 SPAWN = f"{BUILD}/daemon/spawn/drover-spawn"
 WORKER = f"{BUILD}/plugins/host/drover-worker"
+
+
+
+def leave_home():
+    """Whoever runs the tests may use Drover: none of his files, of his daemons and of the system's are theirs. Here and in all that is
+    started from here, home is a directory that goes with this process, and without an address of its own no bus is found."""
+    home, pid = tempfile.mkdtemp(prefix="drover-home-"), os.getpid()
+    for name in [n for n in os.environ if n.startswith(("XDG_", "DBUS_", "JOURNAL_STREAM", "NOTIFY_SOCKET"))]:
+        del os.environ[name]
+    for name, place in {"HOME": "", "XDG_CONFIG_HOME": "/.config", "XDG_STATE_HOME": "/.local/state", "XDG_DATA_HOME": "/.local/share",
+                        "XDG_CACHE_HOME": "/.cache", "XDG_RUNTIME_DIR": "/run", "XDG_CONFIG_DIRS": "/xdg"}.items():
+        os.makedirs(home + place, mode=0o700, exist_ok=True)
+        os.environ[name] = home + place
+    for name in ("DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS"):
+        os.environ[name] = f"unix:path={home}/no-bus"
+    atexit.register(lambda: os.getpid() == pid and shutil.rmtree(home, ignore_errors=True))
+
+
+leave_home()
 
 # Sanitizers and a loaded machine stretch every deadline.
 PATIENCE = float(os.environ.get("DROVER_TEST_PATIENCE", "1"))

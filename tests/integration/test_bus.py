@@ -170,6 +170,7 @@ class Bus(Test):
         self.assertIn("handle 0", gdbus(worker, "Worker.GetPidFD"))
         self.assertNotIn("'running'", gdbus(worker, "Worker.ListTasks"))
         gdbus("/org/drover1", "Manager.ListDeaths", "", "10")
+        gdbus("/org/drover1", "Manager.ListCapsules", "", "10")
         self.assertEqual(gdbus("/org/drover1", "Manager.Reload", "0"), "(@a(sss) [],)")
         gdbus("/org/drover1", "Manager.Subscribe")
         gdbus("/org/drover1", "Manager.Unsubscribe")
@@ -218,6 +219,7 @@ assert "Pid:\\t%d\\n" % workers[0][3] in open("/proc/self/fdinfo/%d" % fd).read(
 assert all("finished-usec" in task for task in at(workers[0][2], "Worker").ListTasks())
 at(workers[0][2], "Worker").Kill(18)
 m.ListDeaths("p", 5)
+m.ListCapsules("p", 5)
 m.Subscribe(); m.Unsubscribe()
 assert m.Reload(0) == []
 channel = m.OpenChannel("p", none)
@@ -292,6 +294,7 @@ reply, fds = with_fds("/org/drover1", "Manager", "OpenArena", GLib.Variant("(sa{
 m.ListObjects("by-dasbus")
 m.RemoveArena("by-dasbus")
 m.ListDeaths("p", 5)
+m.ListCapsules("p", 5)
 m.Subscribe(); m.Unsubscribe()
 assert m.Reload(0) == []
 pool = At(m.CreatePool("das", {"Plugin": v("s", "primes"), "Workers": v("u", 1), "StartMethod": v("s", "fork")}, 0), "Pool")

@@ -113,6 +113,26 @@ class Capsules(Test):
         self.ctl("show-capsule", "9" * 30, code=2)
         self.assertIn("is no option of", self.ctl("list-pools", "--state-dir=/", code=2))
 
+    def test_they_are_those_of_the_daemon_that_is_asked(self):
+        place = os.path.join(self.d.dir, "others")
+        path = os.path.join(place, "drover", "capsules", "p.7")  # left by another daemon in the usual place
+        os.makedirs(os.path.dirname(path))
+        with open(path, "wb") as f:
+            f.write(capsule())
+        self.d.extra_env["XDG_STATE_HOME"] = place
+        self.addCleanup(self.d.extra_env.pop, "XDG_STATE_HOME")
+        rows = json.loads(self.ctl("list-capsules", "--json=short"))
+        self.assertEqual([row["id"] for row in rows], self.jobs)
+        self.assertIn("no capsule of job 7", self.ctl("show-capsule", 7, code=4))
+        listed = self.d.call("/org/drover1", "org.drover1.Manager", "ListCapsules", "su", "", 0)
+        self.assertEqual([(row["id"], row["pool"], row["uid"]) for row in listed], [(job, "crash", os.getuid()) for job in self.jobs[::-1]])
+        self.assertEqual(len(self.d.call("/org/drover1", "org.drover1.Manager", "ListCapsules", "su", "crash", 1)), 1)
+        self.d.extra_env["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/nonexistent"
+        self.addCleanup(self.d.extra_env.pop, "DBUS_SESSION_BUS_ADDRESS")
+        for words in (["list-capsules"], ["show-capsule", "7"]):
+            self.assertIn(f"--state-dir=DIR reads what one left in DIR (usually {place}/drover)", self.ctl(*words, code=3))
+            self.ctl(*words, f"--state-dir={place}/drover")
+
     def test_completion(self):
         offered = self.ctl("complete", "--", f"--address={self.d.bus.address}", "show-capsule", "").split()
         self.assertEqual(sorted(map(int, offered)), self.jobs)

@@ -1,8 +1,10 @@
 """The rules of the tree that a reader relies on: who includes whom, who alone uses a facility, how large things are."""
 
 import os
+import pwd
 import re
 import subprocess
+import tempfile
 import unittest
 
 from harness import SOURCE, Test, main, missing_test
@@ -100,6 +102,14 @@ class Tree(Test):
         self.assertGreater(len(rows), 30)
         for path, name in rows:
             self.assertIsNone(missing_test(path, name), name)
+
+    def test_no_test_is_at_home(self):
+        home = pwd.getpwuid(os.getuid()).pw_dir.rstrip("/") + "/"
+        kept = {name: value for name, value in os.environ.items() if name == "HOME" or name.startswith(("XDG_", "DBUS_"))}
+        self.assertLess({"HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS"}, set(kept))
+        for name, value in kept.items():
+            self.assertRegex(value, r"^(unix:path=)?" + re.escape(tempfile.gettempdir()), name)
+            self.assertFalse((value + "/").startswith(home), name)
 
     def test_nothing_names_a_workplace(self):
         for name in tracked():

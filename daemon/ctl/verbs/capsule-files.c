@@ -1,9 +1,8 @@
-/* Where droverctl finds capsules: in the directory where droverd keeps them, or through the bus.
+/* Where droverctl finds capsules: through the bus, or in a directory.
  *
- * --state-dir= says the directory and then nothing else is asked. Without it the usual one of droverd serves who may
- * read it (the daemon's user), and needs no daemon. When nothing is there, or with --address= (whose daemon may keep
- * its files anywhere), the bus is asked, which gives everybody his own: of the jobs whose verdicts are still kept that
- * ended badly, and, by number, of any job. Names and bytes in the directory are taken for anybody's. */
+ * The daemon on the bus knows which ones it keeps, wherever that is, and gives everybody his own. Only --state-dir= is
+ * read as a directory: which daemon's it is nobody can tell from its place. It needs no daemon, and then nothing else
+ * is asked. Names and bytes in it are taken for anybody's. */
 #include "daemon/ctl/verbs/capsule-files.h"
 
 #include <dirent.h>
@@ -12,8 +11,9 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "daemon/ctl/remote.h"
 #include "daemon/ctl/terminal.h"
-#include "daemon/ctl/verbs/job.h"
+#include "daemon/ctl/verbs/view.h"
 
 enum { MAX_FILES = 65536 };
 
@@ -49,22 +49,8 @@ struct search {
         uint64_t id;      /* 0 = any */
         int (*on_capsule)(const struct capsule *capsule, void *user);
         void *user;
-        unsigned n_found;
         int code; /* CTL_OK, CTL_USAGE if one was passed over */
 };
-
-/* "" = there is none to look into. */
-static void find_dir(const struct ctl *c, char *path, size_t bytes) {
-        char state[256];
-        *path = 0;
-        if (!c->state_dir && c->scope == CTL_SCOPE_ADDRESS)
-                return;
-        capsule_state_dir(c->scope == CTL_SCOPE_USER || (c->scope == CTL_SCOPE_AUTO && geteuid() != 0), state,
-                          sizeof state);
-        int n = snprintf(path, bytes, "%s/capsules", c->state_dir ? c->state_dir : state);
-        if (n < 0 || (size_t)n >= bytes)
-                *path = 0;
-}
 
 static int look_at(int dir, const char *name, struct search *s) {
         struct capsule capsule;
@@ -76,7 +62,6 @@ static int look_at(int dir, const char *name, struct search *s) {
         ctl_cleanup(ctl_closep) int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY);
         if (fd < 0 && errno == ENOENT) /* just went */
                 return CTL_OK;
-        s->n_found++;
         if (fd < 0) {
                 ctl_cleanup(ctl_freep) char *plain = terminal_plain(name, strlen(name));
                 ctl_error("%s: %s", plain ? plain : "?", strerror(errno));
@@ -99,18 +84,26 @@ static int look_at(int dir, const char *name, struct search *s) {
         return code;
 }
 
-/* CTL_OK, an exit code, said, or -errno: the directory cannot be read. */
-static int search_dir(const char *path, struct search *s) {
+static int no_dir(const char *path, int error) {
+        ctl_error("%s: %s", path, strerror(error));
+        return CTL_USAGE;
+}
+
+/* CTL_OK or an exit code, said. */
+static int search_dir(const char *state_dir, struct search *s) {
+        ctl_cleanup(ctl_freep) char *path = NULL;
         const struct dirent *e;
-        DIR *d = *path ? opendir(path) : NULL;
         int code = CTL_OK;
+        if (asprintf(&path, "%s/capsules", state_dir) < 0)
+                return ctl_no_memory();
+        DIR *d = opendir(path);
         if (!d)
-                return *path ? -errno : -ENOENT;
+                return no_dir(path, errno);
         for (unsigned i = 0; i < MAX_FILES && code == CTL_OK; i++) {
                 errno = 0;
                 e = readdir(d);
                 if (!e) {
-                        code = -errno;
+                        code = errno ? no_dir(path, errno) : CTL_OK;
                         break;
                 }
                 code = look_at(dirfd(d), e->d_name, s);
@@ -121,8 +114,26 @@ static int search_dir(const char *path, struct search *s) {
 
 /* ---- the bus ---- */
 
+/* Without a daemon its files can still be read, by who knows where they are. */
+static void advise_dir(const struct ctl *c) {
+        char state[256];
+        capsule_state_dir(c->scope == CTL_SCOPE_USER || (c->scope != CTL_SCOPE_SYSTEM && geteuid() != 0), state,
+                          sizeof state);
+        ctl_error("without a daemon, --state-dir=DIR reads what one left in DIR (usually %s)", state);
+}
+
 static int connect_bus(struct ctl *c) {
-        return c->remote || remote_open(&c->remote, c->scope, c->address) >= 0 ? CTL_OK : CTL_UNREACHABLE;
+        if (c->remote || remote_open(&c->remote, c->scope, c->address) >= 0)
+                return CTL_OK;
+        advise_dir(c);
+        return CTL_UNREACHABLE;
+}
+
+static int report(struct ctl *c, int error) {
+        int code = remote_report(c->remote, error);
+        if (code == CTL_UNREACHABLE)
+                advise_dir(c);
+        return code;
 }
 
 /* 0, or -errno for remote_report. */
@@ -138,10 +149,13 @@ static int ask_for(struct ctl *c, uint64_t id, struct search *s) {
         struct capsule capsule;
         char name[32];
         int r = ask(c, id, &fd);
-        if (r < 0 && strcmp(remote_error_name(c->remote), "NoSuchJob") == 0)
+        if (r < 0 && strcmp(remote_error_name(c->remote), "NoSuchJob") == 0) /* just went */
                 return CTL_OK;
-        if (r < 0)
-                return remote_report(c->remote, r);
+        if (r < 0) { /* one that is damaged, or too many are read: the others may be had */
+                int code = report(c, r);
+                s->code = CTL_USAGE;
+                return code == CTL_REFUSED ? CTL_OK : code;
+        }
         snprintf(name, sizeof name, "job %" PRIu64, id);
         if (load(fd, name, &capsule) != CTL_OK) {
                 s->code = CTL_USAGE;
@@ -153,39 +167,26 @@ static int ask_for(struct ctl *c, uint64_t id, struct search *s) {
 }
 
 static int search_bus(struct ctl *c, struct search *s) {
-        ctl_cleanup(json_putp) struct json_object *jobs = json_object_new_array();
+        const struct remote_call list = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListCapsules"};
+        ctl_cleanup(json_putp) struct json_object *rows = NULL;
         int code = connect_bus(c);
-        struct ctl list = *c;
-        list.state = "poisoned,lost,timed-out";
-        list.n_lines = 0;
-        if (code == CTL_OK)
-                code = list_jobs_gather(&list, jobs);
-        for (size_t i = 0; code == CTL_OK && i < json_object_array_length(jobs); i++)
-                code = ask_for(c, json_number(json_object_array_get_idx(jobs, i), "id"), s);
+        if (code != CTL_OK)
+                return code;
+        int r = remote_call(c->remote, &list, &rows, "su", s->pool ? s->pool : "", (uint32_t)0);
+        if (r < 0)
+                return report(c, r);
+        if (json_object_array_length(rows) == 0 && s->pool) /* one that is gone may have some */
+                return view_check_pool(c, s->pool);
+        for (size_t i = 0; code == CTL_OK && i < json_object_array_length(rows); i++)
+                code = ask_for(c, json_number(json_object_array_get_idx(rows, i), "id"), s);
         return code;
 }
 
 /* ---- both ---- */
 
-/* It is not for us, or there is none: the bus may know more. Any other failure is one to tell. */
-static bool may_ask_bus(const struct ctl *c, int error) {
-        return !c->state_dir && (error == -ENOENT || error == -ENOTDIR || error == -EACCES);
-}
-
-static int no_dir(const char *path, int error) {
-        ctl_error("%s: %s", path, strerror(-error));
-        return CTL_USAGE;
-}
-
 int capsule_files_each(struct ctl *c, const char *pool, int (*on_capsule)(const struct capsule *, void *), void *user) {
         struct search s = {.pool = pool, .on_capsule = on_capsule, .user = user};
-        char path[512];
-        find_dir(c, path, sizeof path);
-        int code = search_dir(path, &s);
-        if (code < 0 && !may_ask_bus(c, code))
-                return no_dir(path, code);
-        if (code < 0 || (code == CTL_OK && s.n_found == 0 && !c->state_dir))
-                code = search_bus(c, &s);
+        int code = c->state_dir ? search_dir(c->state_dir, &s) : search_bus(c, &s);
         return code == CTL_OK ? s.code : code;
 }
 
@@ -212,26 +213,22 @@ static int find_on_bus(struct ctl *c, uint64_t id, struct capsule *ret) {
                 return code;
         int r = ask(c, id, &fd);
         snprintf(name, sizeof name, "job %" PRIu64, id);
-        return r < 0 ? remote_report(c->remote, r) : load(fd, name, ret);
+        return r < 0 ? report(c, r) : load(fd, name, ret);
 }
 
 int capsule_files_find(struct ctl *c, uint64_t id, struct capsule *ret) {
         struct capsule found = {0};
         struct search s = {.id = id, .on_capsule = keep_newest, .user = &found};
-        char path[512];
-        find_dir(c, path, sizeof path);
-        int code = search_dir(path, &s);
+        if (!c->state_dir)
+                return find_on_bus(c, id, ret);
+        int code = search_dir(c->state_dir, &s);
         if (found.buffer && code == CTL_OK) {
                 *ret = found;
                 return CTL_OK;
         }
         capsule_deinit(&found);
-        if (code > CTL_OK || s.code != CTL_OK)
-                return code > CTL_OK ? code : s.code;
-        if (code < 0 && !may_ask_bus(c, code))
-                return no_dir(path, code);
-        if (!c->state_dir)
-                return find_on_bus(c, id, ret);
-        ctl_error("there is no capsule of job %" PRIu64 " in %s", id, path);
+        if (code != CTL_OK || s.code != CTL_OK)
+                return code != CTL_OK ? code : s.code;
+        ctl_error("there is no capsule of job %" PRIu64 " in %s/capsules", id, c->state_dir);
         return CTL_REFUSED;
 }

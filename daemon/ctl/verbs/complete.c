@@ -78,20 +78,23 @@ static void offer_rows(const struct completion *k, const char *member, const cha
         }
 }
 
-/* For show-capsule those that ended so that they may have one. */
+/* Those that have one. */
+static void offer_capsules(const struct completion *k) {
+        const struct remote_call list = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListCapsules"};
+        ctl_cleanup(json_putp) struct json_object *rows = NULL;
+
+        if (remote_call(k->remote, &list, &rows, "su", "", (uint32_t)MAX_JOBS) < 0)
+                return;
+        for (size_t i = 0; i < json_object_array_length(rows); i++)
+                offer(k, "", json_text(json_object_array_get_idx(rows, i), "id", ""), "");
+}
+
 static void offer_jobs(const struct completion *k, const char *before) {
         const struct remote_call list = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListJobs"};
         ctl_cleanup(json_putp) struct json_object *reply = NULL;
-        bool has_capsules = strcmp(k->verb, "show-capsule") == 0;
         struct json_object *rows;
-        int r;
 
-        if (has_capsules)
-                r = remote_call(k->remote, &list, &reply, "a{sv}su", 1, "state", "as", 3, "poisoned", "lost",
-                                "timed-out", "", (uint32_t)MAX_JOBS);
-        else
-                r = remote_call(k->remote, &list, &reply, "a{sv}su", 0, "", (uint32_t)MAX_JOBS);
-        if (r < 0)
+        if (remote_call(k->remote, &list, &reply, "a{sv}su", 0, "", (uint32_t)MAX_JOBS) < 0)
                 return;
         rows = json_object_array_get_idx(reply, 0);
         for (size_t i = 0; i < json_object_array_length(rows); i++) {
@@ -229,6 +232,8 @@ static void offer_kind(const struct completion *k, const char *word) {
                 offer_types(k);
         else if (strcmp(word, "KEY=VALUE") == 0)
                 offer_arguments(k);
+        else if (strcmp(word, "JOB") == 0 && strcmp(k->verb, "show-capsule") == 0)
+                offer_capsules(k);
         else if (strcmp(word, "JOB") == 0)
                 offer_jobs(k, "");
         else if (strcmp(word, "job/ID") == 0)
