@@ -26,8 +26,10 @@ static int arena_read_memory(sd_bus_message *m, int *ret_fd) {
 
 static int arena_call(drover *d, const char *name, uint64_t bytes, sd_bus_error *e, sd_bus_message **ret_reply) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
-        int r = sd_bus_message_new_method_call(d->bus, &m, "org.drover1", "/org/drover1", "org.drover1.Manager",
-                                               "OpenArena");
+        int r = bus_has_room(d->bus);
+        if (r >= 0)
+                r = sd_bus_message_new_method_call(d->bus, &m, "org.drover1", "/org/drover1", "org.drover1.Manager",
+                                                   "OpenArena");
         if (r >= 0)
                 r = bytes ? sd_bus_message_append(m, "sa{sv}", name, 1, "bytes", "t", bytes)
                           : sd_bus_message_append(m, "sa{sv}", name, 0);

@@ -172,6 +172,7 @@ static int bus_job_new(struct bus_job **ret, drover_pool *p, const struct submis
         *j = (struct bus_job){.id = id,
                               .pool = drover_pool_ref(p),
                               .is_raw = type->result.is_raw,
+                              .has_fds = type->result.is_raw || type->result.n_fds > 0,
                               .name = type->name,
                               .broker = copy,
                               .ask_ns = EVENT_FOREVER,
@@ -204,6 +205,8 @@ int bus_job_submit(drover_pool *p, const struct submission *s, drover_future **r
         struct bus_job *j;
         d->n_bus_calls++;
         int r = bus_verdict_prepare(d);
+        if (r >= 0 && (r = bus_verdict_await_fds(d)) < 0)
+                r = errors_report(d, r, "job", s->job, NULL);
         if (r >= 0 && ret)
                 r = future_new(&f, d, NULL, 2); /* the caller's and ours */
         if (r >= 0)

@@ -19,6 +19,8 @@ struct bus_job {
         char path[BUS_JOB_PATH];
         char *broker; /* who accepted it: a unique name */
         bool is_raw;
+        bool has_fds;           /* its result may come with descriptors */
+        int error;              /* why it was not asked for: no descriptor is free for them */
         bool is_removed;        /* the broker said that it is over, after it was asked */
         enum drover_state told; /* and how; DROVER_QUEUED: it did not */
         sd_bus_slot *call;      /* GetResult, on its way */
@@ -42,6 +44,11 @@ int bus_job_call_member(drover *d, uint64_t id, const char *member, sd_bus_messa
 int bus_verdict_prepare(drover *d);
 /* After it: `broker` has a job of ours. */
 int bus_verdict_accepted_by(drover *d, const char *broker);
+/* Before Submit, whose answer must not come behind one that cannot be taken in: until no answer with descriptors is under way.
+ * -EMFILE, -ENFILE, -ENOMEM: one cannot be taken in. */
+int bus_verdict_await_fds(drover *d);
+/* Have all an end that cannot be taken in now? 0; -EMFILE, -ENFILE: as bus_has_room. */
+int bus_verdict_are_short(drover *d);
 /* No more of it, if there are no jobs. */
 void bus_verdict_rest(drover *d);
 /* Asks how it ended. */

@@ -23,6 +23,7 @@
 
 enum { BUS_VERDICT_ASKED = 32 /* at once: a bus allows 128 calls */ };
 
+#define BUS_VERDICT_SHORT_NS UINT64_C(100000000) /* no descriptors are free for a result */
 #define BUS_VERDICT_PAUSE_NS UINT64_C(1000000000)
 #define BUS_VERDICT_MAX_PAUSE_NS UINT64_C(8000000000)
 
@@ -51,6 +52,7 @@ void bus_verdict_rest(drover *d) {
 
 static void bus_verdict_hang_up(struct bus_job *j) {
         j->pool->drover->n_bus_asked -= j->call != NULL;
+        j->pool->drover->n_bus_fds_asked -= j->call && j->has_fds;
         j->call = sd_bus_slot_unref(j->call);
 }
 
@@ -105,15 +107,19 @@ static void bus_verdict_miss_broker(struct bus_job *j) {
                          j->told ? "droverd went away" : "droverd went away: whether the job ran is not known");
 }
 
+static void bus_verdict_ask_at(struct bus_job *j, uint64_t ask_ns) {
+        drover *d = j->pool->drover;
+        j->ask_ns = ask_ns;
+        if (ask_ns < d->bus_ask_ns)
+                d->bus_ask_ns = ask_ns;
+}
+
 /* There is no news of it yet, and may never be any. */
 static void bus_verdict_put_off(struct bus_job *j) {
-        drover *d = j->pool->drover;
         j->pause_ns = j->pause_ns ? 2 * j->pause_ns : BUS_VERDICT_PAUSE_NS;
         if (j->pause_ns > BUS_VERDICT_MAX_PAUSE_NS)
                 j->pause_ns = BUS_VERDICT_MAX_PAUSE_NS;
-        j->ask_ns = event_now_ns() + j->pause_ns;
-        if (j->ask_ns < d->bus_ask_ns)
-                d->bus_ask_ns = j->ask_ns;
+        bus_verdict_ask_at(j, event_now_ns() + j->pause_ns);
 }
 
 /* What the bus answers in the place of a broker. */
@@ -150,7 +156,10 @@ static int bus_verdict_on_result(sd_bus_message *m, void *user, sd_bus_error *un
         drover_args result;
         struct future_verdict v = {.submitted_ns = j->submitted_ns};
         builder_init(&result);
-        if (bus_result_read(m, j->is_raw, &result, &v) < 0)
+        int r = bus_result_read(m, j->is_raw, &result, &v);
+        if (bus_is_short(r)) /* droverd has it still */
+                bus_verdict_put_off(j);
+        else if (r < 0)
                 bus_verdict_lose(j, -EPROTO, "the answer to GetResult makes no sense");
         else
                 bus_verdict_end(j, &v); /* v.fds is the future's now */
@@ -158,15 +167,54 @@ static int bus_verdict_on_result(sd_bus_message *m, void *user, sd_bus_error *un
         return 0;
 }
 
+/* An answer with descriptors that find no room would keep all that comes behind it from us, answers to Submit as well.
+ */
+static bool bus_verdict_must_wait(struct bus_job *j) {
+        drover *d = j->pool->drover;
+        j->error = j->has_fds && d->n_bus_calls == 0 ? bus_has_room(d->bus) : 0;
+        if (!j->has_fds || (d->n_bus_calls == 0 && j->error == 0))
+                return false;
+        bus_verdict_ask_at(j, event_now_ns() + (j->error < 0 ? BUS_VERDICT_SHORT_NS : 0));
+        return true;
+}
+
+/* One that may be running still is not waited for in vain. When there is room again they are asked for at once. */
+int bus_verdict_are_short(drover *d) {
+        struct bus_job *j;
+        LIST_FOREACH(j, &d->bus_jobs, of_drover)
+        if (j->error == 0 || (j->told == DROVER_QUEUED && j->pause_ns > 0))
+                return 0;
+        int r = d->n_bus_jobs > 0 ? bus_has_room(d->bus) : 0;
+        if (r == 0)
+                LIST_FOREACH(j, &d->bus_jobs, of_drover)
+        bus_verdict_ask_at(j, 0);
+        return r;
+}
+
+int bus_verdict_await_fds(drover *d) {
+        int r;
+        do {
+                r = bus_process(d->bus);
+                if (r == 0 && d->n_bus_fds_asked > 0)
+                        r = sd_bus_wait(d->bus, UINT64_MAX);
+                r = r == -EINTR ? 0 : r;
+        } while (r > 0 || (r == 0 && d->n_bus_fds_asked > 0));
+        return r;
+}
+
 void bus_verdict_ask(struct bus_job *j) {
         drover *d = j->pool->drover;
+        if (bus_verdict_must_wait(j))
+                return;
         j->is_removed = false;
         j->ask_ns = EVENT_FOREVER;
         if (sd_bus_call_method_async(d->bus, &j->call, j->broker, j->path, BUS_JOB_INTERFACE, "GetResult",
-                                     bus_verdict_on_result, j, NULL) >= 0)
-                d->n_bus_asked++;
-        else /* if because there is no bus any more, who reads it finds out */
-                bus_verdict_put_off(j);
+                                     bus_verdict_on_result, j, NULL) < 0) {
+                bus_verdict_put_off(j); /* if because there is no bus any more, who reads it finds out */
+                return;
+        }
+        d->n_bus_asked++;
+        d->n_bus_fds_asked += j->has_fds;
 }
 
 uint64_t bus_verdict_due_ns(const drover *d) {
@@ -248,6 +296,7 @@ static int bus_verdict_on_match(sd_bus_message *m, void *user, sd_bus_error *unu
 }
 
 static int bus_verdict_match(drover *d) {
+        uint64_t since_ns = 0;
         int r = 0;
         d->match_error = 0;
         if (!d->removed_match) {
@@ -264,7 +313,7 @@ static int bus_verdict_match(drover *d) {
                 d->n_matches += r >= 0;
         }
         while (r >= 0 && d->n_matches > 0)
-                r = bus_call_step(d->bus);
+                r = bus_call_step(d->bus, &since_ns);
         if (r >= 0)
                 r = d->match_error;
         if (r >= 0)

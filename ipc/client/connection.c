@@ -186,6 +186,8 @@ int drover_process(drover *d) {
         n += future_call_all(d);
         d->is_processing = false;
         r = !d->bus ? -ECONNABORTED : n > 0 || engine_arm(d);
+        if (r == 0)
+                r = engine_is_short(d);
         connection_unref(d);
         return r;
 }

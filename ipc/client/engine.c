@@ -5,11 +5,14 @@
  * that is found on the way goes to its future. */
 #include <errno.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <systemd/sd-bus.h>
 #include <time.h>
 
+#include "ipc/client/bus-call.h"
 #include "ipc/client/bus-job.h"
+#include "ipc/client/fd-room.h"
 #include "ipc/client/stream.h"
 #include "ipc/event.h"
 
@@ -17,6 +20,7 @@
 enum { ENGINE_MESSAGES = 64 };
 
 #define ENGINE_RETRY_NS UINT64_C(20000000)
+#define ENGINE_SHORT_NS UINT64_C(100000000) /* without descriptors or memory for what the bus has */
 
 /* ---- taking in ---- */
 
@@ -43,11 +47,10 @@ static unsigned engine_read_bus(drover *d) {
         uint64_t n_ended = d->n_ended;
         int r = 1;
         for (unsigned n = 0; n < ENGINE_MESSAGES && r > 0; n++)
-                r = sd_bus_process(d->bus, NULL);
-        if (r == -ENOTCONN || r == -ECONNRESET) { /* readable for ever: nothing comes from there any more */
-                epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, sd_bus_get_fd(d->bus), NULL);
+                r = bus_process(d->bus);
+        d->bus_error = r < 0 ? r : 0;
+        if (r < 0 && !bus_is_short(r)) /* its descriptor is closed */
                 bus_verdict_lose_all(d, -EPIPE, "the bus went away: whether the job ran is not known");
-        }
         bus_verdict_ask_late(d);
         return (unsigned)(d->n_ended - n_ended);
 }
@@ -75,12 +78,17 @@ unsigned engine_collect(drover *d) {
 
 /* ---- sleeping ---- */
 
+/* What cannot be taken in now stays readable: nobody polls for it until it is worth another try. */
 static void engine_watch_bus(drover *d) {
         int events = sd_bus_get_events(d->bus);
-        uint32_t wanted = events > 0 && events & POLLOUT ? EPOLLIN | EPOLLOUT : EPOLLIN;
+        uint32_t wanted = d->bus_error < 0 ? 0 : events > 0 && events & POLLOUT ? EPOLLIN | EPOLLOUT : EPOLLIN;
         struct epoll_event e = {.events = wanted};
         if (wanted != d->bus_events && epoll_ctl(d->epoll_fd, EPOLL_CTL_MOD, sd_bus_get_fd(d->bus), &e) == 0)
                 d->bus_events = wanted;
+        if (bus_is_short(d->bus_error) && d->wake_ns > 0) {
+                uint64_t retry_ns = event_now_ns() + ENGINE_SHORT_NS;
+                d->wake_ns = retry_ns < d->wake_ns ? retry_ns : d->wake_ns;
+        }
 }
 
 bool engine_arm(drover *d) {
@@ -154,7 +162,34 @@ static void engine_sleep_for_verdicts(drover *d, drover_pool *only, uint64_t dea
                 engine_sleep(d, deadline_ns, -1);
 }
 
-/* 0; -EDEADLK: nothing is under way that could end this wait. */
+int engine_is_short(drover *d) {
+        int r = bus_is_short(d->bus_error) ? d->bus_error : bus_verdict_are_short(d);
+        const drover_pool *p;
+        LIST_FOREACH(p, &d->pools, of_drover)
+        if (r == 0 && p->n_in_flight > 0)
+                r = session_is_short(p->session);
+        if (r == -ENOMEM)
+                return connection_fail(d, r, "there is no memory for what has come for this process");
+        if (r < 0)
+                return connection_fail(
+                        d, r,
+                        "what has come for this process has descriptors with it, and up to %d must be free "
+                        "for them (RLIMIT_NOFILE): %s",
+                        FD_ROOM_MOST, strerror(-r));
+        return 0;
+}
+
+/* Is there no job of which a verdict could be taken in now? */
+static bool engine_waits_in_vain(drover *d) {
+        const drover_pool *p;
+        LIST_FOREACH(p, &d->pools, of_drover)
+        if (p->n_in_flight > 0 && session_is_short(p->session) == 0)
+                return false;
+        return d->n_bus_jobs == 0 || bus_is_short(d->bus_error) || bus_verdict_are_short(d) < 0;
+}
+
+/* 0; -EDEADLK: nothing is under way that could end this wait; -EMFILE, -ENFILE, -ENOMEM: nothing but what cannot be
+ * taken in now. */
 static int engine_step(drover *d, uint64_t deadline_ns) {
         if (engine_collect(d) > 0)
                 return 0;
@@ -162,6 +197,9 @@ static int engine_step(drover *d, uint64_t deadline_ns) {
         drover_pool *only = engine_only_pool(d, &has_any);
         if (!has_any)
                 return connection_fail(d, -EDEADLK, "nothing is under way that could end this wait");
+        int r = engine_waits_in_vain(d) ? engine_is_short(d) : 0;
+        if (r < 0)
+                return r;
         engine_sleep_for_verdicts(d, only, deadline_ns);
         return 0;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <systemd/sd-bus.h>
 
+#include "ipc/client/fd-room.h"
 #include "ipc/client/library.h"
 
 int errors_code(const char *name, int otherwise) {
@@ -32,6 +33,10 @@ int errors_code(const char *name, int otherwise) {
 }
 
 int errors_report(drover *d, int code, const char *noun, const char *name, const sd_bus_error *e) {
+        if (!sd_bus_error_is_set(e) && (code == -EMFILE || code == -ENFILE))
+                return connection_fail(d, code,
+                                       "%s %s: %s: what comes over the bus may take %d descriptors (RLIMIT_NOFILE)",
+                                       noun, name, strerror(-code), FD_ROOM_MOST);
         if (!sd_bus_error_is_set(e))
                 return connection_fail(d, code, "%s %s: %s", noun, name, strerror(-code));
         return connection_fail(d, errors_code(e->name, code), "%s %s: %s", noun, name,

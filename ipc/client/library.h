@@ -91,11 +91,13 @@ struct drover {
         sd_bus *bus;            /* NULL: closed */
         int epoll_fd;
         uint32_t bus_events; /* that epoll_fd watches the bus for */
+        int bus_error;       /* of the last look at it: bus_process */
         LIST_HEAD(, drover_pool) pools;
         TAILQ_HEAD(future_list, drover_future) called; /* have a verdict and callbacks */
         bool is_processing, is_armed;
         LIST_HEAD(, bus_job) bus_jobs; /* without a verdict */
         unsigned n_bus_jobs, n_bus_asked; /* of these, how many are asked about at the moment */
+        unsigned n_bus_fds_asked;         /* of these, with answers that may come with descriptors */
         unsigned n_bus_calls;             /* Submits that wait for their answer */
         unsigned n_matches;               /* that the bus has not answered yet */
         int match_error;                  /* of one that it refused */
@@ -134,11 +136,13 @@ void connection_unwatch_session(drover *d, struct session *s);
 /* Takes in what is there. How many verdicts. */
 unsigned engine_collect(drover *d);
 /* Until is_done(user), which is asked again after every verdict. 0, -EAGAIN, -ETIMEDOUT; -EDEADLK: nothing is under way
- * that could end it. */
+ * that could end it; -EMFILE, -ENFILE, -ENOMEM: nothing but what cannot be taken in now. */
 int engine_wait(drover *d, bool (*is_done)(void *user), void *user, uint64_t deadline_ns);
 /* Until there may be room for a job that had none, or the deadline. `is_others`: in the broker's channel, where others
  * make room, too. */
 void engine_wait_room(drover *d, bool is_others, uint64_t deadline_ns);
+/* 0; -EMFILE, -ENFILE, -ENOMEM: something that has come cannot be taken in now, and that is said in words. */
+int engine_is_short(drover *d);
 /* Prepares a sleep in poll(). true: there is something to do first. */
 bool engine_arm(drover *d);
 /* Until something came, also at `fd` (-1: none), or the deadline. */

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ipc/client/bus-call.h"
+#include "ipc/client/fd-room.h"
 #include "ipc/client/session-internal.h"
 #include "ipc/packet.h"
 #include "ipc/sealed.h"
@@ -100,11 +102,22 @@ void session_fds_end(struct session *s, uint32_t slot) {
 
 /* ---- in ---- */
 
+/* What is sent once is not sent again, so there must be room for it. 0, or what there is not. */
+static int session_fds_prepare(struct session *s, uint32_t slot) {
+        if (!s->room && !(s->room = calloc(1, sizeof *s->room)))
+                return -ENOMEM;
+        int r = fd_room(s->socket_fd, s->slots[slot].n_result_fds + 1); /* and one for a large one */
+        return bus_is_short(r) ? r : 0;
+}
+
 /* The next one in line. */
 static void session_fds_ask(struct session *s) {
         while (s->want_first != SESSION_NONE && !s->is_asking) {
                 uint32_t slot = s->want_first;
-                int r = session_fds_say(s, SESSION_WANT, slot, s->slots[slot].generation, 0, NULL, 0);
+                int r = s->fds_error = session_fds_prepare(s, slot);
+                if (r < 0)
+                        return;
+                r = session_fds_say(s, SESSION_WANT, slot, s->slots[slot].generation, 0, NULL, 0);
                 s->is_asking = r >= 0;
                 if (r == -EAGAIN) /* full: asked again when there is room, session_fds_must_ask */
                         return;
@@ -116,6 +129,7 @@ static void session_fds_ask(struct session *s) {
 void session_fds_want(struct session *s, uint32_t slot) {
         struct session_slot *own = &s->slots[slot];
         own->state = SESSION_WANTING;
+        s->n_wanting++;
         own->has_wanted = true;
         own->next = SESSION_NONE;
         if (s->want_first == SESSION_NONE)
@@ -130,9 +144,21 @@ void session_fds_want(struct session *s, uint32_t slot) {
 void session_fds_take(struct session *s, struct session_fds *f) {
         uint32_t slot = s->want_first;
         s->want_first = s->slots[slot].next;
+        s->n_wanting--;
         s->is_asking = false;
         s->slots[slot].got = f;
         session_list_add(s, slot);
+}
+
+static void session_fds_take_error(struct session *s, int error) {
+        struct session_fds *f = s->room;
+        s->room = NULL;
+        f->error = error;
+        session_fds_take(s, f);
+}
+
+int session_is_short(const struct session *s) {
+        return s->n_wanting == s->n_in_flight && s->want_first != SESSION_NONE && !s->is_asking ? s->fds_error : 0;
 }
 
 void session_fds_lose(struct session *s) {
@@ -141,20 +167,21 @@ void session_fds_lose(struct session *s) {
 }
 
 /* What the broker sent, checked. NULL: nothing that could be a result. */
-static struct session_fds *session_fds_read(const struct session_packet *p, int *fds, unsigned *n_fds) {
+static struct session_fds *session_fds_read(struct session *s, const struct session_packet *p, int *fds,
+                                            unsigned *n_fds) {
         uint64_t bytes;
         bool has_data = p->payload_bytes > 0 && p->error <= 0;
         if (*n_fds < has_data || *n_fds - has_data > SCHEMA_MAX_FDS ||
             (has_data && (sealed_check(fds[0], &bytes) < 0 || bytes != p->payload_bytes)))
                 return NULL;
-        struct session_fds *f = calloc(1, sizeof *f);
-        if (!f)
-                return NULL;
+        struct session_fds *f = s->room;
+        s->room = NULL;
         f->error = p->error;
-        if (has_data && sealed_map(fds[0], bytes, &f->mapped) < 0)
-                return session_fds_free(f);
+        int r = has_data ? sealed_map(fds[0], bytes, &f->mapped) : 0;
+        if (r < 0)
+                f->error = -r;
         if (has_data) {
-                f->mapped_bytes = bytes;
+                f->mapped_bytes = r < 0 ? 0 : bytes;
                 close(fds[0]);
         }
         for (unsigned i = has_data; i < *n_fds; i++)
@@ -176,7 +203,7 @@ static void session_fds_on_packet(struct session *s, const struct session_packet
         uint32_t slot = s->want_first;
         if (p->version == WIRE_VERSION && p->type == SESSION_RESULT && s->is_asking && slot == p->slot &&
             s->slots[slot].generation == p->generation)
-                session_fds_take(s, session_fds_read(p, fds, &n_fds));
+                session_fds_take(s, session_fds_read(s, p, fds, &n_fds));
         for (unsigned i = 0; i < n_fds; i++)
                 close(fds[i]);
 }
@@ -190,8 +217,10 @@ int session_fds_receive(struct session *s) {
                 unsigned n_fds = PACKET_MAX_FDS;
                 size_t bytes;
                 int r = packet_receive(s->socket_fd, &p, sizeof p, &bytes, fds, &n_fds);
-                if (r == -EPROTO) /* no descriptors left here, most likely: the answer is lost */
-                        session_fds_lose(s);
+                if (r == -EPROTO && s->is_asking) /* another thread took the descriptors that were free */
+                        session_fds_take_error(s, EMFILE);
+                else if (r == -EPROTO)
+                        continue;
                 else if (r < 0)
                         return r;
                 else if (bytes == 0)

@@ -38,6 +38,8 @@ struct session {
         /* to come back with, should the daemon die */
         sd_bus *bus;
         sd_bus_slot *call; /* OpenChannel, not answered yet */
+        sd_bus_message *answer; /* its answer, while there are no descriptors or memory to take it */
+        bool is_short;          /* of either: what the bus says cannot be taken in now */
         char *pool, *schema_text;
         size_t schema_bytes;
         int channel_fds[CHANNEL_PARTS];
@@ -55,6 +57,9 @@ struct session {
         uint32_t ready_first, ready_last;
         uint32_t want_first, want_last; /* verdicts that wait for descriptors; the first is asked for */
         bool is_asking;
+        uint32_t n_wanting;       /* in that line */
+        int fds_error;            /* why the first could not be asked for: no descriptors, no memory */
+        struct session_fds *room; /* for the answer */
         uint32_t n_fds, n_result_fds; /* sent with jobs that are under way; of their results */
         struct session_fds *newest; /* of the result fetched last */
         uint64_t next_deadline_ns;  /* no queue deadline passes before this; EVENT_FOREVER = none */
@@ -114,8 +119,8 @@ int session_init_slots(struct session *s);
 
 /* ---- session-open.c ---- */
 
-/* Begins to hand the channel to the next daemon; `call` until it has answered. 0 or -errno: nobody can be asked any
- * more. */
+/* Begins to hand the channel to the next daemon; `call` until it has answered. Or takes an answer that could not be taken
+ * before. 0; -EMFILE, -ENFILE, -ENOMEM: not now; -errno: nobody can be asked any more. */
 int session_reattach(struct session *s);
 
 /* ---- session-wait.c ---- */

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "ipc/client/bus-call.h"
+#include "ipc/client/fd-room.h"
 #include "ipc/client/session-internal.h"
 #include "ipc/event.h"
 
@@ -63,8 +64,9 @@ static int session_read_schema(sd_bus_message *m, struct session_reply *reply, c
         if (r < 0)
                 return r;
         struct schema *schema;
-        if (schema_parse(text, bytes, &schema, error, error_bytes) < 0)
-                return -EPROTO;
+        r = schema_parse(text, bytes, &schema, error, error_bytes);
+        if (r < 0)
+                return r == -ENOMEM ? r : -EPROTO;
         schema_free(reply->schema);
         reply->schema = schema;
         free(reply->schema_text);
@@ -220,12 +222,17 @@ static int session_ask(sd_bus *bus, const char *pool, uint64_t deadline_ns, stru
         uint64_t now_ns = event_now_ns(), timeout_us = deadline_ns > now_ns ? (deadline_ns - now_ns) / 1000 : 0;
         sd_bus_error e = SD_BUS_ERROR_NULL;
         sd_bus_message *call = NULL, *m = NULL;
-        int r = session_make_call(bus, pool, NULL, &call);
+        int r = bus_has_room(bus);
+        if (r >= 0)
+                r = session_make_call(bus, pool, NULL, &call);
         if (r >= 0)
                 r = bus_call(bus, call, timeout_us ? timeout_us : 1, &e, &m);
         sd_bus_message_unref(call);
         if (r < 0 && sd_bus_error_is_set(&e))
                 snprintf(error, error_bytes, "%s: %s", e.name, e.message ? e.message : strerror(-r));
+        else if (r == -EMFILE || r == -ENFILE)
+                snprintf(error, error_bytes, "%s: the answer of droverd takes up to %d descriptors (RLIMIT_NOFILE)",
+                         strerror(-r), FD_ROOM_MOST);
         else if (r < 0)
                 snprintf(error, error_bytes, "cannot call OpenChannel: %s", strerror(-r));
         sd_bus_error_free(&e);
@@ -233,6 +240,8 @@ static int session_ask(sd_bus *bus, const char *pool, uint64_t deadline_ns, stru
                 return r;
         snprintf(error, error_bytes, "the reply of OpenChannel makes no sense");
         r = session_read_reply(m, reply, error, error_bytes);
+        if (bus_is_short(r))
+                snprintf(error, error_bytes, "cannot take in the reply of OpenChannel: %s", strerror(-r));
         sd_bus_message_unref(m);
         return r;
 }
@@ -247,12 +256,8 @@ int session_open_until(struct session **ret, sd_bus *bus, const char *pool, uint
         if (s)
                 *s = (struct session){
                         .doorbell_fd = -1, .done_fd = -1, .socket_fd = -1, .channel_fds = {-1, -1, -1, -1}};
-        if (r >= 0 && (!s || !(s->pool = strdup(pool))))
-                r = -ENOMEM;
         if (r >= 0) {
-                s->bus = sd_bus_ref(bus);
-                s->patience_ns = SESSION_PATIENCE_NS;
-                r = session_map(s, &reply);
+                r = s && (s->pool = strdup(pool)) ? session_map(s, &reply) : -ENOMEM;
                 if (r < 0 && r != -EPROTO)
                         snprintf(error, error_bytes, "cannot map the channel: %s", strerror(-r));
         }
@@ -261,6 +266,8 @@ int session_open_until(struct session **ret, sd_bus *bus, const char *pool, uint
                 return r;
         if (error_bytes > 0)
                 error[0] = 0;
+        s->bus = sd_bus_ref(bus);
+        s->patience_ns = SESSION_PATIENCE_NS;
         *ret = s;
         s = NULL;
         return 0;
@@ -304,26 +311,42 @@ static int session_take_reply(struct session *s, struct session_reply *reply) {
         return 0;
 }
 
-static int session_on_reply(sd_bus_message *m, void *user, sd_bus_error *unused) {
-        struct session *s = user;
+/* One that there are no descriptors or memory for is kept: the daemon has adopted the channel, and says so once. */
+static int session_take_answer(struct session *s) {
         struct session_reply reply = session_no_reply;
         char error[200];
+        int r = sd_bus_message_rewind(s->answer, true);
+        if (r >= 0)
+                r = session_read_reply(s->answer, &reply, error, sizeof error);
+        if (r >= 0)
+                r = session_take_reply(s, &reply);
+        session_reply_done(&reply);
+        if (bus_is_short(r))
+                return r;
+        s->answer = sd_bus_message_unref(s->answer);
+        session_reattached(s, r < 0 ? -EPIPE : 0);
+        return 0;
+}
+
+static int session_on_reply(sd_bus_message *m, void *user, sd_bus_error *unused) {
+        struct session *s = user;
         s->call = sd_bus_slot_unref(s->call);
         if (sd_bus_message_is_method_error(m, NULL)) {
                 session_reattached(s, session_is_refused(sd_bus_message_get_error(m)) ? -EPIPE : -EAGAIN);
                 return 0;
         }
-        int r = session_read_reply(m, &reply, error, sizeof error);
-        if (r >= 0)
-                r = session_take_reply(s, &reply);
-        session_reply_done(&reply);
-        session_reattached(s, r < 0 ? -EPIPE : 0);
+        s->answer = sd_bus_message_ref(m);
+        session_take_answer(s);
         return 0;
 }
 
 int session_reattach(struct session *s) {
         sd_bus_message *m = NULL;
-        int r = session_make_call(s->bus, s->pool, s, &m);
+        if (s->answer)
+                return session_take_answer(s);
+        int r = bus_has_room(s->bus);
+        if (r >= 0)
+                r = session_make_call(s->bus, s->pool, s, &m);
         if (r >= 0)
                 r = sd_bus_call_async(s->bus, &s->call, m, session_on_reply, s, SESSION_OPEN_NS / 1000);
         sd_bus_message_unref(m);

@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <time.h>
 
+#include "ipc/client/bus-call.h"
 #include "ipc/client/session-internal.h"
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
@@ -49,14 +50,18 @@ void session_reattached(struct session *s, int r) {
 static void session_come_back(struct session *s) {
         session_check_open(s);
         uint64_t now_ns = event_now_ns();
+        int r = 0;
         if (!s->call && !s->is_gone && now_ns - s->tried_ns >= SESSION_RETRY_NS) {
                 s->tried_ns = now_ns;
-                if (s->patience_ns == 0 || session_reattach(s) < 0)
-                        s->is_gone = true;
+                r = s->patience_ns == 0 ? -EPIPE : session_reattach(s);
         }
-        for (unsigned i = 0; i < SESSION_MESSAGES && s->is_away && !s->is_gone; i++)
-                if (sd_bus_process(s->bus, NULL) <= 0)
-                        return;
+        if (r >= 0)
+                r = 1;
+        for (unsigned i = 0; i < SESSION_MESSAGES && s->is_away && !s->is_gone && r > 0; i++)
+                r = bus_process(s->bus);
+        s->is_short = bus_is_short(r);
+        if (r < 0 && s->is_away && (!s->is_short || now_ns - s->away_ns >= s->patience_ns))
+                s->is_gone = true;
 }
 
 /* With the daemon away: until the bus says something, or it is time for another try. 0 or -EINTR. */
@@ -64,7 +69,9 @@ static int session_wait_for_daemon(struct session *s, uint64_t deadline_ns) {
         uint64_t now_ns = event_now_ns();
         uint64_t left_ns = session_min(SESSION_RETRY_NS, deadline_ns > now_ns ? deadline_ns - now_ns : 0);
         int events = sd_bus_get_events(s->bus);
-        struct pollfd fd = {.fd = sd_bus_get_fd(s->bus), .events = (short)(events > 0 ? events : POLLIN)};
+        /* What cannot be taken in now stays readable: it is only time for another try then. */
+        struct pollfd fd = {.fd = s->is_short ? -1 : sd_bus_get_fd(s->bus),
+                            .events = (short)(events > 0 ? events : POLLIN)};
         struct timespec left = {.tv_nsec = (long)left_ns};
         return ppoll(&fd, 1, &left, NULL) < 0 ? -errno : 0;
 }
@@ -91,8 +98,11 @@ int session_takes_jobs(struct session *s, uint64_t deadline_ns) {
 
 static int session_poll(struct session *s, uint64_t deadline_ns) {
         struct pollfd fds[] = {{.fd = s->done_fd, .events = POLLIN},
-                               {.fd = s->socket_fd, .events = session_fds_must_ask(s) ? POLLIN | POLLOUT : POLLIN}};
+                               {.fd = s->socket_fd,
+                                .events = session_fds_must_ask(s) && s->fds_error == 0 ? POLLIN | POLLOUT : POLLIN}};
         uint64_t now_ns = event_now_ns();
+        if (s->fds_error < 0)
+                deadline_ns = session_min(deadline_ns, now_ns + SESSION_RETRY_NS);
         uint64_t left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
         struct timespec left = {.tv_sec = (time_t)(left_ns / 1000000000u), .tv_nsec = (long)(left_ns % 1000000000u)};
         int n = ppoll(fds, 2, deadline_ns == EVENT_FOREVER ? NULL : &left, NULL);
@@ -197,7 +207,7 @@ static int session_wait_until(struct session *s, struct session_goal *g) {
         for (bool has_spun = false;; has_spun = true) {
                 if (session_is_reached(s, g))
                         return 1;
-                if (s->n_in_flight == 0)
+                if (s->n_in_flight == 0 || session_is_short(s) < 0)
                         return 0;
                 session_check_open(s);
                 if (s->is_away && !s->is_gone)

@@ -68,6 +68,7 @@ struct session *session_forget(struct session *s) {
                 close(s->doorbell_fd);
         channel_close(s->channel_fds);
         sd_bus_slot_unref(s->call);
+        sd_bus_message_unref(s->answer);
         sd_bus_unref(s->bus);
         free(s->pool);
         free(s->schema_text);
@@ -76,6 +77,7 @@ struct session *session_forget(struct session *s) {
         free(s->free_slots);
         free(s->n_busy);
         free(s->copy);
+        free(s->room);
         free(s);
         return NULL;
 }
@@ -157,8 +159,8 @@ static int session_begin_slot(struct session *s, uint32_t slot) {
         return 0;
 }
 
-/* It is QUEUED, and no ring takes its hint: they were written over. The broker mends them when the worker that did it is
- * dead, which may be now. */
+/* It is QUEUED, and no ring takes its hint: they were written over. The broker mends them when the worker that did it
+ * is dead, which may be now. */
 static void session_push_late(struct session *s, uint32_t slot) {
         for (unsigned try = 0; try < SESSION_PUSH_MS; try++) {
                 nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
@@ -337,8 +339,8 @@ static bool session_look(struct session *s, uint32_t slot) {
         return true;
 }
 
-/* Where verdict and head of the result lie: asked for all at once, they come in the time of one. What follows the head is
- * asked for one job ahead (session_fetch): for 64 jobs at once it did not come, and cost 0.1 µs a job. */
+/* Where verdict and head of the result lie: asked for all at once, they come in the time of one. What follows the head
+ * is asked for one job ahead (session_fetch): for 64 jobs at once it did not come, and cost 0.1 µs a job. */
 static void session_prefetch(const struct session *s, uint32_t first, uint64_t bits) {
         for (; bits; bits &= bits - 1) {
                 uint32_t slot = first + (uint32_t)__builtin_ctzll(bits);

@@ -131,6 +131,9 @@ uint64_t session_next_deadline(const struct session *s);
 int session_cancel(struct session *s, uint32_t slot);
 /* Only if it has not started. */
 bool session_cancel_queued(struct session *s, uint32_t slot);
+/* 0; -EMFILE, -ENFILE, -ENOMEM: all that is in flight has its verdict, and there are no descriptors or memory for what
+ * belongs to the results. Looked for again in every wait, which ends early then, as at its deadline. */
+int session_is_short(const struct session *s);
 uint32_t session_in_flight(const struct session *s);
 
 /* "poisoned after 3 attempts: signal SIGSEGV" and the like, for people. */

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "ipc/client/bus-call.h"
 #include "ipc/client/bus-job.h"
 #include "ipc/client/stream.h"
 #include "ipc/event.h"
@@ -39,7 +40,9 @@ struct stream {
 
 static int stream_ask(drover *d, uint64_t id, int *ret_fd) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
-        int fd, r = bus_job_call_member(d, id, "OpenStream", &reply);
+        int fd, r = bus_has_room(d->bus);
+        if (r >= 0)
+                r = bus_job_call_member(d, id, "OpenStream", &reply);
         if (r >= 0)
                 r = sd_bus_message_read(reply, "h", &fd);
         if (r < 0)

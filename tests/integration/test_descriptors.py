@@ -97,6 +97,14 @@ class ManyResults(Base):
             self.wait_fds(d, n_fds)
 
 
+class FullTable(Base):
+    """The client's own table of descriptors."""
+
+    def test_a_moment_without_free_descriptors_breaks_nothing(self):
+        with Drover({name: {"Plugin": "fds", "Workers": 1} for name in ("fds", "more")}) as d:
+            self.case(d, "no-descriptors")
+
+
 class SharedInput(Base):
     def test_row_77_one_array_for_four_workers(self):
         with Drover({"four": {"Plugin": "fds", "Workers": 4}}) as d:

@@ -53,6 +53,8 @@ void case_dropped(void);
 
 void case_signals(void);
 
+void case_no_descriptors(void);
+
 void case_first(void);
 void case_completion_order(void);
 void case_late_look(void);

@@ -56,6 +56,7 @@ int main(int argc, char *argv[]) {
                 {"map-of-failures", case_map_of_failures},
                 {"map-stops", case_map_stops},
                 {"memory-files", case_memory_files},
+                {"no-descriptors", case_no_descriptors},
                 {"no-news-without-jobs", case_no_news_without_jobs},
                 {"no-daemon", case_no_daemon},
                 {"no-such", case_no_such},

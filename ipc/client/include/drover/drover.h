@@ -35,6 +35,11 @@
  * are relative nanoseconds. No call returns -EINTR: waiting calls, marked [waits], and those that wait for an answer of the
  * bus go on after a signal. Who needs to be interrupted polls drover_get_fd(). A wait that times out changes nothing: the job goes on.
  *
+ * Descriptors. A result with descriptors, and what droverd answers to drover_pool_open, drover_arena_open and for a stream,
+ * need room for up to 16 in the table of this process (RLIMIT_NOFILE). Without it these calls say -EMFILE (-ENFILE: the
+ * system's table), and so does a wait, or drover_process, when nothing but such results could end it; it is all there again
+ * when there is room. drover_process does not spin meanwhile: drover_get_timeout says when it looks again.
+ *
  * Errors are negative errno values; 0 or a count is success; outputs are named ret_ and set on success only. What went
  * wrong in the last call that failed stands in words in drover_error_text(). Any call may return -ENOMEM or -ECHILD.
  * Text is UTF-8. Since 0.1, all of it. */
@@ -99,6 +104,7 @@ int drover_get_timeout(const drover *d, uint64_t *ret_deadline_ns);
 
 /* Takes in all verdicts there are and calls the callbacks of drover_future_on_done: here and nowhere else. 1: it did
  * something, call it again. 0: nothing is left to do, and drover_get_fd tells when there is. -EBUSY: called from a callback.
+ * -EMFILE, -ENFILE, -ENOMEM: nothing is left but what cannot be taken in now; drover_get_timeout tells when to try again.
  * Never blocks, but for the callbacks, and for an answer of the broker when an attempt of a streamed job was lost. */
 int drover_process(drover *d);
 
@@ -224,8 +230,9 @@ template <class T> static inline const T *drover__address(const T &value) { retu
  *   -EMSGSIZE    the arguments take more than 1 GiB, or typed ones over the bus more than the pool's SlotSize=
  *   -ESHUTDOWN   the pool is stopped or draining, or drover_pool_drain was called
  *   -EPIPE       the daemon is gone
- *   over the bus also -ENOENT (a job of `after` is not known), -EDQUOT, -EACCES, -EHOSTUNREACH
- * One error leaves open whether it was submitted, over the bus only: -ETIMEDOUT when droverd does not answer for 25 s. Who
+ *   over the bus also -ENOENT (a job of `after` is not known), -EDQUOT, -EACCES, -EHOSTUNREACH, -EMFILE
+ * One error leaves open whether it was submitted, over the bus only: -ETIMEDOUT when droverd does not answer for 25 s, or
+ * when its answer cannot be read, for a second, for want of descriptors or memory. Who
  * cannot have it twice gives it a key, and submits it again with that key. */
 int drover_submit(drover_pool *pool, const char *job, drover_args *args, const struct drover_options *options,
                   drover_future **ret_future);
