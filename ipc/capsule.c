@@ -279,10 +279,13 @@ void capsule_describe(const struct capsule_attempt *a, char *text, size_t bytes)
                 n = snprintf(text, bytes, "exit status %u", a->status);
         if (n < 0 || (size_t)n >= bytes)
                 return;
+        char place[sizeof a->module + 32] = "";
         if (a->module[0])
-                snprintf(text + n, bytes - (size_t)n, " at %s+0x%llx", a->module, (unsigned long long)a->offset);
-        else if (a->syscall[0])
-                snprintf(text + n, bytes - (size_t)n, ": system call %s", a->syscall);
+                snprintf(place, sizeof place, " at %s+0x%llx", a->module, (unsigned long long)a->offset);
+        if (a->syscall[0])
+                snprintf(text + n, bytes - (size_t)n, ": system call %s%s", a->syscall, place);
+        else if (a->module[0])
+                snprintf(text + n, bytes - (size_t)n, "%s", place);
         else if (strcmp(a->reason, "time-limit") == 0)
                 snprintf(text + n, bytes - (size_t)n, ", its time limit passed");
 }

@@ -26,7 +26,7 @@ static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free to 
 #define LAYOUT_MAGIC_CHANNEL UINT32_C(0x43485244) /* "DRHC" */
 #define LAYOUT_MAGIC_BELL UINT32_C(0x42485244)
 #define LAYOUT_MAGIC_POOL UINT32_C(0x50485244)
-#define LAYOUT_VERSION 2u
+#define LAYOUT_VERSION 3u
 
 #define LAYOUT_JOB_ID_MASK ((UINT64_C(1) << 40) - 1) /* of an id that a client wrote: what stands above is its channel's */
 
@@ -162,6 +162,8 @@ struct layout_result {
         uint64_t reserved;
 };
 
+enum { LAYOUT_WHAT = 152 };
+
 /* What the broker alone can write, before a verdict of its own. */
 struct layout_verdict {
         uint32_t reason; /* enum death_reason */
@@ -172,7 +174,7 @@ struct layout_verdict {
         uint32_t attempts;
         uint64_t when_ns;
         uint32_t generation, state; /* of the slot: the verdict that it stands for, and no other */
-        char syscall_name[24];      /* its name, for who has no table of them; 0-terminated */
+        char what[LAYOUT_WHAT];     /* REASON_SYSCALL: the call, where it was made, and when; 0-terminated */
 };
 
 /* ---- bell ---- */
@@ -204,6 +206,33 @@ enum worker_command {
         WORKER_WAIT = 0, /* claim nothing (also: paused pool) */
         WORKER_RUN = 1,
         WORKER_RETIRE = 2, /* finish the job in hand, then exit 0 */
+};
+
+/* What a worker is at: told of a forbidden system call. */
+enum life_phase {
+        LIFE_NONE = 0,
+        LIFE_CONSTRUCTOR,
+        LIFE_PRELOAD,
+        LIFE_WORKER_OPEN,
+        LIFE_WORKER_INIT,
+        LIFE_THREAD_INIT,
+        LIFE_HANDLER,
+        LIFE_BETWEEN_JOBS,
+        LIFE_THREAD_FINI,
+        LIFE_WORKER_FINI,
+        LIFE_OWN_THREAD, /* a thread of the plugin's or of a library's, whenever */
+        LIFE_N,
+};
+
+/* A forbidden system call, as its own process tells it: untrusted (ipc/breach.h). */
+enum { LAYOUT_PATH = 64 };
+
+struct layout_breach {
+        uint32_t syscall; /* number + 1; 0 = there was none */
+        uint32_t phase;   /* enum life_phase */
+        uint64_t offset;  /* of the calling instruction, in `module`: a file's name, or "" */
+        char module[24];
+        char path[LAYOUT_PATH]; /* that it was given; "" = none. 0-terminated, cut with "..." */
 };
 
 /* Why a checkpoint should give up, beside the slot's CANCEL flag. */
@@ -238,6 +267,10 @@ struct layout_worker {
         uint32_t pad2;
         uint64_t pad3;
         char status[128]; /* drover_progress note; read as untrusted bytes */
+        _Atomic uint32_t fault_phase; /* of the forbidden call, and the path that it was given: as in layout_breach */
+        uint32_t pad4;
+        char fault_path[LAYOUT_PATH];
+        uint64_t pad5[7];
 };
 
 /* One histogram (ipc/latency.h). Only the worker of its index writes it. */
@@ -291,17 +324,18 @@ enum death_reason {
 static_assert(sizeof(struct layout_slot) == LAYOUT_LINE);
 static_assert(sizeof(struct layout_job) == LAYOUT_LINE);
 static_assert(sizeof(struct layout_result) == LAYOUT_LINE);
-static_assert(sizeof(struct layout_verdict) == LAYOUT_LINE);
+static_assert(sizeof(struct layout_verdict) == 3 * LAYOUT_LINE);
 static_assert(LAYOUT_MAX_BELLS <= LAYOUT_BELL_WORDS * 64);
-static_assert(sizeof(struct layout_worker) == 384);
+static_assert(sizeof(struct layout_worker) == 512);
 static_assert(sizeof(struct layout_latencies) == 4480);
 static_assert(offsetof(struct layout_pool, placeless) == 32);
 static_assert(offsetof(struct layout_pool, muted) == 72);
-static_assert(offsetof(struct layout_pool, latency) == 98432);
+static_assert(offsetof(struct layout_pool, latency) == 131200);
 static_assert(offsetof(struct layout_worker, counts) == 128);
 static_assert(offsetof(struct layout_worker, last_job) == 32);
 static_assert(offsetof(struct layout_worker, last_end) == 60);
 static_assert(offsetof(struct layout_worker, record) == 64);
+static_assert(offsetof(struct layout_worker, fault_phase) == 384);
 static_assert(offsetof(struct layout_channel, done_seq) == 64);
 static_assert(offsetof(struct layout_channel, closed) == 128);
 static_assert(offsetof(struct layout_channel, queue_timeout_ns) == 168);

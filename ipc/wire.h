@@ -64,8 +64,8 @@ enum spawn_event_type {
         SPAWN_STARTED,      /* pid; text: the layers of its sandbox if it came from a template; two descriptors: pidfd, control socket */
         SPAWN_FAILED,       /* START came to nothing: error, reason, text (the template's words if it was the template) */
         SPAWN_EXITED,       /* pid, code, status, usage; its process group is gone */
-        SPAWN_TEMPLATE,     /* a template ended unasked: generation, pid, reason, signal, syscall, text; later STARTs make a new one.
-                             * Not sent when it refused in words (TEMPLATE_FAILED without syscall): each START's FAILED says so */
+        SPAWN_TEMPLATE,     /* a template ended unasked: generation, pid, reason, signal, breach, text; later STARTs make a new one.
+                             * Not sent when it refused in words (TEMPLATE_FAILED without a breach): each START's FAILED says so */
         SPAWN_PONG,
         SPAWN_ESCAPED,      /* pid of a process nobody started: killed, and reaped by now */
 };
@@ -78,10 +78,9 @@ struct spawn_event {
         uint32_t reason; /* enum death_reason */
         int32_t code;   /* CLD_EXITED, CLD_KILLED, CLD_DUMPED */
         int32_t status; /* exit code or signal */
-        uint32_t syscall; /* number + 1 */
-        uint64_t cpu_us, max_rss_kib;
         uint32_t is_permanent; /* FAILED, LOADED: trying again cannot help (bad file, threads after preload…): the pool is refused */
-        uint32_t reserved;
+        uint64_t cpu_us, max_rss_kib;
+        struct layout_breach breach; /* FAILED, TEMPLATE with REASON_SYSCALL: of the template */
         char text[WIRE_TEXT];
 };
 
@@ -104,7 +103,9 @@ enum template_event_type {
 struct template_event {
         uint32_t type, version;
         int32_t error; /* FORKED, FAILED: errno, positive */
-        uint32_t reason, syscall, is_permanent;
+        uint32_t reason, is_permanent;
+        uint32_t reserved;
+        struct layout_breach breach; /* FAILED with REASON_SYSCALL */
         char text[WIRE_TEXT];
 };
 

@@ -22,6 +22,24 @@ const char *words_slot_state(unsigned state) {
         return words_pick(table, WORDS_COUNT(table), state);
 }
 
+const char *words_phase(unsigned phase) {
+        static const char *const table[] = {
+                [LIFE_NONE] = "",
+                [LIFE_CONSTRUCTOR] = "in a constructor",
+                [LIFE_PRELOAD] = "in preload",
+                [LIFE_WORKER_OPEN] = "in worker_open",
+                [LIFE_WORKER_INIT] = "in worker_init",
+                [LIFE_THREAD_INIT] = "in thread_init",
+                [LIFE_HANDLER] = "in the handler",
+                [LIFE_BETWEEN_JOBS] = "between jobs",
+                [LIFE_THREAD_FINI] = "in thread_fini",
+                [LIFE_WORKER_FINI] = "in worker_fini",
+                [LIFE_OWN_THREAD] = "in a thread of the plugin's own",
+        };
+        static_assert(WORDS_COUNT(table) == LIFE_N);
+        return words_pick(table, WORDS_COUNT(table), phase);
+}
+
 const char *words_reason(unsigned reason) {
         static const char *const table[] = {
                 [REASON_NONE] = "",

@@ -103,8 +103,8 @@ static int append_death(sd_bus_message *reply, struct death *d, const struct bus
         char name[64];
         int r;
 
-        if (d->job_text_at && !is_job_seen)
-                d->text[d->job_text_at] = '\0';
+        if (d->job_id && !is_job_seen)
+                death_hide_job(d);
         bus_clean_text(d->text);
         r = sd_bus_message_open_container(reply, 'a', "{sv}");
         if (r >= 0)
@@ -116,8 +116,11 @@ static int append_death(sd_bus_message *reply, struct death *d, const struct bus
                 r = sd_bus_message_append(reply, "{sv}{sv}", "job", "t", d->job_id, "attempt", "u", d->attempt);
         if (r >= 0 && d->syscall) {
                 death_syscall_name(d->syscall, name, sizeof(name));
-                r = sd_bus_message_append(reply, "{sv}", "syscall", "s", name);
+                r = sd_bus_message_append(reply, "{sv}{sv}", "syscall", "s", name, "phase", "s",
+                                          words_phase(d->fault_phase));
         }
+        if (r >= 0 && d->fault_path[0])
+                r = sd_bus_message_append(reply, "{sv}", "path", "s", d->fault_path);
         if (r >= 0 && d->fault_module[0]) {
                 snprintf(name, sizeof(name), "%s+0x%llx", d->fault_module, (unsigned long long)d->fault_offset);
                 r = sd_bus_message_append(reply, "{sv}", "fault", "s", name);

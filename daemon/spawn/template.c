@@ -257,15 +257,15 @@ static void on_failed(struct spawner *s, struct template *t, const struct templa
         struct spawn_event e = {
                 .error = m->error > 0 ? m->error : EPROTO,
                 .reason = m->reason > REASON_NONE && m->reason < REASON_N ? m->reason : REASON_PRELOAD,
-                .syscall = m->syscall,
+                .breach = m->breach,
                 .is_permanent = m->is_permanent == 1,
         };
-        if (m->syscall) {
+        if (m->breach.syscall) {
                 e.code = CLD_KILLED;
                 e.status = SIGSYS;
         }
         events_text(&e, "%s", *m->text ? m->text : "preload failed");
-        fail(s, t, &e, m->syscall == 0);
+        fail(s, t, &e, m->breach.syscall == 0);
 }
 
 /* The worker that it was asked for has come or will not. */

@@ -10,6 +10,7 @@
 #include "daemon/supervise/death.h"
 #include "daemon/supervise/jobs.h"
 #include "daemon/supervise/supervisor-internal.h"
+#include "ipc/breach.h"
 #include "ipc/words.h"
 
 static uint64_t capsule_now_us(void) {
@@ -53,11 +54,12 @@ static void capsule_add_attempts(struct capsule *c, const struct worker *w, cons
                 .reason = line->reason,
                 .is_signal = line->signal != 0,
                 .status = (int32_t)(line->signal ? line->signal : line->status),
-                .syscall = line->syscall,
                 .attempt = slot_attempt(job->word),
                 .realtime_us = c->created_us,
         };
-        death_take_fault(&last, w);
+        struct layout_breach breach;
+        breach_read(worker_line(w), &breach);
+        death_take_fault(&last, w, &breach);
         capsule_add_attempt(c, &last);
 }
 

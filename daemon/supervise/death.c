@@ -9,9 +9,10 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "ipc/breach.h"
 #include "ipc/words.h"
 
-enum death_reason death_reason_of(const struct worker *w, const struct spawn_event *e, uint32_t syscall) {
+enum death_reason death_reason_of(const struct worker *w, const struct spawn_event *e) {
         bool by_signal = e->code == CLD_KILLED || e->code == CLD_DUMPED;
         if (e->reason == REASON_SPAWNER_LOST)
                 return REASON_SPAWNER_LOST;
@@ -38,20 +39,22 @@ void death_syscall_name(uint32_t syscall, char *text, size_t bytes) {
         free(name);
 }
 
-static void death_describe_syscall(uint32_t syscall, char *text, size_t bytes) {
+void death_note_breach(struct layout_verdict *v, const struct layout_breach *b) {
         char name[64];
 
-        death_syscall_name(syscall, name, sizeof(name));
-        if (syscall)
-                snprintf(text, bytes, "system call %s (its sandbox forbids it)", name);
-        else
-                snprintf(text, bytes, "a system call (its sandbox forbids it)");
+        v->syscall = b->syscall;
+        death_syscall_name(b->syscall, name, sizeof(name));
+        if (b->syscall)
+                breach_describe(b, name, v->what, sizeof(v->what));
 }
 
-void death_describe(enum death_reason reason, int32_t signal, int32_t status, uint32_t syscall, char *text, size_t bytes) {
-        switch (reason) {
+void death_describe(const struct layout_verdict *v, char *text, size_t bytes) {
+        switch ((enum death_reason)v->reason) {
         case REASON_SYSCALL:
-                death_describe_syscall(syscall, text, bytes);
+                if (v->what[0])
+                        snprintf(text, bytes, "system call %.*s (its sandbox forbids it)", (int)sizeof(v->what), v->what);
+                else
+                        snprintf(text, bytes, "a system call (its sandbox forbids it)");
                 return;
         case REASON_TIME_LIMIT:
                 snprintf(text, bytes, "its time limit passed");
@@ -77,14 +80,24 @@ void death_describe(enum death_reason reason, int32_t signal, int32_t status, ui
         case REASON_N:
                 break;
         }
-        if (signal)
-                snprintf(text, bytes, "signal %d (%s)", signal, words_signal(signal));
+        if (v->signal)
+                snprintf(text, bytes, "signal %u (%s)", v->signal, words_signal((int)v->signal));
         else
-                snprintf(text, bytes, "exit status %d", status);
+                snprintf(text, bytes, "exit status %d", (int)v->status);
 }
 
-void death_take_fault(struct death *d, const struct worker *w) {
+static void death_take_breach(struct death *d, const struct layout_breach *b) {
+        d->syscall = b->syscall;
+        d->fault_phase = b->phase;
+        d->fault_offset = b->offset;
+        memcpy(d->fault_module, b->module, sizeof(d->fault_module));
+        memcpy(d->fault_path, b->path, sizeof(d->fault_path));
+}
+
+void death_take_fault(struct death *d, const struct worker *w, const struct layout_breach *b) {
         const struct layout_worker *line = worker_line(w);
+        if (d->reason == REASON_SYSCALL)
+                death_take_breach(d, b);
         if (!d->is_signal || d->reason != REASON_SIGNAL || atomic_load(&line->fault_signal) != (uint32_t)d->status)
                 return;
         channel_copy(d->fault_module, line->fault_module, sizeof(d->fault_module));
@@ -93,6 +106,19 @@ void death_take_fault(struct death *d, const struct worker *w) {
                 if ((unsigned char)*c < 0x21 || (unsigned char)*c > 0x7e)
                         *c = '?';
         d->fault_offset = d->fault_module[0] ? atomic_load(&line->fault_offset) : 0;
+}
+
+void death_hide_job(struct death *d) {
+        if (d->fault_path[0]) {
+                struct layout_verdict v = {.reason = d->reason};
+                struct layout_breach b = {.syscall = d->syscall, .phase = d->fault_phase, .offset = d->fault_offset};
+                memcpy(b.module, d->fault_module, sizeof(b.module));
+                death_note_breach(&v, &b);
+                death_describe(&v, d->text, sizeof(d->text));
+                d->fault_path[0] = '\0';
+        } else if (d->job_text_at) {
+                d->text[d->job_text_at] = '\0';
+        }
 }
 
 const struct death *death_record(struct pool *p, const struct death *d) {

@@ -26,8 +26,8 @@ void job_set_error(struct job *j, const char *format, ...) {
 }
 
 static void job_describe_end(const struct job *j, char *text, size_t bytes) {
-        char why[200];
-        death_describe(j->verdict.reason, j->verdict.signal, j->verdict.status, j->verdict.syscall, why, sizeof(why));
+        char why[300];
+        death_describe(&j->verdict, why, sizeof(why));
         if (j->verdict.reason == REASON_NONE)
                 snprintf(text, bytes, "%s", DEATH_WRITTEN_OVER);
         else
@@ -35,7 +35,7 @@ static void job_describe_end(const struct job *j, char *text, size_t bytes) {
 }
 
 static void job_describe_failure(struct job *j) {
-        char why[250], what[120];
+        char why[360], what[120];
         snprintf(what, sizeof(what), "job %llu (%.40s of pool %.40s)", (unsigned long long)j->id, j->name,
                  j->pool_name);
         job_describe_end(j, why, sizeof(why));

@@ -100,6 +100,8 @@ void pool_channel_free(struct pool_channel *c) {
         doorbell_close(&c->done);
         pool_channel_uncharge(c);
         c->pool->bells[c->bell].n_channels--;
+        for (uint32_t i = 0; c->tries && i < c->channel.geometry.n_slots; i++)
+                free(c->tries[i].forbidden);
         free(c->tries);
         free(c);
 }

@@ -40,6 +40,7 @@ struct pool_bell {
 
 struct pool_tries {
         uint32_t generation, n_deaths;
+        struct layout_verdict *forbidden; /* the first death by a forbidden system call, else NULL: malloc'd */
 };
 
 /* delay.c: a DELAYED slot that is known, and all of a pool's. */

@@ -10,8 +10,11 @@
  * slot, and more, because that broker may have died between any two steps.
  *
  * Charged deaths add to the job's attempt; past MaxAttempts= it is POISONED, or LOST where a second run is not allowed.
+ * After a forbidden system call there is one attempt more at most.
  */
 #include "daemon/supervise/recovery.h"
+
+#include <stdlib.h>
 
 #include "daemon/log.h"
 #include "daemon/supervise/capsules.h"
@@ -36,8 +39,9 @@ static void recovery_end_quarantine(struct worker *w) {
                 channel_announce(&c->channel, w->quarantine_slot, c->done.ring_fd);
 }
 
+/* `is_futile`: it was tried again after a forbidden system call, which it would make again. */
 static enum slot_state recovery_final(const struct pool *p, const struct pool_channel *c, uint32_t slot,
-                                      unsigned attempt, bool is_charged) {
+                                      unsigned attempt, bool is_charged, bool is_futile) {
         bool is_once;
         struct layout_job job;
         channel_copy(&job, channel_job(&c->channel, slot), sizeof(job));
@@ -46,27 +50,39 @@ static enum slot_state recovery_final(const struct pool *p, const struct pool_ch
                 return SLOT_LOST; /* nobody is left to want it */
         if (is_once || p->config.guarantee == GUARANTEE_AT_MOST_ONCE)
                 return SLOT_LOST;
-        return is_charged && attempt >= max ? SLOT_POISONED : SLOT_FREE; /* FREE: none, it runs again */
+        return is_charged && (attempt >= max || is_futile) ? SLOT_POISONED : SLOT_FREE; /* FREE: none, it runs again */
 }
 
 /* How many attempts the job has had. The slot word says so too, but its client can rewrite it: a job whose client winds
  * it back must not go on killing workers. */
 static unsigned recovery_attempts(struct pool_channel *c, uint32_t slot, uint64_t word, bool is_charged) {
         struct pool_tries *tries = &c->tries[slot];
-        if (tries->generation != slot_generation(word))
+        if (tries->generation != slot_generation(word)) {
+                free(tries->forbidden);
                 *tries = (struct pool_tries){.generation = slot_generation(word)};
+        }
         tries->n_deaths += is_charged;
         unsigned attempt = slot_attempt(word);
         return attempt > tries->n_deaths ? attempt : tries->n_deaths;
 }
 
+/* A job's first death by a forbidden system call, as the verdict has it: one retry is made after it, for what may have
+ * been its worker's or its moment's, and whatever ends that one, the call was the reason. true: that retry was this. */
+static bool recovery_note_forbidden(struct pool_tries *tries, const struct layout_verdict *line, bool is_charged) {
+        if (tries->forbidden)
+                return is_charged;
+        if (is_charged && line->reason == REASON_SYSCALL && (tries->forbidden = malloc(sizeof *line)))
+                *tries->forbidden = *line;
+        return false;
+}
+
 /* A job that is given up is an operator's business: it killed its workers, or is lost. */
 static void recovery_tell(const struct pool *p, const struct worker_job *j, enum slot_state final,
                           const struct layout_verdict *line) {
-        char text[200];
+        char text[300];
         if (final != SLOT_POISONED && final != SLOT_LOST)
                 return;
-        death_describe(line->reason, (int32_t)line->signal, (int32_t)line->status, line->syscall, text, sizeof text);
+        death_describe(line, text, sizeof text);
         log_error("pool %s: job %llu is %s after %u attempt%s: %s%s", p->config.name,
                   (unsigned long long)worker_job_id(j), words_slot_state(final), line->attempts,
                   line->attempts == 1 ? "" : "s", line->reason == REASON_NONE ? "" : "its worker died: ",
@@ -80,8 +96,12 @@ static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slo
         uint32_t worker = slot_owner(word) - SLOT_OWNER_WORKER0;
         struct layout_verdict verdict = *line;
         descriptors_drop(c, DESCRIPTORS_OF_RESULT, slot); /* it did not come to its verdict */
+        unsigned attempts = recovery_attempts(c, slot, word, is_charged);
+        bool is_futile = recovery_note_forbidden(&c->tries[slot], line, is_charged);
+        if (is_futile)
+                verdict = *c->tries[slot].forbidden;
         verdict.attempts = slot_attempt(word);
-        enum slot_state final = recovery_final(p, c, slot, recovery_attempts(c, slot, word, is_charged), is_charged);
+        enum slot_state final = recovery_final(p, c, slot, attempts, is_charged, is_futile);
         if (final == SLOT_FREE && (slot_flags(word) & SLOT_CANCEL))
                 final = SLOT_CANCELLED; /* it was asked to end, and it ended */
         if (final != SLOT_FREE) {

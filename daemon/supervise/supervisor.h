@@ -64,13 +64,18 @@ struct death {
         enum death_reason reason;
         int32_t status;  /* exit code or signal number */
         bool is_signal;
-        uint32_t syscall; /* number + 1 */
-        char fault_module[24]; /* where it crashed: a file's name, or "" */
+        uint32_t syscall; /* number + 1; then `fault_phase` and `fault_path` tell more of it */
+        uint32_t fault_phase; /* enum life_phase */
+        char fault_path[LAYOUT_PATH];
+        char fault_module[24]; /* where it crashed, or made the call: a file's name, or "" */
         uint64_t fault_offset; /* of the instruction in it */
         uint32_t attempt; /* of the job */
         uint64_t realtime_us;
-        char text[160];  /* "worker 12 (pid 345) of pool primes died: signal SIGSEGV while running job 7 (attempt 1)" */
+        char text[320];  /* "worker 12 (pid 345) of pool primes died: signal SIGSEGV while running job 7 (attempt 1)" */
 };
+
+/* For those who may not see its job: no word of it, nor of the path that it gave to a forbidden system call. */
+void death_hide_job(struct death *d);
 
 /* "openat", "number 999"; "" for 0. `syscall` is number + 1. */
 void death_syscall_name(uint32_t syscall, char *text, size_t bytes);

@@ -26,6 +26,7 @@
 #include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/args.h"
+#include "ipc/breach.h"
 #include "ipc/event.h"
 #include "ipc/utf8.h"
 
@@ -353,30 +354,29 @@ static void worker_fold_counts(struct worker *w) {
 }
 
 static struct death worker_make_death(struct worker *w, const struct spawn_event *e, const struct recovery *recovery,
-                                      enum death_reason reason, uint32_t syscall) {
+                                      const struct layout_verdict *line, const struct layout_breach *breach) {
         bool by_signal = e->code == CLD_KILLED || e->code == CLD_DUMPED;
-        char why[160];
+        char why[300];
         struct death d = {
                 .worker_id = w->id,
                 .job_id = recovery->job_id,
                 .job_uid = recovery->job_uid,
                 .pid = w->pid,
-                .reason = reason,
+                .reason = line->reason,
                 .is_signal = by_signal,
                 .status = e->status,
-                .syscall = reason == REASON_SYSCALL ? syscall : 0,
                 .attempt = recovery->attempt,
                 .realtime_us = worker_realtime_us(),
         };
-        death_take_fault(&d, w);
+        death_take_fault(&d, w, breach);
         snprintf(d.pool, sizeof(d.pool), "%s", w->pool->config.name);
-        death_describe(reason, by_signal ? e->status : 0, e->status, d.syscall, why, sizeof(why));
+        death_describe(line, why, sizeof(why));
         if (recovery->job_id) {
-                d.job_text_at = (uint32_t)snprintf(d.text, sizeof(d.text), "%.100s", why);
+                d.job_text_at = (uint32_t)snprintf(d.text, sizeof(d.text), "%.240s", why);
                 snprintf(d.text + d.job_text_at, sizeof(d.text) - d.job_text_at, " while running job %llu (attempt %u)",
                          (unsigned long long)recovery->job_id, recovery->attempt);
         } else
-                snprintf(d.text, sizeof(d.text), "%.150s", w->text[0] ? w->text : why);
+                snprintf(d.text, sizeof(d.text), "%.310s", w->text[0] ? w->text : why);
         return d;
 }
 
@@ -397,12 +397,14 @@ void worker_free(struct worker *w) {
         free(w);
 }
 
-/* The template knows the number, we know the name. */
-static void worker_add_syscall(struct worker *w, uint32_t syscall) {
-        char call[64];
-        size_t bytes = strlen(w->text);
-        death_syscall_name(syscall, call, sizeof(call));
-        snprintf(w->text + bytes, sizeof(w->text) - bytes, ": %s", call);
+/* The forbidden system call that it, or its template, is said to have made. */
+static void worker_get_breach(const struct worker *w, const struct spawn_event *e, struct layout_breach *ret) {
+        if (e->type == SPAWN_FAILED) {
+                *ret = e->breach;
+                breach_clean(ret);
+        } else {
+                breach_read(worker_line(w), ret);
+        }
 }
 
 /* A worker that ends as it was told to is no death; one that never came to life is told, but not counted. */
@@ -420,30 +422,28 @@ static void worker_tell_death(struct worker *w, const struct death *death, bool 
 void worker_on_gone(struct worker *w, const struct spawn_event *e) {
         struct pool *p = w->pool;
         struct supervisor *s = p->supervisor;
-        uint32_t syscall = atomic_load(&worker_line(w)->fault_syscall);
+        struct layout_breach breach;
+        worker_get_breach(w, e, &breach);
         w->phase = PHASE_STOPPING;
         worker_hear_out(w);
         worker_items_stop(w);
         worker_output_stop(w); /* its last words first: a capsule has them */
         if (e->type == SPAWN_FAILED) {
-                syscall = e->syscall;
                 w->is_permanent = e->is_permanent;
                 w->said = e->reason ? e->reason : REASON_INIT;
-                worker_take_text(w, e->text);
-                if (syscall)
-                        worker_add_syscall(w, syscall);
+                worker_take_text(w, breach.syscall ? "" : e->text);
         }
-        enum death_reason reason = death_reason_of(w, e, syscall);
+        enum death_reason reason = death_reason_of(w, e);
         bool by_signal = e->code == CLD_KILLED || e->code == CLD_DUMPED;
         struct layout_verdict line = {
                 .reason = reason,
                 .signal = by_signal ? e->status : 0,
                 .status = by_signal ? 0 : e->status,
-                .syscall = reason == REASON_SYSCALL ? syscall : 0,
                 .pid = w->pid,
                 .when_ns = event_now_ns(),
         };
-        death_syscall_name(line.syscall, line.syscall_name, sizeof(line.syscall_name));
+        if (reason == REASON_SYSCALL)
+                death_note_breach(&line, &breach);
         struct recovery recovery;
         recovery_run(w, &line, reason != REASON_SPAWNER_LOST && reason != REASON_RECYCLED, &recovery);
         if (!recovery.had_job) { /* it was judged before the kill */
@@ -452,7 +452,7 @@ void worker_on_gone(struct worker *w, const struct spawn_event *e) {
                 recovery.attempt = w->judged.attempt;
         }
         worker_fold_counts(w);
-        struct death death = worker_make_death(w, e, &recovery, reason, syscall);
+        struct death death = worker_make_death(w, e, &recovery, &line, &breach);
         p->workers[w->index] = NULL;
         pool_bells_collect(p);
         supervisor_forget_worker(s, w);

@@ -16,8 +16,8 @@ static void session_describe_reason(const struct layout_verdict *v, char *text, 
                 snprintf(text, bytes, ": signal %s", words_signal((int)v->signal));
                 break;
         case REASON_SYSCALL:
-                if (v->syscall_name[0])
-                        snprintf(text, bytes, ": forbidden system call %.*s", (int)sizeof v->syscall_name, v->syscall_name);
+                if (v->what[0])
+                        snprintf(text, bytes, ": forbidden system call %.*s", (int)sizeof v->what, v->what);
                 else
                         snprintf(text, bytes, ": forbidden system call");
                 break;
@@ -29,7 +29,7 @@ static void session_describe_reason(const struct layout_verdict *v, char *text, 
 
 void session_describe(const struct session_result *r, char *text, size_t text_bytes) {
         uint32_t attempts = r->verdict.attempts ? r->verdict.attempts : r->attempt;
-        char reason[64];
+        char reason[32 + LAYOUT_WHAT];
         session_describe_reason(&r->verdict, reason, sizeof reason);
         switch (r->state) {
         case SLOT_DONE:

@@ -6,8 +6,8 @@
  * that the plugin names run outside, because nothing can be opened later.
  *
  * Every failure before READY is told in one sentence, by REPORT_FAILED to the broker or TEMPLATE_FAILED to the spawner,
- * and ends the process with HOST_EXIT_FAILED. A call that the filter stopped is told by number: in pool memory, or by
- * the template's socket.
+ * and ends the process with HOST_EXIT_FAILED. A call that the filter stopped is told by number, path, place
+ * and phase: in pool memory, or by the template's socket.
  *
  * What it does not do: decide. It never restarts, never counts; that is the broker's. */
 #include <errno.h>
@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #include <unwind.h>
@@ -25,8 +26,10 @@
 #include "ipc/packet.h"
 #include "ipc/segment.h"
 #include "plugins/host/become.h"
+#include "plugins/host/forbidden.h"
 #include "plugins/host/host.h"
 #include "plugins/host/job.h"
+#include "plugins/host/place.h"
 #include "plugins/host/serve-process.h"
 #include "plugins/host/template.h"
 
@@ -82,11 +85,25 @@ __attribute__((no_sanitize("address"))) void host_fail(struct host *h, enum deat
         _exit(HOST_EXIT_FAILED);
 }
 
-/* From the signal handler: system call `number` breaks the filter. */
-static void host_on_breach(void *user, int number) {
+/* From the signal handler: a system call breaks the filter. Its number is told before anything else of it is looked at,
+ * since that may not be sound. */
+__attribute__((no_sanitize("address"))) static void host_on_breach(void *user, const struct sandbox_breach *b) {
         struct host *h = user;
-        if (h->line) {
-                atomic_store_explicit(&h->line->fault_syscall, (uint32_t)number + 1, memory_order_release);
+        struct layout_worker *w = h->line;
+        struct place place = {.module = ""};
+        char path[LAYOUT_PATH] = "";
+        enum life_phase phase = syscall(SYS_gettid) == getpid() ? h->phase : LIFE_OWN_THREAD;
+        if (w) {
+                atomic_store_explicit(&w->fault_phase, phase, memory_order_relaxed);
+                atomic_store_explicit(&w->fault_syscall, (uint32_t)b->number + 1, memory_order_release);
+        }
+        if (b->path && !forbidden_copy_path(b->path, path, sizeof path))
+                path[0] = 0;
+        place_find_caller(b->instruction, h->callback, &place);
+        if (w) {
+                memcpy(w->fault_path, path, sizeof w->fault_path);
+                memcpy(w->fault_module, place.module, sizeof w->fault_module);
+                atomic_store_explicit(&w->fault_offset, place.offset, memory_order_release);
                 return;
         }
         struct template_event e = {
@@ -94,9 +111,10 @@ static void host_on_breach(void *user, int number) {
                 .version = WIRE_VERSION,
                 .error = EPERM,
                 .reason = REASON_SYSCALL,
-                .syscall = (uint32_t)number + 1,
-                .text = "the plugin made a system call that the sandbox forbids, in a constructor or in preload",
+                .breach = {.syscall = (uint32_t)b->number + 1, .phase = phase, .offset = place.offset},
         };
+        memcpy(e.breach.module, place.module, sizeof e.breach.module);
+        memcpy(e.breach.path, path, sizeof e.breach.path);
         packet_send(WIRE_CONTROL_FD, &e, sizeof e, NULL, 0);
 }
 
@@ -105,10 +123,10 @@ static void host_on_crash(void *user, int signal, uintptr_t address, uintptr_t i
         struct host *h = user;
         if (!h->line)
                 return;
-        const struct load_module *m = load_find_module(&h->plugin, instruction);
-        if (m) {
-                memcpy(h->line->fault_module, m->name, sizeof h->line->fault_module);
-                atomic_store_explicit(&h->line->fault_offset, instruction - m->base, memory_order_relaxed);
+        struct place place;
+        if (place_find(instruction, &place)) {
+                memcpy(h->line->fault_module, place.module, sizeof h->line->fault_module);
+                atomic_store_explicit(&h->line->fault_offset, place.offset, memory_order_relaxed);
         }
         atomic_store_explicit(&h->line->fault_address, address, memory_order_relaxed);
         atomic_store_explicit(&h->line->fault_signal, (uint32_t)signal, memory_order_release);
@@ -239,6 +257,7 @@ static void host_enclose(struct host *h, struct enclosure *e) {
         r = load_needed(&h->plugin, on_needed_loaded, e, error, sizeof error);
         if (r < 0)
                 host_fail(h, is_template ? REASON_PRELOAD : REASON_INIT, -r, true, "%s", error);
+        place_name_plugin(h->plugin.metadata.name);
         sandbox_on_breach(host_on_breach, h);
         sandbox_on_crash(host_on_crash, h);
         e->n_threads = count_threads(e->stat_fd);
@@ -304,6 +323,7 @@ __attribute__((no_sanitize("address"))) static void host_on_mapped(void *user) {
 static void host_load(struct host *h, struct enclosure *e) {
         char error[WIRE_TEXT];
         bool is_template = h->config.role == HOST_TEMPLATE;
+        host_enter(h, LIFE_CONSTRUCTOR, 0);
         sandbox_admit_plugin(host_on_mapped, h);
         int r = load_plugin(&h->plugin, &job_table, error, sizeof error);
         if (r < 0)
@@ -315,6 +335,7 @@ static void host_load(struct host *h, struct enclosure *e) {
                           h->plugin.metadata.name);
         if (refuse_threads(e, "a constructor", error, sizeof error) < 0)
                 host_fail(h, REASON_PRELOAD, EBUSY, true, "%s", error);
+        host_enter(h, LIFE_PRELOAD, (uintptr_t)h->plugin.declared.preload);
         if (h->plugin.declared.preload) {
                 r = h->plugin.declared.preload(&h->preload, &h->plugin.shared);
                 if (r != 0)
@@ -358,13 +379,16 @@ static int report_ready(struct host *h) {
 static void *host_open(struct host *h) {
         const struct drover_plugin *p = &h->plugin.declared;
         void *thread_state = NULL;
+        host_enter(h, LIFE_WORKER_OPEN, (uintptr_t)p->worker_open);
         if (p->worker_open)
                 check_init(h, "worker_open", p->worker_open(&h->worker));
+        host_enter(h, LIFE_WORKER_INIT, (uintptr_t)p->worker_init);
         if (p->worker_init)
                 check_init(h, "worker_init", p->worker_init(&h->worker, &h->state));
+        host_enter(h, LIFE_THREAD_INIT, (uintptr_t)p->thread_init);
         if (p->thread_init)
                 check_init(h, "thread_init", p->thread_init(&h->worker, &thread_state));
-        load_note_modules(&h->plugin);
+        host_enter(h, LIFE_BETWEEN_JOBS, 0);
         int r = report_ready(h);
         if (r < 0)
                 host_fail(h, REASON_INIT, -r, true, "READY cannot be told: %s", strerrordesc_np(-r));
@@ -378,8 +402,10 @@ void host_serve(struct host *h) {
         void *thread_state = host_open(h);
         int r = serve_process(h, thread_state);
         if (r == 0) {
+                host_enter(h, LIFE_THREAD_FINI, (uintptr_t)p->thread_fini);
                 if (p->thread_fini)
                         p->thread_fini(&h->worker, thread_state);
+                host_enter(h, LIFE_WORKER_FINI, (uintptr_t)p->worker_fini);
                 if (p->worker_fini)
                         p->worker_fini(&h->worker, h->state);
         }

@@ -74,6 +74,8 @@ struct host {
         struct host_config config;
         struct sandbox sandbox;
         struct plugin plugin;
+        enum life_phase phase; /* of the main thread; and the plugin's function that it is in, 0 in a constructor */
+        uintptr_t callback;
         struct layout_pool *pool; /* NULL until ORDER_SETUP */
         struct layout_worker *line;
         uint32_t index;
@@ -93,6 +95,12 @@ struct host {
 
 /* Chapter "set up". -EPIPE: the broker is gone; any other trouble ends the process. */
 int host_set_up(struct host *h);
+/* The plugin's `function` is called next. */
+static inline void host_enter(struct host *h, enum life_phase phase, uintptr_t function) {
+        h->phase = phase;
+        h->callback = function;
+}
+
 /* Chapters "open" and "serve". */
 _Noreturn void host_serve(struct host *h);
 

@@ -372,8 +372,12 @@ int job_run(struct drover_job *j, const struct channel *c, uint32_t channel_inde
         job_cpu_begin(j, started_ns);
 
         int r = job_take(j);
-        if (r >= 0)
+        if (r >= 0) {
+                struct host *h = j->object.host;
+                host_enter(h, LIFE_HANDLER, (uintptr_t)j->type->handle);
                 r = j->type->handle(j);
+                host_enter(h, LIFE_BETWEEN_JOBS, 0);
+        }
         job_flush_output();
         enum slot_state verdict = job_verdict(j, r);
         bool had_fds = slot_flags(word) & SLOT_HAS_FDS;

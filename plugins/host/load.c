@@ -8,7 +8,6 @@
  *
  * It never closes a plugin: threads, atexit handlers and thread-local storage would dangle. */
 #include <dlfcn.h>
-#include <link.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -185,42 +184,4 @@ int load_plugin(struct plugin *p, const struct drover_host *table, char *error, 
                 return load_fail(error, error_bytes, ENOTSUP, "plugin %s refuses this host (ABI %d.%d)",
                                  p->metadata.name, DROVER_ABI_MAJOR, DROVER_ABI_NEWEST_MINOR);
         return copy_declared(p, theirs, error, error_bytes);
-}
-
-/* ---- where things are, for who tells of a crash ---- */
-
-static int note_module(struct dl_phdr_info *info, size_t bytes, void *user) {
-        struct plugin *p = user;
-        struct load_module m = {.base = info->dlpi_addr, .start = UINTPTR_MAX};
-        const char *slash = strrchr(info->dlpi_name, '/');
-        const char *name = slash ? slash + 1 : info->dlpi_name;
-        if (strncmp(info->dlpi_name, "/proc/self/fd/", 14) == 0)
-                name = p->metadata.name; /* the plugin */
-        else if (p->n_modules == 0)
-                name = "drover-worker"; /* the first is the program itself, whoever it is by name */
-        if (p->n_modules == LOAD_MAX_MODULES)
-                return 1;
-        for (unsigned i = 0; i < info->dlpi_phnum; i++) {
-                const ElfW(Phdr) *s = &info->dlpi_phdr[i];
-                if (s->p_type != PT_LOAD)
-                        continue;
-                uintptr_t start = info->dlpi_addr + s->p_vaddr;
-                m.start = start < m.start ? start : m.start;
-                m.end = start + s->p_memsz > m.end ? start + s->p_memsz : m.end;
-        }
-        snprintf(m.name, sizeof m.name, "%.23s", name);
-        p->modules[p->n_modules++] = m;
-        return 0;
-}
-
-void load_note_modules(struct plugin *p) {
-        p->n_modules = 0;
-        dl_iterate_phdr(note_module, p);
-}
-
-const struct load_module *load_find_module(const struct plugin *p, uintptr_t instruction) {
-        for (unsigned i = 0; i < p->n_modules; i++)
-                if (instruction >= p->modules[i].start && instruction < p->modules[i].end)
-                        return &p->modules[i];
-        return NULL;
 }

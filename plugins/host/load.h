@@ -8,14 +8,6 @@
 #include "ipc/schema.h"
 #include "plugins/host/metadata.h"
 
-enum { LOAD_MAX_MODULES = 48 };
-
-/* Where a file stands in memory. */
-struct load_module {
-        uintptr_t base, start, end;
-        char name[24];
-};
-
 /* The host's own view of the plugin: sizes of the ABI it was built against are behind us. */
 struct plugin {
         struct metadata metadata;
@@ -25,8 +17,6 @@ struct plugin {
         struct schema schema; /* points at schema_jobs */
         uint32_t numbers[SCHEMA_MAX_TYPES]; /* theirs, close together: searched for every job */
         void *shared;         /* of preload */
-        struct load_module modules[LOAD_MAX_MODULES];
-        unsigned n_modules;
 };
 
 /* All fill `error` with one sentence that names the plugin. */
@@ -43,7 +33,3 @@ int load_needed(struct plugin *p, int (*on_loaded)(void *user, const char *sonam
 /* dlopen of WIRE_PLUGIN_FD, which sandbox_admit_plugin has been told of, and the entry point: constructors run here.
  * Checks and copies what the plugin declares. */
 int load_plugin(struct plugin *p, const struct drover_host *table, char *error, size_t error_bytes);
-
-/* Looks once, so that a signal handler need not: what is mapped, and which of it an instruction lies in (NULL: none). */
-void load_note_modules(struct plugin *p);
-const struct load_module *load_find_module(const struct plugin *p, uintptr_t instruction);

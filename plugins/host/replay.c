@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "ipc/breach.h"
 #include "ipc/capsule.h"
 #include "ipc/event.h"
 #include "ipc/packet.h"
@@ -156,9 +157,13 @@ static void take_end(struct replay *r, struct capsule_attempt *a) {
         r->pid = 0;
         a->signal = WIFSIGNALED(status) ? (uint32_t)WTERMSIG(status) : 0;
         a->status = WIFEXITED(status) ? (uint32_t)WEXITSTATUS(status) : 0;
-        uint32_t call = atomic_load(&w->fault_syscall);
-        if (call && a->signal == SIGSYS)
-                filter_call_name((int)call - 1, a->syscall, sizeof a->syscall);
+        struct layout_breach breach;
+        breach_read(w, &breach);
+        if (breach.syscall && a->signal == SIGSYS) {
+                filter_call_name((int)breach.syscall - 1, a->syscall, sizeof a->syscall);
+                memcpy(a->module, breach.module, sizeof a->module);
+                a->offset = breach.offset;
+        }
         if (a->signal && atomic_load(&w->fault_signal) == a->signal) {
                 memcpy(a->module, w->fault_module, sizeof a->module);
                 a->module[sizeof a->module - 1] = 0;

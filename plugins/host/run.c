@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "ipc/args.h"
+#include "ipc/breach.h"
 #include "ipc/event.h"
 #include "ipc/json.h"
 #include "ipc/packet.h"
@@ -87,11 +88,15 @@ static int explain_death(struct run *r, const char *doing) {
                 ;
         r->pid = 0;
         const struct layout_worker *w = r->trial.line;
-        uint32_t call = atomic_load_explicit(&w->fault_syscall, memory_order_acquire);
-        char name[32];
-        if (call > 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
+        struct layout_breach breach;
+        char name[32], what[256];
+        breach_read(w, &breach);
+        if (breach.syscall > 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS) {
+                filter_call_name((int)breach.syscall - 1, name, sizeof name);
+                breach_describe(&breach, name, what, sizeof what);
                 return say(r, RUN_EXIT_DIED, "the sandbox does not allow the system call %s: the worker was stopped %s",
-                           filter_call_name((int)call - 1, name, sizeof name), doing);
+                           what, doing);
+        }
         if (WIFSIGNALED(status) && atomic_load_explicit(&w->fault_signal, memory_order_acquire))
                 return say(r, RUN_EXIT_DIED, "the worker died %s: %s at address 0x%llx", doing,
                            words_signal(WTERMSIG(status)),

@@ -32,6 +32,7 @@
 #include <drover/plugin.h>
 
 #include "ipc/wire.h"
+#include "plugins/host/forbidden.h"
 #include "plugins/host/sandbox.h"
 
 enum { SANDBOX_IS_SANITIZED = DROVER__SANITIZED };
@@ -43,7 +44,7 @@ static struct {
         atomic_bool admits_plugin, is_loading;
         void (*mapped_fn)(void *user);
         void *mapped_user;
-        void (*breach_fn)(void *user, int number);
+        void (*breach_fn)(void *user, const struct sandbox_breach *b);
         void *breach_user;
         void (*crash_fn)(void *user, int signal, uintptr_t address, uintptr_t instruction);
         void *crash_user;
@@ -84,15 +85,20 @@ static void gate_read(const ucontext_t *u, struct gate_call *c) {
                 c->arg[i] = (unsigned long)r[order[i]];
 }
 static void gate_return(ucontext_t *u, long value) { u->uc_mcontext.gregs[REG_RAX] = value; }
+static uintptr_t gate_instruction(const ucontext_t *u) { return (uintptr_t)u->uc_mcontext.gregs[REG_RIP]; }
 #else
 static void gate_read(const ucontext_t *u, struct gate_call *c) {
         for (int i = 0; i < 6; i++)
                 c->arg[i] = u->uc_mcontext.regs[i];
 }
 static void gate_return(ucontext_t *u, long value) { u->uc_mcontext.regs[0] = (unsigned long)value; }
+static uintptr_t gate_instruction(const ucontext_t *u) { return (uintptr_t)u->uc_mcontext.pc; }
 #endif
 
-static long gate_open(const char *path) {
+static long gate_open(const char *given) {
+        char copy[64], *path = given ? copy : NULL;
+        if (given && !forbidden_copy_path(given, copy, sizeof copy))
+                return -EFAULT;
         if (path && strcmp(path, gate_plugin_path) == 0 && atomic_exchange(&gate.admits_plugin, false)) {
                 int fd = fcntl(WIRE_PLUGIN_FD, F_DUPFD_CLOEXEC, FILTER_LOADER_FD);
                 if (fd < 0 || fd == FILTER_LOADER_FD)
@@ -125,7 +131,8 @@ static long gate_close(void) {
 }
 
 static long gate_readlink(const char *path, char *buffer, size_t bytes) {
-        if (!path || strcmp(path, "/proc/self/exe") != 0)
+        char copy[64];
+        if (!path || !forbidden_copy_path(path, copy, sizeof copy) || strcmp(copy, "/proc/self/exe") != 0)
                 return -EACCES;
         if (bytes > gate.exe_bytes)
                 bytes = gate.exe_bytes;
@@ -197,24 +204,22 @@ static void gate_on_trap(int signal, siginfo_t *info, void *context) {
         if (info->si_code != 1 /* SYS_SECCOMP */)
                 gate_die(); /* somebody sent the signal: it kills, as by default */
         int saved = errno;
+        const uintptr_t instruction = gate_instruction(context);
         struct gate_call c = {.number = info->si_syscall};
         gate_read(context, &c);
         long r = gate_answer(context, &c);
         if (r == -ENOSYS) {
+                const struct sandbox_breach b = {
+                        .number = info->si_syscall,
+                        .path = forbidden_path(c.number, c.arg),
+                        .instruction = instruction,
+                };
                 if (gate.breach_fn)
-                        gate.breach_fn(gate.breach_user, info->si_syscall);
+                        gate.breach_fn(gate.breach_user, &b);
                 gate_die();
         }
         gate_return(context, r);
         errno = saved;
-}
-
-static uintptr_t gate_instruction(const ucontext_t *u) {
-#if defined(__x86_64__)
-        return (uintptr_t)u->uc_mcontext.gregs[REG_RIP];
-#else
-        return (uintptr_t)u->uc_mcontext.pc;
-#endif
 }
 
 static void gate_on_crash(int signal, siginfo_t *info, void *context) {
@@ -251,7 +256,7 @@ void sandbox_admit_plugin(void (*on_mapped)(void *user), void *user) {
         atomic_store(&gate.admits_plugin, true);
 }
 
-void sandbox_on_breach(void (*fn)(void *user, int number), void *user) {
+void sandbox_on_breach(void (*fn)(void *user, const struct sandbox_breach *b), void *user) {
         gate.breach_user = user;
         gate.breach_fn = fn;
 }

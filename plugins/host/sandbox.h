@@ -44,8 +44,15 @@ void sandbox_admit_plugin(void (*on_mapped)(void *user), void *user);
 /* The last filter, on all threads: for on_mapped to call. Nothing changes after it. */
 int sandbox_close(struct sandbox *s);
 
-/* Called from the signal handler, before the process dies of system call `number`. */
-void sandbox_on_breach(void (*fn)(void *user, int number), void *user);
+/* A system call that the process dies of. */
+struct sandbox_breach {
+        int number;
+        const char *path; /* as the caller gave it: not to be followed; NULL = it takes none */
+        uintptr_t instruction;
+};
+
+/* Called from the signal handler, before the process dies. */
+void sandbox_on_breach(void (*fn)(void *user, const struct sandbox_breach *b), void *user);
 
 /* Called from the signal handler on a crash (SIGSEGV, SIGBUS, SIGILL, SIGFPE), before the process dies of it. */
 void sandbox_on_crash(void (*fn)(void *user, int signal, uintptr_t address, uintptr_t instruction), void *user);

@@ -5,10 +5,11 @@ Runs once more with Landlock refused (refuse.py): nothing here may need it.
 
 import os
 import re
+import subprocess
 import sys
 import unittest
 
-from harness import SOURCE, Drover, Test, descendants, fds_of, kill, main, wait_for, wait_surely
+from harness import BUILD, SOURCE, WORKER, Drover, Test, descendants, fds_of, kill, main, wait_for, wait_surely
 
 METHODS = ("fork", "spawn", "forkserver")
 # What a test asks for, and the system calls that glibc may make of it.
@@ -99,6 +100,61 @@ class Sandbox(Test):
                     self.assertTrue(what.startswith(("/dev/null", "socket:", "/memfd:")), fds)
                 # to the broker: control, output, the items that jobs hand out, a doorbell; and the one of the broker's own channel
                 self.assertLessEqual(len({what for what in fds.values() if what.startswith("socket:")}), 5, fds)
+
+
+class Named(Test):
+    """What died of a forbidden call is told well enough to mend it: the call, its path, the place in the plugin, and when."""
+    OPENS = r'system call open(at)?\("/etc/hostname"\) at {}\+0x[0-9a-f]+, {} \(its sandbox forbids it\)'
+
+    def test_before_any_job(self):
+        for method in METHODS:
+            places = {"constructor": "in a constructor", "preload": "in preload", "worker_init": "in worker_init"}
+            pools = {f"open-in-{place}": {"Plugin": f"open-in-{place}", "StartMethod": method, "Workers": 1} for place in places}
+            with Drover({"primes": {"Plugin": "primes", "StartMethod": method}}) as d:
+                for name, keys in pools.items():
+                    d.write_pool(name, **keys)
+                d.reload()
+                for place, words in places.items():
+                    name = f"open-in-{place}"
+                    text = self.OPENS.format(name, words)
+                    wait_for(lambda: re.search(text, d.pool(name)["Problem"]), 10, f"{method}: {d.pool(name)['Problem']}")
+                    self.assertRegex(d.ctl("why", name).stdout + d.log(), text)
+                    death = d.deaths(name)[0]
+                    self.assertEqual((death["phase"], death["path"]), (words, "/etc/hostname"))
+
+    def test_in_a_job_it_is_tried_once_more(self):
+        for method in METHODS:
+            with Drover({"opens": {"Plugin": "opens", "StartMethod": method, "Workers": 1, "MaxAttempts": 5},
+                         "forbidden": {"Plugin": "forbidden", "StartMethod": method, "Workers": 1, "MaxAttempts": 5}}) as d:
+                for pool, job in (("opens", "open"), ("forbidden", "then-crashes")):
+                    text = self.OPENS.format(pool, "in the handler")
+                    id_, path = d.submit(pool, job)
+                    self.assertEqual(d.wait_job(path), "poisoned")
+                    result = d.result(path)
+                    self.assertEqual((result["reason"], result["attempts"]), ("syscall", 2))
+                    self.assertRegex(result["error"], text)
+                    self.assertRegex(d.ctl("why", id_).stdout, text)
+                    self.assertRegex(d.deaths(pool)[-1]["text"], f"{text} while running job {id_} \\(attempt 1\\)")
+                    wait_for(lambda: re.search(rf"job {id_} is poisoned after 2 attempts: its worker died: {text}", d.log()), 10, d.log)
+                self.assertEqual([death["reason"] for death in d.deaths("forbidden")], ["signal", "syscall"], "newest first")
+
+    def test_paths_that_are_none_and_threads(self):
+        with Drover({"forbidden": {"Plugin": "forbidden", "Workers": 1, "MaxAttempts": 1}}) as d:
+            for job, text in (("to-nowhere", r"system call mkdir at forbidden\+0x"),
+                              ("far-away", r'system call mkdirat\("/xxxx\?x+\.\.\."\) at forbidden\+0x'),
+                              ("at-its-end", r"system call socket at forbidden\+0x[0-9a-f]+, in the handler"),
+                              ("in-a-thread", r'open(at)?\("/etc/hostname"\) at forbidden\+0x[0-9a-f]+, in a thread of the plugin\'s own')):
+                with self.assert_error("Poisoned") as e:
+                    d.run("forbidden", job)
+                self.assertRegex(e.error.text, text)
+
+    def test_on_the_command_line(self):
+        for words, text in ((["--check", "open-in-constructor"], "in a constructor"), (["--check", "open-in-preload"], "in preload"),
+                            (["--check", "open-in-worker_init"], "in worker_init"), (["--run", "opens", "open"], "in the handler")):
+            with self.subTest(words=words):
+                end = subprocess.run([WORKER, words[0], f"{BUILD}/tests/plugins/{words[1]}.so", *words[2:]], capture_output=True, text=True, timeout=60)
+                self.assertEqual(end.returncode, 4, end.stderr)
+                self.assertRegex(end.stderr, rf'system call open(at)?\("/etc/hostname"\) at {words[1]}\+0x[0-9a-f]+, {text}')
 
 
 # What stops each of attacker.c's attacks: the name of the call that its process dies of, or an errno.

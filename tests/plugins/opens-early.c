@@ -1,5 +1,5 @@
-/* Makes one forbidden system call before any job: IN_CONSTRUCTOR or in preload, WITH_OPEN, WITH_SOCKET or WITH_EXECVE,
- * under NAME. */
+/* Makes one forbidden system call before any job: IN_CONSTRUCTOR, IN_PRELOAD or IN_WORKER_INIT, WITH_OPEN, WITH_SOCKET
+ * or WITH_EXECVE, under NAME. */
 #include <drover/plugin.h>
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -18,8 +18,10 @@ static int forbidden(void) {
 
 #ifdef IN_CONSTRUCTOR
 __attribute__((constructor)) static void construct(void) { forbidden(); }
-#else
+#elif defined(IN_PRELOAD)
 static int preload(drover_preload_ctx *ctx, void **shared) { return forbidden() < 0 ? -1 : 0; }
+#else
+static int init(drover_worker *w, void **state) { return forbidden() < 0 ? -1 : 0; }
 #endif
 
 static int run(drover_job *job) { return 0; }
@@ -28,8 +30,10 @@ static const struct drover_job_type jobs[] = {{.name = "run", .handle = run}};
 static struct drover_plugin plugin = {
         .jobs = jobs,
         .n_jobs = DROVER_COUNT(jobs),
-#ifndef IN_CONSTRUCTOR
+#if defined(IN_PRELOAD)
         .preload = preload,
+#elif defined(IN_WORKER_INIT)
+        .worker_init = init,
 #endif
 };
 DROVER_REGISTER(plugin, NAME, "1.0")

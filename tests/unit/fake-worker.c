@@ -206,7 +206,7 @@ static void preload(const char *behaviour) {
         }
         if (is(behaviour, "syscall")) {
                 failed = (struct template_event){
-                        .type = TEMPLATE_FAILED, .reason = REASON_SYSCALL, .syscall = SYS_openat + 1};
+                        .type = TEMPLATE_FAILED, .reason = REASON_SYSCALL, .breach = {.syscall = SYS_openat + 1}};
                 tell(&failed);
                 kill(getpid(), SIGSYS);
         }

@@ -31,7 +31,7 @@
 static atomic_int *breach; /* number + 1 of the call, told by the handler of the child */
 static atomic_uintptr_t *crash;
 
-static void on_breach(void *user, int number) { atomic_store(breach, number + 1); }
+static void on_breach(void *user, const struct sandbox_breach *b) { atomic_store(breach, b->number + 1); }
 static void on_crash(void *user, int signal, uintptr_t address, uintptr_t instruction) { atomic_store(crash, address); }
 
 static int set_up(void **state) {

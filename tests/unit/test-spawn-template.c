@@ -128,7 +128,7 @@ static void test_templates_that_fail(void **state) {
                         assert_int_equal(e.error, fails[i].error);
                         assert_int_equal(e.reason, fails[i].reason);
                         assert_int_equal(e.is_permanent, fails[i].is_permanent);
-                        assert_int_equal(e.syscall, fails[i].syscall);
+                        assert_int_equal(e.breach.syscall, fails[i].syscall);
                         if (fails[i].status)
                                 assert_int_equal(e.status, fails[i].status);
                         if (!strstr(e.text, fails[i].text))

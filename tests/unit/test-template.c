@@ -139,7 +139,7 @@ static void refuses(const char *plugin, enum death_reason reason, const char *wo
                 e = host_fixture_event(fd);
         assert_int_equal(e.type, TEMPLATE_FAILED);
         assert_int_equal(e.reason, reason);
-        assert_int_equal((int)e.syscall - 1, call);
+        assert_int_equal((int)e.breach.syscall - 1, call);
         if (!strstr(e.text, word))
                 fail_msg("%s: no \"%s\" in \"%s\"", plugin, word, e.text);
         int status = host_fixture_reap(pid);
