@@ -14,6 +14,7 @@
 #include "daemon/bus/authorize.h"
 #include "daemon/bus/call.h"
 #include "daemon/bus/value.h"
+#include "ipc/priority.h"
 
 struct option {
         const char *name;
@@ -26,7 +27,6 @@ struct option {
 #define USEC(field) UINT64_MAX / 1000, 1000, offsetof(struct job_request, field), true
 
 static const struct option options[] = {
-        {"priority", 0, LAYOUT_PRIORITIES - 1, NARROW(priority)},
         {"max-attempts", 0, LAYOUT_MAX_ATTEMPTS, NARROW(max_attempts)},
         {"queue-timeout", 0, USEC(queue_timeout_ns)},
         {"soft-timeout", 0, USEC(soft_ns)},
@@ -82,6 +82,15 @@ static int read_stream(sd_bus_message *m, struct job_request *q, sd_bus_error *e
         return sd_bus_message_exit_container(m);
 }
 
+static int read_priority(sd_bus_message *m, struct job_request *q, sd_bus_error *e) {
+        uint64_t n;
+        int r = value_read_number(m, "priority", PRIORITY_DEFAULT, PRIORITY_URGENT, &n, e);
+        if (r < 0)
+                return r;
+        q->priority = priority_ring((uint32_t)n);
+        return 0;
+}
+
 static int read_detached(sd_bus_message *m, struct wish *w, sd_bus_error *e) {
         int is_detached, r;
 
@@ -117,6 +126,8 @@ static int read_option(sd_bus_message *m, struct wish *w, sd_bus_error *e) {
                         *(uint32_t *)field = (uint32_t)n;
                 return 0;
         }
+        if (strcmp(name, "priority") == 0)
+                return read_priority(m, q, e);
         if (strcmp(name, "idempotency-key") == 0)
                 return read_key(m, q, e);
         if (strcmp(name, "after") == 0)

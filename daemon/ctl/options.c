@@ -12,6 +12,7 @@
 #include "daemon/config-value.h"
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/options.h"
+#include "ipc/priority.h"
 
 enum option_kind {
         OPTION_HELP,
@@ -81,7 +82,8 @@ static const struct option_row rows[] = {
         {"workers", "N", "run", "workers of each pool, or auto", OPTION_SETTING, 'w', "Pool", "Workers"},
         {"slots", "N", "run", "jobs a channel holds", OPTION_SETTING, 0, "Pool", "Slots"},
         {"slot-size", "BYTES", "run", "largest payload and result", OPTION_SETTING, 0, "Pool", "SlotSize"},
-        {"priority", "N", JOB, "0 to 3, which is served first; 1 if not given", OPTION_SETTING, 0, NULL, NULL, 'u'},
+        {"priority", PRIORITY_WORDS, JOB, "urgent is served first, low last; also 1 (low) to 4; normal if not given",
+         OPTION_SETTING, 0, NULL, NULL, 'p'},
         {"max-attempts", "N", JOB_OR_RUN, "attempts before a job is poisoned", OPTION_SETTING, 0, "Job", "MaxAttempts",
          'u'},
         {"queue-timeout", "TIME", JOB_OR_RUN, "longest wait in the queue", OPTION_SETTING, 0, "Job", "QueueTimeout",

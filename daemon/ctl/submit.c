@@ -10,6 +10,7 @@
 
 #include "daemon/config-value.h"
 #include "daemon/ctl/submit.h"
+#include "ipc/priority.h"
 #include "ipc/sealed.h"
 #include "ipc/variants.h"
 
@@ -55,6 +56,22 @@ static int say_wrong(const struct ctl_setting *s, const char *what) {
         return CTL_USAGE;
 }
 
+/* A word of PRIORITY_WORDS, or the number that it stands for. */
+static int parse_priority(const struct ctl_setting *s, uint64_t *ret) {
+        const char *word = PRIORITY_WORDS;
+
+        if (value_parse_number(s->value, ret) >= 0 && *ret <= PRIORITY_URGENT)
+                return CTL_OK;
+        for (*ret = PRIORITY_LOW; *ret <= PRIORITY_URGENT; ++*ret) {
+                size_t n = strcspn(word, "|");
+
+                if (strlen(s->value) == n && strncmp(s->value, word, n) == 0)
+                        return CTL_OK;
+                word += n + (word[n] == '|');
+        }
+        return say_wrong(s, "low, normal, high or urgent, nor a number from 1 (low) to 4 (urgent)");
+}
+
 /* The value of a number or a time in µs. CTL_OK, or what is wrong is said. */
 static int parse_option(const struct ctl_setting *s, uint64_t *ret) {
         uint64_t jobs[MAX_AFTER];
@@ -65,6 +82,8 @@ static int parse_option(const struct ctl_setting *s, uint64_t *ret) {
                 return parse_jobs(s->value, jobs, MAX_AFTER) < 0 ? say_wrong(s, "numbers of jobs like 7,8") : CTL_OK;
         if (s->type == 's')
                 return CTL_OK;
+        if (s->type == 'p')
+                return parse_priority(s, ret);
         r = is_time ? value_parse_time(s->value, ret) : value_parse_number(s->value, ret);
         if (r < 0 || (s->type == 'u' && *ret > UINT32_MAX) || (is_time && *ret == VALUE_INFINITY))
                 return say_wrong(s, is_time ? "a time like 20 (seconds), 100ms or 5min" : "a number");
@@ -119,6 +138,7 @@ static int append_option(sd_bus_message *m, const struct ctl_setting *s) {
                 return sd_bus_message_append(m, "{sv}", s->name, "s", s->value);
         case 'n':
                 return sd_bus_message_append(m, "{sv}", "not-before", "t", realtime_us() + value);
+        case 'p':
         case 'u':
                 return sd_bus_message_append(m, "{sv}", s->name, "u", (uint32_t)value);
         default:

@@ -178,7 +178,7 @@ struct job_request {
         const int *fds; /* what its fd fields mean; duplicated */
         unsigned n_fds;
         const int *payload_fd; /* of a raw job: the bytes are in this sealed memory file; NULL = they are not */
-        uint32_t priority, max_attempts; /* LAYOUT_PRIORITY_DEFAULT; 0 = the pool's */
+        uint32_t priority, max_attempts; /* a ring of the channel; 0 = the pool's */
         uint64_t queue_timeout_ns, soft_ns, hard_ns; /* relative; 0 = the pool's */
         uint64_t not_before_us; /* CLOCK_REALTIME; 0 = at once. The queue timeout counts from then. */
         const char *key;        /* NULL, or: the job of this uid and pool that has it is the one, if there is one */

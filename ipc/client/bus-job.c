@@ -71,9 +71,8 @@ static int bus_job_append_options(sd_bus_message *m, const struct drover_options
         uint64_t not_before_us, queue_us;
         bus_job_read_times(o, &not_before_us, &queue_us);
         int r = sd_bus_message_open_container(m, 'a', "{sv}");
-        if (r >= 0 && o->priority != DROVER_NORMAL)
-                r = sd_bus_message_append(m, "{sv}", "priority", "u",
-                                          (uint32_t)(o->priority + LAYOUT_PRIORITY_DEFAULT));
+        if (r >= 0)
+                r = bus_job_append_number(m, "priority", 'u', (uint64_t)o->priority);
         if (r >= 0)
                 r = bus_job_append_number(m, "max-attempts", 'u', o->max_attempts);
         if (r >= 0)

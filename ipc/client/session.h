@@ -47,7 +47,7 @@ uint32_t session_epoch(const struct session *s);
 
 struct session_job {
         uint32_t type;             /* index in the schema */
-        uint32_t priority;         /* LAYOUT_PRIORITY_DEFAULT */
+        uint32_t priority;         /* a ring of the channel; LAYOUT_PRIORITY_DEFAULT */
         uint32_t max_attempts;     /* 0 = the pool's */
         uint64_t queue_deadline_ns, soft_ns, hard_ns; /* 0 = the pool's, which holds also if it is the smaller one */
         uint64_t not_before_ns;    /* absolute; the broker keeps it until then; 0 = none */

@@ -7,7 +7,11 @@
 
 #include "ipc/client/bus-job.h"
 #include "ipc/event.h"
+#include "ipc/priority.h"
 #include "ipc/sealed.h"
+
+static_assert((int)DROVER_LOW == (int)PRIORITY_LOW && (int)DROVER_NORMAL == (int)PRIORITY_NORMAL);
+static_assert((int)DROVER_HIGH == (int)PRIORITY_HIGH && (int)DROVER_URGENT == (int)PRIORITY_URGENT);
 
 int submit_read_options(drover *d, const struct drover_options *options, struct drover_options *ret) {
         static const struct drover_options plain = {.struct_size = sizeof plain};
@@ -28,8 +32,10 @@ int submit_read_options(drover *d, const struct drover_options *options, struct 
         }
         memcpy(ret, options, bytes);
         ret->struct_size = sizeof *ret;
-        if (ret->priority < DROVER_LOW || ret->priority > DROVER_URGENT)
-                return connection_fail(d, -EINVAL, "priority %d is none of -1 to 2", ret->priority);
+        if (ret->priority < PRIORITY_DEFAULT || ret->priority > PRIORITY_URGENT)
+                return connection_fail(d, -EINVAL,
+                                       "priority %d is none of 1 (DROVER_LOW) to 4 (DROVER_URGENT), nor 0, the default",
+                                       ret->priority);
         if (ret->max_attempts > LAYOUT_MAX_ATTEMPTS)
                 return connection_fail(d, -EINVAL, "max_attempts %u is more than %d", ret->max_attempts,
                                        LAYOUT_MAX_ATTEMPTS);
@@ -149,7 +155,7 @@ int submit_try(drover_pool *p, const struct submission *s, drover_future **ret) 
                 return r < 0 ? r : bus_job_submit(p, s, ret);
         const struct session_job job = {
                 .type = s->type,
-                .priority = (uint32_t)(o->priority + LAYOUT_PRIORITY_DEFAULT),
+                .priority = priority_ring((uint32_t)o->priority),
                 .max_attempts = o->max_attempts,
                 .queue_deadline_ns = o->queue_deadline_ns == DROVER_FOREVER ? 0 : o->queue_deadline_ns,
                 .not_before_ns = o->not_before_ns,

@@ -74,7 +74,7 @@ class Calls(Test):
         self.both(NS_INVALID, "hurry", options={"hurry": True}, n=1)
 
     def test_options_out_of_range_or_of_another_type(self):
-        for name, value in (("priority", ("u", 4)), ("max-attempts", ("u", 64)), ("soft-timeout", "soon"), ("not-before", "soon"),
+        for name, value in (("priority", ("u", 5)), ("max-attempts", ("u", 64)), ("soft-timeout", "soon"), ("not-before", "soon"),
                             ("idempotency-key", ""), ("detached", 1), ("after", "7")):
             self.both(NS_INVALID, name, options={name: value}, n=1)
         self.assertEqual(self.d.run("primes", "is_prime", {"max-attempts": ("u", 0)}, n=97), {"prime": True}, "the pool's own")

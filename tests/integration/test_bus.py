@@ -66,7 +66,7 @@ class Bus(Test):
         d = self.d
         r = d.busctl("call", "org.drover1", *MANAGER, "Run", "ssa{sv}a{sv}", "p", "is_prime", 1, "n", "t", 1099726899285419, 0)
         self.assertEqual(r.stdout, 'a{sv} 1 "prime" b false\n')
-        job_id, job = d.submit("p", "is_prime", {"priority": 3}, n=97)
+        job_id, job = d.submit("p", "is_prime", {"priority": 4}, n=97)
         self.assertEqual(job, f"/org/drover1/job/{job_id}")
         self.assertEqual(d.call(*MANAGER, "GetJob", "t", job_id), job)
         self.assertEqual(d.wait_job(job), "done")
@@ -342,7 +342,7 @@ print(*sorted(called))
             ("InvalidArgs", ("\"n\"", "missing"), run("p", "is_prime", 0, 0)),
             ("InvalidArgs", ("\"n\"", "u64", "\"s\""), run("p", "is_prime", 1, "n", "s", "97", 0)),
             ("InvalidArgs", ("\"prio\"", "priority"), run("p", "is_prime", *n97, 1, "prio", "u", 1)),
-            ("InvalidArgs", ("priority", "4"), run("p", "is_prime", *n97, 1, "priority", "u", 4)),
+            ("InvalidArgs", ("priority", "5"), run("p", "is_prime", *n97, 1, "priority", "u", 5)),
             ("InvalidArgs", ("hard-timeout",), run("p", "is_prime", *n97, 1, "hard-timeout", "s", "5")),
             ("InvalidArgs", ("detached", "\"s\""), run("p", "is_prime", *n97, 1, "detached", "s", "true")),
             ("InvalidArgs", ("stream", "\"b\"", "\"t\""), run("p", "is_prime", *n97, 1, "stream", "t", 1)),

@@ -225,9 +225,9 @@ class Jobs(Test):
         r = self.d.ctl("call", "cancellable", "work", "ms=60000", "--soft-timeout=50ms")
         self.assertEqual(r.returncode, 1)
         self.assertIn("timed out", r.stderr)
-        number = self.submit("cancellable", "work", "ms=1", "--priority=3", "--max-attempts=1", "--queue-timeout=1min")
+        number = self.submit("cancellable", "work", "ms=1", "--priority=urgent", "--max-attempts=1", "--queue-timeout=1min")
         self.assertEqual(self.d.ctl("wait", number).stdout, f"{number} done\n")
-        for option, text in (("--soft-timeout=soon", "soon"), ("--priority=high", "high"), ("--hard-timeout=infinity", "infinity")):
+        for option, text in (("--soft-timeout=soon", "soon"), ("--priority=higher", "urgent"), ("--hard-timeout=infinity", "infinity")):
             r = self.d.ctl("submit", "cancellable", "work", "ms=1", option)
             self.assertEqual((r.returncode, r.stdout), (2, ""))
             self.assertIn(text, r.stderr)
@@ -239,7 +239,7 @@ class Jobs(Test):
         self.assertGreaterEqual(times[0]["StartedUSec"], times[0]["SubmittedUSec"] + 90000)
         self.assertGreaterEqual(times[1]["StartedUSec"], times[0]["FinishedUSec"])
         self.assertEqual(self.d.ctl("submit", "cancellable", "work", "ms=1", "--after=one").returncode, 2)
-        for option in ("--priority=4", "--max-attempts=64", "--idempotency-key="):
+        for option in ("--priority=5", "--max-attempts=64", "--idempotency-key="):
             r = self.d.ctl("submit", "cancellable", "work", "ms=1", option)
             self.assertEqual((r.returncode, r.stdout), (2, ""), option)
             self.assertIn(option.split("=")[0].strip("-"), r.stderr)

@@ -66,11 +66,21 @@ class Delays(Test):
 
     def test_in_time_order_and_equal_times_by_priority(self):
         due = now_us() + 1000000
-        order = [(due + 200000, 3), (due, 0), (due + 100000, 1), (due, 2), (due, 1), (due + 100000, 3)]
+        order = [(due + 200000, 4), (due, 1), (due + 100000, 0), (due, 3), (due, 2), (due + 100000, 4)]
         jobs = [self.d.submit("one", "tell", {"not-before": at, "priority": priority}, n=i)[1] for i, (at, priority) in enumerate(order)]
         self.assertLess(now_us(), due, "all were submitted in time")
         ran = sorted((self.done(job)["usec"], i) for i, job in enumerate(jobs))
         self.assertEqual([i for _, i in ran], [3, 4, 1, 5, 2, 0])
+
+    def test_priorities_are_the_same_in_the_shell_and_on_the_bus_and_urgent_is_first(self):
+        self.d.pool_call("one", "Pause")
+        bus = [self.d.submit("one", "tell", {"priority": n}, n=n)[0] for n in (1, 2, 3, 4, 0)]
+        shell = [self.d.ctl("submit", "one", "tell", "n=9", *words).stdout.strip()
+                 for words in (["--priority=low"], ["--priority=normal"], ["--priority=high"], ["--priority=urgent"], [])]
+        self.d.pool_call("one", "Resume")
+        jobs = [*bus, *map(int, shell)]
+        ran = sorted((self.done(f"/org/drover1/job/{n}")["usec"], jobs.index(n)) for n in jobs)
+        self.assertEqual([i for _, i in ran], [3, 8, 2, 7, 1, 4, 6, 9, 0, 5])
 
     def test_the_past_is_now(self):
         self.assertEqual(self.done(self.d.submit("one", "tell", {"not-before": 1}, n=1)[1])["n"], 1)

@@ -8,7 +8,7 @@
 static bool is_read(const struct drover_options *o, const struct drover_map_options *m) {
         return o->struct_size == sizeof *o && o->priority == DROVER_HIGH && o->max_attempts == 2 && !o->after &&
                m->struct_size == sizeof *m && m->order == DROVER_UNORDERED && m->window == 7 &&
-               m->job->flags == DROVER_DETACHED && m->job->priority == DROVER_NORMAL;
+               m->job->flags == DROVER_DETACHED && m->job->priority == 0;
 }
 
 static int hello(drover_job *job) {

@@ -196,8 +196,8 @@ void case_options(void) {
         EXPECT(0, drover_args_f64(a, "seconds", 0));
         EXPECT(-EINVAL, drover_submit(p, "sleep", a, &o, &f));
         EXPECT_TEXT("struct_size", drover_error_text(d));
-        EXPECT(-EINVAL, drover_submit(p, "sleep", a, DROVER_OPTIONS(.priority = 3), &f));
-        EXPECT_TEXT("priority 3", drover_error_text(d));
+        EXPECT(-EINVAL, drover_submit(p, "sleep", a, DROVER_OPTIONS(.priority = 5), &f));
+        EXPECT_TEXT("priority 5", drover_error_text(d));
         EXPECT(-EINVAL, drover_submit(p, "sleep", a, DROVER_OPTIONS(.max_attempts = 64), &f));
         EXPECT(-EINVAL, drover_submit(p, "sleep", a, DROVER_OPTIONS(.flags = 1u << 31), &f));
         struct {

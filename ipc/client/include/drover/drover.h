@@ -172,7 +172,9 @@ int drover_args_raw_fd(drover_args *args, int fd);
 
 /* ---- submitting ---- */
 
-enum drover_priority { DROVER_LOW = -1, DROVER_NORMAL = 0, DROVER_HIGH = 1, DROVER_URGENT = 2 };
+/* Of the jobs of one uid that wait for a pool, those of the highest number are begun first; but every 16th time one of the
+ * lowest that waits is, so none starves. The same numbers on the bus, the same names in the shell. 0 is DROVER_NORMAL. */
+enum drover_priority { DROVER_LOW = 1, DROVER_NORMAL = 2, DROVER_HIGH = 3, DROVER_URGENT = 4 };
 
 enum drover_submit_flag {
         /* Over the bus: the job does not end with this process, others of this uid can wait for its id and ask for its
@@ -185,7 +187,7 @@ enum drover_submit_flag {
 /* All zero but struct_size: a plain job, as NULL for the pointer. DROVER_OPTIONS(.priority = DROVER_HIGH) makes one. */
 struct drover_options {
         uint32_t struct_size; /* sizeof(struct drover_options): what the caller knows of */
-        int32_t priority;     /* enum drover_priority, among the jobs of this uid */
+        int32_t priority;     /* enum drover_priority; 0 = DROVER_NORMAL */
         /* How long to wait for room while the channel is full. 0: not at all, -EAGAIN at once. [waits] otherwise */
         uint64_t submit_deadline_ns;
         uint64_t queue_deadline_ns; /* who is not running by then ends as DROVER_EXPIRED; 0 = the pool's */
