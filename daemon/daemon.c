@@ -324,6 +324,8 @@ static int daemon_start(struct daemon *d) {
 
 static void daemon_end(struct daemon *d) {
         d->config = config_reader_free(d->config);
+        if (d->supervisor)
+                supervisor_leave(d->supervisor);
         d->bus = bus_free(d->bus);
         d->supervisor = supervisor_free(d->supervisor);
         if (d->loop)

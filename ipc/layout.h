@@ -119,7 +119,7 @@ struct layout_channel {
         _Atomic uint32_t done_seq;  /* futex word, bumped by whoever sets a verdict while the client waits */
         _Atomic uint32_t done_wait; /* enum done_wait, set by the client */
         uint64_t pad1[7];
-        _Atomic uint32_t closed; /* broker: 1 = no new jobs (-ESHUTDOWN), 2 = this channel is dead (-EPIPE) */
+        _Atomic uint32_t closed; /* broker: enum channel_closed */
         uint32_t pad2;
         /* jobs QUEUED so far: only the client writes it, only people read it; not on a line that workers read */
         _Atomic uint64_t submitted;
@@ -132,7 +132,12 @@ struct layout_channel {
         /* then, each at a page (struct channel_geometry): ring cells, slots, done bitmap */
 };
 
-enum { CHANNEL_OPEN = 0, CHANNEL_CLOSED = 1, CHANNEL_DEAD = 2 };
+enum channel_closed {
+        CHANNEL_OPEN = 0,
+        CHANNEL_CLOSED = 1, /* no new jobs: -ESHUTDOWN */
+        CHANNEL_DEAD = 2,   /* -EPIPE */
+        CHANNEL_ENDING = 3, /* no new jobs of this broker, which ends: -EAGAIN until the next one has the channel */
+};
 
 /* What the client writes before QUEUED; workers can only read it. The payload follows it. */
 struct layout_job {

@@ -195,11 +195,20 @@ void pool_channels_tell_timeout(struct pool *p) {
         p->told_queue_ns = p->config.queue_timeout_ns;
 }
 
+/* What the clients of this pool are told while it takes no jobs. */
+static uint32_t pool_closed_word(const struct pool *p) {
+        return p->supervisor->is_shutting_down ? CHANNEL_ENDING : CHANNEL_CLOSED;
+}
+
 void pool_channel_tell(const struct pool_channel *c) {
         struct layout_channel *head = c->channel.head;
+        if (c->pool->supervisor->is_leaving)
+                return; /* it is not ours any more */
         channel_sign(&c->channel);
         atomic_store(&head->queue_timeout_ns, c->pool->config.queue_timeout_ns);
-        atomic_store(&head->closed, c->is_dead ? CHANNEL_DEAD : pool_accepts(c->pool) ? CHANNEL_OPEN : CHANNEL_CLOSED);
+        atomic_store(&head->closed, c->is_dead               ? CHANNEL_DEAD
+                                    : pool_accepts(c->pool) ? CHANNEL_OPEN
+                                                            : pool_closed_word(c->pool));
 }
 
 void pool_channel_publish(struct pool_channel *c) {
@@ -232,12 +241,15 @@ void pool_channel_count(const struct pool_channel *c, struct pool_counters *coun
         counters->expired += pool_plausible(atomic_load(&head->expired));
 }
 
-/* Queued jobs of a client that is gone are nobody's; running ones are asked to stop and end as they like. */
+/* Queued jobs of a client that is gone are nobody's; running ones are asked to stop and end as they like. At the end of
+ * a shutdown it is we who are gone: the client keeps what stands in its channel, and hands it to the next daemon. */
 void pool_channel_drop(struct pool_channel *c) {
         struct pool *p = c->pool;
         c->session = NULL;
         c->is_dead = true;
         descriptors_drop_all(c);
+        if (p->supervisor->is_leaving)
+                return; /* the pool is freed next */
         atomic_store(&c->channel.head->closed, CHANNEL_DEAD);
         for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
                 uint64_t word = channel_word(&c->channel, slot);
@@ -270,7 +282,8 @@ void pool_channel_collect(struct pool_channel *c) {
 void pool_close_channels(struct pool *p, bool is_closed) {
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
                 if (p->channels[i] && !p->channels[i]->is_dead)
-                        atomic_store(&p->channels[i]->channel.head->closed, is_closed ? CHANNEL_CLOSED : CHANNEL_OPEN);
+                        atomic_store(&p->channels[i]->channel.head->closed, 
+                                     is_closed ? pool_closed_word(p) : CHANNEL_OPEN);
 }
 
 uint32_t pool_cancel_queued(struct pool *p) {

@@ -28,6 +28,7 @@ struct supervisor {
         struct quota channel_bytes_of;
         struct quota hung_of; /* workers that hang in the kernel, by whose job they ran */
         bool is_shutting_down;
+        bool is_leaving; /* the end of a shutdown: channels are left to their clients, for the next daemon */
         void (*on_down)(void *user);
         void *on_down_user;
 };

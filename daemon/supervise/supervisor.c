@@ -173,6 +173,8 @@ int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {
 
 static void supervisor_drop_pool(struct supervisor *s, struct pool *p);
 
+void supervisor_leave(struct supervisor *s) { s->is_leaving = s->is_shutting_down; }
+
 /* Whatever still lives is ended with the spawner's socket. */
 struct supervisor *supervisor_free(struct supervisor *s) {
         if (!s)

@@ -349,4 +349,6 @@ struct arenas *supervisor_arenas(struct supervisor *s);
 
 /* SIGTERM: refuses new jobs, drains every pool for at most TimeoutStopSec=, then `done` is called once. */
 void supervisor_shut_down(struct supervisor *s, void (*done)(void *user), void *user);
+/* Before anything is freed: after a shutdown the channels stay their clients', for the next daemon. */
+void supervisor_leave(struct supervisor *s);
 bool supervisor_is_shutting_down(const struct supervisor *s);

@@ -134,13 +134,30 @@ void connection_unref(drover *d) {
         free(d);
 }
 
-drover *drover_close(drover *d) {
+/* Jobs of channels that have no verdict, which the daemon is going to cancel for us. */
+static uint32_t connection_count_jobs(drover *d) {
+        uint32_t n = 0;
+        drover_pool *p;
+        if (connection_is_ours(d))
+                LIST_FOREACH(p, &d->pools, of_drover)
+        n += p->n_in_flight;
+        return n;
+}
+
+drover *drover_close(drover *d) { return drover_close_counted(d, NULL); }
+
+drover *drover_close_counted(drover *d, uint32_t *ret_n_dropped) {
+        uint32_t n = d ? connection_count_jobs(d) : 0;
+        if (ret_n_dropped)
+                *ret_n_dropped = n;
         if (!d)
                 return NULL;
+        char why[DROVER_ERROR_TEXT];
+        snprintf(why, sizeof why, "drover_close() came before its verdict, and dropped %u job%s", n, n == 1 ? "" : "s");
         bus_verdict_lose_all(d, -ECONNABORTED, "drover_close() came before its verdict");
         bus_verdict_unsubscribe(d);
         while (!LIST_EMPTY(&d->pools))
-                pool_end(LIST_FIRST(&d->pools));
+                pool_end(LIST_FIRST(&d->pools), why);
         stream_end_all(d);
         future_forget_calls(d);
         if (d->bus && connection_is_ours(d))

@@ -58,7 +58,8 @@ static unsigned engine_read_bus(drover *d) {
 static unsigned engine_drain(drover_pool *p) {
         unsigned n = 0;
         pool_ring(p);
-        if (p->n_in_flight == 0 && session_is_away(p->session)) /* nobody else would look for the next daemon */
+        if (p->n_in_flight == 0 &&
+            (session_is_away(p->session) || session_is_ending(p->session))) /* nobody else would look for the next daemon */
                 session_process(p->session);
         while (p->n_in_flight > 0 && engine_take(p, 0) == 1)
                 n++;

@@ -162,7 +162,7 @@ void pool_ring(drover_pool *p);
 int pool_check_number(drover_pool *p, const drover_future *f);
 int pool_cancel_job(drover_pool *p, drover_future *f, enum drover_cancel_mode mode);
 /* Closes it, whatever references there are. */
-void pool_end(drover_pool *p);
+void pool_end(drover_pool *p, const char *why);
 
 /* ---- submit.c ---- */
 

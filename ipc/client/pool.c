@@ -272,9 +272,9 @@ void pool_ring(drover_pool *p) {
         session_ring(p->session);
 }
 
-void pool_end(drover_pool *p) {
+void pool_end(drover_pool *p, const char *why) {
         drover_pool_ref(p);
-        pool_lose(p, -ECONNABORTED, "drover_close() came before its verdict");
+        pool_lose(p, -ECONNABORTED, why);
         pool_close(p);
         drover_pool_unref(p);
 }
@@ -301,6 +301,27 @@ static int pool_shut_down(drover_pool *p, bool cancels, uint64_t deadline_ns) {
         r = engine_wait(p->drover, pool_is_idle, p, deadline_ns);
         drover_pool_unref(p);
         return r;
+}
+
+static bool pool_all_are_idle(void *user) {
+        drover *d = user;
+        drover_pool *p;
+        LIST_FOREACH(p, &d->pools, of_drover)
+        if (!pool_is_idle(p))
+                return false;
+        return true;
+}
+
+int drover_drain(drover *d, uint64_t deadline_ns) {
+        int r = connection_check(d);
+        if (r < 0)
+                return r;
+        drover_pool *p;
+        LIST_FOREACH(p, &d->pools, of_drover) {
+                p->is_shut = true;
+                pool_ring(p);
+        }
+        return engine_wait(d, pool_all_are_idle, d, deadline_ns);
 }
 
 int drover_pool_drain(drover_pool *pool, uint64_t deadline_ns) { return pool_shut_down(pool, false, deadline_ns); }

@@ -81,7 +81,7 @@ void session_list_add(struct session *s, uint32_t slot);
 int session_free_slot(struct session *s, uint32_t slot);
 /* What the daemon says, or that it is gone. */
 void session_read_socket(struct session *s);
-/* 0; -ESHUTDOWN: nothing more is taken; -EPIPE: it is over (is_gone is set). */
+/* 0; -EAGAIN: nothing is until the next daemon has the channel; -ESHUTDOWN: nothing more is taken; -EPIPE: it is over (is_gone is set). */
 int session_check_open(struct session *s);
 /* Follows the done bits. true: there is a verdict to fetch. */
 bool session_collect(struct session *s);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <systemd/sd-bus.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ipc/client/bus-call.h"
@@ -18,6 +19,7 @@
 #include "ipc/event.h"
 
 #define SESSION_PATIENCE_NS UINT64_C(10000000000)
+#define SESSION_ASK_AGAIN_NS 20000000
 
 /* What the reply holds; descriptors are ours, -1 = not there. */
 struct session_reply {
@@ -246,12 +248,36 @@ static int session_ask(sd_bus *bus, const char *pool, uint64_t deadline_ns, stru
         return r;
 }
 
+/* The name of an error as session_ask() tells it. */
+static bool session_error_is(const char *error, const char *name) {
+        size_t n = strlen(name);
+        return strncmp(error, name, n) == 0 && error[n] == ':';
+}
+
+/* A daemon that ends opens no channel: the next one will, if it comes as soon as after a crash. */
+static int session_ask_next(sd_bus *bus, const char *pool, uint64_t deadline_ns, struct session_reply *reply,
+                            char *error, size_t error_bytes) {
+        for (uint64_t until_ns = 0;;) {
+                int r = session_ask(bus, pool, deadline_ns, reply, error, error_bytes);
+                bool is_ending = r < 0 && session_error_is(error, "org.drover1.Error.ShuttingDown");
+                uint64_t now_ns = event_now_ns();
+                if (is_ending && until_ns == 0)
+                        until_ns = now_ns + SESSION_PATIENCE_NS < deadline_ns ? now_ns + SESSION_PATIENCE_NS : deadline_ns;
+                if (r >= 0 || now_ns >= until_ns ||
+                    !(is_ending || session_error_is(error, SD_BUS_ERROR_SERVICE_UNKNOWN) ||
+                      session_error_is(error, SD_BUS_ERROR_NAME_HAS_NO_OWNER) ||
+                      session_error_is(error, SD_BUS_ERROR_NO_REPLY)))
+                        return r;
+                nanosleep(&(struct timespec){.tv_nsec = SESSION_ASK_AGAIN_NS}, NULL);
+        }
+}
+
 static void session_free_cleanup(struct session **s) { session_free(*s); }
 
 int session_open_until(struct session **ret, sd_bus *bus, const char *pool, uint64_t deadline_ns, char *error,
                        size_t error_bytes) {
         struct session_reply reply = session_no_reply;
-        int r = session_ask(bus, pool, deadline_ns, &reply, error, error_bytes);
+        int r = session_ask_next(bus, pool, deadline_ns, &reply, error, error_bytes);
         __attribute__((cleanup(session_free_cleanup))) struct session *s = calloc(1, sizeof *s);
         if (s)
                 *s = (struct session){

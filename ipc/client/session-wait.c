@@ -93,7 +93,8 @@ int session_takes_jobs(struct session *s, uint64_t deadline_ns) {
                 session_wait_for_daemon(s, deadline_ns);
                 session_process(s);
         }
-        return session_check_open(s) == 0;
+        int r = session_check_open(s);
+        return r == 0 || r == -EAGAIN;
 }
 
 static int session_poll(struct session *s, uint64_t deadline_ns) {

@@ -112,7 +112,11 @@ int session_check_open(struct session *s) {
                 s->is_gone = true;
         if (s->is_gone)
                 return -EPIPE;
-        return closed == CHANNEL_OPEN ? 0 : -ESHUTDOWN;
+        return closed == CHANNEL_OPEN ? 0 : closed == CHANNEL_ENDING ? -EAGAIN : -ESHUTDOWN;
+}
+
+bool session_is_ending(const struct session *s) {
+        return atomic_load_explicit(&s->channel.head->closed, memory_order_relaxed) == CHANNEL_ENDING;
 }
 
 /* A worker may write anything into the channel. What contradicts our books cannot be believed, nor what does not: this
@@ -219,6 +223,8 @@ static void session_fill(struct session *s, uint32_t slot, const struct session_
 
 int session_submit(struct session *s, const struct session_job *job, uint32_t *ret_slot) {
         int r = session_check_open(s);
+        if (r == -EAGAIN) /* who has nothing under way would not hear of the next daemon otherwise */
+                r = session_process(s) < 0 ? -EPIPE : session_check_open(s);
         if (r < 0)
                 return r;
         if (s->n_free == 0)

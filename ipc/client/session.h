@@ -41,6 +41,8 @@ int session_takes_jobs(struct session *s, uint64_t deadline_ns);
 /* Is the daemon away? Then the socket is no good to wait for. The epoch changes whenever this does: the descriptors have the
  * same numbers afterwards, but an epoll must be told of them again. */
 bool session_is_away(const struct session *s);
+/* The daemon said that it ends: it takes no job, the next one will. */
+bool session_is_ending(const struct session *s);
 /* -EPIPE because its memory was written over, not because the daemon went away. */
 bool session_is_foul(const struct session *s);
 uint32_t session_epoch(const struct session *s);

@@ -106,6 +106,11 @@ int submit_read_args(drover_pool *p, drover_args *args, struct submission *s) {
 static int submit_failed(drover_pool *p, const struct submission *s, int error) {
         switch (error) {
         case -EAGAIN:
+                if (session_is_ending(p->session))
+                        return connection_fail(p->drover, error,
+                                               "pool %s: droverd ends, and the next one is not there yet: job %s was not "
+                                               "submitted",
+                                               p->name, s->job);
                 if (session_is_away(p->session))
                         return connection_fail(p->drover, error,
                                                "pool %s: droverd is away, and job %s has descriptors that only a next "
@@ -218,7 +223,7 @@ static int submit_wait(drover_pool *p, const struct submission *s, uint64_t dead
                         return r;
                 if (event_now_ns() >= deadline_ns)
                         return connection_fail(p->drover, -ETIMEDOUT,
-                                               session_is_away(p->session)
+                                               session_is_away(p->session) || session_is_ending(p->session)
                                                        ? "pool %s: no droverd took job %s until the deadline"
                                                        : "pool %s had no room for job %s until the deadline",
                                                p->name, s->job);

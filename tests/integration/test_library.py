@@ -376,6 +376,21 @@ class Kills(Test):
         with Drover({"single": {"Plugin": "squares", "Workers": 1}}) as d:
             self.around(d, "pool-opens-again", end_and_start, remove, make)
 
+    def test_what_comes_while_droverd_ends_waits_for_the_next_one(self):
+        with Drover({name: {"Plugin": "squares", "Workers": 1} for name in ("single", "other")}) as d:
+            program = Case(self, d, "ending")
+            self.assertEqual(program.line(), "ready")
+            d.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: "draining" in d.log(), 10, "droverd ends")
+            program.tell()
+            self.assertEqual(d.process.wait(20 * PATIENCE), 0)
+            d.start()
+            program.end()
+
+    def test_shutdown_waits_and_close_says_what_it_dropped(self):
+        with Drover({name: {"Plugin": "squares", "Workers": 1} for name in ("single", "other")}) as d:
+            self.around(d, "drain-all", lambda d: None)
+
     def test_a_client_without_bus_jobs_is_told_nothing(self):
         def end_jobs(d):
             for _ in range(3):

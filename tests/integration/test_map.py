@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 
-from harness import DROVERCTL, IS_SANITIZED, Drover, Test, main, rss_kib, wait_for
+from harness import DROVERCTL, IS_SANITIZED, PATIENCE, Drover, Test, main, rss_kib, wait_for
 
 N = 20000 if IS_SANITIZED else 200000
 LIMIT_KIB = 64 * 1024
@@ -23,6 +23,26 @@ def factor_says(last):
     out = subprocess.run(["factor"], input=numbers, capture_output=True, text=True, check=True).stdout
     rows = [line.split(":") for line in out.splitlines()]
     return {int(n): factors.split() == [n] for n, factors in rows}
+
+
+class Restart(Test):
+    def test_map_goes_on_with_the_next_daemon(self):
+        """As after a crash: droverd drains and ends, and the rest of the input waits for the next one."""
+        with Drover({"primes": {"Plugin": "primes", "Workers": 2}}) as d:
+            ctl = d.ctl_start("map", "primes", "is_prime", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            self.addCleanup(ctl.kill)
+            ctl.stdin.write("9999999999999937\n" * 4)
+            ctl.stdin.flush()
+            wait_for(lambda: (p := d.pool("primes"))["Running"] + p["Queued"] == 4, 10, "four jobs are accepted")
+            d.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: "draining" in d.log(), 10, "droverd ends")
+            ctl.stdin.write("97\n" * 3)
+            ctl.stdin.flush()
+            self.assertEqual(d.process.wait(40 * PATIENCE), 0)
+            d.start()
+            out, err = ctl.communicate("98\n", timeout=60 * PATIENCE)
+        self.assertEqual((ctl.returncode, err), (0, ""))
+        self.assertEqual([line.split("=")[1] for line in out.splitlines()], ["true"] * 7 + ["false"])
 
 
 class Map(Test):

@@ -119,6 +119,8 @@ void case_daemon_stopped(void);
 void case_bus_job_after_a_restart(void);
 void case_no_news_without_jobs(void);
 void case_pool_opens_again(void);
+void case_ending(void);
+void case_drain_all(void);
 void case_result_not_kept(void);
 void case_unheard(void);
 void case_unread(void);

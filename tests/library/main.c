@@ -63,6 +63,8 @@ int main(int argc, char *argv[]) {
                 {"numbers-stay", case_numbers_stay},
                 {"options", case_options},
                 {"pool-opens-again", case_pool_opens_again},
+                {"ending", case_ending},
+                {"drain-all", case_drain_all},
                 {"progress", case_progress},
                 {"queue-deadline", case_queue_deadline},
                 {"queue-timeout", case_queue_timeout},

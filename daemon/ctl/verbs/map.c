@@ -281,7 +281,7 @@ static int turn(struct map *m) {
         if (in == TAKEN_WHAT_IS_THERE)
                 lines_wait(&m->lines, SLICE_MS);
         else if (m->n_printed < m->n_read)
-                poll(NULL, 0, INPUT_PAUSE_MS); /* no slot and none of ours out: they are in quarantine, and come back */
+                poll(NULL, 0, INPUT_PAUSE_MS); /* none of ours is out: slots in quarantine come back, and the next daemon comes */
         return 0;
 }
 

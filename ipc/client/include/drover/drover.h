@@ -74,11 +74,20 @@ typedef struct drover_iterator drover_iterator; /* futures one after another */
 int drover_open(const char *bus, drover **ret_drover);
 
 /* Ends it, and everything of it that still stands open. Jobs of its pools that have no verdict yet: queued ones are
- * cancelled, running ones are asked to stop, and their futures end as DROVER_LOST with -ECONNABORTED; drover_pool_drain
+ * cancelled, running ones are asked to stop, and their futures end as DROVER_LOST with -ECONNABORTED; drover_drain
  * before this lets them finish. Jobs that went over the bus go on. What is still
  * referenced stays valid and is given back as ever; calls that need the daemon return -ECONNABORTED. NULL is fine. Returns
  * NULL. Does not block. */
 drover *drover_close(drover *d);
+
+/* The same; *ret_n_dropped: jobs of its pools that had no verdict, whose results nobody gets. The message of their futures'
+ * errors says how many, too. */
+drover *drover_close_counted(drover *d, uint32_t *ret_n_dropped);
+
+/* As Executor.shutdown(wait=True) in Python: from now on nothing is submitted through the handles of pools that are open
+ * (-ESHUTDOWN); waits until every job of this drover has its verdict, also those over the bus and those that come after
+ * others. -EAGAIN, -ETIMEDOUT: some are still without; call it again. Callbacks run in drover_process(), as ever. [waits] */
+int drover_drain(drover *d, uint64_t deadline_ns);
 
 /* One line about the last call with this object, or with something of it, that failed, of at most 511 bytes; "" if none
  * did. Until the next call. */
@@ -111,8 +120,8 @@ int drover_process(drover *d);
 /* ---- pools ---- */
 
 /* Opens a channel to the pool `name`, or another reference to it if this drover has one open. One whose pool was removed, or
- * whose daemon ended, is open no more: its handles say -EPIPE for ever, and this makes a new one. Blocks for an answer of
- * the daemon, also while a pool is being started or its channel is being handed to the next daemon, 25 s at most in all,
+ * whose daemon was not followed by another one in 10 s, is open no more: its handles say -EPIPE for ever, and this makes a new one. Blocks for an answer of
+ * the daemon, also while a pool is being started, a daemon that ends is followed by the next (10 s), or its channel is handed to that, 25 s at most in all,
  * then -ETIMEDOUT, which costs the handles that are open nothing. -ENOENT: no such pool. -EHOSTUNREACH: no droverd on this
  * bus. -ESHUTDOWN: the pool is stopped or refused. -EDQUOT: the daemon serves as many sessions as it may. -EACCES.
  * -EPROTO: the answer makes no sense. */
@@ -230,6 +239,7 @@ template <class T> static inline const T *drover__address(const T &value) { retu
  *   -ENXIO       the plugin has no job of that name
  *   -EINVAL      the arguments do not fit the job's signature, or an option makes no sense: drover_error_text names it
  *   -EMSGSIZE    the arguments take more than 1 GiB, or typed ones over the bus more than the pool's SlotSize=
+ *                Also while droverd ends, until the next one has the channel: submit_deadline_ns waits for that
  *   -ESHUTDOWN   the pool is stopped or draining, or drover_pool_drain was called
  *   -EPIPE       the daemon is gone
  *   over the bus also -ENOENT (a job of `after` is not known), -EDQUOT, -EACCES, -EHOSTUNREACH, -EMFILE
