@@ -1,4 +1,4 @@
-/* Arenas on the bus: OpenArena, RemoveArena, ListObjects.
+/* Arenas on the bus: OpenArena, RemoveArena, ListArenas, ListObjects.
  *
  * An arena belongs to the caller's uid; a foreign one is as unknown as a missing one. Root may name another's as
  * "UID/NAME", and finds the daemon's own, which its workers use, by the plain name if it has none of that name itself.
@@ -17,6 +17,17 @@
 #include "daemon/bus/value.h"
 #include "daemon/supervise/arenas.h"
 
+static int read_transient(sd_bus_message *m, struct arena_request *q, sd_bus_error *e) {
+        int is_transient, r = value_enter_variant(m, "option transient", "b", e);
+
+        if (r >= 0)
+                r = sd_bus_message_read_basic(m, 'b', &is_transient);
+        if (r < 0)
+                return r;
+        q->is_transient = is_transient;
+        return sd_bus_message_exit_container(m);
+}
+
 static int read_open_options(sd_bus_message *m, struct arena_request *q, sd_bus_error *e) {
         const char *name;
         int r;
@@ -24,10 +35,12 @@ static int read_open_options(sd_bus_message *m, struct arena_request *q, sd_bus_
         r = sd_bus_message_enter_container(m, 'a', "{sv}");
         while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
                 r = sd_bus_message_read_basic(m, 's', &name);
-                if (r >= 0 && strcmp(name, "bytes") != 0)
-                        return bus_invalid(e, "unknown option \"%.64s\"; there is bytes", name);
-                if (r >= 0)
+                if (r >= 0 && strcmp(name, "bytes") == 0)
                         r = value_read_number(m, name, 1, UINT64_MAX, &q->bytes, e);
+                else if (r >= 0 && strcmp(name, "transient") == 0)
+                        r = read_transient(m, q, e);
+                else if (r >= 0)
+                        return bus_invalid(e, "unknown option \"%.64s\"; there are bytes, transient", name);
                 if (r >= 0)
                         r = sd_bus_message_exit_container(m);
         }
@@ -115,7 +128,37 @@ int arena_method_remove(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd
         return bus_reply(b, m, NULL);
 }
 
-/* ---- what is in it ---- */
+/* ---- which there are, and what is in one ---- */
+
+static int append_arena(sd_bus_message *reply, struct arena *a) {
+        struct arena_info i;
+
+        arena_get_info(a, &i);
+        return sd_bus_message_append(reply, "a{sv}", 9, "name", "s", i.name, "uid", "u", (uint32_t)i.uid, "bytes", "t",
+                                     i.bytes, "objects", "u", i.n_objects, "max-objects", "u", i.max_objects,
+                                     "attached", "u", i.n_places, "max-attached", "u", i.max_places, "processes", "u",
+                                     i.n_users, "transient", "b", (int)i.is_transient);
+}
+
+/* The caller's; root's are all. */
+int arena_method_list(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        struct arenas *arenas = supervisor_arenas(b->supervisor);
+        struct arena *a = NULL;
+        struct arena_info i;
+        size_t n = 0;
+        int r;
+
+        r = bus_reply_begin(m, "a{sv}", &reply);
+        while (r >= 0 && (a = arenas_next(arenas, a))) {
+                arena_get_info(a, &i);
+                if (i.uid != p->uid && !authorize_is_root(p->uid))
+                        continue;
+                r = append_arena(reply, a);
+                n++;
+        }
+        return r < 0 ? r : bus_reply_end(b, reply, bus_rows_weight(n), r);
+}
 
 static int append_object(const struct bus_peer *p, sd_bus_message *reply, const struct drover_object_info *o) {
         struct worker *w = o->owner_pid > 0 ? supervisor_find_worker_by_pid(p->bus->supervisor, o->owner_pid) : NULL;

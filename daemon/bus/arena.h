@@ -5,4 +5,5 @@
 
 int arena_method_open(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);
 int arena_method_remove(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);
+int arena_method_list(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);
 int arena_method_list_objects(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);

@@ -17,6 +17,8 @@ static const struct ctl_verb verbs[] = {
         {"list-pools", "", "every pool with its state and counters", 0, 0, true, verb_list_pools},
         {"list-workers", "[POOL]", "every worker with its pid, state and job", 0, 1, true, verb_list_workers},
         {"list-jobs", "[POOL]", "jobs with their states", 0, 1, true, verb_list_jobs},
+        {"list-arenas", "", "memories that programs and plugins share by name, and how full they are", 0, 0, true,
+         verb_list_arenas},
         {"list-objects", "ARENA", "what is in an arena: locks, queues, who holds them", 1, 1, true, verb_list_objects},
         {"list-deaths", "[POOL]", "the newest deaths of workers, with the reasons", 0, 1, true, verb_list_deaths},
         {"show", "POOL|worker/ID|job/ID", "all about one of them", 1, 1, true, verb_show},
@@ -44,6 +46,7 @@ static const struct ctl_verb verbs[] = {
         {"resize", "POOL N", "change the number of workers", 2, 2, true, verb_resize},
         {"reset-failed", "POOL...", "forget failed starts and try again at once", 1, -1, true, verb_reset_failed},
         {"kill", "WORKER...", "send a signal to workers", 1, -1, true, verb_kill},
+        {"remove-arena", "ARENA...", "forget arenas; who has one keeps its memory", 1, -1, true, verb_remove_arena},
         {"reload", "", "read the configuration again, and say what changed", 0, 0, true, verb_reload},
 
         {"run", "-- COMMAND [ARG...]", "run COMMAND with a private bus, daemon and pools", 1, -1, false, verb_run,

@@ -164,7 +164,7 @@ int arena_user_open(struct arena *a, const struct arena_request *q, uint32_t *re
                 r = keep_place(u, a, ret_participant);
         if (r < 0)
                 fault_set(f, r == -EUSERS ? FAULT_LIMITS_EXCEEDED : FAULT_INTERNAL, "arena %s: %s", a->name,
-                          r == -EUSERS ? "all of its 256 places are taken" : strerror(-r));
+                          r == -EUSERS ? "256 processes are attached, and it takes no more (ListArenas)" : strerror(-r));
         if (u->n_opened == 0)
                 arena_user_free(u);
         return r;

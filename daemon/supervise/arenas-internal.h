@@ -18,6 +18,7 @@ struct arena {
         uint32_t n_users;
         uint64_t last_cycle; /* since when its waiters waited, added up: tells it from the next */
         bool is_removed;
+        bool is_transient; /* removed when its last user ends */
         TAILQ_ENTRY(arena) link;
 };
 

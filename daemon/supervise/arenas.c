@@ -1,7 +1,8 @@
 /* Arenas by name.
  *
  * Owns the list of them. An arena is found by (uid, name) until it is removed; then it stays, nameless, on its uid's
- * account until no process that opened it lives (arena-users.c), because until then somebody may have it mapped.
+ * account until no process that opened it lives (arena-users.c), because until then somebody may have it mapped. A transient one is
+ * removed at that moment.
  *
  * The broker never becomes a participant: it maps, looks and repairs, and every call it makes there is bounded by the
  * sizes in ipc/sync/layout.h, whatever stands in the memory. Who waits for whom is followed from arena to arena by way
@@ -39,7 +40,7 @@ static void arena_free(struct arena *a) {
 }
 
 void arena_collect(struct arena *a) {
-        if (a->is_removed && a->n_users == 0)
+        if ((a->is_removed || a->is_transient) && a->n_users == 0)
                 arena_free(a);
 }
 
@@ -116,6 +117,7 @@ static int arena_new(struct arenas *as, const struct arena_request *q, struct ar
         a->arenas = as;
         a->uid = q->uid;
         a->bytes = bytes;
+        a->is_transient = q->is_transient;
         snprintf(a->name, sizeof(a->name), "%s", q->name);
         TAILQ_INSERT_TAIL(&as->all, a, link);
         as->n_all++;
@@ -172,6 +174,27 @@ struct arenas *arenas_free(struct arenas *as) {
 }
 
 /* ---- looking ---- */
+
+struct arena *arenas_next(struct arenas *as, const struct arena *after) {
+        struct arena *a = after ? TAILQ_NEXT(after, link) : TAILQ_FIRST(&as->all);
+        while (a && a->is_removed)
+                a = TAILQ_NEXT(a, link);
+        return a;
+}
+
+void arena_get_info(struct arena *a, struct arena_info *ret) {
+        *ret = (struct arena_info){
+                .name = a->name,
+                .uid = a->uid,
+                .bytes = a->bytes,
+                .n_objects = (uint32_t)drover_arena_list(a->watch, NULL, 0),
+                .max_objects = ARENA_OBJECTS,
+                .n_places = arena_count_places(a->watch),
+                .max_places = ARENA_PARTICIPANTS,
+                .n_users = a->n_users,
+                .is_transient = a->is_transient,
+        };
+}
 
 static size_t arena_bound(int n, size_t room) { return n < 0 ? 0 : (size_t)n < room ? (size_t)n : room; }
 

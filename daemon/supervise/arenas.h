@@ -31,6 +31,7 @@ struct arena_request {
         const char *name;
         uid_t uid;
         uint64_t bytes; /* for objects; 0 = as it is, or ARENAS_DEFAULT_BYTES */
+        bool is_transient; /* if it is made: it ends with its last user */
         pid_t pid;      /* who will have it, and a descriptor of that process, which is borrowed */
         int pidfd;
 };
@@ -49,6 +50,20 @@ int arenas_open(struct arenas *as, const struct arena_request *q, struct arena_o
 struct arena *arenas_find(struct arenas *as, uid_t uid, const char *name);
 /* The name is free again. The memory is accounted until the last process that opened it has ended. */
 void arenas_remove(struct arena *a);
+
+struct arena_info {
+        const char *name;
+        uid_t uid;
+        uint64_t bytes;
+        uint32_t n_objects, max_objects;
+        uint32_t n_places, max_places; /* of its table of processes: how many are taken */
+        uint32_t n_users;              /* processes that opened it and live */
+        bool is_transient;
+};
+
+/* The arena after `after` (NULL: the first) that has a name. NULL: there is no more. */
+struct arena *arenas_next(struct arenas *as, const struct arena *after);
+void arena_get_info(struct arena *a, struct arena_info *ret);
 
 const char *arena_name(const struct arena *a);
 /* In no order; belongs to the arenas, until the next call. Returns how many. */

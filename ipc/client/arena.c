@@ -24,19 +24,48 @@ static int arena_read_memory(sd_bus_message *m, int *ret_fd) {
         return r < 0 ? r : -EPROTO;
 }
 
-static int arena_call(drover *d, const char *name, uint64_t bytes, sd_bus_error *e, sd_bus_message **ret_reply) {
+static int arena_read_options(drover *d, const struct drover_arena_options *options,
+                              struct drover_arena_options *ret) {
+        *ret = (struct drover_arena_options){.struct_size = sizeof *ret};
+        if (!options)
+                return 0;
+        size_t known = options->struct_size < sizeof *ret ? options->struct_size : sizeof *ret;
+        if (options->struct_size < sizeof options->struct_size)
+                return connection_fail(d, -EINVAL, "struct drover_arena_options: struct_size is %u",
+                                       options->struct_size);
+        for (size_t i = known; i < options->struct_size; i++) /* of a newer header: it must not be asked for */
+                if (((const unsigned char *)options)[i] != 0)
+                        return connection_fail(d, -EINVAL, "struct drover_arena_options: byte %zu is beyond what this library knows", i);
+        memcpy(ret, options, known);
+        ret->struct_size = sizeof *ret;
+        if (ret->flags & ~(uint32_t)DROVER_ARENA_TRANSIENT)
+                return connection_fail(d, -EINVAL, "arena flags 0x%x are not known", ret->flags);
+        return 0;
+}
+
+static int arena_call(drover *d, const char *name, const struct drover_arena_options *o, sd_bus_error *e,
+                      sd_bus_message **ret_reply) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
         int r = bus_has_room(d->bus);
         if (r >= 0)
                 r = sd_bus_message_new_method_call(d->bus, &m, "org.drover1", "/org/drover1", "org.drover1.Manager",
                                                    "OpenArena");
         if (r >= 0)
-                r = bytes ? sd_bus_message_append(m, "sa{sv}", name, 1, "bytes", "t", bytes)
-                          : sd_bus_message_append(m, "sa{sv}", name, 0);
+                r = sd_bus_message_append(m, "s", name);
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'a', "{sv}");
+        if (r >= 0 && o->bytes)
+                r = sd_bus_message_append(m, "{sv}", "bytes", "t", o->bytes);
+        if (r >= 0 && o->flags & DROVER_ARENA_TRANSIENT)
+                r = sd_bus_message_append(m, "{sv}", "transient", "b", 1);
+        if (r >= 0)
+                r = sd_bus_message_close_container(m);
         return r < 0 ? r : bus_call(d->bus, m, ARENA_CALL_TIMEOUT_US, e, ret_reply);
 }
 
-int drover_arena_open(drover *d, const char *name, uint64_t bytes, drover_arena **ret_arena) {
+int drover_arena_open_with(drover *d, const char *name, const struct drover_arena_options *options,
+                           drover_arena **ret_arena) {
+        struct drover_arena_options o;
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
         int fd, r = connection_check(d);
@@ -44,11 +73,18 @@ int drover_arena_open(drover *d, const char *name, uint64_t bytes, drover_arena 
                 return r;
         if (!name)
                 return connection_fail(d, -EINVAL, "an arena needs a name");
-        r = arena_call(d, name, bytes, &e, &reply);
+        r = arena_read_options(d, options, &o);
+        if (r < 0)
+                return r;
+        r = arena_call(d, name, &o, &e, &reply);
         if (r < 0)
                 return errors_report(d, r, "arena", name, &e);
         r = arena_read_memory(reply, &fd);
         if (r >= 0)
                 r = drover_arena_attach(fd, ret_arena);
         return r < 0 ? connection_fail(d, r, "arena %s: %s", name, strerror(-r)) : 0;
+}
+
+int drover_arena_open(drover *d, const char *name, uint64_t bytes, drover_arena **ret_arena) {
+        return drover_arena_open_with(d, name, DROVER_ARENA_OPTIONS(.bytes = bytes), ret_arena);
 }

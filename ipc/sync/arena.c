@@ -196,6 +196,14 @@ bool arena_is_kept(const struct drover_arena *a, uint32_t participant) {
         return participant_state(word) == PARTICIPANT_KEPT;
 }
 
+uint32_t arena_count_places(const struct drover_arena *a) {
+        uint32_t n = 0;
+        for (uint32_t i = 0; i < ARENA_PARTICIPANTS; i++)
+                n += participant_state(atomic_load_explicit(&a->shared->participants[i].word, memory_order_relaxed)) !=
+                     PARTICIPANT_FREE;
+        return n;
+}
+
 int arena_open_for(const struct drover_arena *a, uint32_t participant, int *ret_fd) {
         int fd, r = segment_open(a->fd, true, &fd);
         if (r < 0)

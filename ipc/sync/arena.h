@@ -33,6 +33,8 @@ int arena_watch(int fd, struct drover_arena **ret);
 int arena_keep(struct drover_arena *a, uint32_t pid, uint32_t own_pid, uint32_t *ret_participant);
 /* Nobody has attached as it so far, or they have detached. */
 bool arena_is_kept(const struct drover_arena *a, uint32_t participant);
+/* How many entries of its table are not free. */
+uint32_t arena_count_places(const struct drover_arena *a);
 /* A descriptor of the memory file whose file offset tells drover_arena_attach() which entry is kept for it. */
 int arena_open_for(const struct drover_arena *a, uint32_t participant, int *ret_fd);
 /* That process is dead: repairs, and the entry is anybody's. */

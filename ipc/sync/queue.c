@@ -1,7 +1,7 @@
 /* Queues: what a caller sees. The words and their order are the business of queue-cells.c.
  *
  * put: claim a cell, copy, publish, signal `items`. get: lease a cell, copy, signal `room`; done at once in a simple
- * queue. A handle remembers the cells it leased, so that task_done needs no ticket; that memory is private, and a death
+ * queue, or by a handle that was opened so. A handle remembers the cells it leased, so that task_done needs no ticket; that memory is private, and a death
  * takes it along with the leases.
  *
  * Closing is a word that producers look at after they claimed and consumers before they look (Q1 ~ Q2): so an item
@@ -72,6 +72,8 @@ const struct object_kind queue_kind = {
 
 int drover_queue_open(drover_arena *arena, const char *name, uint32_t capacity, uint32_t item_bytes, unsigned order,
                       drover_queue **ret_queue) {
+        bool is_done_at_get = order & DROVER_QUEUE_DONE_AT_GET;
+        order &= ~(unsigned)DROVER_QUEUE_DONE_AT_GET;
         const uint64_t parameters[ARENA_PARAMETERS] = {capacity, item_bytes, order};
         void *handle;
         int r = object_open(arena, name, OBJECT_QUEUE, parameters, sizeof(struct drover_queue), &handle);
@@ -82,6 +84,7 @@ int drover_queue_open(drover_arena *arena, const char *name, uint32_t capacity, 
         q->capacity = (uint32_t)q->object.parameters[0];
         q->item_bytes = (uint32_t)q->object.parameters[1];
         q->order = (unsigned)q->object.parameters[2];
+        q->is_done_at_get = is_done_at_get || q->order == DROVER_QUEUE_SIMPLE;
         q->n_cells = queue_cells(q->capacity);
         q->participant = arena->participant + 1;
         q->cells = q->shared->cells;
@@ -206,7 +209,7 @@ int drover_queue_get(drover_queue *queue, void *buffer, size_t room, size_t *ret
         }
         memcpy(buffer, queue_item(queue, call.cell), bytes);
         KILL_POINT("queue-copied");
-        if (queue->order == DROVER_QUEUE_SIMPLE) {
+        if (queue->is_done_at_get) {
                 queue_end_lease(queue, call.cell, CELL_FREE);
                 KILL_POINT("queue-freed");
                 queue_signal_end(queue, call.cell);

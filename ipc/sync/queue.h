@@ -14,6 +14,7 @@ struct drover_queue {
         size_t stride;
         uint32_t capacity, item_bytes, n_cells, participant; /* n_cells: a power of two; participant: index + 1 */
         unsigned order;                                      /* enum drover_queue_flag */
+        bool is_done_at_get;                                 /* this handle leases nothing */
         _Atomic uint64_t head_seen;                          /* never beyond the true head */
         struct spin spin_items, spin_room, spin_done, spin_lock;
 

@@ -40,7 +40,7 @@ const struct object_kind semaphore_kind = {
 int drover_semaphore_open(drover_arena *arena, const char *name, uint32_t value, drover_semaphore **ret_semaphore) {
         if (value > INT32_MAX)
                 return -EINVAL;
-        const uint64_t parameters[ARENA_PARAMETERS] = {(uint64_t)value + 1};
+        const uint64_t parameters[ARENA_PARAMETERS] = {value > 0 ? (uint64_t)value + 1 : 0};
         void *handle;
         int r = object_open(arena, name, OBJECT_SEMAPHORE, parameters, sizeof(struct drover_semaphore), &handle);
         if (r < 0)

@@ -93,6 +93,24 @@ class OnTheBus(Test):
         os.close(fd)
         self.remove("outlives")
 
+    def test_arenas_are_listed_and_a_transient_one_ends_with_its_last_process(self):
+        code = ("import sys; sys.path.insert(0, %r); import test_arenas as t; c = t.Connection(%r); "
+                "[c.call(*t.MANAGER, 'OpenArena', 'sa{sv}', b'brief', 1, b'transient', b'b', ctypes.c_int(1)) for ctypes in [t.ctypes]]; "
+                "t.open_arena(c, 'stays'); print('ready', flush=True); sys.stdin.read()" % (os.path.dirname(os.path.abspath(__file__)), self.d.bus.address))
+        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as p:
+            self.assertEqual(p.stdout.readline(), "ready\n")
+            listed = {a["name"]: a for a in self.d.call(*MANAGER, "ListArenas")}
+            self.assertEqual([listed[name]["transient"] for name in ("brief", "stays")], [True, False])
+            self.assertEqual([listed["brief"][key] for key in ("uid", "bytes", "objects", "max-objects", "attached", "max-attached", "processes")],
+                             [os.getuid(), 1 << 20, 0, 256, 1, 256, 1])
+            p.communicate("")
+        wait_for(lambda: "brief" not in {a["name"] for a in self.d.call(*MANAGER, "ListArenas")}, 10, "it ends with its process")
+        rows = {row.split()[0]: row for row in self.d.ctl("list-arenas").stdout.splitlines()}
+        self.assertNotIn("brief", rows)
+        self.assertRegex(rows["stays"], r" 0/256 .* 0/256 .* 0 .*when removed")
+        self.assertEqual(self.d.ctl("remove-arena", "nowhere", "stays").returncode, 4)
+        self.assertNotIn("stays", self.d.ctl("list-arenas").stdout)
+
     def test_bad_requests(self):
         for name in ("", "a/b", "x" * 65, "ä"):
             with self.assert_error("InvalidArgs", "arena name"):

@@ -41,6 +41,8 @@ class Json(Test):
         "list-pools": [([], [POOL])],
         "list-workers": [([], [WORKER]), (["primes"], [WORKER])],
         "list-jobs": [([], [{"id", "path", "pool", "job", "state"}]), (["primes", "-n", "1"], [{"id", "path", "pool", "job", "state"}])],
+        "list-arenas": [([], [{"name", "uid", "bytes", "objects", "max-objects", "attached", "max-attached", "processes", "transient"}])],
+        "remove-arena": [(["shared"], [{"arena"}])],
         "list-objects": [(["shared"], [{"name", "type", "owner-pid", "waiters", "deaths-repaired", "inconsistent"}])],
         "list-deaths": [([], [DEATH]), (["primes", "-n", "1"], [DEATH])],
         "show": [(["primes"], POOL | {"Schema", "Deaths"}), (["worker/{worker}"], WORKER), (["job/{job}"], JOB)],
@@ -90,7 +92,7 @@ class Json(Test):
             before = len(self.d.deaths("primes"))
             self.assertEqual(self.d.ctl("kill", number, "-s", "KILL").returncode, 0)
             wait_for(lambda: len(self.d.deaths("primes")) > before, 10, "a death")
-        if verb == "list-objects":
+        if verb in ("list-arenas", "list-objects", "remove-arena"):
             self.d.call("/org/drover1", "org.drover1.Manager", "OpenArena", "sa{sv}", "shared", 0)
         if verb == "reload":
             self.d.write_pool("second", Plugin="primes", Workers=2 if self.d.pools["second"]["Workers"] == 1 else 1)

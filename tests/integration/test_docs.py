@@ -37,6 +37,20 @@ def help_options():
 
 
 class Build(Test):
+    def test_every_call_of_sync_h_has_a_page_and_its_name_leads_there(self):
+        with open(f"{SOURCE}/ipc/sync/include/drover/sync.h", encoding="utf-8") as f:
+            header = re.sub(r"/\*.*?\*/|^#[^\n]*", "", f.read(), flags=re.S | re.M)
+        calls = set(re.findall(r"\b(drover_\w+)\(", header))
+        with open(f"{SOURCE}/docs/meson.build", encoding="utf-8") as f:
+            links = set(re.findall(r"^    '(drover_\w+)',$", f.read(), re.M))
+        self.assertGreater(len(calls), 90)
+        self.assertEqual(calls, links)
+        named = set()
+        for path in glob.glob(f"{SOURCE}/docs/*.3.scd"):
+            with open(path, encoding="utf-8") as f:
+                named |= set(re.findall(r"drover_\w+", f.read().split("# SYNOPSIS")[0]))
+        self.assertLessEqual(calls, named)
+
     @unittest.skipUnless(shutil.which("scdoc"), "scdoc is not installed")
     def test_every_page_builds_and_is_installed(self):
         with open(f"{SOURCE}/docs/meson.build", encoding="utf-8") as f:

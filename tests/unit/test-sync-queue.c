@@ -105,6 +105,29 @@ static void test_errors(void **state) {
         drover_queue_free(other);
 }
 
+/* Consumers that never call task_done fill no queue. */
+static void test_done_at_get(void **state) {
+        for (unsigned order = DROVER_QUEUE_FIFO; order <= DROVER_QUEUE_PRIORITY; order++) {
+                drover_queue *q, *leases;
+                char name[8] = {'d', (char)('0' + order)};
+                assert_int_equal(drover_queue_open(arena, name, 2, 16, order | DROVER_QUEUE_DONE_AT_GET, &q), 0);
+                assert_int_equal(drover_queue_open(arena, name, 0, 0, 0, &leases), 0);
+                for (uint64_t i = 0; i < 20; i++) {
+                        put(q, i);
+                        assert_int_equal(get(q), i);
+                }
+                assert_int_equal(drover_queue_join(q, 0), 0);
+                assert_int_equal(drover_queue_task_done(q), -EINVAL);
+                put(q, 7);
+                assert_int_equal(get(leases), 7);
+                assert_int_equal(drover_queue_join(q, 0), -EAGAIN);
+                assert_int_equal(drover_queue_task_done(leases), 0);
+                assert_int_equal(drover_queue_join(q, 0), 0);
+                drover_queue_free(q);
+                drover_queue_free(leases);
+        }
+}
+
 static void test_lifo_and_priority(void **state) {
         drover_queue *q;
         assert_int_equal(drover_queue_open(arena, "lifo", CAPACITY, 8, DROVER_QUEUE_LIFO, &q), 0);
@@ -375,6 +398,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_capacity_of_two, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_done_at_get, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_lifo_and_priority, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_long_lease_stops_nobody, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_in_order_threads, setup, teardown),

@@ -42,6 +42,11 @@ static void test_semaphore(void **state) {
         assert_int_equal(drover_semaphore_wait(s, 1), -ETIMEDOUT);
         assert_int_equal(drover_semaphore_post(s, INT32_MAX), 0);
         assert_int_equal(drover_semaphore_post(s, 1), -EOVERFLOW);
+        drover_semaphore *same, *other;
+        assert_int_equal(drover_semaphore_open(arena, "s", 0, &same), 0); /* as it is */
+        assert_int_equal(drover_semaphore_value(same), INT32_MAX);
+        assert_int_equal(drover_semaphore_open(arena, "s", 2, &other), -EEXIST);
+        drover_semaphore_free(same);
         drover_semaphore_free(s);
 }
 

@@ -89,6 +89,16 @@ static void offer_capsules(const struct completion *k) {
                 offer(k, "", json_text(json_object_array_get_idx(rows, i), "id", ""), "");
 }
 
+static void offer_arenas(const struct completion *k) {
+        const struct remote_call list = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListArenas"};
+        ctl_cleanup(json_putp) struct json_object *arenas = NULL;
+
+        if (remote_call(k->remote, &list, &arenas, NULL) < 0)
+                return;
+        for (size_t i = 0; i < json_object_array_length(arenas); i++)
+                offer(k, "", json_text(json_object_array_get_idx(arenas, i), "name", ""), "");
+}
+
 static void offer_jobs(const struct completion *k, const char *before) {
         const struct remote_call list = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListJobs"};
         ctl_cleanup(json_putp) struct json_object *reply = NULL;
@@ -228,6 +238,8 @@ static void offer_values(struct completion *k, const char *before, const struct 
 static void offer_kind(const struct completion *k, const char *word) {
         if (strcmp(word, "POOL") == 0)
                 offer_rows(k, "ListPools", "", 0);
+        else if (strcmp(word, "ARENA") == 0)
+                offer_arenas(k);
         else if (strcmp(word, "TYPE") == 0)
                 offer_types(k);
         else if (strcmp(word, "KEY=VALUE") == 0)

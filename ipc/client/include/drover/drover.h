@@ -467,12 +467,30 @@ drover_iterator *drover_iterator_free(drover_iterator *iterator);
 
 /* ---- arenas ---- */
 
+enum drover_arena_flag {
+        /* If it is made: it ends with the last process that opened it, and with all that is in it. Without this it stays for
+         * the next run of a program, with its locks, values and queued items as they were left. */
+        DROVER_ARENA_TRANSIENT = 1u << 0,
+};
+
+/* All zero but struct_size: as drover_arena_open with 0 bytes. DROVER_ARENA_OPTIONS(.bytes = 1 << 20) makes one. */
+struct drover_arena_options {
+        uint32_t struct_size;
+        uint32_t flags; /* enum drover_arena_flag bits */
+        uint64_t bytes; /* for objects; 0 takes it as it is, or 1 MiB */
+};
+#define DROVER_ARENA_OPTIONS(...) DROVER__STRUCT(struct drover_arena_options, __VA_ARGS__)
+
 /* The arena `name` (1 to 64 of A-Z a-z 0-9 _ . -) of this uid, which the broker makes if there is none, with `bytes` for
  * objects; 0 takes it as it is, or 1 MiB. The objects in it are those of <drover/sync.h>, the same in every process of this
- * uid, and in workers if the daemon runs as this uid. When this process dies, the broker gives back what it held. Free it
- * with drover_arena_free. Blocks for an answer of the daemon, 25 s at most. -EHOSTUNREACH, -EDQUOT, -EACCES; -EINVAL: not a
+ * uid, and in workers if the daemon runs as this uid. When this process dies, the broker gives back what it held. The arena
+ * outlives the process: it stays until `droverctl remove-arena`, RemoveArena on the bus, or the end of droverd (see
+ * DROVER_ARENA_TRANSIENT). An arena has 256 objects, and 256 processes at once: -EUSERS for more. Free it with drover_arena_free. Blocks for an answer of the daemon, 25 s at most. -EHOSTUNREACH, -EDQUOT, -EACCES; -EINVAL: not a
  * name, or the arena has fewer bytes. */
 int drover_arena_open(drover *d, const char *name, uint64_t bytes, drover_arena **ret_arena);
+/* The same with flags; `options` may be NULL. Also -EINVAL: an option makes no sense. */
+int drover_arena_open_with(drover *d, const char *name, const struct drover_arena_options *options,
+                           drover_arena **ret_arena);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

@@ -28,7 +28,8 @@
  * A fork: mappings are not inherited (and must not be used in the child). The child attaches for itself.
  *
  * Deadlines are absolute CLOCK_MONOTONIC nanoseconds. 0 = try: never sleeps, -EAGAIN. DROVER_FOREVER = none. One that
- * has passed makes a waiting call look once, then return -ETIMEDOUT. Waiting calls are not interrupted by signals.
+ * has passed makes a waiting call look once, then return -ETIMEDOUT. Waiting calls are not interrupted by signals,
+ * and are no cancellation points: a thread that pthread_cancel(3) is told of ends after them.
  *
  * Errors are negative errno values, 0 or a count is success; pointers named ret_ are set on success only. Every waiting
  * call may return -EDEADLK: it was the youngest in a cycle of owners, see drover_arena_find_cycle. All calls may be made
@@ -77,7 +78,7 @@ typedef struct drover_pipe drover_pipe;
 int drover_arena_create(const char *name, uint64_t bytes, drover_arena **ret_arena);
 
 /* Attaches to an arena that another process made. `fd` stays the caller's and may be closed. -EPROTO: not an arena.
- * -EUSERS: 256 processes are attached. */
+ * -EUSERS: 256 processes are attached, which is the most an arena takes (droverctl list-arenas shows how many are). */
 int drover_arena_attach(int fd, drover_arena **ret_arena);
 
 /* The memory file, for others to attach to; CLOEXEC; closed with the arena. */
@@ -132,7 +133,8 @@ int drover_arena_find_cycle(drover_arena *arena, struct drover_wait_info *infos,
 
 /* Every _open below: -EINVAL for a name that is empty or longer than 55 bytes, or parameters out of range; -EEXIST if an
  * object of that name has another type or other parameters; -ENOENT if parameters are 0 (meaning: as they are) and there
- * is no such object; -ENOSPC if the arena is full; -ETIMEDOUT if whoever is making an object has not finished for 5 s
+ * is no such object; -ENOSPC if the arena is full (256 objects, or the bytes that it was made with:
+ * drover_arena_list says how many objects there are); -ETIMEDOUT if whoever is making an object has not finished for 5 s
  * (stopped, or not honest); -EPROTO if the arena's directory makes no sense; -ENOMEM. Every _free takes NULL and returns
  * NULL; it forgets the handle, not the object. */
 
@@ -176,6 +178,7 @@ int drover_condition_notify_all(drover_condition *condition);
 
 /* ---- semaphore: anyone may post, what a dead process posted stays ---- */
 
+/* `value`: of one that is made. 0 takes it as it is, and makes it with 0 if there is none. */
 int drover_semaphore_open(drover_arena *arena, const char *name, uint32_t value, drover_semaphore **ret_semaphore);
 drover_semaphore *drover_semaphore_free(drover_semaphore *semaphore);
 int drover_semaphore_wait(drover_semaphore *semaphore, uint64_t deadline_ns); /* [waits] */
@@ -292,6 +295,9 @@ enum drover_queue_flag {
         DROVER_QUEUE_LIFO = 2,
         DROVER_QUEUE_PRIORITY = 3, /* the smallest number first, ties in order */
         DROVER_QUEUE_SIMPLE = 4,   /* FIFO whose items are done when they are got: no task_done, no join */
+        /* With one of the first three: this handle's items are done when they are got, for consumers that never call
+         * task_done. If this process dies with one, it is gone. join works; other handles may lease. */
+        DROVER_QUEUE_DONE_AT_GET = 16,
 };
 
 /* Up to `capacity` items (1..65536) of up to `item_bytes` (1..1 MiB). An item that was got but is not done takes its
