@@ -24,10 +24,10 @@ void builder_init(drover_args *args) { *args = (drover_args){0}; }
 
 static void builder_close(drover_args *args) {
         for (unsigned i = 0; i < args->n_fds; i++)
-                close(args->fds[i]);
+                own_fd_close(&args->own[i]);
         args->n_fds = 0;
         if (args->has_payload_fd)
-                close(args->payload_fd);
+                own_fd_close(&args->own[SCHEMA_MAX_FDS]);
         args->has_payload_fd = false;
 }
 
@@ -47,6 +47,10 @@ int drover_args_new(drover_args **ret_args) {
 }
 
 drover_args *drover_args_free(drover_args *args) {
+        if (args && args->is_lent) {
+                drover_args_reset(args);
+                return NULL;
+        }
         if (args)
                 builder_deinit(args);
         free(args);
@@ -194,6 +198,8 @@ int drover_args_fd(drover_args *args, const char *name, int fd) {
         if (r >= 0)
                 r = builder_dup(args, name, fd, &args->fds[args->n_fds]);
         if (r >= 0)
+                own_fd_init(&args->own[args->n_fds], args->fds[args->n_fds]);
+        if (r >= 0)
                 args->n_fds++;
         return r;
 }
@@ -305,6 +311,7 @@ int drover_args_raw_fd(drover_args *args, int fd) {
         r = builder_dup(args, NULL, fd, &args->payload_fd);
         if (r < 0)
                 return r;
+        own_fd_init(&args->own[SCHEMA_MAX_FDS], args->payload_fd);
         args->has_payload_fd = args->is_raw = true;
         args->bytes = 0;
         return 0;

@@ -4,23 +4,25 @@
  * worker that finds the session armed, so drover_process() arms them all when it has nothing left to do; a program that
  * only waits with the library's own calls never pays for it.
  *
- * A fork is noticed by a page that the kernel wipes in the child: one load tells, without a system call, and also after
- * a clone() that no handler of the C library sees. In the child the channels are not mapped, so nothing of them is
- * touched. */
+ * In the child of a fork (ipc/process.c) the channels are not mapped, so nothing of them is touched.
+ *
+ * A program may have closed all descriptors that it does not know (closefrom in a child, a daemon). libsystemd aborts when
+ * one that it closes is not open, and what is open under our numbers then is somebody else's: so the socket of the bus is
+ * known by its inode, and if it is not that any more, the bus is left as it is, which costs its memory, and no number of
+ * this connection is closed. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
+#include <sys/stat.h>
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
 #include "ipc/client/bus-job.h"
 #include "ipc/client/stream.h"
 #include "ipc/event.h"
-#include "ipc/layout.h"
 #include "ipc/utf8.h"
 
 int connection_fail(drover *d, int code, const char *format, ...) {
@@ -61,18 +63,6 @@ static int connection_connect(sd_bus **ret, const char *address) {
         return 0;
 }
 
-/* The page is 1 here and 0 in every child. */
-static int connection_mark_ours(drover *d) {
-        void *page = mmap(NULL, LAYOUT_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (page == MAP_FAILED)
-                return -errno;
-        d->is_ours = page;
-        if (madvise(page, LAYOUT_PAGE, MADV_WIPEONFORK) < 0)
-                return -errno;
-        *d->is_ours = 1;
-        return 0;
-}
-
 static int connection_add_fd(drover *d, int fd, uint32_t events) {
         struct epoll_event e = {.events = events};
         return epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
@@ -102,14 +92,14 @@ int drover_open(const char *bus, drover **ret_drover) {
         d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
         if (d->epoll_fd < 0)
                 return -errno;
-        int r = connection_mark_ours(d);
-        if (r >= 0)
-                r = connection_connect(&d->bus, bus);
+        d->process = process_number();
+        int r = d->process ? connection_connect(&d->bus, bus) : -ENOMEM;
         const char *name;
         while (r >= 0 && (r = sd_bus_get_unique_name(d->bus, &name)) == -EINTR)
                 r = 0; /* until the bus has accepted us: its descriptor stays then */
         if (r < 0)
                 return r;
+        own_fd_init(&d->bus_socket, sd_bus_get_fd(d->bus));
         d->bus_events = EPOLLIN;
         r = connection_add_fd(d, sd_bus_get_fd(d->bus), EPOLLIN);
         if (r < 0)
@@ -127,11 +117,33 @@ drover *connection_ref(drover *d) {
 void connection_unref(drover *d) {
         if (--d->references > 0)
                 return;
-        if (d->is_ours)
-                munmap(d->is_ours, LAYOUT_PAGE);
         free(d->past);
         future_free_spare(d);
         free(d);
+}
+
+/* The bus is open as libsystemd knows it, and its socket is not. In a child libsystemd says nothing, so there a bus that
+ * broke before the fork counts as lost, too: it is left as it is. */
+static bool connection_lost_fds(const drover *d) {
+        return d->bus && d->bus_socket.fd >= 0 && !own_fd_is_there(&d->bus_socket) &&
+               (!connection_is_ours(d) || sd_bus_get_fd(d->bus) >= 0);
+}
+
+/* From here on nothing is sent or closed by number. */
+static void connection_forget_fds(drover *d) {
+        drover_pool *p;
+        d->has_lost_fds = true;
+        d->bus = NULL;
+        d->removed_match = d->owner_match = NULL;
+        d->epoll_fd = -1;
+        LIST_FOREACH(p, &d->pools, of_drover)
+        session_lose_fds(p->session);
+        stream_lose_all(d);
+}
+
+void connection_look_for_fds(drover *d) {
+        if (connection_lost_fds(d))
+                connection_forget_fds(d);
 }
 
 /* Jobs of channels that have no verdict, which the daemon is going to cancel for us. */
@@ -152,6 +164,7 @@ drover *drover_close_counted(drover *d, uint32_t *ret_n_dropped) {
                 *ret_n_dropped = n;
         if (!d)
                 return NULL;
+        connection_look_for_fds(d);
         char why[DROVER_ERROR_TEXT];
         snprintf(why, sizeof why, "drover_close() came before its verdict, and dropped %u job%s", n, n == 1 ? "" : "s");
         bus_verdict_lose_all(d, -ECONNABORTED, "drover_close() came before its verdict");
@@ -174,7 +187,10 @@ drover *drover_close_counted(drover *d, uint32_t *ret_n_dropped) {
 int connection_check(drover *d) {
         if (!connection_is_ours(d))
                 return -ECHILD;
-        return d->bus ? 0 : connection_fail(d, -ECONNABORTED, "drover_close() was called");
+        if (!d->bus)
+                return connection_fail(d, -ECONNABORTED, d->has_lost_fds ? "its descriptors were closed"
+                                                                         : "drover_close() was called");
+        return 0;
 }
 
 /* ---- a loop of the program's own ---- */
@@ -193,7 +209,7 @@ int drover_process(drover *d) {
         if (r < 0)
                 return r;
         if (d->is_processing)
-                return connection_fail(d, -EBUSY, "drover_process() was called from a callback");
+                return connection_fail(d, -EBUSY, "drover_process() was called from a callback, or one was left by longjmp()");
         connection_ref(d); /* a callback may close it */
         if (d->is_armed)
                 engine_woken(d);

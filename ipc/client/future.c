@@ -88,6 +88,10 @@ void future_drop(drover_future *f) {
         if (f->after)
                 after_free(f->after);
         if (f->fds)
+                connection_look_for_fds(f->drover);
+        if (f->fds && f->drover->has_lost_fds)
+                f->fds->n_fds = 0;
+        if (f->fds)
                 session_fds_free(f->fds);
         if (f->failure)
                 free(f->failure);

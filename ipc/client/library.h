@@ -14,6 +14,8 @@
 #include "ipc/channel.h"
 #include "ipc/client/include/drover/drover.h"
 #include "ipc/client/session.h"
+#include "ipc/own-fd.h"
+#include "ipc/process.h"
 
 enum { DROVER_ERROR_TEXT = 512, FUTURE_INLINE = 96, FUTURE_SPARE = 512 };
 
@@ -87,8 +89,10 @@ struct drover_pool {
 /* Lives as long as something refers to it; what it holds of the daemon ends with drover_close. */
 struct drover {
         uint32_t references;
-        unsigned char *is_ours; /* a page that a fork wipes: 1 in the process that opened it */
+        uint64_t process;       /* that opened it: process_number */
         sd_bus *bus;            /* NULL: closed */
+        struct own_fd bus_socket;
+        bool has_lost_fds;      /* all descriptors were closed by the program */
         int epoll_fd;
         uint32_t bus_events; /* that epoll_fd watches the bus for */
         int bus_error;       /* of the last look at it: bus_process */
@@ -115,9 +119,11 @@ struct drover {
 
 /* ---- connection.c ---- */
 
-static inline bool connection_is_ours(const drover *d) { return *d->is_ours == 1; }
+static inline bool connection_is_ours(const drover *d) { return d->process == process_number(); }
 /* -ECHILD, -ECONNABORTED. */
 int connection_check(drover *d);
+/* Before something is closed by number: has the program closed all descriptors? Then nothing is closed any more. */
+void connection_look_for_fds(drover *d);
 drover *connection_ref(drover *d);
 void connection_unref(drover *d);
 /* Sets the text and returns `code`. */
@@ -208,9 +214,11 @@ struct drover_args {
         uint8_t *buffer;
         size_t capacity, bytes;
         bool is_raw, is_complete;
+        bool is_lent; /* part of something else: not the program's to free */
         bool has_payload_fd; /* raw: the payload is payload_fd */
         int payload_fd;
         int fds[SCHEMA_MAX_FDS]; /* ours */
+        struct own_fd own[SCHEMA_MAX_FDS + 1]; /* the same, and payload_fd */
         unsigned n_fds;
         int error;
         char *why; /* NULL: none, or no memory for it */

@@ -37,6 +37,8 @@ struct map {
         struct watch_group group;
         struct watch **ended; /* unordered: room to put those that ended in order */
         bool has_input;       /* args hold one that found no room */
+        bool is_pulling;      /* the input function runs, or was left by longjmp */
+        bool is_freed;        /* by the input function: it is free when that returns */
         bool is_over;         /* nothing more is pulled */
         int error;            /* why; told once, after everything else */
 };
@@ -71,14 +73,17 @@ static int map_add_failed(struct map *m, int code) {
         return 0;
 }
 
-/* The next input into args. 1, 0 at the end, -errno. */
+/* The next input into args. 1, 0 at the end, -errno; 2: it did not fit. */
 static int map_read(struct map *m) {
         if (m->has_input)
                 return 1;
         drover_args_reset(&m->args);
+        m->is_pulling = true;
         int r = m->input(m->user, m->base.n_pulled, &m->args);
-        if (r <= 0)
-                return r;
+        m->is_pulling = false;
+        int check = m->is_freed ? -ECANCELED : connection_check(m->base.drover); /* it may have closed it, or forked */
+        if (r <= 0 || check < 0)
+                return check < 0 ? check : r;
         m->base.n_pulled++;
         r = submit_read_args(m->pool, &m->args, &m->submission);
         if (r < 0)
@@ -158,6 +163,23 @@ static int map_wait_room(struct map *m, uint64_t deadline_ns) {
         return 0;
 }
 
+static void map_free(drover_iterator *it);
+
+static int map_check(struct map *m) {
+        if (m->is_pulling)
+                return connection_fail(m->base.drover, -EBUSY,
+                                       "drover_iterator_next() was called from the input function of this map, or that "
+                                       "was left by longjmp()");
+        return connection_check(m->base.drover);
+}
+
+static int map_end_freed(struct map *m) {
+        int r = connection_fail(m->base.drover, -ECANCELED,
+                                "drover_iterator_free() was called from the input function of this map");
+        map_free(&m->base);
+        return r;
+}
+
 static int map_next(drover_iterator *it, drover_future **ret, uint64_t deadline_ns) {
         struct map *m = (struct map *)it;
         int r = 0;
@@ -166,10 +188,12 @@ static int map_next(drover_iterator *it, drover_future **ret, uint64_t deadline_
                         *ret = map_take(m);
                         return 1;
                 }
-                r = connection_check(it->drover);
+                r = map_check(m);
                 if (r < 0)
                         return r;
                 map_pull(m);
+                if (m->is_freed)
+                        return map_end_freed(m);
                 if (m->n_out > 0) {
                         r = engine_wait(it->drover, map_has_one, m, deadline_ns);
                         if (r == 0 && m->order == DROVER_UNORDERED)
@@ -191,6 +215,10 @@ static int map_next(drover_iterator *it, drover_future **ret, uint64_t deadline_
 
 static void map_free(drover_iterator *it) {
         struct map *m = (struct map *)it;
+        if (m->is_pulling) {
+                m->is_freed = true;
+                return;
+        }
         for (uint32_t i = 0; m->entries && i < m->window; i++)
                 if (m->entries[i].future) {
                         if (m->order == DROVER_UNORDERED)
@@ -238,6 +266,7 @@ static int map_prepare(struct map *m, const struct drover_map_options *o) {
         m->submission.is_quiet = true;
         watch_group_init(&m->group);
         builder_init(&m->args);
+        m->args.is_lent = true;
         return 0;
 }
 

@@ -108,6 +108,7 @@ drover_pool *drover_pool_ref(drover_pool *pool) {
 static void pool_close(drover_pool *p) {
         if (!p->session)
                 return;
+        connection_look_for_fds(p->drover);
         LIST_REMOVE(p, of_drover);
         p->is_gone = true;
         if (connection_is_ours(p->drover)) {

@@ -82,6 +82,11 @@ struct session *session_forget(struct session *s) {
         return NULL;
 }
 
+void session_lose_fds(struct session *s) {
+        s->socket_fd = s->done_fd = s->doorbell_fd = -1;
+        memset(s->channel_fds, -1, sizeof s->channel_fds);
+}
+
 const struct schema *session_schema(const struct session *s) { return s->schema; }
 
 uint32_t session_slots(const struct session *s) { return s->channel.geometry.n_slots; }

@@ -26,6 +26,8 @@ int session_open_until(struct session **ret, sd_bus *bus, const char *pool, uint
                        size_t error_bytes);
 #define SESSION_OPEN_NS UINT64_C(25000000000)
 struct session *session_free(struct session *s); /* drops queued jobs, asks running ones to stop */
+/* Its descriptors were closed by somebody else: their numbers are not ours any more. */
+void session_lose_fds(struct session *s);
 /* For the child of a fork, where the memories are not mapped: gives back what it inherited and tells nobody. */
 struct session *session_forget(struct session *s);
 

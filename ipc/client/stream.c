@@ -112,6 +112,8 @@ void stream_watch_all(drover *d, bool is_watched) {
 }
 
 static void stream_close_fd(struct stream *s) {
+        if (s->fd >= 0)
+                connection_look_for_fds(s->future->drover);
         stream_watch(s, false);
         if (s->fd >= 0)
                 close(s->fd);
@@ -121,8 +123,8 @@ static void stream_close_fd(struct stream *s) {
 void stream_free(struct stream *s) {
         if (!s)
                 return;
-        LIST_REMOVE(s, of_drover);
         stream_close_fd(s);
+        LIST_REMOVE(s, of_drover);
         free(s);
 }
 
@@ -140,6 +142,14 @@ static void stream_stop_calling(struct stream *s) {
         if (future_has_ended(f) && f->callbacks)
                 future_call_soon(f);
         drover_future_unref(f);
+}
+
+void stream_lose_all(drover *d) {
+        struct stream *s;
+        LIST_FOREACH(s, &d->streams, of_drover) {
+                s->error = s->fd >= 0 ? -ECONNABORTED : s->error;
+                s->fd = -1;
+        }
 }
 
 void stream_end_all(drover *d) {

@@ -10,6 +10,7 @@ void stream_free(struct stream *s); /* NULL is fine */
 void stream_let_go(struct stream *s);
 /* drover_close: nothing more comes. */
 void stream_end_all(drover *d);
+void stream_lose_all(drover *d); /* their descriptors were closed by somebody else */
 
 /* Are there items yet to be given to a callback, so that its verdict's callbacks wait? */
 bool stream_is_called(const struct stream *s);

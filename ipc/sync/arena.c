@@ -9,6 +9,9 @@
  * is told by the file offset of a descriptor that only this process gets: so that attaching needs the descriptor and
  * nothing else. A child that inherits it has another pid, and attaches as anybody.
  *
+ * In the child of a fork the memory is not mapped. Giving back an object or an arena there gives back private memory and
+ * the child's descriptor, and touches nothing else.
+ *
  * Sizes are private: the mapping is as long as the sealed file is, and every offset from shared memory is checked
  * against that. */
 #include <errno.h>
@@ -19,6 +22,7 @@
 
 #include "ipc/event.h"
 #include "ipc/kill-point.h"
+#include "ipc/process.h"
 #include "ipc/segment.h"
 #include "ipc/sync/arena.h"
 
@@ -42,23 +46,28 @@ static int arena_map(int fd, struct drover_arena **ret) {
         if (!a)
                 return -ENOMEM;
         a->bytes = bytes;
-        a->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        a->process = process_number();
+        int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         void *shared;
-        r = a->fd < 0 ? -errno : segment_map(a->fd, 0, bytes, true, &shared);
+        r = own < 0 ? -errno : a->process == 0 ? -ENOMEM : segment_map(own, 0, bytes, true, &shared);
         if (r < 0) {
-                if (a->fd >= 0)
-                        close(a->fd);
+                if (own >= 0)
+                        close(own);
                 free(a);
                 return r;
         }
+        own_fd_init(&a->memory, own);
         a->shared = shared;
         *ret = a;
         return 0;
 }
 
+bool arena_is_mapped(const struct drover_arena *a) { return a->process == process_number(); }
+
 static struct drover_arena *arena_unmap(struct drover_arena *a) {
-        segment_unmap(a->shared, a->bytes);
-        close(a->fd);
+        if (arena_is_mapped(a))
+                segment_unmap(a->shared, a->bytes);
+        own_fd_close(&a->memory);
         free(a);
         return NULL;
 }
@@ -83,7 +92,7 @@ static bool arena_join_as(struct drover_arena *a, uint32_t participant, unsigned
 
 /* The entry that a broker keeps for us, if there is one. */
 static bool arena_join_kept(struct drover_arena *a) {
-        off_t at = lseek(a->fd, 0, SEEK_CUR);
+        off_t at = lseek(a->memory.fd, 0, SEEK_CUR);
         if (at <= 0 || at > ARENA_PARTICIPANTS)
                 return false;
         const struct layout_participant *p = &a->shared->participants[at - 1];
@@ -162,12 +171,12 @@ int drover_arena_create(const char *name, uint64_t bytes, drover_arena **ret_are
 drover_arena *drover_arena_free(drover_arena *arena) {
         if (!arena)
                 return NULL;
-        if (arena->identity != 0)
+        if (arena->identity != 0 && arena_is_mapped(arena))
                 drover_arena_repair(arena, arena->participant);
         return arena_unmap(arena);
 }
 
-int drover_arena_fd(const drover_arena *arena) { return arena->fd; }
+int drover_arena_fd(const drover_arena *arena) { return arena->memory.fd; }
 
 uint32_t drover_arena_participant(const drover_arena *arena) { return arena->participant; }
 
@@ -205,7 +214,7 @@ uint32_t arena_count_places(const struct drover_arena *a) {
 }
 
 int arena_open_for(const struct drover_arena *a, uint32_t participant, int *ret_fd) {
-        int fd, r = segment_open(a->fd, true, &fd);
+        int fd, r = segment_open(a->memory.fd, true, &fd);
         if (r < 0)
                 return r;
         if (lseek(fd, (off_t)participant + 1, SEEK_SET) < 0) {

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ipc/own-fd.h"
 #include "ipc/sync/include/drover/sync.h"
 #include "ipc/sync/layout.h"
 #include "ipc/sync/owner.h"
@@ -12,15 +13,19 @@
 struct drover_arena {
         struct layout_arena *shared;
         uint64_t bytes;       /* of the mapping: the size that addresses are checked against */
+        uint64_t process;     /* that mapped it: process_number */
         uint64_t identity;    /* participant and generation, as in an owner word; 0: attached to look and repair only */
         uint32_t participant; /* index */
-        int fd;
+        struct own_fd memory;
 };
 
 /* The calling thread or fiber as the owner of a word. */
 static inline uint64_t arena_self(const struct drover_arena *a) {
         return a->identity | (uint64_t)owner_sub_self() << OWNER_SUB_SHIFT;
 }
+
+/* false in the child of a fork, where the memory is not mapped, and what is at its address is not ours. */
+bool arena_is_mapped(const struct drover_arena *a);
 
 /* ---- for a broker, which hands arenas out and keeps its own books of who is which participant ---- */
 

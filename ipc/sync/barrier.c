@@ -99,7 +99,7 @@ int drover_barrier_open(drover_arena *arena, const char *name, uint32_t parties,
 }
 
 drover_barrier *drover_barrier_free(drover_barrier *barrier) {
-        if (barrier)
+        if (barrier && arena_is_mapped(barrier->object.arena))
                 atomic_fetch_sub_explicit(&barrier->shared->members[barrier->object.arena->participant], 1,
                                           memory_order_acq_rel);
         free(barrier);

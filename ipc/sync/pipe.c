@@ -8,11 +8,12 @@
 #include <unistd.h>
 
 #include "ipc/event.h"
+#include "ipc/own-fd.h"
 #include "ipc/packet.h"
 #include "ipc/sync/include/drover/sync.h"
 
 struct drover_pipe {
-        int fd;
+        struct own_fd own;
 };
 
 int drover_pipe_new_from_fd(int fd, drover_pipe **ret_pipe) {
@@ -30,7 +31,7 @@ int drover_pipe_new_from_fd(int fd, drover_pipe **ret_pipe) {
                 close(fd);
                 return r < 0 ? r : -ENOMEM;
         }
-        p->fd = fd;
+        own_fd_init(&p->own, fd);
         *ret_pipe = p;
         return 0;
 }
@@ -58,12 +59,12 @@ int drover_pipe_new(drover_pipe **ret_a, drover_pipe **ret_b) {
 
 drover_pipe *drover_pipe_free(drover_pipe *pipe) {
         if (pipe)
-                close(pipe->fd);
+                own_fd_close(&pipe->own);
         free(pipe);
         return NULL;
 }
 
-int drover_pipe_fd(const drover_pipe *pipe) { return pipe->fd; }
+int drover_pipe_fd(const drover_pipe *pipe) { return pipe->own.fd; }
 
 /* 0: look again; -EAGAIN, -ETIMEDOUT. */
 static int pipe_poll(const struct drover_pipe *p, short events, uint64_t deadline_ns) {
@@ -77,14 +78,14 @@ static int pipe_poll(const struct drover_pipe *p, short events, uint64_t deadlin
                 ts = (struct timespec){.tv_sec = (time_t)(left / 1000000000u), .tv_nsec = (long)(left % 1000000000u)};
                 timeout = &ts;
         }
-        struct pollfd poll = {.fd = p->fd, .events = events};
+        struct pollfd poll = {.fd = p->own.fd, .events = events};
         return ppoll(&poll, 1, timeout, NULL) < 0 && errno != EINTR ? -errno : 0;
 }
 
 int drover_pipe_send(drover_pipe *pipe, const void *data, size_t bytes, const int *fds, unsigned n_fds,
                      uint64_t deadline_ns) {
         for (;;) {
-                int r = packet_send(pipe->fd, data, bytes, fds, n_fds);
+                int r = packet_send(pipe->own.fd, data, bytes, fds, n_fds);
                 if (r != -EAGAIN)
                         return r;
                 r = pipe_poll(pipe, POLLOUT, deadline_ns);
@@ -100,7 +101,7 @@ int drover_pipe_receive(drover_pipe *pipe, void *buffer, size_t room, size_t *re
                 if (n_fds)
                         *n_fds = n_room;
                 size_t bytes;
-                int r = packet_receive(pipe->fd, buffer, room, &bytes, fds, n_fds);
+                int r = packet_receive(pipe->own.fd, buffer, room, &bytes, fds, n_fds);
                 if (r == 0 && bytes == 0)
                         return -EPIPE;
                 if (r == 0)

@@ -165,6 +165,7 @@ static const struct {
         {SCMP_SYS(madvise), IN_ALL, 1, {EQ(2, MADV_DONTNEED)}},
         {SCMP_SYS(madvise), IN_ALL, 1, {EQ(2, MADV_FREE)}},
         {SCMP_SYS(madvise), IN_ALL, 1, {EQ(2, MADV_DONTFORK)}},
+        {SCMP_SYS(madvise), IN_ALL, 1, {EQ(2, MADV_WIPEONFORK)}},
         {SCMP_SYS(madvise), IN_ALL, 1, {EQ(2, MADV_DONTDUMP)}},
         {SCMP_SYS(madvise), IN_ALL, 1, {EQ(2, MADV_HUGEPAGE)}},
         {SCMP_SYS(madvise), IN_ALL, 1, {EQ(2, MADV_NOHUGEPAGE)}},

@@ -266,6 +266,15 @@ class Library(Test):
     def test_a_fork(self):
         self.case("fork")
 
+    def test_giving_back_in_children(self):
+        self.case("ends-in-children")
+
+    def test_giving_back_after_all_descriptors_were_closed(self):
+        self.case("ends-without-descriptors")
+
+    def test_giving_back_in_callbacks(self):
+        self.case("ends-in-callbacks")
+
     def test_no_thread_no_signal_handler_and_every_descriptor_cloexec(self):
         self.case("descriptors")
 

@@ -107,6 +107,10 @@ void case_full_bus(void);
 void case_no_daemon(void);
 void case_too_large(void);
 
+void case_ends_in_children(void);
+void case_ends_without_descriptors(void);
+void case_ends_in_callbacks(void);
+
 void case_fork(void);
 void case_descriptors(void);
 void case_loop(void);

@@ -28,7 +28,13 @@
  * A fork: in the child every call with an object of the parent that needs the daemon or a worker returns -ECHILD and changes
  * nothing. The verdict of a future that had one at the fork can be read there as in the parent: its wait returns 0, its
  * result is the child's to look at. drover_close and the _unref and _free calls give back the child's memory and descriptors
- * without a word to the daemon. The child opens its own.
+ * without a word to the daemon; so do drover_arena_free and the _free calls of <drover/sync.h>. The child opens its own.
+ *
+ * Giving back. drover_close and the _unref and _free calls may be called at any time: in callbacks, in handlers of atexit,
+ * in destructors. A program may have closed all descriptors before (closefrom): then they give back memory, close nothing
+ * whose number may be another file's by now, and what libsystemd holds stays allocated. A callback or an input function
+ * that is left by longjmp or an exception is never over: drover_process, or that map's drover_iterator_next, says -EBUSY
+ * from then on, and what it had in hand stays allocated; all else works.
  *
  * Deadlines are absolute CLOCK_MONOTONIC nanoseconds; drover_deadline_in() makes one. 0 = try: never sleeps, -EAGAIN.
  * DROVER_FOREVER = none. One that has passed makes a waiting call look once, then return -ETIMEDOUT. Limits and timeouts
@@ -112,7 +118,8 @@ int drover_get_fd(const drover *d);
 int drover_get_timeout(const drover *d, uint64_t *ret_deadline_ns);
 
 /* Takes in all verdicts there are and calls the callbacks of drover_future_on_done: here and nowhere else. 1: it did
- * something, call it again. 0: nothing is left to do, and drover_get_fd tells when there is. -EBUSY: called from a callback.
+ * something, call it again. 0: nothing is left to do, and drover_get_fd tells when there is. -EBUSY: called from a callback, or one was
+ * left by longjmp. -ECONNABORTED: a callback called drover_close.
  * -EMFILE, -ENFILE, -ENOMEM: nothing is left but what cannot be taken in now; drover_get_timeout tells when to try again.
  * Never blocks, but for the callbacks, and for an answer of the broker when an attempt of a streamed job was lost. */
 int drover_process(drover *d);
@@ -436,7 +443,7 @@ int drover_as_completed(drover_future *const *futures, size_t n, drover_iterator
 
 /* Makes the arguments of input `index` (0, 1, 2, …) in `args`, which is empty. 1: there they are. 0: there are no more
  * inputs. -errno: neither are there, and the iterator returns it after the results of the inputs before. Called from
- * drover_map and drover_iterator_next only; must not use the pool. */
+ * drover_map and drover_iterator_next only; must not use the pool. It may call drover_close: no more inputs are pulled, -ECONNABORTED. */
 typedef int (*drover_input_fn)(void *user, uint64_t index, drover_args *args);
 
 enum drover_order { DROVER_ORDERED = 0, DROVER_UNORDERED };
@@ -458,7 +465,8 @@ int drover_map(drover_pool *pool, const char *job, drover_input_fn input, void *
 
 /* The next future, with its verdict; the caller's to give back. 1, or 0 after the last one. -EAGAIN, -ETIMEDOUT: not yet. A
  * map also returns what its input function returned, and -ESHUTDOWN or -EPIPE when the pool takes no more of it, after
- * the results of what it had taken, then 0. [waits] */
+ * the results of what it had taken, then 0. -EBUSY: called from that map's input function, or that was left by longjmp.
+ * -ECANCELED: the input function called drover_iterator_free: the iterator is gone. [waits] */
 int drover_iterator_next(drover_iterator *iterator, drover_future **ret_future, uint64_t deadline_ns);
 /* Of a map: how many inputs were pulled until now. */
 uint64_t drover_iterator_pulled(const drover_iterator *iterator);

@@ -25,7 +25,8 @@
  * then on nothing is held by the dead one: mutexes tell their next owner -EOWNERDEAD, permits and items are back,
  * barriers are broken, and every waiter looks again. A thread that ends while its process lives gives nothing back.
  *
- * A fork: mappings are not inherited (and must not be used in the child). The child attaches for itself.
+ * A fork: mappings are not inherited, and objects must not be used in the child, which attaches for itself. The _free calls
+ * work there: they give back the child's memory and descriptors, and touch nothing that is shared.
  *
  * Deadlines are absolute CLOCK_MONOTONIC nanoseconds. 0 = try: never sleeps, -EAGAIN. DROVER_FOREVER = none. One that
  * has passed makes a waiting call look once, then return -ETIMEDOUT. Waiting calls are not interrupted by signals,
