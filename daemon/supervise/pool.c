@@ -78,10 +78,14 @@ struct pool *pool_free(struct pool *p) {
 }
 
 void pool_set_problem(struct pool *p, const char *format, ...) {
+        char text[sizeof(p->problem)];
         va_list ap;
         va_start(ap, format);
-        vsnprintf(p->problem, sizeof(p->problem), format, ap);
+        vsnprintf(text, sizeof(text), format, ap);
         va_end(ap);
+        if (strcmp(text, p->problem) == 0) /* the next try ended as the last one: told already */
+                return;
+        memcpy(p->problem, text, sizeof(text));
         log_write(p->is_refused ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING, "pool %s: %s", p->config.name, p->problem);
 }
 

@@ -236,5 +236,21 @@ class Files(Test):
         self.assertEqual(self.d.run("threads", "run"), {"shared": True}, "the fix is one")
 
 
+class PluginDirectory(Test):
+    def test_one_that_is_missing_is_told_once_and_waited_for(self):
+        d = Drover({"p": {"Plugin": "echo", "Workers": 1, "RestartSec": "1ms", "RestartMaxDelaySec": "100ms"}}, wait=False)
+        os.rename(d.plugin_dir, d.plugin_dir + ".away")
+        with d:
+            properties = d.wait_state("p", "degraded")  # after StartLimitBurst= tries
+            self.assertIn("the plugin directory cannot be opened: No such file or directory: create it, or correct --plugin-dir=",
+                          properties["Problem"])
+            self.assertEqual(d.log().count("the plugin directory cannot be opened"), 1, d.log())
+            spawner = d.spawner()
+            os.rename(d.plugin_dir + ".away", d.plugin_dir)
+            wait_for(lambda: d.workers("p"), 10, "a try finds it")
+            self.assertEqual(d.run("p", "echo", payload=b"x")["payload"], [120])
+            self.assertEqual(d.spawner(), spawner, "it did not end for it")
+
+
 if __name__ == "__main__":
     main()
