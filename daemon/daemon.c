@@ -15,9 +15,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "daemon/bus/bus.h"
@@ -26,6 +24,7 @@
 #include "daemon/helper.h"
 #include "daemon/reload.h"
 #include "daemon/service.h"
+#include "daemon/supervise/spawner.h"
 #include "ipc/event.h"
 #include "ipc/packet.h"
 
@@ -187,37 +186,17 @@ static void daemon_on_bus_lost(void *user, int error) {
 /* ---- the beginning ---- */
 
 /* The system's spawner has its own unit and stands behind a socket; a user's broker starts its own. */
-static int daemon_connect_spawner(const struct daemon_options *o, int *ret_fd) {
-        struct sockaddr_un address = {.sun_family = AF_UNIX};
+static int daemon_connect_spawner(const struct daemon_options *o, char path[static PATH_MAX], int *ret_fd) {
         *ret_fd = -1;
         if (o->is_user)
                 return 0;
-        int n = snprintf(address.sun_path, sizeof(address.sun_path), "%s/spawn",
-                         o->runtime_dir ? o->runtime_dir : "/run/drover");
-        if (n >= (int)sizeof(address.sun_path)) {
+        snprintf(path, PATH_MAX, "%s/spawn", o->runtime_dir ? o->runtime_dir : "/run/drover");
+        int r = spawner_connect(path, DAEMON_CONNECT_S, ret_fd);
+        if (r == -ENAMETOOLONG)
                 log_error("--runtime-dir=%s: too long for a socket", o->runtime_dir);
-                return -ENAMETOOLONG;
-        }
-        int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-        if (fd < 0)
-                return -errno;
-        const struct timeval patience = {.tv_sec = DAEMON_CONNECT_S}; /* who does not accept has no room some day */
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-        if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
-                int r = -errno;
-                log_error("no spawner at %s: %s (systemctl %s)", address.sun_path,
-                          r == -EAGAIN ? "it takes no connection" : strerror(-r),
-                          r == -EAGAIN ? "restart drover-spawn.service" : "start drover-spawn.socket");
-                close(fd);
-                return r;
-        }
-        if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0) { /* only now: connecting waits for room in the backlog */
-                int r = -errno;
-                close(fd);
-                return r;
-        }
-        *ret_fd = fd;
-        return 0;
+        else if (r < 0)
+                log_error("no spawner at %s: %s", path, spawner_connect_advice(r));
+        return r;
 }
 
 /* The runtime directory, as a lock: of a broker that was killed its spawner keeps it until no worker is left. Without it
@@ -240,6 +219,7 @@ static int daemon_open_lock(const struct daemon_options *o) {
 
 static int daemon_start_supervisor(struct daemon *d) {
         const struct daemon_options *o = d->options;
+        char path[PATH_MAX];
         struct supervisor_config config = {
                 .loop = d->loop,
                 .libexec_dir = o->libexec_dir,
@@ -248,9 +228,10 @@ static int daemon_start_supervisor(struct daemon *d) {
                 .lock_fd = d->lock_fd = daemon_open_lock(o),
         };
         bus_fill_hooks(d->bus, &config.hooks);
-        int r = daemon_connect_spawner(o, &config.spawner_fd);
+        int r = daemon_connect_spawner(o, path, &config.spawner_fd);
         if (r < 0)
                 return r;
+        config.spawner_path = o->is_user ? NULL : path;
         r = supervisor_new(&d->supervisor, &config);
         if (r < 0)
                 log_error("cannot start the spawner of %s: %s", o->libexec_dir, strerror(-r));

@@ -1,7 +1,7 @@
 /* drover-spawn: starts, kills and reaps workers for one broker at a time.
  *
  * Owns the command line, the sockets it is given and the loop: one thread, one poll, without a timeout unless a plugin
- * file is being copied, so an idle spawner makes no system call. It waits for nobody: what may take its time is a
+ * file is being copied or a service manager watches, so an idle spawner of droverd's makes no system call. It waits for nobody: what may take its time is a
  * child's to do. With --fd it is its broker's child and ends with it: at end of file everything below it
  * is killed, then it exits. Without, systemd hands it a listening socket: then it outlives its brokers, and the next
  * one finds nothing of the last. No signal handlers (signalfd), no ring, no bus, no shared memory: a forked worker
@@ -31,6 +31,7 @@
 #include "daemon/spawn/requests.h"
 #include "daemon/spawn/start.h"
 #include "daemon/spawn/template.h"
+#include "ipc/event.h"
 #include "plugins/host/host.h"
 
 static const char help[] =
@@ -203,9 +204,41 @@ static int prepare(struct spawner *s, const struct options *o) {
         return 0;
 }
 
-/* ---- the loop ---- */
+/* ---- the service manager ---- */
 
 enum { READY_PATIENCE_MS = 5000 };
+
+/* One that does not read is waited for a moment: who connects meanwhile waits in the backlog. */
+static void tell_ready(struct spawner *s) {
+        struct pollfd p = {.fd = notify_open(), .events = POLLOUT};
+        uint64_t usec;
+        if (p.fd < 0)
+                return;
+        if (poll(&p, 1, READY_PATIENCE_MS) <= 0 || notify_send(p.fd, "READY=1") < 0)
+                log_warning("the service manager does not take READY=1");
+        if (sd_watchdog_enabled(0, &usec) > 0)
+                s->alive_every_ns = usec * 1000 / 2;
+        s->notify_fd = p.fd;
+}
+
+/* A spawner that hangs, in the exec of a program perhaps, is the service manager's to end: droverd may not. */
+static void tell_alive(struct spawner *s) {
+        uint64_t now = s->alive_every_ns ? event_now_ns() : 0;
+        if (s->alive_every_ns == 0 || now < s->alive_due_ns)
+                return;
+        notify_send(s->notify_fd, "WATCHDOG=1"); /* if there is no room for it there is one in it */
+        s->alive_due_ns = now + s->alive_every_ns;
+}
+
+static int alive_timeout_ms(const struct spawner *s) {
+        if (s->alive_every_ns == 0)
+                return -1;
+        uint64_t now = event_now_ns();
+        return now >= s->alive_due_ns ? 0 : (int)((s->alive_due_ns - now) / 1000000 + 1);
+}
+
+/* ---- the loop ---- */
+
 enum { POLL_SIGNAL, POLL_BROKER, POLL_TEMPLATES };
 
 static void on_broker(struct spawner *s, short revents) {
@@ -261,7 +294,8 @@ static unsigned fill_polls(const struct spawner *s, struct pollfd *p, unsigned *
 
 /* The first of those that are due; -1 = none. */
 static int timeout_ms(const struct spawner *s) {
-        const int due[] = {s->is_reap_due ? 0 : -1, copier_timeout_ms(s), template_timeout_ms(s), calls_timeout_ms(s)};
+        const int due[] = {s->is_reap_due ? 0 : -1, copier_timeout_ms(s), template_timeout_ms(s), calls_timeout_ms(s),
+                           alive_timeout_ms(s)};
         int first = -1;
         for (unsigned i = 0; i < sizeof due / sizeof *due; i++)
                 if (due[i] >= 0 && (first < 0 || due[i] < first))
@@ -274,6 +308,7 @@ static int serve(struct spawner *s) {
         static struct pollfd polls[POLL_TEMPLATES + SPAWNER_MAX_TEMPLATES + SPAWNER_MAX_LISTENERS];
         int r = 0;
         while (!s->is_ending && r >= 0 && (s->broker_fd >= 0 || s->listen_fd >= 0)) {
+                tell_alive(s);
                 unsigned n_templates, n = fill_polls(s, polls, &n_templates);
                 if (poll(polls, n, timeout_ms(s)) < 0)
                         continue; /* EINTR: stopped and continued */
@@ -302,18 +337,8 @@ static int serve(struct spawner *s) {
         return r;
 }
 
-/* A service manager that does not read is waited for a moment: who connects meanwhile waits in the backlog. */
-static void tell_ready(void) {
-        struct pollfd p = {.fd = notify_open(), .events = POLLOUT};
-        if (p.fd < 0)
-                return;
-        if (poll(&p, 1, READY_PATIENCE_MS) <= 0 || notify_send(p.fd, "READY=1") < 0)
-                log_warning("the service manager does not take READY=1");
-        close(p.fd);
-}
-
 int main(int argc, char **argv) {
-        static struct spawner spawner = {.listen_fd = -1, .broker_fd = -1, .last_event = &spawner.first_event};
+        static struct spawner spawner = {.listen_fd = -1, .broker_fd = -1, .notify_fd = -1, .last_event = &spawner.first_event};
         struct options o = {
                 .plugin_dir = DROVER_PLUGIN_DIR,
                 .worker = DROVER_WORKER,
@@ -345,7 +370,7 @@ int main(int argc, char **argv) {
                 return EXIT_FAILURE;
         }
         if (is_listener)
-                tell_ready();
+                tell_ready(&spawner);
         replace_environment(&spawner);
         r = serve(&spawner);
         log_finish();

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/openat2.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -111,6 +112,28 @@ static int open_refused(struct plugin_fault *fault, const char *file, int error)
         }
 }
 
+/* The uid by which a user namespace shows everybody that it does not map, root outside of it too. */
+static bool is_unmapped(uid_t uid) {
+        uint32_t begin, outside, n;
+        bool is_mapped = false;
+        FILE *f = fopen("/proc/self/uid_map", "re");
+        if (!f)
+                return false;
+        while (fscanf(f, "%" SCNu32 " %" SCNu32 " %" SCNu32, &begin, &outside, &n) == 3)
+                is_mapped |= uid >= begin && uid - begin < n;
+        fclose(f);
+        return !is_mapped;
+}
+
+static int refuse_owner(uid_t uid, uid_t own, const char *file, struct plugin_fault *fault) {
+        if (is_unmapped(uid))
+                return refuse(fault, EPERM, true,
+                              "plugin %s: nobody in this user namespace owns it: copy it as uid %u to a --plugin-dir= of yours",
+                              file, own);
+        return refuse(fault, EPERM, true, "plugin %s: belongs to uid %u, not to root%s: chown root it", file, uid,
+                      own ? " or to whom the service runs as" : "");
+}
+
 static int check(const struct stat *st, const char *file, struct plugin_fault *fault) {
         uid_t own = geteuid();
         if (!S_ISREG(st->st_mode))
@@ -118,8 +141,7 @@ static int check(const struct stat *st, const char *file, struct plugin_fault *f
                               "plugin %s: %s, not a regular file: put the shared object itself there", file,
                               S_ISDIR(st->st_mode) ? "a directory" : "a device, pipe or socket");
         if (st->st_uid != 0 && st->st_uid != own)
-                return refuse(fault, EPERM, true, "plugin %s: belongs to uid %u, not to root%s: chown root it", file,
-                              st->st_uid, own ? " or to whom the service runs as" : "");
+                return refuse_owner(st->st_uid, own, file, fault);
         if (st->st_mode & S_IWOTH)
                 return refuse(fault, EPERM, true, "plugin %s: world-writable (mode %04o): chmod go-w it", file,
                               st->st_mode & 07777);

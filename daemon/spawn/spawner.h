@@ -85,6 +85,8 @@ struct spawner {
         int null_fd;     /* /dev/null, for 0, 1 and 2 of every child */
         int children_fd; /* /proc/thread-self/children */
         int signal_fd, listen_fd;
+        int notify_fd;           /* the service manager's, -1 = none */
+        uint64_t alive_every_ns, alive_due_ns; /* its watchdog; 0 = it has none */
         uid_t broker_uid; /* listener: who may connect, beside root */
 
         int broker_fd;            /* -1 = none */

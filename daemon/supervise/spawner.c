@@ -1,8 +1,9 @@
 /* Owns drover-spawn as seen from the broker.
  *
  * Started by us (no systemd) it is a child with a socket at descriptor 3; its pidfd tells of its death, after which all
- * its workers die by PDEATHSIG and a new one is started, with a growing pause if it dies young. Handed over by systemd
- * it is only a socket.
+ * its workers die by PDEATHSIG and a new one is started, with a growing pause if it dies young. systemd's is only a
+ * socket on which it listens: when that connection ends the next one is asked for in the same way, and systemd starts a
+ * spawner for it. One that was never there, at the start, is the caller's to tell: then nothing is lost with us.
  *
  * Of our own, whose broker may be killed and started anew at once, it must be known when it is gone: it kills and reaps
  * all that it started before it exits. So it inherits a lock as its standard input (which it never reads) and keeps it until
@@ -10,7 +11,7 @@
  *
  * Nobody waits for it without an end: it says hello within SPAWNER_HELLO_NS of its start, and when something is overdue it
  * is asked whether it is there (SPAWN_PING). One that does not answer hangs, in the exec of a drover-worker whose disk
- * does not answer perhaps: it is killed, and its workers with it.
+ * does not answer perhaps: it is killed, and its workers with it; systemd's by systemd, whose watchdog it does not feed.
  *
  * Requests are fixed-size packets; when the socket is full they wait in order. An event of the wrong
  * size or version is the spawner's fault: the connection ends. What events mean is not decided here. */
@@ -28,6 +29,8 @@
 #include <sys/file.h>
 #include <sys/syscall.h>
 #include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,6 +44,7 @@ enum {
 };
 #define SPAWNER_RESTART_NS UINT64_C(50000000)
 #define SPAWNER_RESTART_MAX_NS UINT64_C(5000000000)
+#define SPAWNER_MEET_NS UINT64_C(500000000) /* between two looks for systemd's socket */
 #define SPAWNER_YOUNG_NS UINT64_C(2000000000)
 #define SPAWNER_HELLO_NS UINT64_C(15000000000) /* systemd's ends what an earlier broker left first */
 #define SPAWNER_PONG_NS UINT64_C(10000000000)
@@ -48,9 +52,11 @@ enum {
 
 struct spawner {
         struct loop *loop;
-        char *libexec_dir, *plugin_dir;
+        char *libexec_dir, *plugin_dir, *socket_path; /* socket_path: systemd's */
         struct spawner_hooks hooks;
         bool is_ours, is_up, has_lock;
+        bool was_up;      /* once */
+        int connect_error; /* the last one that was told, 0 = none */
         int fd, pidfd, lock_fd;
         pid_t pid;
         uint64_t started_ns, pause_ns;
@@ -79,6 +85,15 @@ static void spawner_disconnect(struct spawner *s) {
                 s->hooks.on_lost(s->hooks.user);
 }
 
+/* The next one, with a pause that grows while they die young. */
+static void spawner_start_later(struct spawner *s) {
+        uint64_t now = event_now_ns();
+        if (now - s->started_ns > SPAWNER_YOUNG_NS)
+                s->pause_ns = SPAWNER_RESTART_NS;
+        loop_timer_set(s->loop, &s->restart_timer, now + s->pause_ns, spawner_on_timer, s);
+        s->pause_ns = s->pause_ns * 2 < SPAWNER_RESTART_MAX_NS ? s->pause_ns * 2 : SPAWNER_RESTART_MAX_NS;
+}
+
 static void spawner_reap(struct spawner *s) {
         siginfo_t si = {0};
         loop_poll_stop(&s->pid_poll);
@@ -89,11 +104,7 @@ static void spawner_reap(struct spawner *s) {
         s->pidfd = -1;
         s->pid = 0;
         spawner_disconnect(s);
-        uint64_t now = event_now_ns();
-        if (now - s->started_ns > SPAWNER_YOUNG_NS)
-                s->pause_ns = SPAWNER_RESTART_NS;
-        loop_timer_set(s->loop, &s->restart_timer, now + s->pause_ns, spawner_on_timer, s);
-        s->pause_ns = s->pause_ns * 2 < SPAWNER_RESTART_MAX_NS ? s->pause_ns * 2 : SPAWNER_RESTART_MAX_NS;
+        spawner_start_later(s);
 }
 
 static void spawner_on_pid(struct loop_poll *p, uint32_t revents) { spawner_reap(p->user); }
@@ -107,12 +118,15 @@ static void spawner_flush(struct spawner *s) {
         loop_poll_change(&s->socket_poll, POLLIN | (s->n_backlog ? POLLOUT : 0));
 }
 
-/* Our own spawner is killed by its closed socket and reaped through its pidfd; systemd's is gone for good. */
+/* Our own spawner is killed by its closed socket and reaped through its pidfd; systemd's has a next one, if there ever was
+ * one. */
 static void spawner_drop(struct spawner *s, const char *why) {
         log_error("spawner: %s", why);
         spawner_disconnect(s);
         if (s->is_ours && s->pidfd >= 0)
                 syscall(SYS_pidfd_send_signal, s->pidfd, SIGKILL, NULL, 0);
+        else if (!s->is_ours && s->socket_path && s->was_up)
+                spawner_start_later(s);
         else if (!s->is_ours)
                 s->hooks.on_unreachable(s->hooks.user, why);
 }
@@ -158,7 +172,8 @@ static int spawner_receive(struct spawner *s) {
         if (event.type == SPAWN_PONG)
                 return 0;
         if (event.type == SPAWN_HELLO) {
-                s->is_up = true;
+                s->is_up = s->was_up = true;
+                s->connect_error = 0;
                 s->pid = event.pid;
                 s->hooks.on_up(s->hooks.user);
                 return 0;
@@ -233,11 +248,65 @@ static int spawner_start(struct spawner *s) {
         return r < 0 ? r : loop_poll_start(s->loop, &s->socket_poll, s->fd, POLLIN, spawner_on_socket, s);
 }
 
+/* ---- systemd's ---- */
+
+static int spawner_set_socket(int fd, const struct sockaddr_un *address, unsigned patience_s) {
+        const struct timeval patience = {.tv_sec = patience_s}; /* who does not accept has no room some day */
+        if (patience_s > 0 && setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0)
+                return -errno;
+        if (patience_s == 0 && fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+                return -errno;
+        if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0)
+                return -errno;
+        return fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0; /* only now: connecting waits for room in the backlog */
+}
+
+int spawner_connect(const char *path, unsigned patience_s, int *ret_fd) {
+        struct sockaddr_un address = {.sun_family = AF_UNIX};
+        if (strlen(path) >= sizeof(address.sun_path))
+                return -ENAMETOOLONG;
+        strcpy(address.sun_path, path);
+        int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+                return -errno;
+        int r = spawner_set_socket(fd, &address, patience_s);
+        if (r < 0)
+                close(fd);
+        else
+                *ret_fd = fd;
+        return r;
+}
+
+const char *spawner_connect_advice(int error) {
+        return error == -EAGAIN ? "it takes no connection (systemctl restart drover-spawn.service)"
+               : error == -ENOENT || error == -ECONNREFUSED
+                       ? "nobody listens there (systemctl start drover-spawn.socket; systemctl status drover-spawn.service)"
+                       : strerror(-error);
+}
+
+static int spawner_meet(struct spawner *s) {
+        int r = spawner_connect(s->socket_path, 0, &s->fd);
+        if (r < 0) {
+                if (r != s->connect_error)
+                        log_error("no spawner at %s: %s: tried again until there is one", s->socket_path, spawner_connect_advice(r));
+                s->connect_error = r;
+                return r;
+        }
+        s->started_ns = event_now_ns();
+        r = loop_poll_start(s->loop, &s->socket_poll, s->fd, POLLIN, spawner_on_socket, s);
+        if (r < 0)
+                spawner_disconnect(s);
+        else
+                spawner_expect(s, SPAWNER_HELLO_NS);
+        return r;
+}
+
 static void spawner_on_timer(struct loop_timer *t) {
         struct spawner *s = t->user;
-        int r = spawner_start(s);
-        if (r < 0)
-                loop_timer_set(s->loop, &s->restart_timer, event_now_ns() + SPAWNER_RESTART_MAX_NS, spawner_on_timer, s);
+        if (s->is_ours ? spawner_start(s) >= 0 : spawner_meet(s) >= 0)
+                return;
+        loop_timer_set(s->loop, &s->restart_timer, event_now_ns() + (s->is_ours ? SPAWNER_RESTART_MAX_NS : SPAWNER_MEET_NS),
+                       spawner_on_timer, s);
 }
 
 /* As poll() of one, until then. */
@@ -262,9 +331,11 @@ int spawner_new(struct spawner **ret, const struct spawner_config *c) {
         s->pause_ns = SPAWNER_RESTART_NS;
         s->libexec_dir = strdup(c->libexec_dir);
         s->plugin_dir = strdup(c->plugin_dir);
-        int r = !s->libexec_dir || !s->plugin_dir ? -ENOMEM
-                : s->is_ours                      ? spawner_start(s)
-                                                  : loop_poll_start(s->loop, &s->socket_poll, s->fd, POLLIN, spawner_on_socket, s);
+        s->socket_path = c->socket_path ? strdup(c->socket_path) : NULL;
+        s->started_ns = event_now_ns();
+        int r = !s->libexec_dir || !s->plugin_dir || (c->socket_path && !s->socket_path) ? -ENOMEM
+                : s->is_ours ? spawner_start(s)
+                             : loop_poll_start(s->loop, &s->socket_poll, s->fd, POLLIN, spawner_on_socket, s);
         if (r < 0) {
                 spawner_free(s);
                 return r;
@@ -300,6 +371,7 @@ struct spawner *spawner_free(struct spawner *s) {
                 spawner_wait(s);
         free(s->libexec_dir);
         free(s->plugin_dir);
+        free(s->socket_path);
         free(s);
         return NULL;
 }

@@ -16,13 +16,14 @@ struct spawner_hooks {
         void (*on_lost)(void *user); /* every worker dies with it; a new one comes up by itself */
         /* Descriptors (STARTED: pidfd, control socket) are the callee's. */
         void (*on_event)(void *user, const struct spawn_event *event, const int *fds, unsigned n_fds);
-        void (*on_unreachable)(void *user, const char *why); /* systemd's spawner went away, or ours cannot be started */
+        void (*on_unreachable)(void *user, const char *why); /* systemd's was never up: it is given up */
 };
 
 struct spawner_config {
         struct loop *loop;
         const char *libexec_dir, *plugin_dir;
-        int fd; /* a connected socket whose spawner is somebody else's to restart, or -1 */
+        int fd; /* a connected socket whose spawner is somebody else's to restart (it is closed in here), or -1 */
+        const char *socket_path; /* where the next one of those is met; NULL = there is none */
         int lock_fd; /* our own spawner holds it as long as it lives; the caller's; -1 = none */
         struct spawner_hooks hooks;
 };
@@ -32,8 +33,10 @@ struct spawner *spawner_free(struct spawner *s); /* closes the socket: the spawn
 
 /* Queues when the socket is full. -ENOTCONN while there is no spawner: the caller starts over at on_up. */
 int spawner_send(struct spawner *s, const struct spawn_request *request);
-/* Something that it should have told is overdue: is it still there? If it does not answer, it is lost (or, systemd's,
- * unreachable). */
+/* To systemd's socket, nonblocking; waits for room in its backlog, but no longer. -EAGAIN: no room; -errno. */
+int spawner_connect(const char *path, unsigned patience_s, int *ret_fd);
+const char *spawner_connect_advice(int error); /* of spawner_connect, with what to do about it */
+/* Something that it should have told is overdue: is it still there? If it does not answer, it is lost. */
 void spawner_check(struct spawner *s);
 pid_t spawner_pid(const struct spawner *s); /* 0 = not up */
 /* Does nothing live any more that a spawner before this one started, for a broker before this one? */

@@ -122,7 +122,7 @@ static void supervisor_on_event(void *user, const struct spawn_event *e, const i
 
 static void supervisor_on_unreachable(void *user, const char *why) {
         struct supervisor *s = user;
-        log_error("the spawner is gone (%s): ending, to be started again with it", why);
+        log_error("there was no spawner (%s): ending, to be started again with one", why);
         loop_exit(s->loop, 1);
 }
 
@@ -151,6 +151,7 @@ int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {
                 .libexec_dir = c->libexec_dir,
                 .plugin_dir = c->plugin_dir,
                 .fd = c->spawner_fd,
+                .socket_path = c->spawner_path,
                 .lock_fd = c->lock_fd,
                 .hooks = {s, supervisor_on_up, supervisor_on_lost, supervisor_on_event, supervisor_on_unreachable},
         };

@@ -98,6 +98,7 @@ struct supervisor_config {
         const char *libexec_dir, *plugin_dir; /* drover-spawn, drover-worker; plugins */
         const char *state_dir;                /* for capsules and numbers; NULL: none are kept */
         int spawner_fd;                       /* connected spawner socket (systemd), or -1: start our own */
+        const char *spawner_path;             /* of that socket, for the spawner after this one; NULL = there is none */
         int lock_fd;                          /* for our own, which inherits it; the caller's; -1 = none */
         struct supervisor_hooks hooks;
 };

@@ -44,6 +44,45 @@ systemctl kill --signal=KILL --kill-who=main drover
 {TRY} [ "$({RESTARTS})" = 2 ] && systemctl is-active --quiet drover && echo active && break; sleep 0.05; done
 echo >&3; wait $client; echo client: $?"""
 
+STATES = "systemctl is-active drover drover-spawn.socket drover-spawn.service"
+ACTIVE = f"{TRY} systemctl is-active --quiet drover && break; sleep 0.05; done"
+TWENTY_KILLS = f"""for i in $(seq 20); do systemctl kill --signal=KILL --kill-who=main drover; sleep 0.7; done
+{ACTIVE}; {TRY} systemctl is-active --quiet drover-spawn.service && break; sleep 0.05; done; {STATES}; {RUN}"""
+
+
+def drop_in(unit, text):
+    """For as long as the system runs."""
+    return f"mkdir -p /run/systemd/system/{unit}.d; printf '{text}' >/run/systemd/system/{unit}.d/test.conf; systemctl daemon-reload"
+
+
+def no_drop_in(unit):
+    return f"rm /run/systemd/system/{unit}.d/test.conf; systemctl daemon-reload; systemctl reset-failed"
+
+
+FALSE = r"[Unit]\nStartLimitBurst=3\n[Service]\nExecStart=\nExecStart=/bin/false\n"
+GIVES_UP = f"""{drop_in('drover.service', FALSE)}; systemctl reset-failed; systemctl restart drover
+{TRY} systemctl is-failed --quiet drover && break; sleep 0.05; done; systemctl is-failed drover
+{no_drop_in('drover.service')}; systemctl start drover; {RUN}"""
+
+# A job of some seconds: is killed with its spawner while it runs.
+LONG = "busctl call org.drover1 /org/drover1 org.drover1.Manager Submit 'ssa{sv}a{sv}' primes is_prime 1 n t 999999999999999989 0"
+PIDS = "d=$(systemctl show -P MainPID drover) s=$(systemctl show -P MainPID drover-spawn)"
+SAME = ('[ $d = $(systemctl show -P MainPID drover) ] && echo the same droverd; '
+        'now=$(systemctl show -P MainPID drover-spawn); [ $s != $now ] && [ $now != 0 ] && echo another spawner')
+SPAWNER_KILLED = f"""{PIDS}; set -- $({LONG}); job=$(echo $3 | tr -d '"')
+{TRY} busctl get-property org.drover1 $job org.drover1.Job State | grep -q running && break; sleep 0.05; done
+systemctl kill --signal=KILL --kill-who=main drover-spawn
+busctl --timeout=120 call org.drover1 $job org.drover1.Job Wait t 100000000; {SAME}"""
+WATCHED = r"[Service]\nWatchdogSec=5s\n"
+SPAWNER_HANGS = f"""{drop_in('drover-spawn.service', WATCHED)}; systemctl restart drover; {RUN}
+{PIDS}; kill -STOP $s; {TRY} [ $s != $(systemctl show -P MainPID drover-spawn) ] && break; sleep 0.05; done
+{TRY} systemctl is-active --quiet drover-spawn && break; sleep 0.05; done; {RUN}; {SAME}; {no_drop_in('drover-spawn.service')}"""
+PROBLEM = "busctl get-property org.drover1 /org/drover1/pool/primes org.drover1.Pool Problem"
+SPAWNER_GIVES_UP = f"""{drop_in('drover-spawn.service', FALSE)}; {PIDS}; systemctl kill --signal=KILL --kill-who=main drover-spawn
+{TRY} systemctl is-failed --quiet drover-spawn.service && break; sleep 0.05; done; systemctl is-failed drover-spawn.service
+{TRY} {PROBLEM} | grep -q answers && break; sleep 0.05; done; {PROBLEM}
+{no_drop_in('drover-spawn.service')}; systemctl start drover-spawn.socket; {RUN}; {SAME}"""
+
 STEPS = [
     ("start", "systemctl start drover"),
     ("active", "systemctl is-active drover drover-spawn.socket"),
@@ -64,6 +103,11 @@ STEPS = [
     ("killed-map", MAP),
     ("killed-map-restarts", RESTARTS),
     ("killed-future", FUTURE),
+    ("twenty-kills", TWENTY_KILLS),
+    ("gives-up", GIVES_UP),
+    ("spawner-killed", SPAWNER_KILLED),
+    ("spawner-hangs", SPAWNER_HANGS),
+    ("spawner-gives-up", SPAWNER_GIVES_UP),
     ("stop", "systemctl stop drover"),
     ("result", "systemctl show -P Result -P ExecMainStatus drover"),
     ("left", LEFT),
@@ -83,7 +127,7 @@ ExecStart=/bin/sh /drover-check
 StandardOutput=file:/drover-check.out
 StandardError=file:/drover-check.out
 ExecStopPost=/bin/systemctl --no-block poweroff
-TimeoutStartSec=300
+TimeoutStartSec=800
 
 [Install]
 WantedBy=default.target
@@ -114,7 +158,7 @@ class Systemd(harness.Test):
     @classmethod
     def nspawn(cls, *words):
         return run("systemd-nspawn", "-q", "-D", cls.root, "--register=no", "--keep-unit", "--console=pipe", f"--system-call-filter={CALLS}", *words,
-                   timeout=240)
+                   timeout=800)
 
     @classmethod
     def boot_alone(cls):
@@ -213,6 +257,26 @@ class Systemd(harness.Test):
         self.assertEqual(words[-1].split(), [str(N_NUMBERS), "999999000001", "prime=true"])
         self.assertEqual(self.assert_step("killed-map-restarts"), "1")
         self.assertEqual(self.assert_step("killed-future").splitlines(), ["ready", "active", "client: 0"])
+
+    def test_twenty_kills_of_droverd_are_outlived(self):
+        words = self.assert_step("twenty-kills").splitlines()
+        self.assertEqual(words[-4:], ["active", "active", "active", 'a{sv} 1 "prime" b false'], self.text)
+
+    def test_what_gives_up_has_failed(self):
+        self.assertEqual(self.assert_step("gives-up").splitlines()[-2:], ["failed", 'a{sv} 1 "prime" b false'])
+
+    def test_a_killed_spawner_costs_no_job(self):
+        """droverd waits for the next one, as in --user mode."""
+        self.assertEqual(self.assert_step("spawner-killed").splitlines(), ['s "done"', "the same droverd", "another spawner"])
+
+    def test_a_spawner_that_hangs_is_ended_by_its_watchdog(self):
+        self.assertEqual(self.assert_step("spawner-hangs").splitlines()[-3:],
+                         ['a{sv} 1 "prime" b false', "the same droverd", "another spawner"])
+
+    def test_a_spawner_that_gives_up_has_failed_and_may_come_back(self):
+        words = self.assert_step("spawner-gives-up", "there is no drover-spawn that answers").splitlines()
+        self.assertEqual(words[0], "failed")
+        self.assertEqual(words[-3:], ['a{sv} 1 "prime" b false', "the same droverd", "another spawner"])
 
     def test_stop_leaves_nothing(self):
         self.assert_step("stop")

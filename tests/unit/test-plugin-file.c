@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -193,6 +194,39 @@ static void test_owner(void **state) {
         assert_int_equal(status, 0);
 }
 
+static bool write_map(const char *path, const char *text) {
+        int fd = open(path, O_WRONLY | O_CLOEXEC);
+        bool is_written = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+        close(fd);
+        return is_written;
+}
+
+/* A container with one uid: whatever is another's, root's too, is seen as 65534's, which nobody there can change. */
+static void test_owner_without_a_uid(void **state) {
+        struct place *p = *state;
+        char one[32];
+        if (geteuid() != 0)
+                skip();
+        write_file(p, "foreign.so", "x", 0644);
+        write_file(p, "own.so", "x", 0644);
+        assert_int_equal(fchownat(p->fd, "foreign.so", 12, 12, 0), 0);
+        snprintf(one, sizeof one, "1000 %u 1", geteuid());
+        pid_t pid = fork();
+        if (pid == 0) {
+                if (unshare(CLONE_NEWUSER) < 0 || !write_map("/proc/self/uid_map", one))
+                        _exit(77);
+                expect_refusal(p, "foreign", EPERM, "foreign.so",
+                               "nobody in this user namespace owns it: copy it as uid 1000 to a --plugin-dir= of yours");
+                close(expect_sealed(p, "own", "x"));
+                _exit(0);
+        }
+        int status;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+                skip(); /* no user namespaces here */
+        assert_int_equal(status, 0);
+}
+
 static void test_long_directory_is_cut_in_words_only(void **state) {
         struct place *p = *state;
         char dir[300];
@@ -260,6 +294,7 @@ int main(void) {
                 TEST(test_not_a_file),
                 TEST(test_mode_and_size),
                 TEST(test_owner),
+                TEST(test_owner_without_a_uid),
                 TEST(test_long_directory_is_cut_in_words_only),
                 TEST(test_no_directory),
                 TEST(test_without_openat2),
