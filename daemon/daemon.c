@@ -28,7 +28,8 @@
 #include "ipc/event.h"
 #include "ipc/packet.h"
 
-enum { DAEMON_CONNECT_S = 5 };
+enum { DAEMON_CONNECT_S = 5, DAEMON_MIN_DESCRIPTORS = 512 };
+#define DAEMON_END_NS UINT64_C(15000000000) /* after the drain: last answers, the spawner's end, files */
 
 struct daemon {
         const struct daemon_options *options;
@@ -138,6 +139,7 @@ static void daemon_stop(struct daemon *d, int signal) {
         d->is_stopping = true;
         log_notice("signal %d: draining", signal);
         service_tell_state(&d->service, "STOPPING=1");
+        service_extend(&d->service, event_now_ns() + supervisor_drain_ns(d->supervisor) + DAEMON_END_NS);
         supervisor_shut_down(d->supervisor, daemon_on_down, d);
 }
 
@@ -168,13 +170,18 @@ static int daemon_catch_signals(struct daemon *d) {
 }
 
 /* A session takes three descriptors, a worker as many; nothing in here uses select(). The spawner inherits it, workers
- * have their own limit. */
-static void daemon_raise_limits(void) {
+ * have their own limit. Below the least there would be no session, whatever is closed (fd-share.h). */
+static int daemon_raise_limits(void) {
         struct rlimit limit;
-        if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-                limit.rlim_cur = limit.rlim_max;
-                setrlimit(RLIMIT_NOFILE, &limit);
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return -errno;
+        if (limit.rlim_max < DAEMON_MIN_DESCRIPTORS) {
+                log_error("the hard limit of open files is %llu: droverd needs %d at least (LimitNOFILE= of its unit, ulimit -Hn)",
+                          (unsigned long long)limit.rlim_max, DAEMON_MIN_DESCRIPTORS);
+                return -EMFILE;
         }
+        limit.rlim_cur = limit.rlim_max;
+        return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
 }
 
 static void daemon_on_bus_lost(void *user, int error) {
@@ -326,12 +333,13 @@ static void daemon_end(struct daemon *d) {
 int daemon_run(const struct daemon_options *o) {
         struct daemon d = {.options = o, .signal_fd = -1, .lock_fd = -1, .log_level = (int)o->log_level};
         int status = 1;
+        if (daemon_raise_limits() < 0)
+                return 1;
         int r = helper_start();
         if (r < 0) {
                 log_error("no process that reads and writes files: %s", strerror(-r));
                 return 1;
         }
-        daemon_raise_limits();
         if (daemon_start(&d) >= 0) {
                 service_start_watchdog(&d.service);
                 service_tell_state(&d.service, "READY=1");

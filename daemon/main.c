@@ -1,9 +1,14 @@
 /* droverd's command line. Everything else: daemon.c. */
+#include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <systemd/sd-journal.h>
 #include <unistd.h>
 
 #include "daemon/daemon.h"
@@ -82,13 +87,32 @@ static int main_parse(int argc, char **argv, struct daemon_options *o, bool *ret
         return 0;
 }
 
-/* None of them is missing: a socket of ours with number 2 would get our messages. */
-static void main_take_standard_numbers(void) {
+/* 0, 1 and 2 are there: a socket of ours with number 2 would get our messages. Of what else was inherited nothing stays
+ * open. False: there was no stderr. */
+static bool main_take_descriptors(void) {
         int fd;
+        bool has_stderr = fcntl(STDERR_FILENO, F_GETFD) >= 0;
+        syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0);
         while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= STDERR_FILENO)
                 ;
         if (fd >= 0)
                 close(fd);
+        return has_stderr;
+}
+
+/* For whoever started us without a stderr: the journal is where messages are looked for. */
+static int main_log_to_journal(void) {
+        char stream[64];
+        struct stat st;
+        int fd = sd_journal_stream_fd("droverd", LOG_LEVEL_INFO, true);
+        if (fd < 0)
+                return fd;
+        int r = dup2(fd, STDERR_FILENO) < 0 || fstat(STDERR_FILENO, &st) < 0 ? -errno : 0;
+        close(fd);
+        if (r < 0)
+                return r;
+        snprintf(stream, sizeof(stream), "%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+        return setenv("JOURNAL_STREAM", stream, true) < 0 ? -errno : 0; /* log.c and drover-spawn look for it */
 }
 
 int main(int argc, char **argv) {
@@ -101,9 +125,11 @@ int main(int argc, char **argv) {
         bool check = false;
         int status;
         char state_dir[512];
-        main_take_standard_numbers();
+        bool has_stderr = main_take_descriptors();
         if (main_parse(argc, argv, &o, &check, &status))
                 return status;
+        if (!has_stderr && main_log_to_journal() < 0)
+                return 1; /* there is nobody to tell, and so there would not be later */
         if (!o.state_dir) {
                 capsule_state_dir(o.is_user, state_dir, sizeof(state_dir));
                 o.state_dir = state_dir;

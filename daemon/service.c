@@ -16,24 +16,32 @@
 #include "daemon/notify.h"
 #include "ipc/event.h"
 
+/* So long it waits for the next word, and so often there is one. */
+#define SERVICE_EXTENSION_NS UINT64_C(30000000000)
+#define SERVICE_EXTEND_EVERY_NS UINT64_C(5000000000)
+
 static void service_flush(struct service *s);
 
 static void service_on_room(struct loop_poll *p, uint32_t revents) { service_flush(p->user); }
 
 static void service_flush(struct service *s) {
-        char text[sizeof(s->status) + 64];
+        char text[sizeof(s->status) + 128];
         if (s->fd < 0)
                 return;
-        snprintf(text, sizeof(text), "%s%s%s%s%s%s", s->state ? s->state : "", s->state ? "\n" : "",
+        char extension[64] = "";
+        if (s->is_extension_due)
+                snprintf(extension, sizeof(extension), "EXTEND_TIMEOUT_USEC=%llu\n",
+                         (unsigned long long)(SERVICE_EXTENSION_NS / 1000));
+        snprintf(text, sizeof(text), "%s%s%s%s%s%s%s", s->state ? s->state : "", s->state ? "\n" : "",
                  s->is_status_due ? "STATUS=" : "", s->is_status_due ? s->status : "", s->is_status_due ? "\n" : "",
-                 s->is_alive_due ? "WATCHDOG=1\n" : "");
+                 s->is_alive_due ? "WATCHDOG=1\n" : "", extension);
         if (text[0] && notify_send(s->fd, text) == -EAGAIN) {
                 if (s->poll.slot == 0)
                         loop_poll_start(s->loop, &s->poll, s->fd, POLLOUT, service_on_room, s);
                 return;
         }
         s->state = NULL;
-        s->is_status_due = s->is_alive_due = false;
+        s->is_status_due = s->is_alive_due = s->is_extension_due = false;
         loop_poll_stop(&s->poll);
 }
 
@@ -45,6 +53,7 @@ void service_init(struct service *s, struct loop *l) {
 
 void service_deinit(struct service *s) {
         loop_timer_stop(&s->watchdog_timer);
+        loop_timer_stop(&s->extend_timer);
         loop_poll_stop(&s->poll);
         if (s->fd >= 0)
                 close(s->fd);
@@ -79,4 +88,20 @@ void service_start_watchdog(struct service *s) {
                 return;
         s->watchdog_ns = usec * 1000 / 2;
         loop_timer_set(s->loop, &s->watchdog_timer, event_now_ns() + s->watchdog_ns, service_on_watchdog, s);
+}
+
+static void service_on_extend(struct loop_timer *t) {
+        struct service *s = t->user;
+        uint64_t now = event_now_ns();
+        if (s->fd < 0 || now >= s->extend_until_ns)
+                return;
+        s->is_extension_due = true;
+        service_flush(s);
+        loop_timer_set(s->loop, t, now + SERVICE_EXTEND_EVERY_NS, service_on_extend, s);
+}
+
+void service_extend(struct service *s, uint64_t until_ns) {
+        s->extend_until_ns = until_ns;
+        s->extend_timer.user = s;
+        service_on_extend(&s->extend_timer);
 }

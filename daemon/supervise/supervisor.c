@@ -365,6 +365,15 @@ uint32_t supervisor_n_sessions(const struct supervisor *s) { return s->n_session
 uint32_t supervisor_n_workers(const struct supervisor *s) { return s->n_workers; }
 bool supervisor_is_shutting_down(const struct supervisor *s) { return s->is_shutting_down; }
 
+uint64_t supervisor_drain_ns(struct supervisor *s) {
+        struct pool *p;
+        uint64_t longest_ns = 0;
+        TAILQ_FOREACH(p, &s->pools, link)
+                if (p->config.timeout_stop_ns + p->config.kill_grace_ns > longest_ns)
+                        longest_ns = p->config.timeout_stop_ns + p->config.kill_grace_ns;
+        return longest_ns;
+}
+
 void supervisor_shut_down(struct supervisor *s, void (*done)(void *user), void *user) {
         struct pool *p, *next;
         if (s->is_shutting_down)

@@ -352,4 +352,6 @@ struct arenas *supervisor_arenas(struct supervisor *s);
 void supervisor_shut_down(struct supervisor *s, void (*done)(void *user), void *user);
 /* Before anything is freed: after a shutdown the channels stay their clients', for the next daemon. */
 void supervisor_leave(struct supervisor *s);
+/* So long that takes at most. */
+uint64_t supervisor_drain_ns(struct supervisor *s);
 bool supervisor_is_shutting_down(const struct supervisor *s);

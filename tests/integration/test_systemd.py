@@ -83,6 +83,14 @@ SPAWNER_GIVES_UP = f"""{drop_in('drover-spawn.service', FALSE)}; {PIDS}; systemc
 {TRY} {PROBLEM} | grep -q answers && break; sleep 0.05; done; {PROBLEM}
 {no_drop_in('drover-spawn.service')}; systemctl start drover-spawn.socket; {RUN}; {SAME}"""
 
+# The unit's own limit is shorter than the job, the pool's longer: "stop" is not cut by it.
+SHORT_STOP = r"[Service]\nTimeoutStopSec=1s\n"
+SLOW_STOP = f"""{drop_in('drover.service', SHORT_STOP)}; systemctl start drover; {RUN}
+busctl --timeout=120 call org.drover1 /org/drover1 org.drover1.Manager Run 'ssa{{sv}}a{{sv}}' primes is_prime 1 n t 999999999999999989 0 >/answer & client=$!
+{TRY} busctl get-property org.drover1 /org/drover1/pool/primes org.drover1.Pool Running | grep -qv 'u 0' && break; sleep 0.05; done
+systemctl stop drover; wait $client; cat /answer; systemctl show -P Result drover; {no_drop_in('drover.service')}; systemctl start drover"""
+NO_STDERR = """droverd --user --address=unix:path=/nowhere <&- >&- 2>&-; echo $?; journalctl --sync; journalctl -q -o cat -t droverd | grep nowhere"""
+
 STEPS = [
     ("start", "systemctl start drover"),
     ("active", "systemctl is-active drover drover-spawn.socket"),
@@ -108,6 +116,8 @@ STEPS = [
     ("spawner-killed", SPAWNER_KILLED),
     ("spawner-hangs", SPAWNER_HANGS),
     ("spawner-gives-up", SPAWNER_GIVES_UP),
+    ("slow-stop", SLOW_STOP),
+    ("no-stderr", NO_STDERR),
     ("stop", "systemctl stop drover"),
     ("result", "systemctl show -P Result -P ExecMainStatus drover"),
     ("left", LEFT),
@@ -277,6 +287,12 @@ class Systemd(harness.Test):
         words = self.assert_step("spawner-gives-up", "there is no drover-spawn that answers").splitlines()
         self.assertEqual(words[0], "failed")
         self.assertEqual(words[-3:], ['a{sv} 1 "prime" b false', "the same droverd", "another spawner"])
+
+    def test_a_drain_is_not_cut_by_the_limit_of_the_unit(self):
+        self.assertEqual(self.assert_step("slow-stop").splitlines()[-2:], ['a{sv} 1 "prime" b true', "success"])
+
+    def test_without_a_stderr_it_logs_to_the_journal(self):
+        self.assertEqual(self.assert_step("no-stderr", "cannot").splitlines()[0], "1")
 
     def test_stop_leaves_nothing(self):
         self.assert_step("stop")
