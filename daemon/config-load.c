@@ -17,6 +17,7 @@
 
 #include "daemon/config-file.h"
 #include "daemon/config-keys.h"
+#include "daemon/config-value.h"
 #include "daemon/config.h"
 #include "daemon/log.h"
 
@@ -95,13 +96,9 @@ struct loading_daemon {
         size_t error_bytes;
 };
 
-static int set_daemon_key(struct daemon_config *d, const char *key, const char *value, char *why, size_t why_bytes) {
+static int set_log_level(struct daemon_config *d, const char *value, char *why, size_t why_bytes) {
         enum log_level level;
 
-        if (strcmp(key, "LogLevel") != 0) {
-                snprintf(why, why_bytes, "unknown key %s= in [Daemon], the only known one is LogLevel=", key);
-                return -ENOENT;
-        }
         if (value[0] == '\0') {
                 d->log_level = -1;
                 return 0;
@@ -112,6 +109,26 @@ static int set_daemon_key(struct daemon_config *d, const char *key, const char *
         }
         d->log_level = (int)level;
         return 0;
+}
+
+static int set_max_pools(struct daemon_config *d, const char *value, char *why, size_t why_bytes) {
+        uint64_t n = DAEMON_MAX_POOLS;
+
+        if (value[0] != '\0' && (value_parse_number(value, &n) < 0 || n < 1 || n > DAEMON_MAX_POOLS)) {
+                snprintf(why, why_bytes, "MaxPools=%s: not a number from 1 to %d", value, DAEMON_MAX_POOLS);
+                return -EINVAL;
+        }
+        d->max_pools = (uint32_t)n;
+        return 0;
+}
+
+static int set_daemon_key(struct daemon_config *d, const char *key, const char *value, char *why, size_t why_bytes) {
+        if (strcmp(key, "LogLevel") == 0)
+                return set_log_level(d, value, why, why_bytes);
+        if (strcmp(key, "MaxPools") == 0)
+                return set_max_pools(d, value, why, why_bytes);
+        snprintf(why, why_bytes, "unknown key %s= in [Daemon], the known ones are LogLevel= and MaxPools=", key);
+        return -ENOENT;
 }
 
 int config_daemon_set(struct daemon_config *d, const struct pool_config *builtin, const char *section, const char *key,
@@ -149,7 +166,7 @@ static int load_daemon(const struct config_paths *p, struct daemon_config *ret, 
         int r;
 
         pool_config_defaults(&l.builtin);
-        *ret = (struct daemon_config){.pool_defaults = l.builtin, .log_level = -1};
+        *ret = (struct daemon_config){.pool_defaults = l.builtin, .log_level = -1, .max_pools = DAEMON_MAX_POOLS};
         r = config_find_last(p->config_dirs, p->n_config_dirs, "drover.conf", &lists[0]);
         if (r >= 0)
                 r = config_list_find(p->config_dirs, p->n_config_dirs, "drover.conf.d", ".conf", &lists[1]);

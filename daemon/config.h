@@ -76,7 +76,10 @@ void config_paths_deinit(struct config_paths *p);
 struct daemon_config {
         struct pool_config pool_defaults; /* drover.conf may set any pool key as the default */
         int log_level;                    /* [Daemon] LogLevel=, -1 = not set */
+        uint32_t max_pools;               /* [Daemon] MaxPools= */
 };
+
+enum { DAEMON_MAX_POOLS = 1000 }; /* the default, and the most: the spawner has room for three generations of each */
 
 struct config_files {
         struct daemon_config daemon;

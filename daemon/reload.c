@@ -45,14 +45,21 @@ static void tell_fault(struct reloading *r, const char *name, const struct fault
         log_error("pool %s: %s", name, f->text);
 }
 
+static void tell_refused(struct reloading *r, const struct pool *pool) {
+        struct pool_info info;
+
+        pool_get_info(pool, &info);
+        tell(r, info.name, "refused: %s", info.problem);
+}
+
 static void add_pool(struct reloading *r, const struct pool_file *f) {
         struct pool *pool;
         struct fault fault = {};
 
         if (supervisor_add_pool(r->supervisor, &f->config, false, f->is_bad ? f->error : NULL, &pool, &fault) < 0)
                 tell_fault(r, f->config.name, &fault);
-        else if (f->is_bad)
-                tell(r, f->config.name, "refused: %s", f->error);
+        else if (pool_get_state(pool) == POOL_REFUSED)
+                tell_refused(r, pool);
         else
                 tell(r, f->config.name, "added");
 }
@@ -122,6 +129,7 @@ int reload_apply(struct supervisor *s, const struct config_files *files, struct 
 
         if (make_room(&r, f) < 0)
                 return -1;
+        supervisor_set_max_pools(s, files->daemon.max_pools);
         remove_pools(&r);
         for (size_t i = 0; i < files->n_pools; i++) {
                 file = &files->pools[i];

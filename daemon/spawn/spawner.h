@@ -12,9 +12,9 @@
 #include "plugins/host/host.h"
 
 enum {
-        SPAWNER_MAX_WORKERS = 1024,
-        SPAWNER_MAX_GENERATIONS = 256,
-        SPAWNER_MAX_TEMPLATES = 512, /* current ones and those that were told to end but are not reaped yet */
+        SPAWNER_MAX_WORKERS = 4096,
+        SPAWNER_MAX_GENERATIONS = 3072, /* of MaxPools= pools, at most 1000: one to go back to, the current one, the next */
+        SPAWNER_MAX_TEMPLATES = 4096,   /* current ones and those that were told to end but are not reaped yet */
         SPAWNER_MAX_COPIERS = 16,    /* also those that were killed and hang in the kernel */
         SPAWNER_MAX_LISTENERS = SPAWNER_MAX_TEMPLATES + SPAWNER_MAX_WORKERS, /* workers outlive their templates */
         SPAWNER_MAX_LEFT = 64,

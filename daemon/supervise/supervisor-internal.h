@@ -25,6 +25,7 @@ struct supervisor {
         void *workers_by_id;          /* tsearch tree */
         uint64_t last_worker;
         uint32_t last_generation, n_workers, n_sessions;
+        uint32_t max_pools;
         struct quota channel_bytes_of;
         struct quota hung_of; /* workers that hang in the kernel, by whose job they ran */
         bool is_shutting_down;
@@ -36,6 +37,7 @@ struct supervisor {
 void supervisor_add_worker(struct supervisor *s, struct worker *w);
 void supervisor_forget_worker(struct supervisor *s, struct worker *w);
 struct pool *supervisor_find_generation(struct supervisor *s, uint32_t generation);
+int supervisor_check_room(struct supervisor *s, const char *pool, struct fault *f); /* for one more that is not refused */
 void supervisor_pool_is_empty(struct supervisor *s, struct pool *p); /* its last worker is gone */
 
 #define SUPERVISOR_TELL(s, hook, ...)                                                                                  \

@@ -143,6 +143,7 @@ int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {
                 return -ENOMEM;
         s->loop = c->loop;
         s->hooks = c->hooks;
+        s->max_pools = DAEMON_MAX_POOLS;
         snprintf(s->plugin_dir, sizeof(s->plugin_dir), "%s", c->plugin_dir);
         TAILQ_INIT(&s->pools);
         TAILQ_INIT(&s->workers);
@@ -231,6 +232,20 @@ static void supervisor_insert_pool(struct supervisor *s, struct pool *p) {
         TAILQ_INSERT_TAIL(&s->pools, p, link);
 }
 
+void supervisor_set_max_pools(struct supervisor *s, uint32_t n) { s->max_pools = n; }
+
+int supervisor_check_room(struct supervisor *s, const char *pool, struct fault *f) {
+        struct pool *p;
+        uint32_t n = 0;
+        TAILQ_FOREACH(p, &s->pools, link)
+                n += !p->is_refused && !p->is_removed;
+        if (n < s->max_pools)
+                return 0;
+        return fault_set(f, FAULT_LIMITS_EXCEEDED,
+                         "pool %s is one too many: there are %u already (MaxPools= in drover.conf, %d at most): remove one, or raise it",
+                         pool, n, DAEMON_MAX_POOLS);
+}
+
 int supervisor_add_pool(struct supervisor *s, const struct pool_config *c, bool is_runtime, const char *refused_because,
                         struct pool **ret, struct fault *f) {
         struct pool *p;
@@ -238,6 +253,12 @@ int supervisor_add_pool(struct supervisor *s, const struct pool_config *c, bool 
                 return fault_set(f, FAULT_SHUTTING_DOWN, "the daemon is shutting down");
         if (supervisor_find_pool(s, c->name))
                 return fault_set(f, FAULT_INVALID_ARGS, "there is a pool %s already", c->name);
+        struct fault room;
+        if (!refused_because && supervisor_check_room(s, c->name, &room) < 0) {
+                if (is_runtime)
+                        return fault_set(f, room.code, "%s", room.text);
+                refused_because = room.text; /* its object says why it does not run */
+        }
         int r = pool_new(&p, s, c);
         if (r < 0)
                 return fault_set(f, FAULT_INTERNAL, "pool %s: %s", c->name, strerror(-r));

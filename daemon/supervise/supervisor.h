@@ -114,6 +114,8 @@ struct pool *supervisor_next_pool(struct supervisor *s, const struct pool *after
  * error as problem (`refused_because` non-NULL). */
 int supervisor_add_pool(struct supervisor *s, const struct pool_config *c, bool is_runtime, const char *refused_because,
                         struct pool **ret, struct fault *f);
+/* More pools than that are refused, in whichever way they come; those that there are stay. */
+void supervisor_set_max_pools(struct supervisor *s, uint32_t n);
 /* Verdicts for its queued jobs (CANCELLED), workers ended, then on_pool_removed. Returns at once. */
 void supervisor_remove_pool(struct supervisor *s, struct pool *p);
 /* New settings for a pool from files: workers are replaced where a setting needs it. */

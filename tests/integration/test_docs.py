@@ -238,9 +238,9 @@ class Keys(Test):
 
     def test_settings_of_the_daemon(self):
         with open(f"{SOURCE}/daemon/config-load.c", encoding="utf-8") as f:
-            known = re.search(r"in \[Daemon\], the only known one is (\w+)=", f.read()).group(1)
+            known = re.search(r"in \[Daemon\], the known ones are (\w+)= and (\w+)=", f.read()).groups()
         part = page("drover.conf.5").partition("# [DAEMON]")[2].partition("\n# ")[0]
-        self.assertEqual(re.findall(r"^\*(\w+)=\*", part, re.MULTILINE), [known])
+        self.assertEqual(re.findall(r"^\*(\w+)=\*", part, re.MULTILINE), list(known))
 
 
 class Programs(Test):
