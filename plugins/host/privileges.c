@@ -49,8 +49,9 @@ static bool privileges_is_empty(const struct privileges *p) {
 
 /* What no program that it could ever run would get, as root or by its file. */
 static int privileges_bound(void) {
-        for (int capability = 0; prctl(PR_CAPBSET_READ, capability) >= 0; capability++)
-                if (prctl(PR_CAPBSET_READ, capability) == 1 && prctl(PR_CAPBSET_DROP, capability) < 0)
+        int is_there;
+        for (int capability = 0; (is_there = prctl(PR_CAPBSET_READ, capability)) >= 0; capability++)
+                if (is_there && prctl(PR_CAPBSET_DROP, capability) < 0)
                         return -errno;
         return prctl(PR_SET_SECUREBITS, PRIVILEGES_BITS) < 0 ? -errno : 0;
 }
