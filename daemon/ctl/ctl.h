@@ -112,7 +112,7 @@ void ctl_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Says that there is no memory. CTL_BROKEN */
 int ctl_no_memory(void);
 
-/* SIGINT and SIGTERM set a flag that remote_call and map look at, instead of ending the process. */
+/* SIGINT, SIGTERM and SIGHUP set a flag that remote_call and map look at, instead of ending the process. */
 void ctl_catch_interrupts(void);
 bool ctl_is_interrupted(void);
 

@@ -316,8 +316,8 @@ void json_write_value(FILE *f, struct json_object *o) {
                 fprintf(f, "%f", v); /* nan, inf */
 }
 
-static bool is_hex(struct json_object *o) {
-        struct note *n = json_object_get_userdata(o);
+bool json_is_hex(struct json_object *o) {
+        struct note *n = json_object_is_type(o, json_type_string) ? json_object_get_userdata(o) : NULL;
 
         return n && n->is_hex;
 }
@@ -332,7 +332,7 @@ static void print_word(FILE *f, struct json_object *o) {
                 return;
         }
         const char *text = json_object_get_string(o);
-        bool is_plain = !json_object_is_type(o, json_type_string) || is_hex(o) ||
+        bool is_plain = !json_object_is_type(o, json_type_string) || json_is_hex(o) ||
                         (*text && !strpbrk(text, " \"'\\") && strcmp(json_plain(o), text) == 0);
 
         if (is_plain)
@@ -357,6 +357,8 @@ void json_order_fields(struct json_object *o, const struct schema_fields *fields
 void json_print_words(FILE *f, struct json_object *o) {
         const char *between = "";
 
+        if (json_n_members(o) == 0)
+                return;
         json_object_object_foreach(o, key, value) {
                 fprintf(f, "%s%s=", between, key);
                 print_word(f, value);
@@ -375,4 +377,22 @@ uint64_t json_number(struct json_object *o, const char *key) {
         struct json_object *v;
 
         return json_object_object_get_ex(o, key, &v) ? json_object_get_uint64(v) : 0;
+}
+
+size_t json_length(struct json_object *o) {
+        return json_object_is_type(o, json_type_array) ? json_object_array_length(o) : 0;
+}
+
+struct json_object *json_at(struct json_object *o, size_t i) {
+        return i < json_length(o) ? json_object_array_get_idx(o, i) : NULL;
+}
+
+size_t json_n_members(struct json_object *o) {
+        return json_object_is_type(o, json_type_object) ? (size_t)json_object_object_length(o) : 0;
+}
+
+const char *json_string(struct json_object *o) {
+        const char *text = o ? json_object_get_string(o) : NULL;
+
+        return text ? text : "";
 }

@@ -21,6 +21,9 @@ int json_from_message(sd_bus_message *m, enum json_bytes bytes, struct json_obje
 /* The descriptor that a value of json_from_message was, as long as the value lives; -1: it was none. */
 int json_descriptor(struct json_object *o);
 
+/* Was it bytes, with JSON_BYTES_HEX? */
+bool json_is_hex(struct json_object *o);
+
 /* JSON is UTF-8: a byte that is not becomes U+FFFD. */
 struct json_object *json_text_new(const char *text, size_t bytes);
 
@@ -46,3 +49,11 @@ const char *json_text(struct json_object *o, const char *key, const char *otherw
 uint64_t json_number(struct json_object *o, const char *key);
 
 static inline void json_putp(struct json_object **o) { json_object_put(*o); }
+
+/* json-c ends the process over a value of another type than it takes, and a daemon of another release, a plugin's
+ * schema or a job's result has any. These take them all: what is no array is an empty one, what is no object has no
+ * members, nothing is no text. */
+size_t json_length(struct json_object *o);
+struct json_object *json_at(struct json_object *o, size_t i);
+size_t json_n_members(struct json_object *o);
+const char *json_string(struct json_object *o);

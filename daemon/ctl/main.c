@@ -40,12 +40,15 @@ static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int signal) { interrupted = signal; }
 
+/* What the caller wants ignored (nohup, a job in the background of a script) stays ignored. */
 void ctl_catch_interrupts(void) {
-        struct sigaction action = {.sa_handler = on_interrupt};
+        static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+        struct sigaction action = {.sa_handler = on_interrupt}, before;
 
         sigemptyset(&action.sa_mask);
-        sigaction(SIGINT, &action, NULL);
-        sigaction(SIGTERM, &action, NULL);
+        for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+                if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+                        sigaction(signals[i], &action, NULL);
 }
 
 bool ctl_is_interrupted(void) { return interrupted != 0; }

@@ -67,7 +67,8 @@ static const struct option_row rows[] = {
         {"signal", "SIGNAL", "kill", "a name or a number; TERM if not given", OPTION_SIGNAL, 's'},
         {"lines", "N", "list-jobs list-deaths", "at most N rows", OPTION_LINES, 'n'},
         {"state", "STATE", "list-jobs", "only these; several with commas between", OPTION_STATE},
-        {"state-dir", "DIR", "list-capsules show-capsule", "read what a droverd left there, and do not ask the bus", OPTION_STATE_DIR},
+        {"state-dir", "DIR", "list-capsules show-capsule", "read what a droverd left there, and do not ask the bus",
+         OPTION_STATE_DIR},
         {"once", NULL, "top", "one block, after one interval", OPTION_ONCE},
         {"interval", "TIME", "top", "between two looks; 1s if not given", OPTION_INTERVAL, 'd'},
         {"input", "FILE", "map " JOB,
@@ -349,7 +350,8 @@ int options_parse(struct ctl *c, int argc, char *argv[]) {
                 int row = code == '?' || code == ':' ? -1 : row_of(code);
 
                 if (row < 0) {
-                        ctl_error("%s '%s'; droverctl --help lists the options",
+                        ctl_error("%s '%s'; droverctl --help lists the options, and a name that begins with - stands "
+                                  "behind --",
                                   code == ':' ? "a value is missing after" : "unknown option", argv[optind - 1]);
                         return CTL_USAGE;
                 }

@@ -1,7 +1,10 @@
 /* droverctl's only way to the bus.
  *
- * Owns the connection and the last error. A call is sent and its reply awaited in a loop around ppoll that SIGINT and
- * SIGTERM can end at any point: they are blocked but inside ppoll, so none is lost between the question and the sleep.
+ * Owns the connection and the last error. A call is sent and its reply awaited in a loop around ppoll that SIGINT,
+ * SIGTERM and SIGHUP can end at any point: they are blocked but inside ppoll, so none is lost between the question and
+ * the sleep. Who answers may be a droverd of another release, or no droverd at all: a reply whose types are others than
+ * the table here says, or a property that is missing or of another type, is one error (-EBADMSG), told by
+ * remote_report, so that the verbs read what they expect and nothing else.
  * Without --user or --system the user bus is asked first whether a droverd is there: one binary serves the person who
  * tries it and the operator, and neither is surprised. Never starts a daemon by itself; bus activation may. */
 #include <errno.h>
@@ -15,9 +18,78 @@
 
 #include "daemon/ctl/remote.h"
 
+enum { LINGER_TURNS = 40, LINGER_US = 50 * 1000 };
+
 struct remote {
         sd_bus *bus;
         sd_bus_error error;
+        char odd[256]; /* what is wrong with the last reply; "" = nothing */
+};
+
+/* What each call is answered by. */
+static const struct reply_types {
+        const char *interface, *member, *types;
+} reply_types[] = {
+        {"org.freedesktop.DBus", "NameHasOwner", "b"},
+        {"org.freedesktop.DBus", "GetNameOwner", "s"},
+        {"org.freedesktop.DBus.Properties", "GetAll", "a{sv}"},
+        {REMOTE_NAME ".Manager", "Submit", "to"},
+        {REMOTE_NAME ".Manager", "ListPools", "a(soss)"},
+        {REMOTE_NAME ".Manager", "GetPool", "o"},
+        {REMOTE_NAME ".Manager", "ListWorkers", "a(tsous)"},
+        {REMOTE_NAME ".Manager", "GetWorkerByPID", "o"},
+        {REMOTE_NAME ".Manager", "ListJobs", "a(tosss)s"},
+        {REMOTE_NAME ".Manager", "ListDeaths", "aa{sv}"},
+        {REMOTE_NAME ".Manager", "ListCapsules", "aa{sv}"},
+        {REMOTE_NAME ".Manager", "ListObjects", "aa{sv}"},
+        {REMOTE_NAME ".Manager", "GetJob", "o"},
+        {REMOTE_NAME ".Manager", "Reload", "a(sss)"},
+        {REMOTE_NAME ".Manager", "Subscribe", ""},
+        {REMOTE_NAME ".Pool", "Start", ""},
+        {REMOTE_NAME ".Pool", "Stop", ""},
+        {REMOTE_NAME ".Pool", "Pause", ""},
+        {REMOTE_NAME ".Pool", "Resume", ""},
+        {REMOTE_NAME ".Pool", "Drain", ""},
+        {REMOTE_NAME ".Pool", "Restart", ""},
+        {REMOTE_NAME ".Pool", "Resize", ""},
+        {REMOTE_NAME ".Pool", "ResetFailed", ""},
+        {REMOTE_NAME ".Pool", "RequeuePoisoned", "u"},
+        {REMOTE_NAME ".Pool", "Schema", "s"},
+        {REMOTE_NAME ".Worker", "Kill", ""},
+        {REMOTE_NAME ".Worker", "ListTasks", "aa{sv}"},
+        {REMOTE_NAME ".Job", "Cancel", "s"},
+        {REMOTE_NAME ".Job", "Wait", "s"},
+        {REMOTE_NAME ".Job", "GetResult", "a{sv}"},
+        {REMOTE_NAME ".Job", "Requeue", ""},
+        {REMOTE_NAME ".Job", "GetCapsule", "h"},
+};
+
+/* Properties that the verbs rely on, and what they are in JSON. The others are only shown. */
+static const struct needed_property {
+        const char *interface, *name;
+        enum json_type type;
+} needed_properties[] = {
+        {"Manager", "Version", json_type_string},
+        {"Manager", "NPools", json_type_int},
+        {"Manager", "NWorkers", json_type_int},
+        {"Manager", "NSessions", json_type_int},
+        {"Pool", "Name", json_type_string},
+        {"Pool", "State", json_type_string},
+        {"Pool", "Problem", json_type_string},
+        {"Pool", "Workers", json_type_int},
+        {"Pool", "MinWorkers", json_type_int},
+        {"Pool", "Queued", json_type_int},
+        {"Pool", "Running", json_type_int},
+        {"Worker", "Id", json_type_int},
+        {"Worker", "Pool", json_type_string},
+        {"Worker", "Pid", json_type_int},
+        {"Worker", "State", json_type_string},
+        {"Worker", "CurrentJob", json_type_int},
+        {"Job", "Id", json_type_int},
+        {"Job", "Pool", json_type_string},
+        {"Job", "Name", json_type_string},
+        {"Job", "State", json_type_string},
+        {"Job", "Attempt", json_type_int},
 };
 
 struct remote *remote_free(struct remote *r) {
@@ -121,13 +193,14 @@ static int wait_bus(sd_bus *bus, const sigset_t *open_mask) {
         return 0;
 }
 
-/* From here on SIGINT and SIGTERM come inside ppoll only. */
+/* From here on SIGINT, SIGTERM and SIGHUP come inside ppoll only. */
 static void block_interrupts(sigset_t *ret_before) {
         sigset_t blocked;
 
         sigemptyset(&blocked);
         sigaddset(&blocked, SIGINT);
         sigaddset(&blocked, SIGTERM);
+        sigaddset(&blocked, SIGHUP);
         sigprocmask(SIG_BLOCK, &blocked, ret_before);
 }
 
@@ -163,21 +236,63 @@ int remote_pause(unsigned ms, int fd) {
 
 static const struct remote_call plain_call;
 
-/* The reply, if it is no error. */
+int remote_set_odd(struct remote *r, const char *format, ...) {
+        va_list ap;
+
+        va_start(ap, format);
+        vsnprintf(r->odd, sizeof r->odd, format, ap);
+        va_end(ap);
+        return -EBADMSG;
+}
+
+static int check_reply(struct remote *r, sd_bus_message *call, sd_bus_message *reply) {
+        const char *interface = sd_bus_message_get_interface(call), *member = sd_bus_message_get_member(call);
+        const char *types = sd_bus_message_get_signature(reply, true);
+
+        for (size_t i = 0; i < sizeof reply_types / sizeof *reply_types; i++)
+                if (strcmp(reply_types[i].member, member) == 0 && strcmp(reply_types[i].interface, interface) == 0)
+                        return strcmp(types, reply_types[i].types) == 0
+                                       ? 0
+                                       : remote_set_odd(r, "%s is answered by \"%.80s\" in place of \"%s\"", member,
+                                                        types, reply_types[i].types);
+        return remote_set_odd(r, "what answers %s is not known here", member);
+}
+
+/* A call that does something is on its way when a signal comes: its answer, which says what there is to undo, is soon
+ * there, too. */
+static void linger(struct remote *r, struct pending *pending) {
+        for (unsigned i = 0; i < LINGER_TURNS && !pending->reply; i++) {
+                int n = sd_bus_process(r->bus, NULL);
+
+                if (n == 0)
+                        n = sd_bus_wait(r->bus, LINGER_US);
+                if (n < 0 && n != -EINTR)
+                        return;
+        }
+}
+
+/* The reply, if it is no error and of the types that the call is answered by. */
 static int exchange(struct remote *r, sd_bus_message *m, const struct remote_call *call, sd_bus_message **ret) {
         struct pending pending = {0};
         sd_bus_slot *slot = NULL;
         int error;
 
         sd_bus_error_free(&r->error);
+        r->odd[0] = '\0';
         error = sd_bus_call_async(r->bus, &slot, m, on_reply, &pending, call->timeout_us);
         if (error >= 0)
                 error = wait_reply(r, &pending, call->is_final);
+        if (error == -EINTR && call->has_effect) {
+                linger(r, &pending);
+                error = pending.reply ? 0 : -EINTR;
+        }
         sd_bus_slot_unref(slot);
         if (error >= 0 && sd_bus_message_is_method_error(pending.reply, NULL)) {
                 sd_bus_error_copy(&r->error, sd_bus_message_get_error(pending.reply));
                 error = -sd_bus_message_get_errno(pending.reply);
         }
+        if (error >= 0)
+                error = check_reply(r, m, pending.reply);
         if (error < 0) {
                 sd_bus_message_unref(pending.reply);
                 return error;
@@ -235,8 +350,25 @@ int remote_call_fd(struct remote *r, const struct remote_call *call, int *ret_fd
         return *ret_fd < 0 ? -errno : 0;
 }
 
+static int check_properties(struct remote *r, const char *interface, struct json_object *o) {
+        for (size_t i = 0; i < sizeof needed_properties / sizeof *needed_properties; i++) {
+                const struct needed_property *p = &needed_properties[i];
+                struct json_object *value;
+
+                if (strcmp(p->interface, interface) != 0)
+                        continue;
+                if (!json_object_object_get_ex(o, p->name, &value))
+                        return remote_set_odd(r, "a %s without the property %s", interface, p->name);
+                if (!json_object_is_type(value, p->type))
+                        return remote_set_odd(r, "the property %s of a %s is no %s", p->name, interface,
+                                              p->type == json_type_int ? "number" : "text");
+        }
+        return 0;
+}
+
 int remote_get_all(struct remote *r, const char *path, const char *interface, struct json_object **ret) {
         ctl_cleanup(remote_message_unrefp) sd_bus_message *m = NULL;
+        ctl_cleanup(json_putp) struct json_object *o = NULL;
         char name[64];
         int error;
 
@@ -245,7 +377,14 @@ int remote_get_all(struct remote *r, const char *path, const char *interface, st
                                                "GetAll");
         if (error >= 0)
                 error = sd_bus_message_append(m, "s", name);
-        return error < 0 ? error : remote_exchange(r, m, &plain_call, ret);
+        if (error >= 0)
+                error = remote_exchange(r, m, &plain_call, &o);
+        if (error >= 0)
+                error = check_properties(r, interface, o);
+        if (error < 0)
+                return error;
+        *ret = json_object_get(o);
+        return 0;
 }
 
 int remote_get_schema(struct remote *r, const char *pool_path, struct json_object **ret) {
@@ -256,10 +395,10 @@ int remote_get_schema(struct remote *r, const char *pool_path, struct json_objec
 
         if (error < 0)
                 return error;
-        schema = json_tokener_parse(json_object_get_string(text));
+        schema = json_tokener_parse(json_string(text));
         if (!json_object_is_type(schema, json_type_object)) {
                 json_object_put(schema);
-                return -EBADMSG;
+                return remote_set_odd(r, "the schema of a pool is no JSON object");
         }
         *ret = schema;
         return 0;
@@ -292,8 +431,8 @@ int remote_subscribe(struct remote *r, const char *member, sd_bus_message_handle
         if (error >= 0)
                 error = ask_bus(r, "GetNameOwner", &owner);
         if (error >= 0)
-                error = sd_bus_match_signal(r->bus, NULL, json_object_get_string(owner), REMOTE_MANAGER,
-                                            REMOTE_NAME ".Manager", member, fn, user);
+                error = sd_bus_match_signal(r->bus, NULL, json_string(owner), REMOTE_MANAGER, REMOTE_NAME ".Manager",
+                                            member, fn, user);
         return error < 0 ? error : 0;
 }
 
@@ -322,6 +461,12 @@ static bool is_unreachable(const struct remote *r, int error) {
 int remote_report(struct remote *r, int error) {
         if (error == -EINTR)
                 return CTL_INTERRUPTED;
+        if (r->odd[0]) {
+                ctl_error("droverd's answer makes no sense here: %s. Is it of another release than this droverctl "
+                          "(" DROVER_VERSION ")?",
+                          r->odd);
+                return CTL_REFUSED;
+        }
         if (sd_bus_error_has_name(&r->error, SD_BUS_ERROR_SERVICE_UNKNOWN)) {
                 ctl_error("droverd is not running on this bus (nobody owns " REMOTE_NAME ")");
                 return CTL_UNREACHABLE;

@@ -17,18 +17,19 @@ struct remote *remote_free(struct remote *r);
 sd_bus *remote_bus(struct remote *r);
 
 /* Method `member` of org.drover1.INTERFACE with the arguments of `types` (basic types only); the reply's values: one
- * argument is itself, several are an array. Bytes become what `bytes` says. -EINTR once ctl_is_interrupted. After a
- * failure remote_report tells it. */
+ * argument is itself, several are an array. Bytes become what `bytes` says. -EINTR once ctl_is_interrupted; -EBADMSG:
+ * the reply has other types than the member's. After a failure remote_report tells it. */
 struct remote_call {
         const char *path, *interface, *member;
         uint64_t timeout_us; /* 0 = 25 s */
         enum json_bytes bytes;
-        bool is_final; /* goes out even when interrupted: to tidy up */
+        bool is_final;   /* goes out even when interrupted: to tidy up */
+        bool has_effect; /* interrupted: its answer is awaited for another two seconds, so that one can tidy up */
 };
 int remote_call(struct remote *r, const struct remote_call *call, struct json_object **ret, const char *types, ...);
 /* The descriptor that the reply is; nothing but the path goes in. As remote_call. */
 int remote_call_fd(struct remote *r, const struct remote_call *call, int *ret_fd);
-/* All properties of one object. */
+/* All properties of one object; those that verbs rely on are there and of their types. */
 int remote_get_all(struct remote *r, const char *path, const char *interface, struct json_object **ret);
 
 /* Pool.Schema() as an object. */
@@ -49,6 +50,8 @@ int remote_pause(unsigned ms, int fd);
 /* Does somebody own org.drover1? 1, 0, -errno. */
 int remote_has_daemon(struct remote *r);
 
+/* For what only its caller finds wrong in a reply: remote_report says it. Returns -EBADMSG. */
+int remote_set_odd(struct remote *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Prints the last failure ("MESSAGE (NAME)") and returns the exit code that it means. */
 int remote_report(struct remote *r, int error);
 /* The name of the last failure without its prefix ("NoSuchPool"), "" if it has none. */

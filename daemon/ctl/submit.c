@@ -156,7 +156,7 @@ static int append_options(sd_bus_message *m, const struct ctl *c) {
 
 int submit_job(struct ctl *c, const char *pool, const char *type, const struct submit_args *args,
                struct json_object **ret) {
-        static const struct remote_call plain;
+        static const struct remote_call plain = {.has_effect = true};
         ctl_cleanup(remote_message_unrefp) sd_bus_message *m = NULL;
         int error;
 

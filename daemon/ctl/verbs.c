@@ -82,7 +82,7 @@ void ctl_print_help(FILE *f) {
               "  1    a job failed (or was cancelled, expired, timed out, poisoned or lost); verify found an error\n"
               "  2    the command line or an argument makes no sense\n"
               "  3    the bus or the daemon cannot be reached\n"
-              "  4    the daemon refused: no such pool, pool stopped, queue full, ...\n"
+              "  4    the daemon refused: no such pool, pool stopped, queue full, ...; or its answer makes no sense here\n"
               "  5    the output cannot be written, or there is no memory\n"
               "  125  run: the bus, the daemon or a pool did not start\n"
               "  130  interrupted; call and map cancel the jobs that were under way\n"

@@ -20,10 +20,10 @@ static int fields_from_json(struct json_object *o, struct schema_fields *ret, ch
         size_t n = 0;
 
         if (!json_object_is_type(o, json_type_object))
-                return schema_parse_fields(o ? json_object_get_string(o) : "", ret, error, error_bytes);
+                return schema_parse_fields(o ? json_string(o) : "", ret, error, error_bytes);
         json_object_object_foreach(o, key, type) {
                 int more = snprintf(signature + n, sizeof signature - n, "%s%s:%s", n > 0 ? "," : "", key,
-                                    json_object_get_string(type));
+                                    json_string(type));
 
                 if (more < 0 || (size_t)more >= sizeof signature - n)
                         return -EINVAL;
@@ -41,12 +41,12 @@ int job_find_fields(struct ctl *c, const char *pool, const char *job, struct sch
         int r = remote_call(c->remote, &get, &path, "s", pool);
 
         if (r >= 0)
-                r = remote_get_schema(c->remote, json_object_get_string(path), &schema);
+                r = remote_get_schema(c->remote, json_string(path), &schema);
         if (r < 0)
                 return remote_report(c->remote, r);
         json_object_object_get_ex(schema, "jobs", &jobs);
-        for (size_t i = 0; jobs && i < json_object_array_length(jobs); i++) {
-                struct json_object *type = json_object_array_get_idx(jobs, i);
+        for (size_t i = 0; jobs && i < json_length(jobs); i++) {
+                struct json_object *type = json_at(jobs, i);
 
                 if (strcmp(json_text(type, "name", ""), job) != 0)
                         continue;
@@ -138,8 +138,8 @@ int verb_submit(struct ctl *c) {
 
         if (code != CTL_OK)
                 return code;
-        json_object_object_add(o, "id", json_object_get(json_object_array_get_idx(submitted, 0)));
-        json_object_object_add(o, "path", json_object_get(json_object_array_get_idx(submitted, 1)));
+        json_object_object_add(o, "id", json_object_get(json_at(submitted, 0)));
+        json_object_object_add(o, "path", json_object_get(json_at(submitted, 1)));
         if (c->json != CTL_JSON_OFF)
                 json_print(stdout, o, c->json);
         else
@@ -157,7 +157,7 @@ int verb_call(struct ctl *c) {
         code = submit(c, &fields, &submitted);
         if (code != CTL_OK)
                 return code;
-        const char *job = json_object_get_string(json_object_array_get_idx(submitted, 1));
+        const char *job = json_string(json_at(submitted, 1));
         const struct remote_call cancel = {.path = job, .interface = "Job", .member = "Cancel", .is_final = true};
         progress_init(&progress, !c->quiet, "steps");
         code = job_await(c, job, &progress);

@@ -175,10 +175,10 @@ static int search_bus(struct ctl *c, struct search *s) {
         int r = remote_call(c->remote, &list, &rows, "su", s->pool ? s->pool : "", (uint32_t)0);
         if (r < 0)
                 return report(c, r);
-        if (json_object_array_length(rows) == 0 && s->pool) /* one that is gone may have some */
+        if (json_length(rows) == 0 && s->pool) /* one that is gone may have some */
                 return view_check_pool(c, s->pool);
-        for (size_t i = 0; code == CTL_OK && i < json_object_array_length(rows); i++)
-                code = ask_for(c, json_number(json_object_array_get_idx(rows, i), "id"), s);
+        for (size_t i = 0; code == CTL_OK && i < json_length(rows); i++)
+                code = ask_for(c, json_number(json_at(rows, i), "id"), s);
         return code;
 }
 

@@ -92,8 +92,8 @@ int verb_list_capsules(struct ctl *c) {
                 json_print(stdout, rows, c->json);
                 return code;
         }
-        for (size_t i = 0; i < json_object_array_length(rows); i++) {
-                struct json_object *row = json_object_array_get_idx(rows, i);
+        for (size_t i = 0; i < json_length(rows); i++) {
+                struct json_object *row = json_at(rows, i);
 
                 for (unsigned k = 0; k < sizeof texts / sizeof *texts; k++)
                         make_plain(row, texts[k]);

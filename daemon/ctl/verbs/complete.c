@@ -20,6 +20,7 @@ struct completion {
         const char *verb;    /* NULL: not there yet */
         const char *operands[MAX_OPERANDS];
         unsigned n_operands;
+        bool is_behind_options; /* a -- stands before it */
         struct remote *remote;
 };
 
@@ -28,6 +29,8 @@ struct completion {
 static void offer(const struct completion *k, const char *before, const char *text, const char *after) {
         char word[MAX_WORD];
 
+        if (!*before && *text == '-' && !k->is_behind_options)
+                return; /* there it would be an option */
         snprintf(word, sizeof word, "%s%s%s", before, text, after);
         if (strncmp(word, k->current, strlen(k->current)) == 0)
                 puts(word);
@@ -71,10 +74,10 @@ static void offer_rows(const struct completion *k, const char *member, const cha
 
         if (remote_call(k->remote, &list, &rows, NULL) < 0)
                 return;
-        for (size_t i = 0; i < json_object_array_length(rows); i++) {
-                struct json_object *row = json_object_array_get_idx(rows, i);
+        for (size_t i = 0; i < json_length(rows); i++) {
+                struct json_object *row = json_at(rows, i);
 
-                offer(k, before, json_plain(json_object_array_get_idx(row, at)), "");
+                offer(k, before, json_plain(json_at(row, at)), "");
         }
 }
 
@@ -85,8 +88,8 @@ static void offer_capsules(const struct completion *k) {
 
         if (remote_call(k->remote, &list, &rows, "su", "", (uint32_t)MAX_JOBS) < 0)
                 return;
-        for (size_t i = 0; i < json_object_array_length(rows); i++)
-                offer(k, "", json_text(json_object_array_get_idx(rows, i), "id", ""), "");
+        for (size_t i = 0; i < json_length(rows); i++)
+                offer(k, "", json_text(json_at(rows, i), "id", ""), "");
 }
 
 static void offer_arenas(const struct completion *k) {
@@ -106,11 +109,11 @@ static void offer_jobs(const struct completion *k, const char *before) {
 
         if (remote_call(k->remote, &list, &reply, "a{sv}su", 0, "", (uint32_t)MAX_JOBS) < 0)
                 return;
-        rows = json_object_array_get_idx(reply, 0);
-        for (size_t i = 0; i < json_object_array_length(rows); i++) {
-                struct json_object *row = json_object_array_get_idx(rows, i);
+        rows = json_at(reply, 0);
+        for (size_t i = 0; i < json_length(rows); i++) {
+                struct json_object *row = json_at(rows, i);
 
-                offer(k, before, json_object_get_string(json_object_array_get_idx(row, 0)), "");
+                offer(k, before, json_string(json_at(row, 0)), "");
         }
 }
 
@@ -120,7 +123,7 @@ static bool find_types(const struct completion *k, struct json_object **ret_sche
         ctl_cleanup(json_putp) struct json_object *path = NULL;
 
         return k->n_operands > 0 && remote_call(k->remote, &get, &path, "s", k->operands[0]) >= 0 &&
-               remote_get_schema(k->remote, json_object_get_string(path), ret_schema) >= 0 &&
+               remote_get_schema(k->remote, json_string(path), ret_schema) >= 0 &&
                json_object_object_get_ex(*ret_schema, "jobs", ret);
 }
 
@@ -130,8 +133,8 @@ static void offer_types(const struct completion *k) {
 
         if (!find_types(k, &schema, &types))
                 return;
-        for (size_t i = 0; i < json_object_array_length(types); i++)
-                offer(k, "", json_text(json_object_array_get_idx(types, i), "name", ""), "");
+        for (size_t i = 0; i < json_length(types); i++)
+                offer(k, "", json_text(json_at(types, i), "name", ""), "");
 }
 
 static bool is_given(const struct completion *k, const char *name) {
@@ -149,8 +152,8 @@ static struct json_object *find_fields(const struct completion *k, const char *w
 
         if (k->n_operands < 2 || !find_types(k, ret_schema, &types))
                 return NULL;
-        for (size_t i = 0; i < json_object_array_length(types); i++) {
-                struct json_object *type = json_object_array_get_idx(types, i);
+        for (size_t i = 0; i < json_length(types); i++) {
+                struct json_object *type = json_at(types, i);
 
                 if (strcmp(json_text(type, "name", ""), k->operands[1]) == 0)
                         json_object_object_get_ex(type, which, &fields);
@@ -190,8 +193,7 @@ static void offer_arguments(const struct completion *k) {
                 snprintf(before, sizeof before, "%s=", name);
                 if (is_given(k, name))
                         continue;
-                if (strncmp(k->current, before, strlen(before)) == 0 &&
-                    strcmp(json_object_get_string(type), "bool") == 0)
+                if (strncmp(k->current, before, strlen(before)) == 0 && strcmp(json_string(type), "bool") == 0)
                         offer_list(k, before, "true|false");
                 else
                         offer(k, before, "", "");
@@ -304,14 +306,19 @@ static void note_bus(struct ctl *c, const char *word, const char *next) {
 static bool read_words(struct completion *k, char **words, int n, struct options_entry *ret) {
         for (int i = 0; i + 1 < n; i++) {
                 struct options_entry o;
-                int takes = option_of(words[i], &o);
+                int takes = k->is_behind_options ? 0 : option_of(words[i], &o);
+
+                if (!k->is_behind_options && strcmp(words[i], "--") == 0) {
+                        k->is_behind_options = true;
+                        continue;
+                }
 
                 note_bus(k->c, words[i], words[i + 1]);
                 if (takes == 2 && ++i + 1 == n) {
                         *ret = o;
                         return true;
                 }
-                if (takes || words[i][0] == '-')
+                if (takes || (words[i][0] == '-' && !k->is_behind_options))
                         continue;
                 if (!k->verb)
                         k->verb = ctl_find_verb(words[i]) ? words[i] : "";
@@ -331,12 +338,12 @@ static void complete(struct completion *k, char **words, int n) {
                 offer_values(k, "", &option);
                 return;
         }
-        if (option_of(k->current, &option) == 1) {
+        if (!k->is_behind_options && option_of(k->current, &option) == 1) {
                 snprintf(before, sizeof before, "--%s=", option.name);
                 offer_values(k, before, &option);
                 return;
         }
-        if (k->current[0] == '-') {
+        if (k->current[0] == '-' && !k->is_behind_options) {
                 offer_options(k);
                 return;
         }

@@ -17,8 +17,13 @@
 enum { SLICE_US = 20 * 1000 * 1000, SHORT_SLICE_US = 200 * 1000, WAIT_CALL_US = 60 * 1000 * 1000 };
 
 int job_parse(const char *word, uint64_t *ret) {
-        const char *digits = strrchr(word, '/') ? strrchr(word, '/') + 1 : word;
+        static const char *const before[] = {REMOTE_MANAGER "/job/", "job/"};
+        const char *digits = word;
         char *end;
+
+        for (size_t i = 0; i < 2 && digits == word; i++)
+                if (strncmp(word, before[i], strlen(before[i])) == 0)
+                        digits += strlen(before[i]);
 
         errno = 0;
         *ret = strtoull(digits, &end, 10);
@@ -48,8 +53,7 @@ static int await_slice(struct ctl *c, const char *path, uint64_t slice_us, struc
         int r = remote_call(c->remote, &wait, &state, "t", slice_us);
 
         if (r >= 0)
-                r = strcmp(json_object_get_string(state), "queued") != 0 &&
-                    strcmp(json_object_get_string(state), "running") != 0;
+                r = strcmp(json_string(state), "queued") != 0 && strcmp(json_string(state), "running") != 0;
         if (ret_state && r > 0)
                 *ret_state = state;
         else
@@ -62,10 +66,10 @@ static void show_own_progress(struct ctl *c, const char *path, struct progress *
         struct json_object *steps;
 
         if (!p->is_on || remote_get_all(c->remote, path, "Job", &job) < 0 ||
-            !json_object_object_get_ex(job, "Progress", &steps) || json_object_array_length(steps) < 2)
+            !json_object_object_get_ex(job, "Progress", &steps) || json_length(steps) < 2)
                 return;
-        uint64_t done = json_object_get_uint64(json_object_array_get_idx(steps, 0));
-        uint64_t total = json_object_get_uint64(json_object_array_get_idx(steps, 1));
+        uint64_t done = json_object_get_uint64(json_at(steps, 0));
+        uint64_t total = json_object_get_uint64(json_at(steps, 1));
         progress_update(p, done, 0, total ? (double)done / (double)total : -1);
 }
 
@@ -142,8 +146,8 @@ static int copy_descriptor(FILE *f, int fd) {
 
 /* The value as it is. 0 or -errno. */
 static int write_value(FILE *f, const struct schema_fields *fields, const char *name, struct json_object *value) {
-        if (is_bytes(fields, name))
-                write_bytes(f, json_object_get_string(value));
+        if (is_bytes(fields, name) && json_is_hex(value))
+                write_bytes(f, json_string(value));
         else if (json_descriptor(value) >= 0)
                 return copy_descriptor(f, json_descriptor(value));
         else
@@ -185,6 +189,8 @@ static int get_result(struct ctl *c, const char *path, enum json_bytes bytes, st
         const struct remote_call get = {.path = path, .interface = "Job", .member = "GetResult", .bytes = bytes};
         int r = remote_call(c->remote, &get, ret, NULL);
 
+        if (r >= 0 && !*json_text(*ret, "state", ""))
+                r = remote_set_odd(c->remote, "a result without a state");
         return r < 0 ? remote_report(c->remote, r) : CTL_OK;
 }
 
@@ -197,9 +203,14 @@ static int print_values(struct ctl *c, struct json_object *values, const struct 
         }
         if (c->json != CTL_JSON_OFF)
                 return CTL_OK;
-        if (fields && fields->is_raw)
-                return print_payload(json_text(values, "payload", ""));
-        if (values && json_object_object_length(values) > 0)
+        if (fields && fields->is_raw) {
+                struct json_object *payload;
+
+                if (json_object_object_get_ex(values, "payload", &payload) && json_is_hex(payload))
+                        return print_payload(json_string(payload));
+                return remote_report(c->remote, remote_set_odd(c->remote, "the result of a raw job without its bytes"));
+        }
+        if (values && json_n_members(values) > 0)
                 json_print_words(stdout, values);
         return CTL_OK;
 }
@@ -245,12 +256,12 @@ int verb_result(struct ctl *c) {
 
         if (code != CTL_OK)
                 return code;
-        r = remote_get_all(c->remote, json_object_get_string(path), "Job", &job);
+        r = remote_get_all(c->remote, json_string(path), "Job", &job);
         if (r < 0)
                 return remote_report(c->remote, r);
         if (strcmp(json_text(job, "State", ""), "done") == 0)
                 code = find_result_fields(c, job, &fields, &is_known);
-        return code == CTL_OK ? job_print_result(c, json_object_get_string(path), is_known ? &fields : NULL) : code;
+        return code == CTL_OK ? job_print_result(c, json_string(path), is_known ? &fields : NULL) : code;
 }
 
 /* ---- wait and cancel ---- */
@@ -277,7 +288,7 @@ static void add_row(struct ctl *c, struct json_object *rows, const char *path, c
         json_object_object_add(row, key, json_object_new_string(word));
         json_object_array_add(rows, row);
         if (c->json == CTL_JSON_OFF)
-                printf("%" PRIu64 " %s\n", id, word);
+                printf("%" PRIu64 " %s\n", id, json_text(row, key, ""));
         fflush(stdout); /* the next one may take long */
 }
 
@@ -301,8 +312,8 @@ static int listen_to_all(struct ctl *c, struct json_object *paths, struct json_o
         if (r < 0)
                 return remote_report(c->remote, r);
         code = find_all(c, paths);
-        for (size_t i = 0; i < json_object_array_length(paths) && code == CTL_OK; i++) {
-                const char *path = json_object_get_string(json_object_array_get_idx(paths, i));
+        for (size_t i = 0; i < json_length(paths) && code == CTL_OK; i++) {
+                const char *path = json_string(json_at(paths, i));
                 struct json_object *state = NULL;
 
                 json_object_object_add(states, path, NULL);
@@ -347,12 +358,12 @@ int verb_wait(struct ctl *c) {
                 return code;
         progress_init(&progress, !c->quiet, n == 1 ? "steps" : "jobs");
         for (unsigned i = 0; i < n; i++) {
-                const char *path = json_object_get_string(json_object_array_get_idx(paths, i)), *state;
+                const char *path = json_string(json_at(paths, i)), *state;
 
                 r = await_one(c, path, states, &progress, i, n_failed);
                 if (r < 0)
                         break;
-                state = json_object_get_string(json_object_object_get(states, path));
+                state = json_string(json_object_object_get(states, path));
                 n_failed += strcmp(state, "done") != 0;
                 if (isatty(STDOUT_FILENO))
                         progress_clear(&progress);
@@ -370,8 +381,8 @@ int verb_cancel(struct ctl *c) {
         ctl_cleanup(json_putp) struct json_object *paths = json_object_new_array(), *rows = json_object_new_array();
         int code = find_all(c, paths);
 
-        for (size_t i = 0; i < json_object_array_length(paths) && code == CTL_OK; i++) {
-                const char *path = json_object_get_string(json_object_array_get_idx(paths, i));
+        for (size_t i = 0; i < json_length(paths) && code == CTL_OK; i++) {
+                const char *path = json_string(json_at(paths, i));
                 const struct remote_call cancel = {.path = path, .interface = "Job", .member = "Cancel"};
                 ctl_cleanup(json_putp) struct json_object *outcome = NULL;
                 int r = remote_call(c->remote, &cancel, &outcome, "s", c->mode ? c->mode : "ask");
@@ -379,7 +390,7 @@ int verb_cancel(struct ctl *c) {
                 if (r < 0)
                         code = remote_report(c->remote, r);
                 else
-                        add_row(c, rows, path, "outcome", json_object_get_string(outcome));
+                        add_row(c, rows, path, "outcome", json_string(outcome));
         }
         if (c->json != CTL_JSON_OFF && code == CTL_OK)
                 json_print(stdout, rows, c->json);

@@ -56,11 +56,11 @@ static int ask(struct ctl *c, const char *cursor, uint32_t limit, struct json_ob
 static void add_page(struct json_object *jobs, struct json_object *page) {
         static const char *const keys[] = {"id", "path", "pool", "job", "state"};
 
-        for (size_t i = 0; i < json_object_array_length(page); i++) {
-                struct json_object *row = json_object_array_get_idx(page, i), *job = json_object_new_object();
+        for (size_t i = 0; i < json_length(page); i++) {
+                struct json_object *row = json_at(page, i), *job = json_object_new_object();
 
                 for (unsigned k = 0; k < 5; k++)
-                        json_object_object_add(job, keys[k], json_object_get(json_object_array_get_idx(row, k)));
+                        json_object_object_add(job, keys[k], json_object_get(json_at(row, k)));
                 json_object_array_add(jobs, job);
         }
 }
@@ -74,14 +74,17 @@ int list_jobs_gather(struct ctl *c, struct json_object *jobs) {
                 return r;
         do {
                 ctl_cleanup(json_putp) struct json_object *reply = NULL;
-                size_t left = wanted - json_object_array_length(jobs);
+                size_t left = wanted - json_length(jobs);
 
                 r = ask(c, cursor, left < PAGE ? (uint32_t)left : PAGE, &reply);
                 if (r < 0)
                         return remote_report(c->remote, r);
-                add_page(jobs, json_object_array_get_idx(reply, 0));
-                snprintf(cursor, sizeof cursor, "%s", json_object_get_string(json_object_array_get_idx(reply, 1)));
-        } while (*cursor && json_object_array_length(jobs) < wanted);
+                add_page(jobs, json_at(reply, 0));
+                if (*cursor && strcmp(cursor, json_string(json_at(reply, 1))) == 0)
+                        return remote_report(c->remote,
+                                             remote_set_odd(c->remote, "a page of jobs that leads to itself"));
+                snprintf(cursor, sizeof cursor, "%s", json_string(json_at(reply, 1)));
+        } while (*cursor && json_length(jobs) < wanted);
         return CTL_OK;
 }
 
@@ -113,7 +116,7 @@ static int requeue_job(struct ctl *c, const char *word, struct json_object *rows
         json_object_array_add(rows, row);
         if (code != CTL_OK)
                 return code;
-        const struct remote_call call = {.path = json_object_get_string(path), .interface = "Job", .member = "Requeue"};
+        const struct remote_call call = {.path = json_string(path), .interface = "Job", .member = "Requeue"};
         r = remote_call(c->remote, &call, NULL, NULL);
         if (r < 0)
                 return remote_report(c->remote, r);
@@ -132,8 +135,7 @@ static int requeue_pool(struct ctl *c, const char *name, struct json_object *row
         int r = remote_call(c->remote, &get, &path, "s", name);
 
         json_object_array_add(rows, row);
-        const struct remote_call call = {
-                .path = json_object_get_string(path), .interface = "Pool", .member = "RequeuePoisoned"};
+        const struct remote_call call = {.path = json_string(path), .interface = "Pool", .member = "RequeuePoisoned"};
         if (r >= 0)
                 r = remote_call(c->remote, &call, &n, NULL);
         if (r < 0)
@@ -145,15 +147,36 @@ static int requeue_pool(struct ctl *c, const char *name, struct json_object *row
         return CTL_OK;
 }
 
+/* A number alone may be the name of a pool, too: then it is for who types it to say which. CTL_OK or CTL_USAGE, said.
+ */
+static int check_number(struct ctl *c, const char *word) {
+        const struct remote_call get = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "GetPool"};
+
+        if (strchr(word, '/') || remote_call(c->remote, &get, NULL, "s", word) < 0)
+                return CTL_OK;
+        ctl_error("requeue %s: there is a pool %s, too: say job/%s or pool/%s", word, word, word, word);
+        return CTL_USAGE;
+}
+
+static int requeue(struct ctl *c, const char *word, struct json_object *rows) {
+        uint64_t id;
+        int code;
+
+        if (strncmp(word, "pool/", 5) == 0)
+                return requeue_pool(c, word + 5, rows);
+        if (job_parse(word, &id) < 0)
+                return requeue_pool(c, word, rows);
+        code = check_number(c, word);
+        return code == CTL_OK ? requeue_job(c, word, rows) : code;
+}
+
 /* A number or a path is a job, everything else a pool: its poisoned ones. */
 int verb_requeue(struct ctl *c) {
         ctl_cleanup(json_putp) struct json_object *rows = json_object_new_array();
         int code = CTL_OK;
-        uint64_t id;
 
         for (int i = 0; i < c->n_operands && code == CTL_OK; i++)
-                code = job_parse(c->operands[i], &id) == 0 ? requeue_job(c, c->operands[i], rows)
-                                                           : requeue_pool(c, c->operands[i], rows);
+                code = requeue(c, c->operands[i], rows);
         if (c->json != CTL_JSON_OFF && code == CTL_OK)
                 json_print(stdout, rows, c->json);
         return code;

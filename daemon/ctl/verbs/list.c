@@ -11,8 +11,8 @@ enum { MAX_DEATHS = 1000 };
 
 /* What is wrong with a pool stands below the table: it is a sentence. */
 static void print_problems(struct json_object *pools) {
-        for (size_t i = 0; i < json_object_array_length(pools); i++) {
-                struct json_object *pool = json_object_array_get_idx(pools, i);
+        for (size_t i = 0; i < json_length(pools); i++) {
+                struct json_object *pool = json_at(pools, i);
                 const char *problem = json_text(pool, "Problem", "");
 
                 if (*problem)
@@ -73,10 +73,10 @@ int verb_list_objects(struct ctl *c) {
                 json_print(stdout, objects, c->json);
                 return CTL_OK;
         }
-        for (size_t i = 0; i < json_object_array_length(objects); i++) /* no owner: no number */
+        for (size_t i = 0; i < json_length(objects); i++) /* no owner: no number */
                 for (unsigned k = 2; k < 5; k++)
-                        if (json_number(json_object_array_get_idx(objects, i), object_keys[k]) == 0)
-                                json_object_object_add(json_object_array_get_idx(objects, i), object_keys[k], NULL);
+                        if (json_number(json_at(objects, i), object_keys[k]) == 0)
+                                json_object_object_add(json_at(objects, i), object_keys[k], NULL);
         return view_print(c, &object_view, objects);
 }
 
@@ -100,8 +100,8 @@ int verb_list_deaths(struct ctl *c) {
                 json_print(stdout, deaths, c->json);
                 return CTL_OK;
         }
-        for (size_t i = 0; i < json_object_array_length(deaths); i++) {
-                struct json_object *death = json_object_array_get_idx(deaths, i);
+        for (size_t i = 0; i < json_length(deaths); i++) {
+                struct json_object *death = json_at(deaths, i);
 
                 text_moment(json_number(death, "realtime-usec"), text);
                 json_object_object_add(death, "time", json_object_new_string(text));
@@ -158,8 +158,8 @@ static int add_tasks(struct ctl *c, struct json_object *worker) {
                 return remote_report(c->remote, r);
         if (r >= 0 && c->json != CTL_JSON_OFF)
                 json_object_object_add(worker, "Tasks", json_object_get(tasks));
-        for (size_t i = 0; r >= 0 && c->json == CTL_JSON_OFF && i < json_object_array_length(tasks); i++) {
-                struct json_object *task = json_object_array_get_idx(tasks, i);
+        for (size_t i = 0; r >= 0 && c->json == CTL_JSON_OFF && i < json_length(tasks); i++) {
+                struct json_object *task = json_at(tasks, i);
                 uint64_t since = json_number(task, "since-usec"), finished = json_number(task, "finished-usec");
 
                 if (finished == 0)
@@ -174,9 +174,9 @@ static int add_tasks(struct ctl *c, struct json_object *worker) {
 static int status_workers(struct ctl *c, struct json_object **ret) {
         int code = view_gather(c, "ListWorkers", "Worker", 2, NULL, ret);
 
-        for (size_t i = 0; code == CTL_OK && i < json_object_array_length(*ret); i++) {
-                add_usage(json_object_array_get_idx(*ret, i), c->json == CTL_JSON_OFF);
-                code = add_tasks(c, json_object_array_get_idx(*ret, i));
+        for (size_t i = 0; code == CTL_OK && i < json_length(*ret); i++) {
+                add_usage(json_at(*ret, i), c->json == CTL_JSON_OFF);
+                code = add_tasks(c, json_at(*ret, i));
         }
         return code;
 }

@@ -63,8 +63,7 @@ int verb_kill(struct ctl *c) {
                 code = find_worker(c, c->operands[i], &path);
                 if (code != CTL_OK)
                         break;
-                const struct remote_call kill = {
-                        .path = json_object_get_string(path), .interface = "Worker", .member = "Kill"};
+                const struct remote_call kill = {.path = json_string(path), .interface = "Worker", .member = "Kill"};
                 r = remote_call(c->remote, &kill, NULL, "i", signal);
                 if (r < 0) {
                         code = remote_report(c->remote, r);
@@ -90,11 +89,11 @@ int verb_reload(struct ctl *c) {
                 r = remote_report(c->remote, r);
                 return r == CTL_USAGE ? CTL_REFUSED : r; /* drover.conf makes no sense, not the command line */
         }
-        for (size_t i = 0; i < json_object_array_length(changes); i++) {
-                struct json_object *change = json_object_array_get_idx(changes, i), *row = json_object_new_object();
+        for (size_t i = 0; i < json_length(changes); i++) {
+                struct json_object *change = json_at(changes, i), *row = json_object_new_object();
 
                 for (unsigned k = 0; k < 3; k++)
-                        json_object_object_add(row, keys[k], json_object_get(json_object_array_get_idx(change, k)));
+                        json_object_object_add(row, keys[k], json_object_get(json_at(change, k)));
                 json_object_array_add(rows, row);
                 if (c->json == CTL_JSON_OFF)
                         printf("%s %s: %s\n", json_text(row, "kind", "?"), json_text(row, "name", "?"),
@@ -102,7 +101,7 @@ int verb_reload(struct ctl *c) {
         }
         if (c->json != CTL_JSON_OFF)
                 json_print(stdout, rows, c->json);
-        else if (json_object_array_length(rows) == 0 && !c->quiet)
+        else if (json_length(rows) == 0 && !c->quiet)
                 puts("nothing changed");
         return CTL_OK;
 }

@@ -37,7 +37,7 @@ static void watch_deinit(struct watch *w) {
 /* The pool's properties anew. CTL_OK or the exit code, said. */
 static int look(struct watch *w) {
         struct json_object *pool;
-        int r = remote_get_all(w->c->remote, json_object_get_string(w->path), "Pool", &pool);
+        int r = remote_get_all(w->c->remote, json_string(w->path), "Pool", &pool);
 
         if (r < 0) {
                 progress_clear(&w->progress);
@@ -70,13 +70,13 @@ static int list_workers(struct watch *w, struct json_object **ret) {
         }
         *ret = json_object_new_array();
         w->n_at_work = 0;
-        for (size_t i = 0; i < json_object_array_length(all); i++) {
-                struct json_object *row = json_object_array_get_idx(all, i);
-                const char *state = json_object_get_string(json_object_array_get_idx(row, 4));
+        for (size_t i = 0; i < json_length(all); i++) {
+                struct json_object *row = json_at(all, i);
+                const char *state = json_string(json_at(row, 4));
 
-                if (strcmp(json_object_get_string(json_object_array_get_idx(row, 1)), w->name) != 0)
+                if (strcmp(json_string(json_at(row, 1)), w->name) != 0)
                         continue;
-                json_object_array_add(*ret, json_object_get(json_object_array_get_idx(row, 0)));
+                json_object_array_add(*ret, json_object_get(json_at(row, 0)));
                 w->n_at_work += strcmp(state, "idle") == 0 || strcmp(state, "running") == 0;
         }
         return CTL_OK;
@@ -128,8 +128,8 @@ static int is_stopped(struct watch *w) {
 }
 
 static bool is_in(struct json_object *ids, uint64_t id) {
-        for (size_t i = 0; i < json_object_array_length(ids); i++)
-                if (json_object_get_uint64(json_object_array_get_idx(ids, i)) == id)
+        for (size_t i = 0; i < json_length(ids); i++)
+                if (json_object_get_uint64(json_at(ids, i)) == id)
                         return true;
         return false;
 }
@@ -141,13 +141,13 @@ static bool has_successor(const struct watch *w) {
 
 static int is_restarted(struct watch *w) {
         ctl_cleanup(json_putp) struct json_object *now = NULL;
-        size_t n_old = json_object_array_length(w->workers), n_left = 0;
+        size_t n_old = json_length(w->workers), n_left = 0;
         int code = list_workers(w, &now);
 
         if (code != CTL_OK)
                 return code;
         for (size_t i = 0; i < n_old; i++)
-                n_left += is_in(now, json_object_get_uint64(json_object_array_get_idx(w->workers, i)));
+                n_left += is_in(now, json_object_get_uint64(json_at(w->workers, i)));
         progress_update(&w->progress, n_old - n_left, 0, n_old ? (double)(n_old - n_left) / (double)n_old : 1);
         if (is_state(w, "refused"))
                 return say_problem(w);
@@ -191,7 +191,7 @@ static int act(struct watch *w, const struct verb *verb) {
                 return remote_report(w->c->remote, r);
         if (verb->is_there == is_restarted && (code = list_workers(w, &w->workers)) != CTL_OK)
                 return code;
-        call.path = json_object_get_string(w->path);
+        call.path = json_string(w->path);
         r = remote_call(w->c->remote, &call, NULL, NULL);
         if (r < 0)
                 return remote_report(w->c->remote, r);
@@ -266,7 +266,7 @@ int verb_resize(struct ctl *c) {
                 return CTL_USAGE;
         }
         r = remote_call(c->remote, &get, &path, "s", c->operands[0]);
-        const struct remote_call call = {.path = json_object_get_string(path), .interface = "Pool", .member = "Resize"};
+        const struct remote_call call = {.path = json_string(path), .interface = "Pool", .member = "Resize"};
         if (r >= 0)
                 r = remote_call(c->remote, &call, NULL, "u", (uint32_t)n);
         if (r < 0)

@@ -225,7 +225,7 @@ static int look_at_pool(struct remote *remote, const char *pool) {
         int r = remote_call(remote, &get, &path, "s", pool);
 
         if (r >= 0)
-                r = remote_get_all(remote, json_object_get_string(path), "Pool", &properties);
+                r = remote_get_all(remote, json_string(path), "Pool", &properties);
         if (r < 0)
                 return remote_report(remote, r);
         const char *state = json_text(properties, "State", "");

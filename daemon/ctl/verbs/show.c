@@ -26,7 +26,7 @@ static int print_properties(struct json_object *o) {
                         continue;
 
                 snprintf(heading, sizeof heading, "%s:", key);
-                if (table_add(t, (const char *const[]){heading, value ? json_object_get_string(value) : ""}) < 0)
+                if (table_add(t, (const char *const[]){heading, value ? json_string(value) : ""}) < 0)
                         return ctl_no_memory();
         }
         table_print(t, stdout, &look);
@@ -40,6 +40,8 @@ static void print_fields(struct json_object *fields) {
                 fputs(json_plain(fields), stdout);
                 return;
         }
+        if (json_n_members(fields) == 0)
+                return;
         json_object_object_foreach(fields, key, value) {
                 printf("%s%s:%s", between, key, json_plain(value));
                 between = " ";
@@ -49,11 +51,11 @@ static void print_fields(struct json_object *fields) {
 static void print_job_types(struct json_object *schema, const char *heading) {
         struct json_object *jobs;
 
-        if (!json_object_object_get_ex(schema, "jobs", &jobs) || json_object_array_length(jobs) == 0)
+        if (!json_object_object_get_ex(schema, "jobs", &jobs) || json_length(jobs) == 0)
                 return;
         fputs(heading, stdout);
-        for (size_t i = 0; i < json_object_array_length(jobs); i++) {
-                struct json_object *job = json_object_array_get_idx(jobs, i), *fields;
+        for (size_t i = 0; i < json_length(jobs); i++) {
+                struct json_object *job = json_at(jobs, i), *fields;
                 const char *help = json_text(job, "help", "");
 
                 printf("  %s(", json_text(job, "name", "?"));
@@ -94,7 +96,7 @@ static int print_latency(struct ctl *c, struct json_object *pool) {
                 return CTL_OK;
         if (table_new(&t, latency_columns, 10) < 0)
                 return ctl_no_memory();
-        if (json_object_object_get_ex(latency, "types", &types)) {
+        if (json_object_object_get_ex(latency, "types", &types) && json_n_members(types) > 0) {
                 json_object_object_foreach(types, type, values) {
                         if (r >= 0)
                                 r = add_latency(t, type, values);
@@ -114,13 +116,13 @@ static int show_pool(struct ctl *c, const char *name) {
         int r = remote_call(c->remote, &get, &path, "s", name);
 
         if (r >= 0)
-                r = remote_get_all(c->remote, json_object_get_string(path), "Pool", &pool);
+                r = remote_get_all(c->remote, json_string(path), "Pool", &pool);
         if (r >= 0)
                 r = remote_call(c->remote, &deaths_of, &deaths, "su", name, (uint32_t)DEATHS_SHOWN);
         if (r < 0)
                 return remote_report(c->remote, r);
         if (*json_text(pool, "PluginVersion", ""))
-                remote_get_schema(c->remote, json_object_get_string(path), &schema);
+                remote_get_schema(c->remote, json_string(path), &schema);
         if (c->json != CTL_JSON_OFF) {
                 json_object_object_add(pool, "Schema", json_object_get(schema));
                 json_object_object_add(pool, "Deaths", json_object_get(deaths));
@@ -131,10 +133,10 @@ static int show_pool(struct ctl *c, const char *name) {
         print_job_types(schema, "\nJob types:\n");
         if (code == CTL_OK)
                 code = print_latency(c, pool);
-        if (json_object_array_length(deaths) > 0)
+        if (json_length(deaths) > 0)
                 puts("\nLast deaths of workers, newest first:");
-        for (size_t i = 0; i < json_object_array_length(deaths); i++)
-                printf("  %s\n", json_text(json_object_array_get_idx(deaths, i), "text", "?"));
+        for (size_t i = 0; i < json_length(deaths); i++)
+                printf("  %s\n", json_text(json_at(deaths, i), "text", "?"));
         return code;
 }
 
@@ -189,7 +191,7 @@ int verb_schema(struct ctl *c) {
         int r = remote_call(c->remote, &get, &path, "s", c->operands[0]);
 
         if (r >= 0)
-                r = remote_get_schema(c->remote, json_object_get_string(path), &schema);
+                r = remote_get_schema(c->remote, json_string(path), &schema);
         if (r < 0)
                 return remote_report(c->remote, r);
         if (c->json != CTL_JSON_OFF)

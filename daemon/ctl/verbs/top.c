@@ -39,8 +39,8 @@ static void look_deinit(struct look *l) {
 
 /* The object of the look before that has the same `key`; NULL if there was none. */
 static struct json_object *same_of(struct json_object *list, const char *key, struct json_object *o) {
-        for (size_t i = 0; list && i < json_object_array_length(list); i++) {
-                struct json_object *other = json_object_array_get_idx(list, i);
+        for (size_t i = 0; list && i < json_length(list); i++) {
+                struct json_object *other = json_at(list, i);
 
                 if (strcmp(json_text(other, key, ""), json_text(o, key, "")) == 0)
                         return other;
@@ -72,7 +72,7 @@ static void look_at_job(const struct top *t, struct json_object *worker, struct 
         if (id == 0)
                 return;
         if (remote_call(t->c->remote, &find, &path, "t", id) >= 0 &&
-            remote_get_all(t->c->remote, json_object_get_string(path), "Job", &job) >= 0) {
+            remote_get_all(t->c->remote, json_string(path), "Job", &job) >= 0) {
                 json_object_object_add(worker, "job-type", json_object_new_string(json_text(job, "Name", "?")));
                 since = json_number(job, "StartedUSec");
         } else if (before && json_number(before, "CurrentJob") == id) {
@@ -120,10 +120,10 @@ static int take_look(struct top *t) {
         code = view_gather(t->c, "ListPools", "Pool", 1, NULL, &t->now.pools);
         if (code == CTL_OK)
                 code = view_gather(t->c, "ListWorkers", "Worker", 2, NULL, &t->now.workers);
-        for (size_t i = 0; code == CTL_OK && i < json_object_array_length(t->now.pools); i++)
-                look_at_pool(t, json_object_array_get_idx(t->now.pools, i));
-        for (size_t i = 0; code == CTL_OK && i < json_object_array_length(t->now.workers); i++)
-                look_at_worker(t, json_object_array_get_idx(t->now.workers, i));
+        for (size_t i = 0; code == CTL_OK && i < json_length(t->now.pools); i++)
+                look_at_pool(t, json_at(t->now.pools, i));
+        for (size_t i = 0; code == CTL_OK && i < json_length(t->now.workers); i++)
+                look_at_worker(t, json_at(t->now.workers, i));
         return code;
 }
 
@@ -250,8 +250,8 @@ static int print_hidden(FILE *f, const struct table_look *look, size_t n_pools, 
 
 static int print_tables(const struct top *t, FILE *f) {
         ctl_cleanup(table_freep) struct table *pools = NULL, *workers = NULL;
-        const size_t all_pools = json_object_array_length(t->now.pools);
-        const size_t all_workers = json_object_array_length(t->now.workers);
+        const size_t all_pools = json_length(t->now.pools);
+        const size_t all_workers = json_length(t->now.workers);
         size_t n_pools = all_pools, n_workers = all_workers, rows = terminal_rows(stdout);
         struct table_look look = view_look(t->c);
         int r = 0;
@@ -264,9 +264,9 @@ static int print_tables(const struct top *t, FILE *f) {
             table_new(&workers, worker_columns, sizeof worker_columns / sizeof *worker_columns) < 0)
                 return -ENOMEM;
         for (size_t i = 0; r >= 0 && i < n_pools; i++)
-                r = add_pool(pools, json_object_array_get_idx(t->now.pools, i));
+                r = add_pool(pools, json_at(t->now.pools, i));
         for (size_t i = 0; r >= 0 && i < n_workers; i++)
-                r = add_worker(workers, &t->now, json_object_array_get_idx(t->now.workers, i));
+                r = add_worker(workers, &t->now, json_at(t->now.workers, i));
         if (r < 0)
                 return r;
         if (n_pools + n_workers > 0 || all_pools + all_workers == 0) {

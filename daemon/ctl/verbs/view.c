@@ -26,11 +26,10 @@ int view_gather(struct ctl *c, const char *member, const char *interface, unsign
         r = remote_call(c->remote, &call, &list, NULL);
         if (r < 0)
                 return remote_report(c->remote, r);
-        for (size_t i = 0; i < json_object_array_length(list); i++) {
-                struct json_object *entry = json_object_array_get_idx(list, i), *properties;
+        for (size_t i = 0; i < json_length(list); i++) {
+                struct json_object *entry = json_at(list, i), *properties;
 
-                r = remote_get_all(c->remote, json_object_get_string(json_object_array_get_idx(entry, path_at)),
-                                   interface, &properties);
+                r = remote_get_all(c->remote, json_string(json_at(entry, path_at)), interface, &properties);
                 if (r == -ECONNRESET || r == -ENOTCONN || r == -EINTR)
                         return remote_report(c->remote, r);
                 if (r < 0)
@@ -57,9 +56,9 @@ int view_print(struct ctl *c, const struct view *view, struct json_object *objec
 
         if (table_new(&t, view->columns, view->n_columns) < 0)
                 return ctl_no_memory();
-        for (size_t i = 0; i < json_object_array_length(objects); i++) {
+        for (size_t i = 0; i < json_length(objects); i++) {
                 for (unsigned column = 0; column < view->n_columns; column++)
-                        cells[column] = json_text(json_object_array_get_idx(objects, i), view->keys[column], NULL);
+                        cells[column] = json_text(json_at(objects, i), view->keys[column], NULL);
                 if (table_add(t, cells) < 0)
                         return ctl_no_memory();
         }

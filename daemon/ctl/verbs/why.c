@@ -20,8 +20,8 @@ static int find_deaths(struct ctl *c, uint64_t id, struct json_object **ret) {
         struct json_object *found = json_object_new_array();
         int r = remote_call(c->remote, &call, &all, "su", "", (uint32_t)MAX_DEATHS);
 
-        for (size_t i = r < 0 ? 0 : json_object_array_length(all); i > 0; i--) {
-                struct json_object *death = json_object_array_get_idx(all, i - 1);
+        for (size_t i = r < 0 ? 0 : json_length(all); i > 0; i--) {
+                struct json_object *death = json_at(all, i - 1);
 
                 if (json_number(death, "job") == id)
                         json_object_array_add(found, json_object_get(death));
@@ -58,7 +58,7 @@ static struct json_object *find_pool(struct ctl *c, const char *path_of_job, str
 
         if (strcmp(json_text(job, "State", ""), "queued") != 0 ||
             remote_call(c->remote, &find, &path, "s", json_text(job, "Pool", "")) < 0 ||
-            remote_get_all(c->remote, json_object_get_string(path), "Pool", &pool) < 0)
+            remote_get_all(c->remote, json_string(path), "Pool", &pool) < 0)
                 return NULL;
         bool is_queued = remote_get_all(c->remote, path_of_job, "Job", &now) >= 0 &&
                          strcmp(json_text(now, "State", ""), "queued") == 0;
@@ -79,7 +79,8 @@ static void say_reason(struct json_object *pool) {
         uint64_t n_workers = json_number(pool, "Workers"), n_running = json_number(pool, "Running");
 
         if (strcmp(state, "paused") == 0)
-                printf("Pool %s is paused: droverctl resume %s lets it go on.\n", name, name);
+                printf("Pool %s is paused: droverctl resume %s%s lets it go on.\n", name, *name == '-' ? "-- " : "",
+                       name);
         else if (strcmp(state, "running") != 0 && strcmp(state, "draining") != 0)
                 printf("Pool %s is %s%s%s.\n", name, state, *problem ? ": " : "", problem);
         else if (n_workers == 0)
@@ -102,7 +103,7 @@ static struct json_object *find_wait(struct ctl *c, struct json_object *job) {
 
         if (strcmp(json_text(job, "State", ""), "running") != 0 ||
             remote_call(c->remote, &find, &path, "u", (uint32_t)json_number(job, "WorkerPid")) < 0 ||
-            remote_get_all(c->remote, json_object_get_string(path), "Worker", &worker) < 0 ||
+            remote_get_all(c->remote, json_string(path), "Worker", &worker) < 0 ||
             json_number(worker, "CurrentJob") != json_number(job, "Id") || !*json_text(worker, "WaitingFor", "") ||
             !json_object_object_get_ex(worker, "WaitingFor", &wait))
                 return NULL;
@@ -139,7 +140,7 @@ static void say_verdict(struct json_object *job, struct json_object *result) {
                 return;
         }
         say_head(job);
-        if (json_object_object_get_ex(result, "result", &values) && json_object_object_length(values) > 0) {
+        if (json_object_object_get_ex(result, "result", &values) && json_n_members(values) > 0) {
                 fputs(": ", stdout);
                 say_values(values);
         } else {
@@ -149,8 +150,8 @@ static void say_verdict(struct json_object *job, struct json_object *result) {
 
 /* What became of each attempt that was lost. */
 static void say_deaths(struct json_object *deaths) {
-        for (size_t i = 0; i < json_object_array_length(deaths); i++) {
-                struct json_object *death = json_object_array_get_idx(deaths, i);
+        for (size_t i = 0; i < json_length(deaths); i++) {
+                struct json_object *death = json_at(deaths, i);
                 const char *text = json_text(death, "text", "?"), *tail = strstr(text, " while running job");
 
                 printf("Attempt %" PRIu64 ": worker %" PRIu64 " (pid %" PRIu64 ") died: %.*s.\n",
@@ -195,7 +196,7 @@ static int why_unknown(struct ctl *c, uint64_t id, int error) {
         error = find_deaths(c, id, &deaths);
         if (error < 0)
                 return remote_report(c->remote, error);
-        if (json_object_array_length(deaths) == 0) {
+        if (json_length(deaths) == 0) {
                 ctl_error("%s", text ? text : "no such job");
                 return CTL_REFUSED;
         }
@@ -221,11 +222,10 @@ int verb_why(struct ctl *c) {
         }
         r = remote_call(c->remote, &find, &path, "t", id);
         if (r >= 0)
-                r = remote_get_all(c->remote, json_object_get_string(path), "Job", &job);
+                r = remote_get_all(c->remote, json_string(path), "Job", &job);
         if (r < 0)
                 return why_unknown(c, id, r);
-        const struct remote_call get = {
-                .path = json_object_get_string(path), .interface = "Job", .member = "GetResult"};
+        const struct remote_call get = {.path = json_string(path), .interface = "Job", .member = "GetResult"};
         if (!is_under_way(job)) {
                 r = remote_call(c->remote, &get, &result, NULL);
                 if (r < 0 && strcmp(remote_error_name(c->remote), "NotFinished") != 0)
@@ -235,7 +235,7 @@ int verb_why(struct ctl *c) {
         if (r < 0)
                 return remote_report(c->remote, r);
         wait = result ? NULL : find_wait(c, job);
-        pool = result ? NULL : find_pool(c, json_object_get_string(path), job);
+        pool = result ? NULL : find_pool(c, json_string(path), job);
         if (c->json == CTL_JSON_OFF) {
                 say_all(job, result, deaths, wait, pool);
         } else {
