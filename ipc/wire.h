@@ -147,7 +147,8 @@ enum worker_report_type {
         REPORT_RESULT,    /* descriptors of that job's result, before its verdict; `payload_bytes` as in ORDER_FDS → ORDER_FDS.
                            * With `has_room` the result is what stands in the room, and no descriptor of the packet */
         REPORT_ENDED,     /* that job has its verdict: its descriptors are of no more use */
-        REPORT_CLOSED,    /* once, before any plugin code runs: the sandbox is closed, `sandbox` says by what. READY is
+        REPORT_CLOSED,    /* once, before any plugin code runs: the sandbox is closed, `sandbox` says by what, and `text`
+                           * which library had started threads before, if one had. READY is
                            * believed after it only. Workers of templates do not say it: their template has */
 };
 

@@ -135,6 +135,7 @@ struct pool {
         } mend;
         struct loop_timer tick_timer; /* limits.c */
         uint64_t busy_ns;             /* limits.c: when work was last seen */
+        uint32_t partial_told;        /* the generation whose workers Landlock holds in part only, as was logged */
         bool is_at_work;              /* limits.c: it was, lately */
 
         /* bus jobs: jobs.c */

@@ -145,12 +145,29 @@ void worker_take_sandbox(struct worker *w, const char *layers) {
                         *c = '?';
 }
 
+/* Landlock does not hold for threads that a library of the plugin's had started: told once a plugin file. */
+static void worker_tell_partial(struct worker *w, struct worker_report *report) {
+        struct pool *p = w->pool;
+        if (!strstr(w->sandbox, "no-landlock") || p->partial_told == w->generation)
+                return;
+        p->partial_told = w->generation;
+        report->text[63] = 0;
+        for (char *c = report->text; *c; c++)
+                if ((unsigned char)*c < 0x20 || (unsigned char)*c > 0x7e)
+                        *c = '?';
+        log_warning("pool %s: Landlock does not hold for all threads of its workers: %s started some when it was loaded, and "
+                    "the kernel restricts no thread but the calling one; the system call filters hold for all of them. "
+                    "Environment= may keep the library from it (SandboxLevel: %s)",
+                    p->config.name, report->text[0] ? report->text : "a library", w->sandbox);
+}
+
 /* The first packet of its life, from before its plugin's first instruction. A second one would be the plugin's. */
 static int worker_on_closed_report(struct worker *w, struct worker_report *report) {
         report->sandbox[sizeof(report->sandbox) - 1] = 0;
         if (w->sandbox[0] || !report->sandbox[0])
                 return -EPROTO;
         worker_take_sandbox(w, report->sandbox);
+        worker_tell_partial(w, report);
         return 0;
 }
 

@@ -32,6 +32,7 @@
 #include "plugins/host/place.h"
 #include "plugins/host/serve-process.h"
 #include "plugins/host/template.h"
+#include "plugins/host/threads.h"
 
 int host_prepare(void) {
         const struct filter *f;
@@ -188,19 +189,6 @@ int host_set_up(struct host *h) {
 
 /* ---- enclose ---- */
 
-/* Threads of this process, from /proc/self/stat, which was opened while that was possible. */
-static long count_threads(int stat_fd) {
-        char text[1024];
-        ssize_t n = pread(stat_fd, text, sizeof text - 1, 0);
-        if (n <= 0)
-                return -1;
-        text[n] = 0;
-        const char *p = strrchr(text, ')'); /* the command may hold anything */
-        for (int field = 2; p && field < 20; field++)
-                p = strchr(p + 1, ' ');
-        return p ? strtol(p, NULL, 10) : -1;
-}
-
 struct enclosure {
         struct host *host;
         int stat_fd;
@@ -209,7 +197,7 @@ struct enclosure {
 
 /* A fork takes only the calling thread along, so a template must not have others. Names who started them. */
 static int refuse_threads(struct enclosure *e, const char *who, char *error, size_t error_bytes) {
-        e->n_threads = count_threads(e->stat_fd);
+        e->n_threads = threads_count(e->stat_fd);
         if (e->host->config.role != HOST_TEMPLATE || e->n_threads == 1)
                 return 0;
         snprintf(error, error_bytes,
@@ -221,7 +209,23 @@ static int refuse_threads(struct enclosure *e, const char *who, char *error, siz
 }
 
 static int on_needed_loaded(void *user, const char *soname, char *error, size_t error_bytes) {
-        return refuse_threads(user, soname, error, error_bytes);
+        struct enclosure *e = user;
+        long before = e->n_threads;
+        int r = refuse_threads(e, soname, error, error_bytes);
+        if (e->n_threads > before)
+                snprintf(e->host->threads_by, sizeof e->host->threads_by, "%s", soname);
+        return r;
+}
+
+/* Before the filter comes, and with it Landlock, which the kernel has for the calling thread only. */
+static void settle_threads(struct host *h, struct enclosure *e) {
+        char error[WIRE_TEXT];
+        e->n_threads = threads_count(e->stat_fd);
+        int r = e->n_threads == 1 ? 0 : threads_await_traps(error, sizeof error);
+        if (r < 0)
+                host_fail(h, REASON_INIT, -r, true, "plugin %s: %s%s%s", h->plugin.metadata.name, h->threads_by,
+                          h->threads_by[0] ? ": " : "", error);
+        e->n_threads = threads_count(e->stat_fd);
 }
 
 static _Unwind_Reason_Code stop_at_once(struct _Unwind_Context *context, void *user) { return _URC_NORMAL_STOP; }
@@ -260,7 +264,7 @@ static void host_enclose(struct host *h, struct enclosure *e) {
         place_name_plugin(h->plugin.metadata.name);
         sandbox_on_breach(host_on_breach, h);
         sandbox_on_crash(host_on_crash, h);
-        e->n_threads = count_threads(e->stat_fd);
+        settle_threads(h, e);
         r = sandbox_enter(&h->sandbox, e->n_threads == 1);
         if (r < 0)
                 host_fail(h, REASON_INIT, -r, true, "the sandbox cannot be closed: %s", strerrordesc_np(-r));
@@ -301,6 +305,7 @@ static int tell_closed(const struct host *h) {
         }
         struct worker_report r = {.type = REPORT_CLOSED, .version = WIRE_VERSION};
         sandbox_describe(&h->sandbox, r.sandbox, sizeof r.sandbox);
+        memcpy(r.text, h->threads_by, sizeof h->threads_by);
         return host_send(h, &r, sizeof r);
 }
 

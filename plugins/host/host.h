@@ -73,6 +73,7 @@ struct drover_preload_ctx {
 struct host {
         struct host_config config;
         struct sandbox sandbox;
+        char threads_by[64]; /* the last library that started threads when it was loaded, "" if none did */
         struct plugin plugin;
         enum life_phase phase; /* of the main thread; and the plugin's function that it is in, 0 in a constructor */
         uintptr_t callback;

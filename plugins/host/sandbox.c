@@ -293,8 +293,8 @@ int sandbox_enter(struct sandbox *s, bool is_alone) {
         int r = filter_landlock(&s->landlock_abi);
         if (r < 0)
                 return r;
-        if (s->landlock_abi > 0 && is_alone)
-                s->layers |= SANDBOX_LANDLOCK;
+        if (s->landlock_abi > 0)
+                s->layers |= is_alone ? SANDBOX_LANDLOCK : SANDBOX_LANDLOCK_PARTLY;
 #if DROVER__SANITIZED
         is_entered = true;
 #endif
@@ -311,8 +311,9 @@ int sandbox_close(struct sandbox *s) {
 void sandbox_describe(const struct sandbox *s, char *text, size_t text_bytes) {
         char landlock[24];
         snprintf(landlock, sizeof landlock, ",landlock:%d", s->landlock_abi);
-        snprintf(text, text_bytes, "%s%s%s%s%s", s->layers & SANDBOX_SECCOMP ? ",seccomp" : "",
-                 s->layers & SANDBOX_LANDLOCK ? landlock : "", s->layers & SANDBOX_NO_NEW_PRIVS ? ",no-new-privs" : "",
+        snprintf(text, text_bytes, "%s%s%s%s%s%s", s->layers & SANDBOX_SECCOMP ? ",seccomp" : "",
+                 s->layers & SANDBOX_LANDLOCK ? landlock : "",
+                 s->layers & SANDBOX_LANDLOCK_PARTLY ? ",no-landlock:threads" : "", s->layers & SANDBOX_NO_NEW_PRIVS ? ",no-new-privs" : "",
                  s->layers & SANDBOX_RLIMITS ? ",rlimits" : "", SANDBOX_IS_SANITIZED ? ",sanitizer" : "");
         if (*text)
                 memmove(text, text + 1, strlen(text));

@@ -15,6 +15,7 @@ enum sandbox_layer {
         SANDBOX_LANDLOCK = 1u << 1,
         SANDBOX_NO_NEW_PRIVS = 1u << 2,
         SANDBOX_RLIMITS = 1u << 3,
+        SANDBOX_LANDLOCK_PARTLY = 1u << 4, /* not for the threads that libraries had started */
 };
 
 struct sandbox {
@@ -57,6 +58,7 @@ void sandbox_on_breach(void (*fn)(void *user, const struct sandbox_breach *b), v
 /* Called from the signal handler on a crash (SIGSEGV, SIGBUS, SIGILL, SIGFPE), before the process dies of it. */
 void sandbox_on_crash(void (*fn)(void *user, int signal, uintptr_t address, uintptr_t instruction), void *user);
 
-/* "seccomp,landlock:7,no-new-privs,rlimits": the layers that are on, and "sanitizer" if the filters are wider for one.
+/* "seccomp,landlock:7,no-new-privs,rlimits": the layers that are on; "no-landlock:threads" in the place of Landlock if
+ * it does not hold for all threads; and "sanitizer" if the filters are wider for one.
  */
 void sandbox_describe(const struct sandbox *s, char *text, size_t text_bytes);

@@ -157,6 +157,34 @@ class Named(Test):
                 self.assertRegex(end.stderr, rf'system call open(at)?\("/etc/hostname"\) at {words[1]}\+0x[0-9a-f]+, {text}')
 
 
+class ThreadsAtLoad(Test):
+    """A library of the plugin's that starts threads when it is loaded: they are there when the filters come, and nobody dies of it."""
+    def worker(self, name):
+        env = {**os.environ, "LD_LIBRARY_PATH": f"{BUILD}/tests/plugins"}
+        return subprocess.run([WORKER, "--run", f"{BUILD}/tests/plugins/{name}.so", "run"], env=env, capture_output=True, text=True, timeout=60)
+
+    def test_it_runs_each_time(self):
+        for name in ("threads-at-load", "masked-threads-at-load"):
+            for n in range(40):
+                end = self.worker(name)
+                self.assertEqual(end.returncode, 0, f"{name}, run {n}: {end.stderr}")
+
+    def test_who_blocks_the_trap_for_good_is_refused_in_words(self):
+        end = self.worker("raw-threads-at-load")
+        self.assertEqual(end.returncode, 3, end.stderr)
+        self.assertRegex(end.stderr, r"libraw-threads-at-load-lib\.so: a thread \(.*\) .* blocks SIGSYS for good: .*Environment=")
+
+    def test_what_landlock_does_not_hold_is_told(self):
+        with Drover({"threads": {"Plugin": "threads-at-load", "StartMethod": "fork", "Workers": 2}},
+                    env={"LD_LIBRARY_PATH": f"{BUILD}/tests/plugins"}) as d:
+            self.assertEqual(d.run("threads", "run"), {})
+            if os.environ.get("DROVER_TEST_REFUSED") != "landlock":
+                self.assertIn("no-landlock:threads", d.workers("threads")[0]["SandboxLevel"])
+                self.assertIn("no-landlock:threads", d.ctl("list-workers", "threads").stdout)
+                told = re.findall("pool threads: Landlock does not hold for all threads of its workers: libthreads-at-load-lib.so", d.log())
+                self.assertEqual(len(told), 1, "once, not for each worker")
+
+
 # What stops each of attacker.c's attacks: the name of the call that its process dies of, or an errno.
 EPERM, EBADF = 1, 9
 ATTACKS = {
