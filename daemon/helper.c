@@ -161,7 +161,8 @@ bool helper_wait(struct helper_call *c, uint64_t deadline_ns) {
                 uint64_t now = event_now_ns();
                 if (now >= deadline_ns)
                         return false;
-                poll(&p, 1, (int)((deadline_ns - now) / 1000000) + 1);
+                if (poll(&p, 1, (int)((deadline_ns - now) / 1000000) + 1) < 0 && errno != EINTR)
+                        return false;
         }
         return true;
 }

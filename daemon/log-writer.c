@@ -54,7 +54,8 @@ static int writer_write(const char *text, size_t bytes) {
                         writer.n_moved = !writer.n_moved_before;
                 } else if (errno == EAGAIN) { /* O_NONBLOCK is somebody else's wish */
                         struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
-                        poll(&p, 1, -1);
+                        if (poll(&p, 1, -1) < 0 && errno != EINTR)
+                                return -errno;
                 } else if (errno != EINTR)
                         return -errno;
         }
@@ -116,8 +117,11 @@ static void writer_run(void) {
                 _exit(1);
         for (;;) {
                 *writer.is_busy = n > 0;
-                if (poll(&p, 1, -1) < 0)
-                        continue;
+                if (poll(&p, 1, -1) < 0) {
+                        if (errno == EINTR)
+                                continue;
+                        _exit(1); /* it would spin */
+                }
                 *writer.is_busy = true;
                 ssize_t got = read(DETACHED_FD, buffer + n, sizeof(buffer) - n);
                 if (got < 0)

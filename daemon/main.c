@@ -12,7 +12,9 @@
 #include <unistd.h>
 
 #include "daemon/daemon.h"
+#include "daemon/log.h"
 #include "ipc/capsule.h"
+#include "ipc/kernel.h"
 
 enum { OPT_USER = 256, OPT_SYSTEM, OPT_ADDRESS, OPT_CONFIG, OPT_PLUGIN, OPT_RUNTIME, OPT_STATE, OPT_LIBEXEC, OPT_LOG, OPT_CHECK };
 
@@ -115,6 +117,18 @@ static int main_log_to_journal(void) {
         return setenv("JOURNAL_STREAM", stream, true) < 0 ? -errno : 0; /* log.c and drover-spawn look for it */
 }
 
+/* What the kernel, or a filter around us, refuses of what we need: told at once. */
+static bool main_is_refused(void) {
+        unsigned refused = kernel_find_refused(KERNEL_PIDFD_OPEN | KERNEL_PIDFD_SEND_SIGNAL | KERNEL_CLOSE_RANGE |
+                                               KERNEL_MEMFD_CREATE | KERNEL_SIGNALFD | KERNEL_IO_URING);
+        char text[512];
+        if (!(refused & ~(unsigned)KERNEL_IO_URING)) /* of the ring alone, the loop knows more (loop.c) */
+                return false;
+        kernel_describe_refused(refused, text, sizeof(text));
+        log_error("system calls that droverd needs are refused: %s", text);
+        return true;
+}
+
 int main(int argc, char **argv) {
         struct daemon_options o = {
                 .is_user = geteuid() != 0,
@@ -137,6 +151,8 @@ int main(int argc, char **argv) {
         log_open("droverd", o.log_level);
         if (check)
                 return daemon_check(&o);
+        if (main_is_refused())
+                return 1;
         int r = log_detach(LOG_WRITER);
         if (r < 0) {
                 log_error("no process that writes the log: %s", strerror(-r));

@@ -32,6 +32,7 @@
 #include "daemon/spawn/start.h"
 #include "daemon/spawn/template.h"
 #include "ipc/event.h"
+#include "ipc/kernel.h"
 #include "plugins/host/host.h"
 
 static const char help[] =
@@ -310,8 +311,13 @@ static int serve(struct spawner *s) {
         while (!s->is_ending && r >= 0 && (s->broker_fd >= 0 || s->listen_fd >= 0)) {
                 tell_alive(s);
                 unsigned n_templates, n = fill_polls(s, polls, &n_templates);
-                if (poll(polls, n, timeout_ms(s)) < 0)
-                        continue; /* EINTR: stopped and continued */
+                if (poll(polls, n, timeout_ms(s)) < 0) {
+                        if (errno == EINTR) /* stopped and continued */
+                                continue;
+                        r = -errno;
+                        log_error("poll: %s", strerror(errno));
+                        break;
+                }
                 for (unsigned i = POLL_TEMPLATES; i < n; i++)
                         if (polls[i].revents && i < POLL_TEMPLATES + n_templates)
                                 on_template(s, polls[i].fd);
@@ -351,6 +357,14 @@ int main(int argc, char **argv) {
                 return r - 1;
         log_open("drover-spawn", o.log_level);
 
+        unsigned refused = kernel_find_refused(KERNEL_PIDFD_OPEN | KERNEL_CLOSE_RANGE | KERNEL_MEMFD_CREATE |
+                                               KERNEL_SIGNALFD);
+        if (refused) {
+                char text[512];
+                kernel_describe_refused(refused, text, sizeof text);
+                log_error("system calls that drover-spawn needs are refused: %s", text);
+                return EXIT_FAILURE;
+        }
         bool is_listener;
         setsid();
         if (find_socket(&o, &is_listener) < 0 || keep_only(&o.fd) < 0)

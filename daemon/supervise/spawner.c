@@ -222,6 +222,18 @@ static int spawner_exec(struct spawner *s, int child_fd) {
         return r;
 }
 
+/* Nobody would hear of its end: no descriptor is left for that, or the kernel refuses one. */
+static int spawner_give_up(struct spawner *s, int error) {
+        log_error("the spawner (pid %d) cannot be watched: pidfd_open: %s", (int)s->pid, strerror(-error));
+        kill(s->pid, SIGKILL);
+        while (waitpid(s->pid, NULL, 0) < 0 && errno == EINTR)
+                ;
+        close(s->fd);
+        s->fd = -1;
+        s->pid = 0;
+        return error;
+}
+
 static int spawner_start(struct spawner *s) {
         int fds[2];
         spawner_is_alone(s); /* from now on, if nobody else holds the lock any more */
@@ -242,7 +254,8 @@ static int spawner_start(struct spawner *s) {
         s->fd = fds[0];
         s->started_ns = event_now_ns();
         s->pidfd = (int)syscall(SYS_pidfd_open, s->pid, 0);
-        assert(s->pidfd >= 0); /* our own unreaped child */
+        if (s->pidfd < 0)
+                return spawner_give_up(s, -errno);
         spawner_expect(s, SPAWNER_HELLO_NS);
         r = loop_poll_start(s->loop, &s->pid_poll, s->pidfd, POLLIN, spawner_on_pid, s);
         return r < 0 ? r : loop_poll_start(s->loop, &s->socket_poll, s->fd, POLLIN, spawner_on_socket, s);
@@ -314,7 +327,8 @@ static int spawner_poll(struct pollfd *p, uint64_t patience_ns) {
         uint64_t deadline_ns = event_now_ns() + patience_ns, now_ns;
         int r = 0;
         while (r <= 0 && (now_ns = event_now_ns()) < deadline_ns)
-                r = poll(p, 1, (int)((deadline_ns - now_ns) / 1000000 + 1));
+                if ((r = poll(p, 1, (int)((deadline_ns - now_ns) / 1000000 + 1))) < 0 && errno != EINTR)
+                        break;
         return r > 0;
 }
 

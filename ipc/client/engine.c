@@ -127,17 +127,19 @@ void engine_woken(drover *d) {
         engine_read_bus(d);
 }
 
-void engine_sleep(drover *d, uint64_t deadline_ns, int fd) {
+int engine_sleep(drover *d, uint64_t deadline_ns, int fd) {
         struct pollfd fds[] = {{.fd = d->epoll_fd, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
         stream_watch_all(d, false);
         bool is_ready = engine_arm(d);
         uint64_t until_ns = d->wake_ns < deadline_ns ? d->wake_ns : deadline_ns, now_ns = event_now_ns();
         uint64_t left_ns = until_ns > now_ns ? until_ns - now_ns : 0;
         struct timespec left = {.tv_sec = (time_t)(left_ns / 1000000000u), .tv_nsec = (long)(left_ns % 1000000000u)};
-        if (!is_ready)
-                ppoll(fds, 2, until_ns == EVENT_FOREVER ? NULL : &left, NULL);
+        int r = 0;
+        if (!is_ready && ppoll(fds, 2, until_ns == EVENT_FOREVER ? NULL : &left, NULL) < 0 && errno != EINTR)
+                r = -errno;
         stream_watch_all(d, true);
         engine_woken(d);
+        return r;
 }
 
 /* The only channel with jobs under way; NULL if there are more, or jobs on the bus. */
@@ -154,13 +156,13 @@ static drover_pool *engine_only_pool(const drover *d, bool *ret_has_any) {
 }
 
 /* Takes in at least one verdict, or sleeps until the deadline. */
-static void engine_sleep_for_verdicts(drover *d, drover_pool *only, uint64_t deadline_ns) {
-        if (only) {
-                drover_pool_ref(only);
-                engine_take(only, deadline_ns);
-                drover_pool_unref(only);
-        } else
-                engine_sleep(d, deadline_ns, -1);
+static int engine_sleep_for_verdicts(drover *d, drover_pool *only, uint64_t deadline_ns) {
+        if (!only)
+                return engine_sleep(d, deadline_ns, -1);
+        drover_pool_ref(only);
+        engine_take(only, deadline_ns); /* if it cannot wait, that channel is lost */
+        drover_pool_unref(only);
+        return 0;
 }
 
 int engine_is_short(drover *d) {
@@ -190,7 +192,7 @@ static bool engine_waits_in_vain(drover *d) {
 }
 
 /* 0; -EDEADLK: nothing is under way that could end this wait; -EMFILE, -ENFILE, -ENOMEM: nothing but what cannot be
- * taken in now. */
+ * taken in now; or why it cannot wait. */
 static int engine_step(drover *d, uint64_t deadline_ns) {
         if (engine_collect(d) > 0)
                 return 0;
@@ -201,8 +203,8 @@ static int engine_step(drover *d, uint64_t deadline_ns) {
         int r = engine_waits_in_vain(d) ? engine_is_short(d) : 0;
         if (r < 0)
                 return r;
-        engine_sleep_for_verdicts(d, only, deadline_ns);
-        return 0;
+        r = engine_sleep_for_verdicts(d, only, deadline_ns);
+        return r < 0 ? connection_fail(d, r, "cannot wait: %s", strerror(-r)) : 0;
 }
 
 /* Nobody tells when others make room, or when the next daemon is there: looked for from time to time. */

@@ -151,8 +151,8 @@ void engine_wait_room(drover *d, bool is_others, uint64_t deadline_ns);
 int engine_is_short(drover *d);
 /* Prepares a sleep in poll(). true: there is something to do first. */
 bool engine_arm(drover *d);
-/* Until something came, also at `fd` (-1: none), or the deadline. */
-void engine_sleep(drover *d, uint64_t deadline_ns, int fd);
+/* Until something came, also at `fd` (-1: none), or the deadline. 0, or -errno: it cannot wait. */
+int engine_sleep(drover *d, uint64_t deadline_ns, int fd);
 void engine_woken(drover *d);
 
 /* ---- pool.c ---- */

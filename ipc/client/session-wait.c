@@ -90,7 +90,9 @@ int session_takes_jobs(struct session *s, uint64_t deadline_ns) {
         while (s->call && !s->is_gone) {
                 if (event_now_ns() >= deadline_ns)
                         return -ETIMEDOUT;
-                session_wait_for_daemon(s, deadline_ns);
+                int r = session_wait_for_daemon(s, deadline_ns);
+                if (r < 0 && r != -EINTR)
+                        return r;
                 session_process(s);
         }
         int r = session_check_open(s);

@@ -225,7 +225,9 @@ int drover_future_next_item(drover_future *future, struct drover_item *ret_item,
                         continue;
                 if (deadline_ns != EVENT_FOREVER && event_now_ns() >= deadline_ns)
                         return connection_late(d, -ETIMEDOUT);
-                engine_sleep(d, deadline_ns, future->stream->fd);
+                r = engine_sleep(d, deadline_ns, future->stream->fd);
+                if (r < 0)
+                        return connection_fail(d, r, "cannot wait: %s", strerror(-r));
         }
         if (r == 1)
                 stream_give(&item, ret_item, struct_bytes);

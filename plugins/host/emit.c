@@ -34,9 +34,11 @@ int job_emit(drover_job *job, const void *data, size_t size) {
                         return r;
                 if (writev(h->items_fd, parts, 2) >= 0)
                         return 0;
-                if (errno == EAGAIN)
-                        poll(&(struct pollfd){.fd = h->items_fd, .events = POLLOUT}, 1, EMIT_LOOK_MS);
-                else if (errno != EINTR)
+                if (errno == EAGAIN) {
+                        if (poll(&(struct pollfd){.fd = h->items_fd, .events = POLLOUT}, 1, EMIT_LOOK_MS) < 0 &&
+                            errno != EINTR)
+                                return -errno;
+                } else if (errno != EINTR)
                         return errno == ECONNRESET || errno == ENOTCONN ? -EPIPE : -errno;
         }
 }

@@ -23,6 +23,7 @@
 #include <unistd.h>
 #include <unwind.h>
 
+#include "ipc/kernel.h"
 #include "ipc/packet.h"
 #include "ipc/segment.h"
 #include "plugins/host/become.h"
@@ -418,6 +419,20 @@ void host_serve(struct host *h) {
         _exit(r == 0 || r == -EPIPE ? HOST_EXIT_DONE : HOST_EXIT_STALE);
 }
 
+/* It cannot become what it should be, for want of `refused` system calls or because of `error`. A worker is heard once
+ * it was spoken to, and our socket may not stand in its place yet. */
+_Noreturn static void give_up(struct host *h, unsigned refused, int error) {
+        char text[WIRE_TEXT - 64];
+        if (error < 0)
+                dup2(h->config.control_fd, WIRE_CONTROL_FD);
+        if (h->config.role == HOST_WORKER && host_set_up(h) < 0)
+                _exit(HOST_EXIT_DONE);
+        if (!refused)
+                host_fail(h, REASON_INIT, -error, false, "the process cannot be set up: %s", strerrordesc_np(-error));
+        kernel_describe_refused(refused, text, sizeof text);
+        host_fail(h, REASON_INIT, ENOSYS, true, "system calls that a worker needs are refused: %s", text);
+}
+
 void host_main(const struct host_config *c) {
         static struct host host; /* one process, one host; in a template, the copy every worker starts from */
         struct host *h = &host;
@@ -427,11 +442,13 @@ void host_main(const struct host_config *c) {
         h->worker.object = (struct host_object){.sdk = {.host = &job_table}, .host = h};
         h->preload.object = h->worker.object;
 
+        unsigned refused =
+                kernel_find_refused(KERNEL_FUTEX_WAITV | KERNEL_CLOSE_RANGE | KERNEL_MEMFD_CREATE | KERNEL_SECCOMP);
         int r = become_host(c);
         if (r == -ESRCH)
                 _exit(HOST_EXIT_DONE);
-        if (r < 0)
-                host_fail(h, REASON_INIT, -r, false, "the process cannot be set up: %s", strerrordesc_np(-r));
+        if (refused || r < 0)
+                give_up(h, refused, r);
         if (c->role == HOST_WORKER && host_set_up(h) < 0)
                 _exit(HOST_EXIT_DONE);
         host_enclose(h, &enclosure);

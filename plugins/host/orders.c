@@ -187,7 +187,8 @@ static int report_on(const struct orders *o, enum worker_report_type type, uint3
         int r;
         while ((r = packet_send(o->fd, &report, sizeof report, NULL, 0)) == -EAGAIN) {
                 struct pollfd p = {.fd = o->fd, .events = POLLOUT};
-                poll(&p, 1, -1);
+                if (poll(&p, 1, -1) < 0 && errno != EINTR)
+                        return -errno;
         }
         return r;
 }

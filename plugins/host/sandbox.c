@@ -313,8 +313,9 @@ void sandbox_describe(const struct sandbox *s, char *text, size_t text_bytes) {
         snprintf(landlock, sizeof landlock, ",landlock:%d", s->landlock_abi);
         snprintf(text, text_bytes, "%s%s%s%s%s%s", s->layers & SANDBOX_SECCOMP ? ",seccomp" : "",
                  s->layers & SANDBOX_LANDLOCK ? landlock : "",
-                 s->layers & SANDBOX_LANDLOCK_PARTLY ? ",no-landlock:threads" : "", s->layers & SANDBOX_NO_NEW_PRIVS ? ",no-new-privs" : "",
-                 s->layers & SANDBOX_RLIMITS ? ",rlimits" : "", SANDBOX_IS_SANITIZED ? ",sanitizer" : "");
+                 s->layers & SANDBOX_LANDLOCK_PARTLY ? ",no-landlock:threads" : "",
+                 s->layers & SANDBOX_NO_NEW_PRIVS ? ",no-new-privs" : "", s->layers & SANDBOX_RLIMITS ? ",rlimits" : "",
+                 SANDBOX_IS_SANITIZED ? ",sanitizer" : "");
         if (*text)
                 memmove(text, text + 1, strlen(text));
 }

@@ -14,8 +14,10 @@
  * one for all fibers of a thread. */
 #include <errno.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
@@ -278,6 +280,19 @@ static uint64_t look_for_job(const void *user, uint64_t before_ns) {
 }
 #endif
 
+/* A worker that cannot sleep would take a whole CPU for nothing: it ends. `r` is what the wait said. */
+static void slept(int r) {
+        if (r >= 0 || r == -EINTR || r == -ETIMEDOUT)
+                return;
+        fprintf(stderr, "drover-worker: it cannot wait for work, and ends: %s\n", strerrordesc_np(-r));
+        fflush(NULL);
+        _exit(HOST_EXIT_FAILED);
+}
+
+static void sleep_on_control(const struct serve *s, uint64_t deadline_ns) {
+        slept(event_wait(&s->line->control, s->control_seen, deadline_ns));
+}
+
 static void sleep_on_all(struct serve *s) {
         struct event_wait waits[EVENT_MAX_WORDS] = {{.word = &s->line->control, .seen = s->control_seen}};
         unsigned n = 1;
@@ -291,7 +306,7 @@ static void sleep_on_all(struct serve *s) {
         WAIT_LOOK_SINCE("worker", look_for_job, s);
         if (!has_reason_to_wake(s)) {
                 uint64_t since_ns = event_now_ns();
-                event_wait_any(waits, n, EVENT_FOREVER);
+                slept(event_wait_any(waits, n, EVENT_FOREVER));
                 spin_slept(&s->spin, since_ns);
         }
         each_waited(s, bell_sleep_end);
@@ -328,7 +343,7 @@ static int serve_limited(struct serve *s, uint64_t rate_ns) {
                 now = event_now_ns(); /* after `at` was read: else one that is faster would look like nonsense */
                 from = at > now + rate_ns ? now : at > now - burst_ns ? at : now - burst_ns;
                 if (from > now) {
-                        event_wait(&s->line->control, s->control_seen, from);
+                        sleep_on_control(s, from);
                         return 1;
                 }
         } while (!atomic_compare_exchange_weak_explicit(next, &at, from + rate_ns, memory_order_acq_rel,
@@ -350,7 +365,7 @@ static int serve_loop(struct serve *s) {
                         return 0;
                 case WORKER_RUN:
                         if (is_used_up(s)) {
-                                event_wait(&s->line->control, s->control_seen, EVENT_FOREVER);
+                                sleep_on_control(s, EVENT_FOREVER);
                                 break;
                         }
                         rate_ns = atomic_load_explicit(&s->host->pool->rate_ns, memory_order_relaxed);
@@ -361,7 +376,7 @@ static int serve_loop(struct serve *s) {
                                 sleep_on_all(s);
                         break;
                 default:
-                        event_wait(&s->line->control, s->control_seen, EVENT_FOREVER);
+                        sleep_on_control(s, EVENT_FOREVER);
                         break;
                 }
         }

@@ -4,6 +4,8 @@
     refuse.py landlock COMMAND [ARG...]    the Landlock calls answer ENOSYS, as before Linux 5.13
     refuse.py listener COMMAND [ARG...]    somebody listens to its system calls (seccomp user notification), as LXC may,
                                            so it can have no listener of its own
+    refuse.py futex_waitv COMMAND [ARG...] that one answers ENOSYS, as before Linux 5.16; also pidfd_open (EPERM), close_range (ENOSYS),
+                                           and several, with a comma between them
 
 The command finds the name in DROVER_TEST_REFUSED.
 """
@@ -25,6 +27,9 @@ REFUSED = {
     "io_uring": ((425,), errno.EPERM),
     "landlock": ((444, 445, 446), errno.ENOSYS),
     "listener": ((), 0),
+    "futex_waitv": ((449,), errno.ENOSYS),
+    "pidfd_open": ((434,), errno.EPERM),
+    "close_range": ((436,), errno.ENOSYS),
 }
 
 
@@ -32,16 +37,17 @@ def instruction(code, true, false, value):
     return struct.pack("=HBBI", code, true, false, value)
 
 
-def program_of(numbers, answer):
+def program_of(names):
     program = instruction(0x20, 0, 0, 0)  # load the number of the system call
-    for number in numbers:
-        program += instruction(0x15, 0, 1, number)  # is it this one?
-        program += instruction(0x06, 0, 0, RET_ERRNO | answer)
+    for numbers, answer in (REFUSED[name] for name in names):
+        for number in numbers:
+            program += instruction(0x15, 0, 1, number)  # is it this one?
+            program += instruction(0x06, 0, 0, RET_ERRNO | answer)
     return program + instruction(0x06, 0, 0, RET_ALLOW)
 
 
 def main():
-    program = program_of(*REFUSED[sys.argv[1]])
+    program = program_of(sys.argv[1].split(","))
     libc = ctypes.CDLL(None, use_errno=True)
     code = ctypes.create_string_buffer(program, len(program))
     head = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(code)))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import unittest
 
-from harness import BUILD, SOURCE, WORKER, Drover, Test, descendants, fds_of, kill, main, wait_for, wait_surely
+from harness import BUILD, DROVERD, SOURCE, SPAWN, WORKER, Drover, Test, descendants, fds_of, kill, main, wait_for, wait_surely
 
 METHODS = ("fork", "spawn", "forkserver")
 # What a test asks for, and the system calls that glibc may make of it.
@@ -155,6 +155,36 @@ class Named(Test):
                 end = subprocess.run([WORKER, words[0], f"{BUILD}/tests/plugins/{words[1]}.so", *words[2:]], capture_output=True, text=True, timeout=60)
                 self.assertEqual(end.returncode, 4, end.stderr)
                 self.assertRegex(end.stderr, rf'system call open(at)?\("/etc/hostname"\) at {words[1]}\+0x[0-9a-f]+, {text}')
+
+
+class Refused(Test):
+    """Where a container's filter or an older kernel refuses a system call, who needs it says so at its start, with all names at once."""
+    REFUSE = [sys.executable, f"{SOURCE}/tests/integration/refuse.py"]
+
+    def run_refused(self, calls, *words):
+        return subprocess.run([*self.REFUSE, calls, *words], capture_output=True, text=True, timeout=60)
+
+    def test_a_worker_that_cannot_wait_is_refused_by_name(self):
+        with Drover({}, launcher=[*self.REFUSE, "futex_waitv"]) as d:
+            for method in METHODS:
+                d.write_pool(method, Plugin="primes", StartMethod=method, Workers=1)
+            d.reload()
+            for method in METHODS:
+                wait_for(lambda: d.pool(method)["State"] == "refused", 20, f"{method}: {d.pool(method)}")
+                self.assertIn("system calls that a worker needs are refused: futex_waitv (ENOSYS): allow", d.pool(method)["Problem"])
+
+    def test_a_worker_by_hand(self):
+        for calls, names in (("futex_waitv", "futex_waitv (ENOSYS)"), ("futex_waitv,close_range", "futex_waitv (ENOSYS), close_range (ENOSYS)")):
+            end = self.run_refused(calls, WORKER, "--check", f"{BUILD}/plugins/primes/primes.so")
+            self.assertEqual(end.returncode, 3, end.stderr)
+            self.assertIn(f"a worker needs are refused: {names}:", end.stderr)
+
+    def test_daemon_and_spawner_name_all_at_once(self):
+        for program, words in ((DROVERD, ["--user"]), (SPAWN, ["--fd=3"])):
+            end = self.run_refused("pidfd_open,close_range,io_uring", program, *words)
+            self.assertEqual(end.returncode, 1, end.stderr)
+            self.assertIn("needs are refused: pidfd_open (EPERM), close_range (ENOSYS)", end.stderr)
+            self.assertEqual(len(end.stderr.splitlines()), 1, end.stderr)
 
 
 class ThreadsAtLoad(Test):

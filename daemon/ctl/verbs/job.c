@@ -134,7 +134,8 @@ static int copy_descriptor(FILE *f, int fd) {
                         fwrite(buffer, 1, (size_t)n, f);
                         at += n;
                 } else if (errno == EAGAIN) {
-                        poll(&p, 1, -1);
+                        if (poll(&p, 1, -1) < 0 && errno != EINTR)
+                                return -errno;
                 } else if (errno != EINTR) {
                         return -errno;
                 }
