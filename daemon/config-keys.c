@@ -356,6 +356,7 @@ const struct config_key config_keys[] = {
         {"Worker", "RestartMaxDelaySec", parse_span, FIELD(restart_max_ns), 0, SECONDS(86400)},
         {"Worker", "StartLimitBurst", parse_count, FIELD(start_limit_burst), 1, 1000},
         {"Worker", "StartLimitIntervalSec", parse_span, FIELD(start_limit_interval_ns), 0, SECONDS(86400)},
+        {"Worker", "TimeoutStartSec", parse_limit, FIELD(timeout_start_ns), 0, YEARS_100},
         {"Worker", "WatchdogSec"},
         {"Worker", "TimeoutStopSec", parse_span, FIELD(timeout_stop_ns), 0, SECONDS(86400)},
         {"Worker", "KillGraceSec", parse_span, FIELD(kill_grace_ns), 0, SECONDS(86400)},

@@ -31,6 +31,7 @@ void pool_config_defaults(struct pool_config *c) {
                 .restart_max_ns = 30 * SECOND,
                 .start_limit_burst = 5,
                 .start_limit_interval_ns = 10 * SECOND,
+                .timeout_start_ns = 30 * SECOND,
                 .timeout_stop_ns = 30 * SECOND,
                 .kill_grace_ns = 5 * SECOND,
         };

@@ -32,6 +32,7 @@ struct pool_config {
         uint64_t result_ttl_ns;
         uint64_t restart_ns, restart_max_ns, start_limit_interval_ns;
         uint32_t start_limit_burst;
+        uint64_t timeout_start_ns; /* 0 = none */
         uint64_t timeout_stop_ns, kill_grace_ns;
         uint32_t max_jobs;                   /* 0 = none, as the next two */
         uint64_t recycle_bytes, max_age_ns;

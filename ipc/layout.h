@@ -213,7 +213,7 @@ enum worker_command {
         WORKER_RETIRE = 2, /* finish the job in hand, then exit 0 */
 };
 
-/* What a worker is at: told of a forbidden system call. */
+/* What a worker is at: told of a forbidden system call, and of a start that hangs. */
 enum life_phase {
         LIFE_NONE = 0,
         LIFE_CONSTRUCTOR,
@@ -269,8 +269,8 @@ struct layout_worker {
         _Atomic uint64_t counts[SLOT_N_STATES]; /* verdicts this worker gave, by state, and DELAYED: attempts put off; only it writes them */
         _Atomic uint64_t progress_done, progress_total;
         _Atomic uint32_t status_seq; /* odd while `status` is being written */
-        uint32_t pad2;
-        uint64_t pad3;
+        _Atomic uint32_t start_phase; /* enum life_phase, until it is ready; for people */
+        uint64_t pad2;
         char status[128]; /* drover_progress note; read as untrusted bytes */
         _Atomic uint32_t fault_phase; /* of the forbidden call, and the path that it was given: as in layout_breach */
         uint32_t pad4;
@@ -338,6 +338,7 @@ static_assert(offsetof(struct layout_pool, muted) == 72);
 static_assert(offsetof(struct layout_pool, latency) == 131200);
 static_assert(offsetof(struct layout_worker, counts) == 128);
 static_assert(offsetof(struct layout_worker, last_job) == 32);
+static_assert(offsetof(struct layout_worker, start_phase) == 244);
 static_assert(offsetof(struct layout_worker, last_end) == 60);
 static_assert(offsetof(struct layout_worker, record) == 64);
 static_assert(offsetof(struct layout_worker, fault_phase) == 384);

@@ -79,6 +79,7 @@ struct spawn_event {
         int32_t code;   /* CLD_EXITED, CLD_KILLED, CLD_DUMPED */
         int32_t status; /* exit code or signal */
         uint32_t is_permanent; /* FAILED, LOADED: trying again cannot help (bad file, threads after preload…): the pool is refused */
+        uint32_t start_phase; /* FAILED by a KILL: what its template was at, enum life_phase */
         uint64_t cpu_us, max_rss_kib;
         struct layout_breach breach; /* FAILED, TEMPLATE with REASON_SYSCALL: of the template */
         char text[WIRE_TEXT];
@@ -98,6 +99,7 @@ enum template_event_type {
         TEMPLATE_READY,      /* it forks */
         TEMPLATE_FAILED,
         TEMPLATE_FORKED,     /* the fork that was let go on has failed: `error` */
+        TEMPLATE_LOADED,     /* the constructors have run, and the plugin's preload is called next */
 };
 
 struct template_event {

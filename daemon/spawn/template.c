@@ -225,8 +225,13 @@ static int count_threads(pid_t pid, char *ret_comm, size_t comm_bytes) {
 /* The first packet, and the only one with a descriptor. */
 static void take_closed(struct spawner *s, struct template *t, const struct template_event *m, int listener_fd) {
         snprintf(t->sandbox, sizeof t->sandbox, "%.*s", (int)sizeof t->sandbox - 1, m->text);
+        t->phase = LIFE_CONSTRUCTOR;
         t->listener_fd = listener_fd;
         s->listeners[s->n_listeners++] = (struct listener){.fd = listener_fd, .template_serial = t->serial};
+}
+
+static void on_loaded(struct spawner *s, struct template *t, const struct template_event *m) {
+        t->phase = LIFE_PRELOAD;
 }
 
 static void on_ready(struct spawner *s, struct template *t, const struct template_event *m) {
@@ -346,9 +351,10 @@ int template_timeout_ms(const struct spawner *s) {
 
 typedef void (*template_fn)(struct spawner *s, struct template *t, const struct template_event *m);
 
-static const template_fn template_table[TEMPLATE_N_STATES][TEMPLATE_FORKED + 1] = {
+static const template_fn template_table[TEMPLATE_N_STATES][TEMPLATE_LOADED + 1] = {
         [TEMPLATE_LOADING] =
                 {
+                        [TEMPLATE_LOADED] = on_loaded,
                         [TEMPLATE_READY] = on_ready,
                         [TEMPLATE_FAILED] = on_failed,
                         [TEMPLATE_FORKED] = on_unexpected,
@@ -356,6 +362,7 @@ static const template_fn template_table[TEMPLATE_N_STATES][TEMPLATE_FORKED + 1] 
                 },
         [TEMPLATE_WARM] =
                 {
+                        [TEMPLATE_LOADED] = on_unexpected,
                         [TEMPLATE_READY] = on_unexpected,
                         [TEMPLATE_FAILED] = on_failed,
                         [TEMPLATE_FORKED] = on_forked,
@@ -369,7 +376,7 @@ static const template_fn template_table[TEMPLATE_N_STATES][TEMPLATE_FORKED + 1] 
 
 static void take(struct spawner *s, struct template *t, struct template_event *m, size_t bytes, int fd) {
         bool is_message = bytes == sizeof *m && m->version == WIRE_VERSION && m->type >= TEMPLATE_CLOSED &&
-                          m->type <= TEMPLATE_FORKED;
+                          m->type <= TEMPLATE_LOADED;
         m->text[sizeof m->text - 1] = 0;
         bool is_first = !*t->sandbox, is_closed = is_message && m->type == TEMPLATE_CLOSED && *m->text && fd >= 0;
         if (is_first && is_closed && s->n_listeners < SPAWNER_MAX_LISTENERS) {
@@ -427,7 +434,10 @@ void template_cancel_worker(struct spawner *s, struct spawn_worker *w, int signa
                 w->pending_signal = (uint32_t)signal;
                 return;
         }
-        workers_refuse(s, w, ECANCELED, false, "killed before it was started");
+        struct spawn_event e = {.error = ECANCELED};
+        e.start_phase = t && t->state == TEMPLATE_LOADING ? t->phase : LIFE_NONE;
+        events_text(&e, "killed before it was started");
+        workers_failed(s, w, &e);
         if (t && t->state == TEMPLATE_LOADING && !next_queued(s, t)) {
                 t->is_quiet = true; /* its preload may hang for ever */
                 end(s, t);

@@ -18,6 +18,7 @@ struct template {
         int listener_fd; /* calls.c owns it */
         enum template_state state;
         bool was_warm;
+        enum life_phase phase; /* what it is at while it loads */
         bool is_forking; /* its fork waits for our word, as call fork_id */
         bool is_asked;   /* worker `asked` was let be forked and has not come yet */
         uint32_t asked;

@@ -200,9 +200,9 @@ static void pool_tell_nobody_ready(struct pool *p) {
                 if (w->pid)
                         pool_set_problem(
                                 p,
-                                "no worker is ready: worker %llu (pid %d) takes its time to start (constructors, "
-                                "preload, worker_init)",
-                                (unsigned long long)w->id, (int)w->pid);
+                                "no worker is ready: worker %llu (pid %d) takes its time to start: it is %s",
+                                (unsigned long long)w->id, (int)w->pid,
+                                worker_start_words(atomic_load(&worker_line(w)->start_phase)));
                 else
                         pool_set_problem(
                                 p,
@@ -257,6 +257,12 @@ static void pool_restart_later(struct pool *p) {
         loop_timer_set(p->supervisor->loop, &p->restart_timer, p->restart.not_before_ns, pool_on_restart_timer, p);
 }
 
+static void pool_note_hang(struct pool *p) {
+        struct restart_policy policy = pool_restart_policy(p);
+        restart_note_hang(&p->restart, &policy, event_now_ns());
+        pool_restart_later(p);
+}
+
 void pool_note_failure(struct pool *p) {
         struct restart_policy policy = pool_restart_policy(p);
         restart_note_failure(&p->restart, &policy, event_now_ns());
@@ -290,6 +296,11 @@ static bool pool_worker_was_fine(const struct worker *w, const struct death *d) 
         return w->ready_ns != 0 && (from_outside || pool_worker_served(w));
 }
 
+/* By us, and not because it did not come up or misbehaved. */
+static bool pool_worker_was_ended(const struct worker *w) {
+        return w->doom != REASON_NONE && w->doom != REASON_INIT && w->doom != REASON_PRELOAD;
+}
+
 /* A death with a job was charged to the job: its worker is replaced at once. The others are the pool's. */
 void pool_on_worker_gone(struct pool *p, struct worker *w, const struct death *d, bool had_job) {
         bool was_ready = w->ready_ns != 0;
@@ -305,8 +316,7 @@ void pool_on_worker_gone(struct pool *p, struct worker *w, const struct death *d
                         pool_refuse(p, w->text);
                 return;
         }
-        if (had_job || (w->doom != REASON_NONE && w->doom != REASON_INIT) || d->reason == REASON_SPAWNER_LOST ||
-            !p->is_wanted)
+        if (had_job || pool_worker_was_ended(w) || d->reason == REASON_SPAWNER_LOST || !p->is_wanted)
                 return;
         if (pool_worker_was_fine(w, d)) {
                 restart_note_loss(&p->restart, p->config.restart_ns, event_now_ns());
@@ -318,5 +328,8 @@ void pool_on_worker_gone(struct pool *p, struct worker *w, const struct death *d
         if (!was_ready)
                 pool_set_problem(p, "a worker did not come up: %s",
                                  p->n_deaths ? p->deaths[(p->n_deaths - 1) % POOL_DEATHS].text : w->text);
-        pool_note_failure(p);
+        if (w->is_late)
+                pool_note_hang(p);
+        else
+                pool_note_failure(p);
 }

@@ -30,6 +30,11 @@ void restart_note_failure(struct restart *r, const struct restart_policy *p, uin
         r->not_before_ns = now_ns + restart_jitter(r, delay);
 }
 
+void restart_note_hang(struct restart *r, const struct restart_policy *p, uint64_t now_ns) {
+        restart_note_failure(r, p, now_ns);
+        r->is_degraded = true;
+}
+
 void restart_note_loss(struct restart *r, uint64_t delay_ns, uint64_t now_ns) {
         r->not_before_ns = now_ns + restart_jitter(r, delay_ns);
 }

@@ -23,6 +23,9 @@ void restart_init(struct restart *r, uint64_t seed);
 /* A death before READY or while idle: sets not_before_ns. Delay = RestartSec × 2^failures, capped, ± 25 % jitter;
  * a degraded pool tries every RestartMaxDelaySec. */
 void restart_note_failure(struct restart *r, const struct restart_policy *p, uint64_t now_ns);
+/* The same, of one that was not ready in TimeoutStartSec=. That alone is longer than most StartLimitIntervalSec=, so no
+ * start limit would ever count it: the pool is degraded at once. */
+void restart_note_hang(struct restart *r, const struct restart_policy *p, uint64_t now_ns);
 /* A worker that was fine is gone: the next one waits RestartSec=, and nothing is counted. */
 void restart_note_loss(struct restart *r, uint64_t delay_ns, uint64_t now_ns);
 /* A worker became ready: the row ends once it has lived an interval (told again by the caller then). */

@@ -29,11 +29,11 @@
 #include "ipc/breach.h"
 #include "ipc/event.h"
 #include "ipc/utf8.h"
+#include "ipc/words.h"
 
 #define WORKER_SECOND_NS UINT64_C(1000000000)
 enum {
-        WORKER_START_LIMIT_S = 30, /* constructors, preload, worker_init: a plugin that hangs there is a failure, not a wait */
-        WORKER_DEATH_S = 5,        /* from SIGKILL to the end */
+        WORKER_DEATH_S = 5, /* from SIGKILL to the end */
 };
 #define WORKER_HUNG_NS (WORKER_SECOND_NS / 2) /* the same, of what does not hang in a file */
 
@@ -87,8 +87,9 @@ int worker_start(struct pool *p, uint32_t index, struct worker **ret) {
         p->workers[index] = w;
         pool_heal(p);
         supervisor_add_worker(s, w);
-        loop_timer_set(s->loop, &w->kill_timer, event_now_ns() + WORKER_START_LIMIT_S * WORKER_SECOND_NS,
-                       worker_on_start_timer, w);
+        if (p->config.timeout_start_ns)
+                loop_timer_set(s->loop, &w->kill_timer, event_now_ns() + p->config.timeout_start_ns,
+                               worker_on_start_timer, w);
         SUPERVISOR_TELL(s, on_worker_added, w);
         *ret = w;
         return 0;
@@ -238,10 +239,23 @@ static void worker_step(struct worker *w, enum worker_event event) {
 
 void worker_on_ready(struct worker *w) { worker_step(w, WORKER_EVENT_READY); }
 
+/* The phase is the plugin's to write, or its template's to say: for people only. */
+const char *worker_start_words(uint32_t phase) {
+        return phase == LIFE_NONE ? "before the plugin was loaded, in a library that it needs perhaps" : words_phase(phase);
+}
+
+static void worker_is_late_in(struct worker *w, uint32_t phase) {
+        w->is_late = true;
+        w->doom = phase == LIFE_PRELOAD ? REASON_PRELOAD : REASON_INIT;
+        snprintf(w->text, sizeof(w->text), "it was not ready %g s after its start (TimeoutStartSec=): it hung %s",
+                 (double)w->pool->config.timeout_start_ns / 1e9, worker_start_words(phase));
+}
+
+/* A plugin that hangs in a constructor, preload or worker_init is a failure, not a wait. */
 static void worker_on_start_timer(struct loop_timer *t) {
         struct worker *w = t->user;
-        snprintf(w->text, sizeof(w->text), "it was not ready %d s after its start", WORKER_START_LIMIT_S);
-        worker_kill_now(w, REASON_INIT);
+        worker_is_late_in(w, atomic_load(&worker_line(w)->start_phase));
+        worker_kill_now(w, w->doom);
 }
 
 static bool worker_is_process_alive(const struct worker *w) {
@@ -432,6 +446,8 @@ void worker_on_gone(struct worker *w, const struct spawn_event *e) {
                 w->is_permanent = e->is_permanent;
                 w->said = e->reason ? e->reason : REASON_INIT;
                 worker_take_text(w, breach.syscall ? "" : e->text);
+                if (w->is_late && e->error == ECANCELED) /* its template was, and knows where */
+                        worker_is_late_in(w, e->start_phase);
         }
         enum death_reason reason = death_reason_of(w, e);
         bool by_signal = e->code == CLD_KILLED || e->code == CLD_DUMPED;

@@ -46,6 +46,7 @@ struct worker {
         enum death_reason doom;    /* why we are ending it; REASON_NONE = we are not */
         enum death_reason said;    /* REPORT_FAILED, SPAWN_FAILED: its own reason */
         bool is_permanent;
+        bool is_late;              /* not ready in TimeoutStartSec= */
         bool is_wronged;           /* a client took its job from it while it ran: it ends, and that is not its fault */
         bool is_unheard;           /* nothing more is read from its control socket */
         uint64_t killed_ns;        /* when SIGKILL was first asked for; 0 = it was not */
@@ -111,6 +112,7 @@ static inline bool worker_knows_bell(const struct worker *w, uint32_t bell) {
         return w->bells_sent[bell / 64] >> bell % 64 & 1;
 }
 
+const char *worker_start_words(uint32_t phase); /* what its start is at: "in preload" */
 void worker_on_ready(struct worker *w);
 void worker_on_started(struct worker *w, const struct spawn_event *e, const int fds[2]);
 /* It is gone, for this reason: recovery, the death's record, hooks; frees it. */

@@ -59,6 +59,16 @@ int host_send_fds(const struct host *h, const void *data, size_t bytes, const in
         return r;
 }
 
+/* A template has no line to write it to, but a socket; CLOSED says that constructors are next. */
+static void host_begin(struct host *h, enum life_phase phase, uintptr_t function) {
+        const struct template_event loaded = {.type = TEMPLATE_LOADED, .version = WIRE_VERSION};
+        host_enter(h, phase, function);
+        if (h->line)
+                atomic_store_explicit(&h->line->start_phase, phase, memory_order_relaxed);
+        else if (phase == LIFE_PRELOAD && function)
+                host_send(h, &loaded, sizeof loaded);
+}
+
 /* Before a call that does not return a sanitizer reads about the stack in /proc; from the signal handler it may not. */
 __attribute__((no_sanitize("address"))) void host_fail(struct host *h, enum death_reason reason, int error,
                                                        bool is_permanent, const char *format, ...) {
@@ -329,7 +339,7 @@ __attribute__((no_sanitize("address"))) static void host_on_mapped(void *user) {
 static void host_load(struct host *h, struct enclosure *e) {
         char error[WIRE_TEXT];
         bool is_template = h->config.role == HOST_TEMPLATE;
-        host_enter(h, LIFE_CONSTRUCTOR, 0);
+        host_begin(h, LIFE_CONSTRUCTOR, 0);
         sandbox_admit_plugin(host_on_mapped, h);
         int r = load_plugin(&h->plugin, &job_table, error, sizeof error);
         if (r < 0)
@@ -341,7 +351,7 @@ static void host_load(struct host *h, struct enclosure *e) {
                           h->plugin.metadata.name);
         if (refuse_threads(e, "a constructor", error, sizeof error) < 0)
                 host_fail(h, REASON_PRELOAD, EBUSY, true, "%s", error);
-        host_enter(h, LIFE_PRELOAD, (uintptr_t)h->plugin.declared.preload);
+        host_begin(h, LIFE_PRELOAD, (uintptr_t)h->plugin.declared.preload);
         if (h->plugin.declared.preload) {
                 r = h->plugin.declared.preload(&h->preload, &h->plugin.shared);
                 if (r != 0)
@@ -385,16 +395,16 @@ static int report_ready(struct host *h) {
 static void *host_open(struct host *h) {
         const struct drover_plugin *p = &h->plugin.declared;
         void *thread_state = NULL;
-        host_enter(h, LIFE_WORKER_OPEN, (uintptr_t)p->worker_open);
+        host_begin(h, LIFE_WORKER_OPEN, (uintptr_t)p->worker_open);
         if (p->worker_open)
                 check_init(h, "worker_open", p->worker_open(&h->worker));
-        host_enter(h, LIFE_WORKER_INIT, (uintptr_t)p->worker_init);
+        host_begin(h, LIFE_WORKER_INIT, (uintptr_t)p->worker_init);
         if (p->worker_init)
                 check_init(h, "worker_init", p->worker_init(&h->worker, &h->state));
-        host_enter(h, LIFE_THREAD_INIT, (uintptr_t)p->thread_init);
+        host_begin(h, LIFE_THREAD_INIT, (uintptr_t)p->thread_init);
         if (p->thread_init)
                 check_init(h, "thread_init", p->thread_init(&h->worker, &thread_state));
-        host_enter(h, LIFE_BETWEEN_JOBS, 0);
+        host_begin(h, LIFE_BETWEEN_JOBS, 0);
         int r = report_ready(h);
         if (r < 0)
                 host_fail(h, REASON_INIT, -r, true, "READY cannot be told: %s", strerrordesc_np(-r));

@@ -10,9 +10,9 @@
 #include "plugins/host/run.h"
 
 static const char usage[] =
-        "Usage: drover-worker --check PLUGIN [--memory-max=BYTES] [--json]\n"
-        "       drover-worker --run PLUGIN JOB [NAME=VALUE ...] [--memory-max=BYTES] [--json]\n"
-        "       drover-worker --replay JOB|FILE [--gdb] [--plugin=FILE] [--state-dir=DIR] [--memory-max=BYTES]\n"
+        "Usage: drover-worker --check PLUGIN [OPTION...]\n"
+        "       drover-worker --run PLUGIN JOB [NAME=VALUE ...] [OPTION...]\n"
+        "       drover-worker --replay JOB|FILE [--gdb] [--plugin=FILE] [--state-dir=DIR] [OPTION...]\n"
         "\n"
         "Loads a plugin the way the service does, sandbox included, without a daemon.\n"
         "\n"
@@ -24,6 +24,7 @@ static const char usage[] =
         "  --plugin   the plugin file, if it is not where it was\n"
         "  --state-dir  droverd's, for --replay JOB\n"
         "  --memory-max  what the worker may have for itself, as MemoryMax= of a pool\n"
+        "  --timeout-start  seconds that its start may take, as TimeoutStartSec= of a pool: 30, 0 for any\n"
         "  --json     print JSON\n"
         "  --version\n"
         "\n"
@@ -36,6 +37,7 @@ enum option_key {
         OPTION_NAME,
         OPTION_MEMORY,
         OPTION_OOM,
+        OPTION_START,
         OPTION_CHECK,
         OPTION_RUN,
         OPTION_REPLAY,
@@ -53,6 +55,7 @@ static const struct option options[] = {
         {"name", required_argument, NULL, OPTION_NAME},
         {"memory-max", required_argument, NULL, OPTION_MEMORY},
         {"oom-score-adj", required_argument, NULL, OPTION_OOM},
+        {"timeout-start", required_argument, NULL, OPTION_START},
         {"check", no_argument, NULL, OPTION_CHECK},
         {"run", no_argument, NULL, OPTION_RUN},
         {"replay", required_argument, NULL, OPTION_REPLAY},
@@ -85,8 +88,8 @@ static int start_role(const char *role, const struct host_config *config) {
 
 int main(int argc, char **argv) {
         struct host_config host = {.control_fd = WIRE_CONTROL_FD, .plugin_fd = WIRE_PLUGIN_FD, .name = ""};
-        struct run_config run = {0};
-        struct replay_config replay = {0};
+        struct run_config run = {.start_ns = RUN_START_NS};
+        struct replay_config replay = {.start_ns = RUN_START_NS};
         const char *role = NULL;
         int helper = 0;
         for (int key; (key = getopt_long(argc, argv, "h", options, NULL)) != -1;)
@@ -107,6 +110,11 @@ int main(int argc, char **argv) {
                         break;
                 case OPTION_OOM:
                         host.limits.oom_score_adj = (int)strtol(optarg, NULL, 10);
+                        break;
+                case OPTION_START:
+                        if (!optarg[0] || strlen(optarg) > 9 || optarg[strspn(optarg, "0123456789")])
+                                return refuse("--timeout-start= is a number of seconds");
+                        run.start_ns = replay.start_ns = strtoull(optarg, NULL, 10) * UINT64_C(1000000000);
                         break;
                 case OPTION_CHECK:
                 case OPTION_RUN:

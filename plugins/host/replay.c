@@ -228,7 +228,8 @@ static int await_end(struct replay *r) {
 
 static int replay_job(struct replay *r) {
         char text[WIRE_TEXT];
-        int e = trial_await_ready(&r->trial, text);
+        uint64_t start_ns = r->config->is_gdb ? 0 : r->config->start_ns;
+        int e = trial_await_ready(&r->trial, run_start_deadline(start_ns), text);
         if (e == -ECONNRESET)
                 return say_error(RUN_EXIT_DIED, "the worker died while the plugin was loaded");
         if (e < 0)

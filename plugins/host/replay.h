@@ -10,6 +10,7 @@ struct replay_config {
         const char *plugin;    /* file; NULL: where the capsule says */
         bool is_gdb;
         uint64_t memory_bytes; /* as in struct limits */
+        uint64_t start_ns;     /* as in struct run_config; not under gdb */
 };
 
 /* 0 it ended as in the capsule, 1 it did not, else as enum run_exit. */

@@ -5,6 +5,7 @@
  * through the sandbox, the claim loop and the checks of a real worker, and what its author reads is what an operator
  * would read. It is killed with us (PDEATHSIG), whatever happens here. */
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,8 @@
 #include "plugins/host/run.h"
 #include "plugins/host/say.h"
 #include "plugins/host/trial.h"
+
+#define RUN_END_NS UINT64_C(5000000000) /* as KillGraceSec= of a pool */
 
 struct run {
         const struct run_config *config;
@@ -106,9 +109,15 @@ static int explain_death(struct run *r, const char *doing) {
         return say(r, RUN_EXIT_DIED, "the worker ended %s: exit code %d", doing, WEXITSTATUS(status));
 }
 
+uint64_t run_start_deadline(uint64_t start_ns) {
+        return start_ns == 0 ? EVENT_FOREVER : event_now_ns() + start_ns;
+}
+
 static int await_ready(struct run *r) {
         char text[WIRE_TEXT];
-        int e = trial_await_ready(&r->trial, text);
+        int e = trial_await_ready(&r->trial, run_start_deadline(r->config->start_ns), text);
+        if (e == -ETIMEDOUT)
+                kill(r->pid, SIGKILL);
         if (e == -ECONNRESET)
                 return explain_death(r, "while the plugin was loaded");
         return e < 0 ? say(r, RUN_EXIT_REFUSED, "%s", text) : RUN_EXIT_DONE;
@@ -118,6 +127,10 @@ static void retire_worker(struct run *r) {
         if (r->pid <= 0)
                 return;
         trial_retire(&r->trial);
+        if (trial_await_end(&r->trial, event_now_ns() + RUN_END_NS) < 0) {
+                say_error(0, "the worker does not end: it hangs in thread_fini, worker_fini or a destructor");
+                kill(r->pid, SIGKILL);
+        }
         while (waitpid(r->pid, NULL, 0) < 0 && errno == EINTR)
                 ;
 }

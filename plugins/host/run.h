@@ -19,7 +19,11 @@ struct run_config {
         char *const *words; /* key=value, NULL-terminated */
         bool is_json;
         uint64_t memory_bytes; /* as in struct limits */
+        uint64_t start_ns;     /* that its start may take; 0 = any */
 };
+
+#define RUN_START_NS UINT64_C(30000000000) /* as TimeoutStartSec= of a pool */
+uint64_t run_start_deadline(uint64_t start_ns);
 
 /* Result on stdout; what the plugin prints, and why it failed, on stderr. Returns an exit code. */
 int run_plugin(const struct run_config *c);

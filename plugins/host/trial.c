@@ -19,6 +19,7 @@
 #include "ipc/packet.h"
 #include "ipc/sealed.h"
 #include "ipc/segment.h"
+#include "ipc/words.h"
 #include "plugins/host/trial.h"
 
 enum { TRIAL_MAX_FILE = 64 << 20 };
@@ -265,13 +266,33 @@ static int read_closed(struct trial *t, const struct worker_report *report, char
         return 1;
 }
 
-/* 1: it was about an arena or the sandbox, and something else comes. */
-static int await_report(struct trial *t, struct ready *m, char *text) {
-        size_t bytes = 0;
-        struct pollfd p = {.fd = t->control_fd, .events = POLLIN};
-        while (poll(&p, 1, -1) < 0 && errno == EINTR)
+static int poll_timeout_ms(uint64_t deadline_ns) {
+        uint64_t now_ns = event_now_ns();
+        if (deadline_ns == EVENT_FOREVER)
+                return -1;
+        return deadline_ns <= now_ns ? 0 : (int)((deadline_ns - now_ns) / 1000000 + 1);
+}
+
+/* 0: something of these, or its end, is there. */
+static int await_control(const struct trial *t, short events, uint64_t deadline_ns) {
+        struct pollfd p = {.fd = t->control_fd, .events = events};
+        int n;
+        while ((n = poll(&p, 1, poll_timeout_ms(deadline_ns))) < 0 && errno == EINTR)
                 ;
-        int r = packet_receive(t->control_fd, m, sizeof *m, &bytes, NULL, NULL);
+        return n == 0 ? -ETIMEDOUT : 0;
+}
+
+/* 1: it was about an arena or the sandbox, and something else comes. */
+static int await_report(struct trial *t, struct ready *m, uint64_t deadline_ns, char *text) {
+        size_t bytes = 0;
+        int r = await_control(t, POLLIN, deadline_ns);
+        if (r < 0) {
+                const char *where = words_phase(atomic_load(&t->line->start_phase));
+                where = *where ? where : "before the plugin was loaded, in a library that it needs perhaps";
+                snprintf(text, WIRE_TEXT, "it was not ready in time: it hangs %s", where);
+                return r;
+        }
+        r = packet_receive(t->control_fd, m, sizeof *m, &bytes, NULL, NULL);
         if (r < 0 || bytes == 0)
                 return -ECONNRESET;
         if (bytes == sizeof m->report && m->report.version == WIRE_VERSION && m->report.type == REPORT_ARENA) {
@@ -283,12 +304,12 @@ static int await_report(struct trial *t, struct ready *m, char *text) {
         return read_ready(t, m, bytes, text);
 }
 
-int trial_await_ready(struct trial *t, char *text) {
+int trial_await_ready(struct trial *t, uint64_t deadline_ns, char *text) {
         struct ready *m = calloc(1, sizeof *m);
         if (!m)
                 return -ENOMEM;
         int r;
-        while ((r = await_report(t, m, text)) > 0)
+        while ((r = await_report(t, m, deadline_ns, text)) > 0)
                 ;
         free(m);
         return r;
@@ -308,6 +329,10 @@ int trial_open(struct trial *t) {
 void trial_retire(struct trial *t) {
         atomic_store_explicit(&t->line->command, WORKER_RETIRE, memory_order_release);
         event_broadcast(&t->line->control);
+}
+
+int trial_await_end(struct trial *t, uint64_t deadline_ns) {
+        return await_control(t, 0, deadline_ns); /* what it still says is nobody's */
 }
 
 /* ---- jobs ---- */
@@ -332,13 +357,6 @@ void trial_set_attempt(struct trial *t, uint32_t slot, uint32_t attempt) {
         uint64_t word = channel_word(&t->channel, slot);
         channel_cas(&t->channel, slot, word,
                     SLOT_WORD(SLOT_QUEUED, slot_flags(word), attempt, SLOT_OWNER_NONE, slot_generation(word)));
-}
-
-static int poll_timeout_ms(uint64_t deadline_ns) {
-        uint64_t now_ns = event_now_ns();
-        if (deadline_ns == EVENT_FOREVER)
-                return -1;
-        return deadline_ns <= now_ns ? 0 : (int)((deadline_ns - now_ns) / 1000000 + 1);
 }
 
 int trial_wait(struct trial *t, uint32_t slot, uint64_t deadline_ns, uint64_t *ret_word) {

@@ -47,9 +47,10 @@ int trial_open_plugin(const char *path, int *ret_fd);
 /* Takes over a worker by its control socket: ORDER_SETUP, with `output_fd` as its stdout and stderr. */
 int trial_set_up(struct trial *t, int control_fd, int output_fd);
 
-/* Waits for READY and reads the schema. -ECONNRESET: the worker is dead or dying; else the worker's own word in `text`
- * (of WIRE_TEXT bytes), as a negative errno, -EPROTO if it made no sense. */
-int trial_await_ready(struct trial *t, char *text);
+/* Waits for READY and reads the schema. -ECONNRESET: the worker is dead or dying, -ETIMEDOUT: it hangs, and `text` (of
+ * WIRE_TEXT bytes) says where; else the worker's own word in `text`, as a negative errno, -EPROTO if it made no sense.
+ * The deadline as in trial_wait. */
+int trial_await_ready(struct trial *t, uint64_t deadline_ns, char *text);
 
 /* Bell and channel; the worker may claim. */
 int trial_open(struct trial *t);
@@ -66,3 +67,5 @@ int trial_wait(struct trial *t, uint32_t slot, uint64_t deadline_ns, uint64_t *r
 
 /* Tells it to end after the job in hand. */
 void trial_retire(struct trial *t);
+/* -ETIMEDOUT: it lives on. */
+int trial_await_end(struct trial *t, uint64_t deadline_ns);

@@ -61,7 +61,7 @@ SECTIONS = {
     "Pool": "Plugin StartMethod Model Workers Slots SlotSize Overflow Threads Fibers Hooks MinWorkers MaxWorkers "
             "PluginSHA256 RateLimit Capsules Durable AutoReload",
     "Job": "MaxAttempts Guarantee QueueTimeout SoftTimeout HardTimeout RetryDelay RetryBackoff RetryMaxDelay ResultTTL",
-    "Worker": "MaxJobs RecycleMemory MaxAge RestartSec RestartMaxDelaySec StartLimitBurst StartLimitIntervalSec WatchdogSec "
+    "Worker": "MaxJobs RecycleMemory MaxAge RestartSec RestartMaxDelaySec StartLimitBurst StartLimitIntervalSec TimeoutStartSec WatchdogSec "
               "TimeoutStopSec KillGraceSec Environment Host Nice CPUAffinity MemoryMax MemoryHigh TasksMax CPUWeight "
               "CPUQuota IOWeight",
     "Sandbox": "Profile SystemCallFilter MemoryDenyWriteExecute ReadOnlyPaths ReadWritePaths Require",

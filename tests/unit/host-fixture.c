@@ -169,7 +169,7 @@ void host_fixture_trial(struct trial *t, int control_fd, bool is_of_template) {
         assert_int_equal(trial_set_up(t, control_fd, STDERR_FILENO), 0);
         if (is_of_template)
                 strcpy(t->sandbox, "its template's");
-        int r = trial_await_ready(t, text);
+        int r = trial_await_ready(t, EVENT_FOREVER, text);
         if (r < 0)
                 fail_msg("the worker was not ready: %d %s", r, text);
         assert_int_equal(trial_open(t), 0);

@@ -65,6 +65,15 @@ static void test_spread_out_failures_do_not_degrade(void **state) {
         assert_false(r.is_degraded);
 }
 
+static void test_a_hang_degrades_at_once(void **state) {
+        struct restart r;
+        restart_init(&r, 3);
+        restart_note_hang(&r, &policy, 0);
+        assert_true(r.is_degraded);
+        assert_true(r.not_before_ns <= 125 * MS); /* the first pause is as after any failure */
+        assert_true(delay_after_failure(&r, 5) >= policy.max_delay_ns * 3 / 4);
+}
+
 static void test_healthy_and_reset(void **state) {
         struct restart r;
         restart_init(&r, 9);
@@ -84,6 +93,7 @@ int main(void) {
                 cmocka_unit_test(test_jitter_differs),
                 cmocka_unit_test(test_burst_degrades),
                 cmocka_unit_test(test_spread_out_failures_do_not_degrade),
+                cmocka_unit_test(test_a_hang_degrades_at_once),
                 cmocka_unit_test(test_healthy_and_reset),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

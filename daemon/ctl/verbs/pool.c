@@ -93,6 +93,11 @@ static bool is_stuck(struct watch *w) {
         return w->n_stuck >= STUCK_LOOKS;
 }
 
+/* Its workers do not come up, and the daemon tries it seldom. */
+static bool is_hopeless(const struct watch *w) {
+        return is_state(w, "degraded") && w->n_at_work == 0 && *json_text(w->pool, "Problem", "");
+}
+
 static int is_started(struct watch *w) {
         ctl_cleanup(json_putp) struct json_object *now = NULL;
         uint64_t n = json_number(w->pool, "Workers"), wanted = json_number(w->pool, "MinWorkers");
@@ -101,7 +106,7 @@ static int is_started(struct watch *w) {
         if (code != CTL_OK)
                 return code;
         progress_update(&w->progress, n, 0, wanted ? (double)n / (double)wanted : 1);
-        if (is_state(w, "refused"))
+        if (is_state(w, "refused") || is_hopeless(w))
                 return say_problem(w);
         if (w->n_at_work > 0 || (!is_state(w, "starting") && !is_state(w, "degraded")))
                 return CTL_OK;
@@ -149,7 +154,7 @@ static int is_restarted(struct watch *w) {
         for (size_t i = 0; i < n_old; i++)
                 n_left += is_in(now, json_object_get_uint64(json_at(w->workers, i)));
         progress_update(&w->progress, n_old - n_left, 0, n_old ? (double)(n_old - n_left) / (double)n_old : 1);
-        if (is_state(w, "refused"))
+        if (is_state(w, "refused") || (n_left == 0 && is_hopeless(w)))
                 return say_problem(w);
         if (n_left != w->n_left)
                 w->n_stuck = 0;
