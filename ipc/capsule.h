@@ -11,8 +11,9 @@ enum {
         CAPSULE_VERSION = 1,
         CAPSULE_MAX_ATTEMPTS = 16, /* the newest, if there were more */
         CAPSULE_MAX_PAYLOAD = 1 << 20,
-        CAPSULE_MAX_LOG = 2048,
-        CAPSULE_MAX_BYTES = CAPSULE_MAX_PAYLOAD + 16384,
+        CAPSULE_KEPT_LOG = 16384, /* bytes of lines that its job printed; the newest */
+        CAPSULE_MAX_LOG = CAPSULE_KEPT_LOG + 128,
+        CAPSULE_MAX_BYTES = CAPSULE_MAX_PAYLOAD + CAPSULE_MAX_LOG + 16384,
 };
 
 struct capsule_attempt {
@@ -33,7 +34,7 @@ struct capsule {
         uint64_t hard_ns; /* of a job past its time limit; 0 = none */
         uint32_t n_attempts;
         struct capsule_attempt attempts[CAPSULE_MAX_ATTEMPTS];
-        char log[CAPSULE_MAX_LOG]; /* what the last worker printed last, lines */
+        char log[CAPSULE_MAX_LOG]; /* what the last worker printed last, lines; the first may say how much came before */
         const void *payload;       /* as the job has it: a MessagePack map, or raw bytes */
         size_t payload_bytes;
         void *buffer; /* of capsule_load: the whole file; the payload points into it */

@@ -270,7 +270,8 @@ struct layout_worker {
         _Atomic uint64_t progress_done, progress_total;
         _Atomic uint32_t status_seq; /* odd while `status` is being written */
         _Atomic uint32_t start_phase; /* enum life_phase, until it is ready; for people */
-        uint64_t pad2;
+        _Atomic uint32_t n_unmarked; /* ends of jobs that found no room for a mark in the output */
+        uint32_t pad2;
         char status[128]; /* drover_progress note; read as untrusted bytes */
         _Atomic uint32_t fault_phase; /* of the forbidden call, and the path that it was given: as in layout_breach */
         uint32_t pad4;

@@ -63,6 +63,16 @@ static void capsule_add_attempts(struct capsule *c, const struct worker *w, cons
         capsule_add_attempt(c, &last);
 }
 
+static void capsule_add_words(struct capsule *c, const struct worker *w) {
+        uint64_t lost;
+        const char *words = worker_output_last(w, &lost);
+        size_t used = 0;
+        if (lost)
+                used = (size_t)snprintf(c->log, sizeof(c->log), "(%llu bytes before these lines are lost)\n",
+                                        (unsigned long long)lost);
+        snprintf(c->log + used, sizeof(c->log) - used, "%s", words);
+}
+
 /* How long the input is, and the sealed file that it is in; -1: in the slot. NULL, or why no file can hold it. */
 static const char *capsule_find_input(const struct worker_job *job, const struct layout_job *wanted, size_t *ret_bytes,
                                       int *ret_fd) {
@@ -115,7 +125,7 @@ struct capsule_draft *capsules_draft(const struct worker *w, const struct worker
         snprintf(c->plugin_dir, sizeof(c->plugin_dir), "%s", p->supervisor->plugin_dir);
         snprintf(c->build_id, sizeof(c->build_id), "%s", w->build_id);
         snprintf(c->job, sizeof(c->job), "%s", type->name);
-        snprintf(c->log, sizeof(c->log), "%s", worker_output_last(w));
+        capsule_add_words(c, w);
         capsule_add_attempts(c, w, job, line);
         return d;
 }

@@ -28,6 +28,9 @@ struct supervisor {
         uint32_t max_pools;
         struct quota channel_bytes_of;
         struct quota hung_of; /* workers that hang in the kernel, by whose job they ran */
+        struct { /* worker-output.c */
+                uint64_t turn, n_read;
+        } output;
         bool is_shutting_down;
         bool is_leaving; /* the end of a shutdown: channels are left to their clients, for the next daemon */
         void (*on_down)(void *user);

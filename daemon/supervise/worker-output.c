@@ -4,17 +4,20 @@
  * written, which takes for ever if that is a mapping of a file whose reads hang; whoever reads the pipe waits for the
  * lock, whatever its flags say. Nothing of a socket is locked meanwhile.
  *
- * A capsule has the newest lines of its job, and none of another's, who may be another user. A socket does not tell
- * when something was written into it; the worker's line in pool memory tells how many jobs came to their end there. So
- * a line is put down to that number as it was when the socket was last empty before the line was read: if it is the
- * same still, no other job can have written it. When jobs end faster than the broker looks that is not sure, and the
- * capsule has no lines then; the log has them all.
+ * A capsule has the newest lines of its job, and none of another's, who may be another user. Jobs are told apart by how
+ * many ended before them in the worker, which its line in pool memory counts. At the end of a job the worker looks
+ * whether something is still unread, and if so writes a mark behind it, a number between two zero bytes: all before it
+ * was printed by jobs up to that one. Hence what is read without a mark behind it was printed by a job that had not
+ * ended when we began to read. Each line has the first and the last job that may have printed it; where these differ
+ * (it ended while we read; a mark found no room) the log has the line, and no capsule.
  *
- * The worker's end never blocks (a flood is lost there), and ours is read a little at a time: past the budget of a
- * second the socket is left alone until the second is over, so a plugin that floods its output costs the broker
- * nothing. */
+ * The worker's end never blocks: what finds the socket full is lost there, and nobody counts it. So it is emptied as
+ * fast as the loop can afford (OUTPUT_TURN), and what is too much for the log is dropped here: of the lines that
+ * exceed the budget of a second, the newest are logged when it is over, and how many bytes were lost before them. */
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -27,11 +30,36 @@
 #include "ipc/packet.h"
 
 enum {
-        OUTPUT_BUDGET = 16384, /* bytes a second */
-        OUTPUT_CHUNK = 4096,
+        OUTPUT_BUDGET = WORKER_OUTPUT_KEPT, /* bytes that are logged in a second */
         OUTPUT_BUFFER = 1 << 20, /* or what the system allows: some hundred lines */
+        OUTPUT_CHUNK = 1 << 20,  /* all that there is, in one: so it is known what no mark stands behind */
+        OUTPUT_TURN = 2 << 20,   /* bytes that are read in OUTPUT_TURN_NS, and of all workers together */
+        OUTPUT_TURN_OF_ALL = 2 * OUTPUT_TURN,
+        OUTPUT_PRICE = 16384,  /* of a read, in bytes: few bytes may be many packets */
+        OUTPUT_LAST_READS = 4, /* of a dead one: more than the buffer can hold */
 };
 #define OUTPUT_WINDOW_NS UINT64_C(1000000000)
+#define OUTPUT_TURN_NS UINT64_C(100000000)
+
+/* The newest lines, whole ones, at most WORKER_OUTPUT_KEPT bytes of them. */
+struct output_tail {
+        char text[WORKER_OUTPUT_KEPT + 1];
+        size_t bytes;
+        uint64_t lost; /* bytes of those that went */
+};
+
+struct worker_output {
+        char line[512];
+        size_t line_bytes;
+        uint64_t line_first, line_last; /* who may have printed it */
+        uint64_t first;                 /* who may print what comes next, at the earliest */
+        uint32_t n_unmarked;            /* marks that found no room, as last seen */
+        uint64_t window_ns, turn;       /* the second of `n_logged`, the turn of `n_read` */
+        uint64_t n_logged, n_read;
+        struct output_tail job, held; /* of job number `owner`; not logged yet */
+        uint64_t owner;
+        struct loop_timer log_timer, read_timer;
+};
 
 static uint64_t output_count_ended(const struct worker *w) {
         uint64_t n = 0;
@@ -40,61 +68,172 @@ static uint64_t output_count_ended(const struct worker *w) {
         return n;
 }
 
-const char *worker_output_last(const struct worker *w) {
-        return w->lines_ended == output_count_ended(w) ? w->last_lines : "";
+const char *worker_output_last(const struct worker *w, uint64_t *ret_lost) {
+        const struct worker_output *o = w->output;
+        bool is_its = o && o->owner == output_count_ended(w);
+        *ret_lost = is_its ? o->job.lost : 0;
+        return is_its ? o->job.text : "";
 }
 
-/* Keeps the newest lines that fit, whole ones. */
-static void output_remember(struct worker *w) {
-        if (w->lines_ended != w->line_ended)
-                w->last_lines[0] = 0;
-        w->lines_ended = w->line_ended;
-        size_t used = strlen(w->last_lines), more = w->output_line_bytes + 1;
-        while (used + more >= sizeof(w->last_lines)) {
-                const char *second = strchr(w->last_lines, '\n');
-                size_t gone = second ? (size_t)(second + 1 - w->last_lines) : used;
-                memmove(w->last_lines, w->last_lines + gone, used - gone + 1);
-                used -= gone;
+/* ---- keeping ---- */
+
+static void tail_add(struct output_tail *t, const char *line, size_t bytes) {
+        while (t->bytes + bytes + 1 > WORKER_OUTPUT_KEPT) {
+                size_t gone = (size_t)((char *)memchr(t->text, '\n', t->bytes) + 1 - t->text);
+                memmove(t->text, t->text + gone, t->bytes - gone);
+                t->bytes -= gone;
+                t->lost += gone;
         }
-        memcpy(w->last_lines + used, w->output_line, more - 1);
-        memcpy(w->last_lines + used + more - 1, "\n", 2);
+        memcpy(t->text + t->bytes, line, bytes);
+        t->bytes += bytes + 1;
+        t->text[t->bytes - 1] = '\n';
+        t->text[t->bytes] = 0;
 }
 
-static void output_flush_line(struct worker *w) {
-        if (w->output_line_bytes == 0)
-                return;
-        for (size_t i = 0; i < w->output_line_bytes; i++)
-                if ((unsigned char)w->output_line[i] < 0x20 && w->output_line[i] != '\t')
-                        w->output_line[i] = '?'; /* no escape sequences of a plugin reach a terminal */
-        w->output_line[w->output_line_bytes] = 0;
-        output_remember(w);
-        const char *text = w->output_line;
+static void tail_clear(struct output_tail *t) {
+        t->text[0] = 0;
+        t->bytes = 0;
+        t->lost = 0;
+}
+
+/* ---- the log ---- */
+
+static void output_log(const struct worker *w, const char *text, size_t bytes) {
         enum log_level level = LOG_LEVEL_INFO;
-        if (text[0] == '<' && text[1] >= '0' && text[1] <= '7' &&
-            text[2] == '>') { /* drover_log, in the journal's way */
+        if (bytes > 2 && text[0] == '<' && text[1] >= '0' && text[1] <= '7' && text[2] == '>') {
+                /* drover_log, in the journal's way */
                 level = text[1] - '0' < LOG_LEVEL_ERROR ? LOG_LEVEL_ERROR : text[1] - '0';
                 text += 3;
+                bytes -= 3;
         }
-        log_write(level, "pool %s, worker %llu (pid %d): %s", w->pool->config.name, (unsigned long long)w->id,
-                  (int)w->pid, text);
-        w->output_line_bytes = 0;
+        log_write(level, "pool %s, worker %llu (pid %d): %.*s", w->pool->config.name, (unsigned long long)w->id,
+                  (int)w->pid, (int)bytes, text);
 }
 
-static void output_add(struct worker *w, const char *data, size_t bytes) {
-        if (w->line_ended != w->output_ended) /* a line has no end that its job did not give it */
-                output_flush_line(w);
-        w->line_ended = w->output_ended;
-        for (size_t i = 0; i < bytes; i++) {
-                if (data[i] == '\n' || w->output_line_bytes == sizeof(w->output_line) - 1)
-                        output_flush_line(w);
-                if (data[i] != '\n')
-                        w->output_line[w->output_line_bytes++] = data[i];
+/* What was too much for the second, as far as it is kept. */
+static void output_log_held(struct worker *w) {
+        struct worker_output *o = w->output;
+        if (o->held.lost)
+                log_warning("pool %s, worker %llu (pid %d) prints too much: %llu bytes are lost here",
+                            w->pool->config.name, (unsigned long long)w->id, (int)w->pid,
+                            (unsigned long long)o->held.lost);
+        for (size_t at = 0; at < o->held.bytes;) {
+                size_t bytes = strcspn(o->held.text + at, "\n");
+                output_log(w, o->held.text + at, bytes);
+                at += bytes + 1;
         }
+        o->n_logged = o->held.bytes;
+        o->window_ns = event_now_ns();
+        tail_clear(&o->held);
+}
+
+static void output_on_log_timer(struct loop_timer *t) { output_log_held(t->user); }
+
+static void output_log_or_hold(struct worker *w, const char *line, size_t bytes) {
+        struct worker_output *o = w->output;
+        uint64_t now = event_now_ns();
+        if (o->held.bytes == 0 && now - o->window_ns > OUTPUT_WINDOW_NS) {
+                o->window_ns = now;
+                o->n_logged = 0;
+        }
+        if (o->held.bytes == 0 && o->n_logged + bytes <= OUTPUT_BUDGET) {
+                o->n_logged += bytes + 1;
+                output_log(w, line, bytes);
+                return;
+        }
+        tail_add(&o->held, line, bytes);
+        if (!o->log_timer.heap_index)
+                loop_timer_set(w->pool->supervisor->loop, &o->log_timer, o->window_ns + OUTPUT_WINDOW_NS,
+                               output_on_log_timer, w);
+}
+
+/* ---- lines ---- */
+
+static void output_flush_line(struct worker *w) {
+        struct worker_output *o = w->output;
+        if (o->line_bytes == 0)
+                return;
+        for (size_t i = 0; i < o->line_bytes; i++)
+                if ((unsigned char)o->line[i] < 0x20 && o->line[i] != '\t')
+                        o->line[i] = '?'; /* no escape sequences of a plugin reach a terminal */
+        if (o->line_first == o->line_last) {
+                if (o->owner != o->line_first)
+                        tail_clear(&o->job);
+                o->owner = o->line_first;
+                tail_add(&o->job, o->line, o->line_bytes);
+        }
+        output_log_or_hold(w, o->line, o->line_bytes);
+        o->line_bytes = 0;
+}
+
+/* Printed by a job from `first` to `last`. A line has no end that its job did not give it. */
+static void output_add(struct worker *w, char c, uint64_t first, uint64_t last) {
+        struct worker_output *o = w->output;
+        if (c == '\n' || o->line_bytes == sizeof(o->line) - 1 || o->line_last < first)
+                output_flush_line(w);
+        if (c == '\n')
+                return;
+        if (o->line_bytes == 0)
+                o->line_first = first;
+        o->line_last = last;
+        o->line[o->line_bytes++] = c;
+}
+
+/* How long the mark is that begins here; 0 = it is none of the host's. A job's number is within what can be. */
+static size_t output_mark(const struct worker_output *o, const char *data, size_t bytes, uint64_t most,
+                          uint64_t *ret_job) {
+        uint64_t job = 0;
+        size_t n = 1;
+        while (n < bytes && n < WORKER_OUTPUT_DIGITS && data[n] >= '0' && data[n] <= '9')
+                job = job * 10 + (uint64_t)(data[n++] - '0');
+        *ret_job = job;
+        return n > 1 && n < bytes && data[n] == 0 && job >= o->first && job <= most ? n + 1 : 0;
+}
+
+/* The next mark, and where; NULL = there is none. */
+static const char *output_find_mark(const struct worker_output *o, const char *data, size_t bytes, uint64_t most,
+                                    size_t *ret_bytes, uint64_t *ret_job) {
+        const char *end = data + bytes;
+        for (const char *p = data; (p = memchr(p, 0, (size_t)(end - p))); p++)
+                if ((*ret_bytes = output_mark(o, p, (size_t)(end - p), most, ret_job)))
+                        return p;
+        return NULL;
+}
+
+static void output_add_all(struct worker *w, const char *data, size_t bytes, uint64_t last) {
+        for (size_t i = 0; i < bytes; i++)
+                output_add(w, data[i], w->output->first, last);
+}
+
+/* ---- reading ---- */
+
+/* `ended` is how many had ended before it was read; was it all that there was? */
+static void output_take(struct worker *w, const char *data, size_t bytes, bool is_all, uint64_t ended) {
+        struct worker_output *o = w->output;
+        uint64_t job, now = output_count_ended(w);
+        uint32_t n_unmarked = atomic_load(&worker_line(w)->n_unmarked);
+        size_t mark_bytes;
+        const char *mark;
+        while ((mark = output_find_mark(o, data, bytes, now, &mark_bytes, &job))) {
+                size_t before = (size_t)(mark - data);
+                output_add_all(w, data, before, job);
+                output_flush_line(w);
+                o->first = job + 1;
+                data += before + mark_bytes;
+                bytes -= before + mark_bytes;
+        }
+        if (is_all && n_unmarked == o->n_unmarked && o->first < ended)
+                o->first = ended; /* who printed this had not ended then */
+        output_add_all(w, data, bytes, now > o->first ? now : o->first);
+        if (is_all && o->first < ended)
+                o->first = ended; /* and who will print the next had not, either */
+        if (is_all)
+                o->n_unmarked = n_unmarked;
 }
 
 /* 1: some came, 0: there is none now, -EPIPE: nor will there ever be, -EPROTO: nor is any to be read. */
 static int output_read(struct worker *w) {
-        char chunk[OUTPUT_CHUNK];
+        static char chunk[OUTPUT_CHUNK]; /* one thread, one worker at a time */
         size_t n = 0;
         uint64_t ended = output_count_ended(w);
         closer_blame(CLOSER_WORKERS);
@@ -103,10 +242,9 @@ static int output_read(struct worker *w) {
                 return r;
         if (r == 0 && n == 0)
                 return -EPIPE;
-        output_add(w, chunk, n);
-        if (n < sizeof(chunk))
-                w->output_ended = ended; /* it is empty: what comes, comes from the job after these */
-        w->output_bytes += n;
+        output_take(w, chunk, n, n < sizeof(chunk), ended);
+        w->output->n_read += OUTPUT_PRICE + n;
+        w->pool->supervisor->output.n_read += OUTPUT_PRICE + n;
         return n > 0;
 }
 
@@ -119,38 +257,41 @@ static void output_refuse(struct worker *w, int error) {
         worker_kill_now(w, REASON_INIT);
 }
 
-static void output_on_timer(struct loop_timer *t) {
+static void output_on_read_timer(struct loop_timer *t) {
         struct worker *w = t->user;
         loop_poll_change(&w->output_poll, POLLIN);
 }
 
 static void output_look(struct worker *w) {
-        uint64_t now = event_now_ns();
-        if (now - w->output_window_ns > OUTPUT_WINDOW_NS) {
-                w->output_window_ns = now;
-                w->output_bytes = 0;
-        }
+        struct worker_output *o = w->output;
+        struct supervisor *s = w->pool->supervisor;
+        uint64_t turn = event_now_ns() / OUTPUT_TURN_NS;
+        if (o->turn != turn)
+                o->n_read = 0;
+        if (s->output.turn != turn)
+                s->output.n_read = 0;
+        o->turn = s->output.turn = turn;
         int r = output_read(w);
         if (r < 0)
                 output_refuse(w, r);
-        if (w->output_bytes < OUTPUT_BUDGET)
+        if (r < 0 || (o->n_read < OUTPUT_TURN && s->output.n_read < OUTPUT_TURN_OF_ALL))
                 return;
-        log_warning("pool %s, worker %llu (pid %d) prints too much: the rest of this second is lost",
-                    w->pool->config.name, (unsigned long long)w->id, (int)w->pid);
         loop_poll_change(&w->output_poll, 0);
-        loop_timer_set(w->pool->supervisor->loop, &w->output_timer, w->output_window_ns + OUTPUT_WINDOW_NS,
-                       output_on_timer, w);
+        loop_timer_set(s->loop, &o->read_timer, (turn + 1) * OUTPUT_TURN_NS, output_on_read_timer, w);
 }
 
 static void output_on_socket(struct loop_poll *p, uint32_t revents) { output_look(p->user); }
 
 void worker_output_look(struct worker *w) {
-        if (w->output_fd >= 0 && !w->output_timer.heap_index && w->output_ended != output_count_ended(w))
+        if (w->output_fd >= 0 && !w->output->read_timer.heap_index && w->output->first != output_count_ended(w))
                 output_look(w);
 }
 
 int worker_output_start(struct worker *w, int *ret_write_fd) {
         int fds[2], bytes = OUTPUT_BUFFER;
+        w->output = calloc(1, sizeof(*w->output));
+        if (!w->output)
+                return -ENOMEM;
         if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0)
                 return -errno;
         w->output_fd = fds[0];
@@ -163,11 +304,19 @@ int worker_output_start(struct worker *w, int *ret_write_fd) {
 void worker_output_stop(struct worker *w) {
         if (w->output_fd < 0)
                 return;
-        for (unsigned i = 0; i < OUTPUT_BUDGET / OUTPUT_CHUNK && output_read(w) > 0; i++) /* its last words */
+        for (unsigned i = 0; i < OUTPUT_LAST_READS && output_read(w) > 0; i++) /* its last words */
                 ;
         output_flush_line(w);
-        loop_timer_stop(&w->output_timer);
+        output_log_held(w);
+        loop_timer_stop(&w->output->log_timer);
+        loop_timer_stop(&w->output->read_timer);
         loop_poll_stop(&w->output_poll);
         closer_close(w->output_fd, CLOSER_WORKERS);
         w->output_fd = -1;
+}
+
+void worker_output_free(struct worker *w) {
+        worker_output_stop(w);
+        free(w->output);
+        w->output = NULL;
 }

@@ -398,7 +398,7 @@ void worker_free(struct worker *w) {
         pool_doorbell_close(&w->doorbell);
         doorbell_rate_stop(&w->rate);
         worker_items_stop(w);
-        worker_output_stop(w);
+        worker_output_free(w);
         worker_drop_room(w);
         loop_timer_stop(&w->kill_timer);
         loop_timer_stop(&w->retry_timer);

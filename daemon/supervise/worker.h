@@ -4,6 +4,7 @@
 #include <sys/queue.h>
 
 #include "daemon/supervise/pool.h"
+#include "ipc/capsule.h"
 
 enum worker_phase {
         PHASE_STARTING, /* START was sent, nothing came back */
@@ -80,15 +81,8 @@ struct worker {
                 uid_t uid;
                 uint32_t attempt;
         } judged;
-        /* output rate */
-        uint64_t output_window_ns;
-        uint32_t output_bytes, output_dropped;
-        char output_line[512];
-        size_t output_line_bytes;
-        char last_lines[2048]; /* what it printed last; of one job only, see worker-output.c */
-        uint64_t output_ended, line_ended, lines_ended;
-        char build_id[48];     /* of its plugin file, in hex */
-        struct loop_timer output_timer;
+        struct worker_output *output; /* worker-output.c */
+        char build_id[48];            /* of its plugin file, in hex */
         TAILQ_ENTRY(worker) link;
 };
 
@@ -153,9 +147,16 @@ int worker_answer_fds(struct worker *w); /* an error: not yet, worker_send_later
 void worker_on_ended(struct worker *w, const struct worker_report *report);
 void worker_drop_room(struct worker *w);
 
+enum {
+        WORKER_OUTPUT_KEPT = CAPSULE_KEPT_LOG, /* also what of it is logged in a second */
+        WORKER_OUTPUT_DIGITS = 21,             /* of a job's number, and one more */
+};
+
 /* ---- worker-output.c: what it prints becomes log lines, at a bounded rate ---- */
 int worker_output_start(struct worker *w, int *ret_write_fd);
-void worker_output_stop(struct worker *w);
+void worker_output_stop(struct worker *w); /* once it is dead: its last words are taken */
+void worker_output_free(struct worker *w);
 void worker_output_look(struct worker *w); /* now and then: so it is known whose lines come next */
-/* What it printed since the last job that came to its end there; "": nothing, or that is not sure. */
-const char *worker_output_last(const struct worker *w);
+/* The newest lines of the job in hand, WORKER_OUTPUT_KEPT bytes of them at most, and how many bytes of it came before;
+ * "": nothing, or nothing that is surely its own. */
+const char *worker_output_last(const struct worker *w, uint64_t *ret_lost);

@@ -28,12 +28,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -128,7 +130,6 @@ static const struct {
         {SCMP_SYS(statfs), EACCES},
         {SCMP_SYS(fstatfs), EACCES},
         {SCMP_SYS(getcwd), EACCES},
-        {SCMP_SYS(ioctl), ENOTTY},
         {SCMP_SYS(kill), EPERM},
         {SCMP_SYS(mlock), EPERM},
         {SCMP_SYS(sched_setaffinity), EPERM},
@@ -178,6 +179,7 @@ static const struct {
         {SCMP_SYS(futex), IN_ALL, 1, {MASKED(1, 0x7f, FUTEX_WAKE_BITSET)}},
         {SCMP_SYS(clone), IN_ALL, 1, {EQ(0, THREAD_FLAGS)}},
         {SCMP_SYS(clone), IN_TEMPLATE, 2, {EQ(0, FILTER_FORK_FLAGS), EQ(1, 0)}},
+        {SCMP_SYS(ioctl), IN_ALL, 1, {EQ(1, SIOCOUTQ)}}, /* job-mark.c; else ENOTTY, see add_rules */
         {SCMP_SYS(tgkill), IN_WORKER, 1, {EQ(0, PLACEHOLDER_PID)}},
         {SCMP_SYS(rt_sigaction), IN_ALL, 1, {EQ(0, 32)}}, /* pthread_cancel, setxid: glibc's own */
         {SCMP_SYS(rt_sigaction), IN_ALL, 1, {EQ(0, 33)}},
@@ -209,6 +211,8 @@ static int add_rules(scmp_filter_ctx c, enum filter_kind kind) {
                         r = seccomp_rule_add(c, SCMP_ACT_ALLOW, allowed[i].call, 0);
         for (size_t i = 0; i < sizeof answered / sizeof *answered && r >= 0; i++)
                 r = seccomp_rule_add(c, SCMP_ACT_ERRNO((unsigned)answered[i].error), answered[i].call, 0);
+        if (r >= 0)
+                r = seccomp_rule_add(c, SCMP_ACT_ERRNO(ENOTTY), SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_NE, SIOCOUTQ));
         for (size_t i = 0; i < sizeof conditional / sizeof *conditional && r >= 0; i++)
                 if (conditional[i].in & 1u << kind)
                         r = seccomp_rule_add_array(c, SCMP_ACT_ALLOW, conditional[i].call, conditional[i].n,

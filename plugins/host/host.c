@@ -194,7 +194,9 @@ int host_set_up(struct host *h) {
                 host_fail(h, REASON_INIT, errno, false, "the output cannot be put in place: %s",
                           strerrordesc_np(errno));
         close(fds[0]);
-        close(fds[2]);
+        h->output_fd = order.marks_output == 1 ? fds[2] : -1;
+        if (h->output_fd < 0)
+                close(fds[2]);
         return 0;
 }
 

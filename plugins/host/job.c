@@ -332,6 +332,7 @@ static int job_finish(struct drover_job *j, int done_fd, enum slot_state verdict
         else if (verdict != SLOT_DONE)
                 j->result_bytes = 0;
         uint64_t finished_ns = event_now_ns();
+        job_mark_output(j, finished_ns - started_ns);
         struct layout_result *r = channel_result(j->channel, j->slot);
         r->bytes = (uint32_t)j->result_bytes;
         r->has_fds = verdict == SLOT_DONE && j->has_result_fds;

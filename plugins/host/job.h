@@ -103,6 +103,9 @@ static inline size_t job_result_capacity(const struct drover_job *j) { return j-
 /* The host that any object of the SDK belongs to. */
 static inline const struct host *job_host(const void *object) { return ((const struct host_object *)object)->host; }
 /* Makes text fit for others: valid UTF-8, cut between characters. */
+/* job-mark.c: before it counts as ended. */
+void job_mark_output(const struct drover_job *j, uint64_t ran_ns);
+
 void job_make_text(char *text);
 /* May it go on? 0, -ECANCELED, -ETIMEDOUT. */
 int job_checkpoint(drover_job *j);

@@ -187,6 +187,42 @@ class Capsules(Test):
             r = subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", "cat", file], capture_output=True, check=False)
             self.assertNotEqual(r.returncode, 0)
 
+    def last_words(self, d, job, before=()):
+        """Of a job that dies, with others ended in its worker a moment before."""
+        with Connection(d.bus.address) as c:
+            for name in (*before, job):
+                number, path = c.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"crash", name.encode(), 0, 0).read("to")
+            self.assertEqual(d.wait_job(path), "poisoned")
+            wait_for(lambda: f"crash.{number}" in capsules(d), 10, "it is kept")
+        r = d.ctl("show-capsule", f"--state-dir={d.dir}/state", "--json=short", number)
+        return json.loads(r.stdout)["log"]
+
+    def test_last_words_at_once(self):
+        """Printed, and dead, before droverd had looked after the jobs before it; which had printed, or had not."""
+        with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 1, "RestartSec": 0}}) as d:
+            for before in (["fine"] * 9, ["says"], ["fine", "says", "fine"]) * 3:
+                self.assertEqual(self.last_words(d, "says-aborts", before), ["a word of its own"], before)
+
+    def test_a_line_in_two_writes(self):
+        with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 1, "RestartSec": 0}}) as d:
+            for before in ([], ["fine"] * 3, ["says"]):
+                self.assertEqual(self.last_words(d, "halves-aborts", before), ["one half, the other half"], before)
+            self.assertEqual(d.log().count(": one half, the other half\n"), 3)
+
+    def test_last_words_after_much(self):
+        """64 KiB, of which the log has a budget a second: the newest 16 KiB are in log and capsule, and what is lost is counted."""
+        with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 1, "RestartSec": 0}}) as d:
+            log = self.last_words(d, "says-much-aborts", ["fine"])
+            lost = int(re.fullmatch(r"\((\d+) bytes before these lines are lost\)", log[0])[1])
+            kept = sum(len(line) + 1 for line in log[1:])
+            self.assertEqual((log[-1], lost + kept), ("a word of its own", 65536 + len("a word of its own") + 1))
+            self.assertGreater(kept, 16384 - 64)
+            self.assertIn("a word of its own", d.log())
+            logged = [int(n) for n in re.findall(r": line (\d{4}) ", d.log())]
+            lost = int(re.search(r"prints too much: (\d+) bytes are lost here", d.log())[1])
+            self.assertEqual((logged, len(logged)), (sorted(set(logged)), 1024 - lost // 64))
+            self.assertEqual(logged[-200:], list(range(824, 1024)))
+
     @unittest.skipUnless(os.geteuid() == 0, "another uid takes root")
     def test_no_word_of_a_job_before(self):
         """Its worker's last words are those of its own job: what the job of another uid printed is not among them."""

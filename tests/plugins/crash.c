@@ -47,6 +47,29 @@ static int says_and_aborts(drover_job *job) {
         abort();
 }
 
+/* One line in two writes. */
+static int halves_and_aborts(drover_job *job) {
+        static const char halves[2][16] = {"one half, ", "the other half\n"};
+        for (unsigned i = 0; i < 2; i++) {
+                if (write(STDOUT_FILENO, halves[i], strlen(halves[i])) < 0)
+                        return -errno;
+                nanosleep(&(struct timespec){.tv_nsec = i == 0 ? 200000000 : 0}, NULL);
+        }
+        abort();
+}
+
+/* 64 KiB in large pieces, of 64 lines each, and one word more. */
+static int says_much_and_aborts(drover_job *job) {
+        char page[4096 + 1];
+        for (unsigned i = 0; i < 16; i++) {
+                for (unsigned k = 0; k < 64; k++)
+                        snprintf(page + 64 * k, 65, "line %04u %053d\n", 64 * i + k, 0);
+                if (write(STDOUT_FILENO, page, 4096) != 4096)
+                        return -EIO;
+        }
+        return says_and_aborts(job);
+}
+
 static int waits_says_and_aborts(drover_job *job) {
         nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
         return says_and_aborts(job);
@@ -78,6 +101,8 @@ static const struct drover_job_type jobs[] = {
         {.name = "says", .handle = says},
         {.name = "says-aborts", .handle = says_and_aborts},
         {.name = "waits-says-aborts", .handle = waits_says_and_aborts},
+        {.name = "halves-aborts", .handle = halves_and_aborts},
+        {.name = "says-much-aborts", .handle = says_much_and_aborts},
         {.name = "fine", .handle = lives},
 };
 static struct drover_plugin plugin = {.jobs = jobs, .n_jobs = DROVER_COUNT(jobs)};
