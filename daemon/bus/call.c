@@ -194,7 +194,7 @@ static void on_timeout(struct loop_timer *t) {
 /* Nobody will read the verdict: the job need not run. */
 static void abandon(struct job *j) {
         job_release(j); /* first: one that was still queued is forgotten when it is cancelled */
-        job_cancel(j, CANCEL_ASK);
+        job_cancel(j, CANCEL_ABANDON, "its caller, who has left");
 }
 
 int call_wait_verdict(struct bus_peer *p, sd_bus_message *m, enum bus_call_kind kind, struct job *j,

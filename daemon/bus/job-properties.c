@@ -9,6 +9,7 @@ struct job_view {
         struct job_info info;
         const char *state;
         uint32_t worker_pid;
+        const char *cancel_asked_by;
 };
 
 static const struct bus_property properties[] = {
@@ -22,6 +23,8 @@ static const struct bus_property properties[] = {
         {"SubmittedUSec", "t", offsetof(struct job_view, info.submitted_us)},
         {"StartedUSec", "t", offsetof(struct job_view, info.started_us)},
         {"FinishedUSec", "t", offsetof(struct job_view, info.finished_us)},
+        {"CancelAskedUSec", "t", offsetof(struct job_view, info.cancel_asked_us)},
+        {"CancelAskedBy", "s", offsetof(struct job_view, cancel_asked_by)},
         {},
 };
 
@@ -30,6 +33,7 @@ static void job_view_init(struct job_view *v, const struct bus_job *j) {
         bus_clean_text(v->info.progress_note);
         v->state = words_slot_state(v->info.state);
         v->worker_pid = (uint32_t)v->info.worker_pid;
+        v->cancel_asked_by = v->info.cancel_asked_by;
 }
 
 static int append_property(sd_bus_message *reply, const struct bus_property *p, void *user) {

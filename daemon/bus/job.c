@@ -5,6 +5,7 @@
  * and methods look at the owner. Jobs announce nothing but JobRemoved, which goes to those who may see them. A
  * session's job is here while it is queued or running, to be looked at and cancelled; its verdict is its client's. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -45,6 +46,7 @@ static int method_cancel(struct bus *b, struct bus_peer *p, sd_bus_message *m, s
         enum cancel_mode mode;
         struct bus_job j;
         const char *word;
+        char by[64];
         int r;
 
         r = job_of(b, p, m, &j, e);
@@ -54,7 +56,8 @@ static int method_cancel(struct bus *b, struct bus_peer *p, sd_bus_message *m, s
                 return r;
         if (job_cancel_mode(word, &mode) < 0)
                 return bus_invalid(e, "cancel mode \"%.64s\" is none of queued, ask, kill", word);
-        return bus_reply(b, m, "s", j.job ? job_cancel(j.job, mode) : session_job_cancel(&j.session, mode));
+        snprintf(by, sizeof by, "uid %u (%.40s)", (unsigned)p->uid, sd_bus_message_get_sender(m));
+        return bus_reply(b, m, "s", j.job ? job_cancel(j.job, mode, by) : session_job_cancel(&j.session, mode, by));
 }
 
 static int answer_state(struct bus *b, sd_bus_message *m, struct job *j, sd_bus_error *e) {
@@ -286,5 +289,7 @@ const sd_bus_vtable job_vtable[] = {
         SD_BUS_PROPERTY("SubmittedUSec", "t", job_properties_get, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("StartedUSec", "t", job_properties_get, 0, 0),
         SD_BUS_PROPERTY("FinishedUSec", "t", job_properties_get, 0, 0),
+        SD_BUS_PROPERTY("CancelAskedUSec", "t", job_properties_get, 0, 0),
+        SD_BUS_PROPERTY("CancelAskedBy", "s", job_properties_get, 0, 0),
         SD_BUS_VTABLE_END,
 };

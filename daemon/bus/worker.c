@@ -72,6 +72,9 @@ static int append_task(struct bus *b, const struct bus_peer *p, sd_bus_message *
                                           "since-usec", "t", task->started_us, "waiting-for", "s", waiting_for);
         if (r >= 0 && is_over)
                 r = sd_bus_message_append(reply, "{sv}", "finished-usec", "t", task->finished_us);
+        if (r >= 0 && task->cancel_asked_us)
+                r = sd_bus_message_append(reply, "{sv}{sv}", "cancel-asked-usec", "t", task->cancel_asked_us,
+                                          "cancel-asked-by", "s", task->cancel_asked_by);
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 

@@ -43,6 +43,9 @@ static void job_get_live(const struct channel *c, uint32_t slot, const struct po
         struct worker_info info;
         worker_get_info(w, &info);
         ret->worker_pid = w->pid;
+        const char *by;
+        if (worker_get_ask(w, &ret->cancel_asked_us, &by))
+                snprintf(ret->cancel_asked_by, sizeof(ret->cancel_asked_by), "%s", by);
         snprintf(ret->progress_note, sizeof(ret->progress_note), "%s", info.status);
         ret->progress_done = atomic_load(&worker_line(w)->progress_done);
         ret->progress_total = atomic_load(&worker_line(w)->progress_total);
@@ -173,13 +176,15 @@ void job_get_fault(const struct job *j, struct fault *f) {
 
 /* A slot in some channel that may be about to change: each step is a CAS on exactly this generation, so what is said is
  * what happened. */
-static const char *job_cancel_slot(struct pool_channel *pc, uint32_t slot, uint32_t generation, enum cancel_mode mode) {
+static const char *job_cancel_slot(struct pool_channel *pc, uint32_t slot, uint32_t generation, enum cancel_mode mode,
+                                   const char *by) {
         struct channel *c = &pc->channel;
         if (channel_judge_queued(c, slot, generation, SLOT_CANCELLED)) {
                 pool_count_verdict(pc->pool, SLOT_CANCELLED);
                 return "cancelled";
         }
-        if (mode == CANCEL_ASK && channel_ask_cancel(c, slot, generation))
+        if ((mode == CANCEL_ASK || mode == CANCEL_ABANDON) &&
+            worker_ask(pc, slot, generation, by, mode == CANCEL_ABANDON))
                 return "asked";
         struct worker *w = job_worker(pc->pool, channel_word(c, slot));
         struct worker_job held;
@@ -200,17 +205,17 @@ int job_cancel_mode(const char *word, enum cancel_mode *ret) {
         return -1;
 }
 
-const char *job_cancel(struct job *j, enum cancel_mode mode) {
+const char *job_cancel(struct job *j, enum cancel_mode mode, const char *by) {
         if (j->is_finished)
                 return "finished";
-        const char *what = job_cancel_slot(j->pool->channels[0], j->slot, j->generation, mode);
+        const char *what = job_cancel_slot(j->pool->channels[0], j->slot, j->generation, mode, by);
         if (strcmp(what, "cancelled") == 0)
                 jobs_collect_slot(j);
         return what;
 }
 
-const char *session_job_cancel(const struct session_job *sj, enum cancel_mode mode) {
-        const char *what = job_cancel_slot(sj->channel, sj->slot, sj->generation, mode);
+const char *session_job_cancel(const struct session_job *sj, enum cancel_mode mode, const char *by) {
+        const char *what = job_cancel_slot(sj->channel, sj->slot, sj->generation, mode, by);
         if (strcmp(what, "cancelled") == 0)
                 channel_announce(&sj->channel->channel, sj->slot, sj->channel->done.ring_fd);
         return what;

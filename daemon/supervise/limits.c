@@ -117,7 +117,7 @@ static void limits_check(struct worker *w, struct limits_look *l) {
                 w->soft_told = true;
                 w->soft_hit = (uint64_t)job.generation << 32 | (job.slot + 1);
                 atomic_store(&worker_line(w)->soft_hit, w->soft_hit);
-                channel_ask_cancel(&job.channel->channel, job.slot, job.generation);
+                worker_ask(job.channel, job.slot, job.generation, "SoftTimeout=", false);
         }
         if (w->soft_told)
                 limits_overdue(l, w);

@@ -241,8 +241,9 @@ void pool_channel_count(const struct pool_channel *c, struct pool_counters *coun
         counters->expired += pool_plausible(atomic_load(&head->expired));
 }
 
-/* Queued jobs of a client that is gone are nobody's; running ones are asked to stop and end as they like. At the end of
- * a shutdown it is we who are gone: the client keeps what stands in its channel, and hands it to the next daemon. */
+/* Queued jobs of a client that is gone are nobody's; running ones are asked to stop, and have KillGraceSec= for it. At
+ * the end of a shutdown it is we who are gone: the client keeps what stands in its channel, and hands it to the next
+ * daemon. */
 void pool_channel_drop(struct pool_channel *c) {
         struct pool *p = c->pool;
         c->session = NULL;
@@ -257,7 +258,7 @@ void pool_channel_drop(struct pool_channel *c) {
                     channel_judge_queued(&c->channel, slot, slot_generation(word), SLOT_CANCELLED))
                         pool_count_verdict(p, SLOT_CANCELLED);
                 else if (slot_state(word) == SLOT_RUNNING)
-                        channel_ask_cancel(&c->channel, slot, slot_generation(word));
+                        worker_ask(c, slot, slot_generation(word), "its client, which has left", true);
         }
         pool_channel_count(c, &p->counters);
         pool_heal_bell(p, c->bell);

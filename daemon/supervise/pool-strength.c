@@ -66,8 +66,10 @@ void pool_retire_all(struct pool *p, enum death_reason why, uint64_t grace_ns) {
                         continue;
                 if (w->phase != PHASE_STOPPING)
                         worker_retire(w, why);
-                if (worker_get_job(w, &job))
-                        channel_ask_cancel(&job.channel->channel, job.slot, job.generation);
+                if (worker_get_job(w, &job)) {
+                        w->doom = why; /* it was to be replaced when it is done; that is not what ends the job */
+                        worker_ask(job.channel, job.slot, job.generation, "Stop of its pool", false);
+                }
                 worker_kill_after(w, grace_ns);
         }
 }

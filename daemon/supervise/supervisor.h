@@ -26,7 +26,7 @@ struct pool;
 struct worker;
 struct job;
 struct job_info;
-enum cancel_mode { CANCEL_QUEUED, CANCEL_ASK, CANCEL_KILL };
+enum cancel_mode { CANCEL_QUEUED, CANCEL_ASK, CANCEL_KILL, CANCEL_ABANDON /* ask; who asks has left */ };
 
 struct pool_counters {
         uint64_t submitted, completed, failed, cancelled, expired, timed_out, poisoned, lost, retried, worker_deaths;
@@ -210,6 +210,8 @@ struct job_info {
         uint64_t progress_done, progress_total;
         char progress_note[120];
         uint64_t submitted_us, started_us, finished_us; /* CLOCK_REALTIME; 0 = not yet */
+        uint64_t cancel_asked_us;  /* the same, while it runs: first, and by whom, "" = not */
+        char cancel_asked_by[64];
         /* with a verdict: */
         const struct schema_fields *result_fields; /* of the job type */
         const void *result;                        /* DONE: checked map or raw bytes */
@@ -271,7 +273,7 @@ struct session_job {
 };
 bool supervisor_find_session_job(struct supervisor *s, uint64_t id, struct session_job *ret);
 void session_job_get_info(const struct session_job *sj, struct job_info *ret);
-const char *session_job_cancel(const struct session_job *sj, enum cancel_mode mode);
+const char *session_job_cancel(const struct session_job *sj, enum cancel_mode mode, const char *by);
 /* A record that had to go before ResultTTL= was over, because too much was kept; NULL: none of this id. */
 enum { JOBS_MAX_KEPT_BYTES_OF_UID = 32 << 20 };
 struct job_evicted {
@@ -288,7 +290,7 @@ void job_get_fault(const struct job *j, struct fault *f);
  * verdict, then its worker dies. All end a queued one. Returns what happened: "cancelled" (it never ran), "asked",
  * "killed", "running" (too late for queued; for kill: its worker is already being ended), "finished" (too late). */
 int job_cancel_mode(const char *word, enum cancel_mode *ret); /* -1: none of the three */
-const char *job_cancel(struct job *j, enum cancel_mode mode);
+const char *job_cancel(struct job *j, enum cancel_mode mode, const char *by); /* who asks, for people */
 /* Called once when the job has its verdict (at once if it has); a waiter is embedded in the caller's struct. */
 struct job_waiter {
         void (*fn)(struct job_waiter *w, struct job *j);

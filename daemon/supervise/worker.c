@@ -40,7 +40,7 @@ enum {
 static void worker_on_start_timer(struct loop_timer *t);
 static void worker_on_death_timer(struct loop_timer *t);
 
-static uint64_t worker_realtime_us(void) {
+uint64_t worker_realtime_us(void) {
         struct timespec t;
         clock_gettime(CLOCK_REALTIME, &t);
         return (uint64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
@@ -402,6 +402,7 @@ void worker_free(struct worker *w) {
         worker_drop_room(w);
         loop_timer_stop(&w->kill_timer);
         loop_timer_stop(&w->retry_timer);
+        loop_timer_stop(&w->ask.timer);
         loop_poll_stop(&w->control_poll);
         loop_poll_stop(&w->pid_poll);
         if (w->control_fd >= 0)

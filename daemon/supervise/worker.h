@@ -73,6 +73,11 @@ struct worker {
         /* limits.c */
         uint64_t seen_claims, stamp_job, stamp_ns, soft_ns, hard_ns;
         bool soft_told;
+        struct { /* worker-ask.c: the job that was asked to stop, first when and by whom */
+                uint64_t job, when_us;
+                char by[64];
+                struct loop_timer timer;
+        } ask;
         /* a verdict was given while it may still write: which slot waits for its death */
         struct pool_channel *quarantine_channel;
         uint32_t quarantine_slot;
@@ -94,6 +99,7 @@ void worker_kill_now(struct worker *w, enum death_reason why);         /* verdic
 /* Verdict first: RUNNING → verdict with QUARANTINE, then SIGKILL. false: it had no job to judge or was faster. */
 bool worker_judge(struct worker *w, enum slot_state verdict, enum death_reason why);
 void worker_kill_after(struct worker *w, uint64_t grace_ns);           /* judges and kills if it is still there then */
+uint64_t worker_realtime_us(void);
 bool worker_get_job(const struct worker *w, struct worker_job *ret);
 uint64_t worker_job_id(const struct worker_job *j);
 uid_t worker_job_uid(const struct worker_job *j);
@@ -113,6 +119,12 @@ void worker_on_started(struct worker *w, const struct spawn_event *e, const int 
 void worker_on_gone(struct worker *w, const struct spawn_event *e);
 void worker_on_spawner_lost(struct worker *w);
 void worker_free(struct worker *w); /* no recovery: the broker itself ends */
+
+/* ---- worker-ask.c ---- */
+/* Asks the job to stop; `by` is who does, for people. Final: with nobody there to do more, so KillGraceSec= ends it.
+ * false: it does not run. */
+bool worker_ask(struct pool_channel *c, uint32_t slot, uint32_t generation, const char *by, bool is_final);
+bool worker_get_ask(const struct worker *w, uint64_t *ret_when_us, const char **ret_by); /* of the job in hand */
 
 /* ---- worker-orders.c: what it is told ---- */
 int worker_send_setup(struct worker *w);

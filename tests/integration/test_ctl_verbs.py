@@ -28,7 +28,8 @@ class Json(Test):
             "Retried", "WorkerDeaths", "Latency"}
     WORKER = {"Id", "Pid", "Pool", "StartMethod", "State", "SandboxLevel", "Status", "WaitingFor", "JobsDone", "CurrentJob",
               "StartedUSec"}
-    JOB = {"Id", "Pool", "Name", "State", "Attempt", "WorkerPid", "Progress", "SubmittedUSec", "StartedUSec", "FinishedUSec"}
+    JOB = {"Id", "Pool", "Name", "State", "Attempt", "WorkerPid", "Progress", "SubmittedUSec", "StartedUSec", "FinishedUSec",
+           "CancelAskedUSec", "CancelAskedBy"}
     MANAGER = {"Version", "Features", "StartMethods", "Models", "NPools", "NWorkers", "NSessions"}
     RESULT = {"state", "attempts", "queue-usec", "run-usec", "worker-pid", "cpu-usec", "result"}
     DEATH = {"worker", "pool", "pid", "reason", "status", "realtime-usec", "text"}

@@ -68,7 +68,7 @@ static void test_results_take_their_room_beforehand(void **state) {
         assert_int_equal(job_submit(&r, &j, &f), -1);
         assert_int_equal(f.code, FAULT_QUEUE_FULL);
         assert_non_null(strstr(f.text, "descriptors"));
-        job_cancel(first, CANCEL_QUEUED);
+        job_cancel(first, CANCEL_QUEUED, "a test");
         assert_int_equal(job_submit(&r, &j, &f), 0);
         assert_int_equal(p->n_result_fds, 63);
         end(&w, CLD_EXITED, 0);
@@ -90,7 +90,7 @@ static void test_who_waits_for_the_lost(void **state) {
         load();
         struct stand_in w = ready();
         struct job *first = submit(p, NULL), *a = submit(p, NULL);
-        job_cancel(first, CANCEL_QUEUED); /* the next gets its slot, before that of what it waits for */
+        job_cancel(first, CANCEL_QUEUED, "a test"); /* the next gets its slot, before that of what it waits for */
         struct job *b = submit(p, a), *c = submit(p, b);
         assert_true(b->slot < a->slot);
         struct job *const jobs[] = {a, b, c};
@@ -111,7 +111,7 @@ static void for_an_hour(struct pool_config *c) { c->result_ttl_ns = 3600 * 1000 
 static uint64_t end_many(struct pool *p, unsigned n) {
         uint64_t begun_ns = event_now_ns();
         while (n--)
-                job_cancel(submit(p, NULL), CANCEL_QUEUED);
+                job_cancel(submit(p, NULL), CANCEL_QUEUED, "a test");
         return event_now_ns() - begun_ns;
 }
 
@@ -122,7 +122,7 @@ static void test_records_by_expiry(void **state) {
         load();
         struct stand_in w = ready();
         struct job *later = submit(p, NULL), *released = submit(p, NULL);
-        job_cancel(later, CANCEL_QUEUED);
+        job_cancel(later, CANCEL_QUEUED, "a test");
         uint64_t long_ns = end_many(p, N);
         p->config.result_ttl_ns = 1800 * 1000 * MS;
         uint64_t short_ns = end_many(p, N);
@@ -131,9 +131,9 @@ static void test_records_by_expiry(void **state) {
         p->config.result_ttl_ns = MS;
         struct job *sooner = submit(p, NULL);
         uint64_t id = sooner->id, later_id = later->id, released_id = released->id;
-        job_cancel(sooner, CANCEL_QUEUED);
+        job_cancel(sooner, CANCEL_QUEUED, "a test");
         p->config.result_ttl_ns = 3600 * 1000 * MS;
-        job_cancel(released, CANCEL_QUEUED);
+        job_cancel(released, CANCEL_QUEUED, "a test");
         job_release(released);
         UNTIL(!supervisor_find_job(supervisor, id));
         UNTIL(!supervisor_find_job(supervisor, released_id));
@@ -160,7 +160,7 @@ static void test_pages_of_one_uid(void **state) {
                 struct job *j;
                 assert_int_equal(job_submit(&r, &j, &fault), 0);
                 ids[i] = j->id;
-                job_cancel(j, CANCEL_QUEUED);
+                job_cancel(j, CANCEL_QUEUED, "a test");
                 end_many(p, N);
         }
         assert_int_equal(supervisor_list_jobs(supervisor, &f, 0, rows, 2, &next), 2);

@@ -55,12 +55,12 @@ static void test_half_of_the_slots(void **state) {
                 assert_true(pool_has_room(p, OTHER));
                 assert_int_equal(submit(p, OTHER, &j, &f), 0);
         }
-        assert_string_equal(job_cancel(one, CANCEL_QUEUED), "cancelled");
+        assert_string_equal(job_cancel(one, CANCEL_QUEUED, "a test"), "cancelled");
         assert_true(pool_has_room(p, UID));
         assert_false(pool_has_room(p, OTHER));
         assert_int_equal(job_requeue(one, &f), 0);
         assert_int_equal(submit(p, 0, &j, &f), -1); /* all are taken, also for root */
-        assert_string_equal(job_cancel(one, CANCEL_QUEUED), "cancelled");
+        assert_string_equal(job_cancel(one, CANCEL_QUEUED, "a test"), "cancelled");
         assert_int_equal(submit(p, 0, &j, &f), 0);
         assert_int_equal(submit(p, UID, &j, &f), -1); /* that very slot */
         end(&w, CLD_EXITED, 0);

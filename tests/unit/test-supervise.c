@@ -368,7 +368,7 @@ static void test_released_and_cancelled(void **state) {
         struct stand_in w = ready();
         struct job *j = submit(p, 0);
         job_release(j);
-        assert_string_equal(job_cancel(j, CANCEL_ASK), "cancelled");
+        assert_string_equal(job_cancel(j, CANCEL_ASK, "a test"), "cancelled");
         assert_null(supervisor_find_job(supervisor, 1));
         assert_int_equal(p->n_free_slots, 4);
         end(&w, CLD_EXITED, 0);
@@ -381,10 +381,10 @@ static void test_finished_records_are_small(void **state) {
         load();
         struct stand_in w = ready();
         for (unsigned i = 0; i < 1000; i++)
-                assert_string_equal(job_cancel(submit(p, 0), CANCEL_QUEUED), "cancelled"); /* warm */
+                assert_string_equal(job_cancel(submit(p, 0), CANCEL_QUEUED, "a test"), "cancelled"); /* warm */
         size_t before = mallinfo2().uordblks;
         for (unsigned i = 0; i < 10000; i++)
-                job_cancel(submit(p, 0), CANCEL_QUEUED);
+                job_cancel(submit(p, 0), CANCEL_QUEUED, "a test");
         assert_true((mallinfo2().uordblks - before) / 10000 < 640);
         assert_non_null(supervisor_find_job(supervisor, 1));
         end(&w, CLD_EXITED, 0);

@@ -145,6 +145,14 @@ static void add_usage(struct json_object *worker, bool is_for_people) {
                 json_object_object_add(worker, "CurrentJob", NULL);
 }
 
+static void add_ask(struct json_object *worker, struct json_object *task) {
+        char said[200], text[TEXT_MAX];
+
+        text_duration(text_since(json_number(task, "cancel-asked-usec")), text);
+        snprintf(said, sizeof said, "asked to stop %s ago by %s", text, json_text(task, "cancel-asked-by", "?"));
+        add_text(worker, "says", said);
+}
+
 /* Of its tasks people see the one that is over; what it runs is CurrentJob. */
 static int add_tasks(struct ctl *c, struct json_object *worker) {
         char path[64], text[TEXT_MAX];
@@ -162,6 +170,8 @@ static int add_tasks(struct ctl *c, struct json_object *worker) {
                 struct json_object *task = json_at(tasks, i);
                 uint64_t since = json_number(task, "since-usec"), finished = json_number(task, "finished-usec");
 
+                if (json_number(task, "cancel-asked-usec"))
+                        add_ask(worker, task);
                 if (finished == 0)
                         continue;
                 json_object_object_add(worker, "last", json_object_new_uint64(json_number(task, "job")));

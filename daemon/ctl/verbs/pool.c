@@ -12,7 +12,7 @@
 #include "daemon/ctl/remote.h"
 
 /* A problem that stands for so long while nothing moves is why nothing does. */
-enum { LOOK_MS = 50, STUCK_LOOKS = 60 };
+enum { LOOK_MS = 50, STUCK_LOOKS = 60, WAIT_LOOKS = 20 };
 
 struct watch {
         struct ctl *c;
@@ -25,6 +25,7 @@ struct watch {
         size_t n_at_work; /* of the workers last listed, those that are ready */
         size_t n_left;    /* restart: of those to be replaced */
         unsigned n_stuck;
+        unsigned n_still;    /* restart: looks since n_left changed */
 };
 
 static void watch_deinit(struct watch *w) {
@@ -144,6 +145,24 @@ static bool has_successor(const struct watch *w) {
         return w->n_at_work > 0 || (json_number(w->pool, "MinWorkers") == 0 && is_state(w, "running"));
 }
 
+/* Of the old workers, those that have a job in hand: they end when it does. */
+static void say_what_it_waits_for(struct watch *w, struct json_object *now) {
+        for (size_t i = 0; i < json_object_array_length(now); i++) {
+                uint64_t id = json_object_get_uint64(json_object_array_get_idx(now, i));
+                ctl_cleanup(json_putp) struct json_object *worker = NULL;
+                char path[64];
+
+                snprintf(path, sizeof path, REMOTE_MANAGER "/worker/%" PRIu64, id);
+                if (!is_in(w->workers, id) || remote_get_all(w->c->remote, path, "Worker", &worker) < 0 ||
+                    json_number(worker, "CurrentJob") == 0)
+                        continue;
+                progress_clear(&w->progress);
+                if (!w->c->quiet)
+                        fprintf(stderr, "%s: worker %" PRIu64 " has job %" PRIu64 " in hand, which is waited for\n",
+                                w->name, id, json_number(worker, "CurrentJob"));
+        }
+}
+
 static int is_restarted(struct watch *w) {
         ctl_cleanup(json_putp) struct json_object *now = NULL;
         size_t n_old = json_length(w->workers), n_left = 0;
@@ -157,7 +176,9 @@ static int is_restarted(struct watch *w) {
         if (is_state(w, "refused") || (n_left == 0 && is_hopeless(w)))
                 return say_problem(w);
         if (n_left != w->n_left)
-                w->n_stuck = 0;
+                w->n_stuck = w->n_still = 0;
+        if (n_left > 0 && ++w->n_still == WAIT_LOOKS)
+                say_what_it_waits_for(w, now);
         w->n_left = n_left;
         if (n_left == 0 && (has_successor(w) || is_state(w, "stopped") || is_state(w, "draining")))
                 return CTL_OK;

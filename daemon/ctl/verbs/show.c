@@ -162,6 +162,7 @@ static int show_object(struct ctl *c, const char *path, const char *interface) {
         spell_moment(o, "SubmittedUSec");
         spell_moment(o, "StartedUSec");
         spell_moment(o, "FinishedUSec");
+        spell_moment(o, "CancelAskedUSec");
         return print_properties(o);
 }
 

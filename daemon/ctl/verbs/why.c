@@ -170,6 +170,16 @@ static void say_times(struct json_object *result) {
         puts(".");
 }
 
+/* Was it asked to stop, and goes on? */
+static void say_ask(struct json_object *job) {
+        uint64_t asked_us = json_number(job, "CancelAskedUSec");
+        char when[TEXT_MAX], since[TEXT_MAX];
+
+        if (asked_us)
+                printf("It was asked to stop at %s, %s ago, by %s.\n", text_moment(asked_us, when),
+                       text_duration(text_since(asked_us), since), json_text(job, "CancelAskedBy", "?"));
+}
+
 static void say_all(struct json_object *job, struct json_object *result, struct json_object *deaths,
                     struct json_object *wait, struct json_object *pool) {
         if (result)
@@ -180,6 +190,7 @@ static void say_all(struct json_object *job, struct json_object *result, struct 
                 say_reason(pool);
         if (wait)
                 printf("It waits for %s.\n", json_plain(wait));
+        say_ask(job);
         say_deaths(deaths);
         if (result)
                 say_times(result);
