@@ -41,6 +41,8 @@ static const struct reply_types {
         {REMOTE_NAME ".Manager", "ListJobs", "a(tosss)s"},
         {REMOTE_NAME ".Manager", "ListDeaths", "aa{sv}"},
         {REMOTE_NAME ".Manager", "ListCapsules", "aa{sv}"},
+        {REMOTE_NAME ".Manager", "ListArenas", "aa{sv}"},
+        {REMOTE_NAME ".Manager", "RemoveArena", ""},
         {REMOTE_NAME ".Manager", "ListObjects", "aa{sv}"},
         {REMOTE_NAME ".Manager", "GetJob", "o"},
         {REMOTE_NAME ".Manager", "Reload", "a(sss)"},

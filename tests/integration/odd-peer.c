@@ -69,6 +69,7 @@ static const struct {
         {"GetCapsule", "h"},
         {"OpenChannel", "a{sv}"},
         {"OpenArena", "a{sv}"},
+        {"ListArenas", "aa{sv}"},
         {"ListSessions", "aa{sv}"},
         {"GetSettings", "a(sssss)"},
 };

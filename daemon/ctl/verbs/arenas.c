@@ -41,8 +41,8 @@ int verb_list_arenas(struct ctl *c) {
                 json_print(stdout, arenas, c->json);
                 return CTL_OK;
         }
-        for (size_t i = 0; i < json_object_array_length(arenas); i++)
-                add_words(json_object_array_get_idx(arenas, i));
+        for (size_t i = 0; i < json_length(arenas); i++)
+                add_words(json_at(arenas, i));
         return view_print(c, &arena_view, arenas);
 }
 

@@ -98,8 +98,8 @@ static void offer_arenas(const struct completion *k) {
 
         if (remote_call(k->remote, &list, &arenas, NULL) < 0)
                 return;
-        for (size_t i = 0; i < json_object_array_length(arenas); i++)
-                offer(k, "", json_text(json_object_array_get_idx(arenas, i), "name", ""), "");
+        for (size_t i = 0; i < json_length(arenas); i++)
+                offer(k, "", json_text(json_at(arenas, i), "name", ""), "");
 }
 
 static void offer_jobs(const struct completion *k, const char *before) {
