@@ -118,6 +118,29 @@ int packet_await(int fd, void *data, size_t capacity, size_t *ret_bytes, int *fd
         return packet_take(fd, 0, &(struct iovec){data, capacity}, ret_bytes, fds, n_fds);
 }
 
+int packet_send_bytes(int fd, const void *data, size_t bytes) {
+        if (bytes == 0)
+                return -EINVAL;
+        ssize_t n;
+        do
+                n = send(fd, data, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+        while (n < 0 && errno == EINTR);
+        return n < 0 ? packet_error(errno) : 0;
+}
+
+int packet_receive_bytes(int fd, void *data, size_t capacity, size_t *ret_bytes) {
+        ssize_t n;
+        do
+                n = recv(fd, data, capacity, MSG_DONTWAIT | MSG_TRUNC); /* says how long the packet is */
+        while (n < 0 && errno == EINTR);
+        if (n < 0)
+                return packet_error(errno);
+        if ((size_t)n > capacity)
+                return -EPROTO;
+        *ret_bytes = (size_t)n;
+        return 0;
+}
+
 int packet_pair(int fds[2]) {
         int pair[2];
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)

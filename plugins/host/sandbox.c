@@ -184,6 +184,8 @@ static long gate_answer(ucontext_t *u, const struct gate_call *c) {
         case SYS_rt_sigaction: /* handlers are the host's */
         case SYS_fcntl:        /* commands that reach other processes */
         case SYS_tgkill:       /* another process */
+        case SYS_sendmsg:      /* descriptors, by another socket than ours */
+        case SYS_recvmsg:
         case SYS_prctl:
         case SYS_prlimit64:
                 return -EPERM;

@@ -26,6 +26,8 @@ POOLS = {
     "crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 2},
     "hang": {"Plugin": "hang", "Workers": 1, "KillGraceSec": "1s"},
     "cancellable": {"Plugin": "cancellable", "Workers": 1},
+    "pipes": {"Plugin": "pipes", "Workers": 1},
+    "spawn-pipes": {"Plugin": "pipes", "Workers": 1, "StartMethod": "spawn"},
     "hasty": {"Plugin": "squares", "Workers": 1, "QueueTimeout": "300ms"},
     "emits": {"Plugin": "emits", "Workers": 3, "RestartSec": "10ms"},
 } | {f"{method}-squares": {"Plugin": "squares", "Workers": 2, "StartMethod": method} for method in START_METHODS}
@@ -147,6 +149,9 @@ class Library(Test):
 
     def test_waiting_for_room_that_others_make(self):
         self.case("full-bus")
+
+    def test_row_22_pipes_in_workers(self):
+        self.case("pipes")
 
     def test_row_30_callbacks(self):
         self.case("callbacks")

@@ -100,6 +100,8 @@ void case_items_let_go(void);
 void case_items_lost(void);
 void case_items_second_reader(void);
 
+void case_pipes(void);
+
 void case_queue_timeout(void);
 void case_queue_deadline(void);
 void case_runs(void);

@@ -65,6 +65,7 @@ int main(int argc, char *argv[]) {
                 {"no-such", case_no_such},
                 {"numbers-stay", case_numbers_stay},
                 {"options", case_options},
+                {"pipes", case_pipes},
                 {"pool-opens-again", case_pool_opens_again},
                 {"ending", case_ending},
                 {"drain-all", case_drain_all},

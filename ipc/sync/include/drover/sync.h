@@ -331,16 +331,17 @@ uint32_t drover_queue_size(const drover_queue *queue); /* queued now; a hint */
 
 /* ---- pipe: two ends, message boundaries kept, passes descriptors ---- */
 
-/* Not in an arena: the ends are sockets. */
+/* Not in an arena: the ends are sockets. An end can be given to a job as an argument of type fd: its handler makes a pipe
+ * of a dup() of it. In a worker messages are bytes: sending descriptors is -EPERM, and those that come are closed unseen. */
 int drover_pipe_new(drover_pipe **ret_a, drover_pipe **ret_b);
 /* An end that came as a descriptor; takes it over, also on failure. */
 int drover_pipe_new_from_fd(int fd, drover_pipe **ret_pipe);
 drover_pipe *drover_pipe_free(drover_pipe *pipe);
-/* To pass an end to another process, or to poll. Stays the pipe's. */
+/* To pass an end to another process, or to poll. Stays the pipe's. A plain descriptor: read() and write() of it wait. */
 int drover_pipe_fd(const drover_pipe *pipe);
 
 /* One message of 1 byte or more, with up to 8 descriptors, which stay the caller's. -EPIPE: the other end is closed.
- * -EMSGSIZE. [waits] while the socket's buffer is full */
+ * -EMSGSIZE. -EPERM: descriptors, in a worker. [waits] while the socket's buffer is full */
 int drover_pipe_send(drover_pipe *pipe, const void *data, size_t bytes, const int *fds, unsigned n_fds,
                      uint64_t deadline_ns);
 /* *ret_bytes: the message's length. fds and n_fds may be NULL; *n_fds is the room on entry, the number on return; they come
