@@ -11,6 +11,7 @@
 #include "daemon/bus/run.h"
 #include "daemon/bus/value.h"
 #include "daemon/closer.h"
+#include "ipc/event.h"
 
 /* By enum channel_part. */
 static const char *const memory_keys[CHANNEL_PARTS] = {"channel", "jobs", "results", "verdicts"};
@@ -109,10 +110,11 @@ static int reply_offer(struct bus *b, sd_bus_message *m, const struct session_of
                 if (o->memory_fds[i] >= 0)
                         r = sd_bus_message_append(reply, "{sv}", memory_keys[i], "h", o->memory_fds[i]);
         if (r >= 0)
-                r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}", "bell", "h", o->bell_fd,
+                r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}", "bell", "h", o->bell_fd,
                                           "doorbell", "h", o->doorbell_fd, "done", "h", o->done_fd, "session", "h",
                                           o->socket_fd, "index", "u", o->channel, "slots", "u", o->n_slots, "slot-size",
-                                          "u", o->slot_bytes, "id-base", "t", o->id_base);
+                                          "u", o->slot_bytes, "id-base", "t", o->id_base, "clock", "t",
+                                          event_now_ns());
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'e', "sv");
         if (r >= 0)

@@ -55,17 +55,6 @@ const struct schema_job *pool_find_job_type(struct pool *p, const char *job, boo
         return NULL;
 }
 
-static void job_on_deadline(struct loop_timer *t) {
-        struct job *j = t->user;
-        struct channel *c = jobs_channel(j->pool);
-        if (channel_judge_queued(c, j->slot, j->generation, SLOT_EXPIRED)) {
-                pool_count_verdict(j->pool, SLOT_EXPIRED);
-                channel_announce(c, j->slot, j->pool->channels[0]->done.ring_fd);
-        }
-}
-
-static uint64_t job_smaller(uint64_t a, uint64_t b) { return a == 0 ? b : b == 0 || a < b ? a : b; }
-
 static void job_fill_line(const struct job *j, struct layout_job *line) {
         *line = (struct layout_job){
                 .type = j->type,
@@ -124,39 +113,12 @@ static struct job *job_new(const struct job_request *r, const struct schema_job 
         return j;
 }
 
-/* Kept in the line: nobody else writes there. */
-static uint64_t *job_deadline(const struct job *j) {
-        return &channel_job(jobs_channel(j->pool), j->slot)->queue_deadline_ns;
-}
-
-/* The sooner of those that it is given holds. Its own timeout counts from its submission or not-before, so that a
- * submitter knows the end, whatever else the job waits for; the pool's from when it may run. */
-static void job_add_deadline(struct job *j, uint64_t from_ns, uint64_t timeout_ns) {
-        uint64_t deadline_ns;
-        if (!timeout_ns || __builtin_add_overflow(from_ns, timeout_ns, &deadline_ns))
-                return; /* beyond the end of time: none */
-        *job_deadline(j) = job_smaller(*job_deadline(j), deadline_ns);
-        loop_timer_set(j->pool->supervisor->loop, &j->deadline_timer, *job_deadline(j), job_on_deadline, j);
-}
-
-void job_let_go(struct job *j) {
-        struct pool_channel *c = j->pool->channels[0];
-        uint64_t now = event_now_ns(), due_ns = j->not_before_ns > now ? j->not_before_ns : now;
-        if (slot_state(channel_word(&c->channel, j->slot)) != SLOT_DELAYED)
-                return;
-        channel_job(&c->channel, j->slot)->not_before_ns = due_ns;
-        job_add_deadline(j, due_ns, j->pool->config.queue_timeout_ns);
-        if (due_ns > now)
-                delay_add(c, j->slot, j->generation, due_ns);
-        else
-                delay_end(c, j->slot, j->generation);
-}
-
 static int job_commit(struct job *j) {
         struct pool *p = j->pool;
         struct channel *c = jobs_channel(p);
-        bool is_early = j->not_before_ns > j->submitted_ns;
-        job_add_deadline(j, is_early ? j->not_before_ns : j->submitted_ns, j->wish.queue_timeout_ns);
+        uint64_t due_ns = job_due_ns(j);
+        bool is_early = due_ns > j->submitted_ns;
+        job_add_deadline(j, is_early ? due_ns : j->submitted_ns, j->wish.queue_timeout_ns);
         if (job_needs_any(j) || is_early || delay_is_overdue(*job_deadline(j), j->submitted_ns)) {
                 int r = channel_commit_delayed(c, j->slot);
                 if (r < 0)
@@ -259,20 +221,6 @@ static int job_enter(struct job *j, const void *payload, const struct job_reques
                                            p->config.name, strerror(-r));
         }
         return 0;
-}
-
-/* `not_before_us` as the clock stands now. */
-static void job_set_times(struct job *j, uint64_t not_before_us) {
-        struct timespec now;
-        uint64_t delta_ns;
-        clock_gettime(CLOCK_REALTIME, &now);
-        j->submitted_us = (uint64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-        j->submitted_ns = event_now_ns();
-        j->not_before_ns = 0;
-        if (not_before_us > j->submitted_us &&
-            (__builtin_mul_overflow(not_before_us - j->submitted_us, UINT64_C(1000), &delta_ns) ||
-             __builtin_add_overflow(j->submitted_ns, delta_ns, &j->not_before_ns)))
-                j->not_before_ns = UINT64_MAX;
 }
 
 static int job_check(const struct job_request *r, const struct schema_job *type, struct fault *f) {

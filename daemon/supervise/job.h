@@ -58,7 +58,7 @@ struct job {
         struct job_waiter *waiters;
         struct job_needs *needs; /* job-needs.c; NULL: it comes after no other */
         const char *key;         /* job-keep.c: NULL, or behind the names */
-        uint64_t not_before_ns;  /* 0 = at once */
+        uint64_t not_before_us;  /* CLOCK_REALTIME; 0 = at once */
         void *user;
         struct stream *stream; /* streams.c: of what it emits, or what was kept of that; NULL: none */
         bool is_stream_gone;   /* and there was one */
@@ -120,7 +120,11 @@ int job_check_room(const struct pool *p, uid_t uid, const struct schema_job *typ
 int job_take_room(struct job *j); /* what job_check_room found; -ENOMEM, -EDQUOT */
 void job_give_room(struct job *j);
 
-/* ---- job-submit.c ---- */
+/* ---- job-times.c ---- */
+void job_set_times(struct job *j, uint64_t not_before_us); /* of its submission, which is now */
+uint64_t job_due_ns(const struct job *j); /* not-before by CLOCK_MONOTONIC, as the clocks stand; 0 = at once */
+uint64_t *job_deadline(const struct job *j);                /* until when it may wait; 0 = for ever */
+void job_add_deadline(struct job *j, uint64_t from_ns, uint64_t timeout_ns);
 void job_let_go(struct job *j); /* nothing but time is in its way */
 
 /* ---- job-needs.c: what must be done first ---- */

@@ -19,3 +19,4 @@ uid_t jobs_owner(const struct jobs *js, uint64_t id); /* of a job that has a rec
 struct job *jobs_find(const struct jobs *js, uint64_t id);
 struct job *jobs_after(const struct jobs *js, uint64_t id); /* the next one by id */
 struct job *jobs_after_of(const struct jobs *js, uint64_t id, uid_t uid); /* the same among those of one uid */
+void jobs_clock_was_set(struct jobs *js); /* not-before is a moment of the wall clock */

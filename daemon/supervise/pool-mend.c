@@ -101,7 +101,7 @@ static void mend_no_job(struct mend *m, struct pool_channel *c, uint32_t slot, u
         jobs_slot_reclaim(c->pool, slot);
 }
 
-static bool mend_must_wait(const struct job *j) { return job_needs_any(j) || j->not_before_ns > event_now_ns(); }
+static bool mend_must_wait(const struct job *j) { return job_needs_any(j) || job_due_ns(j) > event_now_ns(); }
 
 /* What the word of a job is to say that nobody has claimed yet, or not again. */
 static uint64_t mend_claimable(const struct job *j, uint64_t word) {

@@ -9,6 +9,7 @@
 #include "daemon/supervise/pool.h"
 #include "daemon/supervise/spawner.h"
 #include "daemon/supervise/worker.h"
+#include "daemon/wall-clock.h"
 
 struct supervisor {
         struct loop *loop;
@@ -18,6 +19,7 @@ struct supervisor {
         struct arenas *arenas;
         struct capsules *capsules;
         struct numbers *numbers;
+        struct wall_clock wall_clock;
         struct streams *streams;
         char plugin_dir[256];
         TAILQ_HEAD(, pool) pools;     /* by name */

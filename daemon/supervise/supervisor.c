@@ -126,6 +126,12 @@ static void supervisor_on_unreachable(void *user, const char *why) {
         loop_exit(s->loop, 1);
 }
 
+static void supervisor_on_clock_set(void *user) {
+        struct supervisor *s = user;
+        log_debug("the wall clock was set, or the machine was asleep");
+        jobs_clock_was_set(s->jobs);
+}
+
 /* The capsules first: they make the directory, and know numbers of jobs that were. */
 static int supervisor_begin_state(struct supervisor *s, const char *state_dir) {
         uint64_t deadline_ns = event_now_ns() + HELPER_PATIENCE_NS;
@@ -144,6 +150,7 @@ int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {
         s->loop = c->loop;
         s->hooks = c->hooks;
         s->max_pools = DAEMON_MAX_POOLS;
+        s->wall_clock.fd = -1;
         snprintf(s->plugin_dir, sizeof(s->plugin_dir), "%s", c->plugin_dir);
         TAILQ_INIT(&s->pools);
         TAILQ_INIT(&s->workers);
@@ -157,6 +164,8 @@ int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {
                 .hooks = {s, supervisor_on_up, supervisor_on_lost, supervisor_on_event, supervisor_on_unreachable},
         };
         int r = jobs_new(&s->jobs, s);
+        if (r >= 0)
+                r = wall_clock_start(&s->wall_clock, s->loop, supervisor_on_clock_set, s);
         if (r >= 0)
                 r = streams_new(&s->streams, s);
         if (r >= 0)
@@ -186,6 +195,7 @@ struct supervisor *supervisor_free(struct supervisor *s) {
         s->hooks = (struct supervisor_hooks){0}; /* the bus face went before us */
         s->on_down = NULL;
         s->spawner = spawner_free(s->spawner);
+        wall_clock_stop(&s->wall_clock);
         while ((w = TAILQ_FIRST(&s->workers))) {
                 w->pool->workers[w->index] = NULL;
                 supervisor_forget_worker(s, w);

@@ -67,6 +67,7 @@ struct session {
         struct spin spin;
         bool never_spins;
         uint32_t n_rescued; /* verdicts found only because the futex timed out: a wake-up came late, or never */
+        uint64_t asked_ns; /* when the next daemon was called */
         bool is_away; /* the daemon is gone, another one may adopt the channel */
         bool is_gone; /* for good */
         bool is_foul; /* and why: its memory was written over */

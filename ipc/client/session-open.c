@@ -27,6 +27,7 @@ struct session_reply {
         int bell, doorbell, done, socket;
         uint32_t index, n_slots, slot_bytes;
         uint64_t id_base;
+        uint64_t clock_ns; /* of droverd, when it answered; 0 = not told */
         struct schema *schema;
         char *schema_text;
         size_t schema_bytes;
@@ -108,6 +109,8 @@ static int session_read_entry(sd_bus_message *m, struct session_reply *reply, ch
                                            : sd_bus_message_read(m, "v", "u", known[i].u32);
         if (strcmp(key, "id-base") == 0)
                 return sd_bus_message_read(m, "v", "t", &reply->id_base);
+        if (strcmp(key, "clock") == 0)
+                return sd_bus_message_read(m, "v", "t", &reply->clock_ns);
         if (strcmp(key, "schema") == 0)
                 return session_read_schema(m, reply, error, error_bytes);
         return sd_bus_message_skip(m, "v");
@@ -130,6 +133,20 @@ static int session_read_reply(sd_bus_message *m, struct session_reply *reply, ch
         bool is_whole = reply->bell >= 0 && reply->doorbell >= 0 && reply->done >= 0 && reply->socket >= 0 &&
                         reply->schema && reply->index < LAYOUT_MAX_CHANNELS;
         return is_whole ? 0 : -EPROTO;
+}
+
+/* Deadlines in a channel are moments of CLOCK_MONOTONIC, which another time namespace counts from another zero: there they
+ * would all be over, or never be. What droverd's said while it answered lies between what ours said before and after. */
+static int session_check_clock(const struct session_reply *reply, uint64_t asked_ns, char *error, size_t error_bytes) {
+        uint64_t now_ns = event_now_ns();
+        if (reply->clock_ns == 0 || (reply->clock_ns >= asked_ns && reply->clock_ns <= now_ns))
+                return 0;
+        double ahead_s = ((double)asked_ns - (double)reply->clock_ns) / 1e9;
+        snprintf(error, error_bytes,
+                 "this program and droverd are in different time namespaces (its CLOCK_MONOTONIC is %.0f s %s droverd's): start "
+                 "it in that of droverd, or submit over the bus",
+                 ahead_s < 0 ? -ahead_s : ahead_s, ahead_s < 0 ? "behind" : "ahead of");
+        return -EXDEV;
 }
 
 /* It comes as one that blocks, which descriptors that are looked for must not. */
@@ -245,7 +262,7 @@ static int session_ask(sd_bus *bus, const char *pool, uint64_t deadline_ns, stru
         if (bus_is_short(r))
                 snprintf(error, error_bytes, "cannot take in the reply of OpenChannel: %s", strerror(-r));
         sd_bus_message_unref(m);
-        return r;
+        return r < 0 ? r : session_check_clock(reply, now_ns, error, error_bytes);
 }
 
 /* The name of an error as session_ask() tells it. */
@@ -345,6 +362,8 @@ static int session_take_answer(struct session *s) {
         if (r >= 0)
                 r = session_read_reply(s->answer, &reply, error, sizeof error);
         if (r >= 0)
+                r = session_check_clock(&reply, s->asked_ns, error, sizeof error);
+        if (r >= 0)
                 r = session_take_reply(s, &reply);
         session_reply_done(&reply);
         if (bus_is_short(r))
@@ -373,6 +392,7 @@ int session_reattach(struct session *s) {
         int r = bus_has_room(s->bus);
         if (r >= 0)
                 r = session_make_call(s->bus, s->pool, s, &m);
+        s->asked_ns = event_now_ns();
         if (r >= 0)
                 r = sd_bus_call_async(s->bus, &s->call, m, session_on_reply, s, SESSION_OPEN_NS / 1000);
         sd_bus_message_unref(m);

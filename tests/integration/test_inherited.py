@@ -4,7 +4,7 @@ import os
 import subprocess
 import unittest
 
-from harness import DROVERD, Drover, PATIENCE, Test, descendants, fds_of, main, wait_for
+from harness import DROVERD, Drover, PATIENCE, Test, descendants, fds_of, main
 
 
 def run(command, **options):
@@ -30,8 +30,10 @@ class Inherited(Test):
     @unittest.skipIf(os.path.exists("/run/systemd/journal/stdout"), "there is a journal, which test_systemd.py looks into")
     def test_without_a_stderr_and_a_journal_it_does_not_start(self):
         with Drover(wait=False) as d:
-            p = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *d.command(), f"--state-dir={d.dir}/other"], env=d.env())
-            self.assertEqual(wait_for(lambda: p.poll() is not None and [p.returncode], 20, "it ends"), [1])
+            d.stop()
+            with subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *d.command()], env=d.env()) as p:
+                self.addCleanup(p.kill)
+                self.assertEqual(p.wait(20 * PATIENCE), 1)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ static void test_once(void **state) {
         struct job *second = submit(0, 0, 0);
         atomic_store(&own()->slots[second->slot].word, 0);
         atomic_store(&own()->slots[waits->slot].word, 0);
-        uint64_t due_ns = waits->not_before_ns;
+        uint64_t due_ns = job_due_ns(waits);
         end(&wild, CLD_KILLED, SIGSEGV);
         WITHIN_A_SECOND(second->is_finished && waits->is_finished);
         EXPECT(info_of(second).state == SLOT_LOST);

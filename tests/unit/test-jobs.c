@@ -3,6 +3,7 @@
 
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "daemon/supervise/job.h"
@@ -71,6 +72,41 @@ static void test_results_take_their_room_beforehand(void **state) {
         job_cancel(first, CANCEL_QUEUED, "a test");
         assert_int_equal(job_submit(&r, &j, &f), 0);
         assert_int_equal(p->n_result_fds, 63);
+        end(&w, CLD_EXITED, 0);
+}
+
+/* not-before is a moment of the wall clock, and its deadline goes along. Instead of the clock the moment is moved. */
+static void test_a_moment_follows_the_wall_clock(void **state) {
+        const uint64_t hour_us = 3600000000, minute_ns = 60000 * MS;
+        static const char nothing[] = {(char)0x80};
+        struct pool *p = add_pool(sixteen_slots);
+        struct job *soon, *later, *after;
+        struct fault f;
+        struct timespec now;
+        load();
+        struct stand_in w = ready();
+        struct channel *c = jobs_channel(p);
+        clock_gettime(CLOCK_REALTIME, &now);
+        struct job_request r = {.pool = p, .name = "work", .payload = nothing, .bytes = 1, .priority = 1,
+                                .queue_timeout_ns = minute_ns,
+                                .not_before_us = (uint64_t)now.tv_sec * 1000000 + hour_us};
+        assert_int_equal(job_submit(&r, &soon, &f), 0);
+        assert_int_equal(job_submit(&r, &later, &f), 0);
+        r.after = &later->id;
+        r.n_after = 1;
+        assert_int_equal(job_submit(&r, &after, &f), 0);
+        assert_int_equal(slot_state(channel_word(c, soon->slot)), SLOT_DELAYED);
+        soon->not_before_us -= hour_us;
+        after->not_before_us -= hour_us;
+        later->not_before_us += hour_us;
+        jobs_clock_was_set(soon->jobs);
+        uint64_t now_ns = event_now_ns();
+        assert_int_equal(slot_state(channel_word(c, soon->slot)), SLOT_QUEUED);
+        assert_true(*job_deadline(soon) <= now_ns + minute_ns && *job_deadline(soon) > now_ns);
+        assert_int_equal(slot_state(channel_word(c, after->slot)), SLOT_DELAYED); /* for another reason by now */
+        assert_int_equal(slot_state(channel_word(c, later->slot)), SLOT_DELAYED);
+        assert_true(channel_job(c, later->slot)->not_before_ns > now_ns + 7100 * UINT64_C(1000000000));
+        assert_true(*job_deadline(later) > channel_job(c, later->slot)->not_before_ns);
         end(&w, CLD_EXITED, 0);
 }
 
@@ -209,6 +245,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_scribbled_slots_take_jobs, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_results_take_their_room_beforehand, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_a_moment_follows_the_wall_clock, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_who_waits_for_the_lost, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_records_by_expiry, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_pages_of_one_uid, setup, teardown),

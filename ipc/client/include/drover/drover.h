@@ -131,7 +131,8 @@ int drover_process(drover *d);
  * the daemon, also while a pool is being started, a daemon that ends is followed by the next (10 s), or its channel is handed to that, 25 s at most in all,
  * then -ETIMEDOUT, which costs the handles that are open nothing. -ENOENT: no such pool. -EHOSTUNREACH: no droverd on this
  * bus. -ESHUTDOWN: the pool is stopped or refused. -EDQUOT: the daemon serves as many sessions as it may. -EACCES.
- * -EPROTO: the answer makes no sense. */
+ * -EXDEV: droverd is in another time namespace, where moments of CLOCK_MONOTONIC are others. -EPROTO: the answer makes no
+ * sense. */
 int drover_pool_open(drover *d, const char *name, drover_pool **ret_pool);
 drover_pool *drover_pool_ref(drover_pool *pool);
 
@@ -210,7 +211,7 @@ struct drover_options {
         /* How long an attempt may run: at the first drover_checkpoint() fails in it, at the second its worker is killed
          * and the job ends as DROVER_TIMED_OUT. 0 = the pool's; the smaller one counts. */
         uint64_t soft_limit_ns, hard_limit_ns;
-        uint64_t not_before_ns; /* it does not start before, and not much later; 0 = at once */
+        uint64_t not_before_ns; /* CLOCK_MONOTONIC: it does not start before, and not much later; 0 = at once */
         uint32_t max_attempts;  /* 0 = the pool's; the smaller one counts */
         uint32_t flags;         /* enum drover_submit_flag bits */
         /* This sends the job over the bus, as DROVER_DETACHED: some 100 µs instead of one, the submission blocks for the
