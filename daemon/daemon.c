@@ -176,7 +176,8 @@ static int daemon_raise_limits(void) {
         if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
                 return -errno;
         if (limit.rlim_max < DAEMON_MIN_DESCRIPTORS) {
-                log_error("the hard limit of open files is %llu: droverd needs %d at least (LimitNOFILE= of its unit, ulimit -Hn)",
+                log_error("the hard limit of open files is %llu: droverd needs %d at least (LimitNOFILE= of its unit, "
+                          "ulimit -Hn)",
                           (unsigned long long)limit.rlim_max, DAEMON_MIN_DESCRIPTORS);
                 return -EMFILE;
         }

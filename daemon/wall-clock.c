@@ -17,7 +17,8 @@
 static int wall_clock_arm(const struct wall_clock *c) {
         const struct itimerspec never = {.it_value.tv_sec = WALL_CLOCK_NEVER_S};
         /* ECANCELED: it jumped again, and the timer is armed all the same */
-        return timerfd_settime(c->fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &never, NULL) < 0 && errno != ECANCELED
+        return timerfd_settime(c->fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &never, NULL) < 0 &&
+                               errno != ECANCELED
                        ? -errno
                        : 0;
 }

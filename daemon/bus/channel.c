@@ -113,8 +113,7 @@ static int reply_offer(struct bus *b, sd_bus_message *m, const struct session_of
                 r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}", "bell", "h", o->bell_fd,
                                           "doorbell", "h", o->doorbell_fd, "done", "h", o->done_fd, "session", "h",
                                           o->socket_fd, "index", "u", o->channel, "slots", "u", o->n_slots, "slot-size",
-                                          "u", o->slot_bytes, "id-base", "t", o->id_base, "clock", "t",
-                                          event_now_ns());
+                                          "u", o->slot_bytes, "id-base", "t", o->id_base, "clock", "t", event_now_ns());
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'e', "sv");
         if (r >= 0)

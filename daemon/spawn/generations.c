@@ -73,8 +73,9 @@ static int refuse(struct spawn_event *e, int error, bool is_permanent, const cha
 
 int generations_add(struct spawner *s, const struct spawn_request *q, struct generation **ret, struct spawn_event *e) {
         if (s->n_generations == SPAWNER_MAX_GENERATIONS)
-                return refuse(e, ENOSPC, false, "so many plugin files are loaded already that there is no room for another: "
-                                                "have fewer pools (MaxPools= in drover.conf)");
+                return refuse(e, ENOSPC, false,
+                              "so many plugin files are loaded already that there is no room for another: "
+                              "have fewer pools (MaxPools= in drover.conf)");
         if (has_loader_variable(q->environment))
                 return refuse(e, EPERM, true,
                               "Environment= sets a variable of the dynamic loader (LD_...), whose code would run "

@@ -1,11 +1,12 @@
 /* drover-spawn: starts, kills and reaps workers for one broker at a time.
  *
  * Owns the command line, the sockets it is given and the loop: one thread, one poll, without a timeout unless a plugin
- * file is being copied or a service manager watches, so an idle spawner of droverd's makes no system call. It waits for nobody: what may take its time is a
- * child's to do. With --fd it is its broker's child and ends with it: at end of file everything below it
- * is killed, then it exits. Without, systemd hands it a listening socket: then it outlives its brokers, and the next
- * one finds nothing of the last. No signal handlers (signalfd), no ring, no bus, no shared memory: a forked worker
- * inherits nothing that matters. It leaves the session of whoever started it: Ctrl-C is for the broker to answer. */
+ * file is being copied or a service manager watches, so an idle spawner of droverd's makes no system call. It waits for
+ * nobody: what may take its time is a child's to do. With --fd it is its broker's child and ends with it: at end of
+ * file everything below it is killed, then it exits. Without, systemd hands it a listening socket: then it outlives its
+ * brokers, and the next one finds nothing of the last. No signal handlers (signalfd), no ring, no bus, no shared
+ * memory: a forked worker inherits nothing that matters. It leaves the session of whoever started it: Ctrl-C is for the
+ * broker to answer. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -344,7 +345,8 @@ static int serve(struct spawner *s) {
 }
 
 int main(int argc, char **argv) {
-        static struct spawner spawner = {.listen_fd = -1, .broker_fd = -1, .notify_fd = -1, .last_event = &spawner.first_event};
+        static struct spawner spawner = {
+                .listen_fd = -1, .broker_fd = -1, .notify_fd = -1, .last_event = &spawner.first_event};
         struct options o = {
                 .plugin_dir = DROVER_PLUGIN_DIR,
                 .worker = DROVER_WORKER,

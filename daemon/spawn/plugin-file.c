@@ -128,7 +128,8 @@ static bool is_unmapped(uid_t uid) {
 static int refuse_owner(uid_t uid, uid_t own, const char *file, struct plugin_fault *fault) {
         if (is_unmapped(uid))
                 return refuse(fault, EPERM, true,
-                              "plugin %s: nobody in this user namespace owns it: copy it as uid %u to a --plugin-dir= of yours",
+                              "plugin %s: nobody in this user namespace owns it: copy it as uid %u to a --plugin-dir= "
+                              "of yours",
                               file, own);
         return refuse(fault, EPERM, true, "plugin %s: belongs to uid %u, not to root%s: chown root it", file, uid,
                       own ? " or to whom the service runs as" : "");

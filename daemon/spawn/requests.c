@@ -77,7 +77,9 @@ static const char *on_start(struct spawner *s, const struct spawn_request *q) {
                         .error = g ? EAGAIN : ENOENT,
                 };
                 if (g)
-                        events_text(&e, "%u workers run already, as many as there can be: have fewer Workers= in all pools together",
+                        events_text(&e,
+                                    "%u workers run already, as many as there can be: have fewer Workers= in all pools "
+                                    "together",
                                     s->n_workers);
                 else
                         events_text(&e, "generation %u is not loaded", q->generation);

@@ -20,9 +20,7 @@ static void job_on_deadline(struct loop_timer *t) {
 }
 
 /* Kept in the line: nobody else writes there. */
-uint64_t *job_deadline(const struct job *j) {
-        return &channel_job(jobs_channel(j->pool), j->slot)->queue_deadline_ns;
-}
+uint64_t *job_deadline(const struct job *j) { return &channel_job(jobs_channel(j->pool), j->slot)->queue_deadline_ns; }
 
 /* The sooner of those that it is given holds. Its own timeout counts from its submission or not-before, so that a
  * submitter knows the end, whatever else the job waits for; the pool's from when it may run. */

@@ -29,7 +29,8 @@ static void pool_forget_failures(struct pool *p) {
 }
 
 int pool_start(struct pool *p, struct fault *f) {
-        if (pool_check_alive(p, f) < 0 || (p->is_refused && supervisor_check_room(p->supervisor, p->config.name, f) < 0))
+        if (pool_check_alive(p, f) < 0 ||
+            (p->is_refused && supervisor_check_room(p->supervisor, p->config.name, f) < 0))
                 return -1;
         p->is_wanted = true;
         p->is_draining = p->is_refused = false;

@@ -6,12 +6,13 @@
  * spawner for it. One that was never there, at the start, is the caller's to tell: then nothing is lost with us.
  *
  * Of our own, whose broker may be killed and started anew at once, it must be known when it is gone: it kills and reaps
- * all that it started before it exits. So it inherits a lock as its standard input (which it never reads) and keeps it until
- * then. systemd's answers a new broker only after that.
+ * all that it started before it exits. So it inherits a lock as its standard input (which it never reads) and keeps it
+ * until then. systemd's answers a new broker only after that.
  *
- * Nobody waits for it without an end: it says hello within SPAWNER_HELLO_NS of its start, and when something is overdue it
- * is asked whether it is there (SPAWN_PING). One that does not answer hangs, in the exec of a drover-worker whose disk
- * does not answer perhaps: it is killed, and its workers with it; systemd's by systemd, whose watchdog it does not feed.
+ * Nobody waits for it without an end: it says hello within SPAWNER_HELLO_NS of its start, and when something is overdue
+ * it is asked whether it is there (SPAWN_PING). One that does not answer hangs, in the exec of a drover-worker whose
+ * disk does not answer perhaps: it is killed, and its workers with it; systemd's by systemd, whose watchdog it does not
+ * feed.
  *
  * Requests are fixed-size packets; when the socket is full they wait in order. An event of the wrong
  * size or version is the spawner's fault: the connection ends. What events mean is not decided here. */
@@ -27,8 +28,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/syscall.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -55,7 +56,7 @@ struct spawner {
         char *libexec_dir, *plugin_dir, *socket_path; /* socket_path: systemd's */
         struct spawner_hooks hooks;
         bool is_ours, is_up, has_lock;
-        bool was_up;      /* once */
+        bool was_up;       /* once */
         int connect_error; /* the last one that was told, 0 = none */
         int fd, pidfd, lock_fd;
         pid_t pid;
@@ -118,8 +119,8 @@ static void spawner_flush(struct spawner *s) {
         loop_poll_change(&s->socket_poll, POLLIN | (s->n_backlog ? POLLOUT : 0));
 }
 
-/* Our own spawner is killed by its closed socket and reaped through its pidfd; systemd's has a next one, if there ever was
- * one. */
+/* Our own spawner is killed by its closed socket and reaped through its pidfd; systemd's has a next one, if there ever
+ * was one. */
 static void spawner_drop(struct spawner *s, const char *why) {
         log_error("spawner: %s", why);
         spawner_disconnect(s);
@@ -293,7 +294,8 @@ int spawner_connect(const char *path, unsigned patience_s, int *ret_fd) {
 const char *spawner_connect_advice(int error) {
         return error == -EAGAIN ? "it takes no connection (systemctl restart drover-spawn.service)"
                : error == -ENOENT || error == -ECONNREFUSED
-                       ? "nobody listens there (systemctl start drover-spawn.socket; systemctl status drover-spawn.service)"
+                       ? "nobody listens there (systemctl start drover-spawn.socket; systemctl status "
+                         "drover-spawn.service)"
                        : strerror(-error);
 }
 
@@ -301,7 +303,8 @@ static int spawner_meet(struct spawner *s) {
         int r = spawner_connect(s->socket_path, 0, &s->fd);
         if (r < 0) {
                 if (r != s->connect_error)
-                        log_error("no spawner at %s: %s: tried again until there is one", s->socket_path, spawner_connect_advice(r));
+                        log_error("no spawner at %s: %s: tried again until there is one", s->socket_path,
+                                  spawner_connect_advice(r));
                 s->connect_error = r;
                 return r;
         }
@@ -318,8 +321,8 @@ static void spawner_on_timer(struct loop_timer *t) {
         struct spawner *s = t->user;
         if (s->is_ours ? spawner_start(s) >= 0 : spawner_meet(s) >= 0)
                 return;
-        loop_timer_set(s->loop, &s->restart_timer, event_now_ns() + (s->is_ours ? SPAWNER_RESTART_MAX_NS : SPAWNER_MEET_NS),
-                       spawner_on_timer, s);
+        loop_timer_set(s->loop, &s->restart_timer,
+                       event_now_ns() + (s->is_ours ? SPAWNER_RESTART_MAX_NS : SPAWNER_MEET_NS), spawner_on_timer, s);
 }
 
 /* As poll() of one, until then. */
@@ -348,7 +351,7 @@ int spawner_new(struct spawner **ret, const struct spawner_config *c) {
         s->socket_path = c->socket_path ? strdup(c->socket_path) : NULL;
         s->started_ns = event_now_ns();
         int r = !s->libexec_dir || !s->plugin_dir || (c->socket_path && !s->socket_path) ? -ENOMEM
-                : s->is_ours ? spawner_start(s)
+                : s->is_ours                                                             ? spawner_start(s)
                              : loop_poll_start(s->loop, &s->socket_poll, s->fd, POLLIN, spawner_on_socket, s);
         if (r < 0) {
                 spawner_free(s);

@@ -135,15 +135,17 @@ static int session_read_reply(sd_bus_message *m, struct session_reply *reply, ch
         return is_whole ? 0 : -EPROTO;
 }
 
-/* Deadlines in a channel are moments of CLOCK_MONOTONIC, which another time namespace counts from another zero: there they
- * would all be over, or never be. What droverd's said while it answered lies between what ours said before and after. */
+/* Deadlines in a channel are moments of CLOCK_MONOTONIC, which another time namespace counts from another zero: there
+ * they would all be over, or never be. What droverd's said while it answered lies between what ours said before and
+ * after. */
 static int session_check_clock(const struct session_reply *reply, uint64_t asked_ns, char *error, size_t error_bytes) {
         uint64_t now_ns = event_now_ns();
         if (reply->clock_ns == 0 || (reply->clock_ns >= asked_ns && reply->clock_ns <= now_ns))
                 return 0;
         double ahead_s = ((double)asked_ns - (double)reply->clock_ns) / 1e9;
         snprintf(error, error_bytes,
-                 "this program and droverd are in different time namespaces (its CLOCK_MONOTONIC is %.0f s %s droverd's): start "
+                 "this program and droverd are in different time namespaces (its CLOCK_MONOTONIC is %.0f s %s "
+                 "droverd's): start "
                  "it in that of droverd, or submit over the bus",
                  ahead_s < 0 ? -ahead_s : ahead_s, ahead_s < 0 ? "behind" : "ahead of");
         return -EXDEV;
@@ -279,7 +281,8 @@ static int session_ask_next(sd_bus *bus, const char *pool, uint64_t deadline_ns,
                 bool is_ending = r < 0 && session_error_is(error, "org.drover1.Error.ShuttingDown");
                 uint64_t now_ns = event_now_ns();
                 if (is_ending && until_ns == 0)
-                        until_ns = now_ns + SESSION_PATIENCE_NS < deadline_ns ? now_ns + SESSION_PATIENCE_NS : deadline_ns;
+                        until_ns =
+                                now_ns + SESSION_PATIENCE_NS < deadline_ns ? now_ns + SESSION_PATIENCE_NS : deadline_ns;
                 if (r >= 0 || now_ns >= until_ns ||
                     !(is_ending || session_error_is(error, SD_BUS_ERROR_SERVICE_UNKNOWN) ||
                       session_error_is(error, SD_BUS_ERROR_NAME_HAS_NO_OWNER) ||

@@ -87,7 +87,11 @@ static void test_a_moment_follows_the_wall_clock(void **state) {
         struct stand_in w = ready();
         struct channel *c = jobs_channel(p);
         clock_gettime(CLOCK_REALTIME, &now);
-        struct job_request r = {.pool = p, .name = "work", .payload = nothing, .bytes = 1, .priority = 1,
+        struct job_request r = {.pool = p,
+                                .name = "work",
+                                .payload = nothing,
+                                .bytes = 1,
+                                .priority = 1,
                                 .queue_timeout_ns = minute_ns,
                                 .not_before_us = (uint64_t)now.tv_sec * 1000000 + hour_us};
         assert_int_equal(job_submit(&r, &soon, &f), 0);

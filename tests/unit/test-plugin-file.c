@@ -215,8 +215,9 @@ static void test_owner_without_a_uid(void **state) {
         if (pid == 0) {
                 if (unshare(CLONE_NEWUSER) < 0 || !write_map("/proc/self/uid_map", one))
                         _exit(77);
-                expect_refusal(p, "foreign", EPERM, "foreign.so",
-                               "nobody in this user namespace owns it: copy it as uid 1000 to a --plugin-dir= of yours");
+                expect_refusal(
+                        p, "foreign", EPERM, "foreign.so",
+                        "nobody in this user namespace owns it: copy it as uid 1000 to a --plugin-dir= of yours");
                 close(expect_sealed(p, "own", "x"));
                 _exit(0);
         }
