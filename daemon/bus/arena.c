@@ -16,6 +16,16 @@
 #include "daemon/bus/call.h"
 #include "daemon/bus/value.h"
 #include "daemon/supervise/arenas.h"
+#include "ipc/sync/layout.h"
+
+static int read_objects(sd_bus_message *m, struct arena_request *q, sd_bus_error *e) {
+        uint64_t n;
+        int r = value_read_number(m, "objects", 1, ARENA_MAX_OBJECTS, &n, e);
+
+        if (r >= 0)
+                q->n_objects = (uint32_t)n;
+        return r;
+}
 
 static int read_transient(sd_bus_message *m, struct arena_request *q, sd_bus_error *e) {
         int is_transient, r = value_enter_variant(m, "option transient", "b", e);
@@ -37,10 +47,12 @@ static int read_open_options(sd_bus_message *m, struct arena_request *q, sd_bus_
                 r = sd_bus_message_read_basic(m, 's', &name);
                 if (r >= 0 && strcmp(name, "bytes") == 0)
                         r = value_read_number(m, name, 1, UINT64_MAX, &q->bytes, e);
+                else if (r >= 0 && strcmp(name, "objects") == 0)
+                        r = read_objects(m, q, e);
                 else if (r >= 0 && strcmp(name, "transient") == 0)
                         r = read_transient(m, q, e);
                 else if (r >= 0)
-                        return bus_invalid(e, "unknown option \"%.64s\"; there are bytes, transient", name);
+                        return bus_invalid(e, "unknown option \"%.64s\"; there are bytes, objects, transient", name);
                 if (r >= 0)
                         r = sd_bus_message_exit_container(m);
         }

@@ -13,6 +13,7 @@ struct arena {
         char name[POOL_NAME_MAX + 1];
         uid_t uid;
         uint64_t bytes;
+        uint32_t n_objects; /* at most */
         struct drover_arena *watch;
         struct arena_user *holders[ARENA_PARTICIPANTS]; /* for whom each of its places is kept; NULL = nobody */
         uint32_t n_users;
@@ -38,7 +39,7 @@ struct arenas {
         TAILQ_HEAD(, arena) all;
         TAILQ_HEAD(, arena_user) users;
         size_t n_all, n_users;
-        struct drover_object_info objects[ARENA_OBJECTS];
+        struct drover_object_info *objects; /* of the arena that was looked at last */
         struct drover_wait_info waits[ARENA_WAITS];
         struct cycle_step steps[CYCLE_MAX];
         uint32_t n_steps;

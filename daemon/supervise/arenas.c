@@ -30,7 +30,7 @@ int arenas_new(struct arenas **ret, struct loop *loop) {
 
 /* ---- arenas ---- */
 
-static uint64_t arena_cost(uint64_t bytes) { return bytes + ARENA_FIRST_OBJECT; }
+static uint64_t arena_cost(uint64_t bytes, uint32_t n_objects) { return bytes + arena_first_object(n_objects); }
 
 static void arena_free(struct arena *a) {
         TAILQ_REMOVE(&a->arenas->all, a, link);
@@ -59,13 +59,13 @@ void arenas_remove(struct arena *a) {
 
 const char *arena_name(const struct arena *a) { return a->name; }
 
-static int arenas_check_share(struct arenas *as, uid_t uid, uint64_t bytes, struct fault *f) {
+static int arenas_check_share(struct arenas *as, uid_t uid, uint64_t cost, struct fault *f) {
         uint64_t used = 0;
         size_t n = 0;
         struct arena *a;
         TAILQ_FOREACH(a, &as->all, link)
         if (a->uid == uid) {
-                used += arena_cost(a->bytes);
+                used += arena_cost(a->bytes, a->n_objects);
                 n++;
         }
         if (as->n_all >= ARENAS_MAX) {
@@ -76,7 +76,7 @@ static int arenas_check_share(struct arenas *as, uid_t uid, uint64_t bytes, stru
                 fault_set(f, FAULT_LIMITS_EXCEEDED, "uid %u has %d arenas already", (unsigned)uid, ARENAS_PER_UID);
                 return -EDQUOT;
         }
-        if (arena_cost(bytes) > ARENAS_BYTES_PER_UID - used) {
+        if (cost > ARENAS_BYTES_PER_UID - used) {
                 fault_set(f, FAULT_LIMITS_EXCEEDED, "the arenas of uid %u have %llu of %llu bytes already",
                           (unsigned)uid, (unsigned long long)used, (unsigned long long)ARENAS_BYTES_PER_UID);
                 return -EDQUOT;
@@ -84,11 +84,11 @@ static int arenas_check_share(struct arenas *as, uid_t uid, uint64_t bytes, stru
         return 0;
 }
 
-static int arena_make_memory(const char *name, uint64_t bytes, struct drover_arena **ret) {
+static int arena_make_memory(const char *name, uint64_t bytes, uint32_t n_objects, struct drover_arena **ret) {
         char label[sizeof("drover-arena-") + POOL_NAME_MAX];
         int fd;
         snprintf(label, sizeof(label), "drover-arena-%s", name);
-        int r = arena_make(label, bytes, &fd);
+        int r = arena_make(label, bytes, n_objects, &fd);
         if (r < 0)
                 return r;
         r = arena_watch(fd, ret);
@@ -98,17 +98,19 @@ static int arena_make_memory(const char *name, uint64_t bytes, struct drover_are
 
 static int arena_new(struct arenas *as, const struct arena_request *q, struct arena **ret, struct fault *f) {
         uint64_t bytes = q->bytes ? q->bytes : ARENAS_DEFAULT_BYTES;
-        if (bytes > ARENAS_BYTES_PER_UID - ARENA_FIRST_OBJECT) {
+        uint32_t n_objects = q->n_objects ? q->n_objects : ARENA_DEFAULT_OBJECTS;
+        uint64_t max_bytes = ARENAS_BYTES_PER_UID - arena_first_object(n_objects);
+        if (bytes > max_bytes) {
                 fault_set(f, FAULT_INVALID_ARGS, "bytes=%llu: an arena has at most %llu", (unsigned long long)bytes,
-                          (unsigned long long)(ARENAS_BYTES_PER_UID - ARENA_FIRST_OBJECT));
+                          (unsigned long long)max_bytes);
                 return -EINVAL;
         }
         bytes = (bytes + LAYOUT_PAGE - 1) / LAYOUT_PAGE * LAYOUT_PAGE;
-        int r = arenas_check_share(as, q->uid, bytes, f);
+        int r = arenas_check_share(as, q->uid, arena_cost(bytes, n_objects), f);
         if (r < 0)
                 return r;
         struct arena *a = calloc(1, sizeof(*a));
-        r = a ? arena_make_memory(q->name, bytes, &a->watch) : -ENOMEM;
+        r = a ? arena_make_memory(q->name, bytes, n_objects, &a->watch) : -ENOMEM;
         if (r < 0) {
                 free(a);
                 fault_set(f, FAULT_INTERNAL, "no memory for arena %s: %s", q->name, strerror(-r));
@@ -117,6 +119,7 @@ static int arena_new(struct arenas *as, const struct arena_request *q, struct ar
         a->arenas = as;
         a->uid = q->uid;
         a->bytes = bytes;
+        a->n_objects = n_objects;
         a->is_transient = q->is_transient;
         snprintf(a->name, sizeof(a->name), "%s", q->name);
         TAILQ_INSERT_TAIL(&as->all, a, link);
@@ -146,6 +149,11 @@ int arenas_open(struct arenas *as, const struct arena_request *q, struct arena_o
                           (unsigned long long)q->bytes, a->name, (unsigned long long)a->bytes);
                 return -EINVAL;
         }
+        if (q->n_objects > a->n_objects) {
+                fault_set(f, FAULT_INVALID_ARGS, "objects=%u: there is an arena %s already, with room for %u", q->n_objects,
+                          a->name, a->n_objects);
+                return -EINVAL;
+        }
         uint32_t participant;
         int fd;
         r = arena_user_open(a, q, &participant, f);
@@ -169,6 +177,7 @@ struct arenas *arenas_free(struct arenas *as) {
                 arena_user_free(TAILQ_FIRST(&as->users));
         while (!TAILQ_EMPTY(&as->all))
                 arena_free(TAILQ_FIRST(&as->all));
+        free(as->objects);
         free(as);
         return NULL;
 }
@@ -188,7 +197,7 @@ void arena_get_info(struct arena *a, struct arena_info *ret) {
                 .uid = a->uid,
                 .bytes = a->bytes,
                 .n_objects = (uint32_t)drover_arena_list(a->watch, NULL, 0),
-                .max_objects = ARENA_OBJECTS,
+                .max_objects = a->n_objects,
                 .n_places = arena_count_places(a->watch),
                 .max_places = ARENA_PARTICIPANTS,
                 .n_users = a->n_users,
@@ -199,8 +208,11 @@ void arena_get_info(struct arena *a, struct arena_info *ret) {
 static size_t arena_bound(int n, size_t room) { return n < 0 ? 0 : (size_t)n < room ? (size_t)n : room; }
 
 size_t arena_list_objects(struct arena *a, const struct drover_object_info **ret) {
+        size_t n = arena_bound(drover_arena_list(a->watch, NULL, 0), a->n_objects);
+        free(a->arenas->objects);
+        a->arenas->objects = calloc(n + 1, sizeof(*a->arenas->objects));
         *ret = a->arenas->objects;
-        return arena_bound(drover_arena_list(a->watch, a->arenas->objects, ARENA_OBJECTS), ARENA_OBJECTS);
+        return a->arenas->objects ? arena_bound(drover_arena_list(a->watch, a->arenas->objects, n), n) : 0;
 }
 
 size_t arena_list_waits(struct arena *a, const struct drover_wait_info **ret) {

@@ -31,6 +31,7 @@ struct arena_request {
         const char *name;
         uid_t uid;
         uint64_t bytes; /* for objects; 0 = as it is, or ARENAS_DEFAULT_BYTES */
+        uint32_t n_objects; /* at most; 0 = as it is, or ARENA_DEFAULT_OBJECTS */
         bool is_transient; /* if it is made: it ends with its last user */
         pid_t pid;      /* who will have it, and a descriptor of that process, which is borrowed */
         int pidfd;

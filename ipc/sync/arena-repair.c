@@ -15,7 +15,7 @@
 #include "ipc/sync/lock.h"
 
 static void repair_objects(struct drover_arena *a, uint32_t participant) {
-        for (uint32_t i = 0; i < ARENA_OBJECTS; i++) {
+        for (uint32_t i = 0; i < a->n_objects; i++) {
                 struct object o;
                 int r = object_look(a, i, &o);
                 if (r == -ENOENT)
@@ -77,7 +77,7 @@ int32_t wait_pid(const struct drover_arena *a, uint64_t owner) {
 
 static void repair_copy_name(const struct drover_arena *a, uint32_t index, char name[static ARENA_NAME],
                              char type[static 24]) {
-        if (index == ARENA_OBJECTS) {
+        if (index == a->n_objects) {
                 snprintf(name, ARENA_NAME, "%s", "the directory");
                 snprintf(type, 24, "%s", "mutex");
                 return;
@@ -90,7 +90,7 @@ static void repair_copy_name(const struct drover_arena *a, uint32_t index, char 
 
 struct layout_lock *wait_lock(struct drover_arena *a, uint32_t object) {
         struct object o;
-        if (object == ARENA_OBJECTS)
+        if (object == a->n_objects)
                 return &a->shared->directory;
         if (object_look(a, object, &o) < 0 || !object_kind(o.type)->has_lock)
                 return NULL;
@@ -103,13 +103,8 @@ static uint64_t repair_lock_word(struct drover_arena *a, uint32_t object) {
 }
 
 int drover_arena_list(drover_arena *arena, struct drover_object_info *infos, size_t n) {
-        uint32_t n_waiters[ARENA_OBJECTS] = {0}, count = 0;
-        for (uint32_t i = 0; i < ARENA_WAITS; i++) {
-                uint64_t object = atomic_load(&arena->shared->waits[i].wait) & WAIT_OBJECT_MASK;
-                if (object > 0 && object <= ARENA_OBJECTS)
-                        n_waiters[object - 1]++;
-        }
-        for (; count < ARENA_OBJECTS; count++) {
+        uint32_t count = 0;
+        for (; count < arena->n_objects; count++) {
                 struct object o;
                 if (object_look(arena, count, &o) == -ENOENT)
                         break;
@@ -119,11 +114,15 @@ int drover_arena_list(drover_arena *arena, struct drover_object_info *infos, siz
                 infos[count] = (struct drover_object_info){
                         .owner_pid = wait_pid(arena, word),
                         .owner_thread = owner_sub(word),
-                        .n_waiters = n_waiters[count],
                         .n_repaired = atomic_load(&arena->shared->objects[count].n_repaired),
                         .is_inconsistent = word & LOCK_OWNERDEAD,
                 };
                 repair_copy_name(arena, count, infos[count].name, infos[count].type);
+        }
+        for (uint32_t i = 0; i < ARENA_WAITS; i++) {
+                uint64_t object = atomic_load(&arena->shared->waits[i].wait) & WAIT_OBJECT_MASK;
+                if (object > 0 && object <= count && object <= n)
+                        infos[object - 1].n_waiters++;
         }
         return (int)count;
 }
@@ -145,7 +144,7 @@ int drover_arena_list_waits(drover_arena *arena, struct drover_wait_info *infos,
         size_t count = 0;
         for (uint32_t i = 0; i < ARENA_WAITS; i++) {
                 uint64_t object = atomic_load(&arena->shared->waits[i].wait) & WAIT_OBJECT_MASK;
-                if (object == 0 || object > ARENA_OBJECTS + 1)
+                if (object == 0 || object > arena->n_objects + 1)
                         continue;
                 if (count < n)
                         wait_describe(arena, i, (uint32_t)object - 1, &infos[count]);

@@ -36,7 +36,7 @@ static int arena_map(int fd, struct drover_arena **ret) {
         if (fstat(fd, &st) < 0)
                 return -errno;
         uint64_t bytes = (uint64_t)st.st_size;
-        if (st.st_size < (off_t)ARENA_FIRST_OBJECT || bytes > ARENA_MAX_BYTES + ARENA_FIRST_OBJECT)
+        if (st.st_size < (off_t)arena_first_object(1) || bytes > ARENA_MAX_BYTES + arena_first_object(ARENA_MAX_OBJECTS))
                 return -EPROTO;
         int r = segment_check(fd, bytes);
         if (r < 0)
@@ -115,10 +115,13 @@ int arena_watch(int fd, struct drover_arena **ret) {
         if (r < 0)
                 return r;
         const struct layout_header h = a->shared->header;
-        if (h.magic != LAYOUT_MAGIC_ARENA || h.version != LAYOUT_ARENA_VERSION) {
+        a->n_objects = *(const volatile uint32_t *)&a->shared->n_objects;
+        if (h.magic != LAYOUT_MAGIC_ARENA || h.version != LAYOUT_ARENA_VERSION || a->n_objects == 0 ||
+            a->n_objects > ARENA_MAX_OBJECTS || (a->first = arena_first_object(a->n_objects)) > a->bytes) {
                 arena_unmap(a);
                 return -EPROTO;
         }
+        a->hashes = (_Atomic uint32_t *)&a->shared->objects[a->n_objects];
         *ret = a;
         return 0;
 }
@@ -137,10 +140,10 @@ int drover_arena_attach(int fd, drover_arena **ret_arena) {
         return 0;
 }
 
-int arena_make(const char *name, uint64_t bytes, int *ret_fd) {
-        if (bytes == 0 || bytes > ARENA_MAX_BYTES)
+int arena_make(const char *name, uint64_t bytes, uint32_t n_objects, int *ret_fd) {
+        if (bytes == 0 || bytes > ARENA_MAX_BYTES || n_objects == 0 || n_objects > ARENA_MAX_OBJECTS)
                 return -EINVAL;
-        bytes = (bytes + LAYOUT_PAGE - 1) / LAYOUT_PAGE * LAYOUT_PAGE + ARENA_FIRST_OBJECT;
+        bytes = (bytes + LAYOUT_PAGE - 1) / LAYOUT_PAGE * LAYOUT_PAGE + arena_first_object(n_objects);
         int fd;
         int r = segment_create(name, bytes, &fd);
         if (r < 0)
@@ -152,6 +155,8 @@ int arena_make(const char *name, uint64_t bytes, int *ret_fd) {
                 return r;
         }
         a->shared->bytes = bytes;
+        a->shared->n_objects = n_objects;
+        a->shared->end = arena_first_object(n_objects);
         a->shared->header = (struct layout_header){.magic = LAYOUT_MAGIC_ARENA, .version = LAYOUT_ARENA_VERSION};
         arena_unmap(a);
         *ret_fd = fd;
@@ -159,8 +164,12 @@ int arena_make(const char *name, uint64_t bytes, int *ret_fd) {
 }
 
 int drover_arena_create(const char *name, uint64_t bytes, drover_arena **ret_arena) {
+        return drover_arena_create_sized(name, bytes, ARENA_DEFAULT_OBJECTS, ret_arena);
+}
+
+int drover_arena_create_sized(const char *name, uint64_t bytes, uint32_t max_objects, drover_arena **ret_arena) {
         int fd;
-        int r = arena_make(name, bytes, &fd);
+        int r = arena_make(name, bytes, max_objects, &fd);
         if (r < 0)
                 return r;
         r = drover_arena_attach(fd, ret_arena);

@@ -14,6 +14,9 @@ struct drover_arena {
         struct layout_arena *shared;
         uint64_t bytes;       /* of the mapping: the size that addresses are checked against */
         uint64_t process;     /* that mapped it: process_number */
+        uint64_t first;       /* where objects begin */
+        _Atomic uint32_t *hashes; /* of the names of entries; 0 = neither it nor one behind it was ever filled */
+        uint32_t n_objects;   /* entries of the directory, whose index as an object this is */
         uint64_t identity;    /* participant and generation, as in an owner word; 0: attached to look and repair only */
         uint32_t participant; /* index */
         struct own_fd memory;
@@ -30,7 +33,7 @@ bool arena_is_mapped(const struct drover_arena *a);
 /* ---- for a broker, which hands arenas out and keeps its own books of who is which participant ---- */
 
 /* Makes and seals the memory file, attaches nobody. -EINVAL, -errno. */
-int arena_make(const char *name, uint64_t bytes, int *ret_fd);
+int arena_make(const char *name, uint64_t bytes, uint32_t n_objects, int *ret_fd);
 /* Attaches without becoming a participant: to list, to repair, to find cycles. */
 int arena_watch(int fd, struct drover_arena **ret);
 

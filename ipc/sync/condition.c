@@ -22,7 +22,7 @@ struct drover_condition {
 };
 
 static uint64_t condition_bytes(const uint64_t parameters[ARENA_PARAMETERS]) {
-        return parameters[0] > 0 && parameters[0] <= ARENA_OBJECTS ? sizeof(struct layout_condition) : 0;
+        return parameters[0] > 0 && parameters[0] <= ARENA_MAX_OBJECTS ? sizeof(struct layout_condition) : 0;
 }
 
 static bool condition_repair(const struct object *o, uint32_t participant) {

@@ -31,7 +31,7 @@ struct cycle_search {
 static bool cycle_read(const struct cycle_place *place, uint32_t line, uint64_t waiter, struct cycle_step *ret) {
         const struct layout_wait *l = &place->arena->shared->waits[line];
         uint64_t wait = atomic_load_explicit(&l->wait, memory_order_acquire), object = wait & WAIT_OBJECT_MASK;
-        if (object == 0 || object > ARENA_OBJECTS + 1)
+        if (object == 0 || object > place->arena->n_objects + 1)
                 return false;
         *ret = (struct cycle_step){
                 .place = *place,
@@ -159,7 +159,7 @@ uint32_t cycle_youngest(const struct cycle_step *steps, uint32_t n) {
 
 static void cycle_alarm(struct drover_arena *a, uint32_t object) {
         struct object o;
-        if (object == ARENA_OBJECTS)
+        if (object == a->n_objects)
                 lock_alarm(&a->shared->directory);
         else if (object_look(a, object, &o) < 0)
                 return;

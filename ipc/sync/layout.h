@@ -8,7 +8,7 @@
 #include "ipc/layout.h"
 
 #define LAYOUT_MAGIC_ARENA UINT32_C(0x41485244) /* "DRHA" */
-#define LAYOUT_ARENA_VERSION 1u
+#define LAYOUT_ARENA_VERSION 2u
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
               "the futex half of a u64 word is its low half, at its address");
@@ -16,7 +16,8 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 enum {
         ARENA_PARTICIPANTS = 256,
         ARENA_WAITS = 512, /* threads and fibers that wait at once and are seen to; more wait unseen */
-        ARENA_OBJECTS = 256,
+        ARENA_DEFAULT_OBJECTS = 256,
+        ARENA_MAX_OBJECTS = 1 << 16,
         ARENA_NAME = 56, /* with the NUL */
         ARENA_PARAMETERS = 4,
         ARENA_MAX_PERMITS = 4096,
@@ -76,12 +77,12 @@ struct layout_participant {
         uint64_t reserved[6];
 };
 
-/* ---- wait lines: what a thread that sleeps waits for. wait = object + 1 16 | victim 1 | firm 1 | sequence 46 ---- */
+/* ---- wait lines: what a thread that sleeps waits for. wait = object + 1 24 | victim 1 | firm 1 | sequence 38 ---- */
 
-#define WAIT_OBJECT_MASK UINT64_C(0xffff)
-#define WAIT_VICTIM (UINT64_C(1) << 16)
-#define WAIT_FIRM (UINT64_C(1) << 17) /* it cannot end with -EDEADLK: no victim */
-#define WAIT_SEQUENCE_ONE (UINT64_C(1) << 18)
+#define WAIT_OBJECT_MASK UINT64_C(0xffffff)
+#define WAIT_VICTIM (UINT64_C(1) << 24)
+#define WAIT_FIRM (UINT64_C(1) << 25) /* it cannot end with -EDEADLK: no victim */
+#define WAIT_SEQUENCE_ONE (UINT64_C(1) << 26)
 
 struct layout_wait {
         _Atomic uint64_t owner; /* identity; 0 = the line is free */
@@ -135,16 +136,22 @@ struct layout_object {
 struct layout_arena {
         struct layout_header header;
         uint64_t bytes;
-        uint64_t pad0[5];
+        uint32_t n_objects; /* entries of the directory: what the arena was made with */
+        _Atomic uint32_t n_made; /* with `end`, under the directory's lock: entries that are valid, */
+        uint64_t end;            /* and where free memory begins; counted anew after a death */
+        uint64_t pad0[3];
         struct layout_lock directory; /* creation runs under it */
         uint64_t pad1[6];
         struct layout_participant participants[ARENA_PARTICIPANTS];
         struct layout_wait waits[ARENA_WAITS];
-        struct layout_object objects[ARENA_OBJECTS];
-        /* then, at a page, the objects */
+        struct layout_object objects[]; /* n_objects; then a hash of each name, u32; then, at a page, the objects */
 };
 
-#define ARENA_FIRST_OBJECT ((sizeof(struct layout_arena) + LAYOUT_PAGE - 1) / LAYOUT_PAGE * LAYOUT_PAGE)
+/* Where the objects of an arena with so many entries begin. */
+static inline uint64_t arena_first_object(uint32_t n_objects) {
+        uint64_t bytes = sizeof(struct layout_arena) + n_objects * (sizeof(struct layout_object) + sizeof(uint32_t));
+        return (bytes + LAYOUT_PAGE - 1) / LAYOUT_PAGE * LAYOUT_PAGE;
+}
 
 /* ---- objects. Those that have a lock have it first. ---- */
 

@@ -1,8 +1,8 @@
 /* The directory of an arena: objects by name and type, made once however many ask at once.
  *
  * Owns the entries and where objects lie. An entry is valid from the store of its type on, and never changes then, so
- * looking needs no lock. Making runs under the directory's lock; whether a name exists, how many entries there are and
- * where free memory begins is read off the valid entries each time. So a maker that dies leaves nothing to repair: its
+ * looking needs no lock. Making runs under the directory's lock; how many entries there are and where free memory
+ * begins stands beside it, and is counted anew after a death. So a maker that dies leaves nothing to repair: its
  * entry was never valid and its memory is taken, and zeroed, by the next. Objects are not unmade; arenas are.
  *
  * Every entry may be rewritten by a hostile peer: it is copied once, checked against the private size of the mapping
@@ -28,7 +28,7 @@ const struct object_kind *object_kind(uint32_t type) { return type < OBJECT_N_TY
 static uint64_t object_align(uint64_t bytes) { return (bytes + LAYOUT_LINE - 1) & ~(uint64_t)(LAYOUT_LINE - 1); }
 
 int object_look(struct drover_arena *a, uint32_t index, struct object *ret) {
-        if (index >= ARENA_OBJECTS)
+        if (index >= a->n_objects)
                 return -ENOENT;
         const struct layout_object *e = &a->shared->objects[index];
         /* acquire: partner is the store in object_make; the rest of the entry is older */
@@ -44,7 +44,7 @@ int object_look(struct drover_arena *a, uint32_t index, struct object *ret) {
         for (unsigned i = 0; i < ARENA_PARAMETERS; i++)
                 o.parameters[i] = *(const volatile uint64_t *)&e->parameters[i];
         o.bytes = kind->bytes(o.parameters);
-        if (o.bytes == 0 || offset % LAYOUT_LINE != 0 || offset < ARENA_FIRST_OBJECT || offset > a->bytes ||
+        if (o.bytes == 0 || offset % LAYOUT_LINE != 0 || offset < a->first || offset > a->bytes ||
             o.bytes > a->bytes - offset)
                 return -EPROTO;
         o.at = (uint8_t *)a->shared + offset;
@@ -52,13 +52,25 @@ int object_look(struct drover_arena *a, uint32_t index, struct object *ret) {
         return 0;
 }
 
+/* FNV-1a; never 0. Many entries are looked through by it, in memory that lies together. */
+static uint32_t object_hash(const char name[static ARENA_NAME]) {
+        uint32_t hash = UINT32_C(2166136261);
+        for (unsigned i = 0; i < ARENA_NAME && name[i]; i++)
+                hash = (hash ^ (uint8_t)name[i]) * UINT32_C(16777619);
+        return hash ? hash : 1;
+}
+
 /* The entry with this name; `ret` untouched and -ENOENT if there is none. */
 static int object_find(struct drover_arena *a, const char name[static ARENA_NAME], struct object *ret) {
-        for (uint32_t i = 0; i < ARENA_OBJECTS; i++) {
+        uint32_t hash = object_hash(name), seen;
+        for (uint32_t i = 0; i < a->n_objects; i++) {
                 const struct layout_object *e = &a->shared->objects[i];
-                if (atomic_load_explicit(&e->type, memory_order_acquire) == OBJECT_NONE)
+                /* acquire: the type of an entry before is older than the hash of this one */
+                seen = atomic_load_explicit(&a->hashes[i], memory_order_acquire);
+                if (seen == 0)
                         return -ENOENT;
-                if (memcmp(e->name, name, ARENA_NAME) == 0)
+                if (seen == hash && atomic_load_explicit(&e->type, memory_order_acquire) != OBJECT_NONE &&
+                    memcmp(e->name, name, ARENA_NAME) == 0)
                         return object_look(a, i, ret);
         }
         return -ENOENT;
@@ -71,13 +83,11 @@ static bool object_matches(const struct object *o, enum object_type type, const 
         return o->type == type;
 }
 
-/* Under the directory's lock. */
-static int object_make(struct drover_arena *a, const char name[static ARENA_NAME], enum object_type type,
-                       const uint64_t parameters[ARENA_PARAMETERS], struct object *ret) {
-        const struct object_kind *kind = object_kind(type);
-        uint64_t bytes = kind->bytes(parameters), offset = ARENA_FIRST_OBJECT;
+/* Under the directory's lock, after a death there: how many entries are valid, and where free memory begins. */
+static int object_count(struct drover_arena *a) {
+        uint64_t offset = a->first;
         uint32_t index = 0;
-        for (struct object o; index < ARENA_OBJECTS; index++) {
+        for (struct object o; index < a->n_objects; index++) {
                 int r = object_look(a, index, &o);
                 if (r == -ENOENT)
                         break;
@@ -86,7 +96,20 @@ static int object_make(struct drover_arena *a, const char name[static ARENA_NAME
                 uint64_t end = object_align((uint64_t)((uint8_t *)o.at - (uint8_t *)a->shared) + o.bytes);
                 offset = end > offset ? end : offset;
         }
-        if (index == ARENA_OBJECTS || offset > a->bytes || bytes > a->bytes - offset)
+        a->shared->end = offset;
+        atomic_store_explicit(&a->shared->n_made, index, memory_order_relaxed);
+        return 0;
+}
+
+/* Under the directory's lock. */
+static int object_make(struct drover_arena *a, const char name[static ARENA_NAME], enum object_type type,
+                       const uint64_t parameters[ARENA_PARAMETERS], struct object *ret) {
+        const struct object_kind *kind = object_kind(type);
+        uint64_t bytes = kind->bytes(parameters), offset = *(const volatile uint64_t *)&a->shared->end;
+        uint32_t index = atomic_load_explicit(&a->shared->n_made, memory_order_relaxed);
+        if (index > a->n_objects || offset < a->first || offset % LAYOUT_LINE != 0)
+                return -EPROTO;
+        if (index == a->n_objects || offset > a->bytes || bytes > a->bytes - offset)
                 return -ENOSPC;
 
         struct layout_object *e = &a->shared->objects[index];
@@ -100,10 +123,13 @@ static int object_make(struct drover_arena *a, const char name[static ARENA_NAME
         memcpy(e->parameters, parameters, sizeof e->parameters);
         memcpy(e->name, name, ARENA_NAME);
         atomic_store_explicit(&e->n_repaired, 0, memory_order_relaxed);
+        atomic_store_explicit(&a->hashes[index], object_hash(name), memory_order_release);
         KILL_POINT("object-filled");
         /* release: who sees the type sees the entry and the object */
         atomic_store_explicit(&e->type, type, memory_order_release);
         KILL_POINT("object-made");
+        a->shared->end = object_align(offset + bytes);
+        atomic_store_explicit(&a->shared->n_made, index + 1, memory_order_relaxed);
         return object_look(a, index, ret);
 }
 
@@ -120,10 +146,15 @@ static int object_find_or_make(struct drover_arena *a, const char name[static AR
         }
 
         struct spin spin = {0};
-        const struct object directory = {.arena = a, .index = ARENA_OBJECTS};
+        const struct object directory = {.arena = a, .index = a->n_objects};
         r = lock_acquire(&a->shared->directory, &directory, &spin, drover_deadline_in(LOCK_PATIENCE_NS));
-        if (r == -EOWNERDEAD)
-                r = lock_consistent(&a->shared->directory, arena_self(a));
+        if (r == -EOWNERDEAD) {
+                r = object_count(a);
+                if (r == 0)
+                        r = lock_consistent(&a->shared->directory, arena_self(a));
+                if (r < 0)
+                        lock_release(&a->shared->directory, arena_self(a));
+        }
         if (r < 0)
                 return r;
         r = object_find(a, name, ret);

@@ -111,6 +111,21 @@ class OnTheBus(Test):
         self.assertEqual(self.d.ctl("remove-arena", "nowhere", "stays").returncode, 4)
         self.assertNotIn("stays", self.d.ctl("list-arenas").stdout)
 
+    def test_the_number_of_objects_is_part_of_opening_an_arena(self):
+        c = self.connect()
+        c.call(*MANAGER, "OpenArena", "sa{sv}", b"many", 1, b"objects", b"u", ctypes.c_uint32(65536))
+        with self.assert_error("InvalidArgs", "objects", "65537"):
+            c.call(*MANAGER, "OpenArena", "sa{sv}", b"more", 1, b"objects", b"u", ctypes.c_uint32(65537))
+        os.close(open_arena(c, "many")[0])
+        self.assertEqual(self.d.run("w", "put", arena="many", name="q"), {"outcome": "0"})
+        listed = {a["name"]: a for a in self.d.call(*MANAGER, "ListArenas")}
+        self.assertEqual([listed["many"][key] for key in ("objects", "max-objects")], [1, 65536])
+        os.close(open_arena(c, "few")[0])
+        with self.assert_error("InvalidArgs", "objects=257"):
+            c.call(*MANAGER, "OpenArena", "sa{sv}", b"few", 1, b"objects", b"u", ctypes.c_uint32(257))
+        self.remove("many")
+        self.remove("few")
+
     def test_bad_requests(self):
         for name in ("", "a/b", "x" * 65, "ä"):
             with self.assert_error("InvalidArgs", "arena name"):

@@ -27,7 +27,7 @@ static void test_attach(void **state) {
         int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
         assert_int_equal(drover_arena_attach(fd, &b), -EPROTO);
         close(fd);
-        assert_int_equal(segment_create("no arena", ARENA_FIRST_OBJECT + 4096, &fd), 0);
+        assert_int_equal(segment_create("no arena", arena_first_object(1) + 4096, &fd), 0);
         assert_int_equal(drover_arena_attach(fd, &b), -EPROTO);
         close(fd);
         assert_int_equal(segment_create("short", 4096, &fd), 0);
@@ -58,6 +58,40 @@ static void test_too_many(void **state) {
         assert_int_equal(drover_event_open(a, "0123456789012345678901234567890123456789012345678901234", &e), -ENOSPC);
         assert_int_equal(drover_event_open(a, "01234567890123456789012345678901234567890123456789012345", &e), -EINVAL);
         fixture_free(a);
+}
+
+/* As many objects as it was made with, found by name, listed, and waited for by number. */
+static void test_sized(void **state) {
+        enum { N = 3000 };
+        drover_arena *a, *b;
+        drover_semaphore *s;
+        char name[16];
+        static struct drover_object_info infos[N];
+        assert_int_equal(drover_arena_create_sized("test", 1 << 20, 0, &a), -EINVAL);
+        assert_int_equal(drover_arena_create_sized("test", 1 << 20, (1 << 16) + 1, &a), -EINVAL);
+        assert_int_equal(drover_arena_create_sized("test", 1 << 20, N, &a), 0);
+        for (uint32_t i = 0; i < N; i++) {
+                snprintf(name, sizeof name, "s%u", i);
+                assert_int_equal(drover_semaphore_open(a, name, i + 1, &s), 0);
+                drover_semaphore_free(s);
+        }
+        assert_int_equal(drover_semaphore_open(a, "more", 1, &s), -ENOSPC);
+        assert_int_equal(drover_arena_attach(drover_arena_fd(a), &b), 0);
+        assert_int_equal(drover_arena_list(b, infos, N), N);
+        assert_string_equal(infos[N - 1].name, "s2999");
+        for (uint32_t i = 0; i < N; i += 7) {
+                snprintf(name, sizeof name, "s%u", i);
+                assert_int_equal(drover_semaphore_open(b, name, 0, &s), 0);
+                assert_int_equal(drover_semaphore_value(s), i + 1);
+                drover_semaphore_free(s);
+        }
+        drover_arena_free(b);
+        drover_arena_free(a);
+        assert_int_equal(drover_arena_create_sized("test", 1 << 20, 1, &a), 0);
+        assert_int_equal(drover_semaphore_open(a, "one", 1, &s), 0);
+        drover_semaphore_free(s);
+        assert_int_equal(drover_semaphore_open(a, "two", 1, &s), -ENOSPC);
+        drover_arena_free(a);
 }
 
 static void open_the_same(drover_arena *a, void *user) {
@@ -554,6 +588,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_attach),
                 cmocka_unit_test(test_too_many),
+                cmocka_unit_test(test_sized),
                 cmocka_unit_test(test_made_once),
                 cmocka_unit_test(test_deadlines),
                 cmocka_unit_test(test_deadlines_of_every_wait),
