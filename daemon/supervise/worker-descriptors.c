@@ -160,7 +160,7 @@ int worker_on_fds_report(struct worker *w, const struct worker_report *report, i
                 r = -EPROTO; /* else it would be answered, and bring more without end */
         if (r == -EPROTO)
                 return r;
-        w->fds_wanted = report->type;
+        w->fds_wanted = w->fds_told = report->type;
         w->fds_error = -r;
         w->fds_patience_ns = event_now_ns() + FDS_PATIENCE_NS;
         r = worker_answer_fds(w);

@@ -203,7 +203,8 @@ void worker_take_text(struct worker *w, const char *text) {
 }
 
 static int worker_on_failed(struct worker *w, const struct worker_report *report) {
-        if (w->ready_ns || w->said != REASON_NONE)
+        w->is_full = w->ready_ns && report->error == EMFILE; /* the only reason to give up later */
+        if ((w->ready_ns && !w->is_full) || w->said != REASON_NONE)
                 return -EPROTO;
         worker_take_text(w, report->text);
         w->said = report->reason > REASON_NONE && report->reason < REASON_N ? report->reason : REASON_INIT;

@@ -385,6 +385,8 @@ static struct death worker_make_death(struct worker *w, const struct spawn_event
         death_take_fault(&d, w, breach);
         snprintf(d.pool, sizeof(d.pool), "%s", w->pool->config.name);
         death_describe(line, why, sizeof(why));
+        if (w->is_full)
+                snprintf(why, sizeof(why), "%.200s", w->text);
         if (recovery->job_id) {
                 d.job_text_at = (uint32_t)snprintf(d.text, sizeof(d.text), "%.240s", why);
                 snprintf(d.text + d.job_text_at, sizeof(d.text) - d.job_text_at, " while running job %llu (attempt %u)",
@@ -434,6 +436,10 @@ static void worker_tell_death(struct worker *w, const struct death *death, bool 
                            death->text);
 }
 
+/* It could not be given the descriptors of the job that it claimed: the handler did not run, so the job is not charged.
+ * One whose result could not be handed over may have leaked them itself. */
+static bool worker_is_wanting(const struct worker *w) { return w->is_full && w->fds_told == REPORT_FDS; }
+
 void worker_on_gone(struct worker *w, const struct spawn_event *e) {
         struct pool *p = w->pool;
         struct supervisor *s = p->supervisor;
@@ -462,7 +468,8 @@ void worker_on_gone(struct worker *w, const struct spawn_event *e) {
         if (reason == REASON_SYSCALL)
                 death_note_breach(&line, &breach);
         struct recovery recovery;
-        recovery_run(w, &line, reason != REASON_SPAWNER_LOST && reason != REASON_RECYCLED, &recovery);
+        recovery_run(w, &line, reason != REASON_SPAWNER_LOST && reason != REASON_RECYCLED && !worker_is_wanting(w),
+                     &recovery);
         if (!recovery.had_job) { /* it was judged before the kill */
                 recovery.job_id = w->judged.id;
                 recovery.job_uid = w->judged.uid;

@@ -47,6 +47,7 @@ struct worker {
         enum death_reason doom;    /* why we are ending it; REASON_NONE = we are not */
         enum death_reason said;    /* REPORT_FAILED, SPAWN_FAILED: its own reason */
         bool is_permanent;
+        bool is_full;              /* no descriptor was left in it */
         bool is_late;              /* not ready in TimeoutStartSec= */
         bool is_wronged;           /* a client took its job from it while it ran: it ends, and that is not its fault */
         bool is_unheard;           /* nothing more is read from its control socket */
@@ -62,6 +63,7 @@ struct worker {
         uint64_t arena_bytes;
         /* worker-descriptors.c: the same, of which job; and where it writes a result into */
         uint32_t fds_wanted; /* enum worker_report_type; 0 = nothing */
+        uint32_t fds_told;   /* the last of them */
         uint32_t fds_channel, fds_slot, fds_generation;
         int32_t fds_error;
         uint64_t fds_patience_ns; /* then it is told what keeps them from being sent */

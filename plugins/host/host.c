@@ -428,6 +428,10 @@ void host_serve(struct host *h) {
                         p->worker_fini(&h->worker, h->state);
         }
         fflush(NULL);
+        if (r == -EMFILE)
+                host_fail(h, REASON_EXIT, EMFILE, false,
+                          "plugin %s has left no descriptor free in its worker (of %d): it leaks them",
+                          h->plugin.metadata.name, LIMITS_MAX_FDS);
         _exit(r == 0 || r == -EPIPE ? HOST_EXIT_DONE : HOST_EXIT_STALE);
 }
 

@@ -37,8 +37,8 @@ static int fds_ask(struct drover_job *j, struct worker_report *report, const int
         int r = host_send_fds(h, report, sizeof *report, send, n_send);
         if (r >= 0)
                 r = orders_await(&h->held, WIRE_CONTROL_FD, ORDER_FDS, ret_order, ret_fds, ret_n_fds);
-        if (r < 0)
-                j->is_orphaned = true;
+        j->is_orphaned = r < 0;
+        j->is_full = r == -EMFILE;
         return r;
 }
 

@@ -384,7 +384,7 @@ int job_run(struct drover_job *j, const struct channel *c, uint32_t channel_inde
         bool had_fds = slot_flags(word) & SLOT_HAS_FDS;
         if (had_fds || j->big || j->n_ret_fds > 0 || j->reply_bytes > 0)
                 job_fds_close(j);
-        r = j->is_orphaned ? -EPIPE : job_finish(j, done_fd, verdict, started_ns);
+        r = j->is_orphaned ? (j->is_full ? -EMFILE : -EPIPE) : job_finish(j, done_fd, verdict, started_ns);
         if (had_fds && r == 0)
                 job_fds_end(j);
         job_clear_progress(j);

@@ -55,6 +55,7 @@ struct drover_job {
         uint64_t reply_bytes;
         bool has_result_fds; /* the broker has some */
         bool is_orphaned;    /* the broker is gone */
+        bool is_full; /* because no descriptor is left */
 
         /* its result, built in place, or where it outgrows that in `big` */
         uint8_t *result, *out, *big;

@@ -7,6 +7,7 @@
  *
  * The broker is trusted, but not to be of the same build: an order it cannot have meant ends the worker (-EPROTO). */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,6 +104,15 @@ static int await_readable(int fd) {
         return poll(&p, 1, -1) < 0 && errno != EINTR ? -errno : 0;
 }
 
+/* What an order cannot be taken for: if no descriptor is left, those that it brought are lost, and that is not the
+ * broker's doing but the plugin's, which leaks them. */
+static int orders_fault(int r) {
+        int fd = r == -EPROTO ? fcntl(WIRE_CONTROL_FD, F_DUPFD_CLOEXEC, 0) : -1;
+        if (fd >= 0)
+                close(fd);
+        return r == -EPROTO && fd < 0 && errno == EMFILE ? -EMFILE : r;
+}
+
 int orders_await(struct orders_held *held, int fd, enum worker_order_type type, struct worker_order *ret_order,
                  int *ret_fds, unsigned *ret_n_fds) {
         for (;;) {
@@ -116,7 +126,7 @@ int orders_await(struct orders_held *held, int fd, enum worker_order_type type, 
                         continue;
                 }
                 if (r < 0)
-                        return r;
+                        return orders_fault(r);
                 if (bytes == 0)
                         return -EPIPE;
                 if (bytes != sizeof *ret_order || ret_order->version != WIRE_VERSION) {
@@ -265,7 +275,7 @@ static int obey_waiting(struct orders *o) {
                 if (r == -EAGAIN)
                         return 0;
                 if (r < 0)
-                        return r;
+                        return orders_fault(r);
                 if (bytes == 0)
                         return -EPIPE;
                 r = bytes != sizeof order || order.version != WIRE_VERSION ? -EPROTO : obey(o, &order, fds, n_fds);
