@@ -147,8 +147,8 @@ static bool has_successor(const struct watch *w) {
 
 /* Of the old workers, those that have a job in hand: they end when it does. */
 static void say_what_it_waits_for(struct watch *w, struct json_object *now) {
-        for (size_t i = 0; i < json_object_array_length(now); i++) {
-                uint64_t id = json_object_get_uint64(json_object_array_get_idx(now, i));
+        for (size_t i = 0; i < json_length(now); i++) {
+                uint64_t id = json_object_get_uint64(json_at(now, i));
                 ctl_cleanup(json_putp) struct json_object *worker = NULL;
                 char path[64];
 
