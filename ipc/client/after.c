@@ -33,11 +33,13 @@ struct after_past {
 
 /* ---- what is known ---- */
 
-void after_note(drover *d, uint64_t id, enum drover_state state) {
+int after_prepare(drover *d) {
         if (!d->past)
                 d->past = calloc(1, sizeof *d->past);
-        if (!d->past)
-                return; /* whoever asks for it is told that it is not known */
+        return d->past ? 0 : -ENOMEM;
+}
+
+void after_note(drover *d, uint64_t id, enum drover_state state) {
         uint64_t at = d->past->n++ % AFTER_PAST;
         d->past->job[at].id = id;
         d->past->job[at].state = state;

@@ -236,9 +236,11 @@ static int builder_element(enum schema_type type, const void *values, size_t i, 
 }
 
 static int builder_put_array(drover_args *args, const char *name, enum schema_type type, const void *values, size_t n) {
-        struct args_value *v = n <= BUILDER_LARGEST / sizeof *v ? calloc(n + 1, sizeof *v) : NULL;
+        if (n > BUILDER_LARGEST / sizeof(struct args_value))
+                return builder_too_large(args, name);
+        struct args_value *v = calloc(n + 1, sizeof *v);
         size_t bytes = BUILDER_HEAD_BYTES + n * BUILDER_NUMBER_BYTES;
-        int r = v ? 0 : n ? builder_too_large(args, name) : builder_no_memory(args, name);
+        int r = v ? 0 : builder_no_memory(args, name);
         if (r >= 0 && n > 0 && !values)
                 r = builder_is_null(args, name, n);
         for (size_t i = 0; i < n && r >= 0; i++) {

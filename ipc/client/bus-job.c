@@ -152,32 +152,24 @@ static int bus_job_call(drover_pool *p, const struct submission *s, bool is_stre
         return r < 0 ? errors_report(d, r, "job", s->job, &e) : 0;
 }
 
-/* The record of a job that the broker accepted. */
-static int bus_job_new(struct bus_job **ret, drover_pool *p, const struct submission *s, sd_bus_message *reply) {
+/* The record of a job that the broker accepted: in memory that was there before it was asked. */
+static int bus_job_fill(struct bus_job *j, drover_pool *p, const struct submission *s, sd_bus_message *reply) {
         const struct schema_job *type = &session_schema(p->session)->jobs[s->type];
         const char *path, *broker = sd_bus_message_get_sender(reply);
         uint64_t id;
         int r = broker ? sd_bus_message_read(reply, "to", &id, &path) : -EPROTO;
-        if (r >= 0)
-                r = bus_verdict_accepted_by(p->drover, broker);
         if (r < 0)
-                return r;
-        struct bus_job *j = calloc(1, sizeof *j);
-        char *copy = j ? strdup(broker) : NULL;
-        if (!copy) {
-                free(j);
-                return -ENOMEM;
-        }
+                return errors_report(p->drover, r, "job", s->job, NULL);
+        bus_verdict_accepted_by(p->drover, broker);
         *j = (struct bus_job){.id = id,
                               .pool = drover_pool_ref(p),
                               .is_raw = type->result.is_raw,
                               .has_fds = type->result.is_raw || type->result.n_fds > 0,
                               .name = type->name,
-                              .broker = copy,
                               .ask_ns = EVENT_FOREVER,
                               .submitted_ns = event_now_ns()};
         snprintf(j->path, sizeof j->path, "%s", path);
-        *ret = j;
+        snprintf(j->broker, sizeof j->broker, "%s", broker);
         return 0;
 }
 
@@ -201,21 +193,28 @@ int bus_job_submit(drover_pool *p, const struct submission *s, drover_future **r
         const bool is_streamed = ret && s->options->flags & DROVER_STREAMED;
         drover *d = p->drover;
         drover_future *f = NULL;
-        struct bus_job *j;
+        struct bus_job *j = calloc(1, sizeof *j);
+        if (!j)
+                return connection_fail(d, -ENOMEM, "job %s: %s", s->job, strerror(ENOMEM));
         d->n_bus_calls++;
         int r = bus_verdict_prepare(d);
         if (r >= 0 && (r = bus_verdict_await_fds(d)) < 0)
                 r = errors_report(d, r, "job", s->job, NULL);
         if (r >= 0 && ret)
                 r = future_new(&f, d, NULL, 2); /* the caller's and ours */
+        if (r >= 0 && is_streamed)
+                r = stream_new(f);
+        if (r == -ENOMEM)
+                connection_fail(d, r, "job %s: %s", s->job, strerror(-r));
         if (r >= 0)
                 r = bus_job_call(p, s, is_streamed, &reply);
         if (r >= 0)
-                r = bus_job_new(&j, p, s, reply);
+                r = bus_job_fill(j, p, s, reply);
         if (r >= 0 && is_streamed) /* waits for an answer: before anything is heard of the job, which may free it */
-                stream_open(f, j->id);
+                stream_open(f->stream, j->id);
         d->n_bus_calls--;
         if (r < 0) {
+                free(j);
                 future_drop(f);
                 bus_verdict_rest(d);
                 return r;

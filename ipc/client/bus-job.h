@@ -17,7 +17,7 @@ struct bus_job {
         uint64_t id, submitted_ns;
         const char *name; /* the pool's */
         char path[BUS_JOB_PATH];
-        char *broker; /* who accepted it: a unique name */
+        char broker[BUS_NAME_BYTES]; /* who accepted it: a unique name */
         bool is_raw;
         bool has_fds;           /* its result may come with descriptors */
         int error;              /* why it was not asked for: no descriptor is free for them */
@@ -43,7 +43,7 @@ int bus_job_call_member(drover *d, uint64_t id, const char *member, sd_bus_messa
 /* Before Submit: has the broker tell of verdicts. */
 int bus_verdict_prepare(drover *d);
 /* After it: `broker` has a job of ours. */
-int bus_verdict_accepted_by(drover *d, const char *broker);
+void bus_verdict_accepted_by(drover *d, const char *broker);
 /* Before Submit, whose answer must not come behind one that cannot be taken in: until no answer with descriptors is under way.
  * -EMFILE, -ENFILE, -ENOMEM: one cannot be taken in. */
 int bus_verdict_await_fds(drover *d);

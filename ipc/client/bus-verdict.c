@@ -43,9 +43,8 @@ static int bus_verdict_send(drover *d, const char *broker, const char *member) {
 void bus_verdict_rest(drover *d) {
         if (d->n_bus_jobs > 0 || d->n_bus_calls > 0 || !d->bus || !connection_is_ours(d))
                 return;
-        bus_verdict_send(d, d->broker ? d->broker : BUS_JOB_NAME, "Unsubscribe");
-        free(d->broker);
-        d->broker = NULL;
+        bus_verdict_send(d, *d->broker ? d->broker : BUS_JOB_NAME, "Unsubscribe");
+        *d->broker = 0;
 }
 
 /* ---- verdicts ---- */
@@ -64,7 +63,6 @@ static void bus_verdict_free(struct bus_job *j) {
         j->pool->n_bus_jobs--;
         bus_verdict_hang_up(j);
         drover_pool_unref(j->pool);
-        free(j->broker);
         free(j);
         bus_verdict_rest(d);
 }
@@ -154,7 +152,7 @@ static int bus_verdict_on_result(sd_bus_message *m, void *user, sd_bus_error *un
                 return 0;
         }
         drover_args result;
-        struct future_verdict v = {.submitted_ns = j->submitted_ns};
+        struct future_verdict v = {.submitted_ns = j->submitted_ns, .block = (void **)&result.buffer};
         builder_init(&result);
         int r = bus_result_read(m, j->is_raw, &result, &v);
         if (bus_is_short(r)) /* droverd has it still */
@@ -276,10 +274,8 @@ static int bus_verdict_on_owner(sd_bus_message *m, void *user, sd_bus_error *unu
         if (!sender || strcmp(sender, "org.freedesktop.DBus") != 0 || sd_bus_message_read(m, "ss", &name, &old) < 0 ||
             !*old)
                 return 0;
-        if (d->broker && strcmp(d->broker, old) == 0) {
-                free(d->broker);
-                d->broker = NULL;
-        }
+        if (strcmp(d->broker, old) == 0)
+                *d->broker = 0;
         while ((j = bus_verdict_first_of(d, old)))
                 bus_verdict_miss_broker(j);
         return 0;
@@ -326,27 +322,21 @@ static int bus_verdict_match(drover *d) {
 
 int bus_verdict_prepare(drover *d) {
         int r = bus_verdict_match(d);
-        if (r >= 0 && !d->broker && (r = bus_verdict_send(d, BUS_JOB_NAME, "Subscribe")) < 0)
+        if (r >= 0 && !*d->broker && (r = bus_verdict_send(d, BUS_JOB_NAME, "Subscribe")) < 0)
                 return connection_fail(d, r, "droverd cannot be called: %s", strerror(-r));
         return r;
 }
 
-int bus_verdict_accepted_by(drover *d, const char *broker) {
-        if (d->broker && strcmp(d->broker, broker) == 0)
-                return 0;
-        char *copy = strdup(broker);
-        if (!copy)
-                return -ENOMEM;
-        if (d->broker) /* it took the place of the one that heard our Subscribe */
+void bus_verdict_accepted_by(drover *d, const char *broker) {
+        if (strcmp(d->broker, broker) == 0)
+                return;
+        if (*d->broker) /* it took the place of the one that heard our Subscribe */
                 bus_verdict_send(d, broker, "Subscribe");
-        free(d->broker);
-        d->broker = copy;
-        return 0;
+        snprintf(d->broker, sizeof d->broker, "%s", broker);
 }
 
 void bus_verdict_unsubscribe(drover *d) {
         d->removed_match = sd_bus_slot_unref(d->removed_match);
         d->owner_match = sd_bus_slot_unref(d->owner_match);
-        free(d->broker);
-        d->broker = NULL;
+        *d->broker = 0;
 }

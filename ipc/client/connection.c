@@ -25,6 +25,8 @@
 #include "ipc/event.h"
 #include "ipc/utf8.h"
 
+#define CONNECTION_SHORT_NS UINT64_C(100000000) /* without descriptors or memory */
+
 int connection_fail(drover *d, int code, const char *format, ...) {
         va_list ap;
         va_start(ap, format);
@@ -93,7 +95,9 @@ int drover_open(const char *bus, drover **ret_drover) {
         if (d->epoll_fd < 0)
                 return -errno;
         d->process = process_number();
-        int r = d->process ? connection_connect(&d->bus, bus) : -ENOMEM;
+        int r = d->process ? future_reserve(d) : -ENOMEM;
+        if (r >= 0)
+                r = connection_connect(&d->bus, bus);
         const char *name;
         while (r >= 0 && (r = sd_bus_get_unique_name(d->bus, &name)) == -EINTR)
                 r = 0; /* until the bus has accepted us: its descriptor stays then */
@@ -219,8 +223,11 @@ int drover_process(drover *d) {
         n += future_call_all(d);
         d->is_processing = false;
         r = !d->bus ? -ECONNABORTED : n > 0 || engine_arm(d);
-        if (r == 0)
-                r = engine_is_short(d);
+        int error = n == 0 && d->bus ? engine_is_short(d) : 0;
+        if (error < 0) {
+                r = error;
+                d->wake_ns = event_now_ns() + CONNECTION_SHORT_NS;
+        }
         connection_unref(d);
         return r;
 }

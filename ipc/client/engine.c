@@ -24,7 +24,8 @@ enum { ENGINE_MESSAGES = 64 };
 
 /* ---- taking in ---- */
 
-/* One verdict of a channel, by `deadline_ns`. 1, 0, -EINTR; a channel that is gone loses its jobs, which is 1 as well.
+/* One verdict of a channel, by `deadline_ns`. 1, 0, -EINTR, -ENOMEM; a channel that is gone loses its jobs, which is 1
+ * as well.
  */
 static int engine_take(drover_pool *p, uint64_t deadline_ns) {
         struct session_result result;
@@ -33,7 +34,7 @@ static int engine_take(drover_pool *p, uint64_t deadline_ns) {
         int r = session_next(p->session, &result, deadline_ns);
         if (r == 1)
                 pool_deliver(p, &result);
-        else if (r < 0 && r != -EINTR) {
+        else if (r < 0 && r != -EINTR && r != -ENOMEM) {
                 pool_lose(p, -EPIPE,
                           session_is_foul(p->session)
                                   ? "a worker wrote over this channel: whether the job ran is not known"
@@ -67,6 +68,7 @@ static unsigned engine_drain(drover_pool *p) {
 }
 
 unsigned engine_collect(drover *d) {
+        future_reserve(d);
         unsigned n = d->n_bus_jobs > 0 ? engine_read_bus(d) : 0;
         for (drover_pool *p = LIST_FIRST(&d->pools), *next; p; p = next) {
                 drover_pool_ref(p); /* its last job may end here */
@@ -116,6 +118,8 @@ bool engine_arm(drover *d) {
                 d->wake_ns = bus_us * 1000;
         if (bus_verdict_due_ns(d) < d->wake_ns)
                 d->wake_ns = bus_verdict_due_ns(d);
+        if (stream_must_open(d) && event_now_ns() + ENGINE_SHORT_NS < d->wake_ns)
+                d->wake_ns = event_now_ns() + ENGINE_SHORT_NS;
         return is_ready || d->wake_ns == 0 || !TAILQ_EMPTY(&d->called);
 }
 

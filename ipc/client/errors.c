@@ -19,6 +19,7 @@ int errors_code(const char *name, int otherwise) {
                 {"org.drover1.Error.PoolStopped", -ESHUTDOWN},
                 {"org.drover1.Error.PoolRefused", -ESHUTDOWN},
                 {"org.drover1.Error.ShuttingDown", -ESHUTDOWN},
+                {SD_BUS_ERROR_NO_MEMORY, -ENOMEM},
                 {SD_BUS_ERROR_INVALID_ARGS, -EINVAL},
                 {SD_BUS_ERROR_LIMITS_EXCEEDED, -EDQUOT},
                 {SD_BUS_ERROR_ACCESS_DENIED, -EACCES},

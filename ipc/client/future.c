@@ -12,10 +12,12 @@
 
 #include "ipc/client/bus-job.h"
 #include "ipc/client/stream.h"
+#include "ipc/utf8.h"
 
 /* Only for a job whose result is not here. */
+enum { FUTURE_MESSAGE = 4096 };
+
 struct future_failure {
-        drover_error error;
         char where[160], reason[32];
         char message[];
 };
@@ -114,6 +116,14 @@ void future_free_spare(drover *d) {
                 free(f);
         }
         d->n_spare = 0;
+        free(d->reserve);
+        d->reserve = NULL;
+}
+
+int future_reserve(drover *d) {
+        if (!d->reserve)
+                d->reserve = malloc(sizeof *d->reserve + FUTURE_MESSAGE);
+        return d->reserve ? 0 : -ENOMEM;
 }
 
 drover_future *drover_future_ref(drover_future *future) {
@@ -134,25 +144,40 @@ drover_future *drover_future_unref(drover_future *future) {
 
 /* ---- the verdict ---- */
 
-static int future_keep_result(drover_future *f, const struct future_verdict *v) {
-        if (v->fds && v->fds->mapped) { /* nobody can change it: it stays where it is */
-                f->data = v->data;
-                f->bytes = v->bytes;
-                return 0;
-        }
+static void future_keep_result(drover_future *f, const struct future_verdict *v) {
+        f->data = v->data;
+        f->bytes = v->bytes;
+        if (v->fds && v->fds->mapped) /* nobody can change it: it stays where it is */
+                return;
         uint8_t *data = v->bytes <= FUTURE_INLINE ? f->small : malloc(v->bytes);
-        if (!data)
-                return -ENOMEM;
+        if (!data) {
+                *v->block = NULL;
+                return;
+        }
         if (v->bytes > 0)
                 memcpy(data, v->data, v->bytes);
         f->data = data;
-        f->bytes = v->bytes;
-        return 0;
 }
 
+/* Without memory what happened is told all the same, and the first time its words, too. */
 static void future_keep_failure(drover_future *f, const struct future_verdict *v) {
         size_t bytes = v->data ? v->bytes : 0;
         struct future_failure *x = malloc(sizeof *x + bytes + 1);
+        f->error = (drover_error){.code = v->code,
+                                  .state = v->state,
+                                  .attempt = v->attempt,
+                                  .worker_pid = v->worker_pid,
+                                  .signal = v->signal,
+                                  .status = v->status,
+                                  .reason = "",
+                                  .message = "there was no memory for the words of this verdict",
+                                  .where = ""};
+        if (!x) {
+                x = f->drover->reserve;
+                f->drover->reserve = NULL;
+                if (bytes >= FUTURE_MESSAGE)
+                        bytes = utf8_cut(v->data, FUTURE_MESSAGE - 1);
+        }
         f->failure = x;
         if (!x)
                 return;
@@ -162,29 +187,15 @@ static void future_keep_failure(drover_future *f, const struct future_verdict *v
         snprintf(x->where, sizeof x->where, "job %llu (%s of pool %s)", (unsigned long long)f->id,
                  v->job ? v->job : "?", v->pool ? v->pool : "?");
         snprintf(x->reason, sizeof x->reason, "%s", v->reason ? v->reason : "");
-        x->error = (drover_error){.code = v->code,
-                                  .state = v->state,
-                                  .attempt = v->attempt,
-                                  .worker_pid = v->worker_pid,
-                                  .signal = v->signal,
-                                  .status = v->status,
-                                  .reason = x->reason,
-                                  .message = x->message,
-                                  .where = x->where};
+        f->error.reason = x->reason;
+        f->error.message = x->message;
+        f->error.where = x->where;
 }
 
 void future_end(drover_future *f, const struct future_verdict *v) {
-        static const char no_memory[] = "there was no memory for its result";
-        struct future_verdict other;
         f->fds = v->fds;
-        if (v->state == DROVER_DONE && v->code == 0 && future_keep_result(f, v) < 0) {
-                other = *v;
-                other.state = DROVER_LOST;
-                other.code = -ENOMEM;
-                other.data = no_memory;
-                other.bytes = strlen(no_memory);
-                v = &other;
-        }
+        if (v->state == DROVER_DONE && v->code == 0)
+                future_keep_result(f, v);
         f->state = v->state;
         f->code = v->code;
         f->run.attempt = v->attempt;
@@ -264,11 +275,7 @@ int drover_future_get_run(const drover_future *future, struct drover_run *ret_ru
 }
 
 const drover_error *drover_future_error(const drover_future *future) {
-        static const drover_error no_memory = {
-                .code = -ENOMEM, .state = DROVER_LOST, .reason = "", .message = "out of memory", .where = ""};
-        if (!future_has_ended(future) || future->code == 0)
-                return NULL;
-        return future->failure ? &future->failure->error : &no_memory;
+        return future_has_ended(future) && future->code != 0 ? &future->error : NULL;
 }
 
 int drover_future_cancel(drover_future *future, enum drover_cancel_mode mode) {

@@ -17,7 +17,7 @@
 #include "ipc/own-fd.h"
 #include "ipc/process.h"
 
-enum { DROVER_ERROR_TEXT = 512, FUTURE_INLINE = 96, FUTURE_SPARE = 512 };
+enum { DROVER_ERROR_TEXT = 512, FUTURE_INLINE = 96, FUTURE_SPARE = 512, BUS_NAME_BYTES = 256 };
 
 /* Somebody who wants to know when a future ends. */
 struct watch {
@@ -65,10 +65,11 @@ struct drover_future {
         struct future_callback *callbacks, **last_callback;
         bool is_called_soon; /* in the drover's list of those with callbacks */
         TAILQ_ENTRY(drover_future) of_called;
-        struct future_failure *failure; /* unless DONE */
+        struct future_failure *failure; /* the words of `error`; NULL: none, or no memory for them */
         struct stream *stream;          /* of its items; NULL: none */
         struct future_copy *copies;
         uint8_t small[FUTURE_INLINE]; /* the result, if it fits */
+        drover_error error;           /* once it ended without a result */
 };
 
 struct drover_pool {
@@ -106,11 +107,12 @@ struct drover {
         unsigned n_matches;               /* that the bus has not answered yet */
         int match_error;                  /* of one that it refused */
         uint64_t bus_ask_ns; /* no bus job is asked about again before this */
-        char *broker; /* whose signals come: a unique name; NULL: nobody's */
+        char broker[BUS_NAME_BYTES]; /* whose signals come: a unique name; "": nobody's */
         sd_bus_slot *removed_match, *owner_match;
         LIST_HEAD(, stream) streams; /* stream.c */
         drover_future *spare; /* future.c: given back, at most FUTURE_SPARE of them */
         uint32_t n_spare;
+        struct future_failure *reserve; /* for the words of the next failure that finds no memory; NULL: used up */
         uint64_t n_ended; /* verdicts so far */
         struct after_past *past; /* after.c: how jobs of channels ended */
         uint64_t wake_ns; /* when drover_process is due whatever the descriptor says; 0 = now: not all is armed */
@@ -204,6 +206,8 @@ void after_start(drover_future *f, struct after *a, const struct drover_options 
 struct after *after_free(struct after *a);
 /* Why it was cancelled, in words; false: not because of another one. */
 bool after_explain(const drover_future *f, char *text, size_t bytes);
+/* Before the first of them: memory for how they end. */
+int after_prepare(drover *d);
 /* A job of a channel has this verdict. */
 void after_note(drover *d, uint64_t id, enum drover_state state);
 
@@ -237,6 +241,8 @@ int builder_put_all(drover_args *args, const char *signature, va_list ap, char *
 
 int future_new(drover_future **ret, drover *d, drover_pool *p, uint32_t references);
 void future_drop(drover_future *f); /* frees it whatever references there are; NULL is fine */
+/* So that a verdict that comes without memory keeps its words. 0 or -ENOMEM. */
+int future_reserve(drover *d);
 void future_free_spare(drover *d);
 /* The verdict: for DONE `data` is the result; else `error` is its number and `data` the message. */
 struct future_verdict {
@@ -245,6 +251,7 @@ struct future_verdict {
         const void *data;
         size_t bytes;
         struct session_fds *fds; /* the future's from now on; `data` may point into it */
+        void **block;            /* for DONE: what malloc gave for `data`, taken (and NULL) if there is no memory for a copy */
         uint32_t attempt;
         int32_t worker_pid, signal, status;
         const char *reason; /* static */

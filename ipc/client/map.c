@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ipc/client/bus-call.h"
 #include "ipc/client/library.h"
 #include "ipc/event.h"
 
@@ -36,11 +37,12 @@ struct map {
         uint32_t first, n_out, free; /* free: unordered, the first of the list of those not in use */
         struct watch_group group;
         struct watch **ended; /* unordered: room to put those that ended in order */
-        bool has_input;       /* args hold one that found no room */
+        bool has_input;       /* args hold one that found no room, or no memory */
+        int input_error;      /* or does not fit: its future says so */
         bool is_pulling;      /* the input function runs, or was left by longjmp */
         bool is_freed;        /* by the input function: it is free when that returns */
         bool is_over;         /* nothing more is pulled */
-        int error;            /* why; told once, after everything else */
+        int error;            /* why, or what there was not enough of; told once, after everything else */
 };
 
 /* ---- in ---- */
@@ -73,7 +75,7 @@ static int map_add_failed(struct map *m, int code) {
         return 0;
 }
 
-/* The next input into args. 1, 0 at the end, -errno; 2: it did not fit. */
+/* The next input into args. 1, 0 at the end, -errno. */
 static int map_read(struct map *m) {
         if (m->has_input)
                 return 1;
@@ -85,36 +87,38 @@ static int map_read(struct map *m) {
         if (r <= 0 || check < 0)
                 return check < 0 ? check : r;
         m->base.n_pulled++;
-        r = submit_read_args(m->pool, &m->args, &m->submission);
-        if (r < 0)
-                return map_add_failed(m, r) < 0 ? -ENOMEM : 2;
         m->has_input = true;
+        m->input_error = submit_read_args(m->pool, &m->args, &m->submission);
         return 1;
 }
 
-/* Takes in one. true: there may be more. */
-static bool map_pull_one(struct map *m) {
+/* Hands it over. An input whose arguments do not fit is one as well. */
+static int map_submit(struct map *m) {
         drover_future *f;
+        int r = m->input_error < 0 ? 0 : submit_try(m->pool, &m->submission, &f);
+        if (r == -EMSGSIZE)
+                m->input_error = r;
+        if (m->input_error < 0)
+                return map_add_failed(m, m->input_error);
+        if (r == 0)
+                map_add(m, f);
+        return r;
+}
+
+/* Takes in one. true: there may be more. What finds no memory is kept, and tried again in the next call. */
+static bool map_pull_one(struct map *m) {
         int r = map_read(m);
-        if (r == 2)
-                return true;
         if (r <= 0) {
                 m->is_over = true;
                 m->error = r;
                 return false;
         }
-        r = submit_try(m->pool, &m->submission, &f);
+        r = map_submit(m);
         if (r == -EAGAIN)
                 return false;
-        m->has_input = false;
-        if (r == -EMSGSIZE)
-                r = map_add_failed(m, r);
-        else if (r == 0)
-                map_add(m, f);
-        if (r < 0) {
-                m->is_over = true;
-                m->error = r;
-        }
+        m->error = r;
+        m->has_input = bus_is_short(r);
+        m->is_over = r < 0 && !m->has_input;
         return r == 0;
 }
 
@@ -199,7 +203,7 @@ static int map_next(drover_iterator *it, drover_future **ret, uint64_t deadline_
                         if (r == 0 && m->order == DROVER_UNORDERED)
                                 engine_collect(
                                         it->drover); /* others may have ended before the one that ended the wait */
-                } else if (m->has_input && !m->is_over)
+                } else if (m->has_input && !m->is_over && m->error == 0)
                         r = map_wait_room(m, deadline_ns);
                 else {
                         r = m->error;

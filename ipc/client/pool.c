@@ -62,7 +62,11 @@ static int pool_new(drover_pool **ret, drover *d, const char *name, uint64_t dea
                 p->n_slots = session_slots(p->session);
                 p->by_slot = calloc(p->n_slots, sizeof(drover_future *));
                 p->is_busy = calloc(p->n_slots, sizeof(bool));
-                r = p->by_slot && p->is_busy ? connection_watch_session(d, p->session) : -ENOMEM;
+                r = p->by_slot && p->is_busy ? after_prepare(d) : -ENOMEM;
+                if (r >= 0)
+                        r = connection_watch_session(d, p->session);
+                if (r < 0)
+                        connection_fail(d, r, "pool %s: %s", name, strerror(-r));
         }
         if (r < 0) {
                 session_free(p->session);
@@ -199,6 +203,7 @@ void pool_deliver(drover_pool *p, const struct session_result *r) {
                         .data = r->data,
                         .bytes = r->bytes,
                         .fds = fds,
+                        .block = session_block(p->session),
                         .attempt = r->verdict.attempts ? r->verdict.attempts : r->attempt,
                         .worker_pid = (int32_t)r->worker_pid,
                         .submitted_ns = r->queued_ns,

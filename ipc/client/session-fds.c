@@ -158,6 +158,8 @@ static void session_fds_take_error(struct session *s, int error) {
 }
 
 int session_is_short(const struct session *s) {
+        if (!s->copy && s->ready_first != SESSION_NONE)
+                return -ENOMEM;
         return s->n_wanting == s->n_in_flight && s->want_first != SESSION_NONE && !s->is_asking ? s->fds_error : 0;
 }
 

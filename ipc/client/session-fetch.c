@@ -7,6 +7,7 @@
  * of a result it belongs to the session until the next one is fetched, or session_take_fds. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "ipc/client/session-internal.h"
@@ -113,6 +114,14 @@ static void session_read_judged(struct session *s, uint32_t slot, uint64_t word,
                 r->worker_pid = line.pid;
         if (r->finished_ns < line.started_ns)
                 r->finished_ns = line.finished_ns > line.started_ns ? line.finished_ns : line.started_ns;
+}
+
+void **session_block(struct session *s) { return (void **)&s->copy; }
+
+int session_prepare_fetch(struct session *s) {
+        if (!s->copy)
+                s->copy = malloc(s->channel.geometry.slot_bytes + 1);
+        return s->copy ? 1 : -ENOMEM;
 }
 
 void session_fetch(struct session *s, uint32_t slot, struct session_result *ret) {

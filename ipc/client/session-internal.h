@@ -91,6 +91,8 @@ void session_expire(struct session *s, uint64_t now_ns);
 
 /* ---- session-fetch.c ---- */
 
+/* 1 or -ENOMEM: first, there must be memory to copy it to. */
+int session_prepare_fetch(struct session *s);
 /* A verdict in the ready list: its slot is free afterwards. */
 void session_fetch(struct session *s, uint32_t slot, struct session_result *ret);
 

@@ -259,7 +259,7 @@ static bool session_is_ready(const struct session *s, uint32_t slot) { return s-
 int session_next(struct session *s, struct session_result *ret, uint64_t deadline_ns) {
         struct session_goal g = {.is_reached = session_has_ready, .deadline_ns = deadline_ns};
         int r = s->ready_first != SESSION_NONE ? 1 : session_wait_until(s, &g);
-        if (r == 1)
+        if (r == 1 && (r = session_prepare_fetch(s)) == 1)
                 session_fetch(s, s->ready_first, ret);
         return r;
 }
@@ -270,7 +270,7 @@ int session_wait(struct session *s, uint32_t slot, struct session_result *ret, u
                 return -EINVAL;
         struct session_goal g = {.is_reached = session_is_ready, .slot = slot, .deadline_ns = deadline_ns};
         int r = session_wait_until(s, &g);
-        if (r == 1)
+        if (r == 1 && (r = session_prepare_fetch(s)) == 1)
                 session_fetch(s, slot, ret);
         return r;
 }

@@ -102,10 +102,13 @@ struct session_result {
 };
 
 /* The next job with a verdict, in order of discovery; its slot is freed. 1, or 0 at the deadline or with nothing in
- * flight, -EPIPE, -EINTR. A result that does not fit the schema comes as FAILED with EBADMSG. */
+ * flight, -EPIPE, -EINTR, -ENOMEM. A result that does not fit the schema comes as FAILED with EBADMSG. */
 int session_next(struct session *s, struct session_result *ret, uint64_t deadline_ns);
 /* Those of the newest result, now the caller's; with them its data, if it is mapped. */
 struct session_fds *session_take_fds(struct session *s);
+/* Where the data of the newest result lies if it is neither mapped nor NULL, as malloc gave it: whoever sets this to NULL has
+ * taken it, and the next result needs another one (session_next: -ENOMEM, and it is there still). */
+void **session_block(struct session *s);
 /* Waits for one particular job, whatever else is done meanwhile (that stays for session_next). 1, 0 at the deadline, -EPIPE,
  * -EINTR, -EINVAL if nothing is in flight there. */
 int session_wait(struct session *s, uint32_t slot, struct session_result *ret, uint64_t deadline_ns);

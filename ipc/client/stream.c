@@ -30,7 +30,8 @@ struct stream {
         int error; /* then: 0, or why */
         uint32_t attempt;
         bool is_watched;
-        bool is_cut; /* and what was on its way is still there */
+        bool must_open; /* there were no descriptors, or no memory, for it */
+        bool is_cut;    /* and what was on its way is still there */
         drover_item_fn fn;
         void *user;
         uint8_t item[WIRE_MAX_ITEM];
@@ -66,17 +67,30 @@ static int stream_connect(struct stream *s, uint32_t *ret_attempt) {
         return 0;
 }
 
-void stream_open(drover_future *f, uint64_t id) {
+int stream_new(drover_future *f) {
         struct stream *s = malloc(sizeof *s);
         if (!s)
-                return;
+                return -ENOMEM;
         memset(s, 0, offsetof(struct stream, item));
         s->future = f;
-        s->id = id;
         s->fd = -1;
-        s->error = stream_connect(s, &s->attempt);
         f->stream = s;
         LIST_INSERT_HEAD(&f->drover->streams, s, of_drover);
+        return 0;
+}
+
+void stream_open(struct stream *s, uint64_t id) {
+        s->id = id;
+        s->error = stream_connect(s, &s->attempt);
+        s->must_open = bus_is_short(s->error);
+}
+
+bool stream_must_open(const drover *d) {
+        const struct stream *s;
+        LIST_FOREACH(s, &d->streams, of_drover)
+        if (s->must_open && s->fn)
+                return true;
+        return false;
 }
 
 /* After a cut: on with the next attempt, if there is one. */
@@ -158,6 +172,7 @@ void stream_end_all(drover *d) {
                 next = LIST_NEXT(s, of_drover);
                 if (s->fd >= 0)
                         s->error = -ECONNABORTED;
+                s->must_open = false;
                 stream_close_fd(s);
                 stream_stop_calling(s);
         }
@@ -167,6 +182,8 @@ void stream_end_all(drover *d) {
 
 /* 1, 0: no more; -EAGAIN; else what went wrong, from now on. */
 static int stream_receive(struct stream *s, struct drover_item *ret) {
+        if (s->must_open)
+                stream_open(s, s->id);
         while (s->fd >= 0) {
                 ssize_t n = recv(s->fd, s->item, sizeof s->item, MSG_DONTWAIT);
                 if (n > 0) {
@@ -262,9 +279,10 @@ static unsigned stream_call(struct stream *s) {
                 if (s->fn(f, &item, s->user) == 0)
                         continue;
                 stream_close_fd(s); /* it has enough */
+                s->must_open = false;
                 s->error = 0;
         }
-        if (s->fd < 0 && s->fn) {
+        if (s->fd < 0 && s->fn && !s->must_open) {
                 stream_stop_calling(s);
                 n++;
         }

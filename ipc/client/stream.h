@@ -3,8 +3,13 @@
 
 #include "ipc/client/library.h"
 
-/* Asks for the stream of a job that was just submitted. That it cannot be had is told by whoever reads it. */
-void stream_open(drover_future *f, uint64_t id);
+/* Before the job is submitted: the future has one. -ENOMEM. */
+int stream_new(drover_future *f);
+/* Asks for it when the job was just submitted. That it cannot be had is told by whoever reads it; for want of descriptors
+ * or memory it is asked for again then. */
+void stream_open(struct stream *s, uint64_t id);
+/* Is there one that is asked for again, for a callback? */
+bool stream_must_open(const drover *d);
 void stream_free(struct stream *s); /* NULL is fine */
 /* Nobody has the future any more that reads it: the job must not wait for that. */
 void stream_let_go(struct stream *s);

@@ -46,6 +46,9 @@
  * system's table), and so does a wait, or drover_process, when nothing but such results could end it; it is all there again
  * when there is room. drover_process does not spin meanwhile: drover_get_timeout says when it looks again.
  *
+ * Memory. A call that says -ENOMEM can be made again: a verdict that there was no memory for is still to be had, and so are a
+ * map's next input and a stream.
+ *
  * Errors are negative errno values; 0 or a count is success; outputs are named ret_ and set on success only. What went
  * wrong in the last call that failed stands in words in drover_error_text(). Any call may return -ENOMEM or -ECHILD.
  * Text is UTF-8. Since 0.1, all of it. */
