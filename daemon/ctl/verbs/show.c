@@ -178,7 +178,7 @@ int verb_show(struct ctl *c) {
         if (!strchr(word, '/'))
                 return show_pool(c, word);
         bool is_worker = strncmp(word, "worker/", 7) == 0;
-        if ((!is_worker && strncmp(word, "job/", 4) != 0) || job_parse(word, &id) < 0) {
+        if ((!is_worker && strncmp(word, "job/", 4) != 0) || job_parse(strchr(word, '/') + 1, &id) < 0) {
                 ctl_error("show %s: neither a pool nor worker/ID nor job/ID", c->operands[0]);
                 return CTL_USAGE;
         }
