@@ -99,10 +99,10 @@ void job_get_info(const struct job *j, struct job_info *ret) {
                 ret->result_payload_fd = has_file ? j->result_fds->fds[0] : -1;
         }
         ret->error_number = j->error_number;
-        ret->reason = j->verdict.reason;
-        ret->signal = j->verdict.signal;
-        ret->status = j->verdict.status;
-        ret->syscall = j->verdict.syscall;
+        ret->reason = j->death.reason;
+        ret->signal = j->death.signal;
+        ret->status = j->death.status;
+        ret->syscall = j->death.syscall;
         ret->finished_us = j->submitted_us + job_span_us(j->submitted_ns, j->finished_ns);
         ret->started_us = j->started_ns ? j->submitted_us + job_span_us(j->submitted_ns, j->started_ns) : 0;
         ret->queue_us = job_span_us(j->submitted_ns, j->started_ns ? j->started_ns : j->finished_ns);
@@ -154,7 +154,8 @@ bool worker_get_last(const struct worker *w, struct job_info *ret) {
         const struct layout_worker *line = worker_line(w);
         for (unsigned try = 0; try < 3; try++) {
                 *ret = (struct job_info){.id = atomic_load(&line->last_job)};
-                uint64_t started_ns = atomic_load(&line->last_started_ns), finished_ns = atomic_load(&line->last_finished_ns);
+                uint64_t started_ns = atomic_load(&line->last_started_ns),
+                         finished_ns = atomic_load(&line->last_finished_ns);
                 uint32_t type = atomic_load(&line->last_type), end = atomic_load(&line->last_end);
                 atomic_thread_fence(memory_order_acquire); /* partner: the release fence in job_tell_last */
                 if (ret->id != 0 && atomic_load(&line->last_job) == ret->id)

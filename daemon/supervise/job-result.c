@@ -25,20 +25,20 @@ void job_set_error(struct job *j, const char *format, ...) {
         j->error = strdup(text);
 }
 
-static void job_describe_end(const struct job *j, char *text, size_t bytes) {
+static void job_describe_end(const struct layout_verdict *v, char *text, size_t bytes) {
         char why[300];
-        death_describe(&j->verdict, why, sizeof(why));
-        if (j->verdict.reason == REASON_NONE)
+        death_describe(v, why, sizeof(why));
+        if (v->reason == REASON_NONE)
                 snprintf(text, bytes, "%s", DEATH_WRITTEN_OVER);
         else
-                snprintf(text, bytes, "its worker (pid %u) died: %s", j->verdict.pid, why);
+                snprintf(text, bytes, "its worker (pid %u) died: %s", v->pid, why);
 }
 
-static void job_describe_failure(struct job *j) {
+static void job_describe_failure(struct job *j, const struct layout_verdict *v) {
         char why[360], what[120];
         snprintf(what, sizeof(what), "job %llu (%.40s of pool %.40s)", (unsigned long long)j->id, j->name,
                  j->pool_name);
-        job_describe_end(j, why, sizeof(why));
+        job_describe_end(v, why, sizeof(why));
         switch (j->state) {
         case SLOT_POISONED:
                 job_set_error(j, "%s is poisoned after %u attempt%s: %s", what, j->attempt, j->attempt == 1 ? "" : "s",
@@ -49,8 +49,8 @@ static void job_describe_failure(struct job *j) {
                 break;
         case SLOT_TIMED_OUT:
                 job_set_error(j, "%s timed out in attempt %u: %s", what, j->attempt,
-                              j->verdict.reason == REASON_TIME_LIMIT ? "its hard limit passed, its worker is being killed"
-                                                                     : "its soft limit passed and it stopped");
+                              v->reason == REASON_TIME_LIMIT ? "its hard limit passed, its worker is being killed"
+                                                             : "its soft limit passed and it stopped");
                 break;
         case SLOT_CANCELLED:
                 if (job_needs_failed(j, why, sizeof(why)))
@@ -84,10 +84,15 @@ static void job_fail(struct job *j, int error, const char *message) {
 /* Any worker of the pool can write a slot's word. What only we give is known by our own line, which none can write; and
  * the deadline stands where they can only read. */
 void job_take_verdict(struct job *j, const struct channel *c, uint32_t slot, uint64_t word) {
-        bool is_ours = channel_copy_verdict(c, slot, word, &j->verdict);
+        struct layout_verdict v = {0};
+        bool is_ours = channel_copy_verdict(c, slot, word, &v);
         uint64_t deadline_ns = channel_job(c, slot)->queue_deadline_ns;
         if (!is_ours)
-                j->verdict = (struct layout_verdict){0};
+                v = (struct layout_verdict){0};
+        j->death.reason = v.reason;
+        j->death.signal = v.signal;
+        j->death.status = v.status;
+        j->death.syscall = v.syscall;
         if (slot_state_is_brokers(j->state) && !is_ours) {
                 job_fail(j, EBADMSG, "a worker of the pool gave a verdict that only droverd can give");
                 return;
@@ -96,9 +101,9 @@ void job_take_verdict(struct job *j, const struct channel *c, uint32_t slot, uin
                 job_fail(j, EBADMSG, "expired before its queue deadline, says a worker of the pool");
                 return;
         }
-        if (j->verdict.pid && (slot_state_is_brokers(j->state) || j->state == SLOT_TIMED_OUT))
-                j->worker_pid = j->verdict.pid;
-        job_describe_failure(j);
+        if (v.pid && (slot_state_is_brokers(j->state) || j->state == SLOT_TIMED_OUT))
+                j->worker_pid = v.pid;
+        job_describe_failure(j, &v);
 }
 
 void job_drop_result(struct job *j) {

@@ -304,7 +304,7 @@ static void job_begin_again(struct job *j) {
         j->worker_pid = 0;
         j->started_ns = j->finished_ns = j->cpu_ns = 0;
         j->error_number = 0;
-        j->verdict = (struct layout_verdict){0};
+        memset(&j->death, 0, sizeof(j->death));
         free(j->error);
         j->error = NULL;
 }

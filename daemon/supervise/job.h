@@ -14,7 +14,7 @@ enum { JOBS_NO_SLOT = UINT32_MAX };
 /* What one uid has here. */
 struct job_user {
         uid_t uid;
-        uint32_t n_jobs;  /* records of any state */
+        uint32_t n_jobs;        /* records of any state */
         TAILQ_HEAD(, job) jobs; /* by id */
         uint32_t n_finished;
         size_t finished_bytes;
@@ -30,7 +30,7 @@ struct job_wish {
 struct job {
         uint64_t id;
         struct jobs *jobs;
-        struct pool *pool; /* NULL: the pool is gone */
+        struct pool *pool;                   /* NULL: the pool is gone */
         struct schema_fields *result_fields; /* behind this struct, as many as there are; then these two: */
         const char *name, *pool_name;
         struct job_user *user_of; /* of its uid */
@@ -51,7 +51,9 @@ struct job {
         size_t payload_bytes;
         char *error; /* NULL: none */
         int error_number;
-        struct layout_verdict verdict;
+        struct {
+                uint32_t reason, signal, status, syscall;
+        } death; /* as in struct layout_verdict, of which `error` has the words */
         struct loop_timer deadline_timer;
         uint64_t ttl_ns, expires_ns; /* once finished */
         struct jobs_ttl *kept_in;    /* once finished */
@@ -60,8 +62,8 @@ struct job {
         const char *key;         /* job-keep.c: NULL, or behind the names */
         uint64_t not_before_us;  /* CLOCK_REALTIME; 0 = at once */
         void *user;
-        struct stream *stream; /* streams.c: of what it emits, or what was kept of that; NULL: none */
-        bool is_stream_gone;   /* and there was one */
+        struct stream *stream;      /* streams.c: of what it emits, or what was kept of that; NULL: none */
+        bool is_stream_gone;        /* and there was one */
         TAILQ_ENTRY(job) all_link;  /* jobs->all */
         TAILQ_ENTRY(job) link;      /* kept_in->finished, if finished */
         TAILQ_ENTRY(job) user_link; /* user_of->finished, if finished */
@@ -78,14 +80,14 @@ struct jobs_ttl {
 
 struct jobs {
         struct supervisor *supervisor;
-        void *by_id; /* tsearch tree */
-        void *users, *by_key; /* tsearch trees */
+        void *by_id;           /* tsearch tree */
+        void *users, *by_key;  /* tsearch trees */
         TAILQ_HEAD(, job) all; /* by id */
         TAILQ_HEAD(, jobs_ttl) ttls;
         struct jobs_ttl at_once; /* the one that is always there: what nobody asks for */
         size_t n_finished, finished_bytes;
         struct loop_timer expiry_timer;
-        unsigned n_telling; /* inside job_tell, which expires at its end */
+        unsigned n_telling;          /* inside job_tell, which expires at its end */
         struct job_evicted *evicted; /* the newest JOBS_MAX_EVICTED, or NULL */
         uint64_t n_evicted;
         struct job_user *newest_user; /* whose job ended last, until jobs_expire looked */
@@ -97,8 +99,8 @@ static inline struct channel *jobs_channel(const struct pool *p) { return &p->ch
 int job_keep(struct jobs *js, struct job *j); /* with its id and uid: found from now on. -ENOMEM */
 void job_drop(struct job *j);                 /* one that was never queued */
 struct job *jobs_find_key(const struct jobs *js, uid_t uid, const char *pool, const char *key);
-void job_keep_finished(struct job *j);        /* until it expires or others need the room */
-void job_keep_again(struct job *j);           /* not finished any more */
+void job_keep_finished(struct job *j); /* until it expires or others need the room */
+void job_keep_again(struct job *j);    /* not finished any more */
 void jobs_expire(struct jobs *js);
 
 /* ---- jobs.c ---- */
@@ -122,8 +124,8 @@ void job_give_room(struct job *j);
 
 /* ---- job-times.c ---- */
 void job_set_times(struct job *j, uint64_t not_before_us); /* of its submission, which is now */
-uint64_t job_due_ns(const struct job *j); /* not-before by CLOCK_MONOTONIC, as the clocks stand; 0 = at once */
-uint64_t *job_deadline(const struct job *j);                /* until when it may wait; 0 = for ever */
+uint64_t job_due_ns(const struct job *j);    /* not-before by CLOCK_MONOTONIC, as the clocks stand; 0 = at once */
+uint64_t *job_deadline(const struct job *j); /* until when it may wait; 0 = for ever */
 void job_add_deadline(struct job *j, uint64_t from_ns, uint64_t timeout_ns);
 void job_let_go(struct job *j); /* nothing but time is in its way */
 
