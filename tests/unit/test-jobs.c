@@ -240,7 +240,7 @@ static void test_verdicts_that_no_worker_can_give(void **state) {
                 UNTIL(j->is_finished);
                 assert_int_equal(j->state, cases[i].seen);
                 assert_non_null(strstr(j->error, cases[i].text));
-                assert_int_equal(j->verdict.state, SLOT_FREE);
+                assert_int_equal(j->death.reason, REASON_NONE);
         }
         end(&w, CLD_KILLED, SIGKILL);
 }
