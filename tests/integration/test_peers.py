@@ -15,7 +15,7 @@ NOBODY = 65534
 SYS_CLONE3 = 435
 
 MEMORIES = ("channel", "jobs", "results", "verdicts")
-KINDS = {**dict.fromkeys(MEMORIES, "h"), "bell": "h", "doorbell": "h", "done": "h", "session": "h", "index": "u", "slots": "u", "slot-size": "u", "id-base": "t"}
+KINDS = {**dict.fromkeys(MEMORIES, "h"), "bell": "h", "doorbell": "h", "done": "h", "session": "h", "index": "u", "slots": "u", "slot-size": "u", "id-base": "t", "clock": "t"}
 
 
 class Offer:
