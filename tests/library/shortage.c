@@ -93,8 +93,9 @@ static void check_room(drover_pool *p, unsigned n) {
 
         leave_free(n);
         int opened = drover_pool_open(d, "more", &more), made_arena = drover_arena_open(d, "room", 4096, &arena);
-        EXPECT_TRUE(opened == 0 || is_short_of(opened));
-        EXPECT_TRUE(made_arena == 0 || is_short_of(made_arena));
+        /* -ETIMEDOUT: the result of made[1] came first, and took the room that there was for the answer. */
+        EXPECT_TRUE(opened == 0 || opened == -ETIMEDOUT || is_short_of(opened));
+        EXPECT_TRUE(made_arena == 0 || made_arena == -ETIMEDOUT || is_short_of(made_arena));
         if (n == 0)
                 EXPECT_TRUE(opened < 0 && made_arena < 0);
         if (n == 40)
