@@ -136,8 +136,9 @@ class AllAtOnce(Test):
         self.assertGreaterEqual(crowd.n_names, NAMES)
         self.assertGreater(crowd.n_shares, SECONDS / 10)
         self.assertGreater(crowd.n_streams, 0)
-        if not IS_SANITIZED:
-            self.assertGreater(crowd.n_jobs, 0)
+        if not IS_SANITIZED:  # few have a verdict: who should give it wrote over what it needs for that, and many die of it
+            n_deaths = sum(death["pool"] == "scrawled" and death["reason"] == "signal" for death in d.deaths())
+            self.assertGreater(crowd.n_jobs + n_deaths, 0)
         for name, of in rows.items():
             print(f"{name:<8} {sum(row[0] for row in of)} calls; ms of the slowest hundredth by window", *(f"{row[2] / 1e3:.1f}" for row in of))
         return rows

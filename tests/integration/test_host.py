@@ -178,11 +178,11 @@ class Host(unittest.TestCase):
 
     def test_what_the_sandbox_stops_is_named(self):
         for job, call in (("open", "openat"), ("socket", "socket"), ("execve", "execve"), ("fork", "clone"), ("code", "mmap")):
-            self.assert_says(self.run_job("opens", job, code=DIED), f"the system call {call}:", "in the job")
-        self.assert_says(self.run_job("doublefork", "escape", code=DIED), "the system call clone:")
+            self.assert_says(self.run_job("opens", job, code=DIED), f"the system call {call}", "in the handler", "in the job")
+        self.assert_says(self.run_job("doublefork", "escape", code=DIED), "the system call clone at")
         for call, name in (("open", "openat"), ("socket", "socket"), ("execve", "execve")):
             for place in ("constructor", "preload"):
-                self.assert_says(self.run_job(f"{call}-in-{place}", "run", code=DIED), f"the system call {name}:", "was loaded")
+                self.assert_says(self.run_job(f"{call}-in-{place}", "run", code=DIED), f"the system call {name}", "was loaded")
 
     def test_what_is_no_plugin_is_refused_in_a_sentence(self):
         cases = {f"{PLUGINS}/nometa.so": ".drover.info", f"{PLUGINS}/badabi.so": "99.0", f"{PLUGINS}/refuses-init.so": "worker_init",

@@ -207,7 +207,10 @@ static int print_values(struct ctl *c, struct json_object *values, const struct 
         if (fields && fields->is_raw) {
                 struct json_object *payload;
 
-                if (json_object_object_get_ex(values, "payload", &payload) && json_is_hex(payload))
+                bool is_there = json_object_object_get_ex(values, "payload", &payload);
+                if (!is_there && c->n_outputs > 0) /* it went to a file */
+                        return CTL_OK;
+                if (is_there && json_is_hex(payload))
                         return print_payload(json_string(payload));
                 return remote_report(c->remote, remote_set_odd(c->remote, "the result of a raw job without its bytes"));
         }
