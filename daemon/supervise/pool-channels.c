@@ -92,6 +92,9 @@ void pool_channel_free(struct pool_channel *c) {
         delay_forget_channel(c);
         stream_forget_channel(c);
         descriptors_drop_all(c);
+        for (uint32_t i = 0; c->tries && i < c->channel.geometry.n_slots; i++)
+                free(c->tries[i].forbidden);
+        free(c->tries);
         channel_unmap(&c->channel);
         channel_close(c->client_fds);
         for (unsigned i = 0; i < CHANNEL_PARTS; i++)
@@ -100,9 +103,6 @@ void pool_channel_free(struct pool_channel *c) {
         doorbell_close(&c->done);
         pool_channel_uncharge(c);
         c->pool->bells[c->bell].n_channels--;
-        for (uint32_t i = 0; c->tries && i < c->channel.geometry.n_slots; i++)
-                free(c->tries[i].forbidden);
-        free(c->tries);
         free(c);
 }
 
