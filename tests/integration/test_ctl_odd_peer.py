@@ -6,10 +6,10 @@ import signal
 import subprocess
 import tempfile
 
-from harness import BUILD, DROVERCTL, PATIENCE, Bus, Drover, Test, main, wait_for, wait_surely
+from harness import BUILD, DROVERCTL, IS_SANITIZED, PATIENCE, Bus, Drover, Test, main, wait_for, wait_surely
 
 ODD_PEER = f"{BUILD}/tests/integration/odd-peer"
-ROUNDS = int(os.environ.get("DROVER_ODD_ROUNDS", "24"))
+ROUNDS = int(os.environ.get("DROVER_ODD_ROUNDS", "6" if IS_SANITIZED else "24"))
 SEED = int(os.environ.get("DROVER_TEST_SEED", "1"))
 
 # Every verb, with operands: test_every_verb_is_here holds it against --help.
