@@ -74,12 +74,15 @@ static int refused(drover_job *job) {
         return drover_ret_i64(job, "larger", drover_emit(job, item, DROVER_EMIT_MAX + 1));
 }
 
-/* The socket for items: it comes with the doorbell, behind it. */
+/* The socket for items: it comes with the doorbell, behind it. The host has what we print to at a number of its own,
+ * too. */
 static int find_socket(void) {
-        struct stat st;
+        struct stat st, out;
         unsigned n = 0;
+        if (fstat(STDOUT_FILENO, &out) < 0)
+                return -1;
         for (int fd = WIRE_PLUGIN_FD + 1; fd < 64; fd++)
-                if (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && ++n == 2)
+                if (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_ino != out.st_ino && ++n == 2)
                         return fd;
         return -1;
 }
