@@ -20,6 +20,11 @@ def verbs():
     return re.findall(r"^  ([a-z][a-z-]*) ", text.partition("\nOptions")[0], re.MULTILINE)
 
 
+def catches(pid, number):
+    with open(f"/proc/{pid}/status", encoding="utf-8") as f:
+        return next(int(line.split()[1], 16) for line in f if line.startswith("SigCgt:")) >> number - 1 & 1
+
+
 class Json(Test):
     """One JSON value a call (map: one a line), with these keys; pretty and short are the same value."""
 
@@ -209,6 +214,7 @@ class Jobs(Test):
         number = self.submit("cancellable", "work", "ms=1500")
         waiting = self.d.ctl_start("wait", number, stdout=subprocess.PIPE)
         wait_for(lambda: self.d.pool("cancellable")["Running"] == 1, 10, "it runs")
+        wait_for(lambda: catches(waiting.pid, signal.SIGINT), 10, "droverctl is up")
         waiting.send_signal(signal.SIGINT)
         self.assertEqual(waiting.communicate()[0], "")
         self.assertEqual(waiting.returncode, 130)
