@@ -262,8 +262,11 @@ static int map_that(enum act what) {
         EXPECT(0, drover_map(plan.pool, "sleep", acting_input, NULL, DROVER_MAP_OPTIONS(.window = 1), &plan.map));
         EXPECT(1, drover_iterator_next(plan.map, &f, DROVER_FOREVER));
         drover_future_unref(f);
-        return setjmp(back) == 0 ? drover_iterator_next(plan.map, &f, DROVER_FOREVER)
-                                 : drover_iterator_next(plan.map, &f, 0);
+        int r = setjmp(back) == 0 ? drover_iterator_next(plan.map, &f, DROVER_FOREVER)
+                                  : drover_iterator_next(plan.map, &f, 0);
+        if (r == 1)
+                drover_future_unref(f);
+        return r;
 }
 
 static void end_map(void) {
