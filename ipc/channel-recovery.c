@@ -16,7 +16,7 @@ static bool channel_is_run_by(uint64_t word, uint32_t worker) {
 }
 
 static uint32_t channel_priority(const struct channel *c, uint32_t slot) {
-        return *(const volatile uint32_t *)&channel_job(c, slot)->priority;
+        return __atomic_load_n(&channel_job(c, slot)->priority, __ATOMIC_RELAXED);
 }
 
 int channel_requeue(struct channel *c, uint32_t slot, uint32_t worker, bool is_charged) {

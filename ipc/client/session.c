@@ -213,7 +213,7 @@ static void session_fill(struct session *s, uint32_t slot, const struct session_
         struct layout_job *line = channel_job(&s->channel, slot);
         line->type = job->type < s->schema->n_jobs ? s->schema->jobs[job->type].number : 0;
         line->bytes = (uint32_t)bytes;
-        line->priority = job->priority;
+        __atomic_store_n(&line->priority, job->priority, __ATOMIC_RELAXED); /* whoever mends rings may look */
         line->max_attempts = job->max_attempts;
         line->id = own->id;
         line->queued_ns = own->queued_ns;
