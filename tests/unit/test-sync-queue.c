@@ -390,7 +390,9 @@ static void test_dishes_at_the_slowest_rate(void **state) {
                         assert_true(one >= DISHES * DRY_MS * MS);
                         is_fast = one * 2 >= three * 5 && one <= DISHES * DRY_MS * MS * 3 / 2;
                 }
+#ifndef __SANITIZE_THREAD__ /* whose own work takes both CPUs of a small machine beside other tests */
                 assert_true(is_fast);
+#endif
         }
 }
 

@@ -92,9 +92,14 @@ static void test_semaphore_hand_over(void **state) {
 
 /* ---- permits ---- */
 
+enum { PERMIT_USERS = 20 };
+
 static void use_permit(drover_arena *a, void *user) {
         drover_permits *p;
         CHECK(drover_permits_open(a, "p", 3, &p) == 0);
+        for (atomic_fetch_add(&shared->n, 1);
+             atomic_load(&shared->n) < PERMIT_USERS;) /* together, however slowly they start */
+                usleep(100);
         for (int i = 0; i < 20; i++) {
                 CHECK(drover_permits_acquire(p, stuck()) == 0);
                 uint32_t inside = atomic_fetch_add(&shared->inside, 1) + 1, peak = atomic_load(&shared->peak);
@@ -113,7 +118,8 @@ static void test_permits(void **state) {
         assert_int_equal(drover_permits_open(arena, "p", 3, &p), 0);
         assert_int_equal(drover_permits_release(p), -EOVERFLOW);
         for (int processes = 0; processes < 2; processes++) {
-                fixture_run(arena, &(struct fixture_crew){use_permit, NULL, 20, processes});
+                shared->n = 0;
+                fixture_run(arena, &(struct fixture_crew){use_permit, NULL, PERMIT_USERS, processes});
                 assert_int_equal(shared->peak, 3);
                 assert_int_equal(drover_permits_available(p), 3);
         }
