@@ -26,6 +26,7 @@ CALLERS, HOLDER, HONEST = 23001, 23002, 23003  # uids
 
 RUN_MS = 100
 TIMES = 2
+TURNS_MS = 25
 NAMES = 600
 RSS_KIB = 16 << 10
 
@@ -163,13 +164,16 @@ class AllAtOnce(Test):
 
     def check_times(self, rows):
         """Of the windows' slowest hundredths the medians: others keep the machine busy, too."""
-        run, ping = (statistics.median(row[2] for row in rows[name]) / 1e3 for name in ("run", "ping"))
+        run, ping, channel = (statistics.median(row[2] for row in rows[name]) / 1e3 for name in ("run", "ping", "channel"))
         times = statistics.median(here[2] / there[2] for here, there in zip(rows["channel"], rows["twin"]))
-        print(f"slowest hundredth: Run {run:.1f} ms, of which the bus takes {ping:.1f} ms; a channel {times:.2f} times the twin's")
+        print(f"slowest hundredth: Run {run:.1f} ms, of which the bus takes {ping:.1f} ms; a channel {channel:.1f} ms, "
+              f"{times:.2f} times the twin's")
         if not IS_SANITIZED:
             # What callers do to the bus is the bus's business: a call and its answer may take long on it, whoever is called.
             assert_in_time(run, max(RUN_MS, 2 * ping), "ms, the slowest hundredth of an honest Run")
-            assert_in_time(times, TIMES, "times what the slowest hundredth of a channel's jobs takes elsewhere")
+            # Beside so many processes a job waits for a CPU: a few turns of the scheduler are nobody's fault.
+            if channel > TURNS_MS:
+                assert_in_time(times, TIMES, "times what the slowest hundredth of a channel's jobs takes elsewhere")
 
     def start_honest(self, twin):
         d = self.d
