@@ -460,6 +460,10 @@ static bool is_unreachable(const struct remote *r, int error) {
         return error == -ECONNRESET || error == -ENOTCONN || error == -EPIPE || error == -ETIMEDOUT;
 }
 
+bool remote_is_over(int error) {
+        return error == -ECONNRESET || error == -ENOTCONN || error == -EINTR || error == -EBADMSG;
+}
+
 int remote_report(struct remote *r, int error) {
         if (error == -EINTR)
                 return CTL_INTERRUPTED;

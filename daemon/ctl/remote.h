@@ -52,6 +52,9 @@ int remote_has_daemon(struct remote *r);
 
 /* For what only its caller finds wrong in a reply: remote_report says it. Returns -EBADMSG. */
 int remote_set_odd(struct remote *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Is the failure of a question about one object none of this object's: the bus is gone, a signal came, or who answers
+ * makes no sense? Then there is nothing to go on with; else only the object may be gone. */
+bool remote_is_over(int error);
 /* Prints the last failure ("MESSAGE (NAME)") and returns the exit code that it means. */
 int remote_report(struct remote *r, int error);
 /* The name of the last failure without its prefix ("NoSuchPool"), "" if it has none. */

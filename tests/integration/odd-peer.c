@@ -1,8 +1,9 @@
-/* Owns org.drover1 and answers each call with something else than droverd would: odd-peer ADDRESS SEED.
+/* Owns org.drover1 and answers each call with something else than droverd would: odd-peer ADDRESS SEED [MISSING].
  *
- * Every second answer has types by chance, the others those of the member with anything in them: variants of any type,
- * keys in any place, schemas that are none. Between answers come signals that make as little sense. Prints a line once
- * it has the name. */
+ * With MISSING, answers have the types and properties of droverd's, but for the property or the method of that name:
+ * the one is not there, the other answers nothing. Without it, every third answer has types by chance, the others those
+ * of the member with anything in them: variants of any type, keys in any place, schemas that are none. Between answers
+ * come signals that make as little sense. Prints a line once it has the name. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 static uint64_t state;
+static const char *missing;
 
 static uint32_t chance(uint32_t n) {
         state = state * 6364136223846793005u + 1442695040888963407u;
@@ -176,6 +178,38 @@ static const char *types_of(const char *member) {
         return "";
 }
 
+/* One entry each: one pool with one worker. */
+static int append_list(sd_bus_message *m, const char *member) {
+        if (strcmp(member, "ListPools") == 0)
+                return sd_bus_message_append(m, "a(soss)", 1, "x", "/org/drover1/pool/x", "x", "running");
+        if (strcmp(member, "ListWorkers") == 0)
+                return sd_bus_message_append(m, "a(tsous)", 1, UINT64_C(7), "x", "/org/drover1/worker/7", 7, "idle");
+        return fill(m, types_of(member), 4);
+}
+
+static int append_properties(sd_bus_message *m) {
+        static const char *const texts[] = {"Version", "Name", "State", "Problem", "Pool"};
+        static const char *const numbers[] = {"NPools",  "NWorkers", "NSessions", "Workers",    "MinWorkers", "Queued",
+                                              "Running", "Id",       "Pid",       "CurrentJob", "Attempt"};
+        int r = sd_bus_message_open_container(m, 'a', "{sv}");
+
+        for (size_t i = 0; i < sizeof texts / sizeof *texts && r >= 0; i++)
+                if (strcmp(texts[i], missing) != 0)
+                        r = sd_bus_message_append(m, "{sv}", texts[i], "s", "x");
+        for (size_t i = 0; i < sizeof numbers / sizeof *numbers && r >= 0; i++)
+                if (strcmp(numbers[i], missing) != 0)
+                        r = sd_bus_message_append(m, "{sv}", numbers[i], "t", UINT64_C(7));
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+static int append_answer(sd_bus_message *m, const char *member) {
+        if (!missing)
+                return fill(m, chance(3) ? types_of(member) : PICK(replies), 0);
+        if (strcmp(member, missing) == 0)
+                return 0;
+        return strcmp(member, "GetAll") == 0 ? append_properties(m) : append_list(m, member);
+}
+
 static int on_message(sd_bus_message *call, void *user, sd_bus_error *error) {
         sd_bus *bus = user;
         sd_bus_message *reply = NULL, *signal = NULL;
@@ -184,17 +218,17 @@ static int on_message(sd_bus_message *call, void *user, sd_bus_error *error) {
 
         if (sd_bus_message_get_type(call, &type) < 0 || type != SD_BUS_MESSAGE_METHOD_CALL)
                 return 0;
-        if (chance(16) == 0 &&
+        if (!missing && chance(16) == 0 &&
             sd_bus_message_new_signal(bus, &signal, "/org/drover1", "org.drover1.Manager", "JobRemoved") >= 0 &&
             fill(signal, chance(2) ? "toss" : PICK(replies), 0) >= 0)
                 sd_bus_send(bus, signal, NULL);
         sd_bus_message_unref(signal);
-        if (chance(24) == 0)
+        if (!missing && chance(24) == 0)
                 return sd_bus_reply_method_errorf(call, chance(2) ? "org.drover1.Error.NoSuchJob" : "com.example.Odd",
                                                   "%s", PICK(words));
         r = sd_bus_message_new_method_return(call, &reply);
         if (r >= 0)
-                r = fill(reply, chance(3) ? types_of(sd_bus_message_get_member(call)) : PICK(replies), 0);
+                r = append_answer(reply, sd_bus_message_get_member(call));
         if (r >= 0)
                 r = sd_bus_send(bus, reply, NULL);
         sd_bus_message_unref(reply);
@@ -205,9 +239,10 @@ static int on_message(sd_bus_message *call, void *user, sd_bus_error *error) {
 
 int main(int argc, char *argv[]) {
         sd_bus *bus = NULL;
-        int r = argc == 3 ? sd_bus_new(&bus) : -1;
+        int r = argc == 3 || argc == 4 ? sd_bus_new(&bus) : -1;
 
-        state = argc == 3 ? strtoull(argv[2], NULL, 10) : 0;
+        missing = argc == 4 ? argv[3] : NULL;
+        state = argc >= 3 ? strtoull(argv[2], NULL, 10) : 0;
         if (r < 0 || sd_bus_set_address(bus, argv[1]) < 0 || sd_bus_set_bus_client(bus, true) < 0 ||
             sd_bus_start(bus) < 0 || sd_bus_add_filter(bus, NULL, on_message, bus) < 0 ||
             sd_bus_request_name(bus, "org.drover1", 0) < 0)

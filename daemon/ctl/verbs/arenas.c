@@ -5,8 +5,8 @@
 #include "daemon/ctl/verbs/view.h"
 
 static const char *const arena_keys[] = {"name", "uid", "size", "used", "places", "processes", "ends"};
-static const struct table_column arena_columns[] = {{"ARENA"},          {"UID", true},       {"SIZE", true}, {"OBJECTS", true},
-                                                    {"ATTACHED", true}, {"PROCESSES", true}, {"ENDS"}};
+static const struct table_column arena_columns[] = {
+        {"ARENA"}, {"UID", true}, {"SIZE", true}, {"OBJECTS", true}, {"ATTACHED", true}, {"PROCESSES", true}, {"ENDS"}};
 static const struct view arena_view = {arena_keys, arena_columns, 7};
 
 /* "3/256": how much of a limit is used. */

@@ -7,14 +7,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <string.h>
 
 #include "daemon/ctl/terminal.h"
 #include "daemon/ctl/verbs/job.h"
 #include "ipc/utf8.h"
 
-enum { SLICE_US = 20 * 1000 * 1000, SHORT_SLICE_US = 200 * 1000, WAIT_CALL_US = 60 * 1000 * 1000 };
+enum {
+        SLICE_US = 20 * 1000 * 1000,
+        SHORT_SLICE_US = 200 * 1000,
+        WAIT_CALL_US = 60 * 1000 * 1000,
+        PAUSE_MS = 10 * 1000
+};
 
 int job_parse(const char *word, uint64_t *ret) {
         static const char *const before[] = {REMOTE_MANAGER "/job/", "job/"};
@@ -118,29 +122,30 @@ static bool is_bytes(const struct schema_fields *fields, const char *name) {
         return (fields && fields->is_raw) || (f && f->type == SCHEMA_BYTES && !f->is_array);
 }
 
-/* All that can be read from it: of a file from its beginning, of a pipe up to its end. 0 or -errno. */
+/* All that can be read from it: of a file from its beginning, of a pipe up to its end. Read only once it has
+ * something: a read that waits would not end by a signal that came just before it. 0 or -errno. */
 static int copy_descriptor(FILE *f, int fd) {
-        struct pollfd p = {.fd = fd, .events = POLLIN};
         char buffer[65536];
         bool has_positions = lseek(fd, 0, SEEK_CUR) >= 0;
         off_t at = 0;
         ssize_t n;
 
         while (!ferror(f)) {
+                int r = remote_pause(PAUSE_MS, fd);
+
+                if (r < 0)
+                        return r;
+                if (r == 0)
+                        continue;
                 n = has_positions ? pread(fd, buffer, sizeof buffer, at) : read(fd, buffer, sizeof buffer);
                 if (n == 0)
                         return 0;
                 if (n > 0) {
                         fwrite(buffer, 1, (size_t)n, f);
                         at += n;
-                } else if (errno == EAGAIN) {
-                        if (poll(&p, 1, -1) < 0 && errno != EINTR)
-                                return -errno;
-                } else if (errno != EINTR) {
+                } else if (errno != EAGAIN && errno != EINTR) {
                         return -errno;
                 }
-                if (ctl_is_interrupted())
-                        return -EINTR;
         }
         return 0; /* that FILE cannot be written is its own error */
 }

@@ -170,7 +170,7 @@ static int requeue(struct ctl *c, const char *word, struct json_object *rows) {
         return code == CTL_OK ? requeue_job(c, word, rows) : code;
 }
 
-/* A number or a path is a job, everything else a pool: its poisoned ones. */
+/* A number or a path is a job; any other name, or pool/NAME, is a pool: its poisoned ones. */
 int verb_requeue(struct ctl *c) {
         ctl_cleanup(json_putp) struct json_object *rows = json_object_new_array();
         int code = CTL_OK;

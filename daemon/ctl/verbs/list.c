@@ -162,7 +162,7 @@ static int add_tasks(struct ctl *c, struct json_object *worker) {
 
         snprintf(path, sizeof(path), "/org/drover1/worker/%" PRIu64, json_number(worker, "Id"));
         r = remote_call(c->remote, &list, &tasks, NULL);
-        if (r == -ECONNRESET || r == -ENOTCONN || r == -EINTR)
+        if (remote_is_over(r))
                 return remote_report(c->remote, r);
         if (r >= 0 && c->json != CTL_JSON_OFF)
                 json_object_object_add(worker, "Tasks", json_object_get(tasks));

@@ -280,8 +280,8 @@ static int turn(struct map *m) {
         fflush(stdout);
         if (in == TAKEN_WHAT_IS_THERE)
                 lines_wait(&m->lines, SLICE_MS);
-        else if (m->n_printed < m->n_read)
-                poll(NULL, 0, INPUT_PAUSE_MS); /* none of ours is out: slots in quarantine come back, and the next daemon comes */
+        else if (m->n_printed < m->n_read) /* none is out: slots in quarantine come back, and so does a daemon */
+                poll(NULL, 0, INPUT_PAUSE_MS);
         return 0;
 }
 

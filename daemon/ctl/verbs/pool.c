@@ -25,7 +25,7 @@ struct watch {
         size_t n_at_work; /* of the workers last listed, those that are ready */
         size_t n_left;    /* restart: of those to be replaced */
         unsigned n_stuck;
-        unsigned n_still;    /* restart: looks since n_left changed */
+        unsigned n_still; /* restart: looks since n_left changed */
 };
 
 static void watch_deinit(struct watch *w) {

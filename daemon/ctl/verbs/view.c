@@ -30,7 +30,7 @@ int view_gather(struct ctl *c, const char *member, const char *interface, unsign
                 struct json_object *entry = json_at(list, i), *properties;
 
                 r = remote_get_all(c->remote, json_string(json_at(entry, path_at)), interface, &properties);
-                if (r == -ECONNRESET || r == -ENOTCONN || r == -EINTR)
+                if (remote_is_over(r))
                         return remote_report(c->remote, r);
                 if (r < 0)
                         continue;
