@@ -193,12 +193,10 @@ class Floods(Test):
         d = self.start({"p": POOL, "q": POOL, "fds": dict(POOL, Plugin="fds")})
         honest = self.connect(d, HONEST)
         with Flood(d, "open", 8, 1, 0):
-            runs, _ = self.took(d, 1)  # dbus-broker keeps what its clients write, and delivers it by and by: 20 s of it were seen
-            assert_in_time(runs[-1], (45 if IS_BROKER else 10) * PATIENCE, "a Run beside descriptors that nobody takes")
-            for _ in range(3):
-                honest.call(*MANAGER, "OpenChannel", "sa{sv}", b"p", 0)
-            if stats := stats_of(d):
-                self.assertLess(stats["PeakIncomingFDs"], 64)
+            if not IS_BROKER:  # which keeps what its clients write, to 256 MiB, and delivers it by and by: nobody is called in time meanwhile
+                self.check_beside_open_channels(d, honest)
+        if IS_BROKER:
+            self.check_beside_open_channels(d, honest)
         hostile = self.connect(d, HOSTILE)
         path = hostile.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"fds", b"large", 1, b"n", b"t", u64(15 << 20), 0).read("to")[1]
         self.assertEqual(hostile.call(path, "org.drover1.Job", "Wait", "t", u64(10 * 1000000)).read("s"), ["done"])
@@ -212,6 +210,14 @@ class Floods(Test):
             self.assertLess(stats["PeakIncomingBytes"], 100 << 20)
         runs, _ = self.took(d, 0.5)
         assert_in_time(runs[-1], 10 * PATIENCE, "a Run beside results that nobody takes")
+
+    def check_beside_open_channels(self, d, honest):
+        runs, _ = self.took(d, 1)
+        assert_in_time(runs[-1], 10 * PATIENCE, "a Run beside descriptors that nobody takes")
+        for _ in range(3):
+            honest.call(*MANAGER, "OpenChannel", "sa{sv}", b"p", 0)
+        if stats := stats_of(d):
+            self.assertLess(stats["PeakIncomingFDs"], 64)
 
     @unittest.skipUnless(os.geteuid() == 0, "needs root, to call as somebody else")
     def test_what_comes_in_pieces_is_bounded_all_the_same(self):
