@@ -1,9 +1,18 @@
 /* What the cases share: how they say what is wrong, and a connection. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tests/library/cases.h"
 
+enum { TABLE = 128 };
+
 drover *d;
+
+static int filler[TABLE];
+static unsigned n_filler;
 
 void expect(const char *file, int line, const char *what, long long expected, long long is) {
         if (expected == is)
@@ -30,6 +39,40 @@ uint64_t now_ns(void) {
         struct timespec t;
         clock_gettime(CLOCK_MONOTONIC, &t);
         return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
+}
+
+double cpu_seconds(void) {
+        struct timespec t;
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+        return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+unsigned open_fds(void) {
+        DIR *dir = opendir("/proc/self/fd");
+        EXPECT_TRUE(dir != NULL);
+        unsigned n = 0;
+        while (readdir(dir))
+                n++;
+        closedir(dir);
+        return n;
+}
+
+void leave_free(unsigned n) {
+        int fd;
+        struct rlimit limit;
+        EXPECT(0, getrlimit(RLIMIT_NOFILE, &limit));
+        limit.rlim_cur = TABLE;
+        EXPECT(0, setrlimit(RLIMIT_NOFILE, &limit));
+        while ((fd = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
+                filler[n_filler++] = fd;
+        EXPECT(EMFILE, errno);
+        while (n-- > 0)
+                close(filler[--n_filler]);
+}
+
+void leave_all_free(void) {
+        while (n_filler > 0)
+                close(filler[--n_filler]);
 }
 
 drover_future *submit_sleep(drover_pool *p, double seconds, const struct drover_options *o) {

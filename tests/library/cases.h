@@ -24,6 +24,13 @@ void expect_text(const char *file, int line, const char *word, const char *text)
 extern drover *d;
 drover_pool *pool(const char *name);
 uint64_t now_ns(void);
+/* Of the processor, all threads. */
+double cpu_seconds(void);
+/* How many descriptors are open. */
+unsigned open_fds(void);
+/* Fills the table of descriptors but for `n`; and frees it again. */
+void leave_free(unsigned n);
+void leave_all_free(void);
 /* A job `sleep`; NULL: no options. */
 drover_future *submit_sleep(drover_pool *p, double seconds, const struct drover_options *o);
 /* A job `sleep` of pool `name`. */

@@ -1,6 +1,5 @@
 /* Giving objects back where a program does it at an odd moment: in the child of a fork, at exit, with all descriptors
  * closed under the library, in callbacks, after a longjmp out of one. */
-#include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <sys/wait.h>

@@ -4,19 +4,16 @@
  * Columns: `signals` (one every 2 ms), `descriptors` (0 to 40 free), `memory` (each allocation of the call fails once,
  * but for those that libsystemd's own code makes), `fork` (every call in a child). Pools: fds of plugin fds, emits of
  * plugin emits; the last line of the output is how many jobs were accepted. */
-#include <fcntl.h>
 #include <link.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "tests/library/cases.h"
 
-enum { TABLE = 128, ERRORS = 160 };
+enum { ERRORS = 160 };
 
 static drover_pool *p;
 static unsigned n_accepted;
@@ -60,26 +57,10 @@ PUBLIC void *realloc(void *old, size_t bytes) {
         return alloc_fails(__builtin_return_address(0)) ? NULL : __libc_realloc(old, bytes);
 }
 
-static int filler[TABLE];
-static unsigned n_filler;
-
-static void leave_free(unsigned n) {
-        int fd;
-        struct rlimit limit;
-        EXPECT(0, getrlimit(RLIMIT_NOFILE, &limit));
-        limit.rlim_cur = TABLE;
-        EXPECT(0, setrlimit(RLIMIT_NOFILE, &limit));
-        while ((fd = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
-                filler[n_filler++] = fd;
-        while (n-- > 0)
-                close(filler[--n_filler]);
-}
-
 /* Nothing is missing any more. */
 static void calm(void) {
         fail_at = 0;
-        while (n_filler > 0)
-                close(filler[--n_filler]);
+        leave_all_free();
 }
 
 /* ---- the calls ---- */
@@ -147,34 +128,19 @@ static int run_args(void) {
         return r;
 }
 
-static int run_submit_raw(void) {
+static int run_text(size_t bytes, const struct drover_options *o) {
+        static char text[9000];
         drover_future *f;
-        int r = took(drover_submit_raw(p, "raw", "channel", 7, NULL, &f));
-        return r < 0 ? r : check_raw(f, "channel");
-}
-
-/* More than a slot, and than a future holds. */
-static int run_submit_large(void) {
-        static char large[9000];
-        drover_future *f;
-        memset(large, 'x', sizeof large - 1);
-        int r = took(drover_submit_raw(p, "raw", large, sizeof large - 1, NULL, &f));
-        return r < 0 ? r : check_raw(f, large);
-}
-
-static int run_submit_medium(void) {
-        static char text[1000];
-        drover_future *f;
-        memset(text, 'm', sizeof text - 1);
-        int r = took(drover_submit_raw(p, "raw", text, sizeof text - 1, NULL, &f));
+        memset(text, 'x', bytes);
+        text[bytes] = 0;
+        int r = took(drover_submit_raw(p, "raw", text, bytes, o, &f));
         return r < 0 ? r : check_raw(f, text);
 }
 
-static int run_submit_bus(void) {
-        drover_future *f;
-        int r = took(drover_submit_raw(p, "raw", "bus", 3, DROVER_OPTIONS(.flags = DROVER_DETACHED), &f));
-        return r < 0 ? r : check_raw(f, "bus");
-}
+static int run_submit_raw(void) { return run_text(7, NULL); }
+static int run_submit_medium(void) { return run_text(1000, NULL); }
+static int run_submit_large(void) { return run_text(8999, NULL); } /* more than a slot, and than a future holds */
+static int run_submit_bus(void) { return run_text(3, DROVER_OPTIONS(.flags = DROVER_DETACHED)); }
 
 /* With a descriptor there, and two back. */
 static int run_submitf_fds(void) {
@@ -409,12 +375,6 @@ static void note(struct cell *c, int r) {
                 EXPECT(0, r);
         if (r < 0 && !strstr(c->errors, name))
                 snprintf(c->errors + strlen(c->errors), sizeof c->errors - strlen(c->errors), " %s", name);
-}
-
-static double cpu_seconds(void) {
-        struct timespec t;
-        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-        return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 /* One run: what it returned; it took no longer than its deadlines allow, and slept. */

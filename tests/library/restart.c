@@ -10,18 +10,8 @@ static void let_it_happen(void) {
         EXPECT_TRUE(getchar() == '\n');
 }
 
-static drover_future *sleep_for(drover_pool *p, double seconds, const struct drover_options *options) {
-        drover_args *a;
-        drover_future *f;
-        EXPECT(0, drover_args_new(&a));
-        EXPECT(0, drover_args_f64(a, "seconds", seconds));
-        EXPECT(0, drover_submit(p, "sleep", a, options, &f));
-        drover_args_free(a);
-        return f;
-}
-
 static drover_future *detached_sleeper(drover_pool *p, double seconds) {
-        return sleep_for(p, seconds, DROVER_OPTIONS(.flags = DROVER_DETACHED));
+        return submit_sleep(p, seconds, DROVER_OPTIONS(.flags = DROVER_DETACHED));
 }
 
 static void expect_done(drover_future *f) {
@@ -76,15 +66,16 @@ void case_pool_opens_again(void) {
         drover_pool_unref(second);
 }
 
-/* drover_drain as Python's shutdown(wait=True), drover_close as shutdown(wait=False): it says how many jobs it dropped. */
+/* drover_drain as Python's shutdown(wait=True), drover_close as shutdown(wait=False): it says how many jobs it dropped.
+ */
 void case_drain_all(void) {
         drover_pool *p = pool("single"), *other = pool("other");
         drover_future *f[3], *late;
         uint32_t n = 7;
-        f[0] = sleep_for(p, 0.2, NULL);
+        f[0] = submit_sleep(p, 0.2, NULL);
         f[1] = detached_sleeper(other, 0.2);
         const uint64_t ids[] = {drover_future_id(f[0])};
-        f[2] = sleep_for(other, 0.2, DROVER_OPTIONS(.after = ids, .n_after = 1));
+        f[2] = submit_sleep(other, 0.2, DROVER_OPTIONS(.after = ids, .n_after = 1));
         EXPECT(-EAGAIN, drover_drain(d, 0));
         EXPECT(-ESHUTDOWN, drover_submitf(p, &late, "getpid", NULL));
         EXPECT(-ESHUTDOWN, drover_submitf(other, &late, "getpid", NULL));
@@ -96,7 +87,7 @@ void case_drain_all(void) {
         drover_pool_unref(p);
         p = pool("single"); /* another handle */
         for (unsigned i = 0; i < 3; i++)
-                f[i] = sleep_for(p, 30, NULL);
+                f[i] = submit_sleep(p, 30, NULL);
         d = drover_close_counted(d, &n);
         EXPECT(3, n);
         EXPECT(DROVER_LOST, drover_future_state(f[1]));
@@ -111,14 +102,13 @@ void case_drain_all(void) {
 /* droverd ends as it should while a job runs: what comes meanwhile waits for the next one, as after a crash. */
 void case_ending(void) {
         drover_pool *p = pool("single"), *other;
-        drover_future *running = sleep_for(p, 1.5, NULL), *f;
-        while (drover_future_state(running) == DROVER_QUEUED)
-                EXPECT(-ETIMEDOUT, drover_future_wait(running, drover_deadline_in(MS)));
+        drover_future *running = submit_sleep(p, 1.5, NULL), *f;
+        wait_running(running);
         let_it_happen(); /* it drains */
         EXPECT(-EAGAIN, drover_submitf(p, &f, "getpid", NULL));
         EXPECT_TEXT("droverd ends", drover_error_text(d));
         EXPECT(0, drover_pool_open(d, "other", &other)); /* of the next one */
-        f = sleep_for(p, 0, DROVER_OPTIONS(.submit_deadline_ns = drover_deadline_in(20 * SECOND)));
+        f = submit_sleep(p, 0, DROVER_OPTIONS(.submit_deadline_ns = drover_deadline_in(20 * SECOND)));
         expect_done(running);
         expect_done(f);
         use(other);

@@ -2,40 +2,9 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "tests/library/cases.h"
-
-enum { TABLE = 128 };
-
-static int filler[TABLE];
-static unsigned n_filler;
-
-static void leave_free(unsigned n) {
-        int fd;
-        struct rlimit limit;
-        EXPECT(0, getrlimit(RLIMIT_NOFILE, &limit));
-        limit.rlim_cur = TABLE;
-        EXPECT(0, setrlimit(RLIMIT_NOFILE, &limit));
-        while ((fd = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
-                filler[n_filler++] = fd;
-        EXPECT(EMFILE, errno);
-        while (n-- > 0)
-                close(filler[--n_filler]);
-}
-
-static void leave_all_free(void) {
-        while (n_filler > 0)
-                close(filler[--n_filler]);
-}
-
-static double cpu_seconds(void) {
-        struct timespec t;
-        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-        return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 static int is_short_of(int r) {
         if (r == -EMFILE)

@@ -1,5 +1,4 @@
 /* Items of jobs: pulled one by one, called back, of a second attempt, lost, and let alone. */
-#include <dirent.h>
 #include <poll.h>
 
 #include "tests/library/cases.h"
@@ -208,16 +207,6 @@ void case_items_second_reader(void) {
         drover_future_unref(f);
         drover_future_unref(g);
         drover_pool_unref(p);
-}
-
-static unsigned open_fds(void) {
-        DIR *dir = opendir("/proc/self/fd");
-        EXPECT_TRUE(dir != NULL);
-        unsigned n = 0;
-        while (readdir(dir))
-                n++;
-        closedir(dir);
-        return n;
 }
 
 /* Who gives the future back reads no more: the job is not held up until its reader is given up. */

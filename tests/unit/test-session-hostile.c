@@ -10,7 +10,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -219,6 +218,8 @@ static void write_line(struct round *t, uint32_t slot) {
 
 /* Another word for the same job; before its verdict seldom any, because that ends the session. */
 static uint64_t write_word(struct round *t, uint32_t slot) {
+        static const unsigned owners[] = {SLOT_OWNER_NONE, SLOT_OWNER_WORKER0 + WORKER, SLOT_OWNER_CLIENT,
+                                          SLOT_OWNER_BROKER};
         uint64_t word = channel_word(&t->d->worker, slot);
         uint32_t generation = slot_generation(word);
         unsigned seldom = slot_is_verdict(word) ? 8 : 256;
@@ -228,7 +229,7 @@ static uint64_t write_word(struct round *t, uint32_t slot) {
         if (any(t, seldom) == 0)
                 state = (unsigned)any(t, 16);
         unsigned flags = any(t, 16) == 0 ? (unsigned)any(t, 64) : 0;
-        return SLOT_WORD(state, flags, 1, (unsigned)any(t, 4), generation);
+        return SLOT_WORD(state, flags, 1, owners[any(t, 4)], generation);
 }
 
 static void act_as_worker(struct round *t) {
