@@ -24,20 +24,10 @@ static int arena_read_memory(sd_bus_message *m, int *ret_fd) {
         return r < 0 ? r : -EPROTO;
 }
 
-static int arena_read_options(drover *d, const struct drover_arena_options *options,
-                              struct drover_arena_options *ret) {
-        *ret = (struct drover_arena_options){.struct_size = sizeof *ret};
-        if (!options)
-                return 0;
-        size_t known = options->struct_size < sizeof *ret ? options->struct_size : sizeof *ret;
-        if (options->struct_size < sizeof options->struct_size)
-                return connection_fail(d, -EINVAL, "struct drover_arena_options: struct_size is %u",
-                                       options->struct_size);
-        for (size_t i = known; i < options->struct_size; i++) /* of a newer header: it must not be asked for */
-                if (((const unsigned char *)options)[i] != 0)
-                        return connection_fail(d, -EINVAL, "struct drover_arena_options: byte %zu is beyond what this library knows", i);
-        memcpy(ret, options, known);
-        ret->struct_size = sizeof *ret;
+static int arena_read_options(drover *d, const struct drover_arena_options *options, struct drover_arena_options *ret) {
+        int r = options_read(d, "drover_arena_options", options, sizeof options->struct_size, ret, sizeof *ret);
+        if (r < 0)
+                return r;
         if (ret->reserved)
                 return connection_fail(d, -EINVAL, "struct drover_arena_options: reserved is not 0");
         if (ret->flags & ~(uint32_t)DROVER_ARENA_TRANSIENT)

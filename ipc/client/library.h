@@ -139,6 +139,13 @@ int errors_report(drover *d, int code, const char *noun, const char *name, const
 int connection_watch_session(drover *d, struct session *s);
 void connection_unwatch_session(drover *d, struct session *s);
 
+/* ---- options.c ---- */
+
+/* A struct `name` of options as the caller filled it in (NULL: not at all) into one of ours of `bytes`: what the caller
+ * does not know is 0. -EINVAL: struct_size, the first field of each, is less than `least_bytes`, or what we do not know
+ * is not 0. */
+int options_read(drover *d, const char *name, const void *options, size_t least_bytes, void *ret, size_t bytes);
+
 /* ---- engine.c: verdicts in, sleeping ---- */
 
 /* Takes in what is there. How many verdicts. */

@@ -239,12 +239,10 @@ static void map_free(drover_iterator *it) {
 }
 
 static int map_read_options(drover *d, const struct drover_map_options *options, struct drover_map_options *ret) {
-        *ret = (struct drover_map_options){.struct_size = sizeof *ret};
-        if (!options)
-                return 0;
-        if (options->struct_size < offsetof(struct drover_map_options, window))
-                return connection_fail(d, -EINVAL, "struct drover_map_options: struct_size is not set");
-        memcpy(ret, options, options->struct_size < sizeof *ret ? options->struct_size : sizeof *ret);
+        int r = options_read(d, "drover_map_options", options, offsetof(struct drover_map_options, window), ret,
+                             sizeof *ret);
+        if (r < 0)
+                return r;
         if (ret->order != DROVER_ORDERED && ret->order != DROVER_UNORDERED)
                 return connection_fail(d, -EINVAL, "order %u is neither DROVER_ORDERED nor DROVER_UNORDERED",
                                        ret->order);

@@ -14,24 +14,10 @@ static_assert((int)DROVER_LOW == (int)PRIORITY_LOW && (int)DROVER_NORMAL == (int
 static_assert((int)DROVER_HIGH == (int)PRIORITY_HIGH && (int)DROVER_URGENT == (int)PRIORITY_URGENT);
 
 int submit_read_options(drover *d, const struct drover_options *options, struct drover_options *ret) {
-        static const struct drover_options plain = {.struct_size = sizeof plain};
-        *ret = plain;
-        if (!options)
-                return 0;
-        size_t bytes = options->struct_size;
-        if (bytes < offsetof(struct drover_options, submit_deadline_ns))
-                return connection_fail(d, -EINVAL, "struct drover_options: struct_size is not set");
-        if (bytes > sizeof *ret) { /* of a newer header: what we do not know must not be asked for */
-                const unsigned char *rest = (const unsigned char *)options;
-                for (size_t i = sizeof *ret; i < bytes; i++)
-                        if (rest[i] != 0)
-                                return connection_fail(
-                                        d, -EINVAL, "struct drover_options: byte %zu is beyond what this library knows",
-                                        i);
-                bytes = sizeof *ret;
-        }
-        memcpy(ret, options, bytes);
-        ret->struct_size = sizeof *ret;
+        int r = options_read(d, "drover_options", options, offsetof(struct drover_options, submit_deadline_ns), ret,
+                             sizeof *ret);
+        if (r < 0)
+                return r;
         if (ret->priority < PRIORITY_DEFAULT || ret->priority > PRIORITY_URGENT)
                 return connection_fail(d, -EINVAL,
                                        "priority %d is none of 1 (DROVER_LOW) to 4 (DROVER_URGENT), nor 0, the default",
@@ -53,8 +39,8 @@ int submit_find_type(drover_pool *p, const char *job, uint32_t *ret_type) {
         return 0;
 }
 
-/* On the wire a descriptor's field holds a small number, and so does one that was filled with a number. There are as many
- * descriptors as fields of type fd, or a field has none. */
+/* On the wire a descriptor's field holds a small number, and so does one that was filled with a number. There are as
+ * many descriptors as fields of type fd, or a field has none. */
 static int submit_check_fds(drover_pool *p, const struct submission *s, const struct schema_job *job) {
         uint32_t n_given = s->args ? s->args->n_fds : 0, seen = 0;
         if (n_given > job->args.n_fds)
@@ -107,19 +93,21 @@ static int submit_failed(drover_pool *p, const struct submission *s, int error) 
         switch (error) {
         case -EAGAIN:
                 if (session_is_ending(p->session))
-                        return connection_fail(p->drover, error,
-                                               "pool %s: droverd ends, and the next one is not there yet: job %s was not "
-                                               "submitted",
-                                               p->name, s->job);
+                        return connection_fail(
+                                p->drover, error,
+                                "pool %s: droverd ends, and the next one is not there yet: job %s was not "
+                                "submitted",
+                                p->name, s->job);
                 if (session_is_away(p->session))
                         return connection_fail(p->drover, error,
                                                "pool %s: droverd is away, and job %s has descriptors that only a next "
                                                "one can take",
                                                p->name, s->job);
-                return connection_fail(p->drover, error,
-                                       "pool %s: all %u slots of this channel are taken, or as many descriptors of jobs "
-                                       "and results are on their way as may be, or droverd has yet to read them",
-                                       p->name, p->n_slots);
+                return connection_fail(
+                        p->drover, error,
+                        "pool %s: all %u slots of this channel are taken, or as many descriptors of jobs "
+                        "and results are on their way as may be, or droverd has yet to read them",
+                        p->name, p->n_slots);
         case -EMSGSIZE:
                 return connection_fail(p->drover, error,
                                        "job %s: the arguments take %zu bytes, at most %llu are possible", s->job,
@@ -130,7 +118,8 @@ static int submit_failed(drover_pool *p, const struct submission *s, int error) 
         case -EPIPE:
                 if (p->session && session_is_foul(p->session))
                         return connection_fail(p->drover, error,
-                                               "pool %s: a worker wrote over this channel: open the pool again", p->name);
+                                               "pool %s: a worker wrote over this channel: open the pool again",
+                                               p->name);
                 return connection_fail(p->drover, error, "droverd went away");
         default:
                 return connection_fail(p->drover, error, "job %s: %s", s->job, strerror(-error));
@@ -260,7 +249,8 @@ int drover_submit_raw(drover_pool *pool, const char *job, const void *data, size
         struct submission s = {.job = job, .payload = data ? data : "", .bytes = bytes};
         int r = connection_check(pool->drover);
         if (r >= 0 && bytes > 0 && !data)
-                r = connection_fail(pool->drover, -EINVAL, "job %s: its payload is NULL, but its size is %zu", job, bytes);
+                r = connection_fail(pool->drover, -EINVAL, "job %s: its payload is NULL, but its size is %zu", job,
+                                    bytes);
         if (r < 0)
                 return r;
         return submit_job(pool, &s, NULL, options, ret_future);

@@ -187,6 +187,8 @@ void case_raw(void) {
         drover_pool_unref(p);
 }
 
+static int no_input(void *user, uint64_t i, drover_args *a) { return 0; }
+
 void case_options(void) {
         drover_pool *p = pool("squares");
         drover_args *a;
@@ -200,6 +202,16 @@ void case_options(void) {
         EXPECT_TEXT("priority 5", drover_error_text(d));
         EXPECT(-EINVAL, drover_submit(p, "sleep", a, DROVER_OPTIONS(.max_attempts = 64), &f));
         EXPECT(-EINVAL, drover_submit(p, "sleep", a, DROVER_OPTIONS(.flags = 1u << 31), &f));
+        struct {
+                struct drover_map_options known;
+                uint64_t later;
+        } newer_map = {.known = {.struct_size = sizeof newer_map}, .later = 1};
+        drover_iterator *it;
+        EXPECT(-EINVAL, drover_map(p, "sleep", no_input, NULL, &newer_map.known, &it));
+        EXPECT_TEXT("beyond what this library knows", drover_error_text(d));
+        newer_map.later = 0;
+        EXPECT(0, drover_map(p, "sleep", no_input, NULL, &newer_map.known, &it));
+        drover_iterator_free(it);
         struct {
                 struct drover_options known;
                 uint64_t later;

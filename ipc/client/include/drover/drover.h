@@ -246,11 +246,11 @@ template <class T> static inline const T *drover__address(const T &value) { retu
  * wants to know. 0: accepted; from now on there will be exactly one verdict. Otherwise nothing was submitted:
  *   -EAGAIN      as many jobs are under way as there are slots, or as many descriptors with them (with large payloads) or
  *                with results that were not taken in (64 at least of each), or droverd has yet to read those of some
- *                200 jobs before; -ETIMEDOUT: and were until submit_deadline_ns
+ *                200 jobs before; also while droverd ends, until the next one has the channel. -ETIMEDOUT: so it was
+ *                until submit_deadline_ns
  *   -ENXIO       the plugin has no job of that name
  *   -EINVAL      the arguments do not fit the job's signature, or an option makes no sense: drover_error_text names it
  *   -EMSGSIZE    the arguments take more than 1 GiB, or typed ones over the bus more than the pool's SlotSize=
- *                Also while droverd ends, until the next one has the channel: submit_deadline_ns waits for that
  *   -ESHUTDOWN   the pool is stopped or draining, or drover_pool_drain was called
  *   -EPIPE       the daemon is gone
  *   over the bus also -ENOENT (a job of `after` is not known), -EDQUOT, -EACCES, -EHOSTUNREACH, -EMFILE
