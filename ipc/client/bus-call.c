@@ -76,6 +76,7 @@ int bus_call_step(sd_bus *bus, uint64_t *since_ns) {
                 nanosleep(&(struct timespec){.tv_nsec = BUS_CALL_RETRY_NS}, NULL);
                 return 0;
         }
+        *since_ns = 0;
         return r == -EINTR || r > 0 ? 0 : r;
 }
 

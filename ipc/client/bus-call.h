@@ -8,6 +8,8 @@
 /* As sd_bus_process(bus, NULL). -EMFILE, -ENFILE, -ENOMEM: not now, nothing is lost, and its descriptor stays readable
  * meanwhile. -ENOTCONN: the connection has ended, or was broken, and is closed. Never another error. */
 int bus_process(sd_bus *bus);
+/* Until what there are no descriptors or memory for is tried again. */
+#define BUS_SHORT_NS UINT64_C(100000000)
 /* Of bus_process: does it say that a later try may succeed? */
 bool bus_is_short(int r);
 /* For whoever is about to call for something that comes with descriptors. 0; -EMFILE, -ENFILE: they would find no room.
@@ -20,6 +22,6 @@ int bus_has_room(sd_bus *bus);
  * is an answer that cannot be taken in, nor could a second later. -EMFILE, -ENFILE: nothing was sent. */
 int bus_call(sd_bus *bus, sd_bus_message *m, uint64_t timeout_us, sd_bus_error *e, sd_bus_message **ret_reply);
 /* One message in, or a sleep until there is one, or until it is worth another try. 0 or -errno, never -EINTR;
- * -ETIMEDOUT: messages cannot be taken in, for a second by now. Handlers that end a wait return 1. *since_ns is 0
+ * -ETIMEDOUT: messages cannot be taken in, for a second without a break by now. Handlers that end a wait return 1. *since_ns is 0
  * before the first. */
 int bus_call_step(sd_bus *bus, uint64_t *since_ns);

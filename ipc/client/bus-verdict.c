@@ -23,7 +23,6 @@
 
 enum { BUS_VERDICT_ASKED = 32 /* at once: a bus allows 128 calls */ };
 
-#define BUS_VERDICT_SHORT_NS UINT64_C(100000000) /* no descriptors are free for a result */
 #define BUS_VERDICT_PAUSE_NS UINT64_C(1000000000)
 #define BUS_VERDICT_MAX_PAUSE_NS UINT64_C(8000000000)
 
@@ -74,7 +73,8 @@ static void bus_verdict_end(struct bus_job *j, struct future_verdict *v) {
         if (f) {
                 f->bus_job = NULL;
                 future_end(f, v);
-        }
+        } else
+                session_fds_free(v->fds);
         bus_verdict_free(j);
 }
 
@@ -172,7 +172,7 @@ static bool bus_verdict_must_wait(struct bus_job *j) {
         j->error = j->has_fds && d->n_bus_calls == 0 ? bus_has_room(d->bus) : 0;
         if (!j->has_fds || (d->n_bus_calls == 0 && j->error == 0))
                 return false;
-        bus_verdict_ask_at(j, event_now_ns() + (j->error < 0 ? BUS_VERDICT_SHORT_NS : 0));
+        bus_verdict_ask_at(j, event_now_ns() + (j->error < 0 ? BUS_SHORT_NS : 0));
         return true;
 }
 

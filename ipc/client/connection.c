@@ -6,26 +6,24 @@
  *
  * In the child of a fork (ipc/process.c) the channels are not mapped, so nothing of them is touched.
  *
- * A program may have closed all descriptors that it does not know (closefrom in a child, a daemon). libsystemd aborts when
- * one that it closes is not open, and what is open under our numbers then is somebody else's: so the socket of the bus is
- * known by its inode, and if it is not that any more, the bus is left as it is, which costs its memory, and no number of
- * this connection is closed. */
+ * A program may have closed all descriptors that it does not know (closefrom in a child, a daemon). libsystemd aborts
+ * when one that it closes is not open, and what is open under our numbers then is somebody else's: so the socket of the
+ * bus is known by its inode, and if it is not that any more, the bus is left as it is, which costs its memory, and no
+ * number of this connection is closed. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/stat.h>
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
+#include "ipc/client/bus-call.h"
 #include "ipc/client/bus-job.h"
 #include "ipc/client/stream.h"
 #include "ipc/event.h"
 #include "ipc/utf8.h"
-
-#define CONNECTION_SHORT_NS UINT64_C(100000000) /* without descriptors or memory */
 
 int connection_fail(drover *d, int code, const char *format, ...) {
         va_list ap;
@@ -126,8 +124,8 @@ void connection_unref(drover *d) {
         free(d);
 }
 
-/* The bus is open as libsystemd knows it, and its socket is not. In a child libsystemd says nothing, so there a bus that
- * broke before the fork counts as lost, too: it is left as it is. */
+/* The bus is open as libsystemd knows it, and its socket is not. In a child libsystemd says nothing, so there a bus
+ * that broke before the fork counts as lost, too: it is left as it is. */
 static bool connection_lost_fds(const drover *d) {
         return d->bus && d->bus_socket.fd >= 0 && !own_fd_is_there(&d->bus_socket) &&
                (!connection_is_ours(d) || sd_bus_get_fd(d->bus) >= 0);
@@ -192,8 +190,8 @@ int connection_check(drover *d) {
         if (!connection_is_ours(d))
                 return -ECHILD;
         if (!d->bus)
-                return connection_fail(d, -ECONNABORTED, d->has_lost_fds ? "its descriptors were closed"
-                                                                         : "drover_close() was called");
+                return connection_fail(d, -ECONNABORTED,
+                                       d->has_lost_fds ? "its descriptors were closed" : "drover_close() was called");
         return 0;
 }
 
@@ -213,7 +211,8 @@ int drover_process(drover *d) {
         if (r < 0)
                 return r;
         if (d->is_processing)
-                return connection_fail(d, -EBUSY, "drover_process() was called from a callback, or one was left by longjmp()");
+                return connection_fail(d, -EBUSY,
+                                       "drover_process() was called from a callback, or one was left by longjmp()");
         connection_ref(d); /* a callback may close it */
         if (d->is_armed)
                 engine_woken(d);
@@ -225,8 +224,9 @@ int drover_process(drover *d) {
         r = !d->bus ? -ECONNABORTED : n > 0 || engine_arm(d);
         int error = n == 0 && d->bus ? engine_is_short(d) : 0;
         if (error < 0) {
+                uint64_t retry_ns = event_now_ns() + BUS_SHORT_NS;
+                d->wake_ns = retry_ns < d->wake_ns ? retry_ns : d->wake_ns;
                 r = error;
-                d->wake_ns = event_now_ns() + CONNECTION_SHORT_NS;
         }
         connection_unref(d);
         return r;

@@ -20,7 +20,6 @@
 enum { ENGINE_MESSAGES = 64 };
 
 #define ENGINE_RETRY_NS UINT64_C(20000000)
-#define ENGINE_SHORT_NS UINT64_C(100000000) /* without descriptors or memory for what the bus has */
 
 /* ---- taking in ---- */
 
@@ -59,8 +58,8 @@ static unsigned engine_read_bus(drover *d) {
 static unsigned engine_drain(drover_pool *p) {
         unsigned n = 0;
         pool_ring(p);
-        if (p->n_in_flight == 0 &&
-            (session_is_away(p->session) || session_is_ending(p->session))) /* nobody else would look for the next daemon */
+        if (p->n_in_flight == 0 && (session_is_away(p->session) ||
+                                    session_is_ending(p->session))) /* nobody else would look for the next daemon */
                 session_process(p->session);
         while (p->n_in_flight > 0 && engine_take(p, 0) == 1)
                 n++;
@@ -89,7 +88,7 @@ static void engine_watch_bus(drover *d) {
         if (wanted != d->bus_events && epoll_ctl(d->epoll_fd, EPOLL_CTL_MOD, sd_bus_get_fd(d->bus), &e) == 0)
                 d->bus_events = wanted;
         if (bus_is_short(d->bus_error) && d->wake_ns > 0) {
-                uint64_t retry_ns = event_now_ns() + ENGINE_SHORT_NS;
+                uint64_t retry_ns = event_now_ns() + BUS_SHORT_NS;
                 d->wake_ns = retry_ns < d->wake_ns ? retry_ns : d->wake_ns;
         }
 }
@@ -114,12 +113,13 @@ bool engine_arm(drover *d) {
                         d->wake_ns = deadline_ns;
         }
         engine_watch_bus(d);
-        if (sd_bus_get_timeout(d->bus, &bus_us) >= 0 && bus_us < d->wake_ns / 1000)
+        /* One that is over would wake us at once, and sd-bus sees to it only when it can read. */
+        if (!bus_is_short(d->bus_error) && sd_bus_get_timeout(d->bus, &bus_us) >= 0 && bus_us < d->wake_ns / 1000)
                 d->wake_ns = bus_us * 1000;
         if (bus_verdict_due_ns(d) < d->wake_ns)
                 d->wake_ns = bus_verdict_due_ns(d);
-        if (stream_must_open(d) && event_now_ns() + ENGINE_SHORT_NS < d->wake_ns)
-                d->wake_ns = event_now_ns() + ENGINE_SHORT_NS;
+        if (stream_must_open(d) && event_now_ns() + BUS_SHORT_NS < d->wake_ns)
+                d->wake_ns = event_now_ns() + BUS_SHORT_NS;
         return is_ready || d->wake_ns == 0 || !TAILQ_EMPTY(&d->called);
 }
 

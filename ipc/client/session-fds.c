@@ -166,6 +166,7 @@ int session_is_short(const struct session *s) {
 void session_fds_lose(struct session *s) {
         while (s->want_first != SESSION_NONE)
                 session_fds_take(s, NULL);
+        s->fds_error = 0;
 }
 
 /* What the broker sent, checked. NULL: nothing that could be a result. */

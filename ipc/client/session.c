@@ -82,9 +82,16 @@ struct session *session_forget(struct session *s) {
         return NULL;
 }
 
+/* libsystemd aborts when it closes those of a message that are not open: an answer that is kept is left as it is. */
 void session_lose_fds(struct session *s) {
         s->socket_fd = s->done_fd = s->doorbell_fd = -1;
         memset(s->channel_fds, -1, sizeof s->channel_fds);
+        for (uint32_t i = 0; i < s->channel.geometry.n_slots; i++)
+                if (s->slots[i].got)
+                        s->slots[i].got->n_fds = 0;
+        if (s->newest)
+                s->newest->n_fds = 0;
+        s->answer = NULL;
 }
 
 const struct schema *session_schema(const struct session *s) { return s->schema; }
@@ -162,10 +169,8 @@ static int session_begin_slot(struct session *s, uint32_t slot) {
                 if (word == free_word || channel_cas(&s->channel, slot, word, free_word))
                         r = channel_begin(&s->channel, slot);
         }
-        if (r < 0 || slot_generation(channel_word(&s->channel, slot)) != own->generation + 1)
-                return -EPROTO;
-        own->generation++;
-        return 0;
+        own->generation++; /* also of one that failed: the broker may have descriptors for it */
+        return r < 0 || slot_generation(channel_word(&s->channel, slot)) != own->generation ? -EPROTO : 0;
 }
 
 /* It is QUEUED, and no ring takes its hint: they were written over. The broker mends them when the worker that did it

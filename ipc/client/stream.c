@@ -30,7 +30,7 @@ struct stream {
         int error; /* then: 0, or why */
         uint32_t attempt;
         bool is_watched;
-        bool must_open; /* there were no descriptors, or no memory, for it */
+        bool must_open; /* or open again: there were no descriptors, or no memory, for it */
         bool is_cut;    /* and what was on its way is still there */
         drover_item_fn fn;
         void *user;
@@ -55,15 +55,26 @@ static int stream_ask(drover *d, uint64_t id, int *ret_fd) {
         return 0;
 }
 
-/* The job's stream: that of the attempt which it is in, or was in last. */
-static int stream_connect(struct stream *s, uint32_t *ret_attempt) {
-        int attempt, r = stream_ask(s->future->drover, s->id, &s->fd);
-        if (r < 0)
-                return r;
+/* The job's stream: that of the attempt which it is in, or was in last. After a cut (s->attempt is known then) only
+ * one of a later attempt will do. */
+static int stream_connect(struct stream *s, int *ret_fd) {
+        drover *d = s->future->drover;
+        int attempt = 0, fd = -1, r = stream_ask(d, s->id, &fd);
         socklen_t bytes = sizeof attempt;
-        if (getsockopt(s->fd, SOL_SOCKET, SO_RCVLOWAT, &attempt, &bytes) < 0)
-                return -errno;
-        *ret_attempt = (uint32_t)attempt;
+        if (r >= 0 && getsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &attempt, &bytes) < 0)
+                r = -errno;
+        if (s->attempt > 0 && (r == -ESTALE || (r >= 0 && (uint32_t)attempt <= s->attempt)))
+                r = connection_fail(d, -EOVERFLOW,
+                                    "job %llu: some of its items are lost: they were not read for too long, or went "
+                                    "to a reader who came before",
+                                    (unsigned long long)s->id);
+        if (r < 0) {
+                if (fd >= 0)
+                        close(fd);
+                return r;
+        }
+        s->attempt = (uint32_t)attempt;
+        *ret_fd = fd;
         return 0;
 }
 
@@ -79,12 +90,6 @@ int stream_new(drover_future *f) {
         return 0;
 }
 
-void stream_open(struct stream *s, uint64_t id) {
-        s->id = id;
-        s->error = stream_connect(s, &s->attempt);
-        s->must_open = bus_is_short(s->error);
-}
-
 bool stream_must_open(const drover *d) {
         const struct stream *s;
         LIST_FOREACH(s, &d->streams, of_drover)
@@ -93,27 +98,14 @@ bool stream_must_open(const drover *d) {
         return false;
 }
 
-/* After a cut: on with the next attempt, if there is one. */
-static int stream_reconnect(struct stream *s) {
-        drover *d = s->future->drover;
-        uint32_t attempt;
-        int r = stream_connect(s, &attempt);
-        if (r == -ESTALE || (r >= 0 && attempt <= s->attempt))
-                return connection_fail(d, -EOVERFLOW,
-                                       "job %llu: some of its items are lost: they were not read for too long, or went "
-                                       "to a reader who came before",
-                                       (unsigned long long)s->id);
-        if (r >= 0)
-                s->attempt = attempt;
-        return r;
-}
-
 /* ---- watching, ending ---- */
 
 static void stream_watch(struct stream *s, bool is_watched) {
         struct epoll_event e = {.events = EPOLLIN};
         drover *d = s->future->drover;
-        if (s->fd >= 0 && s->is_watched != is_watched && connection_is_ours(d) && d->epoll_fd >= 0)
+        if (s->fd < 0 || s->is_watched == is_watched)
+                return;
+        if (connection_is_ours(d) && d->epoll_fd >= 0)
                 epoll_ctl(d->epoll_fd, is_watched ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, s->fd, &e);
         s->is_watched = is_watched;
 }
@@ -132,6 +124,17 @@ static void stream_close_fd(struct stream *s) {
         if (s->fd >= 0)
                 close(s->fd);
         s->fd = -1;
+}
+
+static void stream_try_open(struct stream *s) {
+        s->error = stream_connect(s, &s->fd);
+        s->must_open = bus_is_short(s->error);
+        stream_watch(s, s->fn != NULL);
+}
+
+void stream_open(struct stream *s, uint64_t id) {
+        s->id = id;
+        stream_try_open(s);
 }
 
 void stream_free(struct stream *s) {
@@ -163,6 +166,7 @@ void stream_lose_all(drover *d) {
         LIST_FOREACH(s, &d->streams, of_drover) {
                 s->error = s->fd >= 0 ? -ECONNABORTED : s->error;
                 s->fd = -1;
+                s->is_watched = false;
         }
 }
 
@@ -183,7 +187,7 @@ void stream_end_all(drover *d) {
 /* 1, 0: no more; -EAGAIN; else what went wrong, from now on. */
 static int stream_receive(struct stream *s, struct drover_item *ret) {
         if (s->must_open)
-                stream_open(s, s->id);
+                stream_try_open(s);
         while (s->fd >= 0) {
                 ssize_t n = recv(s->fd, s->item, sizeof s->item, MSG_DONTWAIT);
                 if (n > 0) {
@@ -198,15 +202,12 @@ static int stream_receive(struct stream *s, struct drover_item *ret) {
                         s->is_cut = true;
                         continue;
                 }
-                bool was_watched = s->is_watched, was_cut = s->is_cut;
-                int error = n == 0 ? 0 : -errno;
+                bool must_go_on = n == 0 && s->is_cut;
+                s->error = n == 0 ? 0 : -errno;
                 stream_close_fd(s);
                 s->is_cut = false;
-                s->error = error == 0 && was_cut ? stream_reconnect(s) : error;
-                if (s->error < 0)
-                        stream_close_fd(s);
-                else
-                        stream_watch(s, was_watched);
+                if (must_go_on)
+                        stream_try_open(s);
         }
         return s->error;
 }

@@ -127,6 +127,7 @@ class OverTheBus(Base):
         with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16, "ResultTTL": "2s"}}) as d:
             n_fds = self.fds(d)
             self.case(d, "fds-bus")
+            self.case(d, "fds-for-nobody")
             self.wait_fds(d, n_fds)
 
     def test_descriptors_of_results_are_kept_within_a_budget(self):

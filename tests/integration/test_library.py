@@ -266,6 +266,9 @@ class Library(Test):
     def test_items_that_nobody_reads_any_more_hold_nothing_up(self):
         self.case("items-let-go")
 
+    def test_items_that_there_were_no_descriptors_for_are_read_later(self):
+        self.case("items-short")
+
     # ---- what it does to its process ----
 
     def test_letting_go_cancels_nothing(self):

@@ -92,6 +92,7 @@ void case_fds_and_numbers(void);
 void case_fds_bus(void);
 void case_fds_retry(void);
 void case_fds_let_go(void);
+void case_fds_for_nobody(void);
 void case_large(void);
 void case_memory_files(void);
 void case_many_fd_results(void);
@@ -105,6 +106,7 @@ void case_items_of_a_second_attempt(void);
 void case_item_callbacks(void);
 void case_items_let_go(void);
 void case_items_lost(void);
+void case_items_short(void);
 void case_items_second_reader(void);
 
 void case_pipes(void);

@@ -355,6 +355,28 @@ void case_map_of_fd_results(void) {
         drover_pool_unref(p);
 }
 
+/* The descriptors of a result that nobody wants to know of are closed, whichever way the job went. */
+void case_fds_for_nobody(void) {
+        drover_pool *p = pool("fds");
+        drover_args *a;
+        EXPECT(0, drover_args_new(&a));
+        EXPECT(0, drover_args_fd(a, "in", STDIN_FILENO));
+        EXPECT(0, drover_args_str(a, "text", "x"));
+        const unsigned n_open = open_fds();
+        const uint64_t end_ns = now_ns() + 20 * SECOND;
+        for (int i = 0; i < 4; i++) {
+                EXPECT(0, drover_submit(p, "make", a, DROVER_OPTIONS(.flags = i % 2 ? DROVER_DETACHED : 0), NULL));
+                while (drover_pool_in_flight(p) > 0) {
+                        EXPECT_TRUE(now_ns() < end_ns);
+                        if (drover_process(d) == 0)
+                                poll(&(struct pollfd){.fd = drover_get_fd(d), .events = POLLIN}, 1, 20);
+                }
+        }
+        EXPECT(n_open, open_fds());
+        drover_args_free(a);
+        drover_pool_unref(p);
+}
+
 /* Whatever becomes of a job, its descriptors go: queued and cancelled, expired, running and asked to end. */
 void case_fds_let_go(void) {
         drover_pool *p = pool("fds");

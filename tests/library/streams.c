@@ -251,3 +251,47 @@ void case_items_lost(void) {
         EXPECT_TEXT("lost", drover_error_text(d));
         drover_future_unref(f);
 }
+
+static int note_item(drover_future *f, const struct drover_item *item, void *user) {
+        EXPECT(*(uint64_t *)user, number(item));
+        ++*(uint64_t *)user;
+        return 0;
+}
+
+/* Without descriptors a stream is opened later, at first and after a cut, and a loop of the program's own wakes up for
+ * it then. */
+void case_items_short(void) {
+        struct drover_item item;
+        uint64_t n = 0, end_ns = now_ns() + 10 * SECOND;
+        drover_pool *p = pool("emits");
+        leave_free(0);
+        drover_future *f = emit_numbers(100000, 1000);
+        EXPECT(0, drover_future_on_item(f, note_item, &n));
+        EXPECT(0, drover_process(d));
+        leave_all_free();
+        for (uint64_t seen = 0; seen < 5; seen = n) {
+                while (drover_process(d) > 0)
+                        EXPECT_TRUE(now_ns() < end_ns);
+                if (n == 0)
+                        poll(NULL, 0, 10);
+                else if (n == seen) /* that the bus is looked at every few seconds does not count */
+                        EXPECT(1, poll(&(struct pollfd){.fd = drover_get_fd(d), .events = POLLIN}, 1, 5000));
+                EXPECT_TRUE(now_ns() < end_ns);
+        }
+        EXPECT(DROVER_CANCEL_ASKED, drover_future_cancel(f, DROVER_CANCEL_ASK));
+        drover_future_unref(f);
+
+        int r;
+        f = emit_twice(3, 2);
+        leave_free(0);
+        while ((r = next(f, &item)) == 1)
+                EXPECT(1, item.attempt);
+        EXPECT(-EMFILE, r);
+        EXPECT(-EMFILE, next(f, &item));
+        leave_all_free();
+        expect_numbers(f, 100, 102);
+        EXPECT(0, drover_future_wait(f, drover_deadline_in(10 * SECOND)));
+        EXPECT(DROVER_DONE, drover_future_state(f));
+        drover_future_unref(f);
+        drover_pool_unref(p);
+}

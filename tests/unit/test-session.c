@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "ipc/bell.h"
+#include "ipc/client/bus-call.h"
 #include "ipc/event.h"
 #include "ipc/packet.h"
 #include "ipc/sealed.h"
@@ -166,6 +167,45 @@ static void test_what_came_for_a_verdict_that_changed(void **state) {
         assert_int_equal(session_next(s, &r, EVENT_FOREVER), 1);
         assert_false(is_held_by_anybody(fd));
         close(fd);
+}
+
+/* Somebody closed all descriptors: their numbers are others' by now, also that of one that came for a verdict. */
+static void test_what_came_before_all_descriptors_were_closed(void **state) {
+        struct daemon *d = *state;
+        struct session *s = session_fixture_open(d);
+        struct session_result r;
+        uint64_t deadline_ns;
+        int fd;
+        submit(s, 0, "x", 1);
+        finish_with_fds(d);
+        assert_int_equal(session_next(s, &r, 0), 0);
+        answer_with_a_descriptor(d, &fd);
+        int number = dup(fd);
+        close(number);
+        assert_true(session_arm(s, &deadline_ns)); /* it came as that number */
+        assert_true(is_held_by_anybody(fd));
+        assert_int_equal(dup2(STDIN_FILENO, number), number);
+        assert_false(is_held_by_anybody(fd));
+        session_lose_fds(s);
+        d->session = session_free(s);
+        assert_int_not_equal(fcntl(number, F_GETFD), -1);
+        close(number);
+        close(fd);
+}
+
+static int on_ping(sd_bus_message *m, void *user, sd_bus_error *e) { return 1; }
+
+/* A second without room for what the bus has is counted from its beginning, not from that of one before. */
+static void test_a_shortage_that_ended_counts_no_more(void **state) {
+        struct daemon *d = *state;
+        uint64_t since_ns = 1;
+        sd_bus_slot *slot = NULL;
+        int r = sd_bus_call_method_async(d->bus, &slot, NULL, "/", "org.freedesktop.DBus.Peer", "Ping", on_ping, NULL,
+                                         NULL);
+        assert_true(r >= 0);
+        assert_int_equal(bus_call_step(d->bus, &since_ns), 0);
+        assert_int_equal(since_ns, 0);
+        sd_bus_slot_unref(slot);
 }
 
 /* A daemon that reads what was sent a moment late, and answers. */
@@ -769,6 +809,8 @@ int main(void) {
                 SESSION_TEST(test_opens_and_runs_a_job),
                 SESSION_TEST(test_what_belongs_to_a_result_is_not_to_be_had),
                 SESSION_TEST(test_what_came_for_a_verdict_that_changed),
+                SESSION_TEST(test_what_came_before_all_descriptors_were_closed),
+                SESSION_TEST(test_a_shortage_that_ended_counts_no_more),
                 SESSION_TEST(test_asks_when_there_is_room),
                 SESSION_TEST(test_a_held_job_starts_when_it_is_let_go),
                 SESSION_TEST(test_a_bad_reply_is_refused_in_words),
