@@ -3,10 +3,11 @@
     with Drover({"primes": {"Plugin": "primes", "Workers": 2}}) as d:
         d.run("primes", "is_prime", n=97)            -> {"prime": True}
 
-Everything runs below the test process, which is a subreaper: whatever is left behind becomes its child, so the checks at
-the end (no process, no socket, no memfd) miss nothing. Nothing here sleeps for a fixed time: wait_for polls a condition
-until a deadline. A failure is Late (a time bound was missed), Broken (something was lost, doubled or left over) or just a
-failure; main() marks the broken ones, and ./check runs nothing a second time that is marked. Needs DROVER_BUILD (meson test sets it) and Debian's busctl and dbus-daemon. stdlib only.
+Everything runs below the test process, which is a subreaper: whatever is left behind becomes its child, so the checks
+at the end (no process, no socket, no memfd) miss nothing. Nothing here sleeps for a fixed time: wait_for polls a
+condition until a deadline. A failure is Late (a time bound was missed), Broken (something was lost, doubled or left
+over) or just a failure; main() marks the broken ones, and ./check runs nothing a second time that is marked. Needs
+DROVER_BUILD (meson test sets it) and Debian's busctl and dbus-daemon. stdlib only.
 """
 
 import atexit
@@ -23,6 +24,12 @@ import tempfile
 import time
 import unittest
 
+# Some of these are here for the tests, which import from this file whatever they need.
+from busctl_values import dict_words, unwrap
+from deadlines import PATIENCE, Broken, Late, assert_in_time, pause, say_broken, wait_for, wait_surely  # noqa: F401
+from processes import (  # noqa: F401
+    children, descendants, fds_of, is_alive, kill, memfds_of, reap_orphans, rss_kib, stat_of)
+
 BUILD = os.environ.get("DROVER_BUILD", os.path.join(os.path.dirname(__file__), "..", "..", "build"))
 BUILD = os.path.abspath(BUILD)
 SOURCE = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
@@ -33,15 +40,16 @@ SPAWN = f"{BUILD}/daemon/spawn/drover-spawn"
 WORKER = f"{BUILD}/plugins/host/drover-worker"
 
 
-
 def leave_home():
-    """Whoever runs the tests may use Drover: none of his files, of his daemons and of the system's are theirs. Here and in all that is
-    started from here, home is a directory that goes with this process, and without an address of its own no bus is found."""
+    """Whoever runs the tests may use Drover: none of his files, of his daemons and of the system's are theirs. Here and
+    in all that is started from here, home is a directory that goes with this process, and without an address of its own
+    no bus is found."""
     home, pid = tempfile.mkdtemp(prefix="drover-home-"), os.getpid()
     for name in [n for n in os.environ if n.startswith(("XDG_", "DBUS_", "JOURNAL_STREAM", "NOTIFY_SOCKET"))]:
         del os.environ[name]
-    for name, place in {"HOME": "", "XDG_CONFIG_HOME": "/.config", "XDG_STATE_HOME": "/.local/state", "XDG_DATA_HOME": "/.local/share",
-                        "XDG_CACHE_HOME": "/.cache", "XDG_RUNTIME_DIR": "/run", "XDG_CONFIG_DIRS": "/xdg"}.items():
+    for name, place in {"HOME": "", "XDG_CONFIG_HOME": "/.config", "XDG_STATE_HOME": "/.local/state",
+                        "XDG_DATA_HOME": "/.local/share", "XDG_CACHE_HOME": "/.cache", "XDG_RUNTIME_DIR": "/run",
+                        "XDG_CONFIG_DIRS": "/xdg"}.items():
         os.makedirs(home + place, mode=0o700, exist_ok=True)
         os.environ[name] = home + place
     for name in ("DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS"):
@@ -51,8 +59,6 @@ def leave_home():
 
 leave_home()
 
-# Sanitizers and a loaded machine stretch every deadline.
-PATIENCE = float(os.environ.get("DROVER_TEST_PATIENCE", "1"))
 IS_SANITIZED = os.environ.get("DROVER_TEST_SANITIZED") == "1"
 
 MANAGER = ("/org/drover1", "org.drover1.Manager")
@@ -61,14 +67,15 @@ SECTIONS = {
     "Pool": "Plugin StartMethod Model Workers Slots SlotSize Overflow Threads Fibers Hooks MinWorkers MaxWorkers "
             "PluginSHA256 RateLimit Capsules Durable AutoReload",
     "Job": "MaxAttempts Guarantee QueueTimeout SoftTimeout HardTimeout RetryDelay RetryBackoff RetryMaxDelay ResultTTL",
-    "Worker": "MaxJobs RecycleMemory MaxAge RestartSec RestartMaxDelaySec StartLimitBurst StartLimitIntervalSec TimeoutStartSec WatchdogSec "
-              "TimeoutStopSec KillGraceSec Environment Host Nice CPUAffinity MemoryMax MemoryHigh TasksMax CPUWeight "
-              "CPUQuota IOWeight",
+    "Worker": "MaxJobs RecycleMemory MaxAge RestartSec RestartMaxDelaySec StartLimitBurst StartLimitIntervalSec "
+              "TimeoutStartSec WatchdogSec TimeoutStopSec KillGraceSec Environment Host Nice CPUAffinity MemoryMax "
+              "MemoryHigh TasksMax CPUWeight CPUQuota IOWeight",
     "Sandbox": "Profile SystemCallFilter MemoryDenyWriteExecute ReadOnlyPaths ReadWritePaths Require",
 }
 SECTION_OF = {key: section for section, keys in SECTIONS.items() for key in keys.split()}
 
-# The limits are those of a system bus, but one: a session bus lets a caller have more calls under way than droverd does.
+# The limits are those of a system bus, but for one: a session bus lets a caller have more calls under way than droverd
+# does.
 BUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
@@ -95,201 +102,12 @@ if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
     raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
 
 
-class Late(AssertionError):
-    """A time bound was missed: that may be the doing of a busy machine."""
-
-
-class Broken(AssertionError):
-    """What must never happen, happened: something was lost, doubled or left over."""
-
-
-def say_broken(text):
-    """The line that tests/second-try looks for."""
-    print(f"BROKEN PROMISE: {str(text).splitlines()[0] if str(text) else 'without words'}", file=sys.stderr, flush=True)
-
-
 class BusError(Exception):
     """A call was answered by an error: .name is the D-Bus name, .text the message."""
 
     def __init__(self, name, text):
         super().__init__(f"{name}: {text}")
         self.name, self.text = name, text
-
-
-# ---- time and processes ----
-
-
-def wait_for(condition, seconds=10, what="", step=0.01):
-    """The first true value of condition(); Late after `seconds`."""
-    deadline = time.monotonic() + seconds * PATIENCE
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise Late(f"after {seconds * PATIENCE:.0f} s still not so: {what or condition}")
-        time.sleep(step)
-
-
-def wait_surely(condition, seconds, what, step=0.01):
-    """wait_for, where never is worse than late: what is not so 20 s later either is lost or left over."""
-    try:
-        return wait_for(condition, seconds, what, step)
-    except Late as late:
-        try:
-            wait_for(condition, 20, what, step)
-        except Late:
-            raise Broken(f"{late}, nor 20 s later") from None
-        raise
-
-
-def assert_in_time(took, limit, what=""):
-    """Both in the same unit, whichever."""
-    if took >= limit:
-        raise Late(f"{took} is not below {limit}: {what}")
-
-
-def pause(seconds):
-    """Lets time pass where passing time is what is measured (an idle process, a limit that must not strike early)."""
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
-        time.sleep(left)
-
-
-def stat_of(pid):
-    """(name, state, ppid) or None when it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
-            text = f.read()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    name = text[text.index("(") + 1:text.rindex(")")]
-    rest = text[text.rindex(")") + 2:].split()
-    return name, rest[0], int(rest[1])
-
-
-def is_alive(pid):
-    """Runs or could run: a zombie does not."""
-    stat = stat_of(pid)
-    return stat is not None and stat[1] not in "ZX"
-
-
-def descendants(root=None):
-    """pid -> name of everything below `root` (this process), zombies left out."""
-    parent, names = {}, {}
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        stat = stat_of(entry)
-        if stat and stat[1] not in "ZX":
-            names[int(entry)], parent[int(entry)] = stat[0], stat[2]
-    root = root or os.getpid()
-    found = {}
-    for pid in parent:
-        at, seen = pid, set()
-        while at in parent and at not in seen and at != root:
-            seen.add(at)
-            at = parent[at]
-        if at == root and pid != root:
-            found[pid] = names[pid]
-    return found
-
-
-def children():
-    """Pids of our own."""
-    with open(f"/proc/self/task/{os.getpid()}/children", encoding="utf-8") as f:
-        return f.read().split()
-
-
-def reap_orphans(known=()):
-    """Collects zombies that became ours, without taking those that a Popen waits for."""
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) not in known:
-            stat = stat_of(entry)
-            if stat and stat[1] == "Z" and stat[2] == os.getpid():
-                try:
-                    os.waitpid(int(entry), os.WNOHANG)
-                except ChildProcessError:
-                    pass
-
-
-def fds_of(pid):
-    """fd -> what it is, sorted names without numbers."""
-    found = {}
-    try:
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            try:
-                found[int(fd)] = os.readlink(f"/proc/{pid}/fd/{fd}")
-            except FileNotFoundError:
-                pass
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    return found
-
-
-def memfds_of(pid):
-    """Names of the memfds that a process holds or maps."""
-    held = [name for name in fds_of(pid).values() if name.startswith("/memfd:")]
-    try:
-        with open(f"/proc/{pid}/maps", encoding="utf-8") as f:
-            held += sorted({line.split(None, 5)[5].strip() for line in f if "/memfd:" in line})
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    return held
-
-
-def rss_kib(pid, field="VmHWM"):
-    with open(f"/proc/{pid}/status", encoding="utf-8") as f:
-        for line in f:
-            if line.startswith(field + ":"):
-                return int(line.split()[1])
-    return 0
-
-
-def kill(pid, number=signal.SIGKILL):
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
-
-
-# ---- values of busctl --json=short ----
-
-
-def unwrap(value):
-    """{"type": "t", "data": 3} -> 3, all the way down."""
-    if isinstance(value, dict):
-        if set(value) == {"type", "data"}:
-            return unwrap(value["data"])
-        return {key: unwrap(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [unwrap(v) for v in value]
-    return value
-
-
-def busctl_words(value):
-    """A Python value as busctl's words of an a{sv} entry."""
-    if isinstance(value, bool):
-        return ["b", "true" if value else "false"]
-    if isinstance(value, int):
-        return ["t", str(value)] if value >= 0 else ["x", str(value)]
-    if isinstance(value, float):
-        return ["d", repr(value)]
-    if isinstance(value, bytes):
-        return ["ay", str(len(value))] + [str(b) for b in value]
-    if isinstance(value, tuple):  # ("i", 5): exactly this type
-        return [value[0], *str(value[1]).split(" ")]
-    if isinstance(value, list):
-        kind = busctl_words(value[0])[0] if value else "s"
-        return ["a" + kind, str(len(value))] + [w for v in value for w in busctl_words(v)[1:]]
-    return ["s", str(value)]
-
-
-def dict_words(values):
-    words = [str(len(values))]
-    for key, value in values.items():
-        words += [key] + busctl_words(value)
-    return words
 
 
 # ---- the bus and the daemon ----
@@ -306,13 +124,16 @@ class Bus:
             f.write(template.format(path=self.path, rules=rules))
         if os.environ.get("DROVER_TEST_BUS") == "dbus-broker":
             launcher = os.path.join(os.path.dirname(__file__), "broker_bus.py")
-            self.process = subprocess.Popen([sys.executable, launcher, self.path, config], stdin=subprocess.DEVNULL, start_new_session=True)
-            wait_for(lambda: subprocess.run(["busctl", f"--address={self.address}", "list"], capture_output=True, check=False).returncode == 0,
-                     10, "dbus-broker answers")
+            self.process = subprocess.Popen([sys.executable, launcher, self.path, config], stdin=subprocess.DEVNULL,
+                                            start_new_session=True)
+            command = ["busctl", f"--address={self.address}", "list"]
+            wait_for(lambda: subprocess.run(command, capture_output=True, check=False).returncode == 0, 10,
+                     "dbus-broker answers")
             return
         reader, writer = os.pipe()
         self.process = subprocess.Popen(
-            ["dbus-daemon", "--nofork", "--nopidfile", "--nosyslog", "--config-file=" + config, f"--print-address={writer}"],
+            ["dbus-daemon", "--nofork", "--nopidfile", "--nosyslog", f"--config-file={config}",
+             f"--print-address={writer}"],
             stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[writer], start_new_session=True,
             env=dict(os.environ, **(env or {})))
         os.close(writer)
@@ -323,30 +144,6 @@ class Bus:
     def stop(self):
         self.process.terminate()
         self.process.wait(10)
-
-
-def missing_test(path, name):
-    """What is wrong with a test that a document names by its file (from the root) and its function; None: it exists and runs."""
-    if not os.path.exists(f"{SOURCE}/{path}"):
-        return f"there is no {path}"
-    with open(f"{SOURCE}/{path}", encoding="utf-8") as f:
-        text = f.read()
-    with open(f"{SOURCE}/{os.path.dirname(path)}/meson.build", encoding="utf-8") as f:
-        suite = f.read()
-    module = re.fullmatch(r"(?:test[_-])?(.*)\.\w+", os.path.basename(path)).group(1)
-    if not re.search(rf"'(?:{re.escape(module)}'|{re.escape(os.path.basename(path))})", suite):
-        return f"{path} is in no suite"
-    if path.endswith(".py"):
-        return None if f"    def {name}(" in text else f"{path} has no {name}"
-    if not re.search(rf"^(?:static )?void {name}\(void", text, re.MULTILINE):
-        return f"{path} has no {name}"
-    listed = text
-    suite_main = f"{SOURCE}/{os.path.dirname(path)}/main.c"
-    if os.path.exists(suite_main):  # its list is there
-        with open(suite_main, encoding="utf-8") as f:
-            listed = f.read()
-    is_run = re.search(rf"(?:cmocka_unit_test\w*|(?:[A-Z]+_)?TEST)\({name}\b|, {name}\}}", listed)
-    return None if is_run else f"{path} does not run {name}"
 
 
 def worker_of(d, job):
@@ -363,7 +160,8 @@ class Drover:
 
     bus_config = BUS_CONFIG
 
-    def __init__(self, pools=None, args=(), env=None, launcher=(), wait=True, config=None, bus_env=None, bus_rules="", stderr=None):
+    def __init__(self, pools=None, args=(), env=None, launcher=(), wait=True, config=None, bus_env=None, bus_rules="",
+                 stderr=None):
         self.dir = tempfile.mkdtemp(prefix="drover-test-")
         self.log_path = os.path.join(self.dir, "log")
         self.config_dir = os.path.join(self.dir, "config")
@@ -420,8 +218,8 @@ class Drover:
 
     def command(self):
         d = self.dir
-        return self.launcher + [DROVERD, "--user", f"--config-dir={self.config_dir}", f"--plugin-dir={self.plugin_dir}",
-                                f"--libexec-dir={d}/libexec", f"--runtime-dir={d}/runtime", f"--state-dir={d}/state"] + self.args
+        return [*self.launcher, DROVERD, "--user", f"--config-dir={self.config_dir}", f"--plugin-dir={self.plugin_dir}",
+                f"--libexec-dir={d}/libexec", f"--runtime-dir={d}/runtime", f"--state-dir={d}/state", *self.args]
 
     def start(self, wait=True):
         if self.process and self.process.poll() is not None:
@@ -468,8 +266,10 @@ class Drover:
         """What it said until now: the process that writes it has nothing left."""
         if not os.path.exists(self.log_path):
             return ""
+        def is_writing():
+            return any(s and s[0] == "drover-log" and s[1] in "RD" for s in map(stat_of, children()))
         deadline = time.monotonic() + 5
-        while any(s and s[0] == "drover-log" and s[1] in "RD" for s in map(stat_of, children())) and time.monotonic() < deadline:
+        while is_writing() and time.monotonic() < deadline:
             time.sleep(0.001)
         with open(self.log_path, encoding="utf-8", errors="replace") as f:
             return f.read()
@@ -545,13 +345,14 @@ class Drover:
 
     def call(self, path, interface, member, signature="", *words, timeout=30):
         """The reply's only value, or a list of them. Raises BusError."""
-        command = ["busctl", "--user", "--json=short", f"--timeout={int(timeout * PATIENCE)}", "--", "call", "org.drover1", path,
-                   interface, member]
+        command = ["busctl", "--user", "--json=short", f"--timeout={int(timeout * PATIENCE)}", "--", "call",
+                   "org.drover1", path, interface, member]
         if signature:
             command += [signature, *map(str, words)]
         # busctl prints only an error's message; its name stands in the trace of messages.
         env = dict(self.env(), SYSTEMD_LOG_LEVEL="debug")
-        r = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout * PATIENCE + 10, check=False)
+        r = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout * PATIENCE + 10,
+                           check=False)
         if r.returncode != 0:
             name = re.findall(r" error-name=(\S+) ", r.stderr)
             text = re.findall(r"^Call failed: (.*?)(?=\nBus busctl|\Z)", r.stderr, re.MULTILINE | re.DOTALL)
@@ -567,12 +368,13 @@ class Drover:
 
     def get_all(self, path, interface):
         """All properties; {} when the object is gone."""
-        r = self.busctl("--json=short", "call", "org.drover1", path, "org.freedesktop.DBus.Properties", "GetAll", "s", interface,
-                        check=False)
+        r = self.busctl("--json=short", "call", "org.drover1", path, "org.freedesktop.DBus.Properties", "GetAll", "s",
+                        interface, check=False)
         return unwrap(json.loads(r.stdout))[0] if r.returncode == 0 else {}
 
     def run(self, pool, job, options=None, timeout=30, **args):
-        return self.call(*MANAGER, "Run", "ssa{sv}a{sv}", pool, job, *dict_words(args), *dict_words(options or {}), timeout=timeout)
+        return self.call(*MANAGER, "Run", "ssa{sv}a{sv}", pool, job, *dict_words(args), *dict_words(options or {}),
+                         timeout=timeout)
 
     def submit(self, pool, job, options=None, **args):
         """(id, path)"""
@@ -627,8 +429,8 @@ class Drover:
     # ---- droverctl ----
 
     def ctl(self, *words, input=None, timeout=120):
-        return subprocess.run([DROVERCTL, "--user", *map(str, words)], env=self.env(), input=input, capture_output=True, text=True,
-                              timeout=timeout * PATIENCE, check=False)
+        return subprocess.run([DROVERCTL, "--user", *map(str, words)], env=self.env(), input=input, capture_output=True,
+                              text=True, timeout=timeout * PATIENCE, check=False)
 
     def ctl_start(self, *words, **popen):
         return subprocess.Popen([DROVERCTL, "--user", *map(str, words)], env=self.env(), text=True, **popen)
@@ -636,7 +438,8 @@ class Drover:
 
 def assert_log_is_clean(log):
     """No sanitizer said anything, no assertion failed."""
-    for word in ("ERROR: AddressSanitizer", "runtime error:", "ERROR: LeakSanitizer", "WARNING: ThreadSanitizer", "Assertion"):
+    for word in ("ERROR: AddressSanitizer", "runtime error:", "ERROR: LeakSanitizer", "WARNING: ThreadSanitizer",
+                 "Assertion"):
         if word in log:
             raise Broken(f"{word} in the log:\n{log}")
 
@@ -694,7 +497,7 @@ class _Result(unittest.TextTestResult):
 
 
 def main():
-    """As unittest.main, but broken promises are marked, and a run in which every test was skipped says so to meson (77)."""
+    """As unittest.main, but broken promises are marked, and a run that skipped every test says so to meson (77)."""
     runner = unittest.TextTestRunner(verbosity=2, resultclass=_Result)
     result = unittest.main(testRunner=runner, exit=False).result
     is_skipped = result.wasSuccessful() and result.skipped and len(result.skipped) >= result.testsRun

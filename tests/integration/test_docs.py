@@ -9,7 +9,8 @@ import tempfile
 import unittest
 from xml.etree import ElementTree
 
-from harness import DROVERCTL, DROVERD, SOURCE, SPAWN, WORKER, Test, main, missing_test
+from harness import DROVERCTL, DROVERD, SOURCE, SPAWN, WORKER, Test, main
+from named_tests import missing_test
 
 
 def page(name):
