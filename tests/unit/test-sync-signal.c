@@ -1,4 +1,6 @@
 /* Semaphores, permits, events, barriers, reader-writer locks (FEATURES 10, 11, 13). */
+#include <sched.h>
+
 #include "tests/unit/sync-fixture.h"
 
 #include "ipc/sync/arena.h"
@@ -10,8 +12,10 @@ struct shared {
 
 static void await_count(_Atomic uint32_t *word, uint32_t value) {
         uint64_t deadline = stuck();
-        while (atomic_load(word) < value)
+        while (atomic_load(word) < value) {
                 CHECK(event_now_ns() < deadline);
+                sched_yield(); /* to whom it waits for: there may be more of them than processors */
+        }
 }
 
 static drover_arena *arena;
@@ -97,9 +101,8 @@ enum { PERMIT_USERS = 20 };
 static void use_permit(drover_arena *a, void *user) {
         drover_permits *p;
         CHECK(drover_permits_open(a, "p", 3, &p) == 0);
-        for (atomic_fetch_add(&shared->n, 1);
-             atomic_load(&shared->n) < PERMIT_USERS;) /* together, however slowly they start */
-                usleep(100);
+        atomic_fetch_add(&shared->n, 1);
+        await_count(&shared->n, PERMIT_USERS); /* together, however slowly they start */
         for (int i = 0; i < 20; i++) {
                 CHECK(drover_permits_acquire(p, stuck()) == 0);
                 uint32_t inside = atomic_fetch_add(&shared->inside, 1) + 1, peak = atomic_load(&shared->peak);
