@@ -24,14 +24,10 @@ enum { LIMITS_MANY_JOBS = 1 << 20 /* in one slot, between two ticks: nobody is s
 
 static uint64_t limits_smaller(uint64_t a, uint64_t b) { return a == 0 ? b : b == 0 || a < b ? a : b; }
 
-static uint64_t limits_identity(const struct worker_job *job) {
-        return (uint64_t)job->generation << 32 | job->channel->index << 16 | job->slot;
-}
-
 static void limits_stamp(struct worker *w, const struct worker_job *job, uint64_t now) {
         struct layout_job line;
         channel_copy(&line, channel_job(&job->channel->channel, job->slot), sizeof(line));
-        w->stamp_job = limits_identity(job);
+        w->stamp_job = worker_job_key(job);
         w->stamp_ns = now;
         w->soft_told = false;
         w->soft_ns = limits_smaller(w->pool->config.soft_timeout_ns, line.soft_ns);
@@ -61,9 +57,10 @@ static void limits_overdue(struct limits_look *l, struct worker *w) {
 
 /* The job that it was seen to run is over for none of the reasons that there are. */
 static bool limits_is_strange(const struct worker *w) {
-        uint32_t slot = w->stamp_job & 0xffff, generation = (uint32_t)(w->stamp_job >> 32);
-        const struct pool_channel *c = pool_channel_at(w->pool, w->stamp_job >> 16 & 0xffff);
-        if (!w->stamp_job || w->quarantine_channel || !c || c->is_dead || slot >= c->channel.geometry.n_slots)
+        uint32_t slot = w->stamp_job.slot, generation = w->stamp_job.generation;
+        const struct pool_channel *c = pool_channel_at(w->pool, w->stamp_job.channel);
+        if (w->stamp_ns == 0 || w->quarantine_channel || !c || c->is_dead || c->id_base != w->stamp_job.id_base ||
+            slot >= c->channel.geometry.n_slots)
                 return false;
         uint64_t word = channel_word(&c->channel, slot);
         if (c->index == 0 && jobs_slot_is_of(w->pool, slot, generation) && slot_generation(word) != generation)
@@ -101,12 +98,12 @@ static void limits_check(struct worker *w, struct limits_look *l) {
         if (!worker_get_job(w, &job)) {
                 if (limits_is_strange(w))
                         pool_mend_soon(w->pool);
-                w->stamp_job = 0;
+                w->stamp_ns = 0;
                 limits_check_hidden(w, l);
                 return;
         }
         l->is_busy = true;
-        if (limits_identity(&job) != w->stamp_job) /* not by `claims`: it may lag behind the record */
+        if (w->stamp_ns == 0 || !worker_job_is(&job, &w->stamp_job)) /* not by `claims`: it may lag behind the record */
                 limits_stamp(w, &job, l->now);
         uint64_t ran = l->now - w->stamp_ns;
         if (w->hard_ns && ran >= w->hard_ns) {

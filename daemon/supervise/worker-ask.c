@@ -11,13 +11,9 @@
 #include "daemon/supervise/worker.h"
 #include "ipc/event.h"
 
-static uint64_t ask_identity(const struct worker_job *j) {
-        return (uint64_t)j->generation << 32 | j->channel->index << 16 | j->slot;
-}
-
 bool worker_get_ask(const struct worker *w, uint64_t *ret_when_us, const char **ret_by) {
         struct worker_job job;
-        if (w->ask.when_us == 0 || !worker_get_job(w, &job) || ask_identity(&job) != w->ask.job)
+        if (w->ask.when_us == 0 || !worker_get_job(w, &job) || !worker_job_is(&job, &w->ask.job))
                 return false;
         *ret_when_us = w->ask.when_us;
         *ret_by = w->ask.by;
@@ -27,7 +23,7 @@ bool worker_get_ask(const struct worker *w, uint64_t *ret_when_us, const char **
 static void ask_on_timer(struct loop_timer *t) {
         struct worker *w = t->user;
         struct worker_job job;
-        if (!worker_get_job(w, &job) || ask_identity(&job) != w->ask.job)
+        if (!worker_get_job(w, &job) || !worker_job_is(&job, &w->ask.job))
                 return;
         uint64_t id = worker_job_id(&job);
         if (worker_judge(w, SLOT_CANCELLED, REASON_OPERATOR))
@@ -37,15 +33,16 @@ static void ask_on_timer(struct loop_timer *t) {
                            w->ask.by, (unsigned long long)w->id, (int)w->pid);
 }
 
-static void ask_note(struct worker *w, const char *by, bool is_final) {
+/* A slot's word may name a worker that runs another job by now, or, as its client can write it, that always did. */
+static void ask_note(struct worker *w, const struct worker_job_key *asked, const char *by, bool is_final) {
         struct worker_job job;
         uint64_t when_us;
         const char *first;
-        if (!worker_get_job(w, &job))
+        if (!worker_get_job(w, &job) || !worker_job_is(&job, asked))
                 return;
         if (!worker_get_ask(w, &when_us, &first)) {
                 loop_timer_stop(&w->ask.timer);
-                w->ask.job = ask_identity(&job);
+                w->ask.job = *asked;
                 w->ask.when_us = worker_realtime_us();
                 snprintf(w->ask.by, sizeof(w->ask.by), "%s", by);
         }
@@ -59,7 +56,8 @@ bool worker_ask(struct pool_channel *c, uint32_t slot, uint32_t generation, cons
                 return false;
         unsigned index = slot_owner(channel_word(&c->channel, slot)) - SLOT_OWNER_WORKER0;
         struct worker *w = index < LAYOUT_MAX_WORKERS ? c->pool->workers[index] : NULL;
+        const struct worker_job_key asked = {c->id_base, c->index, slot, generation};
         if (w)
-                ask_note(w, by, is_final);
+                ask_note(w, &asked, by, is_final);
         return true;
 }

@@ -1,9 +1,9 @@
 /* One worker process: from the START request to the last descriptor.
  *
  * Its life is the table `worker_table`: phase × event → action and next phase. The broker orders (worker-orders.c) and
- * judges; it never trusts what comes back (worker-reports.c): a report of the wrong shape is the worker's fault and costs
- * it its life. It is gone when the spawner says that it was reaped and its process group killed, or, without a spawner, when
- * its pidfd is readable; only then its slots are recovered and its index is free. */
+ * judges; it never trusts what comes back (worker-reports.c): a report of the wrong shape is the worker's fault and
+ * costs it its life. It is gone when the spawner says that it was reaped and its process group killed, or, without a
+ * spawner, when its pidfd is readable; only then its slots are recovered and its index is free. */
 #include "daemon/supervise/worker.h"
 
 #include <assert.h>
@@ -117,6 +117,15 @@ uint64_t worker_job_id(const struct worker_job *j) {
         return j->channel->id_base | (id & LAYOUT_JOB_ID_MASK); /* a client cannot name another's job */
 }
 
+struct worker_job_key worker_job_key(const struct worker_job *j) {
+        return (struct worker_job_key){j->channel->id_base, j->channel->index, j->slot, j->generation};
+}
+
+bool worker_job_is(const struct worker_job *j, const struct worker_job_key *key) {
+        return j->channel->id_base == key->id_base && j->channel->index == key->channel && j->slot == key->slot &&
+               j->generation == key->generation;
+}
+
 uid_t worker_job_uid(const struct worker_job *j) {
         const struct pool *p = j->channel->pool;
         return j->channel->index == 0 ? jobs_owner(p->supervisor->jobs, worker_job_id(j))
@@ -139,7 +148,8 @@ bool worker_judge(struct worker *w, enum slot_state verdict, enum death_reason w
                 killed.signal = SIGKILL; /* what it is about to end by */
                 draft = capsules_draft(w, &job, verdict, &killed);
         }
-        if (!channel_judge(&job.channel->channel, job.slot, w->index, job.generation, verdict, SLOT_QUARANTINE, &line)) {
+        if (!channel_judge(&job.channel->channel, job.slot, w->index, job.generation, verdict, SLOT_QUARANTINE,
+                           &line)) {
                 capsules_discard(draft);
                 return false;
         }
@@ -241,7 +251,8 @@ void worker_on_ready(struct worker *w) { worker_step(w, WORKER_EVENT_READY); }
 
 /* The phase is the plugin's to write, or its template's to say: for people only. */
 const char *worker_start_words(uint32_t phase) {
-        return phase == LIFE_NONE ? "before the plugin was loaded, in a library that it needs perhaps" : words_phase(phase);
+        return phase == LIFE_NONE ? "before the plugin was loaded, in a library that it needs perhaps"
+                                  : words_phase(phase);
 }
 
 static void worker_is_late_in(struct worker *w, uint32_t phase) {
@@ -281,18 +292,21 @@ static void worker_on_death_timer(struct loop_timer *t) {
         }
         spawner_check(w->pool->supervisor->spawner);
         if (w->pid == 0) { /* its template has a time for it, which is the spawner's to know */
-                loop_timer_set(t->loop, t, event_now_ns() + WORKER_DEATH_S * WORKER_SECOND_NS, worker_on_death_timer, w);
+                loop_timer_set(t->loop, t, event_now_ns() + WORKER_DEATH_S * WORKER_SECOND_NS, worker_on_death_timer,
+                               w);
                 return;
         }
         w->is_stuck = true;
         w->phase = PHASE_STOPPING;
         if (worker_is_process_alive(w))
-                log_warning("pool %s: worker %llu (pid %d) does not die of SIGKILL: it hangs in the kernel, in a file whose "
+                log_warning("pool %s: worker %llu (pid %d) does not die of SIGKILL: it hangs in the kernel, in a file "
+                            "whose "
                             "disk or server does not answer; another one takes its place",
                             w->pool->config.name, (unsigned long long)w->id, (int)w->pid);
         else
-                log_warning("pool %s: worker %llu (pid %d) is dead, but the spawner does not say that all of it is gone",
-                            w->pool->config.name, (unsigned long long)w->id, (int)w->pid);
+                log_warning(
+                        "pool %s: worker %llu (pid %d) is dead, but the spawner does not say that all of it is gone",
+                        w->pool->config.name, (unsigned long long)w->id, (int)w->pid);
         SUPERVISOR_TELL(w->pool->supervisor, on_worker_state, w);
         pool_settle(w->pool); /* the daemon's end may have waited for it */
 }
@@ -332,7 +346,8 @@ void worker_kill_now(struct worker *w, enum death_reason why) {
 
 void worker_kill_after(struct worker *w, uint64_t grace_ns) {
         uint64_t deadline_ns = event_now_ns() + grace_ns;
-        if (!w->kill_timer.heap_index || w->kill_timer.fn == worker_on_retire_timer || w->kill_timer.deadline_ns > deadline_ns)
+        if (!w->kill_timer.heap_index || w->kill_timer.fn == worker_on_retire_timer ||
+            w->kill_timer.deadline_ns > deadline_ns)
                 loop_timer_set(w->pool->supervisor->loop, &w->kill_timer, deadline_ns, worker_on_kill_timer, w);
 }
 
@@ -340,7 +355,8 @@ int worker_kill(struct worker *w, int signal, struct fault *f) {
         if (signal < 1 || signal > 64)
                 return fault_set(f, FAULT_INVALID_ARGS, "signal %d: not in 1..64", signal);
         if (w->pidfd < 0)
-                return fault_set(f, FAULT_NO_SUCH_WORKER, "worker %llu is still being started", (unsigned long long)w->id);
+                return fault_set(f, FAULT_NO_SUCH_WORKER, "worker %llu is still being started",
+                                 (unsigned long long)w->id);
         if (worker_request(w, SPAWN_KILL, signal) < 0)
                 return fault_set(f, FAULT_INTERNAL, "there is no spawner to send the signal");
         return 0;
@@ -432,8 +448,8 @@ static void worker_tell_death(struct worker *w, const struct death *death, bool 
         death_record(p, death);
         p->counters.worker_deaths += w->pid != 0;
         if (w->ready_ns)
-                log_warning("pool %s: worker %llu (pid %d) died: %s", p->config.name, (unsigned long long)w->id, (int)w->pid,
-                           death->text);
+                log_warning("pool %s: worker %llu (pid %d) died: %s", p->config.name, (unsigned long long)w->id,
+                            (int)w->pid, death->text);
 }
 
 /* It could not be given the descriptors of the job that it claimed: the handler did not run, so the job is not charged.
@@ -491,16 +507,19 @@ void worker_on_gone(struct worker *w, const struct spawn_event *e) {
 
 static void worker_on_pid(struct loop_poll *p, uint32_t revents) {
         struct worker *w = p->user;
-        struct spawn_event e = {.type = SPAWN_EXITED, .reason = REASON_SPAWNER_LOST, .code = CLD_KILLED, .status = SIGKILL};
+        struct spawn_event e = {
+                .type = SPAWN_EXITED, .reason = REASON_SPAWNER_LOST, .code = CLD_KILLED, .status = SIGKILL};
         worker_on_gone(w, &e);
 }
 
-/* Nobody will reap it for us: it dies by PDEATHSIG, and its pidfd says when. The next spawner may be lost before that. */
+/* Nobody will reap it for us: it dies by PDEATHSIG, and its pidfd says when. The next spawner may be lost before that.
+ */
 void worker_on_spawner_lost(struct worker *w) {
         if (w->pid_poll.slot)
                 return;
         if (w->pidfd < 0) {
-                struct spawn_event e = {.type = SPAWN_EXITED, .reason = REASON_SPAWNER_LOST, .code = CLD_KILLED, .status = SIGKILL};
+                struct spawn_event e = {
+                        .type = SPAWN_EXITED, .reason = REASON_SPAWNER_LOST, .code = CLD_KILLED, .status = SIGKILL};
                 worker_on_gone(w, &e);
                 return;
         }
@@ -531,11 +550,11 @@ void worker_get_info(const struct worker *w, struct worker_info *ret) {
                 .id = w->id,
                 .pid = w->pid,
                 .pool = w->pool,
-                .state = w->quarantine_channel || w->is_stuck            ? WORKER_QUARANTINED
-                         : w->phase == PHASE_STOPPING                    ? WORKER_STOPPING
-                         : w->phase == PHASE_STARTING || !w->ready_ns    ? WORKER_STARTING
-                         : has_job                                       ? WORKER_RUNNING
-                                                                         : WORKER_IDLE,
+                .state = w->quarantine_channel || w->is_stuck         ? WORKER_QUARANTINED
+                         : w->phase == PHASE_STOPPING                 ? WORKER_STOPPING
+                         : w->phase == PHASE_STARTING || !w->ready_ns ? WORKER_STARTING
+                         : has_job                                    ? WORKER_RUNNING
+                                                                      : WORKER_IDLE,
                 .start_method = w->method,
                 .sandbox = w->sandbox,
                 .current_job = has_job ? worker_job_id(&job) : 0,

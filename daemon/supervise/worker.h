@@ -28,6 +28,13 @@ struct worker_job {
         uint64_t word;
 };
 
+/* Which job it is. Once a channel is gone another client's gets its index, and counts its slots' generations anew: only
+ * the channel's numbers tell them apart. No client can write them. */
+struct worker_job_key {
+        uint64_t id_base;
+        uint32_t channel, slot, generation;
+};
+
 struct worker {
         struct pool *pool;
         uint64_t id;
@@ -41,19 +48,19 @@ struct worker {
         struct doorbell_rate rate;
         struct stream *feeds; /* streams.c: whose items came last */
         struct loop_timer kill_timer, retry_timer;
-        bool is_outdated;          /* another generation or other settings are wanted now */
-        bool is_due;               /* MaxAge= or RecycleMemory= passed: to be replaced */
-        bool is_standby;           /* ready, but somebody else still has its place */
-        enum death_reason doom;    /* why we are ending it; REASON_NONE = we are not */
-        enum death_reason said;    /* REPORT_FAILED, SPAWN_FAILED: its own reason */
+        bool is_outdated;       /* another generation or other settings are wanted now */
+        bool is_due;            /* MaxAge= or RecycleMemory= passed: to be replaced */
+        bool is_standby;        /* ready, but somebody else still has its place */
+        enum death_reason doom; /* why we are ending it; REASON_NONE = we are not */
+        enum death_reason said; /* REPORT_FAILED, SPAWN_FAILED: its own reason */
         bool is_permanent;
-        bool is_full;              /* no descriptor was left in it */
-        bool is_late;              /* not ready in TimeoutStartSec= */
-        bool is_wronged;           /* a client took its job from it while it ran: it ends, and that is not its fault */
-        bool is_unheard;           /* nothing more is read from its control socket */
-        uint64_t killed_ns;        /* when SIGKILL was first asked for; 0 = it was not */
-        bool is_hung, is_stuck;    /* SIGKILL has not ended it in a moment; nor in so long that nobody waits any more */
-        bool is_charged;           /* hung_of: to judged.uid */
+        bool is_full;           /* no descriptor was left in it */
+        bool is_late;           /* not ready in TimeoutStartSec= */
+        bool is_wronged;        /* a client took its job from it while it ran: it ends, and that is not its fault */
+        bool is_unheard;        /* nothing more is read from its control socket */
+        uint64_t killed_ns;     /* when SIGKILL was first asked for; 0 = it was not */
+        bool is_hung, is_stuck; /* SIGKILL has not ended it in a moment; nor in so long that nobody waits any more */
+        bool is_charged;        /* hung_of: to judged.uid */
         uint64_t started_us, ready_ns;
         char sandbox[64], text[WIRE_TEXT];
         uint64_t bells_sent[LAYOUT_BELL_WORDS]; /* bit = bell number */
@@ -73,10 +80,12 @@ struct worker {
         uint32_t control;  /* what its line says, as last written */
         uint64_t soft_hit; /* the same */
         /* limits.c */
-        uint64_t seen_claims, stamp_job, stamp_ns, soft_ns, hard_ns;
+        uint64_t seen_claims, stamp_ns, soft_ns, hard_ns; /* stamp_ns 0: it runs nothing */
+        struct worker_job_key stamp_job;
         bool soft_told;
         struct { /* worker-ask.c: the job that was asked to stop, first when and by whom */
-                uint64_t job, when_us;
+                struct worker_job_key job;
+                uint64_t when_us; /* 0: none was */
                 char by[64];
                 struct loop_timer timer;
         } ask;
@@ -100,11 +109,13 @@ void worker_retire(struct worker *w, enum death_reason why);           /* after 
 void worker_kill_now(struct worker *w, enum death_reason why);         /* verdicts were given before */
 /* Verdict first: RUNNING → verdict with QUARANTINE, then SIGKILL. false: it had no job to judge or was faster. */
 bool worker_judge(struct worker *w, enum slot_state verdict, enum death_reason why);
-void worker_kill_after(struct worker *w, uint64_t grace_ns);           /* judges and kills if it is still there then */
+void worker_kill_after(struct worker *w, uint64_t grace_ns); /* judges and kills if it is still there then */
 uint64_t worker_realtime_us(void);
 bool worker_get_job(const struct worker *w, struct worker_job *ret);
 uint64_t worker_job_id(const struct worker_job *j);
 uid_t worker_job_uid(const struct worker_job *j);
+struct worker_job_key worker_job_key(const struct worker_job *j);
+bool worker_job_is(const struct worker_job *j, const struct worker_job_key *key);
 static inline struct layout_worker *worker_line(const struct worker *w) { return &w->pool->memory->worker[w->index]; }
 /* What it says, within what can be. */
 static inline uint64_t worker_count(const struct worker *w, enum slot_state end) {
@@ -132,10 +143,10 @@ bool worker_get_ask(const struct worker *w, uint64_t *ret_when_us, const char **
 int worker_send_setup(struct worker *w);
 void worker_sync(struct worker *w); /* sends the bells and channels it does not know yet, takes back dead ones */
 void worker_send_later(struct worker *w, int error); /* what this error kept from being sent */
-void worker_poke(struct worker *w); /* it looks at its line of pool memory, and at everything it may serve */
-void worker_command(struct worker *w); /* tells it the pool's wish: RUN, WAIT or RETIRE */
+void worker_poke(struct worker *w);      /* it looks at its line of pool memory, and at everything it may serve */
+void worker_command(struct worker *w);   /* tells it the pool's wish: RUN, WAIT or RETIRE */
 void worker_heal_line(struct worker *w); /* what it was told by its line once more, whatever stands there */
-void worker_shake(struct worker *w); /* worker_poke, also for one that may have seen any value in `control` */
+void worker_shake(struct worker *w);     /* worker_poke, also for one that may have seen any value in `control` */
 
 /* ---- pool-strength.c, pool-recycle.c: its place in the pool ---- */
 bool worker_serves(const struct worker *w);

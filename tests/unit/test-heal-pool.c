@@ -63,7 +63,7 @@ static void test_limits_of_what_nobody_knows(void **state) {
                 what = "what nobody knows";
                 value = i;
                 WITHIN_A_SECOND(info_of(j).state == SLOT_RUNNING);
-                WITHIN_A_SECOND(supervisor_find_worker(supervisor, honest.id)->stamp_job != 0);
+                WITHIN_A_SECOND(supervisor_find_worker(supervisor, honest.id)->stamp_ns != 0);
                 atomic_store(&own()->slots[j->slot].word, i % 3 == 0 ? 0 : i % 3 == 1 ? UINT64_MAX : some());
                 if (i < 3)
                         end(&wild, CLD_KILLED, SIGSEGV);
