@@ -5,7 +5,8 @@
  * sees that nobody is left asleep; nobody can register meanwhile.
  *
  * A woken waiter that dies before it looks takes a notification with it, a notifier that dies may have changed what
- * others wait for and told nobody: repair changes the sequence and wakes all, so a wait may end for nothing. */
+ * others wait for and told nobody: repair changes the sequence and wakes all, so a wait may end for nothing. Nobody is
+ * woken for a process that detaches: it is in no call. But if it held the mutex, others must learn that. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -25,9 +26,19 @@ static uint64_t condition_bytes(const uint64_t parameters[ARENA_PARAMETERS]) {
         return parameters[0] > 0 && parameters[0] <= ARENA_MAX_OBJECTS ? sizeof(struct layout_condition) : 0;
 }
 
+static bool condition_is_left_in_order(const struct object *o, uint32_t participant) {
+        struct drover_arena *a = o->arena;
+        if (a->identity == 0 || a->participant != participant)
+                return false;
+        /* The mutex is older than its condition, so it is repaired before. */
+        const struct layout_lock *l = wait_lock(a, (uint32_t)o->parameters[0] - 1);
+        return l && !(atomic_load_explicit(&l->word, memory_order_acquire) & LOCK_OWNERDEAD);
+}
+
 static bool condition_repair(const struct object *o, uint32_t participant) {
         struct layout_condition *c = o->at;
-        (void)participant;
+        if (condition_is_left_in_order(o, participant))
+                return false;
         atomic_fetch_add_explicit(&c->sequence, CONDITION_SEQUENCE, memory_order_acq_rel);
         event_wake(&c->sequence, INT32_MAX);
         return false;

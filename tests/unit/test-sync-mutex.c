@@ -299,6 +299,49 @@ static void test_condition(void **state) {
         fixture_free(a);
 }
 
+static void wait_in_vain(drover_arena *a, void *user) {
+        (void)user;
+        drover_mutex *m = mutex_open(a, "account", DROVER_RECURSIVE);
+        drover_condition *c = condition_open(a, "money", m);
+        CHECK(drover_mutex_lock(m, stuck()) == 0);
+        CHECK(drover_condition_wait(c, in_ms(300)) == -ETIMEDOUT);
+        CHECK(drover_mutex_unlock(m) == 0);
+}
+
+static void wait_for_the_owner(drover_arena *a, void *user) {
+        (void)user;
+        drover_mutex *m = mutex_open(a, "account", DROVER_RECURSIVE);
+        drover_condition *c = condition_open(a, "money", m);
+        CHECK(drover_mutex_lock(m, stuck()) == 0);
+        CHECK(drover_condition_wait(c, stuck()) == -EOWNERDEAD);
+}
+
+static void detach(drover_arena *a, void *user) {
+        (void)user;
+        drover_arena_free(a);
+        _exit(0);
+}
+
+static void detach_with_the_mutex(drover_arena *a, void *user) {
+        CHECK(drover_mutex_lock(mutex_open(a, "account", DROVER_RECURSIVE), stuck()) == 0);
+        detach(a, user);
+}
+
+static void test_nobody_is_woken_when_others_detach(void **state) {
+        drover_arena *a = fixture_arena(4096);
+        condition_open(a, "money", mutex_open(a, "account", DROVER_RECURSIVE));
+        pid_t pid = fixture_fork(a, wait_in_vain, NULL);
+        fixture_await_waiters(a, "money", 1);
+        assert_int_equal(fixture_reap(a, fixture_fork(a, detach, NULL)), 0);
+        assert_int_equal(fixture_reap(a, pid), 0);
+
+        pid = fixture_fork(a, wait_for_the_owner, NULL);
+        fixture_await_waiters(a, "money", 1);
+        assert_int_equal(fixture_reap(a, fixture_fork(a, detach_with_the_mutex, NULL)), 0);
+        assert_int_equal(fixture_reap(a, pid), 0);
+        fixture_free(a);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_errors),
@@ -309,6 +352,7 @@ int main(void) {
                 cmocka_unit_test(test_recursive),
                 cmocka_unit_test(test_two_fibers_of_one_thread),
                 cmocka_unit_test(test_condition),
+                cmocka_unit_test(test_nobody_is_woken_when_others_detach),
                 cmocka_unit_test(test_bank_with_withdrawals),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

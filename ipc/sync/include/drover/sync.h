@@ -167,8 +167,8 @@ drover_condition *drover_condition_free(drover_condition *condition);
 
 /* Gives the mutex up (all of it, if it is held several deep), sleeps, takes it again as deep as it was: also after
  * -ETIMEDOUT or -EDEADLK. -EPERM: the caller does not hold the mutex. -EOWNERDEAD: woken or not, an owner of the mutex
- * died; as from drover_mutex_lock. May return 0 without having been notified (after a death, for instance): look at what
- * you wait for. [waits] */
+ * died; as from drover_mutex_lock. May return 0 without having been notified (after the death of a process, for
+ * instance): look at what you wait for. [waits] */
 int drover_condition_wait(drover_condition *condition, uint64_t deadline_ns);
 
 /* Waits until is_true(user), which is called with the mutex held. [waits] */
