@@ -31,7 +31,10 @@
 #include "ipc/notified.h"
 #include "ipc/packet.h"
 
-enum { TEMPLATE_MAX_CRASHES = 5 };
+enum {
+        TEMPLATE_MAX_CRASHES = 5,
+        TEMPLATE_MAX_PACKETS = 8, /* a turn: it has four to send at once at most, CLOSED, LOADED, READY and FORKED */
+};
 #define TEMPLATE_PATIENCE_NS UINT64_C(3000000000)
 
 static struct generation *generation_of(struct spawner *s, const struct template *t) {
@@ -230,7 +233,14 @@ static void take_closed(struct spawner *s, struct template *t, const struct temp
         s->listeners[s->n_listeners++] = (struct listener){.fd = listener_fd, .template_serial = t->serial};
 }
 
+static void on_unexpected(struct spawner *s, struct template *t, const struct template_event *m) {
+        protocol_error(s, t, "it spoke out of turn");
+}
+
+/* Once: from here on what it says is the plugin's, too. */
 static void on_loaded(struct spawner *s, struct template *t, const struct template_event *m) {
+        if (t->phase != LIFE_CONSTRUCTOR)
+                on_unexpected(s, t, m);
         t->phase = LIFE_PRELOAD;
 }
 
@@ -319,10 +329,6 @@ struct template *template_of_group(struct spawner *s, pid_t group) {
         return t && t->is_asked ? t : NULL;
 }
 
-static void on_unexpected(struct spawner *s, struct template *t, const struct template_event *m) {
-        protocol_error(s, t, "it spoke out of turn");
-}
-
 /* ---- what it owes ---- */
 
 void template_look(struct spawner *s) {
@@ -393,8 +399,10 @@ static void take(struct spawner *s, struct template *t, struct template_event *m
                 template_table[t->state][m->type](s, t, m);
 }
 
+/* So many at most: one of its workers may have kept the other end, and send there without an end, while it ends or is
+ * dead. */
 void template_receive(struct spawner *s, struct template *t) {
-        while (t->fd >= 0) {
+        for (unsigned i = 0; t->fd >= 0 && i < TEMPLATE_MAX_PACKETS; i++) {
                 struct template_event m;
                 size_t bytes;
                 int fd = -1;
@@ -472,7 +480,7 @@ static void describe_death(const struct template *t, int code, int status, struc
 }
 
 bool template_died(struct spawner *s, struct template *t, int code, int status) {
-        template_receive(s, t); /* what it said last; ends at its end of file */
+        template_receive(s, t); /* what it said last */
         end(s, t);
 
         struct spawn_event e = t->failure;

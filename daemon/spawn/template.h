@@ -19,8 +19,8 @@ struct template {
         enum template_state state;
         bool was_warm;
         enum life_phase phase; /* what it is at while it loads */
-        bool is_forking; /* its fork waits for our word, as call fork_id */
-        bool is_asked;   /* worker `asked` was let be forked and has not come yet */
+        bool is_forking;       /* its fork waits for our word, as call fork_id */
+        bool is_asked;         /* worker `asked` was let be forked and has not come yet */
         uint32_t asked;
         int asked_fds[2]; /* its control socket: the broker's end, its own */
         uint64_t fork_id;
@@ -38,7 +38,7 @@ struct template {
 void template_start_worker(struct spawner *s, struct generation *g, struct spawn_worker *w);
 /* The broker gave up on a worker that has no pid yet. */
 void template_cancel_worker(struct spawner *s, struct spawn_worker *w, int signal);
-/* Its socket is readable or at its end: takes all that is there. */
+/* Its socket is readable or at its end: takes what an honest one can have sent; of a flood the rest waits. */
 void template_receive(struct spawner *s, struct template *t);
 /* The generation ends: so does its template, and every start that waits for it fails. */
 void template_retire(struct spawner *s, struct generation *g);

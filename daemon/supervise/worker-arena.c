@@ -11,7 +11,19 @@
 #include "daemon/log.h"
 #include "daemon/supervise/arenas.h"
 #include "daemon/supervise/supervisor-internal.h"
+#include "ipc/event.h"
 #include "ipc/packet.h"
+
+#define ARENA_NOTICE_NS UINT64_C(1000000000)
+
+/* It may ask without an end: one notice a second. */
+static void arena_log_refusal(struct worker *w, const char *why) {
+        uint64_t now = event_now_ns();
+        if (w->arena_told_ns && now - w->arena_told_ns < ARENA_NOTICE_NS)
+                return;
+        w->arena_told_ns = now;
+        log_notice("pool %s, worker %llu: %s", w->pool->config.name, (unsigned long long)w->id, why);
+}
 
 int worker_answer_arena(struct worker *w) {
         if (!w->arena_wanted)
@@ -23,7 +35,7 @@ int worker_answer_arena(struct worker *w) {
         struct fault f;
         int r = arenas_open(w->pool->supervisor->arenas, &q, &offer, &f);
         if (r < 0) {
-                log_notice("pool %s, worker %llu: %s", w->pool->config.name, (unsigned long long)w->id, f.text);
+                arena_log_refusal(w, f.text);
                 order.error = -r;
                 r = packet_send(w->control_fd, &order, sizeof(order), NULL, 0);
         } else {

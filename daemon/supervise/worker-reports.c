@@ -20,7 +20,10 @@
 #include "ipc/packet.h"
 
 #define WORKER_DEAF_NS UINT64_C(1000000000)
-enum { WORKER_ORDERS_BYTES = 16384 };
+enum {
+        WORKER_ORDERS_BYTES = 16384,
+        WORKER_LAST_REPORTS = 1024, /* of a dead one: more than its socket can hold */
+};
 
 static int worker_on_dropped(struct worker *w, uint32_t index) {
         struct pool_channel *c = pool_channel_at(w->pool, index);
@@ -155,9 +158,9 @@ static void worker_tell_partial(struct worker *w, struct worker_report *report) 
         for (char *c = report->text; *c; c++)
                 if ((unsigned char)*c < 0x20 || (unsigned char)*c > 0x7e)
                         *c = '?';
-        log_warning("pool %s: Landlock does not hold for all threads of its workers: %s started some when it was loaded, and "
-                    "the kernel restricts no thread but the calling one; the system call filters hold for all of them. "
-                    "Environment= may keep the library from it (SandboxLevel: %s)",
+        log_warning("pool %s: Landlock does not hold for all threads of its workers: %s started some when it was "
+                    "loaded, and the kernel restricts no thread but the calling one; the system call filters hold for "
+                    "all of them. Environment= may keep the library from it (SandboxLevel: %s)",
                     p->config.name, report->text[0] ? report->text : "a library", w->sandbox);
 }
 
@@ -299,7 +302,7 @@ int worker_listen(struct worker *w) {
 }
 
 void worker_hear_out(struct worker *w) {
-        if (w->control_fd >= 0 && !w->is_unheard)
-                while (worker_receive(w) == 0)
-                        ;
+        for (unsigned i = 0; w->control_fd >= 0 && !w->is_unheard && i < WORKER_LAST_REPORTS; i++)
+                if (worker_receive(w) < 0)
+                        return;
 }

@@ -29,7 +29,7 @@ __attribute__((visibility("default"))) const char *__asan_default_options(void) 
         return "handle_segv=0:handle_sigbus=0:handle_abort=0:handle_sigill=0:handle_sigfpe=0:detect_leaks=0";
 }
 
-static int parent;
+static int parent, kept_fd = -1; /* the template's own socket, which a worker is not to have */
 static char template_pid[32];
 
 static void become(void) {
@@ -117,6 +117,13 @@ static void flood(void) {
                 syscall(SYS_tgkill, getpid(), getpid(), 0);
 }
 
+static void flood_as_template(void) {
+        reply("flooding");
+        for (;;)
+                packet_send(kept_fd, &(struct template_event){.type = TEMPLATE_LOADED, .version = WIRE_VERSION},
+                            sizeof(struct template_event), NULL, 0);
+}
+
 static void obey(char *command) {
         int number = atoi(strchr(command, ' ') ? strchr(command, ' ') + 1 : "0");
         if (strncmp(command, "exit ", 5) == 0)
@@ -135,6 +142,8 @@ static void obey(char *command) {
                 forbidden(number);
         if (strcmp(command, "flood") == 0)
                 flood();
+        if (strcmp(command, "flood-as-template") == 0)
+                flood_as_template();
         if (strcmp(command, "fork") == 0)
                 fork_child();
         if (strcmp(command, "escape") == 0)
@@ -220,6 +229,11 @@ static void preload(const char *behaviour) {
                 struct template_event closed = {.type = TEMPLATE_CLOSED, .version = WIRE_VERSION, .text = "fake"};
                 packet_send(WIRE_CONTROL_FD, &closed, sizeof closed, (const int[]){STDOUT_FILENO}, 1);
         }
+        if (is(behaviour, "loaded-again"))
+                for (;;)
+                        tell(&(struct template_event){.type = TEMPLATE_LOADED});
+        if (is(behaviour, "keep"))
+                kept_fd = dup(WIRE_CONTROL_FD);
         if (is(behaviour, "hang"))
                 for (;;)
                         pause();

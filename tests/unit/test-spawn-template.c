@@ -115,6 +115,7 @@ static void test_templates_that_fail(void **state) {
                  EBUSY, 0, REASON_PRELOAD, 1, 0, false},
                 {"open", "was ended: it did not close its sandbox", EPROTO, 0, REASON_PRELOAD, 0, 0, true},
                 {"closed-twice", "was ended: it spoke out of turn", EPROTO, 0, REASON_PRELOAD, 0, 0, true},
+                {"loaded-again", "was ended: it spoke out of turn", EPROTO, 0, REASON_PRELOAD, 0, 0, true},
                 {"listens-twice", "was ended: it sent a packet that is no message", EPROTO, 0, REASON_PRELOAD, 0, 0,
                  true},
                 {"die", "exited with status 0", EPIPE, 0, REASON_PRELOAD, 0, 0, true},
@@ -282,6 +283,29 @@ static void test_flood_of_calls(void **state) {
         }
 }
 
+/* Nor do workers that kept their template's socket, also when it is dead. */
+static void test_flood_in_the_templates_name(void **state) {
+        struct spawn_fixture *f = *state;
+        enum { N = 4 };
+        struct started flooding[N];
+        char text[16];
+        load(f, 1, "keep");
+        load(f, 2, "");
+        for (unsigned i = 0; i < N; i++)
+                flooding[i] = expect_started(f, start(f, 1, START_FORKSERVER));
+        for (unsigned i = 0; i < N; i++) {
+                command(&flooding[i], "flood-as-template");
+                answer(&flooding[i], text, sizeof text);
+        }
+        assert_non_null(strstr(expect(f, SPAWN_TEMPLATE).text, "it spoke out of turn"));
+        struct started s = expect_started(f, start(f, 2, START_FORKSERVER));
+        end(f, &s, "exit 0");
+        for (unsigned i = 0; i < N; i++) {
+                send_kill(f, flooding[i].worker, SIGKILL);
+                expect_exited(f, &flooding[i]);
+        }
+}
+
 /* While a worker is on its way, others' ends are seen all the same, and an escapee is found. */
 static void test_silent_template_hides_nothing(void **state) {
         struct spawn_fixture *f = *state;
@@ -377,6 +401,7 @@ int main(void) {
                 TEST(test_worker_that_never_was),
                 TEST(test_workers_fork_nobody_and_signal_nobody),
                 TEST(test_flood_of_calls),
+                TEST(test_flood_in_the_templates_name),
                 TEST(test_silent_template_hides_nothing),
                 TEST(test_storm),
         };

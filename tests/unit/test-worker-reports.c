@@ -3,7 +3,13 @@
 
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/log.h"
+#include "ipc/packet.h"
 
 static const char old_types[] = "fake\t1.0\nwork\t\t\t1\t0\t\n",
                   new_types[] = "fake\t2.0\nplay\t\t\t1\t0\t\nwork\t\t\t1\t0\t\n",
@@ -118,6 +124,38 @@ static void test_ready_only_after_closed(void **state) {
         end(&w, CLD_KILLED, SIGKILL);
 }
 
+static bool is_answered(const struct stand_in *w) {
+        struct worker_order order;
+        size_t bytes;
+        return packet_receive(w->fd, &order, sizeof(order), &bytes, NULL, NULL) == 0 && order.type == ORDER_ARENA;
+}
+
+/* A worker that is refused again and again is answered each time, and does not fill the log. */
+static void test_refusals_do_not_fill_the_log(void **state) {
+        enum { N = 100 };
+        char log[N * 200];
+        int stderr_fd = dup(STDERR_FILENO), log_fd = memfd_create("log", MFD_CLOEXEC);
+        add_pool(NULL);
+        load();
+        struct stand_in w = ready();
+        log_open("test", LOG_LEVEL_NOTICE);
+        dup2(log_fd, STDERR_FILENO);
+        time_t since = time(NULL);
+        for (unsigned i = 0; i < N; i++) {
+                report(&w, REPORT_ARENA, 0); /* of no name */
+                UNTIL(is_answered(&w));
+        }
+        dup2(stderr_fd, STDERR_FILENO);
+        ssize_t bytes = pread(log_fd, log, sizeof(log), 0);
+        unsigned n_lines = 0;
+        for (ssize_t i = 0; i < bytes; i++)
+                n_lines += log[i] == '\n';
+        assert_in_range(n_lines, 1, 2 + (uintmax_t)(time(NULL) - since));
+        close(stderr_fd);
+        close(log_fd);
+        end(&w, CLD_KILLED, SIGKILL);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_who_lacks_a_type_ends, setup, teardown),
@@ -125,6 +163,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_two_types_of_one_number, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_two_types_of_one_number_in_one_list, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_ready_only_after_closed, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_refusals_do_not_fill_the_log, setup, teardown),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
