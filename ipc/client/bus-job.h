@@ -26,6 +26,7 @@ struct bus_job {
         sd_bus_slot *call;      /* GetResult, on its way */
         uint64_t ask_ns;        /* when to ask again if nobody tells; EVENT_FOREVER: asked */
         uint64_t pause_ns;      /* before that; 0: it was not asked again yet */
+        bool is_short;          /* because there was no memory for the answer */
 };
 
 /* As submit_try. Waits for the broker's answer. */
@@ -44,8 +45,8 @@ int bus_job_call_member(drover *d, uint64_t id, const char *member, sd_bus_messa
 int bus_verdict_prepare(drover *d);
 /* After it: `broker` has a job of ours. */
 void bus_verdict_accepted_by(drover *d, const char *broker);
-/* Before Submit, whose answer must not come behind one that cannot be taken in: until no answer with descriptors is under way.
- * -EMFILE, -ENFILE, -ENOMEM: one cannot be taken in. */
+/* Before Submit, whose answer must not come behind one that cannot be taken in: until no answer with descriptors is
+ * under way. -EMFILE, -ENFILE, -ENOMEM: one cannot be taken in. */
 int bus_verdict_await_fds(drover *d);
 /* Have all an end that cannot be taken in now? 0; -EMFILE, -ENFILE: as bus_has_room. */
 int bus_verdict_are_short(drover *d);

@@ -112,9 +112,11 @@ static void bus_verdict_ask_at(struct bus_job *j, uint64_t ask_ns) {
                 d->bus_ask_ns = ask_ns;
 }
 
-/* There is no news of it yet, and may never be any. */
-static void bus_verdict_put_off(struct bus_job *j) {
-        j->pause_ns = j->pause_ns ? 2 * j->pause_ns : BUS_VERDICT_PAUSE_NS;
+/* There is no news of it yet, and may never be any; or, `is_short`, no memory for what there is. */
+static void bus_verdict_put_off(struct bus_job *j, bool is_short) {
+        bool is_again = j->pause_ns > 0 && j->is_short == is_short;
+        j->pause_ns = is_again ? 2 * j->pause_ns : is_short ? BUS_SHORT_NS : BUS_VERDICT_PAUSE_NS;
+        j->is_short = is_short;
         if (j->pause_ns > BUS_VERDICT_MAX_PAUSE_NS)
                 j->pause_ns = BUS_VERDICT_MAX_PAUSE_NS;
         bus_verdict_ask_at(j, event_now_ns() + j->pause_ns);
@@ -128,7 +130,7 @@ static void bus_verdict_on_bus_error(struct bus_job *j, const sd_bus_error *e) {
         else if (sd_bus_error_has_name(e, SD_BUS_ERROR_ACCESS_DENIED))
                 bus_verdict_miss(j, -EACCES, e->message ? e->message : e->name);
         else
-                bus_verdict_put_off(j);
+                bus_verdict_put_off(j, false);
 }
 
 static int bus_verdict_on_result(sd_bus_message *m, void *user, sd_bus_error *unused) {
@@ -140,7 +142,7 @@ static int bus_verdict_on_result(sd_bus_message *m, void *user, sd_bus_error *un
                 if (j->is_removed)
                         bus_verdict_ask(j);
                 else
-                        bus_verdict_put_off(j);
+                        bus_verdict_put_off(j, false);
                 return 0;
         }
         if (e && (!sender || strcmp(sender, j->broker) != 0)) {
@@ -156,7 +158,7 @@ static int bus_verdict_on_result(sd_bus_message *m, void *user, sd_bus_error *un
         builder_init(&result);
         int r = bus_result_read(m, j->is_raw, &result, &v);
         if (bus_is_short(r)) /* droverd has it still */
-                bus_verdict_put_off(j);
+                bus_verdict_put_off(j, true);
         else if (r < 0)
                 bus_verdict_lose(j, -EPROTO, "the answer to GetResult makes no sense");
         else
@@ -206,9 +208,10 @@ void bus_verdict_ask(struct bus_job *j) {
                 return;
         j->is_removed = false;
         j->ask_ns = EVENT_FOREVER;
-        if (sd_bus_call_method_async(d->bus, &j->call, j->broker, j->path, BUS_JOB_INTERFACE, "GetResult",
-                                     bus_verdict_on_result, j, NULL) < 0) {
-                bus_verdict_put_off(j); /* if because there is no bus any more, who reads it finds out */
+        int r = sd_bus_call_method_async(d->bus, &j->call, j->broker, j->path, BUS_JOB_INTERFACE, "GetResult",
+                                         bus_verdict_on_result, j, NULL);
+        if (r < 0) { /* if because there is no bus any more, who reads it finds out */
+                bus_verdict_put_off(j, bus_is_short(r));
                 return;
         }
         d->n_bus_asked++;
