@@ -2,6 +2,7 @@
 #include <drover/plugin.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -138,9 +139,14 @@ static int echo(drover_job *job) {
         return drover_ret_bytes(job, "data", data, size);
 }
 
+/* What came. If it begins with # and a number, it is said that this one ran. */
 static int raw(drover_job *job) {
         size_t size;
-        const void *payload = drover_payload(job, &size);
+        const char *payload = drover_payload(job, &size);
+        if (size > 0 && *payload == '#') {
+                printf("ran %.*s\n", (int)strcspn(payload, " "), payload);
+                fflush(stdout);
+        }
         return drover_reply(job, payload, size);
 }
 

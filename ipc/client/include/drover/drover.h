@@ -255,8 +255,8 @@ template <class T> static inline const T *drover__address(const T &value) { retu
  *   -EPIPE       the daemon is gone
  *   over the bus also -ENOENT (a job of `after` is not known), -EDQUOT, -EACCES, -EHOSTUNREACH, -EMFILE
  * One error leaves open whether it was submitted, over the bus only: -ETIMEDOUT when droverd does not answer for 25 s, or
- * when its answer cannot be read, for a second, for want of descriptors or memory. Who
- * cannot have it twice gives it a key, and submits it again with that key. */
+ * ends before it does, or when its answer cannot be read, for a second, for want of descriptors or memory. Who cannot have
+ * it twice gives it a key, and submits it again with that key. */
 int drover_submit(drover_pool *pool, const char *job, drover_args *args, const struct drover_options *options,
                   drover_future **ret_future);
 
