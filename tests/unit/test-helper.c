@@ -126,6 +126,7 @@ static void test_that_hangs(void **state) {
         check_echo(true);
         for (unsigned i = 0; i < 5000 && pread(fd, &pid, sizeof(pid), 0) != sizeof(pid); i++)
                 usleep(2000);
+        assert_true(pid > 0);
         assert_int_equal(kill(pid, 0), 0);
         helper_stop();
         for (unsigned i = 0; i < 5000 && kill(pid, 0) == 0; i++)

@@ -1,5 +1,6 @@
 /* Which plugin files are refused, in what words, and that the copy of the others is for ever. */
 #include "daemon/spawn/plugin-file.h"
+#include "skip.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -171,7 +172,7 @@ static void test_mode_and_size(void **state) {
 static void test_owner(void **state) {
         struct place *p = *state;
         if (geteuid() != 0)
-                skip(); /* only root can make a file that belongs to somebody else */
+                SKIP("only root can make a file that belongs to somebody else");
         write_file(p, "foreign.so", "x", 0644);
         assert_int_equal(fchownat(p->fd, "foreign.so", 65534, 65534, 0), 0);
         expect_refusal(p, "foreign", EPERM, "foreign.so", "belongs to uid 65534, not to root: chown root it");
@@ -206,7 +207,7 @@ static void test_owner_without_a_uid(void **state) {
         struct place *p = *state;
         char one[32];
         if (geteuid() != 0)
-                skip();
+                SKIP("only root can make a file that belongs to another");
         write_file(p, "foreign.so", "x", 0644);
         write_file(p, "own.so", "x", 0644);
         assert_int_equal(fchownat(p->fd, "foreign.so", 12, 12, 0), 0);
@@ -224,7 +225,7 @@ static void test_owner_without_a_uid(void **state) {
         int status;
         assert_int_equal(waitpid(pid, &status, 0), pid);
         if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-                skip(); /* no user namespaces here */
+                SKIP("there are no user namespaces here");
         assert_int_equal(status, 0);
 }
 

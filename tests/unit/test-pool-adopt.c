@@ -10,6 +10,7 @@
 
 #include "ipc/bell.h"
 #include "ipc/event.h"
+#include "tests/unit/skip.h"
 #include "tests/unit/supervise-fixture.h"
 
 static struct session_owner client;
@@ -137,7 +138,7 @@ static void test_a_leased_memory_is_not_waited_for(void **state) {
         close(fds[CHANNEL_RESULTS]);
         fds[CHANNEL_RESULTS] = leased;
         if (fcntl(leased, F_SETLEASE, F_RDLCK) < 0)
-                skip();
+                SKIP("the memory here takes no lease");
         signal(SIGIO, SIG_IGN);
         uint64_t begun_ns = event_now_ns();
         refuse(p, fds, g.n_slots, "not the memories");

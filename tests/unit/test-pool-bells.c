@@ -11,6 +11,7 @@
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
 #include "ipc/packet.h"
+#include "tests/unit/skip.h"
 
 enum { UID = 12345 };
 
@@ -114,7 +115,7 @@ static void test_as_many_as_there_are(void **state) {
         limit.rlim_cur = limit.rlim_max;
         assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
         if (limit.rlim_max < 32 * LAYOUT_MAX_BELLS)
-                skip();
+                SKIP("the hard limit of open files is too low for all bells");
         load();
         struct stand_in w = ready(); /* for the job types */
         end(&w, CLD_EXITED, 0);

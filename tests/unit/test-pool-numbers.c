@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "tests/unit/skip.h"
 #include "tests/unit/supervise-fixture.h"
 
 static struct session_owner client;
@@ -85,7 +86,7 @@ static void test_names_that_say_nothing(void **state) {
 
 static void test_another_uid_cannot_make_one(void **state) {
         if (geteuid() != 0)
-                skip();
+                SKIP("only root can be somebody else");
         assert_int_equal(seteuid(65534), 0);
         int fd = memfd_create("drover-channel:777", MFD_CLOEXEC);
         assert_int_equal(seteuid(0), 0);
@@ -116,7 +117,7 @@ static void test_the_memories_of_one_channel(void **state) {
         int fds[CHANNEL_PARTS];
         for (unsigned k = 0; k < CHANNEL_PARTS; k++) {
                 if (geteuid() != 0)
-                        skip();
+                        SKIP("only root can be somebody else");
                 assert_int_equal(seteuid(k == CHANNEL_RESULTS ? 65534 : 0), 0);
                 fds[k] = memfd_create(names[N - 1][k], MFD_CLOEXEC);
                 assert_int_equal(seteuid(0), 0);

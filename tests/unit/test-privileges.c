@@ -1,5 +1,6 @@
 /* What root gives away, it cannot get back, not by a program either. */
 #include "plugins/host/privileges.h"
+#include "skip.h"
 
 #include <errno.h>
 #include <grp.h>
@@ -58,7 +59,7 @@ static int status_of(int (*fn)(void)) {
 
 static void test_root(void **state) {
         if (geteuid() != 0)
-                skip();
+                SKIP("only root has privileges to lose");
         assert_int_equal(status_of(look), 0);
 }
 

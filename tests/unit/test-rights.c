@@ -20,6 +20,7 @@
 #include "ipc/segment.h"
 #include "plugins/host/trial.h"
 #include "tests/unit/rights-fixture.h"
+#include "tests/unit/skip.h"
 
 enum { NOBODY = 65534, BYTES = 3 * 4096 };
 
@@ -56,7 +57,7 @@ static void test_a_mode_is_a_bar(void **state) {
         void *p;
         int fd, reader;
         if (geteuid() != 0)
-                skip();
+                SKIP("only root can be somebody else");
         for (unsigned i = 0; i < 2; i++) {
                 assert_int_equal(segment_create("test", BYTES, &fd), 0);
                 assert_int_equal(segment_map(fd, 0, BYTES, true, &p), 0);

@@ -18,6 +18,7 @@
 #include "ipc/args.h"
 #include "ipc/event.h"
 #include "ipc/packet.h"
+#include "skip.h"
 
 enum { SECONDS = 30 };
 
@@ -241,7 +242,7 @@ static void a_bell_that_rings_for_nothing_is_told_and_muted(void **state) {
                 if (event_now_ns() > end_ns) {
                         finish(&t, pid, 0);
                         assert_false(noise.is_loud);
-                        skip();
+                        SKIP("this machine is too busy for a bell to be as noisy as that");
                 }
                 noise_count(&noise, t.bell);
                 bell_broadcast(t.bell);

@@ -12,6 +12,7 @@
 
 #include "ipc/event.h"
 #include "ipc/spin.h"
+#include "skip.h"
 
 enum { MANY = 2000, ONE_IN = 64 };
 
@@ -34,7 +35,7 @@ static bool wait_once(struct spin *s, unsigned hit_at, uint64_t deadline_ns) {
 static void skip_on_one_cpu(void) {
         cpu_set_t set;
         if (sched_getaffinity(0, sizeof set, &set) < 0 || CPU_COUNT(&set) < 2)
-                skip();
+                SKIP("there is one processor only, and nobody spins");
 }
 
 static void test_goes_on_while_it_pays(void **state) {
