@@ -111,7 +111,10 @@ __attribute__((no_sanitize("address"))) static void host_on_breach(void *user, c
         }
         if (b->path && !forbidden_copy_path(b->path, path, sizeof path))
                 path[0] = 0;
-        place_find_caller(b->instruction, h->callback, &place);
+        if (b->is_unsound)
+                place_find(b->instruction, &place);
+        else
+                place_find_caller(b->instruction, h->callback, &place);
         if (w) {
                 memcpy(w->fault_path, path, sizeof w->fault_path);
                 memcpy(w->fault_module, place.module, sizeof w->fault_module);

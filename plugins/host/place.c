@@ -1,8 +1,8 @@
 /* Owns the way from an address to a file: the only user of _dl_find_object and of the unwinder's frames.
  *
  * Both may be used in a signal handler: the first by its contract, and libgcc's unwinder finds its tables by it. The
- * stack that is walked is the plugin's, so what is found is its word; a broken stack ends the process here, by SIGSEGV,
- * which it was about to do anyway. */
+ * stack that is walked is the plugin's, so what is found is its word, and of a broken one the walk crashes: whoever
+ * asks has to be ready for that (sandbox.c). */
 #include <dlfcn.h>
 #include <link.h>
 #include <stddef.h>

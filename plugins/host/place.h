@@ -18,5 +18,5 @@ bool place_find(uintptr_t instruction, struct place *ret);
 /* Of the code that is to blame for a call made at `instruction`, a signal handler's own interrupted one: the nearest
  * frame of the plugin, else the nearest outside the C library, else the instruction itself. Where the host's is the
  * nearest, the plugin ended by a jump: then it is `callback`, which the host called, or if that is 0 a constructor;
- * with offset 0 if there are several. Walks the stack, which must be sound. */
+ * with offset 0 if there are several. Walks the stack, and crashes if that is not sound. */
 bool place_find_caller(uintptr_t instruction, uintptr_t callback, struct place *ret);

@@ -10,6 +10,8 @@
  * is the moment when all of the plugin is mapped and none of it has run. All others are breaches: the number is handed
  * on (shared memory, or the template's socket), then the process dies by a call that the filter kills, so that its
  * status is SIGSYS and nothing runs after it. SIGSYS cannot be blocked meanwhile: rt_sigprocmask is answered here, too.
+ * What is told of a breach is found by looking at memory of the plugin's, its stack above all. If that crashes, it is
+ * still the breach that the process dies of, and it is told without.
  *
  * A plugin can write to all that is kept here, and take the alternate stack away. It gains nothing: whatever the
  * handler does goes through the same filters; only what its own process is said to have died of can become wrong.
@@ -48,7 +50,11 @@ static struct {
         void *breach_user;
         void (*crash_fn)(void *user, int signal, uintptr_t address, uintptr_t instruction);
         void *crash_user;
+        struct sandbox_breach breach; /* that it dies of */
+        atomic_bool is_dying, was_told_unsound;
 } gate;
+
+static const int gate_crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
 
 static const char gate_plugin_path[] = "/proc/self/fd/4";
 static_assert(WIRE_PLUGIN_FD == 4, "gate_plugin_path names it");
@@ -202,6 +208,31 @@ _Noreturn static void gate_die(void) {
         }
 }
 
+/* A crash that is blocked kills at once, by its own signal. The plugin may have blocked all that there are. */
+static void gate_let_crash(void) {
+        uint64_t set = 0;
+        for (size_t i = 0; i < sizeof gate_crashes / sizeof *gate_crashes; i++)
+                set |= UINT64_C(1) << (gate_crashes[i] - 1);
+        syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &set, NULL, sizeof set);
+}
+
+_Noreturn static void gate_on_breach(const struct sandbox_breach *b) {
+        gate.breach = *b;
+        atomic_store(&gate.is_dying, true);
+        gate_let_crash();
+        if (gate.breach_fn)
+                gate.breach_fn(gate.breach_user, b);
+        gate_die();
+}
+
+_Noreturn static void gate_on_unsound_breach(void) {
+        struct sandbox_breach b = gate.breach;
+        b.is_unsound = true;
+        if (!atomic_exchange(&gate.was_told_unsound, true) && gate.breach_fn)
+                gate.breach_fn(gate.breach_user, &b);
+        gate_die();
+}
+
 static void gate_on_trap(int signal, siginfo_t *info, void *context) {
         if (info->si_code != 1 /* SYS_SECCOMP */)
                 gate_die(); /* somebody sent the signal: it kills, as by default */
@@ -216,15 +247,15 @@ static void gate_on_trap(int signal, siginfo_t *info, void *context) {
                         .path = forbidden_path(c.number, c.arg),
                         .instruction = instruction,
                 };
-                if (gate.breach_fn)
-                        gate.breach_fn(gate.breach_user, &b);
-                gate_die();
+                gate_on_breach(&b);
         }
         gate_return(context, r);
         errno = saved;
 }
 
 static void gate_on_crash(int signal, siginfo_t *info, void *context) {
+        if (atomic_load(&gate.is_dying))
+                gate_on_unsound_breach();
         /* SA_RESETHAND: back at the faulting instruction it strikes again and kills, with the status it should have. */
         if (info->si_code > 0) {
                 if (gate.crash_fn)
@@ -241,12 +272,13 @@ static int gate_install(void) {
                 return -errno;
         struct sigaction a = {.sa_sigaction = gate_on_trap, .sa_flags = SA_SIGINFO | SA_ONSTACK};
         sigfillset(&a.sa_mask);
+        for (size_t i = 0; i < sizeof gate_crashes / sizeof *gate_crashes; i++)
+                sigdelset(&a.sa_mask, gate_crashes[i]); /* of an answer into memory that is not there: told as any */
         if (sigaction(SIGSYS, &a, NULL) < 0)
                 return -errno;
         a = (struct sigaction){.sa_sigaction = gate_on_crash, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESETHAND};
-        const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
-        for (size_t i = 0; i < sizeof crashes / sizeof *crashes; i++)
-                if (sigaction(crashes[i], &a, NULL) < 0)
+        for (size_t i = 0; i < sizeof gate_crashes / sizeof *gate_crashes; i++)
+                if (sigaction(gate_crashes[i], &a, NULL) < 0)
                         return -errno;
         return 0;
 }

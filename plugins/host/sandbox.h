@@ -50,9 +50,10 @@ struct sandbox_breach {
         int number;
         const char *path; /* as the caller gave it: not to be followed; NULL = it takes none */
         uintptr_t instruction;
+        bool is_unsound; /* a look at the stack, or at whatever else is the plugin's, has crashed: tell it without */
 };
 
-/* Called from the signal handler, before the process dies. */
+/* Called from the signal handler, before the process dies; if that crashes, once more, with `is_unsound`. */
 void sandbox_on_breach(void (*fn)(void *user, const struct sandbox_breach *b), void *user);
 
 /* Called from the signal handler on a crash (SIGSEGV, SIGBUS, SIGILL, SIGFPE), before the process dies of it. */

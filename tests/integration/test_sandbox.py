@@ -149,6 +149,13 @@ class Named(Test):
                     d.run("forbidden", job)
                 self.assertRegex(e.error.text, text)
 
+    def test_off_the_stack(self):
+        """The walk over a stack that is none crashes: the call is named all the same, with its path."""
+        with Drover({"forbidden": {"Plugin": "forbidden", "Workers": 1, "MaxAttempts": 1}}) as d:
+            with self.assert_error("Poisoned") as e:
+                d.run("forbidden", "off-the-stack")
+            self.assertRegex(e.error.text, r'system call mkdirat\("/tmp/x"\) at libc\.so\.6\+0x[0-9a-f]+, in the handler')
+
     def test_on_the_command_line(self):
         for words, text in ((["--check", "open-in-constructor"], "in a constructor"), (["--check", "open-in-preload"], "in preload"),
                             (["--check", "open-in-worker_init"], "in worker_init"), (["--run", "opens", "open"], "in the handler")):

@@ -44,12 +44,31 @@ static int at_its_end(drover_job *job) {
         return socket(AF_INET, SOCK_STREAM, 0);
 } /* a jump: no frame of ours is left */
 
+/* Its caller is said to be where nothing is. */
+static int off_the_stack(drover_job *job) {
+#if defined(__x86_64__)
+        __asm__ volatile("pushq $16\n\tjmp *syscall@GOTPCREL(%%rip)"
+                         :
+                         : "D"(SYS_mkdirat), "S"(AT_FDCWD), "d"("/tmp/x"), "c"(0700)
+                         : "memory");
+#else
+        register long call __asm__("x0") = SYS_mkdirat, folder __asm__("x1") = AT_FDCWD;
+        register const char *path __asm__("x2") = "/tmp/x";
+        register long mode __asm__("x3") = 0700;
+        __asm__ volatile("mov x30, #16\n\tb syscall"
+                         :
+                         : "r"(call), "r"(folder), "r"(path), "r"(mode)
+                         : "memory", "x30");
+#endif
+        return 0;
+}
+
 static int init(drover_worker *w, void **state) { return access("/no/such/file", F_OK) == 0 ? 1 : 0; }
 
 static const struct drover_job_type jobs[] = {
         {.name = "then-crashes", .handle = then_crashes}, {.name = "to-nowhere", .handle = to_nowhere},
         {.name = "far-away", .handle = far_away},         {.name = "at-its-end", .handle = at_its_end},
-        {.name = "in-a-thread", .handle = in_a_thread},
+        {.name = "in-a-thread", .handle = in_a_thread},   {.name = "off-the-stack", .handle = off_the_stack},
 };
 static struct drover_plugin plugin = {.jobs = jobs, .n_jobs = DROVER_COUNT(jobs), .worker_init = init};
 DROVER_REGISTER(plugin, "forbidden", "1.0")

@@ -31,7 +31,14 @@
 static atomic_int *breach; /* number + 1 of the call, told by the handler of the child */
 static atomic_uintptr_t *crash;
 
-static void on_breach(void *user, const struct sandbox_breach *b) { atomic_store(breach, b->number + 1); }
+static bool is_unsound; /* a look at the stack crashes */
+static volatile uintptr_t nowhere = 0x18;
+
+static void on_breach(void *user, const struct sandbox_breach *b) {
+        if (is_unsound && !b->is_unsound)
+                *(volatile int *)nowhere = 1;
+        atomic_store(breach, b->number + 1);
+}
 static void on_crash(void *user, int signal, uintptr_t address, uintptr_t instruction) { atomic_store(crash, address); }
 
 static int set_up(void **state) {
@@ -119,6 +126,21 @@ static void forbidden_calls_die_named(void **state) {
         stopped_at("tkill", SYS_tkill, try_tkill);
         stopped_at("mmap", SYS_mmap, try_writable_code);
         stopped_at("mprotect", SYS_mprotect, try_code_by_mprotect);
+}
+
+static int try_open_with_all_blocked(void) {
+        sigset_t all;
+        sigfillset(&all);
+        sigprocmask(SIG_BLOCK, &all, NULL);
+        return try_open();
+}
+
+/* What is told of a call is looked for in the plugin's memory. */
+static void a_crash_on_the_way_changes_no_name(void **state) {
+        is_unsound = true;
+        stopped_at("open", SYS_openat, try_open);
+        stopped_at("open with all signals blocked", SYS_openat, try_open_with_all_blocked);
+        is_unsound = false;
 }
 
 static int try_code(void) {
@@ -302,16 +324,18 @@ static void ordinary_work_goes_on(void **state) {
 }
 
 static int try_abort(void) { abort(); }
-static volatile uintptr_t nowhere = 0x18;
 static int try_crash(void) {
         *(volatile int *)nowhere = 1;
         return 0;
 }
+static int try_answer_to_nowhere(void) { return (int)readlink("/proc/self/exe", (char *)nowhere, 1); }
 static int try_raise(void) { return raise(SIGSEGV); }
 
 static void crashes_keep_their_signal_and_say_where(void **state) {
         assert_int_equal(WTERMSIG(run_inside(false, true, try_abort)), SIGABRT);
         assert_int_equal(WTERMSIG(run_inside(false, true, try_crash)), SIGSEGV);
+        assert_int_equal(atomic_load(crash), 0x18);
+        assert_int_equal(WTERMSIG(run_inside(false, true, try_answer_to_nowhere)), SIGSEGV);
         assert_int_equal(atomic_load(crash), 0x18);
         assert_int_equal(WTERMSIG(run_inside(false, true, try_raise)), SIGSEGV);
         assert_int_equal(atomic_load(crash), 0);
@@ -332,6 +356,7 @@ static void layers_are_told_truthfully(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(forbidden_calls_die_named),
+                cmocka_unit_test(a_crash_on_the_way_changes_no_name),
                 cmocka_unit_test(closing_takes_more_away),
                 cmocka_unit_test(success_is_not_believed),
                 cmocka_unit_test(loading_ends_with_the_close),
