@@ -51,7 +51,7 @@ void arena_user_free(struct arena_user *u) {
 
 static void leave_after_death(struct arena_user *u, struct arena *a) {
         int n = drover_arena_repair_pid(a->watch, u->pid);
-        for (uint32_t i = 0; i < ARENA_PARTICIPANTS; i++) {
+        for (uint32_t i = 0; i < ARENA_DEFAULT_PARTICIPANTS; i++) {
                 if (a->holders[i] != u)
                         continue;
                 arena_let_go(a->watch, i);
@@ -134,7 +134,7 @@ static int arena_user_add(struct arena_user *u, struct arena *a) {
 
 /* A place that is kept for the process and not used now, or another. */
 static int keep_place(struct arena_user *u, struct arena *a, uint32_t *ret) {
-        for (uint32_t i = 0; i < ARENA_PARTICIPANTS; i++) {
+        for (uint32_t i = 0; i < ARENA_DEFAULT_PARTICIPANTS; i++) {
                 if (a->holders[i] != u || !arena_is_kept(a->watch, i))
                         continue;
                 *ret = i;

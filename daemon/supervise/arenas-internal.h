@@ -15,7 +15,7 @@ struct arena {
         uint64_t bytes;
         uint32_t n_objects; /* at most */
         struct drover_arena *watch;
-        struct arena_user *holders[ARENA_PARTICIPANTS]; /* for whom each of its places is kept; NULL = nobody */
+        struct arena_user *holders[ARENA_DEFAULT_PARTICIPANTS]; /* for whom each of its places is kept; NULL = nobody */
         uint32_t n_users;
         uint64_t last_cycle; /* since when its waiters waited, added up: tells it from the next */
         bool is_removed;

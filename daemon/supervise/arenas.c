@@ -30,7 +30,7 @@ int arenas_new(struct arenas **ret, struct loop *loop) {
 
 /* ---- arenas ---- */
 
-static uint64_t arena_cost(uint64_t bytes, uint32_t n_objects) { return bytes + arena_first_object(n_objects); }
+static uint64_t arena_cost(uint64_t bytes, uint32_t n_objects) { return bytes + arena_first_object(n_objects, ARENA_DEFAULT_PARTICIPANTS); }
 
 static void arena_free(struct arena *a) {
         TAILQ_REMOVE(&a->arenas->all, a, link);
@@ -88,7 +88,7 @@ static int arena_make_memory(const char *name, uint64_t bytes, uint32_t n_object
         char label[sizeof("drover-arena-") + POOL_NAME_MAX];
         int fd;
         snprintf(label, sizeof(label), "drover-arena-%s", name);
-        int r = arena_make(label, bytes, n_objects, &fd);
+        int r = arena_make(label, bytes, n_objects, ARENA_DEFAULT_PARTICIPANTS, &fd);
         if (r < 0)
                 return r;
         r = arena_watch(fd, ret);
@@ -99,7 +99,7 @@ static int arena_make_memory(const char *name, uint64_t bytes, uint32_t n_object
 static int arena_new(struct arenas *as, const struct arena_request *q, struct arena **ret, struct fault *f) {
         uint64_t bytes = q->bytes ? q->bytes : ARENAS_DEFAULT_BYTES;
         uint32_t n_objects = q->n_objects ? q->n_objects : ARENA_DEFAULT_OBJECTS;
-        uint64_t max_bytes = ARENAS_BYTES_PER_UID - arena_first_object(n_objects);
+        uint64_t max_bytes = ARENAS_BYTES_PER_UID - arena_first_object(n_objects, ARENA_DEFAULT_PARTICIPANTS);
         if (bytes > max_bytes) {
                 fault_set(f, FAULT_INVALID_ARGS, "bytes=%llu: an arena has at most %llu", (unsigned long long)bytes,
                           (unsigned long long)max_bytes);
@@ -199,7 +199,7 @@ void arena_get_info(struct arena *a, struct arena_info *ret) {
                 .n_objects = (uint32_t)drover_arena_list(a->watch, NULL, 0),
                 .max_objects = a->n_objects,
                 .n_places = arena_count_places(a->watch),
-                .max_places = ARENA_PARTICIPANTS,
+                .max_places = ARENA_DEFAULT_PARTICIPANTS,
                 .n_users = a->n_users,
                 .is_transient = a->is_transient,
         };
@@ -235,7 +235,7 @@ static bool arenas_place(void *user, const struct cycle_place *of, uint32_t i, s
         const struct arena *from = arena_of_watch(user, of->arena);
         const struct arena_user *u = from ? from->holders[of->participant] : NULL;
         for (size_t k = 0; u && k < u->n_opened; k++)
-                for (uint32_t at = 0; at < ARENA_PARTICIPANTS; at++) {
+                for (uint32_t at = 0; at < ARENA_DEFAULT_PARTICIPANTS; at++) {
                         if (u->opened[k]->holders[at] != u || i-- > 0)
                                 continue;
                         *ret = (struct cycle_place){.arena = u->opened[k]->watch, .participant = at};

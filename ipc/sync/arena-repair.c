@@ -14,22 +14,44 @@
 #include "ipc/kill-point.h"
 #include "ipc/sync/lock.h"
 
+/* Of an object that was removed nothing is given back: nobody can use it, and nobody waits there. */
+static void repair_object(struct drover_arena *a, uint32_t index, uint32_t participant) {
+        struct object o;
+        int r = object_look(a, index, &o);
+        if (r < 0 ||
+            o.is_removed) /* r: a peer's scribble: whoever uses the object has its handle, and what it deserves */
+                return;
+        if (object_kind(o.type)->repair(&o, participant))
+                atomic_fetch_add_explicit(&a->objects[index].n_repaired, 1, memory_order_relaxed);
+}
+
 static void repair_objects(struct drover_arena *a, uint32_t participant) {
         for (uint32_t i = 0; i < a->n_objects; i++) {
-                struct object o;
-                int r = object_look(a, i, &o);
-                if (r == -ENOENT)
+                if (atomic_load_explicit(&a->hashes[i], memory_order_acquire) == HASH_NEVER)
                         return;
-                if (r < 0) /* a peer's scribble: whoever uses the object has its handle, and what it deserves */
-                        continue;
-                if (object_kind(o.type)->repair(&o, participant))
-                        atomic_fetch_add_explicit(&a->shared->objects[i].n_repaired, 1, memory_order_relaxed);
-                KILL_POINT("repair-object");
+                if (object_word_type(atomic_load_explicit(&a->objects[i].word, memory_order_acquire)) != OBJECT_NONE) {
+                        /* As if the dead one used it, so that it stays what it is until this is done. */
+                        users_enter_for(a, i, participant);
+                        repair_object(a, i, participant);
+                        KILL_POINT("repair-object");
+                }
+                if (users_has(a, i, participant))
+                        users_leave_for(a, i, participant);
         }
 }
 
+/* Who died with the directory may have taken a name away and told nobody. As long as the lock names the dead one no
+ * memory changes hands. */
+static void repair_directory(struct drover_arena *a, uint32_t participant) {
+        uint64_t word = atomic_load_explicit(&a->shared->directory.word, memory_order_acquire);
+        if (owner_participant(word) == participant + 1)
+                object_finish_removals(a);
+        KILL_POINT("repair-removals");
+        lock_repair(&a->shared->directory, participant);
+}
+
 int drover_arena_repair(drover_arena *arena, uint32_t participant) {
-        if (participant >= ARENA_PARTICIPANTS)
+        if (participant >= arena->n_participants)
                 return -EINVAL;
         _Atomic uint64_t *word = &arena->shared->participants[participant].word;
         uint64_t seen = atomic_load_explicit(word, memory_order_acquire);
@@ -45,7 +67,7 @@ int drover_arena_repair(drover_arena *arena, uint32_t participant) {
                 return -EBUSY;
         KILL_POINT("repair-begun");
         wait_repair(arena, participant);
-        lock_repair(&arena->shared->directory, participant);
+        repair_directory(arena, participant);
         repair_objects(arena, participant);
         KILL_POINT("repair-done");
         /* release: whoever gets the entry next finds nothing that names it */
@@ -55,7 +77,7 @@ int drover_arena_repair(drover_arena *arena, uint32_t participant) {
 
 int drover_arena_repair_pid(drover_arena *arena, int32_t pid) {
         int n = 0;
-        for (uint32_t i = 0; i < ARENA_PARTICIPANTS; i++) {
+        for (uint32_t i = 0; i < arena->n_participants; i++) {
                 uint64_t word = atomic_load_explicit(&arena->shared->participants[i].word, memory_order_acquire);
                 if (participant_state(word) == PARTICIPANT_FREE || participant_pid(word) != (uint32_t)pid ||
                     (word & PARTICIPANT_TIED)) /* a broker's: it will */
@@ -69,7 +91,7 @@ int drover_arena_repair_pid(drover_arena *arena, int32_t pid) {
 
 int32_t wait_pid(const struct drover_arena *a, uint64_t owner) {
         uint32_t participant = owner_participant(owner);
-        if (participant == 0 || participant > ARENA_PARTICIPANTS)
+        if (participant == 0 || participant > a->n_participants)
                 return 0;
         uint64_t word = atomic_load_explicit(&a->shared->participants[participant - 1].word, memory_order_acquire);
         return (int32_t)participant_pid(word);
@@ -82,9 +104,9 @@ static void repair_copy_name(const struct drover_arena *a, uint32_t index, char 
                 snprintf(type, 24, "%s", "mutex");
                 return;
         }
-        memcpy(name, a->shared->objects[index].name, ARENA_NAME);
-        name[ARENA_NAME - 1] = '\0';
-        const struct object_kind *kind = object_kind(atomic_load(&a->shared->objects[index].type));
+        object_get_name(a, index, name);
+        uint64_t word = atomic_load_explicit(&a->objects[index].word, memory_order_acquire);
+        const struct object_kind *kind = object_kind(object_word_type(word));
         snprintf(type, 24, "%s", kind ? kind->name : "?");
 }
 
@@ -102,28 +124,64 @@ static uint64_t repair_lock_word(struct drover_arena *a, uint32_t object) {
         return l ? atomic_load_explicit(&l->word, memory_order_acquire) : 0;
 }
 
-int drover_arena_list(drover_arena *arena, struct drover_object_info *infos, size_t n) {
-        uint32_t count = 0;
-        for (; count < arena->n_objects; count++) {
-                struct object o;
-                if (object_look(arena, count, &o) == -ENOENT)
-                        break;
-                if (count >= n)
-                        continue;
-                uint64_t word = repair_lock_word(arena, count);
-                infos[count] = (struct drover_object_info){
-                        .owner_pid = wait_pid(arena, word),
-                        .owner_thread = owner_sub(word),
-                        .n_repaired = atomic_load(&arena->shared->objects[count].n_repaired),
-                        .is_inconsistent = word & LOCK_OWNERDEAD,
-                };
-                repair_copy_name(arena, count, infos[count].name, infos[count].type);
-        }
+/* The objects that are waited for, in order: at most one a wait line. Returns how many. */
+static uint32_t repair_list_waited(const struct drover_arena *a, uint32_t objects[static ARENA_WAITS]) {
+        uint32_t n = 0;
         for (uint32_t i = 0; i < ARENA_WAITS; i++) {
-                uint64_t object = atomic_load(&arena->shared->waits[i].wait) & WAIT_OBJECT_MASK;
-                if (object > 0 && object <= count && object <= n)
-                        infos[object - 1].n_waiters++;
+                uint64_t object = atomic_load(&a->shared->waits[i].wait) & WAIT_OBJECT_MASK;
+                if (object == 0 || object > a->n_objects)
+                        continue;
+                uint32_t at = n++;
+                for (; at > 0 && objects[at - 1] > object - 1; at--)
+                        objects[at] = objects[at - 1];
+                objects[at] = (uint32_t)object - 1;
         }
+        return n;
+}
+
+static void repair_list_object(struct drover_arena *a, uint32_t index, struct drover_object_info *ret) {
+        uint64_t word = repair_lock_word(a, index);
+        *ret = (struct drover_object_info){
+                .owner_pid = wait_pid(a, word),
+                .owner_thread = owner_sub(word),
+                .n_repaired = atomic_load(&a->objects[index].n_repaired),
+                .is_inconsistent = word & LOCK_OWNERDEAD,
+        };
+        repair_copy_name(a, index, ret->name, ret->type);
+}
+
+/* Has entry `index` a name? *ret_is_end: neither it nor one behind it was ever filled. */
+static bool repair_is_listed(struct drover_arena *a, uint32_t index, bool *ret_is_end) {
+        struct object o;
+        *ret_is_end =
+                index >= a->n_objects || atomic_load_explicit(&a->hashes[index], memory_order_acquire) == HASH_NEVER;
+        int r = *ret_is_end ? -ENOENT : object_look(a, index, &o);
+        return r == -EPROTO || (r == 0 && !o.is_removed);
+}
+
+uint32_t arena_list_from(struct drover_arena *a, uint32_t *position, struct drover_object_info *infos, size_t n) {
+        uint32_t waited[ARENA_WAITS], n_waited = n > 0 ? repair_list_waited(a, waited) : 0, at = 0, count = 0;
+        bool is_end = false;
+        while (count < n && !is_end) {
+                uint32_t index = *position;
+                bool is_listed = repair_is_listed(a, index, &is_end);
+                *position = is_end ? a->n_objects : index + 1;
+                if (!is_listed)
+                        continue;
+                repair_list_object(a, index, &infos[count]);
+                while (at < n_waited && waited[at] < index)
+                        at++;
+                for (; at < n_waited && waited[at] == index; at++)
+                        infos[count].n_waiters++;
+                count++;
+        }
+        return count;
+}
+
+int drover_arena_list(drover_arena *arena, struct drover_object_info *infos, size_t n) {
+        uint32_t position = 0, count = arena_list_from(arena, &position, infos, n);
+        for (bool is_end = false; !is_end; position++)
+                count += repair_is_listed(arena, position, &is_end);
         return (int)count;
 }
 

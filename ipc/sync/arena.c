@@ -9,13 +9,15 @@
  * is told by the file offset of a descriptor that only this process gets: so that attaching needs the descriptor and
  * nothing else. A child that inherits it has another pid, and attaches as anybody.
  *
- * In the child of a fork the memory is not mapped. Giving back an object or an arena there gives back private memory and
- * the child's descriptor, and touches nothing else.
+ * In the child of a fork the memory is not mapped. Giving back an object or an arena there gives back private memory
+ * and the child's descriptor, and touches nothing else.
  *
  * Sizes are private: the mapping is as long as the sealed file is, and every offset from shared memory is checked
  * against that. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -26,17 +28,40 @@
 #include "ipc/segment.h"
 #include "ipc/sync/arena.h"
 
+enum { ARENA_TEXT = 192 };
+
 uint64_t drover_deadline_in(uint64_t ns) {
         uint64_t now = event_now_ns();
         return ns > DROVER_FOREVER - now ? DROVER_FOREVER : now + ns;
 }
+
+/* ---- words for what is used up ---- */
+
+static __thread char arena_text[ARENA_TEXT];
+
+void arena_say(const char *format, ...) {
+        va_list ap;
+        va_start(ap, format);
+        vsnprintf(arena_text, sizeof arena_text, format, ap);
+        va_end(ap);
+}
+
+const char *drover_arena_error(void) { return arena_text; }
+
+static int arena_say_full(const struct drover_arena *a) {
+        arena_say("the arena's processes: %u are attached, which is what it was made for", a->n_participants);
+        return -EUSERS;
+}
+
+/* ---- mapping ---- */
 
 static int arena_map(int fd, struct drover_arena **ret) {
         struct stat st;
         if (fstat(fd, &st) < 0)
                 return -errno;
         uint64_t bytes = (uint64_t)st.st_size;
-        if (st.st_size < (off_t)arena_first_object(1) || bytes > ARENA_MAX_BYTES + arena_first_object(ARENA_MAX_OBJECTS))
+        if (st.st_size < (off_t)arena_first_object(1, 1) ||
+            bytes > ARENA_MAX_BYTES + arena_first_object(ARENA_MAX_OBJECTS, ARENA_MAX_PARTICIPANTS))
                 return -EPROTO;
         int r = segment_check(fd, bytes);
         if (r < 0)
@@ -58,18 +83,46 @@ static int arena_map(int fd, struct drover_arena **ret) {
         }
         own_fd_init(&a->memory, own);
         a->shared = shared;
+        atomic_store_explicit(&a->n_refs, 1, memory_order_relaxed);
+        pthread_mutex_init(&a->mutex, NULL);
         *ret = a;
         return 0;
 }
 
-bool arena_is_mapped(const struct drover_arena *a) { return a->process == process_number(); }
+bool arena_is_mapped(const struct drover_arena *a) { return a->shared && a->process == process_number(); }
+
+void arena_unref(struct drover_arena *a) {
+        if (atomic_fetch_sub_explicit(&a->n_refs, 1, memory_order_acq_rel) > 1)
+                return;
+        pthread_mutex_destroy(&a->mutex);
+        free(a->n_handles);
+        free(a);
+}
 
 static struct drover_arena *arena_unmap(struct drover_arena *a) {
         if (arena_is_mapped(a))
                 segment_unmap(a->shared, a->bytes);
+        a->shared = NULL;
         own_fd_close(&a->memory);
-        free(a);
+        arena_unref(a);
         return NULL;
+}
+
+/* Where everything is, if what the header says can be. */
+static bool arena_read_header(struct drover_arena *a) {
+        const struct layout_header h = a->shared->header;
+        a->n_objects = *(const volatile uint32_t *)&a->shared->n_objects;
+        a->n_participants = *(const volatile uint32_t *)&a->shared->n_participants;
+        if (h.magic != LAYOUT_MAGIC_ARENA || h.version != LAYOUT_ARENA_VERSION || a->n_objects == 0 ||
+            a->n_objects > ARENA_MAX_OBJECTS || a->n_participants == 0 || a->n_participants > ARENA_MAX_PARTICIPANTS)
+                return false;
+        a->first = arena_first_object(a->n_objects, a->n_participants);
+        a->n_user_words = arena_user_words(a->n_participants);
+        a->participant = a->n_participants;
+        a->objects = (struct layout_object *)&a->shared->participants[a->n_participants];
+        a->users = (_Atomic uint64_t *)&a->objects[a->n_objects];
+        a->hashes = (_Atomic uint32_t *)&a->users[(uint64_t)a->n_objects * a->n_user_words];
+        return a->first <= a->bytes;
 }
 
 /* FREE or KEPT → LIVE in one entry. */
@@ -93,7 +146,7 @@ static bool arena_join_as(struct drover_arena *a, uint32_t participant, unsigned
 /* The entry that a broker keeps for us, if there is one. */
 static bool arena_join_kept(struct drover_arena *a) {
         off_t at = lseek(a->memory.fd, 0, SEEK_CUR);
-        if (at <= 0 || at > ARENA_PARTICIPANTS)
+        if (at <= 0 || at > a->n_participants)
                 return false;
         const struct layout_participant *p = &a->shared->participants[at - 1];
         return atomic_load_explicit(&p->own_pid, memory_order_acquire) == (uint64_t)getpid() &&
@@ -103,10 +156,10 @@ static bool arena_join_kept(struct drover_arena *a) {
 static int arena_join(struct drover_arena *a) {
         if (arena_join_kept(a))
                 return 0;
-        for (uint32_t i = 0; i < ARENA_PARTICIPANTS; i++)
+        for (uint32_t i = 0; i < a->n_participants; i++)
                 if (arena_join_as(a, i, PARTICIPANT_FREE))
                         return 0;
-        return -EUSERS;
+        return arena_say_full(a);
 }
 
 int arena_watch(int fd, struct drover_arena **ret) {
@@ -114,14 +167,10 @@ int arena_watch(int fd, struct drover_arena **ret) {
         int r = arena_map(fd, &a);
         if (r < 0)
                 return r;
-        const struct layout_header h = a->shared->header;
-        a->n_objects = *(const volatile uint32_t *)&a->shared->n_objects;
-        if (h.magic != LAYOUT_MAGIC_ARENA || h.version != LAYOUT_ARENA_VERSION || a->n_objects == 0 ||
-            a->n_objects > ARENA_MAX_OBJECTS || (a->first = arena_first_object(a->n_objects)) > a->bytes) {
+        if (!arena_read_header(a)) {
                 arena_unmap(a);
                 return -EPROTO;
         }
-        a->hashes = (_Atomic uint32_t *)&a->shared->objects[a->n_objects];
         *ret = a;
         return 0;
 }
@@ -131,7 +180,8 @@ int drover_arena_attach(int fd, drover_arena **ret_arena) {
         int r = arena_watch(fd, &a);
         if (r < 0)
                 return r;
-        r = arena_join(a);
+        a->n_handles = calloc(a->n_objects, sizeof *a->n_handles);
+        r = a->n_handles ? arena_join(a) : -ENOMEM;
         if (r < 0) {
                 arena_unmap(a);
                 return r;
@@ -140,10 +190,12 @@ int drover_arena_attach(int fd, drover_arena **ret_arena) {
         return 0;
 }
 
-int arena_make(const char *name, uint64_t bytes, uint32_t n_objects, int *ret_fd) {
-        if (bytes == 0 || bytes > ARENA_MAX_BYTES || n_objects == 0 || n_objects > ARENA_MAX_OBJECTS)
+int arena_make(const char *name, uint64_t bytes, uint32_t n_objects, uint32_t n_participants, int *ret_fd) {
+        if (bytes == 0 || bytes > ARENA_MAX_BYTES || n_objects == 0 || n_objects > ARENA_MAX_OBJECTS ||
+            n_participants == 0 || n_participants > ARENA_MAX_PARTICIPANTS)
                 return -EINVAL;
-        bytes = (bytes + LAYOUT_PAGE - 1) / LAYOUT_PAGE * LAYOUT_PAGE + arena_first_object(n_objects);
+        uint64_t first = arena_first_object(n_objects, n_participants);
+        bytes = (bytes + LAYOUT_PAGE - 1) / LAYOUT_PAGE * LAYOUT_PAGE + first;
         int fd;
         int r = segment_create(name, bytes, &fd);
         if (r < 0)
@@ -156,7 +208,9 @@ int arena_make(const char *name, uint64_t bytes, uint32_t n_objects, int *ret_fd
         }
         a->shared->bytes = bytes;
         a->shared->n_objects = n_objects;
-        a->shared->end = arena_first_object(n_objects);
+        a->shared->n_participants = n_participants;
+        atomic_store_explicit(&a->shared->end, first, memory_order_relaxed);
+        atomic_store_explicit(&a->shared->limit, bytes, memory_order_relaxed);
         a->shared->header = (struct layout_header){.magic = LAYOUT_MAGIC_ARENA, .version = LAYOUT_ARENA_VERSION};
         arena_unmap(a);
         *ret_fd = fd;
@@ -164,12 +218,13 @@ int arena_make(const char *name, uint64_t bytes, uint32_t n_objects, int *ret_fd
 }
 
 int drover_arena_create(const char *name, uint64_t bytes, drover_arena **ret_arena) {
-        return drover_arena_create_sized(name, bytes, ARENA_DEFAULT_OBJECTS, ret_arena);
+        return drover_arena_create_sized(name, bytes, ARENA_DEFAULT_OBJECTS, ARENA_DEFAULT_PARTICIPANTS, ret_arena);
 }
 
-int drover_arena_create_sized(const char *name, uint64_t bytes, uint32_t max_objects, drover_arena **ret_arena) {
+int drover_arena_create_sized(const char *name, uint64_t bytes, uint32_t max_objects, uint32_t max_processes,
+                              drover_arena **ret_arena) {
         int fd;
-        int r = arena_make(name, bytes, max_objects, &fd);
+        int r = arena_make(name, bytes, max_objects, max_processes, &fd);
         if (r < 0)
                 return r;
         r = drover_arena_attach(fd, ret_arena);
@@ -192,7 +247,7 @@ uint32_t drover_arena_participant(const drover_arena *arena) { return arena->par
 /* ---- a broker's ---- */
 
 int arena_keep(struct drover_arena *a, uint32_t pid, uint32_t own_pid, uint32_t *ret_participant) {
-        for (uint32_t i = 0; i < ARENA_PARTICIPANTS; i++) {
+        for (uint32_t i = 0; i < a->n_participants; i++) {
                 struct layout_participant *p = &a->shared->participants[i];
                 uint64_t seen = atomic_load_explicit(&p->word, memory_order_relaxed);
                 uint64_t kept =
@@ -206,7 +261,7 @@ int arena_keep(struct drover_arena *a, uint32_t pid, uint32_t own_pid, uint32_t 
                 *ret_participant = i;
                 return 0;
         }
-        return -EUSERS;
+        return arena_say_full(a);
 }
 
 bool arena_is_kept(const struct drover_arena *a, uint32_t participant) {
@@ -216,7 +271,7 @@ bool arena_is_kept(const struct drover_arena *a, uint32_t participant) {
 
 uint32_t arena_count_places(const struct drover_arena *a) {
         uint32_t n = 0;
-        for (uint32_t i = 0; i < ARENA_PARTICIPANTS; i++)
+        for (uint32_t i = 0; i < a->n_participants; i++)
                 n += participant_state(atomic_load_explicit(&a->shared->participants[i].word, memory_order_relaxed)) !=
                      PARTICIPANT_FREE;
         return n;

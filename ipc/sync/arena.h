@@ -1,6 +1,7 @@
 /* An arena as one process sees it, and what every kind of object is built from. */
 #pragma once
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -12,14 +13,21 @@
 
 struct drover_arena {
         struct layout_arena *shared;
-        uint64_t bytes;       /* of the mapping: the size that addresses are checked against */
-        uint64_t process;     /* that mapped it: process_number */
-        uint64_t first;       /* where objects begin */
-        _Atomic uint32_t *hashes; /* of the names of entries; 0 = neither it nor one behind it was ever filled */
-        uint32_t n_objects;   /* entries of the directory, whose index as an object this is */
+        uint64_t bytes;     /* of the mapping: the size that addresses are checked against */
+        uint64_t process;   /* that mapped it: process_number */
+        uint64_t first;     /* where objects begin */
+        uint32_t n_objects; /* entries of the directory, whose index as an object this is */
+        uint32_t n_participants;
+        struct layout_object *objects;
+        _Atomic uint64_t *users; /* n_user_words for each entry */
+        uint32_t n_user_words;
+        _Atomic uint32_t *hashes; /* of the names of entries: HASH_NEVER, … */
         uint64_t identity;    /* participant and generation, as in an owner word; 0: attached to look and repair only */
-        uint32_t participant; /* index */
+        uint32_t participant; /* index; n_participants: of one that looks */
         struct own_fd memory;
+        _Atomic uint32_t n_refs; /* this one's own and its handles': these may be given back later */
+        pthread_mutex_t mutex;   /* of what follows, and of this participant's bits among the users */
+        uint32_t *n_handles;     /* of each entry; NULL if it looks only, from one thread */
 };
 
 /* The calling thread or fiber as the owner of a word. */
@@ -30,10 +38,15 @@ static inline uint64_t arena_self(const struct drover_arena *a) {
 /* false in the child of a fork, where the memory is not mapped, and what is at its address is not ours. */
 bool arena_is_mapped(const struct drover_arena *a);
 
+void arena_unref(struct drover_arena *a);
+
+/* What drover_arena_error() says in this thread from now on. */
+void arena_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 /* ---- for a broker, which hands arenas out and keeps its own books of who is which participant ---- */
 
 /* Makes and seals the memory file, attaches nobody. -EINVAL, -errno. */
-int arena_make(const char *name, uint64_t bytes, uint32_t n_objects, int *ret_fd);
+int arena_make(const char *name, uint64_t bytes, uint32_t n_objects, uint32_t n_participants, int *ret_fd);
 /* Attaches without becoming a participant: to list, to repair, to find cycles. */
 int arena_watch(int fd, struct drover_arena **ret);
 
@@ -43,10 +56,16 @@ int arena_keep(struct drover_arena *a, uint32_t pid, uint32_t own_pid, uint32_t 
 bool arena_is_kept(const struct drover_arena *a, uint32_t participant);
 /* How many entries of its table are not free. */
 uint32_t arena_count_places(const struct drover_arena *a);
+/* How many objects have a name, as those say who made and removed them. */
+uint32_t arena_count_objects(const struct drover_arena *a);
 /* A descriptor of the memory file whose file offset tells drover_arena_attach() which entry is kept for it. */
 int arena_open_for(const struct drover_arena *a, uint32_t participant, int *ret_fd);
 /* That process is dead: repairs, and the entry is anybody's. */
 void arena_let_go(struct drover_arena *a, uint32_t participant);
+
+/* The objects from entry *position on, 0 at first: fills up to `n`, returns how many, and moves *position on, to
+ * n_objects behind the last. Each line as drover_arena_list's. */
+uint32_t arena_list_from(struct drover_arena *a, uint32_t *position, struct drover_object_info *infos, size_t n);
 
 /* ---- objects ---- */
 
@@ -56,17 +75,20 @@ struct object {
         void *at;
         uint64_t bytes;
         uint64_t parameters[ARENA_PARAMETERS];
-        uint32_t index, type;
+        uint32_t index, type, generation;
+        bool is_removed; /* when it was looked at */
 };
 
 struct object_kind {
         const char *name;
         /* How much memory an object with these parameters needs; 0: they make no sense. */
-        uint64_t (*bytes)(const uint64_t parameters[ARENA_PARAMETERS]);
+        uint64_t (*bytes)(const struct drover_arena *a, const uint64_t parameters[ARENA_PARAMETERS]);
         void (*init)(void *at, const uint64_t parameters[ARENA_PARAMETERS]); /* NULL: all zero is right */
         /* Takes from a dead participant what it holds, and broadcasts what it could have been about to signal. Each
          * step one CAS, repeatable. true if something was its. */
         bool (*repair)(const struct object *o, uint32_t participant);
+        /* Makes every call for it, also those that wait, return -EIDRM. Repeatable. */
+        void (*remove)(const struct object *o);
         bool has_lock; /* a struct layout_lock stands first */
         /* Makes whoever waits here look at its wait line. NULL: they sleep at the lock, if there is one. */
         void (*alarm)(const struct object *o);
@@ -83,9 +105,28 @@ extern const struct object_kind mutex_kind, recursive_mutex_kind, condition_kind
  * enough to make one; -ENOMEM; -EPROTO. */
 int object_open(struct drover_arena *a, const char *name, enum object_type type,
                 const uint64_t parameters[ARENA_PARAMETERS], size_t handle_bytes, void **ret);
+/* Gives a handle back, of whatever kind. NULL is fine. */
+void object_close(void *handle);
 
-/* The object of directory entry `index`, checked. -ENOENT: no such entry; -EPROTO. */
+/* The object of directory entry `index`, checked; also one that was removed and is still there. What was looked at may
+ * be gone, and its memory another's, unless the entry is used. -ENOENT: no such entry, or it is vacant; -EPROTO. */
 int object_look(struct drover_arena *a, uint32_t index, struct object *ret);
+/* Its name, with a NUL. */
+void object_get_name(const struct drover_arena *a, uint32_t index, char ret[static ARENA_NAME]);
+
+/* ---- users.c: who uses an entry, so that what was removed stays while somebody does ---- */
+
+/* From here to users_leave what object_look finds there stays what it is, removed or not, if it had a name then. */
+void users_enter(struct drover_arena *a, uint32_t index);
+void users_leave(struct drover_arena *a, uint32_t index);
+/* The same for a participant that is dead. */
+void users_enter_for(struct drover_arena *a, uint32_t index, uint32_t participant);
+void users_leave_for(struct drover_arena *a, uint32_t index, uint32_t participant);
+bool users_has(const struct drover_arena *a, uint32_t index, uint32_t participant);
+bool users_has_any(const struct drover_arena *a, uint32_t index);
+
+/* For one that died with the directory's lock, which it has still: ends what it had begun to remove. */
+void object_finish_removals(struct drover_arena *a);
 
 /* ---- waiting ---- */
 

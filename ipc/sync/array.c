@@ -14,7 +14,8 @@ struct drover_array {
         uint32_t element_bytes, n;
 };
 
-static uint64_t array_bytes(const uint64_t parameters[ARENA_PARAMETERS]) {
+static uint64_t array_bytes(const struct drover_arena *a, const uint64_t parameters[ARENA_PARAMETERS]) {
+        (void)a;
         uint64_t element = parameters[0], n = parameters[1];
         if (element == 0 || element > UINT32_MAX || n == 0 || n > UINT32_MAX || element * n > ARENA_MAX_BYTES)
                 return 0;
@@ -25,10 +26,13 @@ static bool array_repair(const struct object *o, uint32_t participant) {
         return lock_repair(&((struct layout_array *)o->at)->lock, participant);
 }
 
+static void array_remove(const struct object *o) { lock_remove(&((struct layout_array *)o->at)->lock); }
+
 const struct object_kind array_kind = {
         .name = "array",
         .bytes = array_bytes,
         .repair = array_repair,
+        .remove = array_remove,
         .has_lock = true,
 };
 
@@ -50,7 +54,7 @@ int drover_array_open(drover_arena *arena, const char *name, uint32_t element_by
 }
 
 drover_array *drover_array_free(drover_array *array) {
-        free(array);
+        object_close(array);
         return NULL;
 }
 
@@ -71,6 +75,8 @@ static int array_at(const struct drover_array *a, uint32_t i, _Atomic uint64_t *
                 return -EINVAL;
         if (i >= a->n)
                 return -ERANGE;
+        if (atomic_load_explicit(&a->mutex.lock->word, memory_order_relaxed) & LOCK_REMOVED)
+                return -EIDRM;
         *ret = (_Atomic uint64_t *)a->data + i;
         return 0;
 }

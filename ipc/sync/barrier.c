@@ -24,14 +24,19 @@ enum { BARRIER_MAX_TRIES = 100000, BARRIER_HISTORY = 32 };
 struct drover_barrier {
         struct object object;
         struct layout_barrier *shared;
+        _Atomic uint64_t *arrivals; /* one per party */
         uint32_t parties;
         int (*action)(void *user);
         void *user;
 };
 
-static uint64_t barrier_bytes(const uint64_t parameters[ARENA_PARAMETERS]) {
+static uint64_t barrier_arrivals_offset(const struct drover_arena *a) {
+        return (sizeof(struct layout_barrier) + a->n_participants * sizeof(uint32_t) + 7) / 8 * 8;
+}
+
+static uint64_t barrier_bytes(const struct drover_arena *a, const uint64_t parameters[ARENA_PARAMETERS]) {
         uint64_t n = parameters[0];
-        return n > 0 && n <= ARENA_MAX_PARTIES ? sizeof(struct layout_barrier) + n * sizeof(uint64_t) : 0;
+        return n > 0 && n <= ARENA_MAX_PARTIES ? barrier_arrivals_offset(a) + n * sizeof(uint64_t) : 0;
 }
 
 static uint64_t barrier_word(const struct layout_barrier *b) {
@@ -78,10 +83,18 @@ static bool barrier_repair(const struct object *o, uint32_t participant) {
         return was_member;
 }
 
+static void barrier_remove(const struct object *o) {
+        struct layout_barrier *b = o->at;
+        atomic_store_explicit(&b->is_removed, 1, memory_order_seq_cst);
+        barrier_break(b);
+        barrier_wake(b);
+}
+
 const struct object_kind barrier_kind = {
         .name = "barrier",
         .bytes = barrier_bytes,
         .repair = barrier_repair,
+        .remove = barrier_remove,
 };
 
 int drover_barrier_open(drover_arena *arena, const char *name, uint32_t parties, drover_barrier **ret_barrier) {
@@ -92,6 +105,7 @@ int drover_barrier_open(drover_arena *arena, const char *name, uint32_t parties,
                 return r;
         struct drover_barrier *b = handle;
         b->shared = b->object.at;
+        b->arrivals = (_Atomic uint64_t *)((uint8_t *)b->object.at + barrier_arrivals_offset(arena));
         b->parties = (uint32_t)b->object.parameters[0];
         atomic_fetch_add_explicit(&b->shared->members[arena->participant], 1, memory_order_acq_rel);
         *ret_barrier = b;
@@ -102,7 +116,7 @@ drover_barrier *drover_barrier_free(drover_barrier *barrier) {
         if (barrier && arena_is_mapped(barrier->object.arena))
                 atomic_fetch_sub_explicit(&barrier->shared->members[barrier->object.arena->participant], 1,
                                           memory_order_acq_rel);
-        free(barrier);
+        object_close(barrier);
         return NULL;
 }
 
@@ -111,8 +125,13 @@ void drover_barrier_set_action(drover_barrier *barrier, int (*action)(void *user
         barrier->user = user;
 }
 
+/* -EPIPE of a barrier that was removed, which breaks it: after the word was read. */
+static int barrier_say(const struct drover_barrier *b, int r) {
+        return r == -EPIPE && atomic_load_explicit(&b->shared->is_removed, memory_order_seq_cst) != 0 ? -EIDRM : r;
+}
+
 static uint32_t barrier_place_tag(const struct drover_barrier *b, uint32_t place) {
-        return (uint32_t)(atomic_load_explicit(&b->shared->arrivals[place], memory_order_acquire) >> 32);
+        return (uint32_t)(atomic_load_explicit(&b->arrivals[place], memory_order_acquire) >> 32);
 }
 
 /* Takes the next place. Its index; -EAGAIN: all are taken; -ESTALE: the phase is over. */
@@ -120,7 +139,7 @@ static int barrier_arrive(struct drover_barrier *b, uint64_t word) {
         uint32_t tag = barrier_tag(word);
         uint64_t mine = (uint64_t)tag << 32 | (b->object.arena->participant + 1);
         for (uint32_t i = 0; i < b->parties; i++) {
-                uint64_t seen = atomic_load_explicit(&b->shared->arrivals[i], memory_order_acquire);
+                uint64_t seen = atomic_load_explicit(&b->arrivals[i], memory_order_acquire);
                 do {
                         /* 31 bits, so that half of the numbers are newer */
                         int32_t age = (int32_t)(((uint32_t)(seen >> 32) - tag) << 1);
@@ -128,8 +147,8 @@ static int barrier_arrive(struct drover_barrier *b, uint64_t word) {
                                 return -ESTALE;
                         if (age == 0)
                                 break;
-                        if (atomic_compare_exchange_weak_explicit(&b->shared->arrivals[i], &seen, mine,
-                                                                  memory_order_acq_rel, memory_order_acquire)) {
+                        if (atomic_compare_exchange_weak_explicit(&b->arrivals[i], &seen, mine, memory_order_acq_rel,
+                                                                  memory_order_acquire)) {
                                 KILL_POINT("barrier-arrived");
                                 return (int)i;
                         }
@@ -192,7 +211,7 @@ int drover_barrier_wait(drover_barrier *barrier, uint64_t deadline_ns) {
         for (unsigned i = 0; i < BARRIER_MAX_TRIES; i++) {
                 uint64_t word = barrier_word(barrier->shared);
                 if (word & BARRIER_BROKEN)
-                        return -EPIPE;
+                        return barrier_say(barrier, -EPIPE);
                 if (deadline_ns == 0 && !barrier_lacks_one(barrier, word))
                         return -EAGAIN;
                 int place = barrier_arrive(barrier, word), r;
@@ -208,7 +227,7 @@ int drover_barrier_wait(drover_barrier *barrier, uint64_t deadline_ns) {
                 }
                 r = place == (int)barrier->parties - 1 ? barrier_complete(barrier, word)
                                                        : barrier_sleep(barrier, word, deadline_ns, true);
-                return r < 0 ? r : place;
+                return r < 0 ? barrier_say(barrier, r) : place;
         }
         return -EPROTO;
 }
@@ -216,6 +235,8 @@ int drover_barrier_wait(drover_barrier *barrier, uint64_t deadline_ns) {
 int drover_barrier_reset(drover_barrier *barrier) {
         for (unsigned i = 0; i < BARRIER_MAX_TRIES; i++) {
                 uint64_t word = barrier_word(barrier->shared);
+                if ((word & BARRIER_BROKEN) && barrier_say(barrier, -EPIPE) == -EIDRM)
+                        return -EIDRM;
                 if (barrier_end(barrier->shared, word, barrier_next(word, true)))
                         return 0;
         }
@@ -224,7 +245,7 @@ int drover_barrier_reset(drover_barrier *barrier) {
 
 int drover_barrier_abort(drover_barrier *barrier) {
         barrier_break(barrier->shared);
-        return 0;
+        return barrier_say(barrier, -EPIPE) == -EIDRM ? -EIDRM : 0;
 }
 
 uint32_t drover_barrier_parties(const drover_barrier *barrier) { return barrier->parties; }

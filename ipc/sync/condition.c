@@ -22,17 +22,20 @@ struct drover_condition {
         struct drover_mutex *mutex;
 };
 
-static uint64_t condition_bytes(const uint64_t parameters[ARENA_PARAMETERS]) {
-        return parameters[0] > 0 && parameters[0] <= ARENA_MAX_OBJECTS ? sizeof(struct layout_condition) : 0;
+/* The mutex: its entry + 1 32 | its generation 32, for an entry may be another object's later. */
+static uint64_t condition_bytes(const struct drover_arena *a, const uint64_t parameters[ARENA_PARAMETERS]) {
+        uint32_t mutex = (uint32_t)parameters[0];
+        return mutex > 0 && mutex <= a->n_objects ? sizeof(struct layout_condition) : 0;
 }
 
 static bool condition_is_left_in_order(const struct object *o, uint32_t participant) {
         struct drover_arena *a = o->arena;
         if (a->identity == 0 || a->participant != participant)
                 return false;
-        /* The mutex is older than its condition, so it is repaired before. */
+        /* The mutex is repaired before or after its condition, as their entries lie. */
         const struct layout_lock *l = wait_lock(a, (uint32_t)o->parameters[0] - 1);
-        return l && !(atomic_load_explicit(&l->word, memory_order_acquire) & LOCK_OWNERDEAD);
+        uint64_t word = l ? atomic_load_explicit(&l->word, memory_order_acquire) : LOCK_OWNERDEAD;
+        return !(word & LOCK_OWNERDEAD) && owner_participant(word) != participant + 1;
 }
 
 static bool condition_repair(const struct object *o, uint32_t participant) {
@@ -44,15 +47,24 @@ static bool condition_repair(const struct object *o, uint32_t participant) {
         return false;
 }
 
+static void condition_remove(const struct object *o) {
+        struct layout_condition *c = o->at;
+        atomic_store_explicit(&c->is_removed, 1, memory_order_seq_cst);
+        atomic_fetch_add_explicit(&c->sequence, CONDITION_SEQUENCE, memory_order_seq_cst);
+        event_wake(&c->sequence, INT32_MAX);
+}
+
 const struct object_kind condition_kind = {
         .name = "condition",
         .bytes = condition_bytes,
         .repair = condition_repair,
+        .remove = condition_remove,
 };
 
 int drover_condition_open(drover_arena *arena, const char *name, drover_mutex *mutex,
                           drover_condition **ret_condition) {
-        const uint64_t parameters[ARENA_PARAMETERS] = {mutex->object.index + 1};
+        const uint64_t parameters[ARENA_PARAMETERS] = {(mutex->object.index + 1) | (uint64_t)mutex->object.generation
+                                                                                           << 32};
         if (mutex->object.arena != arena)
                 return -EINVAL;
         void *handle;
@@ -67,8 +79,12 @@ int drover_condition_open(drover_arena *arena, const char *name, drover_mutex *m
 }
 
 drover_condition *drover_condition_free(drover_condition *condition) {
-        free(condition);
+        object_close(condition);
         return NULL;
+}
+
+static bool condition_is_removed(const struct drover_condition *c) {
+        return atomic_load_explicit(&c->shared->is_removed, memory_order_seq_cst) != 0;
 }
 
 int drover_condition_wait(drover_condition *condition, uint64_t deadline_ns) {
@@ -81,6 +97,8 @@ int drover_condition_wait(drover_condition *condition, uint64_t deadline_ns) {
                 atomic_fetch_or_explicit(&condition->shared->sequence, CONDITION_SLEEPERS, memory_order_acq_rel) |
                 CONDITION_SLEEPERS;
         KILL_POINT("condition-registered");
+        if (condition_is_removed(condition)) /* after the sequence: who removes it later changes that */
+                return -EIDRM;
         int depth = mutex_yield(m);
         if (depth < 0)
                 return depth;
@@ -94,7 +112,7 @@ int drover_condition_wait(drover_condition *condition, uint64_t deadline_ns) {
         wait_end(&w);
         KILL_POINT("condition-woken");
         int regained = mutex_regain(m, depth);
-        return regained < 0 ? regained : r;
+        return regained < 0 ? regained : condition_is_removed(condition) ? -EIDRM : r;
 }
 
 int drover_condition_wait_for(drover_condition *condition, bool (*is_true)(void *user), void *user,
@@ -115,6 +133,8 @@ int drover_condition_notify(drover_condition *condition, uint32_t n) {
         _Atomic uint32_t *sequence = &condition->shared->sequence;
         if (!lock_is_held(m->lock, mutex_self(m)))
                 return -EPERM;
+        if (condition_is_removed(condition))
+                return -EIDRM;
         if (n == 0 || !(atomic_load_explicit(sequence, memory_order_acquire) & CONDITION_SLEEPERS))
                 return 0;
         int limit = n > INT32_MAX ? INT32_MAX : (int)n;

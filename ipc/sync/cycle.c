@@ -88,7 +88,7 @@ static bool cycle_next(struct cycle_search *s, struct cycle_step *from, struct c
         struct cycle_place place = from->place;
         uint64_t holder = from->holder = cycle_holder(from);
         uint32_t participant = owner_participant(holder);
-        if (participant == 0 || participant > ARENA_PARTICIPANTS || holder == from->waiter)
+        if (participant == 0 || participant > place.arena->n_participants || holder == from->waiter)
                 return false;
         place.participant = participant - 1;
         uint32_t line = cycle_line_of(s, place.arena, holder);
@@ -159,14 +159,18 @@ uint32_t cycle_youngest(const struct cycle_step *steps, uint32_t n) {
 
 static void cycle_alarm(struct drover_arena *a, uint32_t object) {
         struct object o;
-        if (object == a->n_objects)
+        if (object == a->n_objects) {
                 lock_alarm(&a->shared->directory);
-        else if (object_look(a, object, &o) < 0)
                 return;
-        else if (object_kind(o.type)->alarm)
-                object_kind(o.type)->alarm(&o);
-        else if (object_kind(o.type)->has_lock)
-                lock_alarm(o.at);
+        }
+        users_enter(a, object); /* the victim may have left meanwhile, and the object be removed */
+        if (object_look(a, object, &o) == 0 && !o.is_removed) {
+                if (object_kind(o.type)->alarm)
+                        object_kind(o.type)->alarm(&o);
+                else if (object_kind(o.type)->has_lock)
+                        lock_alarm(o.at);
+        }
+        users_leave(a, object);
 }
 
 void cycle_break(const struct cycle_step *steps, uint32_t n) {

@@ -36,7 +36,8 @@ static size_t dictionary_stride(uint64_t key_bytes, uint64_t value_bytes) {
         return dictionary_align(key_bytes) + 2 * dictionary_align(value_bytes);
 }
 
-static uint64_t dictionary_bytes(const uint64_t parameters[ARENA_PARAMETERS]) {
+static uint64_t dictionary_bytes(const struct drover_arena *a, const uint64_t parameters[ARENA_PARAMETERS]) {
+        (void)a;
         uint64_t capacity = parameters[0], key = parameters[1], value = parameters[2];
         if (capacity == 0 || capacity > ARENA_MAX_ENTRIES || key == 0 || key > ARENA_MAX_KEY || value == 0 ||
             value > ARENA_MAX_ITEM)
@@ -49,10 +50,13 @@ static bool dictionary_repair(const struct object *o, uint32_t participant) {
         return lock_repair(&((struct layout_dictionary *)o->at)->lock, participant);
 }
 
+static void dictionary_remove(const struct object *o) { lock_remove(&((struct layout_dictionary *)o->at)->lock); }
+
 const struct object_kind dictionary_kind = {
         .name = "dictionary",
         .bytes = dictionary_bytes,
         .repair = dictionary_repair,
+        .remove = dictionary_remove,
         .has_lock = true,
 };
 
@@ -77,7 +81,7 @@ int drover_dictionary_open(drover_arena *arena, const char *name, uint32_t capac
 }
 
 drover_dictionary *drover_dictionary_free(drover_dictionary *dictionary) {
-        free(dictionary);
+        object_close(dictionary);
         return NULL;
 }
 
@@ -202,8 +206,10 @@ int drover_dictionary_put(drover_dictionary *dictionary, const void *key, size_t
                 dictionary_set(dictionary, i, true, !e.copy, key_bytes, bytes);
                 return 0;
         }
-        if (i == dictionary->n_entries || dictionary_used(dictionary) >= dictionary->capacity)
+        if (i == dictionary->n_entries || dictionary_used(dictionary) >= dictionary->capacity) {
+                arena_say("the dictionary's keys: there are %u, which is its capacity", dictionary->capacity);
                 return -ENOSPC;
+        }
         struct dictionary_entry e = dictionary_look(dictionary, i);
         memcpy(e.key, key, key_bytes);
         memcpy(e.values[0], value, bytes);

@@ -16,7 +16,8 @@ struct drover_event {
         struct layout_event *shared;
 };
 
-static uint64_t event_bytes(const uint64_t parameters[ARENA_PARAMETERS]) {
+static uint64_t event_bytes(const struct drover_arena *a, const uint64_t parameters[ARENA_PARAMETERS]) {
+        (void)a;
         (void)parameters;
         return sizeof(struct layout_event);
 }
@@ -27,10 +28,17 @@ static bool event_repair(const struct object *o, uint32_t participant) {
         return false;
 }
 
+static void event_remove(const struct object *o) {
+        _Atomic uint32_t *word = &((struct layout_event *)o->at)->word;
+        atomic_fetch_or_explicit(word, EVENT_REMOVED, memory_order_seq_cst);
+        event_wake(word, INT32_MAX);
+}
+
 const struct object_kind event_kind = {
         .name = "event",
         .bytes = event_bytes,
         .repair = event_repair,
+        .remove = event_remove,
 };
 
 int drover_event_open(drover_arena *arena, const char *name, drover_event **ret_event) {
@@ -46,7 +54,7 @@ int drover_event_open(drover_arena *arena, const char *name, drover_event **ret_
 }
 
 drover_event *drover_event_free(drover_event *event) {
-        free(event);
+        object_close(event);
         return NULL;
 }
 
@@ -54,6 +62,8 @@ int drover_event_set(drover_event *event) {
         _Atomic uint32_t *word = &event->shared->word;
         uint32_t seen = atomic_load_explicit(word, memory_order_relaxed), next;
         do {
+                if (seen & EVENT_REMOVED)
+                        return -EIDRM;
                 if (seen & EVENT_SET) {
                         /* what the caller did before is seen by whoever finds it set: a write, to be ordered by */
                         next = seen;
@@ -68,8 +78,8 @@ int drover_event_set(drover_event *event) {
 }
 
 int drover_event_clear(drover_event *event) {
-        atomic_fetch_and_explicit(&event->shared->word, ~(uint32_t)EVENT_SET, memory_order_acq_rel);
-        return 0;
+        uint32_t seen = atomic_fetch_and_explicit(&event->shared->word, ~(uint32_t)EVENT_SET, memory_order_acq_rel);
+        return seen & EVENT_REMOVED ? -EIDRM : 0;
 }
 
 bool drover_event_is_set(const drover_event *event) {
@@ -88,7 +98,7 @@ int drover_event_wait(drover_event *event, uint64_t deadline_ns) {
         uint32_t seen = atomic_load_explicit(word, memory_order_acquire), epoch = seen / EVENT_EPOCH;
         struct wait w = WAIT(event->object.arena, event->object.index, deadline_ns);
         int r = 0;
-        while (r == 0 && !(seen & EVENT_SET) && seen / EVENT_EPOCH == epoch) {
+        while (r == 0 && !(seen & (EVENT_SET | EVENT_REMOVED)) && seen / EVENT_EPOCH == epoch) {
                 if (deadline_ns == 0)
                         return -EAGAIN;
                 if (!(seen & EVENT_SLEEPERS) &&
@@ -101,5 +111,7 @@ int drover_event_wait(drover_event *event, uint64_t deadline_ns) {
                 seen = atomic_load_explicit(word, memory_order_acquire);
         }
         wait_end(&w);
+        if (seen & EVENT_REMOVED)
+                return -EIDRM;
         return (seen & EVENT_SET) || seen / EVENT_EPOCH != epoch ? 0 : r;
 }

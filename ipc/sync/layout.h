@@ -1,6 +1,6 @@
 /* Every struct of an arena: the memory in which the sharing objects live.
  *
- * One memfd: header, participants, wait lines, directory, then the objects, each at a line. Rules as in ipc/layout.h:
+ * One memfd: header, wait lines, participants, directory, then the objects, each at a line. Rules as in ipc/layout.h:
  * u32 and u64 only; no pointer; all zero is a safe state; a word is loaded once and checked against sizes the reader
  * holds privately. ipc/PROTOCOL.md is normative. */
 #pragma once
@@ -8,13 +8,14 @@
 #include "ipc/layout.h"
 
 #define LAYOUT_MAGIC_ARENA UINT32_C(0x41485244) /* "DRHA" */
-#define LAYOUT_ARENA_VERSION 2u
+#define LAYOUT_ARENA_VERSION 3u
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
               "the futex half of a u64 word is its low half, at its address");
 
 enum {
-        ARENA_PARTICIPANTS = 256,
+        ARENA_DEFAULT_PARTICIPANTS = 256,
+        ARENA_MAX_PARTICIPANTS = 4096,
         ARENA_WAITS = 512, /* threads and fibers that wait at once and are seen to; more wait unseen */
         ARENA_DEFAULT_OBJECTS = 256,
         ARENA_MAX_OBJECTS = 1 << 16,
@@ -39,6 +40,7 @@ enum lock_flag {
         LOCK_WAITERS = 1u << 0,   /* somebody may sleep on the low half */
         LOCK_OWNERDEAD = 1u << 1, /* an owner died; until somebody says that the data is consistent */
         LOCK_LOOK = 1u << 2,      /* turned over when a waiter is chosen as a victim, so that none sleeps on past it */
+        LOCK_REMOVED = 1u << 3,   /* the object has no name any more: given back, but never taken again */
 };
 
 #define OWNER_FLAGS UINT64_C(0xff)
@@ -124,32 +126,61 @@ enum object_type {
         OBJECT_N_TYPES,
 };
 
+/* ---- an entry's word: type 8 | removed 1 | 0 23 | generation 32, from bit 0 up ----
+ *
+ * Stored last when an object is made: from then on the entry is valid and does not change until it has been removed and
+ * nobody uses it (struct layout_arena, users). Its generation rises with every object that is made there. */
+
+#define OBJECT_REMOVED (UINT64_C(1) << 8) /* it has no name any more; it is there for those who have it open */
+
+#define OBJECT_WORD(type, generation) ((uint64_t)(type) | (uint64_t)(uint32_t)(generation) << 32)
+static inline uint32_t object_word_type(uint64_t word) { return word & 0xff; }
+static inline uint32_t object_word_generation(uint64_t word) { return (uint32_t)(word >> 32); }
+
 struct layout_object {
-        _Atomic uint32_t type; /* enum object_type, stored last: from then on the entry is valid and never changes */
+        _Atomic uint64_t word;
+        _Atomic uint64_t offset, bytes;
+        _Atomic uint64_t parameters[ARENA_PARAMETERS];
+        _Atomic uint64_t name[ARENA_NAME / sizeof(uint64_t)];
         _Atomic uint32_t n_repaired; /* deaths that changed something here */
-        uint64_t offset, bytes;
-        uint64_t parameters[ARENA_PARAMETERS];
-        char name[ARENA_NAME];
-        uint64_t reserved[2];
+        uint32_t pad;
+        uint64_t reserved;
+};
+
+/* The hash of a name that stands beside its entry. */
+enum {
+        HASH_NEVER = 0, /* neither this entry nor one behind it was ever filled */
+        HASH_VACANT,    /* its object is gone, the next may have it */
+        HASH_FIRST,     /* from here on: of a name */
 };
 
 struct layout_arena {
         struct layout_header header;
         uint64_t bytes;
-        uint32_t n_objects; /* entries of the directory: what the arena was made with */
-        _Atomic uint32_t n_made; /* with `end`, under the directory's lock: entries that are valid, */
-        uint64_t end;            /* and where free memory begins; counted anew after a death */
-        uint64_t pad0[3];
-        struct layout_lock directory; /* creation runs under it */
+        uint32_t n_objects; /* entries of the directory: what the arena was made with, as is n_participants */
+        /* Under the directory's lock, counted anew after a death there: */
+        _Atomic uint32_t n_made;     /* entries that were ever filled */
+        _Atomic uint64_t end, limit; /* the free memory that is given out now */
+        _Atomic uint32_t n_gone;     /* of n_made: removed or vacant */
+        uint32_t n_participants;
+        uint64_t pad0;
+        struct layout_lock directory; /* creation and removal run under it */
         uint64_t pad1[6];
-        struct layout_participant participants[ARENA_PARTICIPANTS];
         struct layout_wait waits[ARENA_WAITS];
-        struct layout_object objects[]; /* n_objects; then a hash of each name, u32; then, at a page, the objects */
+        struct layout_participant participants[];
+        /* n_participants; then n_objects entries; for each its users, arena_user_words() u64, one bit a participant and
+         * one for a broker: whoever has the object open; for each the hash of its name, u32; then, at a page, objects
+         */
 };
 
+static inline uint32_t arena_user_words(uint32_t n_participants) { return n_participants / 64 + 1; }
+
 /* Where the objects of an arena with so many entries begin. */
-static inline uint64_t arena_first_object(uint32_t n_objects) {
-        uint64_t bytes = sizeof(struct layout_arena) + n_objects * (sizeof(struct layout_object) + sizeof(uint32_t));
+static inline uint64_t arena_first_object(uint32_t n_objects, uint32_t n_participants) {
+        uint64_t entry =
+                sizeof(struct layout_object) + arena_user_words(n_participants) * sizeof(uint64_t) + sizeof(uint32_t);
+        uint64_t bytes =
+                sizeof(struct layout_arena) + n_participants * sizeof(struct layout_participant) + n_objects * entry;
         return (bytes + LAYOUT_PAGE - 1) / LAYOUT_PAGE * LAYOUT_PAGE;
 }
 
@@ -162,12 +193,14 @@ struct layout_mutex {
 
 struct layout_condition {
         _Atomic uint32_t sequence; /* futex; bit 0: somebody may sleep. Changed under the mutex, and by repair */
-        uint32_t pad0;
+        _Atomic uint32_t is_removed;
         uint64_t pad[7];
 };
 
+#define SEMAPHORE_REMOVED (UINT32_C(1) << 31)
+
 struct layout_semaphore {
-        _Atomic uint32_t value;
+        _Atomic uint32_t value; /* or SEMAPHORE_REMOVED and what it was */
         uint32_t pad0;
         struct layout_gate gate;
         uint64_t pad[6];
@@ -175,12 +208,15 @@ struct layout_semaphore {
 
 struct layout_permits {
         struct layout_gate gate;
-        uint64_t pad[7];
+        _Atomic uint32_t is_removed;
+        uint32_t pad0;
+        uint64_t pad[6];
         _Atomic uint64_t leases[]; /* one per permit: identity of the holder, 0 = free */
 };
 
-/* set 1 | sleepers 1 | epoch 30: the epoch rises with every set, so that a waiter that was woken knows it. */
-enum { EVENT_SET = 1, EVENT_SLEEPERS = 2, EVENT_EPOCH = 4 };
+/* set 1 | sleepers 1 | removed 1 | epoch 29: the epoch rises with every set, so that a waiter that was woken knows it.
+ */
+enum { EVENT_SET = 1, EVENT_SLEEPERS = 2, EVENT_REMOVED = 4, EVENT_EPOCH = 8 };
 
 struct layout_event {
         _Atomic uint32_t word;
@@ -193,9 +229,11 @@ struct layout_event {
 
 struct layout_barrier {
         _Atomic uint64_t word;
-        uint64_t pad[7];
-        _Atomic uint32_t members[ARENA_PARTICIPANTS]; /* handles of each participant: the death of one breaks */
-        _Atomic uint64_t arrivals[]; /* one per party: phase + 1 32 | 0 16 | participant 16, from bit 63 down */
+        _Atomic uint32_t is_removed;
+        uint32_t pad0;
+        uint64_t pad[6];
+        _Atomic uint32_t members[]; /* handles of each participant: the death of one breaks */
+        /* then, at 8 bytes, a u64 per party: phase + 1 32 | 0 16 | participant 16, from bit 63 down */
 };
 
 struct layout_rwlock {
@@ -203,10 +241,10 @@ struct layout_rwlock {
         struct layout_gate drained; /* the writer waits here for the readers to go */
         struct layout_gate opened;  /* readers wait here for the writer to go */
         uint64_t pad[4];
-        struct {
+        struct layout_readers {
                 _Atomic uint64_t n; /* of one participant's threads; they die together */
                 uint64_t pad[7];
-        } readers[ARENA_PARTICIPANTS];
+        } readers[];
 };
 
 struct layout_array {
@@ -239,6 +277,11 @@ enum cell_state {
 #define CELL_WORD(state, participant, position)                                                                        \
         ((uint64_t)(state) | (uint64_t)(participant) << 4 | ((uint64_t)(position)&CELL_POSITION_MASK) << 20)
 
+enum queue_end {
+        QUEUE_CLOSED = 1u << 0,
+        QUEUE_REMOVED = 1u << 1,
+};
+
 struct layout_queue {
         struct layout_lock lock; /* LIFO and priority only */
         uint64_t pad0[6];
@@ -247,7 +290,7 @@ struct layout_queue {
         _Atomic uint64_t head; /* next position to take */
         uint64_t pad2[7];
         struct layout_gate items, room, done;
-        _Atomic uint32_t is_closed;
+        _Atomic uint32_t ends;     /* enum queue_end bits */
         _Atomic uint32_t watched;  /* cell + 1 whose end a joiner waits for */
         _Atomic uint32_t returned; /* rises with every return of an item; lowest bit: some since the last vain scan */
         uint32_t pad3;
@@ -259,14 +302,14 @@ static_assert(sizeof(struct layout_participant) == LAYOUT_LINE);
 static_assert(sizeof(struct layout_wait) == LAYOUT_LINE);
 static_assert(sizeof(struct layout_object) == 2 * LAYOUT_LINE);
 static_assert(offsetof(struct layout_arena, directory) == 64);
-static_assert(offsetof(struct layout_arena, participants) == 128);
+static_assert(offsetof(struct layout_arena, waits) == 128);
 static_assert(sizeof(struct layout_lock) == 16);
 static_assert(sizeof(struct layout_mutex) == LAYOUT_LINE);
 static_assert(sizeof(struct layout_condition) == LAYOUT_LINE);
 static_assert(sizeof(struct layout_semaphore) == LAYOUT_LINE);
 static_assert(offsetof(struct layout_permits, leases) == 64);
 static_assert(sizeof(struct layout_event) == LAYOUT_LINE);
-static_assert(offsetof(struct layout_barrier, arrivals) == 64 + 4 * ARENA_PARTICIPANTS);
+static_assert(offsetof(struct layout_barrier, members) == 64);
 static_assert(offsetof(struct layout_rwlock, readers) == 64);
 static_assert(sizeof(struct layout_array) == LAYOUT_LINE);
 static_assert(offsetof(struct layout_dictionary, entries) == 64);

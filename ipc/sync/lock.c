@@ -9,6 +9,9 @@
  * word once more before it leaves. A giver that dies between its CAS and the wake, or a woken waiter that dies before
  * its CAS, leaves sleepers beside a free lock: lock_repair wakes all, also where the dead held nothing.
  *
+ * The word of an object that was removed is given back, but not taken: LOCK_REMOVED is in the value that a waiter would
+ * sleep on, and stays for ever, so that waiters and those who come later find it, at no cost for a word that is free.
+ *
  * Generations and numbers make "is it mine" one comparison. A dead owner's word is changed by the repairer alone; no
  * waiter ever decides that an owner is dead. */
 #include <errno.h>
@@ -60,7 +63,9 @@ static int lock_wait(struct layout_lock *l, struct spin *spin, struct wait *w) {
         do {
                 uint64_t word = atomic_load_explicit(&l->word, memory_order_relaxed);
                 r = -EAGAIN;
-                if (owner_identity(word) == 0)
+                if (word & LOCK_REMOVED)
+                        r = -EIDRM;
+                else if (owner_identity(word) == 0)
                         r = lock_take_flagged(l, word, self, flags);
                 else if (w->deadline_ns == 0)
                         break;
@@ -100,8 +105,8 @@ int lock_release(struct layout_lock *l, uint64_t self) {
         do {
                 if (owner_identity(word) != self)
                         return -EPERM;
-        } while (!atomic_compare_exchange_weak_explicit(&l->word, &word, word & LOCK_OWNERDEAD, memory_order_release,
-                                                        memory_order_relaxed));
+        } while (!atomic_compare_exchange_weak_explicit(&l->word, &word, word & (LOCK_OWNERDEAD | LOCK_REMOVED),
+                                                        memory_order_release, memory_order_relaxed));
         KILL_POINT("lock-given");
         if (word & LOCK_WAITERS)
                 event_wake(lock_futex(l), 1);
@@ -136,8 +141,15 @@ bool lock_repair(struct layout_lock *l, uint32_t participant) {
         uint64_t word = atomic_load_explicit(&l->word, memory_order_relaxed);
         for (unsigned i = 0; i < LOCK_MAX_TRIES && owner_participant(word) == participant + 1 && !was_held; i++)
                 /* release, acquire: what the dead one wrote is seen by the next owner by way of us */
-                was_held = atomic_compare_exchange_weak_explicit(&l->word, &word, LOCK_OWNERDEAD, memory_order_acq_rel,
-                                                                 memory_order_relaxed);
+                was_held =
+                        atomic_compare_exchange_weak_explicit(&l->word, &word, LOCK_OWNERDEAD | (word & LOCK_REMOVED),
+                                                              memory_order_acq_rel, memory_order_relaxed);
         event_wake(lock_futex(l), INT32_MAX);
         return was_held;
+}
+
+void lock_remove(struct layout_lock *l) {
+        /* seq_cst: R1 of a rwlock's readers. Who is about to sleep finds another word than it saw */
+        atomic_fetch_or_explicit(&l->word, LOCK_REMOVED, memory_order_seq_cst);
+        event_wake(lock_futex(l), INT32_MAX);
 }

@@ -23,12 +23,14 @@ static inline bool lock_is_held(const struct layout_lock *l, uint64_t self) {
 }
 
 /* 0; -EOWNERDEAD: taken, an owner died since the data was last consistent. Not taken: -EAGAIN (deadline 0), -ETIMEDOUT,
- * -EDEADLK (the caller has it already, or was chosen to break a cycle). */
+ * -EDEADLK (the caller has it already, or was chosen to break a cycle), -EIDRM (the object was removed). */
 int lock_acquire(struct layout_lock *l, const struct object *o, struct spin *spin, uint64_t deadline_ns);
-/* The same, waits as long as it must and is never chosen: 0, -EOWNERDEAD. */
+/* The same, waits as long as it must and is never chosen: 0, -EOWNERDEAD; -EIDRM, and not taken. */
 int lock_regain(struct layout_lock *l, const struct object *o, struct spin *spin);
 int lock_release(struct layout_lock *l, uint64_t self);    /* -EPERM: not the caller's */
 int lock_consistent(struct layout_lock *l, uint64_t self); /* -EPERM; -EINVAL: nothing to say */
+/* From now on nobody takes it: -EIDRM. Who has it gives it back. */
+void lock_remove(struct layout_lock *l);
 /* Makes every waiter look at its wait line. */
 void lock_alarm(struct layout_lock *l);
 bool lock_repair(struct layout_lock *l, uint32_t participant);

@@ -8,7 +8,8 @@
 #include "ipc/kill-point.h"
 #include "ipc/sync/mutex.h"
 
-static uint64_t mutex_bytes(const uint64_t parameters[ARENA_PARAMETERS]) {
+static uint64_t mutex_bytes(const struct drover_arena *a, const uint64_t parameters[ARENA_PARAMETERS]) {
+        (void)a;
         (void)parameters;
         return sizeof(struct layout_mutex);
 }
@@ -17,10 +18,13 @@ static bool mutex_repair(const struct object *o, uint32_t participant) {
         return lock_repair(&((struct layout_mutex *)o->at)->lock, participant);
 }
 
+static void mutex_remove(const struct object *o) { lock_remove(&((struct layout_mutex *)o->at)->lock); }
+
 const struct object_kind mutex_kind = {
         .name = "mutex",
         .bytes = mutex_bytes,
         .repair = mutex_repair,
+        .remove = mutex_remove,
         .has_lock = true,
 };
 
@@ -28,6 +32,7 @@ const struct object_kind recursive_mutex_kind = {
         .name = "recursive mutex",
         .bytes = mutex_bytes,
         .repair = mutex_repair,
+        .remove = mutex_remove,
         .has_lock = true,
 };
 
@@ -56,7 +61,7 @@ int drover_mutex_open(drover_arena *arena, const char *name, unsigned flags, dro
 }
 
 drover_mutex *drover_mutex_free(drover_mutex *mutex) {
-        free(mutex);
+        object_close(mutex);
         return NULL;
 }
 
@@ -124,7 +129,7 @@ int mutex_yield(struct drover_mutex *m) {
 int mutex_regain(struct drover_mutex *m, int depth) {
         /* To break a cycle here would break the caller's invariant: another one is chosen. */
         int r = lock_regain(m->lock, &m->object, &m->spin);
-        if (m->is_recursive)
+        if (m->is_recursive && r != -EIDRM)
                 mutex_set_depth(m, (uint32_t)depth);
         return r;
 }

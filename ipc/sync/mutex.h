@@ -20,5 +20,5 @@ void mutex_init(struct drover_mutex *m, const struct object *o, struct layout_lo
 
 /* Gives back all of it, however deep, and tells how deep it was: > 0, -EPERM. */
 int mutex_yield(struct drover_mutex *m);
-/* Takes it again that deep. Never gives up: 0, -EOWNERDEAD. */
+/* Takes it again that deep. Never gives up: 0, -EOWNERDEAD; -EIDRM: removed, and not taken. */
 int mutex_regain(struct drover_mutex *m, int depth);

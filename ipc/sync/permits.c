@@ -17,7 +17,8 @@ struct drover_permits {
         struct spin spin;
 };
 
-static uint64_t permits_bytes(const uint64_t parameters[ARENA_PARAMETERS]) {
+static uint64_t permits_bytes(const struct drover_arena *a, const uint64_t parameters[ARENA_PARAMETERS]) {
+        (void)a;
         uint64_t n = parameters[0];
         return n > 0 && n <= ARENA_MAX_PERMITS ? sizeof(struct layout_permits) + n * sizeof(uint64_t) : 0;
 }
@@ -35,10 +36,17 @@ static bool permits_repair(const struct object *o, uint32_t participant) {
         return was_any;
 }
 
+static void permits_remove(const struct object *o) {
+        struct layout_permits *p = o->at;
+        atomic_store_explicit(&p->is_removed, 1, memory_order_seq_cst);
+        gate_broadcast(&p->gate);
+}
+
 const struct object_kind permits_kind = {
         .name = "permits",
         .bytes = permits_bytes,
         .repair = permits_repair,
+        .remove = permits_remove,
 };
 
 int drover_permits_open(drover_arena *arena, const char *name, uint32_t n, drover_permits **ret_permits) {
@@ -55,7 +63,7 @@ int drover_permits_open(drover_arena *arena, const char *name, uint32_t n, drove
 }
 
 drover_permits *drover_permits_free(drover_permits *permits) {
-        free(permits);
+        object_close(permits);
         return NULL;
 }
 
@@ -63,6 +71,8 @@ static int permits_take(void *user) {
         struct drover_permits *p = user;
         uint64_t self = arena_self(p->object.arena);
         uint32_t from = atomic_load_explicit(&p->next, memory_order_relaxed);
+        if (atomic_load_explicit(&p->shared->is_removed, memory_order_seq_cst) != 0)
+                return -EIDRM;
         for (uint32_t i = 0; i < p->n; i++) {
                 uint32_t k = (from + i) % p->n;
                 uint64_t nobody = 0;

@@ -148,7 +148,7 @@ static bool queue_find_earlier(const struct drover_queue *q, uint64_t from, uint
 
 static int queue_lease_next(struct drover_queue *q, uint32_t *ret_cell) {
         /* Before the cells: a producer that found the queue open has its cell WRITING by now (Q1 ~ Q2). */
-        bool is_closed = atomic_load_explicit(&q->shared->is_closed, memory_order_seq_cst), is_blocked = false;
+        bool is_closed = queue_end(q) < 0, is_blocked = false;
         if ((atomic_load_explicit(&q->shared->returned, memory_order_seq_cst) & 1) && queue_lease_returned(q, ret_cell))
                 return 0;
 
@@ -192,7 +192,7 @@ static int queue_lock(struct drover_queue *q, uint64_t deadline_ns) {
         int r = lock_acquire(&q->shared->lock, &q->object, &q->spin_lock, deadline_ns > moment ? deadline_ns : moment);
         if (r == -EOWNERDEAD)
                 r = lock_consistent(&q->shared->lock, arena_self(q->object.arena));
-        return r < 0 && deadline_ns == 0 ? -EAGAIN : r;
+        return r < 0 && r != -EIDRM && deadline_ns == 0 ? -EAGAIN : r;
 }
 
 static void queue_unlock(struct drover_queue *q) { lock_release(&q->shared->lock, arena_self(q->object.arena)); }
@@ -234,7 +234,7 @@ static bool queue_goes_first(const struct drover_queue *q, uint32_t cell, uint64
 }
 
 static int queue_lease_best(struct drover_queue *q, uint64_t deadline_ns, uint32_t *ret_cell) {
-        bool is_closed = atomic_load_explicit(&q->shared->is_closed, memory_order_seq_cst), is_blocked = false;
+        bool is_closed = queue_end(q) < 0, is_blocked = false;
         int r = queue_lock(q, deadline_ns);
         if (r < 0)
                 return r;

@@ -1,8 +1,8 @@
 /* Queues: what a caller sees. The words and their order are the business of queue-cells.c.
  *
  * put: claim a cell, copy, publish, signal `items`. get: lease a cell, copy, signal `room`; done at once in a simple
- * queue, or by a handle that was opened so. A handle remembers the cells it leased, so that task_done needs no ticket; that memory is private, and a death
- * takes it along with the leases.
+ * queue, or by a handle that was opened so. A handle remembers the cells it leased, so that task_done needs no ticket;
+ * that memory is private, and a death takes it along with the leases.
  *
  * Closing is a word that producers look at after they claimed and consumers before they look (Q1 ~ Q2): so an item
  * whose put returned 0 is never left behind.
@@ -30,7 +30,8 @@ static uint64_t queue_items_offset(uint64_t capacity) {
         return queue_align(sizeof(struct layout_queue) + queue_cells(capacity) * 2 * sizeof(uint64_t));
 }
 
-static uint64_t queue_bytes(const uint64_t parameters[ARENA_PARAMETERS]) {
+static uint64_t queue_bytes(const struct drover_arena *a, const uint64_t parameters[ARENA_PARAMETERS]) {
+        (void)a;
         uint64_t capacity = parameters[0], item = parameters[1], order = parameters[2];
         if (capacity == 0 || capacity > ARENA_MAX_CELLS / 2 || item == 0 || item > ARENA_MAX_ITEM ||
             order < DROVER_QUEUE_FIFO || order > DROVER_QUEUE_SIMPLE)
@@ -63,10 +64,20 @@ static bool queue_repair(const struct object *o, uint32_t participant) {
         return was_any;
 }
 
+static void queue_remove(const struct object *o) {
+        struct layout_queue *shared = o->at;
+        atomic_fetch_or_explicit(&shared->ends, QUEUE_REMOVED, memory_order_seq_cst);
+        lock_remove(&shared->lock);
+        gate_broadcast(&shared->items);
+        gate_broadcast(&shared->room);
+        gate_broadcast(&shared->done);
+}
+
 const struct object_kind queue_kind = {
         .name = "queue",
         .bytes = queue_bytes,
         .repair = queue_repair,
+        .remove = queue_remove,
         .has_lock = true,
 };
 
@@ -93,7 +104,7 @@ int drover_queue_open(drover_arena *arena, const char *name, uint32_t capacity, 
         q->stride = queue_align(q->item_bytes);
         q->leases = calloc(q->n_cells, sizeof *q->leases);
         if (!q->leases) {
-                free(q);
+                object_close(q);
                 return -ENOMEM;
         }
         pthread_mutex_init(&q->mutex, NULL);
@@ -106,7 +117,7 @@ drover_queue *drover_queue_free(drover_queue *queue) {
                 pthread_mutex_destroy(&queue->mutex);
                 free(queue->leases);
         }
-        free(queue);
+        object_close(queue);
         return NULL;
 }
 
@@ -118,23 +129,20 @@ struct queue_call {
         uint32_t cell;
 };
 
-static bool queue_is_closed(const struct drover_queue *q) {
-        return atomic_load_explicit(&q->shared->is_closed, memory_order_seq_cst) != 0;
-}
-
 static int queue_try_claim(void *user) {
         struct queue_call *call = user;
         struct drover_queue *q = call->queue;
-        if (queue_is_closed(q))
-                return -ESHUTDOWN;
+        int end = queue_end(q);
+        if (end < 0)
+                return end;
         int r = queue_claim(q, call->deadline_ns, &call->cell);
-        if (r < 0 || !queue_is_closed(q)) /* Q2: after the claim */
+        if (r < 0 || (end = queue_end(q)) == 0) /* Q2: after the claim */
                 return r;
         uint64_t word = queue_word(q, call->cell);
         queue_cas(q, call->cell, word, CELL_WORD(CELL_FREE, 0, cell_position(word)));
         gate_signal(&q->shared->items, INT32_MAX); /* consumers may wait for this very cell */
         gate_signal(&q->shared->done, INT32_MAX);
-        return -ESHUTDOWN;
+        return end;
 }
 
 int drover_queue_put_priority(drover_queue *queue, uint32_t priority, const void *data, size_t bytes,
@@ -170,7 +178,8 @@ int drover_queue_put(drover_queue *queue, const void *data, size_t bytes, uint64
 
 static int queue_try_lease(void *user) {
         struct queue_call *call = user;
-        return queue_lease(call->queue, call->deadline_ns, &call->cell);
+        int end = queue_end(call->queue);
+        return end == -EIDRM ? end : queue_lease(call->queue, call->deadline_ns, &call->cell);
 }
 
 /* One item less in use. */
@@ -221,6 +230,8 @@ int drover_queue_get(drover_queue *queue, void *buffer, size_t room, size_t *ret
 }
 
 int drover_queue_task_done(drover_queue *queue) {
+        if (queue_end(queue) == -EIDRM)
+                return -EIDRM;
         pthread_mutex_lock(&queue->mutex);
         bool is_any = queue->n_leases > 0;
         uint32_t cell = queue->leases[queue->first_lease];
@@ -262,6 +273,8 @@ static int queue_look_idle(struct drover_queue *q, uint64_t *ret_sum) {
 static int queue_is_idle(void *user) {
         struct drover_queue *q = user;
         uint64_t before, after;
+        if (queue_end(q) == -EIDRM)
+                return -EIDRM;
         int r = queue_look_idle(q, &before);
         for (uint32_t i = 0; r == 0 && i < QUEUE_SPARE_TRIES; i++, before = after) {
                 r = queue_look_idle(q, &after);
@@ -280,11 +293,11 @@ int drover_queue_join(drover_queue *queue, uint64_t deadline_ns) {
 }
 
 int drover_queue_close(drover_queue *queue) {
-        atomic_store_explicit(&queue->shared->is_closed, 1, memory_order_seq_cst); /* Q1 */
+        uint32_t ends = atomic_fetch_or_explicit(&queue->shared->ends, QUEUE_CLOSED, memory_order_seq_cst); /* Q1 */
         KILL_POINT("queue-closed");
         gate_signal(&queue->shared->items, INT32_MAX);
         gate_signal(&queue->shared->room, INT32_MAX);
-        return 0;
+        return ends & QUEUE_REMOVED ? -EIDRM : 0;
 }
 
 uint32_t drover_queue_size(const drover_queue *queue) {

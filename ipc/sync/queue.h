@@ -1,6 +1,7 @@
 /* A queue as its parts see it: queue.c (calls), queue-cells.c (the words). */
 #pragma once
 
+#include <errno.h>
 #include <pthread.h>
 
 #include "ipc/sync/gate.h"
@@ -35,6 +36,12 @@ static inline uint64_t queue_word(const struct drover_queue *q, uint32_t cell) {
 static inline bool queue_cas(struct drover_queue *q, uint32_t cell, uint64_t expected, uint64_t desired) {
         return atomic_compare_exchange_strong_explicit(&q->cells[cell], &expected, desired, memory_order_seq_cst,
                                                        memory_order_acquire);
+}
+
+/* -EIDRM: removed; -ESHUTDOWN: closed; 0. */
+static inline int queue_end(const struct drover_queue *q) {
+        uint32_t ends = atomic_load_explicit(&q->shared->ends, memory_order_seq_cst);
+        return ends & QUEUE_REMOVED ? -EIDRM : ends & QUEUE_CLOSED ? -ESHUTDOWN : 0;
 }
 
 /* How often to go round when others were faster: each time they made progress, and a hostile peer gets bounded work. */

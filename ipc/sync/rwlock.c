@@ -20,9 +20,9 @@ struct drover_rwlock {
         struct spin spin_readers, spin_writers;
 };
 
-static uint64_t rwlock_bytes(const uint64_t parameters[ARENA_PARAMETERS]) {
+static uint64_t rwlock_bytes(const struct drover_arena *a, const uint64_t parameters[ARENA_PARAMETERS]) {
         (void)parameters;
-        return sizeof(struct layout_rwlock);
+        return sizeof(struct layout_rwlock) + a->n_participants * sizeof(struct layout_readers);
 }
 
 static bool rwlock_repair(const struct object *o, uint32_t participant) {
@@ -40,10 +40,18 @@ static void rwlock_alarm(const struct object *o) {
         gate_broadcast(&l->opened); /* readers do not sleep at the word */
 }
 
+static void rwlock_remove(const struct object *o) {
+        struct layout_rwlock *l = o->at;
+        lock_remove(&l->writer);
+        gate_broadcast(&l->drained);
+        gate_broadcast(&l->opened);
+}
+
 const struct object_kind rwlock_kind = {
         .name = "rwlock",
         .bytes = rwlock_bytes,
         .repair = rwlock_repair,
+        .remove = rwlock_remove,
         .has_lock = true,
         .alarm = rwlock_alarm,
 };
@@ -62,7 +70,7 @@ int drover_rwlock_open(drover_arena *arena, const char *name, drover_rwlock **re
 }
 
 drover_rwlock *drover_rwlock_free(drover_rwlock *rwlock) {
-        free(rwlock);
+        object_close(rwlock);
         return NULL;
 }
 
@@ -79,9 +87,11 @@ static int rwlock_leave(struct drover_rwlock *l) {
         return 0;
 }
 
-/* May a reader be in? 0, -EAGAIN, -EOWNERDEAD. */
+/* May a reader be in? 0, -EAGAIN, -EOWNERDEAD, -EIDRM. */
 static int rwlock_state(const struct drover_rwlock *l) {
         uint64_t word = atomic_load_explicit(&l->shared->writer.word, memory_order_seq_cst);
+        if (word & LOCK_REMOVED)
+                return -EIDRM;
         if (owner_identity(word) != 0)
                 return -EAGAIN;
         return word & LOCK_OWNERDEAD ? -EOWNERDEAD : 0;
@@ -107,7 +117,9 @@ int drover_rwlock_read(drover_rwlock *rwlock, uint64_t deadline_ns) {
 
 static int rwlock_is_drained(void *user) {
         const struct drover_rwlock *l = user;
-        for (uint32_t i = 0; i < ARENA_PARTICIPANTS; i++)
+        if (atomic_load_explicit(&l->shared->writer.word, memory_order_seq_cst) & LOCK_REMOVED)
+                return -EIDRM;
+        for (uint32_t i = 0; i < l->object.arena->n_participants; i++)
                 if (atomic_load_explicit(&l->shared->readers[i].n, memory_order_seq_cst) > 0)
                         return -EAGAIN;
         return 0;

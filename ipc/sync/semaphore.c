@@ -14,7 +14,8 @@ struct drover_semaphore {
         struct spin spin;
 };
 
-static uint64_t semaphore_bytes(const uint64_t parameters[ARENA_PARAMETERS]) {
+static uint64_t semaphore_bytes(const struct drover_arena *a, const uint64_t parameters[ARENA_PARAMETERS]) {
+        (void)a;
         return parameters[0] <= (uint64_t)INT32_MAX + 1 ? sizeof(struct layout_semaphore) : 0;
 }
 
@@ -30,11 +31,18 @@ static bool semaphore_repair(const struct object *o, uint32_t participant) {
         return false;
 }
 
+static void semaphore_remove(const struct object *o) {
+        struct layout_semaphore *s = o->at;
+        atomic_fetch_or_explicit(&s->value, SEMAPHORE_REMOVED, memory_order_seq_cst);
+        gate_broadcast(&s->gate);
+}
+
 const struct object_kind semaphore_kind = {
         .name = "semaphore",
         .bytes = semaphore_bytes,
         .init = semaphore_init,
         .repair = semaphore_repair,
+        .remove = semaphore_remove,
 };
 
 int drover_semaphore_open(drover_arena *arena, const char *name, uint32_t value, drover_semaphore **ret_semaphore) {
@@ -52,18 +60,18 @@ int drover_semaphore_open(drover_arena *arena, const char *name, uint32_t value,
 }
 
 drover_semaphore *drover_semaphore_free(drover_semaphore *semaphore) {
-        free(semaphore);
+        object_close(semaphore);
         return NULL;
 }
 
 static int semaphore_take(void *user) {
         struct layout_semaphore *s = ((struct drover_semaphore *)user)->shared;
         uint32_t value = atomic_load_explicit(&s->value, memory_order_seq_cst);
-        while (value > 0)
+        while (value > 0 && !(value & SEMAPHORE_REMOVED))
                 if (atomic_compare_exchange_weak_explicit(&s->value, &value, value - 1, memory_order_seq_cst,
                                                           memory_order_seq_cst))
                         return 0;
-        return -EAGAIN;
+        return value & SEMAPHORE_REMOVED ? -EIDRM : -EAGAIN;
 }
 
 int drover_semaphore_wait(drover_semaphore *semaphore, uint64_t deadline_ns) {
@@ -79,7 +87,9 @@ int drover_semaphore_post(drover_semaphore *semaphore, uint32_t n) {
         if (n == 0)
                 return 0;
         do {
-                if (value > INT32_MAX || n > INT32_MAX - value)
+                if (value & SEMAPHORE_REMOVED)
+                        return -EIDRM;
+                if (n > INT32_MAX - value)
                         return -EOVERFLOW;
         } while (!atomic_compare_exchange_weak_explicit(&s->value, &value, value + n, memory_order_seq_cst,
                                                         memory_order_relaxed));
@@ -89,5 +99,5 @@ int drover_semaphore_post(drover_semaphore *semaphore, uint32_t n) {
 }
 
 uint32_t drover_semaphore_value(const drover_semaphore *semaphore) {
-        return atomic_load_explicit(&semaphore->shared->value, memory_order_acquire);
+        return atomic_load_explicit(&semaphore->shared->value, memory_order_acquire) & ~SEMAPHORE_REMOVED;
 }

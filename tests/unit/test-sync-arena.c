@@ -27,7 +27,7 @@ static void test_attach(void **state) {
         int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
         assert_int_equal(drover_arena_attach(fd, &b), -EPROTO);
         close(fd);
-        assert_int_equal(segment_create("no arena", arena_first_object(1) + 4096, &fd), 0);
+        assert_int_equal(segment_create("no arena", arena_first_object(1, 1) + 4096, &fd), 0);
         assert_int_equal(drover_arena_attach(fd, &b), -EPROTO);
         close(fd);
         assert_int_equal(segment_create("short", 4096, &fd), 0);
@@ -38,11 +38,11 @@ static void test_attach(void **state) {
 }
 
 static void test_too_many(void **state) {
-        drover_arena *a = fixture_arena(4096), *more[ARENA_PARTICIPANTS], *last;
-        for (int i = 1; i < ARENA_PARTICIPANTS; i++)
+        drover_arena *a = fixture_arena(4096), *more[ARENA_DEFAULT_PARTICIPANTS], *last;
+        for (int i = 1; i < ARENA_DEFAULT_PARTICIPANTS; i++)
                 assert_int_equal(drover_arena_attach(drover_arena_fd(a), &more[i]), 0);
         assert_int_equal(drover_arena_attach(drover_arena_fd(a), &last), -EUSERS);
-        for (int i = 1; i < ARENA_PARTICIPANTS; i++)
+        for (int i = 1; i < ARENA_DEFAULT_PARTICIPANTS; i++)
                 drover_arena_free(more[i]);
         drover_event *e;
         int r = 0, n = 0;
@@ -67,9 +67,9 @@ static void test_sized(void **state) {
         drover_semaphore *s;
         char name[16];
         static struct drover_object_info infos[N];
-        assert_int_equal(drover_arena_create_sized("test", 1 << 20, 0, &a), -EINVAL);
-        assert_int_equal(drover_arena_create_sized("test", 1 << 20, (1 << 16) + 1, &a), -EINVAL);
-        assert_int_equal(drover_arena_create_sized("test", 1 << 20, N, &a), 0);
+        assert_int_equal(drover_arena_create_sized("test", 1 << 20, 0, 1, &a), -EINVAL);
+        assert_int_equal(drover_arena_create_sized("test", 1 << 20, (1 << 16) + 1, 1, &a), -EINVAL);
+        assert_int_equal(drover_arena_create_sized("test", 1 << 20, N, 256, &a), 0);
         for (uint32_t i = 0; i < N; i++) {
                 snprintf(name, sizeof name, "s%u", i);
                 assert_int_equal(drover_semaphore_open(a, name, i + 1, &s), 0);
@@ -87,7 +87,7 @@ static void test_sized(void **state) {
         }
         drover_arena_free(b);
         drover_arena_free(a);
-        assert_int_equal(drover_arena_create_sized("test", 1 << 20, 1, &a), 0);
+        assert_int_equal(drover_arena_create_sized("test", 1 << 20, 1, 256, &a), 0);
         assert_int_equal(drover_semaphore_open(a, "one", 1, &s), 0);
         drover_semaphore_free(s);
         assert_int_equal(drover_semaphore_open(a, "two", 1, &s), -ENOSPC);

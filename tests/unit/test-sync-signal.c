@@ -310,7 +310,8 @@ static void test_barrier_with_impossible_arrivals(void **state) {
         assert_int_equal(drover_barrier_open(arena, "b", 3, &b), 0);
         struct object *o = (struct object *)b; /* it comes first */
         struct layout_barrier *words = o->at;
-        atomic_store(&words->arrivals[0], UINT64_C(5) << 32 | 1); /* of the phase after the next three */
+        _Atomic uint64_t *arrivals = (_Atomic uint64_t *)&words->members[o->arena->n_participants];
+        atomic_store(&arrivals[0], UINT64_C(5) << 32 | 1); /* of the phase after the next three */
         assert_int_equal(drover_barrier_wait(b, 1), -EPROTO);
         assert_int_equal(drover_barrier_wait(b, stuck()), -EPROTO);
         assert_int_equal(drover_barrier_waiting(b), 0);

@@ -17,7 +17,7 @@
  *     drover_mutex_unlock(mutex);
  *
  * Objects live in arenas and are found by name and type; the first who opens one makes it. A handle (drover_mutex *) is
- * private to a process and may be used by all of its threads at once. Free a handle before its arena.
+ * private to a process and may be used by all of its threads at once. Use none after its arena was freed.
  *
  * Owners. What is locked or leased belongs to a thread of a process (a mutex, the writing side of a rwlock) or to the
  * process (permits, leased items, the reading side). When a process ends, in whatever way, somebody who knows it for
@@ -33,7 +33,8 @@
  * and are no cancellation points: a thread that pthread_cancel(3) is told of ends after them.
  *
  * Errors are negative errno values, 0 or a count is success; pointers named ret_ are set on success only. Every waiting
- * call may return -EDEADLK: it was the youngest in a cycle of owners, see drover_arena_find_cycle. All calls may be made
+ * call may return -EDEADLK: it was the youngest in a cycle of owners, see drover_arena_find_cycle; every call for an object
+ * -EIDRM: it was removed, see drover_arena_unlink. All calls may be made
  * from any thread, none from a signal handler. Since 1.0. */
 #ifndef DROVER_SYNC_H
 #define DROVER_SYNC_H
@@ -77,11 +78,14 @@ typedef struct drover_pipe drover_pipe;
 /* Makes a memory file of `bytes` (rounded up to pages; what the arena needs for itself, about 100 KiB, comes on top) and
  * attaches to it. `name` shows in /proc/PID/maps. -EINVAL: bytes is 0 or beyond 4 GiB. -ENOMEM, -EMFILE, … */
 int drover_arena_create(const char *name, uint64_t bytes, drover_arena **ret_arena);
-/* The same with room for so many objects, 1 to 65,536 (-EINVAL) instead of 256; each takes 132 bytes beside its own. */
-int drover_arena_create_sized(const char *name, uint64_t bytes, uint32_t max_objects, drover_arena **ret_arena);
+/* The same with room for so many objects, 1 to 65,536, and processes, 1 to 4096 (-EINVAL), instead of 256 of each. An object
+ * takes 132 bytes beside its own, and a bit a process. A process takes 64 bytes, 64 more in each rwlock and 4 in each
+ * barrier; who writes under a rwlock looks through as many words as there may be processes. */
+int drover_arena_create_sized(const char *name, uint64_t bytes, uint32_t max_objects, uint32_t max_processes,
+                              drover_arena **ret_arena);
 
 /* Attaches to an arena that another process made. `fd` stays the caller's and may be closed. -EPROTO: not an arena.
- * -EUSERS: 256 processes are attached, which is the most an arena takes (droverctl list-arenas shows how many are). */
+ * -EUSERS: as many processes are attached as it was made for (droverctl list-arenas shows how many are). */
 int drover_arena_attach(int fd, drover_arena **ret_arena);
 
 /* The memory file, for others to attach to; CLOEXEC; closed with the arena. */
@@ -89,6 +93,17 @@ int drover_arena_fd(const drover_arena *arena);
 
 /* Gives back everything that this process holds, as a death would, detaches, unmaps. NULL is fine. Returns NULL. */
 drover_arena *drover_arena_free(drover_arena *arena);
+
+/* Takes an object's name away; -ENOENT: there is none. The next who opens the name makes a new object. Calls for the old
+ * one, those that wait and those that come later, return -EIDRM in every process, but who holds it gives it back as ever
+ * (unlocking works; items that were put are lost). Its memory and its place are used again when every handle of it was
+ * given back, or its process has ended. Remove a mutex's conditions with it. Whoever else uses an object should know:
+ * nobody asks them. -EINVAL, -ETIMEDOUT, -EPROTO: as _open. */
+int drover_arena_unlink(drover_arena *arena, const char *name);
+
+/* Which limit it was that the last -ENOSPC or -EUSERS of a call of this header in this thread is about, with its size: objects,
+ * memory or processes of the arena, keys of a dictionary. Valid until the next. "" if there was none. */
+const char *drover_arena_error(void);
 
 /* This process's number in the arena. */
 uint32_t drover_arena_participant(const drover_arena *arena);
@@ -136,8 +151,8 @@ int drover_arena_find_cycle(drover_arena *arena, struct drover_wait_info *infos,
 
 /* Every _open below: -EINVAL for a name that is empty or longer than 55 bytes, or parameters out of range; -EEXIST if an
  * object of that name has another type or other parameters; -ENOENT if parameters are 0 (meaning: as they are) and there
- * is no such object; -ENOSPC if the arena is full (of the objects or of the bytes that it was made with:
- * drover_arena_list says how many objects there are); -ETIMEDOUT if whoever is making an object has not finished for 5 s
+ * is no such object; -ENOSPC if the arena is full, of the objects or of the bytes that it was made with: drover_arena_error
+ * says of which; -ETIMEDOUT if whoever is making an object has not finished for 5 s
  * (stopped, or not honest); -EPROTO if the arena's directory makes no sense; -ENOMEM. Every _free takes NULL and returns
  * NULL; it forgets the handle, not the object. */
 
@@ -166,9 +181,10 @@ int drover_condition_open(drover_arena *arena, const char *name, drover_mutex *m
 drover_condition *drover_condition_free(drover_condition *condition);
 
 /* Gives the mutex up (all of it, if it is held several deep), sleeps, takes it again as deep as it was: also after
- * -ETIMEDOUT or -EDEADLK. -EPERM: the caller does not hold the mutex. -EOWNERDEAD: woken or not, an owner of the mutex
- * died; as from drover_mutex_lock. May return 0 without having been notified (after the death of a process, for
- * instance): look at what you wait for. [waits] */
+ * -ETIMEDOUT or -EDEADLK, but not if the mutex was removed meanwhile (-EIDRM; drover_mutex_unlock then says -EPERM).
+ * -EPERM: the caller does not hold the mutex. -EOWNERDEAD: woken or not, an owner of the mutex died; as from
+ * drover_mutex_lock. May return 0 without having been notified (after the death of a process, for instance): look at what
+ * you wait for. [waits] */
 int drover_condition_wait(drover_condition *condition, uint64_t deadline_ns);
 
 /* Waits until is_true(user), which is called with the mutex held. [waits] */
