@@ -149,6 +149,8 @@ int channel_method_open(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd
                 r = read_options(m, &q, back, e);
         if (r < 0)
                 return r;
+        p->sessions.pid = p->process.pid;
+        p->sessions.name = p->name;
         r = supervisor_open_session(b->supervisor, &q, &offer, &must_wait, &f);
         if (r < 0 && must_wait)
                 return call_wait_pool(p, m, channel_method_open);

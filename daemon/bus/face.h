@@ -251,6 +251,7 @@ extern const sd_bus_vtable manager_vtable[], pool_vtable[], worker_vtable[], job
 extern const struct bus_method manager_methods[], pool_methods[], worker_methods[], job_methods[];
 int list_capsules_method(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);
 int list_jobs_method(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);
+int list_jobs_method_describe(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);
 int pool_face_find(sd_bus *bus, const char *path, const char *interface, void *user, void **ret, sd_bus_error *e);
 int pool_face_enumerate(sd_bus *bus, const char *prefix, void *user, char ***ret, sd_bus_error *e);
 int worker_face_find(sd_bus *bus, const char *path, const char *interface, void *user, void **ret, sd_bus_error *e);

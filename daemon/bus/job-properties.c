@@ -8,7 +8,7 @@
 struct job_view {
         struct job_info info;
         const char *state;
-        uint32_t worker_pid;
+        uint32_t uid, pid, worker_pid;
         const char *cancel_asked_by;
 };
 
@@ -17,6 +17,9 @@ static const struct bus_property properties[] = {
         {"Pool", "s", offsetof(struct job_view, info.pool_name)},
         {"Name", "s", offsetof(struct job_view, info.name)},
         {"State", "s", offsetof(struct job_view, state)},
+        {"Uid", "u", offsetof(struct job_view, uid)},
+        {"Pid", "u", offsetof(struct job_view, pid)},
+        {"Connection", "s", offsetof(struct job_view, info.connection)},
         {"Attempt", "u", offsetof(struct job_view, info.attempt)},
         {"WorkerPid", "u", offsetof(struct job_view, worker_pid)},
         {"Progress", "(tts)"},
@@ -32,6 +35,8 @@ static void job_view_init(struct job_view *v, const struct bus_job *j) {
         bus_job_get_info(j, &v->info);
         bus_clean_text(v->info.progress_note);
         v->state = words_slot_state(v->info.state);
+        v->uid = (uint32_t)v->info.uid;
+        v->pid = (uint32_t)v->info.pid;
         v->worker_pid = (uint32_t)v->info.worker_pid;
         v->cancel_asked_by = v->info.cancel_asked_by;
 }

@@ -1,5 +1,5 @@
-/* Manager.ListJobs: a filter, a page. The cursor is the last id of the page before, as text, and nothing to be kept
- * here: whoever pages through sees every job that was there from first to last, once. */
+/* Manager.ListJobs and DescribeJobs: a filter, a page. The cursor is the last id of the page before, as text, and
+ * nothing to be kept here: whoever pages through sees every job that was there from first to last, once. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -89,15 +89,29 @@ static int read_cursor(const char *text, uint64_t *ret, sd_bus_error *e) {
         return 0;
 }
 
-static int append_rows(sd_bus_message *reply, const struct job_row *rows, size_t n, uint64_t next) {
+typedef int (*append_row_fn)(sd_bus_message *reply, const struct job_row *row, const char *path);
+
+static int append_row(sd_bus_message *reply, const struct job_row *row, const char *path) {
+        return sd_bus_message_append(reply, "(tosss)", row->id, path, row->pool, row->name,
+                                     words_slot_state(row->state));
+}
+
+static int append_description(sd_bus_message *reply, const struct job_row *row, const char *path) {
+        return sd_bus_message_append(reply, "a{sv}", 9, "id", "t", row->id, "path", "o", path, "pool", "s", row->pool,
+                                     "job", "s", row->name, "state", "s", words_slot_state(row->state), "uid", "u",
+                                     (uint32_t)row->uid, "pid", "u", (uint32_t)row->pid, "connection", "s",
+                                     row->connection, "submitted-usec", "t", row->submitted_us);
+}
+
+static int append_rows(sd_bus_message *reply, const struct job_row *rows, size_t n, uint64_t next, bool is_described) {
+        const append_row_fn append = is_described ? append_description : append_row;
         char path[BUS_MAX_PATH], text[24] = "";
         int r;
 
-        r = sd_bus_message_open_container(reply, 'a', "(tosss)");
+        r = sd_bus_message_open_container(reply, 'a', is_described ? "a{sv}" : "(tosss)");
         for (size_t i = 0; i < n && r >= 0; i++) {
                 bus_job_path(rows[i].id, path);
-                r = sd_bus_message_append(reply, "(tosss)", rows[i].id, path, rows[i].pool, rows[i].name,
-                                          words_slot_state(rows[i].state));
+                r = append(reply, &rows[i], path);
         }
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
@@ -106,7 +120,7 @@ static int append_rows(sd_bus_message *reply, const struct job_row *rows, size_t
         return r < 0 ? r : sd_bus_message_append(reply, "s", text);
 }
 
-int list_jobs_method(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+static int list_jobs(struct bus *b, struct bus_peer *p, sd_bus_message *m, bool is_described, sd_bus_error *e) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         struct job_filter f = {.viewer = p->uid, .sees_all = authorize_is_root(p->uid)};
         struct job_row *rows;
@@ -131,7 +145,15 @@ int list_jobs_method(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bu
         if (!rows)
                 return -ENOMEM;
         n = supervisor_list_jobs(b->supervisor, &f, after, rows, limit, &next);
-        r = append_rows(reply, rows, n, next);
+        r = append_rows(reply, rows, n, next, is_described);
         free(rows);
-        return r < 0 ? r : bus_send(b, reply, bus_rows_weight(n));
+        return r < 0 ? r : bus_send(b, reply, bus_rows_weight(is_described ? 4 * n : n));
+}
+
+int list_jobs_method(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        return list_jobs(b, p, m, false, e);
+}
+
+int list_jobs_method_describe(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        return list_jobs(b, p, m, true, e);
 }

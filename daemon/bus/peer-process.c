@@ -138,19 +138,20 @@ static void open_pid(struct bus_peer *p, uint32_t pid) {
 
 /* ---- what the bus says ---- */
 
-static int read_credentials(sd_bus_message *m, uint32_t *ret_pid, int *ret_pidfd) {
+int peer_read_credentials(sd_bus_message *m, struct peer_credentials *ret) {
         const char *key;
         int r;
 
-        *ret_pid = 0;
-        *ret_pidfd = -1;
+        *ret = (struct peer_credentials){.pidfd = -1};
         r = sd_bus_message_enter_container(m, 'a', "{sv}");
         while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
                 r = sd_bus_message_read_basic(m, 's', &key);
-                if (r >= 0 && strcmp(key, "ProcessID") == 0)
-                        r = sd_bus_message_read(m, "v", "u", ret_pid);
+                if (r >= 0 && strcmp(key, "UnixUserID") == 0)
+                        ret->has_uid = (r = sd_bus_message_read(m, "v", "u", &ret->uid)) >= 0;
+                else if (r >= 0 && strcmp(key, "ProcessID") == 0)
+                        r = sd_bus_message_read(m, "v", "u", &ret->pid);
                 else if (r >= 0 && strcmp(key, "ProcessFD") == 0)
-                        r = sd_bus_message_read(m, "v", "h", ret_pidfd);
+                        r = sd_bus_message_read(m, "v", "h", &ret->pidfd);
                 else if (r >= 0)
                         r = sd_bus_message_skip(m, "v");
                 if (r >= 0)
@@ -161,18 +162,18 @@ static int read_credentials(sd_bus_message *m, uint32_t *ret_pid, int *ret_pidfd
 
 static int on_credentials(sd_bus_message *m, void *user, sd_bus_error *e) {
         struct bus_peer *p = user;
-        uint32_t pid;
+        struct peer_credentials c;
         int pidfd;
 
         p->process.query = sd_bus_slot_unref(p->process.query);
-        if (sd_bus_message_is_method_error(m, NULL) || read_credentials(m, &pid, &pidfd) < 0) {
+        if (sd_bus_message_is_method_error(m, NULL) || peer_read_credentials(m, &c) < 0) {
                 forget(p);
                 return 0;
         }
-        if (pidfd >= 0 && pid > 0 && pid <= INT32_MAX && (pidfd = fcntl(pidfd, F_DUPFD_CLOEXEC, 3)) >= 0)
-                found(p, (pid_t)pid, pidfd);
+        if (c.pidfd >= 0 && c.pid > 0 && c.pid <= INT32_MAX && (pidfd = fcntl(c.pidfd, F_DUPFD_CLOEXEC, 3)) >= 0)
+                found(p, (pid_t)c.pid, pidfd);
         else
-                open_pid(p, pid);
+                open_pid(p, c.pid);
         return 0;
 }
 

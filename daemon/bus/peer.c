@@ -73,19 +73,20 @@ void peer_refuse(struct bus_peer *p, const char *error, const char *format, ...)
         peer_free(p);
 }
 
-static int on_uid(sd_bus_message *m, void *user, sd_bus_error *e) {
+static int on_credentials(sd_bus_message *m, void *user, sd_bus_error *e) {
         struct bus_peer *p = user;
-        uint32_t uid;
+        struct peer_credentials c;
         int r;
 
         p->query = sd_bus_slot_unref(p->query);
-        if (sd_bus_message_is_method_error(m, NULL) || sd_bus_message_read(m, "u", &uid) < 0) {
+        if (sd_bus_message_is_method_error(m, NULL) || peer_read_credentials(m, &c) < 0 || !c.has_uid) {
                 peer_refuse(p, SD_BUS_ERROR_ACCESS_DENIED, "the bus does not say who %s is", p->name);
                 return 0;
         }
-        r = user_take(p, uid);
+        p->pid = c.pid <= INT32_MAX ? (pid_t)c.pid : 0;
+        r = user_take(p, c.uid);
         if (r < 0)
-                peer_refuse(p, SD_BUS_ERROR_LIMITS_EXCEEDED, "uid %u has %s", (unsigned)uid,
+                peer_refuse(p, SD_BUS_ERROR_LIMITS_EXCEEDED, "uid %u has %s", (unsigned)c.uid,
                             r == -EDQUOT ? "as many programs with calls, channels or subscriptions as it may"
                                          : "called when droverd had no memory");
         else
@@ -101,8 +102,8 @@ int peer_ask(struct bus_peer *p) {
         r = watch_begin(p);
         return r < 0 ? r
                      : sd_bus_call_method_async(p->bus->bus, &p->query, "org.freedesktop.DBus", "/org/freedesktop/DBus",
-                                                "org.freedesktop.DBus", "GetConnectionUnixUser", on_uid, p, "s",
-                                                p->name);
+                                                "org.freedesktop.DBus", "GetConnectionCredentials", on_credentials, p,
+                                                "s", p->name);
 }
 
 static bool is_idle(const struct bus_peer *p) {

@@ -17,6 +17,7 @@ struct bus_peer {
         TAILQ_ENTRY(bus_peer) link; /* bus->peers */
         struct bus_peer *next;      /* in its bucket */
         uid_t uid;
+        pid_t pid;             /* as the bus told it with the uid, for people to read; 0 = it did not */
         struct bus_user *user; /* NULL: the bus has not told yet */
         bool is_subscribed, is_match_confirmed;
         unsigned n_calls; /* in `calls` */
@@ -52,6 +53,13 @@ int peer_ask(struct bus_peer *p);
 bool peer_evict_one(struct bus *b, const struct bus_user *u);
 /* Answers all that waits of it by an error, and forgets it. */
 void peer_refuse(struct bus_peer *p, const char *error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* What the bus answers to GetConnectionCredentials; a pidfd is the message's. */
+struct peer_credentials {
+        bool has_uid;
+        uint32_t uid, pid; /* pid 0: not told */
+        int pidfd;         /* -1: not told */
+};
+int peer_read_credentials(sd_bus_message *m, struct peer_credentials *ret);
 /* Holds the call back until p->process.pidfd is there. 1, or an error. */
 int peer_ask_process(struct bus_peer *p, sd_bus_message *m, bus_method_fn fn);
 /* Those that are held back so are answered by `e`, if it is one. */

@@ -157,8 +157,11 @@ static int read_options(sd_bus_message *m, struct wish *w, sd_bus_error *e) {
 /* 0 and a job; 1 = the call waits for its pool; or an error. */
 static int submit(struct bus *b, struct bus_peer *p, sd_bus_message *m, bus_method_fn again, bool *ret_is_kept,
                   struct job **ret, sd_bus_error *e) {
-        struct wish w = {
-                .request = {.uid = p->uid, .priority = LAYOUT_PRIORITY_DEFAULT, .sees_all = authorize_is_root(p->uid)}};
+        struct wish w = {.request = {.uid = p->uid,
+                                     .pid = p->pid,
+                                     .connection = p->name,
+                                     .priority = LAYOUT_PRIORITY_DEFAULT,
+                                     .sees_all = authorize_is_root(p->uid)}};
         struct job_request *q = &w.request;
         const struct schema_job *type;
         struct fault f = {};

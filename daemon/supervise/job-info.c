@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "daemon/supervise/job.h"
+#include "daemon/supervise/session.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/event.h"
 
@@ -61,6 +62,8 @@ void session_job_get_info(const struct session_job *sj, struct job_info *ret) {
                 .pool_name = c->pool->config.name,
                 .name = session_job_name(sj, line.type),
                 .uid = c->pool->bells[c->bell].uid,
+                .pid = session_pid(c->session),
+                .connection = session_connection(c->session),
                 .submitted_us = session_job_submitted_us(&line),
                 .error = "",
         };
@@ -78,6 +81,8 @@ void job_get_info(const struct job *j, struct job_info *ret) {
                 .pool_name = j->pool_name,
                 .name = j->name,
                 .uid = j->uid,
+                .pid = j->pid,
+                .connection = j->connection,
                 .state = j->state,
                 .attempt = j->attempt,
                 .worker_pid = j->worker_pid,
@@ -143,6 +148,7 @@ static bool worker_fill_last(const struct worker *w, uint64_t started_ns, uint64
         ret->uid = worker_last_uid(w->pool, ret->id);
         ret->state = state;
         ret->attempt = end >> 8 & LAYOUT_MAX_ATTEMPTS;
+        ret->connection = "";
         ret->error = "";
         ret->run_us = (finished_ns - started_ns) / 1000;
         ret->finished_us = session_job_submitted_us(&(struct layout_job){.queued_ns = finished_ns});

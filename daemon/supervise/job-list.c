@@ -56,7 +56,14 @@ static bool list_records(struct list *l, const struct jobs *js) {
                 if (!j->is_finished)
                         state = job_live_state(j);
                 if (list_fits(l->filter, j->uid, j->pool_name, j->name, state, j->submitted_us))
-                        l->rows[l->n++] = (struct job_row){j->id, j->pool_name, j->name, state};
+                        l->rows[l->n++] = (struct job_row){.id = j->id,
+                                                           .pool = j->pool_name,
+                                                           .name = j->name,
+                                                           .connection = j->connection,
+                                                           .state = state,
+                                                           .uid = j->uid,
+                                                           .pid = j->pid,
+                                                           .submitted_us = j->submitted_us};
         }
         return false;
 }
@@ -133,9 +140,17 @@ static bool list_channel(struct list *l, struct pool_channel *c) {
                 if (is_more || slots[i].id == l->last) /* a client that uses an id twice */
                         continue;
                 l->last = slots[i].id;
+                uint64_t submitted_us = session_job_submitted_us(&line);
                 if (state > SLOT_FILLING && state < SLOT_N_STATES &&
-                    list_fits(l->filter, uid, c->pool->config.name, name, state, session_job_submitted_us(&line)))
-                        l->rows[l->n++] = (struct job_row){l->last, c->pool->config.name, name, state};
+                    list_fits(l->filter, uid, c->pool->config.name, name, state, submitted_us))
+                        l->rows[l->n++] = (struct job_row){.id = l->last,
+                                                           .pool = c->pool->config.name,
+                                                           .name = name,
+                                                           .connection = session_connection(c->session),
+                                                           .state = state,
+                                                           .uid = uid,
+                                                           .pid = session_pid(c->session),
+                                                           .submitted_us = submitted_us};
         }
         free(slots);
         return is_more;

@@ -83,7 +83,9 @@ static struct job *job_new(const struct job_request *r, const struct schema_job 
                 offsetof(struct schema_fields, field) + type->result.n_fields * sizeof(struct schema_field);
         size_t name_bytes = strlen(type->name) + 1, pool_bytes = strlen(r->pool->config.name) + 1;
         size_t key_bytes = r->key ? strlen(r->key) + 1 : 0;
-        struct job *j = calloc(1, sizeof(*j) + fields_bytes + name_bytes + pool_bytes + key_bytes);
+        const char *connection = r->connection ? r->connection : "";
+        size_t connection_bytes = strlen(connection) + 1;
+        struct job *j = calloc(1, sizeof(*j) + fields_bytes + name_bytes + pool_bytes + connection_bytes + key_bytes);
         if (!j)
                 return NULL;
         char *names = (char *)(j + 1) + fields_bytes;
@@ -92,6 +94,7 @@ static struct job *job_new(const struct job_request *r, const struct schema_job 
                 .jobs = s->jobs,
                 .pool = r->pool,
                 .uid = r->uid,
+                .pid = r->pid,
                 .type = type->number,
                 .wish = {.priority = r->priority,
                          .max_attempts = r->max_attempts,
@@ -104,8 +107,9 @@ static struct job *job_new(const struct job_request *r, const struct schema_job 
         memcpy(j->result_fields, &type->result, fields_bytes);
         j->name = memcpy(names, type->name, name_bytes);
         j->pool_name = memcpy(names + name_bytes, r->pool->config.name, pool_bytes);
+        j->connection = memcpy(names + name_bytes + pool_bytes, connection, connection_bytes);
         if (r->key)
-                j->key = memcpy(names + name_bytes + pool_bytes, r->key, key_bytes);
+                j->key = memcpy(names + name_bytes + pool_bytes + connection_bytes, r->key, key_bytes);
         if (job_keep(s->jobs, j) < 0) {
                 free(j);
                 return NULL;

@@ -35,7 +35,9 @@ struct job {
         const char *name, *pool_name;
         struct job_user *user_of; /* of its uid */
         uid_t uid;
-        uint32_t type; /* its number */
+        pid_t pid;              /* this and the next as in struct job_info */
+        const char *connection; /* behind the names */
+        uint32_t type;          /* its number */
         struct job_wish wish;
         uint32_t slot, generation;
         bool is_finished, is_released;

@@ -81,6 +81,9 @@ void supervisor_end_sessions(struct session_owner *o) {
 
 static uid_t session_uid(const struct session *s) { return s->channel->pool->bells[s->channel->bell].uid; }
 
+pid_t session_pid(const struct session *s) { return s ? s->owner->pid : 0; }
+const char *session_connection(const struct session *s) { return s && s->owner->name ? s->owner->name : ""; }
+
 /* ---- what it says ---- */
 
 static int session_keep(struct session *s, const struct session_packet *p, struct descriptors *d) {

@@ -189,6 +189,8 @@ struct job_request {
         uint32_t n_after;
         bool sees_all;          /* root: `after` may name anybody's */
         bool is_streamed;       /* somebody will open its stream: nothing of it is dropped until then */
+        pid_t pid;              /* who asks, as the bus told it, for people to read: 0 = not known */
+        const char *connection; /* NULL = not known */
 };
 
 /* The job type's schema for building args: NULL with a fault (pool refused, still starting without a known schema, unknown type).
@@ -204,6 +206,8 @@ struct job_info {
         const struct pool *pool; /* NULL if the pool is gone */
         const char *pool_name, *name;
         uid_t uid;
+        pid_t pid;              /* of who submitted it; 0 = not known */
+        const char *connection; /* the name that it had on the bus; "" = not known */
         enum slot_state state; /* SLOT_QUEUED, SLOT_RUNNING or a verdict */
         uint32_t attempt;
         pid_t worker_pid;
@@ -256,8 +260,11 @@ struct job_filter {
 
 struct job_row {
         uint64_t id;
-        const char *pool, *name; /* valid until the loop runs again */
+        const char *pool, *name, *connection; /* valid until the loop runs again */
         enum slot_state state;
+        uid_t uid;
+        pid_t pid; /* this and the next as in job_info */
+        uint64_t submitted_us;
 };
 
 /* The next ones with an id above `after`, at most n; *ret_next is where to go on, 0 = there are no more. A page may be
@@ -318,6 +325,8 @@ void *job_get_user(const struct job *j);
 struct session_owner {
         struct session *first;
         uint32_t n_sessions;
+        pid_t pid;        /* for people to read; 0 = not known */
+        const char *name; /* on the bus; NULL = not known */
 };
 
 struct session_request {

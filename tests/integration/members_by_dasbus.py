@@ -53,6 +53,7 @@ assert job.GetResult()["result"].unpack()["prime"] is True
 assert job.Cancel("kill") == "finished"
 assert m.GetJob(id_) == path
 assert m.ListJobs({"since": v("t", 0)}, str(id_ - 1), 1)[0] == [(id_, path, "p", "is_prime", "done")]
+assert m.DescribeJobs({"since": v("t", 0)}, str(id_ - 1), 1)[0][0]["pid"].unpack() == job.Pid == os.getpid()
 slow = At("/org/drover1/pool/slow", "Pool")
 slow.Pause()
 job = At(m.Submit("slow", "is_prime", n97, {})[1], "Job")

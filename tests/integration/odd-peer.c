@@ -57,6 +57,7 @@ static const struct {
         {"ListWorkers", "a(tsous)"},
         {"GetWorkerByPID", "o"},
         {"ListJobs", "a(tosss)s"},
+        {"DescribeJobs", "aa{sv}s"},
         {"ListDeaths", "aa{sv}"},
         {"ListCapsules", "aa{sv}"},
         {"ListObjects", "aa{sv}"},

@@ -79,6 +79,9 @@ class Bus(Test):
         properties = d.job(job)
         self.assertEqual((properties["Id"], properties["Pool"], properties["Name"], properties["State"], properties["Attempt"]),
                          (job_id, "p", "is_prime", "done", 1))
+        [row], _ = d.call(*MANAGER, "DescribeJobs", "a{sv}su", 1, "pool", "s", "p", job_id - 1, 1)
+        self.assertEqual(row, {"id": job_id, "path": job, "pool": "p", "job": "is_prime", "state": "done", "uid": os.getuid(),
+                               "pid": properties["Pid"], "connection": properties["Connection"], "submitted-usec": properties["SubmittedUSec"]})
         self.assertLessEqual(properties["SubmittedUSec"], properties["StartedUSec"])
         self.assertLessEqual(properties["StartedUSec"], properties["FinishedUSec"])
 
@@ -169,6 +172,7 @@ class Bus(Test):
         worker = re.search(r"'([^']+)'", gdbus("/org/drover1", "Manager.GetWorkerByPID", str(pid))).group(1)
         self.assertIn("handle 0", gdbus(worker, "Worker.GetPidFD"))
         self.assertNotIn("'running'", gdbus(worker, "Worker.ListTasks"))
+        self.assertIn("'pid': <uint32 ", gdbus("/org/drover1", "Manager.DescribeJobs", "{'state': <['done']>}", "", "1000"))
         gdbus("/org/drover1", "Manager.ListDeaths", "", "10")
         gdbus("/org/drover1", "Manager.ListCapsules", "", "10")
         self.assertEqual(gdbus("/org/drover1", "Manager.Reload", "0"), "(@a(sss) [],)")

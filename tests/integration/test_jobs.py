@@ -184,6 +184,64 @@ class Jobs(Test):
                                  "org.drover1", *MANAGER, "ListJobs", "a{sv}su", "0", "", "0"], capture_output=True, text=True, check=True).stdout
         self.assertTrue(listed.startswith("a(tosss)s 1 " + str(own)), listed)
 
+    # ---- whose ----
+
+    TYPES = {"id": "t", "path": "o", "pool": "s", "job": "s", "state": "s", "uid": "u", "pid": "u", "connection": "s", "submitted-usec": "t"}
+
+    def described_to(self, c):
+        """{id: its row}, as this caller sees them."""
+        m = c.call(*MANAGER, "DescribeJobs", "a{sv}su", 0, b"", 0)
+        rows = {}
+        m.enter("a", "a{sv}")
+        while m.more("a", "{sv}"):
+            row = {}
+            while m.more("e", "sv"):
+                key = m.read("s")[0]
+                m.enter("v", self.TYPES[key])
+                row[key] = m.read(self.TYPES[key])[0]
+                m.exit()
+                m.exit()
+            m.exit()
+            rows[row["id"]] = row
+        return rows
+
+    def test_whose_a_job_is(self):
+        c = self.connect()
+        before = time.time()
+        m = c.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"work", b"work", 1, b"ms", b"t", u64(60000), 0)
+        job_id, job = m.read("to")
+        client = self.d.ctl_start("map", "work", "work", "--arg=ms", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(client.communicate)
+        client.stdin.write("60000\n")
+        client.stdin.flush()
+        row = self.described_to(c)[job_id]
+        self.assertEqual((row["uid"], row["pid"], row["connection"]), (os.getuid(), os.getpid(), c.name))
+        self.assertAlmostEqual(row["submitted-usec"] / 1e6, before, delta=10)
+        properties = self.d.job(job)
+        self.assertEqual((properties["Uid"], properties["Pid"], properties["Connection"]), (os.getuid(), os.getpid(), c.name))
+        of_channel = wait_for(lambda: [row for row in self.described_to(c).values() if row["id"] >> 40], 10, "the channel's job")[0]
+        self.assertEqual((of_channel["uid"], of_channel["pid"]), (os.getuid(), client.pid))
+        self.assertRegex(of_channel["connection"], r"^:\d+\.\d+$")
+        properties = self.d.job(of_channel["path"])
+        self.assertEqual((properties["Uid"], properties["Pid"], properties["Connection"]), (os.getuid(), client.pid, of_channel["connection"]))
+        shown = self.d.ctl("list-jobs", "work", "-q").stdout
+        self.assertRegex(shown, rf"(?m)^ *{job_id}  work  work  running  +{os.getuid()}  +{os.getpid()}  {c.name} +20\d\d-")
+        self.assertRegex(shown, rf"(?m)^ *{of_channel['id']}  work  work  queued  +{os.getuid()}  +{client.pid}  {of_channel['connection']} +20\d\d-")
+        self.assertRegex(self.d.ctl("show", f"job/{job_id}").stdout, rf"(?s) Pid: +{os.getpid()}\n.* Connection: +{c.name}\n")
+        if os.geteuid() == 0:
+            os.chmod(self.d.dir, 0o711)
+            nobody = self.connect(NOBODY)
+            own = nobody.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"second", b"tell", 1, b"n", b"t", u64(7), 0).read("t")[0]
+            self.assertEqual([(row["uid"], row["connection"]) for row in self.described_to(nobody).values() if row["id"] == own], [(NOBODY, nobody.name)])
+            self.assertEqual({row["uid"] for row in self.described_to(nobody).values()}, {NOBODY}, "others' are nobody's business")
+            with self.assert_error("NoSuchJob"):
+                nobody.call(job, "org.freedesktop.DBus.Properties", "Get", "ss", b"org.drover1.Job", b"Pid")
+            wait_for(lambda: own not in self.described_to(nobody), 20, "it is forgotten")
+        client.terminate()
+        self.d.call(job, JOB, "Cancel", "s", "ask")
+        self.d.wait_job(job)
+        self.assertEqual(self.d.get(job, JOB, "Pid"), os.getpid(), "also of one that is over")
+
     # ---- Cancel ----
 
     def test_cancel_says_what_happened(self):

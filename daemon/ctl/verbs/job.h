@@ -13,10 +13,6 @@ int job_find(struct ctl *c, const char *word, struct json_object **ret_path);
 int job_find_fields(struct ctl *c, const char *pool, const char *type, struct schema_fields *ret_args,
                     struct schema_fields *ret_result);
 
-/* ListJobs, all pages: objects with id, path, pool, job and state, of the pool that is the first operand and by --state
- * and --lines. CTL_OK or the exit code, said. */
-int list_jobs_gather(struct ctl *c, struct json_object *jobs);
-
 /* Waits until the job has a verdict, showing its own progress. CTL_OK, or the exit code, said; CTL_INTERRUPTED. */
 int job_await(struct ctl *c, const char *path, struct progress *p);
 /* Prints the result of a job that has ended and writes --output=. CTL_OK, CTL_JOB_FAILED …; `fields` NULL: unknown. */

@@ -38,7 +38,7 @@ static int ask(struct ctl *c, const char *cursor, uint32_t limit, struct json_ob
         static const struct remote_call plain;
         ctl_cleanup(remote_message_unrefp) sd_bus_message *m = NULL;
         int r = sd_bus_message_new_method_call(remote_bus(c->remote), &m, REMOTE_NAME, REMOTE_MANAGER,
-                                               REMOTE_NAME ".Manager", "ListJobs");
+                                               REMOTE_NAME ".Manager", "DescribeJobs");
 
         if (r >= 0)
                 r = sd_bus_message_open_container(m, SD_BUS_TYPE_ARRAY, "{sv}");
@@ -53,19 +53,7 @@ static int ask(struct ctl *c, const char *cursor, uint32_t limit, struct json_ob
         return r < 0 ? r : remote_exchange(c->remote, m, &plain, ret);
 }
 
-static void add_page(struct json_object *jobs, struct json_object *page) {
-        static const char *const keys[] = {"id", "path", "pool", "job", "state"};
-
-        for (size_t i = 0; i < json_length(page); i++) {
-                struct json_object *row = json_at(page, i), *job = json_object_new_object();
-
-                for (unsigned k = 0; k < 5; k++)
-                        json_object_object_add(job, keys[k], json_object_get(json_at(row, k)));
-                json_object_array_add(jobs, job);
-        }
-}
-
-int list_jobs_gather(struct ctl *c, struct json_object *jobs) {
+static int gather(struct ctl *c, struct json_object *jobs) {
         char cursor[32] = "";
         size_t wanted = c->n_lines ? c->n_lines : SIZE_MAX;
         int r = c->n_operands > 0 ? view_check_pool(c, c->operands[0]) : CTL_OK;
@@ -79,7 +67,8 @@ int list_jobs_gather(struct ctl *c, struct json_object *jobs) {
                 r = ask(c, cursor, left < PAGE ? (uint32_t)left : PAGE, &reply);
                 if (r < 0)
                         return remote_report(c->remote, r);
-                add_page(jobs, json_at(reply, 0));
+                for (size_t i = 0; i < json_length(json_at(reply, 0)); i++)
+                        json_object_array_add(jobs, json_object_get(json_at(json_at(reply, 0), i)));
                 if (*cursor && strcmp(cursor, json_string(json_at(reply, 1))) == 0)
                         return remote_report(c->remote,
                                              remote_set_odd(c->remote, "a page of jobs that leads to itself"));
@@ -88,13 +77,20 @@ int list_jobs_gather(struct ctl *c, struct json_object *jobs) {
         return CTL_OK;
 }
 
-static const char *const job_keys[] = {"id", "pool", "job", "state"};
-static const struct table_column job_columns[] = {{"JOB", true}, {"POOL"}, {"TYPE"}, {"STATE", .is_state = true}};
-static const struct view job_view = {job_keys, job_columns, 4};
+static const char *const job_keys[] = {"id", "pool", "job", "state", "uid", "pid", "connection", "submitted"};
+static const struct table_column job_columns[] = {{"JOB", true},
+                                                  {"POOL"},
+                                                  {"TYPE"},
+                                                  {"STATE", .is_state = true},
+                                                  {"UID", true},
+                                                  {"PID", true, .rank = 2},
+                                                  {"CONNECTION", .rank = 3},
+                                                  {"SUBMITTED", .rank = 1}};
+static const struct view job_view = {job_keys, job_columns, 8};
 
 int verb_list_jobs(struct ctl *c) {
         ctl_cleanup(json_putp) struct json_object *jobs = json_object_new_array();
-        int code = list_jobs_gather(c, jobs);
+        int code = gather(c, jobs);
 
         if (code != CTL_OK)
                 return code;
@@ -102,6 +98,8 @@ int verb_list_jobs(struct ctl *c) {
                 json_print(stdout, jobs, c->json);
                 return CTL_OK;
         }
+        for (size_t i = 0; i < json_length(jobs); i++)
+                view_spell_moment(json_at(jobs, i), "submitted-usec", "submitted");
         return view_print(c, &job_view, jobs);
 }
 

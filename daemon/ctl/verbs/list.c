@@ -90,7 +90,6 @@ static const struct view death_view = {death_keys, death_columns, 9};
 int verb_list_deaths(struct ctl *c) {
         const struct remote_call list = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListDeaths"};
         ctl_cleanup(json_putp) struct json_object *deaths = NULL;
-        char text[TEXT_MAX];
         int r = remote_call(c->remote, &list, &deaths, "su", c->n_operands > 0 ? c->operands[0] : "",
                             c->n_lines ? c->n_lines : (uint32_t)MAX_DEATHS);
 
@@ -100,12 +99,8 @@ int verb_list_deaths(struct ctl *c) {
                 json_print(stdout, deaths, c->json);
                 return CTL_OK;
         }
-        for (size_t i = 0; i < json_length(deaths); i++) {
-                struct json_object *death = json_at(deaths, i);
-
-                text_moment(json_number(death, "realtime-usec"), text);
-                json_object_object_add(death, "time", json_object_new_string(text));
-        }
+        for (size_t i = 0; i < json_length(deaths); i++)
+                view_spell_moment(json_at(deaths, i), "realtime-usec", "time");
         return view_print(c, &death_view, deaths);
 }
 

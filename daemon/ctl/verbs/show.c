@@ -140,16 +140,8 @@ static int show_pool(struct ctl *c, const char *name) {
         return code;
 }
 
-/* A time of the bus for people: when it was. */
-static void spell_moment(struct json_object *o, const char *key) {
-        uint64_t us = json_number(o, key);
-        char text[TEXT_MAX];
-
-        if (us > 0)
-                json_object_object_add(o, key, json_object_new_string(text_moment(us, text)));
-}
-
 static int show_object(struct ctl *c, const char *path, const char *interface) {
+        static const char *const times[] = {"SubmittedUSec", "StartedUSec", "FinishedUSec", "CancelAskedUSec"};
         ctl_cleanup(json_putp) struct json_object *o = NULL;
         int r = remote_get_all(c->remote, path, interface, &o);
 
@@ -159,10 +151,8 @@ static int show_object(struct ctl *c, const char *path, const char *interface) {
                 json_print(stdout, o, c->json);
                 return CTL_OK;
         }
-        spell_moment(o, "SubmittedUSec");
-        spell_moment(o, "StartedUSec");
-        spell_moment(o, "FinishedUSec");
-        spell_moment(o, "CancelAskedUSec");
+        for (size_t i = 0; i < sizeof times / sizeof *times; i++)
+                view_spell_moment(o, times[i], times[i]);
         return print_properties(o);
 }
 

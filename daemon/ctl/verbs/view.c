@@ -66,6 +66,14 @@ int view_print(struct ctl *c, const struct view *view, struct json_object *objec
         return CTL_OK;
 }
 
+void view_spell_moment(struct json_object *o, const char *key, const char *as) {
+        uint64_t us = json_number(o, key);
+        char text[TEXT_MAX];
+
+        if (us > 0)
+                json_object_object_add(o, as, json_object_new_string(text_moment(us, text)));
+}
+
 const char *view_latency(struct json_object *latency, const char *key, char text[TEXT_MAX]) {
         return json_number(latency, "jobs") > 0 ? text_duration(json_number(latency, key), text) : "-";
 }

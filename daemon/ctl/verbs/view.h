@@ -24,6 +24,8 @@ struct table_look view_look(const struct ctl *c);
 /* One quantile of a pool's Latency, or of a job type's in it ("run-p99-usec"), as people read it; "-" if none is known.
  */
 const char *view_latency(struct json_object *latency, const char *key, char text[TEXT_MAX]);
+/* The time of the bus under `key`, if there is one, as people read it, under `as`. */
+void view_spell_moment(struct json_object *o, const char *key, const char *as);
 /* Is there a pool of that name? CTL_OK or the exit code, said. */
 int view_check_pool(struct ctl *c, const char *pool);
 
