@@ -17,6 +17,7 @@ static const struct authorize_row rows[] = {
         {"org.drover1.Manager", "GetWorkerByPID", AUTHORIZE_PUBLIC},
         {"org.drover1.Manager", "ListJobs", AUTHORIZE_OWNER},
         {"org.drover1.Manager", "DescribeJobs", AUTHORIZE_OWNER},
+        {"org.drover1.Manager", "ListSessions", AUTHORIZE_OWNER},
         {"org.drover1.Manager", "ListDeaths", AUTHORIZE_PUBLIC},
         {"org.drover1.Manager", "ListCapsules", AUTHORIZE_OWNER},
         {"org.drover1.Manager", "OpenArena", AUTHORIZE_PUBLIC},

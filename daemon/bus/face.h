@@ -250,6 +250,7 @@ const struct bus_property *bus_find_property(const struct bus_property *table, c
 extern const sd_bus_vtable manager_vtable[], pool_vtable[], worker_vtable[], job_vtable[];
 extern const struct bus_method manager_methods[], pool_methods[], worker_methods[], job_methods[];
 int list_capsules_method(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);
+int list_sessions_method(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);
 int list_jobs_method(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);
 int list_jobs_method_describe(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);
 int pool_face_find(sd_bus *bus, const char *path, const char *interface, void *user, void **ret, sd_bus_error *e);

@@ -83,6 +83,7 @@ int verb_list_deaths(struct ctl *c);
 int verb_list_jobs(struct ctl *c);
 int verb_list_objects(struct ctl *c);
 int verb_list_pools(struct ctl *c);
+int verb_list_sessions(struct ctl *c);
 int verb_list_workers(struct ctl *c);
 int verb_map(struct ctl *c);
 int verb_pause(struct ctl *c);

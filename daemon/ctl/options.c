@@ -59,7 +59,7 @@ static const struct option_row rows[] = {
         {"json", "pretty|short|off", NULL, "print JSON; short: one object a line", OPTION_JSON},
         {"quiet", NULL, NULL, "no progress bar, no table headings", OPTION_QUIET, 'q'},
         {"full", NULL,
-         "status list-pools list-workers list-jobs list-arenas list-objects list-deaths "
+         "status list-pools list-workers list-jobs list-sessions list-arenas list-objects list-deaths "
          "list-capsules",
          "cut nothing to the terminal's width; status: the workers, too", OPTION_FULL, 'l'},
         {"no-wait", NULL, TAKES_TIME, "do not wait until it is done", OPTION_NO_WAIT},

@@ -40,6 +40,7 @@ static const struct reply_types {
         {REMOTE_NAME ".Manager", "GetWorkerByPID", "o"},
         {REMOTE_NAME ".Manager", "ListJobs", "a(tosss)s"},
         {REMOTE_NAME ".Manager", "DescribeJobs", "aa{sv}s"},
+        {REMOTE_NAME ".Manager", "ListSessions", "aa{sv}"},
         {REMOTE_NAME ".Manager", "ListDeaths", "aa{sv}"},
         {REMOTE_NAME ".Manager", "ListCapsules", "aa{sv}"},
         {REMOTE_NAME ".Manager", "ListArenas", "aa{sv}"},

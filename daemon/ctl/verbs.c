@@ -17,6 +17,8 @@ static const struct ctl_verb verbs[] = {
         {"list-pools", "", "every pool with its state and counters", 0, 0, true, verb_list_pools},
         {"list-workers", "[POOL]", "every worker with its pid, state and job", 0, 1, true, verb_list_workers},
         {"list-jobs", "[POOL]", "jobs with their states", 0, 1, true, verb_list_jobs},
+        {"list-sessions", "[POOL]", "channels that programs have open, and whose they are", 0, 1, true,
+         verb_list_sessions},
         {"list-arenas", "", "memories that programs and plugins share by name, and how full they are", 0, 0, true,
          verb_list_arenas},
         {"list-objects", "ARENA", "what is in an arena: locks, queues, who holds them", 1, 1, true, verb_list_objects},

@@ -306,17 +306,27 @@ uint32_t pool_cancel_queued(struct pool *p) {
         return n;
 }
 
+void pool_channel_count_jobs(const struct pool_channel *c, uint32_t *ret_queued, uint32_t *ret_running) {
+        uint32_t queued = 0, running = 0;
+        for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
+                unsigned state = slot_state(channel_word(&c->channel, slot));
+                queued += state == SLOT_QUEUED || state == SLOT_DELAYED;
+                running += state == SLOT_RUNNING;
+        }
+        *ret_queued = queued;
+        *ret_running = running;
+}
+
 void pool_count_jobs(const struct pool *p, uint32_t *ret_queued, uint32_t *ret_running) {
         uint32_t queued = 0, running = 0;
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++) {
                 const struct pool_channel *c = p->channels[i];
                 if (!c || c->is_dead)
                         continue;
-                for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
-                        unsigned state = slot_state(channel_word(&c->channel, slot));
-                        queued += state == SLOT_QUEUED || state == SLOT_DELAYED;
-                        running += state == SLOT_RUNNING;
-                }
+                uint32_t n_queued, n_running;
+                pool_channel_count_jobs(c, &n_queued, &n_running);
+                queued += n_queued;
+                running += n_running;
         }
         *ret_queued = queued;
         *ret_running = running;

@@ -241,6 +241,7 @@ int pool_channel_adopt(const struct session_request *q, struct pool_channel **re
 void pool_channel_drop(struct pool_channel *c);        /* its client is gone */
 /* Adds what the channel's parties counted themselves. */
 void pool_channel_count(const struct pool_channel *c, struct pool_counters *counters);
+void pool_channel_count_jobs(const struct pool_channel *c, uint32_t *ret_queued, uint32_t *ret_running);
 void pool_channel_collect(struct pool_channel *c);     /* frees it once no worker maps it */
 struct pool_channel *pool_channel_at(const struct pool *p, uint32_t index);
 void pool_close_channels(struct pool *p, bool is_closed);

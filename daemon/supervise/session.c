@@ -40,6 +40,7 @@ struct session {
         struct pool_channel *channel;
         struct supervisor *supervisor;
         struct session_owner *owner;
+        uint64_t opened_us;
         struct session *next, **previous; /* of the same owner */
         int fd;
         struct loop_poll poll;
@@ -82,6 +83,7 @@ void supervisor_end_sessions(struct session_owner *o) {
 static uid_t session_uid(const struct session *s) { return s->channel->pool->bells[s->channel->bell].uid; }
 
 pid_t session_pid(const struct session *s) { return s ? s->owner->pid : 0; }
+uint64_t session_opened_us(const struct session *s) { return s->opened_us; }
 const char *session_connection(const struct session *s) { return s && s->owner->name ? s->owner->name : ""; }
 
 /* ---- what it says ---- */
@@ -360,7 +362,11 @@ int session_new(struct session **ret, const struct session_request *q, struct se
                 free(session);
                 return fault_set(f, FAULT_INTERNAL, "no socket for a session: %s", strerror(-r));
         }
-        *session = (struct session){.supervisor = q->pool->supervisor, .fd = fds[0]};
+        *session = (struct session){
+                .supervisor = q->pool->supervisor,
+                .opened_us = worker_realtime_us(),
+                .fd = fds[0],
+        };
         r = session_start(session, q, &offer->doorbell_fd);
         if (r < 0) {
                 loop_poll_stop(&session->poll);

@@ -8,6 +8,7 @@
 /* Whose it is, for people to read; NULL, 0 and "": not known. */
 pid_t session_pid(const struct session *s);
 const char *session_connection(const struct session *s);
+uint64_t session_opened_us(const struct session *s); /* CLOCK_REALTIME */
 int session_new(struct session **ret, const struct session_request *q, struct session_offer *offer, struct fault *f);
 struct session *session_end(struct session *s); /* drops its channel */
 /* Reads what its client has sent until now. It may end the session. */

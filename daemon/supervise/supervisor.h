@@ -354,6 +354,21 @@ int supervisor_open_session(struct supervisor *s, const struct session_request *
 void session_offer_close(struct session_offer *o);
 void supervisor_end_sessions(struct session_owner *o);
 uint32_t supervisor_n_sessions(const struct supervisor *s);
+/* In the order in which they were opened first, by whichever daemon. */
+struct session_filter {
+        bool sees_all; /* root; else only what belongs to `viewer` */
+        uid_t viewer;
+};
+struct session_row {
+        uint64_t id_base, opened_us;   /* of its jobs' ids; CLOCK_REALTIME, of this daemon's opening */
+        const char *pool, *connection; /* valid until the loop runs again; connection and pid as in job_info */
+        uid_t uid;
+        pid_t pid;
+        uint32_t n_slots, n_queued, n_running;
+};
+/* At most n: how many. */
+size_t supervisor_list_sessions(const struct supervisor *s, const struct session_filter *f, struct session_row *ret,
+                                size_t n);
 uint32_t supervisor_n_workers(const struct supervisor *s);
 
 /* ---- arenas: arenas.h ---- */

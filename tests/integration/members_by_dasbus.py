@@ -83,6 +83,7 @@ assert m.Reload(0) == []
 # a channel, an arena
 reply, fds = with_fds("/org/drover1", "Manager", "OpenChannel", GLib.Variant("(sa{sv})", ("p", {})))
 assert fds.get_length() >= 5
+assert [session["pid"].unpack() for session in m.ListSessions()] == [os.getpid()]
 with_fds("/org/drover1", "Manager", "OpenArena", GLib.Variant("(sa{sv})", ("by-dasbus", {})))
 m.ListObjects("by-dasbus")
 assert m.ListArenas()

@@ -58,6 +58,8 @@ channel = m.OpenChannel("p", none)
 assert set(channel) == {"channel", "jobs", "results", "verdicts", "bell", "doorbell", "done", "session", "index",
                         "slots", "slot-size", "id-base", "clock", "schema"}, set(channel)
 assert bytes(channel["schema"]).startswith(b"primes\t")
+session, = m.ListSessions()
+assert (session["pool"], session["pid"], session["connection"]) == ("p", os.getpid(), bus.get_unique_name()), session
 
 # pools
 m.CreatePool("py", {"Plugin": "primes", "Workers": 1, "StartMethod": "fork", "Environment": ["A=1", "B=2"]}, 0)

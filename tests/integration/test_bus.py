@@ -173,6 +173,7 @@ class Bus(Test):
         self.assertIn("handle 0", gdbus(worker, "Worker.GetPidFD"))
         self.assertNotIn("'running'", gdbus(worker, "Worker.ListTasks"))
         self.assertIn("'pid': <uint32 ", gdbus("/org/drover1", "Manager.DescribeJobs", "{'state': <['done']>}", "", "1000"))
+        self.assertEqual(gdbus("/org/drover1", "Manager.ListSessions"), "(@aa{sv} [],)")
         gdbus("/org/drover1", "Manager.ListDeaths", "", "10")
         gdbus("/org/drover1", "Manager.ListCapsules", "", "10")
         self.assertEqual(gdbus("/org/drover1", "Manager.Reload", "0"), "(@a(sss) [],)")

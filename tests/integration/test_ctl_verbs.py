@@ -40,6 +40,7 @@ class Json(Test):
     DEATH = {"worker", "pool", "pid", "reason", "status", "realtime-usec", "text"}
     CAPSULE = {"id", "pool", "job", "state", "created-usec", "uid", "plugin", "build-id", "payload-bytes", "attempts", "text"}
     STATE = {"pool", "state"}
+    SESSION = {"pool", "uid", "pid", "connection", "opened-usec", "id-base", "slots", "queued", "running"}
     LISTED = {"id", "path", "pool", "job", "state", "uid", "pid", "connection", "submitted-usec"}
 
     # verb -> [(words, keys of the object, or of each element in a list)]; verbs that speak no JSON have none.
@@ -48,6 +49,7 @@ class Json(Test):
         "list-pools": [([], [POOL])],
         "list-workers": [([], [WORKER]), (["primes"], [WORKER])],
         "list-jobs": [([], [LISTED]), (["primes", "-n", "1"], [LISTED])],
+        "list-sessions": [([], [SESSION]), (["primes"], [SESSION])],
         "list-arenas": [([], [{"name", "uid", "bytes", "objects", "max-objects", "attached", "max-attached", "processes", "transient"}])],
         "remove-arena": [(["shared"], [{"arena"}])],
         "list-objects": [(["shared"], [{"name", "type", "owner-pid", "waiters", "deaths-repaired", "inconsistent"}])],
@@ -101,6 +103,10 @@ class Json(Test):
             wait_for(lambda: len(self.d.deaths("primes")) > before, 10, "a death")
         if verb in ("list-arenas", "list-objects", "remove-arena"):
             self.d.call("/org/drover1", "org.drover1.Manager", "OpenArena", "sa{sv}", "shared", 0)
+        if verb == "list-sessions":
+            client = self.d.ctl_start("map", "primes", "is_prime", stdin=subprocess.PIPE)
+            self.addCleanup(client.communicate)
+            wait_for(lambda: self.d.call("/org/drover1", "org.drover1.Manager", "ListSessions"), 10, "its channel")
         if verb == "reload":
             self.d.write_pool("second", Plugin="primes", Workers=2 if self.d.pools["second"]["Workers"] == 1 else 1)
         if verb in ("start", "resume"):

@@ -228,9 +228,21 @@ class Jobs(Test):
         self.assertRegex(shown, rf"(?m)^ *{job_id}  work  work  running  +{os.getuid()}  +{os.getpid()}  {c.name} +20\d\d-")
         self.assertRegex(shown, rf"(?m)^ *{of_channel['id']}  work  work  queued  +{os.getuid()}  +{client.pid}  {of_channel['connection']} +20\d\d-")
         self.assertRegex(self.d.ctl("show", f"job/{job_id}").stdout, rf"(?s) Pid: +{os.getpid()}\n.* Connection: +{c.name}\n")
+        session, = self.d.call(*MANAGER, "ListSessions")
+        self.assertAlmostEqual(session.pop("opened-usec") / 1e6, before, delta=10)
+        self.assertEqual(session.pop("id-base"), of_channel["id"] >> 40 << 40)
+        self.assertEqual(session, {"pool": "work", "uid": os.getuid(), "pid": client.pid, "connection": of_channel["connection"],
+                                   "slots": 1024, "queued": 1, "running": 0})
+        shown = self.d.ctl("list-sessions", "work", "-q").stdout
+        self.assertRegex(shown, rf"^work +{os.getuid()} +{client.pid} +{of_channel['connection']} +20.* 1024 +1 +0\n$")
+        self.assertEqual(self.d.ctl("list-sessions", "tell", "-q").stdout, "")
+        self.assertEqual(self.d.ctl("list-sessions", "nopool").returncode, 4)
         if os.geteuid() == 0:
             os.chmod(self.d.dir, 0o711)
             nobody = self.connect(NOBODY)
+            m = nobody.call(*MANAGER, "ListSessions")
+            m.enter("a", "a{sv}")
+            self.assertFalse(m.more("a", "{sv}"), "others' sessions are nobody's business")
             own = nobody.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"second", b"tell", 1, b"n", b"t", u64(7), 0).read("t")[0]
             self.assertEqual([(row["uid"], row["connection"]) for row in self.described_to(nobody).values() if row["id"] == own], [(NOBODY, nobody.name)])
             self.assertEqual({row["uid"] for row in self.described_to(nobody).values()}, {NOBODY}, "others' are nobody's business")
@@ -241,6 +253,7 @@ class Jobs(Test):
         self.d.call(job, JOB, "Cancel", "s", "ask")
         self.d.wait_job(job)
         self.assertEqual(self.d.get(job, JOB, "Pid"), os.getpid(), "also of one that is over")
+        wait_for(lambda: not self.d.call(*MANAGER, "ListSessions"), 10, "the session ends with its client")
 
     # ---- Cancel ----
 

@@ -1,4 +1,4 @@
-/* status and the lists: pools, workers, objects of an arena, deaths. Jobs are in list-jobs.c. */
+/* status and the lists: pools, workers, sessions, objects of an arena, deaths. Jobs are in list-jobs.c. */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -48,7 +48,45 @@ int verb_list_workers(struct ctl *c) {
         return view_print(c, &view_workers, workers);
 }
 
-/* ---- objects and deaths ---- */
+/* ---- sessions, objects and deaths ---- */
+
+static const char *const session_keys[] = {"pool", "uid", "pid", "connection", "opened", "slots", "queued", "running"};
+static const struct table_column session_columns[] = {{"POOL"},         {"UID", true},
+                                                      {"PID", true},    {"CONNECTION", .rank = 2},
+                                                      {"OPENED"},       {"SLOTS", true, .rank = 1},
+                                                      {"QUEUED", true}, {"RUNNING", true}};
+static const struct view session_view = {session_keys, session_columns, 8};
+
+/* Those of one pool: the daemon tells all. */
+static struct json_object *pick_pool(struct json_object *rows, const char *pool) {
+        struct json_object *picked = json_object_new_array();
+
+        for (size_t i = 0; i < json_length(rows); i++)
+                if (strcmp(json_text(json_at(rows, i), "pool", ""), pool) == 0)
+                        json_object_array_add(picked, json_object_get(json_at(rows, i)));
+        return picked;
+}
+
+int verb_list_sessions(struct ctl *c) {
+        const struct remote_call list = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListSessions"};
+        const char *pool = c->n_operands > 0 ? c->operands[0] : NULL;
+        ctl_cleanup(json_putp) struct json_object *all = NULL, *sessions = NULL;
+        int code = pool ? view_check_pool(c, pool) : CTL_OK, r;
+
+        if (code != CTL_OK)
+                return code;
+        r = remote_call(c->remote, &list, &all, NULL);
+        if (r < 0)
+                return remote_report(c->remote, r);
+        sessions = pool ? pick_pool(all, pool) : json_object_get(all);
+        if (c->json != CTL_JSON_OFF) {
+                json_print(stdout, sessions, c->json);
+                return CTL_OK;
+        }
+        for (size_t i = 0; i < json_length(sessions); i++)
+                view_spell_moment(json_at(sessions, i), "opened-usec", "opened");
+        return view_print(c, &session_view, sessions);
+}
 
 static const char *const object_keys[] = {"name",      "type",    "owner-pid",       "owner-worker",
                                           "owner-job", "waiters", "deaths-repaired", "inconsistent"};
