@@ -15,6 +15,7 @@
 #include "daemon/bus/late.h"
 #include "daemon/bus/run.h"
 #include "daemon/bus/value.h"
+#include "ipc/capsule.h"
 #include "ipc/words.h"
 
 static int job_of(struct bus *b, const struct bus_peer *p, sd_bus_message *m, struct bus_job *ret, sd_bus_error *e) {
@@ -173,21 +174,37 @@ static int method_open_stream(struct bus *b, struct bus_peer *p, sd_bus_message 
         return r;
 }
 
-static int method_requeue(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
-        struct fault f = {};
-        struct job *j;
-        int r;
+/* ---- from the capsule ---- */
 
-        r = own_job_of(b, p, m, &j, e);
-        if (r < 0)
-                return r;
-        return job_requeue(j, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(b, m, NULL);
-}
+/* What becomes of a capsule that was found. */
+typedef int (*capsule_reply_fn)(struct bus *b, sd_bus_message *m, uint64_t id, int fd, sd_bus_error *e);
 
 struct capsule_wanted {
         struct bus_late *late;
         uint64_t id;
+        capsule_reply_fn reply;
 };
+
+static int reply_fd(struct bus *b, sd_bus_message *m, uint64_t id, int fd, sd_bus_error *e) {
+        return bus_reply(b, m, "h", fd);
+}
+
+static int reply_requeued(struct bus *b, sd_bus_message *m, uint64_t id, int fd, sd_bus_error *e) {
+        struct fault f = {};
+        struct capsule c;
+        int r;
+
+        r = capsule_load(fd, &c);
+        if (r < 0 || c.id != id) {
+                if (r >= 0)
+                        capsule_deinit(&c);
+                return sd_bus_error_setf(e, SD_BUS_ERROR_FAILED, "the capsule of job %llu is damaged",
+                                         (unsigned long long)id);
+        }
+        r = supervisor_requeue_capsule(b->supervisor, &c, &f);
+        capsule_deinit(&c);
+        return r < 0 ? bus_error_from_fault(e, &f) : bus_reply(b, m, NULL);
+}
 
 static int reply_capsule(struct bus *b, sd_bus_message *m, const struct capsule_wanted *w, int error, int fd,
                          sd_bus_error *e) {
@@ -196,15 +213,16 @@ static int reply_capsule(struct bus *b, sd_bus_message *m, const struct capsule_
                                                               : strerror(-error);
 
         if (error == -ENOENT)
-                return sd_bus_error_setf(e, "org.drover1.Error.NoSuchJob", "there is no capsule of job %llu",
-                                         (unsigned long long)w->id);
+                return sd_bus_error_setf(e, "org.drover1.Error.NoSuchJob", "there is no %s of job %llu%s",
+                                         w->reply == reply_fd ? "capsule" : "record, nor a capsule,",
+                                         (unsigned long long)w->id, w->reply == reply_fd ? "" : " of yours");
         if (error == -EBUSY)
                 return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED,
                                          "too many capsules are being read already: try again");
         if (error < 0)
                 return sd_bus_error_setf(e, SD_BUS_ERROR_FAILED, "the capsule of job %llu cannot be read: %s",
                                          (unsigned long long)w->id, why);
-        return bus_reply(b, m, "h", fd);
+        return w->reply(b, m, w->id, fd, e);
 }
 
 static void on_capsule(void *user, int error, int fd) {
@@ -224,8 +242,8 @@ static void on_capsule(void *user, int error, int fd) {
                 close(fd);
 }
 
-/* Also of a job that is not kept any more: the capsule says whose it was. */
-static int method_get_capsule(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+/* Looks for the capsule of the job that `m` is for, if its caller may see it, and answers by `reply`. */
+static int ask_capsule(struct bus *b, const struct bus_peer *p, sd_bus_message *m, capsule_reply_fn reply) {
         struct capsule_wanted *w;
         uint64_t id;
         int r;
@@ -236,6 +254,7 @@ static int method_get_capsule(struct bus *b, struct bus_peer *p, sd_bus_message 
         if (!w)
                 return -ENOMEM;
         w->id = id;
+        w->reply = reply;
         r = late_new(b, m, &w->late);
         if (r < 0) {
                 free(w);
@@ -243,6 +262,27 @@ static int method_get_capsule(struct bus *b, struct bus_peer *p, sd_bus_message 
         }
         supervisor_open_capsule(b->supervisor, id, p->uid, authorize_is_root(p->uid), on_capsule, w);
         return 1;
+}
+
+/* Also of a job that is not kept any more: the capsule says whose it was. */
+static int method_get_capsule(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        return ask_capsule(b, p, m, reply_fd);
+}
+
+static int method_requeue(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        struct fault f = {};
+        struct job *j;
+        int r;
+
+        r = own_job_of(b, p, m, &j, e);
+        if (r < 0 && (sd_bus_error_has_name(e, "org.drover1.Error.NoSuchJob") ||
+                      sd_bus_error_has_name(e, "org.drover1.Error.ResultExpired"))) {
+                sd_bus_error_free(e);
+                return ask_capsule(b, p, m, reply_requeued);
+        }
+        if (r < 0)
+                return r;
+        return job_requeue(j, &f) < 0 ? bus_error_from_fault(e, &f) : bus_reply(b, m, NULL);
 }
 
 const struct bus_method job_methods[] = {

@@ -45,7 +45,7 @@ struct ctl {
         const char *signal;      /* kill */
         const char *state;       /* list-jobs: words between commas */
         uint32_t n_lines;        /* list-jobs, list-deaths; 0 = as many as there are */
-        const char *state_dir;   /* list-capsules, show-capsule */
+        const char *state_dir;   /* list-capsules, show-capsule, resubmit */
         bool once;               /* top */
         uint64_t interval_us;    /* top; 0 = its own */
         const char *plugins[CTL_MAX_PLUGINS];
@@ -93,6 +93,7 @@ int verb_requeue(struct ctl *c);
 int verb_reset_failed(struct ctl *c);
 int verb_resize(struct ctl *c);
 int verb_restart(struct ctl *c);
+int verb_resubmit(struct ctl *c);
 int verb_result(struct ctl *c);
 int verb_resume(struct ctl *c);
 int verb_run(struct ctl *c);

@@ -47,8 +47,8 @@ struct option_row {
 };
 
 #define TAKES_TIME "start stop restart drain"
-#define JOB "call submit"
-#define JOB_OR_RUN "run call submit"
+#define JOB "call submit resubmit"
+#define JOB_OR_RUN "run call submit resubmit"
 
 static const struct option_row rows[] = {
         {"help", NULL, NULL, "this text", OPTION_HELP, 'h'},
@@ -67,11 +67,11 @@ static const struct option_row rows[] = {
         {"signal", "SIGNAL", "kill", "a name or a number; TERM if not given", OPTION_SIGNAL, 's'},
         {"lines", "N", "list-jobs list-deaths", "at most N rows", OPTION_LINES, 'n'},
         {"state", "STATE", "list-jobs", "only these; several with commas between", OPTION_STATE},
-        {"state-dir", "DIR", "list-capsules show-capsule", "read what a droverd left there, and do not ask the bus",
-         OPTION_STATE_DIR},
+        {"state-dir", "DIR", "list-capsules show-capsule resubmit",
+         "read what a droverd left there, and do not ask the bus", OPTION_STATE_DIR},
         {"once", NULL, "top", "one block, after one interval", OPTION_ONCE},
         {"interval", "TIME", "top", "between two looks; 1s if not given", OPTION_INTERVAL, 'd'},
-        {"input", "FILE", "map " JOB,
+        {"input", "FILE", "map call submit",
          "read lines (map) or the payload of a raw job (call, submit) from FILE, - = standard input", OPTION_INPUT,
          'i'},
         {"output", "[FIELD=]FILE", "call result show-capsule",

@@ -3,6 +3,7 @@
  * The command line's words are a checked map by now, which ipc/variants puts into the message. Options go out in the
  * type that the bus interface gives them, as the words of the command line say them. */
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <systemd/sd-bus.h>
 #include <time.h>
@@ -169,4 +170,15 @@ int submit_job(struct ctl *c, const char *pool, const char *type, const struct s
         if (error >= 0)
                 error = append_options(m, c);
         return error < 0 ? error : remote_exchange(c->remote, m, &plain, ret);
+}
+
+void submit_print(struct ctl *c, struct json_object *submitted) {
+        ctl_cleanup(json_putp) struct json_object *o = json_object_new_object();
+
+        json_object_object_add(o, "id", json_object_get(json_at(submitted, 0)));
+        json_object_object_add(o, "path", json_object_get(json_at(submitted, 1)));
+        if (c->json != CTL_JSON_OFF)
+                json_print(stdout, o, c->json);
+        else
+                printf("%" PRIu64 "\n", json_number(o, "id"));
 }

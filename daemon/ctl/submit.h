@@ -19,3 +19,5 @@ struct submit_args {
 /* [number, path] in *ret; -errno as remote_call. */
 int submit_job(struct ctl *c, const char *pool, const char *type, const struct submit_args *args,
                struct json_object **ret);
+/* The same, as it is told: the number, or an object. */
+void submit_print(struct ctl *c, struct json_object *submitted);

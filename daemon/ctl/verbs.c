@@ -37,6 +37,7 @@ static const struct ctl_verb verbs[] = {
         {"cancel", "JOB...", "cancel jobs and say what happened", 1, -1, true, verb_cancel},
         {"requeue", "JOB|POOL...", "run a job that ended once more, or the poisoned ones of a pool", 1, -1, true,
          verb_requeue},
+        {"resubmit", "JOB|FILE", "submit the job of a capsule as a new one", 1, 1, true, verb_resubmit},
         {"map", "POOL TYPE", "run one job per input line, results in input order", 2, 2, true, verb_map},
 
         {"start", "POOL...", "start stopped or refused pools", 1, -1, true, verb_start, "Pools and workers"},

@@ -129,6 +129,8 @@ struct capsule_file *capsules_find(const struct capsules *cs, const char *pool, 
         return NULL;
 }
 
+bool capsules_has(const struct capsules *cs, const char *pool, uint64_t id) { return capsules_find(cs, pool, id); }
+
 /* ---- the queue ---- */
 
 static struct capsule_work *capsules_add_work(struct capsules *cs) {

@@ -24,6 +24,9 @@ struct capsule_draft *capsules_discard(struct capsule_draft *d);
  * the directory could not be read. */
 bool capsules_last_numbers(const struct capsules *cs, uint64_t ret[NUMBERS_N_KINDS]);
 
+/* Is there one of this job, written and not removed yet? */
+bool capsules_has(const struct capsules *cs, const char *pool, uint64_t id);
+
 /* The newest `n` that fit, newest first: how many. */
 size_t capsules_list(const struct capsules *cs, const struct capsule_filter *filter, struct capsule_row *ret, size_t n);
 

@@ -3,9 +3,10 @@
  * A record stands in a tree by id, in one by idempotency key if it has one, in a list by id (ids rise, so that is the
  * order of submission) and, once it has a verdict, in the list of its uid by age and in the list of those that are kept
  * as long as it is, which is by expiry without any sorting; there are as few lists as different ResultTTL=. It goes
- * when ResultTTL= is over, or before that under two budgets of number and bytes: the uid that keeps too much loses its
- * own oldest first, so that nobody pushes others out; then the next to expire goes. Who asks for a record that had to
- * go early is told so, as far back as the memory of that reaches; any other unknown id is just unknown. */
+ * when ResultTTL= is over, though not before its capsule, if it has one; or earlier under two budgets of number and
+ * bytes: the uid that keeps too much loses its own oldest first, so that nobody pushes others out; then the next to
+ * expire goes. Who asks for a record that had to go early is told so, as far back as the memory of that reaches; any
+ * other unknown id is just unknown. */
 #include "daemon/supervise/job.h"
 
 #include <assert.h>
@@ -27,6 +28,7 @@ enum {
         JOBS_DESCRIPTOR_BYTES = 16384, /* there are fewer of those than bytes: 2,048 of a uid */
         JOBS_MAX_EVICTED = 16384,
 };
+#define JOBS_LOOK_NS UINT64_C(60000000000) /* how often it is looked whether a job's capsule is still there */
 
 static int job_compare(const void *a, const void *b) {
         uint64_t x = ((const struct job *)a)->id, y = ((const struct job *)b)->id;
@@ -122,6 +124,24 @@ struct job *jobs_after_of(const struct jobs *js, uint64_t id, uid_t uid) {
 
 /* ---- from the first to the last ---- */
 
+/* By id: usually the last; one from a capsule has an old one. */
+static void job_insert(struct jobs *js, struct job_user *u, struct job *j) {
+        struct job *before = TAILQ_LAST(&js->all, job_all_list);
+        while (before && before->id > j->id)
+                before = TAILQ_PREV(before, job_all_list, all_link);
+        if (before)
+                TAILQ_INSERT_AFTER(&js->all, before, j, all_link);
+        else
+                TAILQ_INSERT_HEAD(&js->all, j, all_link);
+        before = TAILQ_LAST(&u->jobs, job_uid_list);
+        while (before && before->id > j->id)
+                before = TAILQ_PREV(before, job_uid_list, uid_link);
+        if (before)
+                TAILQ_INSERT_AFTER(&u->jobs, before, j, uid_link);
+        else
+                TAILQ_INSERT_HEAD(&u->jobs, j, uid_link);
+}
+
 int job_keep(struct jobs *js, struct job *j) {
         struct job_user *u = job_user_get(js, j->uid);
         if (!u)
@@ -137,8 +157,7 @@ int job_keep(struct jobs *js, struct job *j) {
         }
         j->user_of = u;
         u->n_jobs++;
-        TAILQ_INSERT_TAIL(&js->all, j, all_link);
-        TAILQ_INSERT_TAIL(&u->jobs, j, uid_link);
+        job_insert(js, u, j);
         return 0;
 }
 
@@ -193,14 +212,19 @@ static struct jobs_ttl *jobs_ttl_get(struct jobs *js, uint64_t ttl_ns) {
         return t;
 }
 
+/* Unless somebody is still kept in it. */
+static void jobs_ttl_put(struct jobs *js, struct jobs_ttl *t) {
+        if (!TAILQ_EMPTY(&t->finished) || t == &js->at_once)
+                return;
+        TAILQ_REMOVE(&js->ttls, t, link);
+        free(t);
+}
+
 static void job_leave_ttl(struct job *j) {
         struct jobs_ttl *t = j->kept_in;
         TAILQ_REMOVE(&t->finished, j, link);
         j->kept_in = NULL;
-        if (!TAILQ_EMPTY(&t->finished) || t == &j->jobs->at_once)
-                return;
-        TAILQ_REMOVE(&j->jobs->ttls, t, link);
-        free(t);
+        jobs_ttl_put(j->jobs, t);
 }
 
 /* The next to expire. */
@@ -289,6 +313,25 @@ static void jobs_make_room(struct jobs *js, struct job_user *u) {
                 job_evict(j);
 }
 
+/* What has a capsule stays as long as that does, which is looked at now and then. Behind the others of its list: none
+ * of them is kept for longer than from now on. False: it has none. */
+static bool job_keep_on(struct job *j, uint64_t now) {
+        if (j->is_released || !capsules_has(j->jobs->supervisor->capsules, j->pool_name, j->id))
+                return false;
+        uint64_t ttl_ns = j->ttl_ns > JOBS_LOOK_NS ? j->ttl_ns : JOBS_LOOK_NS;
+        struct jobs_ttl *t = jobs_ttl_get(j->jobs, ttl_ns);
+        if (t == &j->jobs->at_once)
+                return false;
+        struct jobs_ttl *before = j->kept_in;
+        TAILQ_REMOVE(&before->finished, j, link);
+        TAILQ_INSERT_TAIL(&t->finished, j, link);
+        j->kept_in = t;
+        jobs_ttl_put(j->jobs, before);
+        j->ttl_ns = ttl_ns;
+        j->expires_ns = now + ttl_ns;
+        return true;
+}
+
 void jobs_expire(struct jobs *js) {
         uint64_t now = event_now_ns();
         struct job_user *u = js->newest_user;
@@ -296,7 +339,8 @@ void jobs_expire(struct jobs *js) {
         js->newest_user = NULL;
         jobs_make_room(js, u);
         while ((j = jobs_first(js)) && j->expires_ns <= now)
-                job_forget(j);
+                if (!job_keep_on(j, now))
+                        job_forget(j);
         if (j && (!js->expiry_timer.heap_index || js->expiry_timer.deadline_ns > j->expires_ns))
                 loop_timer_set(js->supervisor->loop, &js->expiry_timer, j->expires_ns, jobs_on_expiry, js);
 }

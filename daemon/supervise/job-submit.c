@@ -1,11 +1,13 @@
 /* From a request over the bus to a queued job: what must be so, a record, a slot, the ring of the bell. And the same
- * way once more for a job that did not end well: Requeue keeps its id and its arguments, and forgets its attempts. */
+ * way once more for a job that did not end well: Requeue keeps its id and its arguments, and forgets its attempts. If
+ * there is no record of it any more, both are in its capsule. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "daemon/closer.h"
 #include "daemon/supervise/delay.h"
@@ -13,7 +15,9 @@
 #include "daemon/supervise/session.h"
 #include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
+#include "ipc/args.h"
 #include "ipc/bell.h"
+#include "ipc/capsule.h"
 #include "ipc/event.h"
 #include "ipc/sealed.h"
 
@@ -90,7 +94,7 @@ static struct job *job_new(const struct job_request *r, const struct schema_job 
                 return NULL;
         char *names = (char *)(j + 1) + fields_bytes;
         *j = (struct job){
-                .id = job_next_id(s),
+                .id = r->id ? r->id : job_next_id(s),
                 .jobs = s->jobs,
                 .pool = r->pool,
                 .uid = r->uid,
@@ -339,6 +343,53 @@ int job_requeue(struct job *j, struct fault *f) {
         free(j->payload);
         j->payload = NULL;
         return 0;
+}
+
+/* What the capsule says is checked by the schema as the arguments of any job. */
+static int job_read_capsule(const struct capsule *c, struct job_request *r, int *ret_fd, struct fault *f) {
+        bool wait;
+        const struct schema_job *type = pool_find_job_type(r->pool, c->job, &wait, f);
+        char why[200];
+        if (!type)
+                return -1;
+        if (args_check(&type->args, c->payload, c->payload_bytes, why, sizeof(why)) < 0 ||
+            args_check_fds(&type->args, c->payload, c->payload_bytes, 0, why, sizeof(why)) < 0)
+                return fault_set(f, FAULT_INVALID_ARGS,
+                                 "job %llu cannot run again: job type %.64s of pool %.64s is another one now: %s",
+                                 (unsigned long long)c->id, c->job, c->pool, why);
+        r->payload = c->payload;
+        r->bytes = c->payload_bytes;
+        if (!type->args.is_raw || r->bytes <= jobs_channel(r->pool)->geometry.slot_bytes)
+                return 0;
+        if (sealed_create("drover-payload", c->payload, c->payload_bytes, ret_fd) < 0)
+                return fault_set(f, FAULT_INTERNAL, "no memory file for the payload of job %llu",
+                                 (unsigned long long)c->id);
+        r->payload_fd = ret_fd;
+        r->bytes = 0;
+        return 0;
+}
+
+int supervisor_requeue_capsule(struct supervisor *s, const struct capsule *c, struct fault *f) {
+        struct job_request r = {.name = c->job, .uid = c->uid, .id = c->id, .priority = LAYOUT_PRIORITY_DEFAULT};
+        struct job *j = jobs_find(s->jobs, c->id);
+        if (j) /* since it was looked for */
+                return job_requeue(j, f);
+        if (c->id > LAYOUT_JOB_ID_MASK)
+                return fault_set(f, FAULT_INVALID_ARGS,
+                                 "job %llu came through a channel, whose jobs are its client's: droverctl resubmit "
+                                 "submits it anew",
+                                 (unsigned long long)c->id);
+        r.pool = supervisor_find_pool(s, c->pool);
+        if (!r.pool)
+                return fault_set(f, FAULT_NO_SUCH_POOL, "job %llu cannot run again: its pool %.64s is gone",
+                                 (unsigned long long)c->id, c->pool);
+        int fd = -1;
+        if (job_read_capsule(c, &r, &fd, f) < 0)
+                return -1;
+        int e = job_submit(&r, &j, f);
+        if (fd >= 0)
+                close(fd);
+        return e;
 }
 
 int pool_requeue_poisoned(struct pool *p, uint32_t *ret_n, struct fault *f) {

@@ -15,7 +15,7 @@ enum { JOBS_NO_SLOT = UINT32_MAX };
 struct job_user {
         uid_t uid;
         uint32_t n_jobs;        /* records of any state */
-        TAILQ_HEAD(, job) jobs; /* by id */
+        TAILQ_HEAD(job_uid_list, job) jobs; /* by id */
         uint32_t n_finished;
         size_t finished_bytes;
         TAILQ_HEAD(job_user_list, job) finished; /* in the order they ended */
@@ -84,7 +84,7 @@ struct jobs {
         struct supervisor *supervisor;
         void *by_id;           /* tsearch tree */
         void *users, *by_key;  /* tsearch trees */
-        TAILQ_HEAD(, job) all; /* by id */
+        TAILQ_HEAD(job_all_list, job) all; /* by id */
         TAILQ_HEAD(, jobs_ttl) ttls;
         struct jobs_ttl at_once; /* the one that is always there: what nobody asks for */
         size_t n_finished, finished_bytes;

@@ -189,6 +189,7 @@ struct job_request {
         uint32_t n_after;
         bool sees_all;          /* root: `after` may name anybody's */
         bool is_streamed;       /* somebody will open its stream: nothing of it is dropped until then */
+        uint64_t id;            /* of a job that is to run once more; 0 = the next one */
         pid_t pid;              /* who asks, as the bus told it, for people to read: 0 = not known */
         const char *connection; /* NULL = not known */
 };
@@ -311,6 +312,10 @@ void job_release(struct job *j);
 /* A job with a bad end runs once more, under its id and with its arguments, its attempts counted from 1. NOT_FINISHED,
  * INVALID_ARGS (done, or its arguments are gone), NO_SUCH_POOL, QUEUE_FULL … */
 int job_requeue(struct job *j, struct fault *f);
+/* The same from its capsule, for one that no record is kept of: as its uid's, with the limits of the pool. Not for a
+ * channel's, whose numbers are its client's. */
+struct capsule;
+int supervisor_requeue_capsule(struct supervisor *s, const struct capsule *c, struct fault *f);
 int pool_requeue_poisoned(struct pool *p, uint32_t *ret_n, struct fault *f); /* as many as there is room for */
 /* What it emits, one item a packet; *ret_fd is the caller's. LIMITS_EXCEEDED, RESULT_EXPIRED. */
 int job_open_stream(struct job *j, int *ret_fd, struct fault *f);

@@ -8,6 +8,7 @@ import tempfile
 import unittest
 
 from harness import DROVERCTL, Drover, Test, main, wait_for
+from sdbus import Connection
 
 
 def pack(value):
@@ -150,6 +151,82 @@ class Capsules(Test):
         r = ctl("show-capsule", self.jobs[0])
         self.assertEqual((r.returncode, r.stdout), (4, ""))
         self.assertIn("no capsule", r.stderr)
+
+
+class OnceMore(Test):
+    """From the capsule of a job that is not kept any more."""
+
+    def test_once_more_though_it_is_forgotten(self):
+        """Neither ResultTTL= nor a restart of the daemon ends what its capsule knows."""
+        with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 2, "RestartSec": 0, "ResultTTL": "1s"}}) as d:
+            number, path = d.submit("crash", "segfault")
+            self.assertEqual(d.wait_job(path), "poisoned")
+            file = os.path.join(d.dir, "state", "capsules", f"crash.{number}")
+            wait_for(lambda: os.path.exists(file), 10, "its capsule")
+            done, done_path = d.submit("crash", "fine")
+            self.assertEqual(d.wait_job(done_path), "done")
+            wait_for(lambda: "NoSuchJob" in d.ctl("result", done).stderr, 20, "ResultTTL= is over")
+            self.assertEqual(d.job(path)["State"], "poisoned", "it lives as long as its capsule")
+            self.assertIn(f"Job {number} (segfault of pool crash) is poisoned", d.ctl("why", number).stdout)
+            self.assertEqual(d.ctl("requeue", "crash").stdout, "crash: 1 jobs are queued again\n")
+            self.assertEqual(d.wait_job(path), "poisoned")
+            d.stop()
+            d.start()
+            d.wait_workers("crash", 1)
+            self.assertIn("NoSuchJob", d.ctl("result", number).stderr, "the record does not outlive the daemon")
+            r = d.ctl("why", number)
+            self.assertRegex(r.stdout, rf"(?s)^Job {number} \(segfault of pool crash\) is poisoned, since 20.*: its capsule says so\.\n"
+                             r"Attempt 1: the worker with pid \d+ died: signal 11 \(SIGSEGV\).*\nAttempt 2: .*show-capsule", r)
+            told = json.loads(d.ctl("why", number, "--json=short").stdout)
+            self.assertEqual((told["id"], told["state"], len(told["attempts"])), (number, "poisoned", 4), "two of each run")
+            before = len(d.deaths("crash"))
+            r = d.ctl("requeue", number)
+            self.assertEqual((r.returncode, r.stdout), (0, f"{number} queued\n"), r)
+            self.assertEqual(d.wait_job(path), "poisoned", "it ran again, under its number")
+            self.assertEqual(wait_for(lambda: len(d.deaths("crash")) - before, 10, "deaths"), 2)
+            self.assertEqual(d.job(path)["Uid"], os.getuid())
+            newer = d.submit("crash", "fine")[0]
+            listed = [row[0] for row in d.call("/org/drover1", "org.drover1.Manager", "ListJobs", "a{sv}su", 0, "", 0)[0]]
+            self.assertEqual(listed, sorted(listed), "in the order of numbers")
+            self.assertIn(newer, listed)
+            r = d.ctl("requeue", 999999)
+            self.assertEqual((r.returncode, "no record, nor a capsule, of job 999999 of yours" in r.stderr), (4, True), r)
+            r = d.ctl("resubmit", number, "--max-attempts=1")
+            again = int(r.stdout)
+            self.assertGreater(again, newer)
+            self.assertEqual(d.wait_job(f"/org/drover1/job/{again}"), "poisoned")
+            self.assertEqual(d.result(f"/org/drover1/job/{again}")["attempts"], 1, "by the option of the command line")
+            self.assertGreater(int(d.ctl("resubmit", file).stdout), again)
+            d.remove_pool_file("crash")
+            d.reload()
+            r = d.ctl("requeue", number)
+            self.assertEqual(r.returncode, 4, r)
+            self.assertEqual(d.ctl("resubmit", file).returncode, 4)
+
+    def test_a_channels_job_once_more(self):
+        with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 2, "RestartSec": 0}}) as d:
+            r = d.ctl("map", "crash", "segfault", input="\n")
+            self.assertEqual(r.returncode, 1, r)
+            number = wait_for(lambda: json.loads(d.ctl("list-capsules", "--json=short").stdout), 10, "its capsule")[0]["id"]
+            r = d.ctl("requeue", number)
+            self.assertEqual((r.returncode, "came through a channel" in r.stderr), (2, True), r)
+            again = int(d.ctl("resubmit", number).stdout)
+            self.assertEqual(d.wait_job(f"/org/drover1/job/{again}"), "poisoned")
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to call as somebody else")
+    def test_a_foreign_capsule_is_not_queued_again(self):
+        with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 1, "RestartSec": 0}}) as d:
+            number, path = d.submit("crash", "segfault")
+            d.wait_job(path)
+            wait_for(lambda: os.path.exists(os.path.join(d.dir, "state", "capsules", f"crash.{number}")), 10, "its capsule")
+            d.stop()
+            d.start()
+            d.wait_workers("crash", 1)
+            os.chmod(d.dir, 0o711)
+            c = Connection(d.bus.address, 65534)
+            self.addCleanup(c.close)
+            with self.assert_error("NoSuchJob"):
+                c.call(path, "org.drover1.Job", "Requeue")
 
 
 class Hostile(Test):

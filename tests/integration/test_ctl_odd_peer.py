@@ -19,7 +19,7 @@ VERBS = {
     "list-objects": [["a"]], "list-sessions": [[], ["x"]], "list-arenas": [[]], "remove-arena": [["a"]], "list-deaths": [[]], "show": [["x"], ["worker/7"], ["job/7"]], "schema": [["x"]], "why": [["7"]],
     "list-capsules": [[]], "show-capsule": [["7"]], "top": [["--once", "-d", "100ms"]], "call": [["x", "x"], ["x", "x", "n=1"]],
     "submit": [["x", "x"]], "wait": [["7", "8"]], "result": [["7"], ["7", "-o", "n=/dev/null"]], "cancel": [["7"]],
-    "requeue": [["7"], ["x"]], "map": [["x", "x"]], "start": [["x"]], "stop": [["x"]], "restart": [["x"]], "drain": [["x"]],
+    "requeue": [["7"], ["x"]], "resubmit": [["7"], ["/nonexistent"]], "map": [["x", "x"]], "start": [["x"]], "stop": [["x"]], "restart": [["x"]], "drain": [["x"]],
     "pause": [["x"]], "resume": [["x"]], "resize": [["x", "2"]], "reset-failed": [["x"]], "kill": [["7"], ["pid:7"]], "reload": [[]],
     "verify": [["/nonexistent/x.pool"]], "complete": [["--", "call", "x", "x", ""], ["--", "show", ""], ["--", "wait", ""]],
     "run": [["--plugin=/nonexistent.so", "--", "true"]], "help": [[]],

@@ -63,6 +63,7 @@ class Json(Test):
         "result": [(["{job}"], RESULT)],
         "cancel": [(["{job}"], [{"id", "outcome"}])],
         "requeue": [(["{failed}"], [{"id", "state"}]), (["primes"], [{"pool", "requeued"}])],
+        "resubmit": [(["{failed}", "--address={address}"], {"id", "path"})],
         "list-capsules": [(["--state-dir={state}"], [CAPSULE]), (["crash", "--address={address}"], [CAPSULE])],
         "show-capsule": [(["{failed}", "--state-dir={state}"], CAPSULE | {"plugin-dir", "arguments", "log"}),
                          (["{failed}", "--address={address}"], CAPSULE | {"plugin-dir", "arguments", "log"})],

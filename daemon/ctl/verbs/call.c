@@ -132,19 +132,13 @@ static int submit(struct ctl *c, struct schema_fields *ret_result, struct json_o
 }
 
 int verb_submit(struct ctl *c) {
-        ctl_cleanup(json_putp) struct json_object *submitted = NULL, *o = json_object_new_object();
+        ctl_cleanup(json_putp) struct json_object *submitted = NULL;
         struct schema_fields fields;
         int code = submit(c, &fields, &submitted);
 
-        if (code != CTL_OK)
-                return code;
-        json_object_object_add(o, "id", json_object_get(json_at(submitted, 0)));
-        json_object_object_add(o, "path", json_object_get(json_at(submitted, 1)));
-        if (c->json != CTL_JSON_OFF)
-                json_print(stdout, o, c->json);
-        else
-                printf("%" PRIu64 "\n", json_number(o, "id"));
-        return CTL_OK;
+        if (code == CTL_OK)
+                submit_print(c, submitted);
+        return code;
 }
 
 int verb_call(struct ctl *c) {

@@ -32,7 +32,7 @@ static int load(int fd, const char *name, struct capsule *ret) {
         return CTL_USAGE;
 }
 
-int capsule_files_load(const char *path, struct capsule *ret) {
+static int load_file(const char *path, struct capsule *ret) {
         ctl_cleanup(ctl_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
         if (fd >= 0)
                 return load(fd, path, ret);
@@ -216,7 +216,12 @@ static int find_on_bus(struct ctl *c, uint64_t id, struct capsule *ret) {
         return r < 0 ? report(c, r) : load(fd, name, ret);
 }
 
-int capsule_files_find(struct ctl *c, uint64_t id, struct capsule *ret) {
+bool capsule_files_look(struct ctl *c, uint64_t id, struct capsule *ret) {
+        ctl_cleanup(ctl_closep) int fd = -1;
+        return ask(c, id, &fd) >= 0 && capsule_load(fd, ret) >= 0;
+}
+
+static int find(struct ctl *c, uint64_t id, struct capsule *ret) {
         struct capsule found = {0};
         struct search s = {.id = id, .on_capsule = keep_newest, .user = &found};
         if (!c->state_dir)
@@ -231,4 +236,15 @@ int capsule_files_find(struct ctl *c, uint64_t id, struct capsule *ret) {
                 return code != CTL_OK ? code : s.code;
         ctl_error("there is no capsule of job %" PRIu64 " in %s/capsules", id, c->state_dir);
         return CTL_REFUSED;
+}
+
+int capsule_files_get(struct ctl *c, const char *what, struct capsule *ret) {
+        if (!*what || what[strspn(what, "0123456789")] != 0)
+                return load_file(what, ret);
+        errno = 0;
+        uint64_t id = strtoull(what, NULL, 10);
+        if (!errno && id != 0)
+                return find(c, id, ret);
+        ctl_error("%s %s: jobs have numbers from 1, of 64 bits", c->verb->name, what);
+        return CTL_USAGE;
 }

@@ -25,7 +25,7 @@ static void add_number(struct json_object *o, const char *key, uint64_t n) {
 }
 
 /* What the list shows of it, too. */
-static struct json_object *describe(const struct capsule *c) {
+struct json_object *capsule_describe_all(const struct capsule *c) {
         struct json_object *o = json_object_new_object();
         char text[192] = "";
 
@@ -47,7 +47,7 @@ static struct json_object *describe(const struct capsule *c) {
 /* ---- list-capsules ---- */
 
 static int add_row(const struct capsule *c, void *user) {
-        struct json_object *row = describe(c);
+        struct json_object *row = capsule_describe_all(c);
 
         add_number(row, "attempts", c->n_attempts);
         return json_object_array_add(user, row) < 0 ? ctl_no_memory() : CTL_OK;
@@ -106,7 +106,7 @@ int verb_list_capsules(struct ctl *c) {
 
 /* ---- show-capsule ---- */
 
-static void add_attempts(struct json_object *o, const struct capsule *c) {
+void capsule_add_attempts(struct json_object *o, const struct capsule *c) {
         struct json_object *list = json_object_new_array();
         char text[192];
 
@@ -143,14 +143,14 @@ static void add_log(struct json_object *o, const char *log) {
 }
 
 static int print_json(const struct ctl *ctl, const struct capsule *c, const struct schema_fields *fields) {
-        ctl_cleanup(json_putp) struct json_object *o = describe(c);
+        ctl_cleanup(json_putp) struct json_object *o = capsule_describe_all(c);
         ctl_cleanup(ctl_freep) char *args = NULL;
 
         if (args_to_json(fields, c->payload, c->payload_bytes, &args) < 0)
                 return ctl_no_memory();
         add_text(o, "plugin-dir", c->plugin_dir);
         json_object_object_add(o, "arguments", json_tokener_parse(args));
-        add_attempts(o, c);
+        capsule_add_attempts(o, c);
         add_log(o, c->log);
         json_print(stdout, o, ctl->json);
         return CTL_OK;
@@ -236,21 +236,10 @@ static int save(const struct capsule *c, const char *path) {
 }
 
 int verb_show_capsule(struct ctl *c) {
-        const char *what = c->operands[0];
         struct schema_fields fields;
         struct capsule capsule;
-        int code;
+        int code = capsule_files_get(c, c->operands[0], &capsule);
 
-        if (*what && what[strspn(what, "0123456789")] == 0) {
-                errno = 0;
-                uint64_t id = strtoull(what, NULL, 10);
-                if (errno || id == 0) {
-                        ctl_error("show-capsule %s: jobs have numbers from 1, of 64 bits", what);
-                        return CTL_USAGE;
-                }
-                code = capsule_files_find(c, id, &capsule);
-        } else
-                code = capsule_files_load(what, &capsule);
         if (code != CTL_OK)
                 return code;
         payload_guess(capsule.payload, capsule.payload_bytes, &fields);

@@ -246,7 +246,7 @@ static void offer_kind(const struct completion *k, const char *word) {
                 offer_types(k);
         else if (strcmp(word, "KEY=VALUE") == 0)
                 offer_arguments(k);
-        else if (strcmp(word, "JOB") == 0 && strcmp(k->verb, "show-capsule") == 0)
+        else if (strcmp(word, "JOB") == 0 && (strcmp(k->verb, "show-capsule") == 0 || strcmp(k->verb, "resubmit") == 0))
                 offer_capsules(k);
         else if (strcmp(word, "JOB") == 0)
                 offer_jobs(k, "");

@@ -105,20 +105,20 @@ int verb_list_jobs(struct ctl *c) {
 
 /* ---- requeue ---- */
 
+/* Not looked for before: one that is not kept any more may have a capsule, which the daemon knows. */
 static int requeue_job(struct ctl *c, const char *word, struct json_object *rows) {
-        ctl_cleanup(json_putp) struct json_object *path = NULL;
         struct json_object *row = json_object_new_object();
         uint64_t id = 0;
-        int code = job_find(c, word, &path), r;
+        char path[64];
+        const struct remote_call call = {.path = path, .interface = "Job", .member = "Requeue"};
+        int r;
 
         json_object_array_add(rows, row);
-        if (code != CTL_OK)
-                return code;
-        const struct remote_call call = {.path = json_string(path), .interface = "Job", .member = "Requeue"};
+        job_parse(word, &id);
+        snprintf(path, sizeof path, REMOTE_MANAGER "/job/%" PRIu64, id);
         r = remote_call(c->remote, &call, NULL, NULL);
         if (r < 0)
                 return remote_report(c->remote, r);
-        job_parse(word, &id);
         json_object_object_add(row, "id", json_object_new_uint64(id));
         json_object_object_add(row, "state", json_object_new_string("queued"));
         if (c->json == CTL_JSON_OFF && !c->quiet)

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "daemon/ctl/text.h"
+#include "daemon/ctl/verbs/capsule-files.h"
 #include "daemon/ctl/verbs/job.h"
 
 enum { MAX_DEATHS = 1000, MAX_RESULT = 400 };
@@ -196,14 +197,47 @@ static void say_all(struct json_object *job, struct json_object *result, struct 
                 say_times(result);
 }
 
-/* A job that the daemon has no record of: forgotten, or one of a channel, whose client has it. Its deaths may be known.
- */
+/* Of a job that is not kept any more its capsule tells the end of each attempt. */
+static int why_capsule(struct ctl *c, const struct capsule *capsule) {
+        ctl_cleanup(json_putp) struct json_object *o = capsule_describe_all(capsule);
+        struct json_object *attempts;
+        char when[TEXT_MAX];
+
+        capsule_add_attempts(o, capsule);
+        if (c->json != CTL_JSON_OFF) {
+                json_print(stdout, o, c->json);
+                return CTL_OK;
+        }
+        printf("Job %" PRIu64 " (%s of pool %s) is %s, since %s: its capsule says so.\n", capsule->id,
+               json_text(o, "job", "?"), json_text(o, "pool", "?"), json_text(o, "state", "?"),
+               text_moment(capsule->created_us, when));
+        json_object_object_get_ex(o, "attempts", &attempts);
+        for (size_t i = 0; i < json_length(attempts); i++) {
+                struct json_object *attempt = json_at(attempts, i);
+
+                printf("Attempt %" PRIu64 ": the worker with pid %" PRIu64 " died: %s.\n",
+                       json_number(attempt, "attempt"), json_number(attempt, "pid"), json_text(attempt, "text", "?"));
+        }
+        printf("droverctl show-capsule %" PRIu64 " shows its input and last words.\n", capsule->id);
+        return CTL_OK;
+}
+
+/* A job that the daemon has no record of: forgotten, or one of a channel, whose client has it. Its capsule or its
+ * deaths may be known. */
 static int why_unknown(struct ctl *c, uint64_t id, int error) {
         ctl_cleanup(ctl_freep) char *text = strdup(remote_error_text(c->remote));
         ctl_cleanup(json_putp) struct json_object *deaths = NULL;
+        struct capsule capsule;
 
-        if (strcmp(remote_error_name(c->remote), "NoSuchJob") != 0)
+        if (strcmp(remote_error_name(c->remote), "NoSuchJob") != 0 &&
+            strcmp(remote_error_name(c->remote), "ResultExpired") != 0)
                 return remote_report(c->remote, error);
+        if (capsule_files_look(c, id, &capsule)) {
+                int code = why_capsule(c, &capsule);
+
+                capsule_deinit(&capsule);
+                return code;
+        }
         error = find_deaths(c, id, &deaths);
         if (error < 0)
                 return remote_report(c->remote, error);
