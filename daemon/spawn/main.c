@@ -208,7 +208,10 @@ static int prepare(struct spawner *s, const struct options *o) {
 
 /* ---- the service manager ---- */
 
-enum { READY_PATIENCE_MS = 5000 };
+enum {
+        READY_PATIENCE_MS = 5000,
+        ALIVE_TRIES = 16, /* so often in the time between two, if there is no room */
+};
 
 /* One that does not read is waited for a moment: who connects meanwhile waits in the backlog. */
 static void tell_ready(struct spawner *s) {
@@ -228,8 +231,8 @@ static void tell_alive(struct spawner *s) {
         uint64_t now = s->alive_every_ns ? event_now_ns() : 0;
         if (s->alive_every_ns == 0 || now < s->alive_due_ns)
                 return;
-        notify_send(s->notify_fd, "WATCHDOG=1"); /* if there is no room for it there is one in it */
-        s->alive_due_ns = now + s->alive_every_ns;
+        bool is_told = notify_send(s->notify_fd, "WATCHDOG=1") >= 0; /* what takes the room may be others' */
+        s->alive_due_ns = now + s->alive_every_ns / (is_told ? 1 : ALIVE_TRIES);
 }
 
 static int alive_timeout_ms(const struct spawner *s) {
@@ -359,8 +362,8 @@ int main(int argc, char **argv) {
                 return r - 1;
         log_open("drover-spawn", o.log_level);
 
-        unsigned refused = kernel_find_refused(KERNEL_PIDFD_OPEN | KERNEL_CLOSE_RANGE | KERNEL_MEMFD_CREATE |
-                                               KERNEL_SIGNALFD);
+        unsigned refused =
+                kernel_find_refused(KERNEL_PIDFD_OPEN | KERNEL_CLOSE_RANGE | KERNEL_MEMFD_CREATE | KERNEL_SIGNALFD);
         if (refused) {
                 char text[512];
                 kernel_describe_refused(refused, text, sizeof text);

@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import socket
 import subprocess
 import tempfile
@@ -194,14 +195,14 @@ class Log(Hangs):
 class Spawner(Test):
     """The system's, whose stderr is its own."""
 
-    def start(self, path, stderr):
+    def start(self, path, stderr, env=None):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             listener.bind(path)
             os.chmod(path, 0o666)
             listener.listen(100)
             script = f'exec 3<&{listener.fileno()}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@"'
             return subprocess.Popen(["sh", "-c", script, SPAWN, f"--plugin-dir={os.path.dirname(path)}", f"--worker={WORKER}"],
-                                    pass_fds=[listener.fileno()], stderr=stderr, stdin=subprocess.DEVNULL)
+                                    pass_fds=[listener.fileno()], stderr=stderr, stdin=subprocess.DEVNULL, env=dict(os.environ, **(env or {})))
 
     @staticmethod
     def refused_connections(path, n):
@@ -248,6 +249,31 @@ class Spawner(Test):
         ours, theirs = socket.socketpair()
         with ours, theirs:
             self.check(theirs.fileno())
+
+
+    def test_the_managers_queue_was_full(self):
+        """Of others' messages: WATCHDOG=1 comes soon after there is room, not at its next turn, which may be too late."""
+        with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, \
+                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as others:
+            manager.bind(f"\0drover-test-{os.getpid()}")
+            others.setblocking(False)
+            others.connect(manager.getsockname())
+            fill(others.send)
+            turn = 20 * PATIENCE
+            spawner = self.start(directory + "/spawn", subprocess.DEVNULL,
+                                 {"NOTIFY_SOCKET": f"@drover-test-{os.getpid()}", "WATCHDOG_USEC": str(int(2e6 * turn))})
+            try:
+                manager.recv(4096)
+                wait_for(lambda: not select.select([], [others], [], 0)[1], 10, "READY=1 takes the room")
+                wait_for(lambda: stat_of(spawner.pid)[:2] == ("drover-spawn", "S"), 10, "the spawner serves")
+                manager.settimeout(turn / 2)
+                told = []
+                while "WATCHDOG=1" not in told:
+                    told.append(manager.recv(4096).decode(errors="replace"))
+                self.assertIn("READY=1", told)
+            finally:
+                spawner.kill()
+                spawner.wait()
 
 
 class ServiceManager(Hangs):
