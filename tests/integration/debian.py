@@ -1,4 +1,5 @@
-"""A Debian 12 tree and kernels of Debian's, made once by debootstrap and cached: what the container and the virtual machine run."""
+"""A Debian 12 tree and kernels of Debian's, made once by debootstrap and cached: what the container and the virtual
+machine run."""
 
 import glob
 import os
@@ -18,8 +19,17 @@ class Missing(Exception):
 
 
 def run(*words, timeout=600, **options):
-    return subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout * PATIENCE,
-                          check=False, **options)
+    return subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=timeout * PATIENCE, check=False, **options)
+
+
+def remove(part):
+    """Not /proc and the like, which a debootstrap that was stopped leaves mounted in there."""
+    with open("/proc/self/mounts", encoding="utf-8") as f:
+        mounted = [line.split()[1] for line in f]
+    for path in reversed([path for path in mounted if path.startswith(part + "/")]):
+        run("umount", "--lazy", path)
+    shutil.rmtree(part, ignore_errors=True)
 
 
 def debootstrap(path, make):
@@ -35,8 +45,10 @@ def debootstrap(path, make):
     try:
         os.chmod(part, 0o755)
         os.rename(make(part), path)
+    except subprocess.TimeoutExpired as late:
+        raise Missing(f"debootstrap did not end in {late.timeout:.0f} s (a slow network?)") from None
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        remove(part)
     return path
 
 
