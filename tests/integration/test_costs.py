@@ -53,6 +53,7 @@ class Costs(Test):
                         calls = self.calls_of(d.pid, window, c, n)
                         print(f"uid {uid or os.getuid()}, {n} at a time: {sum(calls.values()):.1f} a Run "
                               f"({', '.join(f'{k} {v:.1f}' for k, v in sorted(calls.items()) if v >= .1)})", flush=True)
+                        self.assertGreaterEqual(sum(calls.values()), 1, "strace counted, and its table was read")
                         self.assertLessEqual(sum(calls.values()), most, calls)
 
 

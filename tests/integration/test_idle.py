@@ -59,10 +59,12 @@ class Idle(Test):
             # stood still, and each call would have been a switch to the spawner, which is traced.
             templates = d.templates()
             self.assertEqual(len(templates), 1)
-            self.assertEqual(self.calls_of({pid: name for pid, name in pids.items() if pid not in templates}), "")
+            traced = {pid: name for pid, name in pids.items() if pid not in templates}
+            self.assertEqual(self.calls_of(traced, lambda: pause(WINDOW)), "")
+            self.assertRegex(self.calls_of(traced, lambda: d.run("two", "is_prime", n=97)), r"\bio_uring_enter\b")
 
-    def calls_of(self, pids):
-        """strace's table of calls over the window: empty when there was none."""
+    def calls_of(self, pids, during):
+        """strace's table of calls that they make meanwhile: empty when there was none."""
         with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as said:
             command = ["strace", "-f", "-c", "-o", out.name]
             for pid in pids:
@@ -71,7 +73,7 @@ class Idle(Test):
                 tracer = subprocess.Popen(command, stderr=err)
             if not self.is_attached(tracer, pids):
                 self.skipTest("strace may not attach here: system calls were not counted")
-            pause(WINDOW)
+            during()
             tracer.send_signal(2)
             tracer.wait(20)
             return "".join(line for line in out.read().splitlines(keepends=True) if re.search(r"^\s*\d", line) and " total" not in line)

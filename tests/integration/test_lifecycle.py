@@ -114,7 +114,7 @@ class Killed(Test):
         def left():
             reap_orphans(known)
             return {pid: name for pid, name in descendants().items() if pid != d.bus.process.pid and pid not in but}
-        wait_surely(lambda: not left(), 1, f"nothing of it runs: {left()}")
+        wait_surely(lambda: not left(), 1, lambda: f"nothing of it runs: {left()}")
         self.assertEqual(memfds_of(os.getpid()), [])
 
     def end(self, d):

@@ -31,7 +31,7 @@ class ManyPools(Test):
         with Drover({f"p{i}": POOL for i in range(n)}, wait=False) as d:
             def states():
                 return Counter(row[3] for row in d.call(*MANAGER, "ListPools"))
-            wait_for(lambda: states() == {"running": n}, 60, f"all of them run, not {states()}", step=0.5)
+            wait_for(lambda: states() == {"running": n}, 60, lambda: f"all of them run, not {states()}", step=0.5)
             self.assertEqual(d.run("p299", "echo", payload=b"x")["payload"], [120])
             self.assertNotIn("no room", d.log())
 

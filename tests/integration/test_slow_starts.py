@@ -24,11 +24,15 @@ class SlowStarts(Test):
         pools = {name: {"Plugin": "stuck-start", "StartMethod": method, "Workers": 2, "TimeoutStartSec": LIMIT,
                         "Environment": f"STUCK_IN={step}"} for step, name in names.items()}
         with Drover(pools, wait=False) as d:
+            def hung():
+                """Workers, and the templates that hang."""
+                return [name for name in descendants(d.spawner()).values()
+                        if name.startswith("drw:") or name in ("drt:constructor", "drt:preload")]
+            wait_for(hung, 10, "there is one that hangs")
             for step, name in names.items():
                 self.check_degraded(d, name, step)
             wait_for(lambda: not d.list_workers(), 10, "those that hung are gone")
-            left = {name for name in descendants(d.spawner()).values() if name.startswith("drw") or name in ("drt:constructor", "drt:preload")}
-            self.assertEqual(left, set(), "their processes, and the templates that hung, are gone, too")
+            self.assertEqual(hung(), [], "their processes, and the templates that hung, are gone, too")
 
     def test_spawn(self):
         self.check("spawn")
