@@ -10,9 +10,16 @@
 #include <poll.h>
 #include <stdint.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #define WALL_CLOCK_NEVER_S INT64_C(9000000000) /* the year 2255 */
+
+uint64_t wall_clock_us(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
 
 static int wall_clock_arm(const struct wall_clock *c) {
         const struct itimerspec never = {.it_value.tv_sec = WALL_CLOCK_NEVER_S};

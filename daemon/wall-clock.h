@@ -1,7 +1,9 @@
-/* Who is told when the wall clock was set, or the machine was asleep. */
+/* What the wall clock says, and who is told when it was set, or the machine was asleep. */
 #pragma once
 
 #include "daemon/loop.h"
+
+uint64_t wall_clock_us(void); /* CLOCK_REALTIME */
 
 struct wall_clock {
         int fd;

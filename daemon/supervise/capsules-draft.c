@@ -3,21 +3,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "daemon/supervise/capsules-internal.h"
 #include "daemon/supervise/death.h"
 #include "daemon/supervise/jobs.h"
 #include "daemon/supervise/supervisor-internal.h"
+#include "daemon/wall-clock.h"
 #include "ipc/breach.h"
 #include "ipc/words.h"
-
-static uint64_t capsule_now_us(void) {
-        struct timespec t;
-        clock_gettime(CLOCK_REALTIME, &t);
-        return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
 
 static struct capsule_attempt capsule_attempt_of(const struct death *d) {
         struct capsule_attempt a = {
@@ -116,7 +110,7 @@ struct capsule_draft *capsules_draft(const struct worker *w, const struct worker
                 return capsules_discard(d);
         c->payload = d->payload;
         c->payload_bytes = bytes;
-        c->created_us = capsule_now_us();
+        c->created_us = wall_clock_us();
         c->uid = worker_job_uid(job);
         c->hard_ns = verdict == SLOT_TIMED_OUT ? w->hard_ns : 0;
         snprintf(c->state, sizeof(c->state), "%s", words_slot_state(verdict));

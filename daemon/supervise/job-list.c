@@ -1,17 +1,17 @@
 /* All jobs a caller may see, page by page: those of the bus from their records, those of sessions from their slots.
  *
  * Ids order everything: bus jobs count from 1, a session's stand above its id_base, and sessions are numbered as they
- * were opened first (pool-numbers.c). So a cursor is the last id given out, whatever came and went since. Of a session the broker knows what
- * stands in the slots, queued and running, and believes little of it: the id is held within the session's range, the
- * type within the schema, the time within the past. One call looks at a bounded number of records and slots. Who may
- * not see all walks along its own only, so that no cursor tells it a foreign id. */
+ * were opened first (pool-numbers.c). So a cursor is the last id given out, whatever came and went since. Of a session
+ * the broker knows what stands in the slots, queued and running, and believes little of it: the id is held within the
+ * session's range, the type within the schema, the time within the past. One call looks at a bounded number of records
+ * and slots. Who may not see all walks along its own only, so that no cursor tells it a foreign id. */
 #include "daemon/supervise/job.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 #include "daemon/supervise/session.h"
 #include "daemon/supervise/supervisor-internal.h"
+#include "daemon/wall-clock.h"
 #include "ipc/event.h"
 
 enum {
@@ -108,10 +108,7 @@ const char *session_job_name(const struct session_job *sj, uint32_t type) {
 }
 
 uint64_t session_job_submitted_us(const struct layout_job *line) {
-        struct timespec now;
-        uint64_t now_ns = event_now_ns();
-        clock_gettime(CLOCK_REALTIME, &now);
-        uint64_t now_us = (uint64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+        uint64_t now_ns = event_now_ns(), now_us = wall_clock_us();
         uint64_t age_us = line->queued_ns < now_ns ? (now_ns - line->queued_ns) / 1000 : 0;
         return age_us < now_us ? now_us - age_us : now_us;
 }

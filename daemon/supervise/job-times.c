@@ -3,11 +3,10 @@
  * not-before is a moment of the wall clock, everything that waits for it a timer by CLOCK_MONOTONIC. So the moment is
  * kept, and translated anew when the two clocks do not stand to each other as they did (wall-clock.h): the clock was
  * set, or the machine was asleep. Queue timeouts are spans, and count from the moment as it is known then. */
-#include <time.h>
-
 #include "daemon/supervise/delay.h"
 #include "daemon/supervise/job.h"
 #include "daemon/supervise/supervisor-internal.h"
+#include "daemon/wall-clock.h"
 #include "ipc/event.h"
 
 static void job_on_deadline(struct loop_timer *t) {
@@ -33,12 +32,6 @@ void job_add_deadline(struct job *j, uint64_t from_ns, uint64_t timeout_ns) {
         loop_timer_set(j->pool->supervisor->loop, &j->deadline_timer, *deadline, job_on_deadline, j);
 }
 
-static uint64_t job_wall_us(void) {
-        struct timespec now;
-        clock_gettime(CLOCK_REALTIME, &now);
-        return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
 /* By CLOCK_MONOTONIC, which is at `now_ns` when the wall clock is at `wall_us`; a moment that is over is now. */
 static uint64_t job_moment_ns(uint64_t moment_us, uint64_t wall_us, uint64_t now_ns) {
         uint64_t delta_ns, moment_ns;
@@ -51,13 +44,13 @@ static uint64_t job_moment_ns(uint64_t moment_us, uint64_t wall_us, uint64_t now
 }
 
 void job_set_times(struct job *j, uint64_t not_before_us) {
-        j->submitted_us = job_wall_us();
+        j->submitted_us = wall_clock_us();
         j->submitted_ns = event_now_ns();
         j->not_before_us = not_before_us > j->submitted_us ? not_before_us : 0;
 }
 
 uint64_t job_due_ns(const struct job *j) {
-        return j->not_before_us ? job_moment_ns(j->not_before_us, job_wall_us(), event_now_ns()) : 0;
+        return j->not_before_us ? job_moment_ns(j->not_before_us, wall_clock_us(), event_now_ns()) : 0;
 }
 
 void job_let_go(struct job *j) {
@@ -88,9 +81,12 @@ void jobs_clock_was_set(struct jobs *js) {
         TAILQ_FOREACH(j, &js->all, all_link) {
                 if (!job_is_early(j))
                         continue;
-                loop_timer_stop(&j->deadline_timer);
-                *job_deadline(j) = 0;
-                job_add_deadline(j, job_due_ns(j), j->wish.queue_timeout_ns);
+                uint64_t due_ns = job_due_ns(j);
+                if (due_ns > event_now_ns()) { /* else the time it had holds, unless it has less now */
+                        loop_timer_stop(&j->deadline_timer);
+                        *job_deadline(j) = 0;
+                }
+                job_add_deadline(j, due_ns, j->wish.queue_timeout_ns);
                 if (!job_needs_any(j))
                         job_let_go(j);
         }

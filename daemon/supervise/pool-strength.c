@@ -200,11 +200,10 @@ static void pool_tell_nobody_ready(struct pool *p) {
                 if (!w || w->ready_ns || w->phase == PHASE_STOPPING)
                         continue;
                 if (w->pid)
-                        pool_set_problem(
-                                p,
-                                "no worker is ready: worker %llu (pid %d) takes its time to start: it is %s",
-                                (unsigned long long)w->id, (int)w->pid,
-                                worker_start_words(atomic_load(&worker_line(w)->start_phase)));
+                        pool_set_problem(p,
+                                         "no worker is ready: worker %llu (pid %d) takes its time to start: it is %s",
+                                         (unsigned long long)w->id, (int)w->pid,
+                                         worker_start_words(atomic_load(&worker_line(w)->start_phase)));
                 else
                         pool_set_problem(
                                 p,
@@ -285,7 +284,7 @@ void pool_on_worker_ready(struct pool *p, struct worker *w) {
         pool_settle(p);
 }
 
-static bool pool_worker_served(const struct worker *w) {
+bool worker_has_served(const struct worker *w) {
         for (unsigned state = SLOT_DONE; state < SLOT_N_STATES; state++)
                 if (atomic_load(&worker_line(w)->counts[state]))
                         return true;
@@ -295,7 +294,7 @@ static bool pool_worker_served(const struct worker *w) {
 /* It came up, and what ended it was not its own doing, or it had been of use. */
 static bool pool_worker_was_fine(const struct worker *w, const struct death *d) {
         bool from_outside = d->reason == REASON_SIGNAL && (d->status == SIGKILL || d->status == SIGTERM);
-        return w->ready_ns != 0 && (from_outside || pool_worker_served(w));
+        return w->ready_ns != 0 && (from_outside || worker_has_served(w));
 }
 
 /* By us, and not because it did not come up or misbehaved. */

@@ -23,6 +23,7 @@
 #include "daemon/fd-share.h"
 #include "daemon/log.h"
 #include "daemon/supervise/supervisor-internal.h"
+#include "daemon/wall-clock.h"
 #include "ipc/event.h"
 #include "ipc/packet.h"
 #include "ipc/wire.h"
@@ -364,7 +365,7 @@ int session_new(struct session **ret, const struct session_request *q, struct se
         }
         *session = (struct session){
                 .supervisor = q->pool->supervisor,
-                .opened_us = worker_realtime_us(),
+                .opened_us = wall_clock_us(),
                 .fd = fds[0],
         };
         r = session_start(session, q, &offer->doorbell_fd);
@@ -392,7 +393,7 @@ struct session *session_end(struct session *s) {
         session_leave(s);
         s->supervisor->n_sessions--;
         pool_channel_drop(
-                s->channel); /* first: who sees the end of file then sees why, and does not try to come back */
+                s->channel);        /* first: who sees the end of file then sees why, and does not try to come back */
         shutdown(s->fd, SHUT_RDWR); /* at once; what lies in it unread may have descriptors, which are closed with it */
         closer_close(s->fd, uid);
         free(s);

@@ -9,6 +9,7 @@
 #include "daemon/log.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "daemon/supervise/worker.h"
+#include "daemon/wall-clock.h"
 #include "ipc/event.h"
 
 bool worker_get_ask(const struct worker *w, uint64_t *ret_when_us, const char **ret_by) {
@@ -43,7 +44,7 @@ static void ask_note(struct worker *w, const struct worker_job_key *asked, const
         if (!worker_get_ask(w, &when_us, &first)) {
                 loop_timer_stop(&w->ask.timer);
                 w->ask.job = *asked;
-                w->ask.when_us = worker_realtime_us();
+                w->ask.when_us = wall_clock_us();
                 snprintf(w->ask.by, sizeof(w->ask.by), "%s", by);
         }
         if (is_final && !w->ask.timer.heap_index)

@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "daemon/closer.h"
@@ -25,6 +24,7 @@
 #include "daemon/supervise/recovery.h"
 #include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
+#include "daemon/wall-clock.h"
 #include "ipc/args.h"
 #include "ipc/breach.h"
 #include "ipc/event.h"
@@ -39,12 +39,6 @@ enum {
 
 static void worker_on_start_timer(struct loop_timer *t);
 static void worker_on_death_timer(struct loop_timer *t);
-
-uint64_t worker_realtime_us(void) {
-        struct timespec t;
-        clock_gettime(CLOCK_REALTIME, &t);
-        return (uint64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
 
 static int worker_request(struct worker *w, uint32_t type, int signal) {
         struct spawn_request request = {
@@ -76,7 +70,7 @@ int worker_start(struct pool *p, uint32_t index, struct worker **ret) {
                 .output_fd = -1,
                 .items_fd = -1,
                 .room_fd = -1,
-                .started_us = worker_realtime_us(),
+                .started_us = wall_clock_us(),
         };
         int r = worker_request(w, SPAWN_START, 0);
         if (r < 0) {
@@ -396,7 +390,7 @@ static struct death worker_make_death(struct worker *w, const struct spawn_event
                 .is_signal = by_signal,
                 .status = e->status,
                 .attempt = recovery->attempt,
-                .realtime_us = worker_realtime_us(),
+                .realtime_us = wall_clock_us(),
         };
         death_take_fault(&d, w, breach);
         snprintf(d.pool, sizeof(d.pool), "%s", w->pool->config.name);
@@ -453,8 +447,11 @@ static void worker_tell_death(struct worker *w, const struct death *death, bool 
 }
 
 /* It could not be given the descriptors of the job that it claimed: the handler did not run, so the job is not charged.
- * One whose result could not be handed over may have leaked them itself. */
-static bool worker_is_wanting(const struct worker *w) { return w->is_full && w->fds_told == REPORT_FDS; }
+ * One whose result could not be handed over may have leaked them itself. And if no worker has room for them from its
+ * start, the job must have an end all the same. */
+static bool worker_is_wanting(const struct worker *w) {
+        return w->is_full && w->fds_told == REPORT_FDS && worker_has_served(w);
+}
 
 void worker_on_gone(struct worker *w, const struct spawn_event *e) {
         struct pool *p = w->pool;

@@ -111,7 +111,6 @@ void worker_kill_now(struct worker *w, enum death_reason why);         /* verdic
 /* Verdict first: RUNNING → verdict with QUARANTINE, then SIGKILL. false: it had no job to judge or was faster. */
 bool worker_judge(struct worker *w, enum slot_state verdict, enum death_reason why);
 void worker_kill_after(struct worker *w, uint64_t grace_ns); /* judges and kills if it is still there then */
-uint64_t worker_realtime_us(void);
 bool worker_get_job(const struct worker *w, struct worker_job *ret);
 uint64_t worker_job_id(const struct worker_job *j);
 uid_t worker_job_uid(const struct worker_job *j);
@@ -151,6 +150,7 @@ void worker_shake(struct worker *w);     /* worker_poke, also for one that may h
 
 /* ---- pool-strength.c, pool-recycle.c: its place in the pool ---- */
 bool worker_serves(const struct worker *w);
+bool worker_has_served(const struct worker *w); /* a job of it has a verdict; its own word */
 bool worker_is_worn(const struct worker *w);    /* to be replaced */
 bool worker_is_used_up(const struct worker *w); /* claims no more */
 void worker_limit_jobs(struct worker *w);       /* tells it MaxJobs= */

@@ -111,6 +111,10 @@ static void test_a_moment_follows_the_wall_clock(void **state) {
         assert_int_equal(slot_state(channel_word(c, later->slot)), SLOT_DELAYED);
         assert_true(channel_job(c, later->slot)->not_before_ns > now_ns + 7100 * UINT64_C(1000000000));
         assert_true(*job_deadline(later) > channel_job(c, later->slot)->not_before_ns);
+        uint64_t deadline_ns = *job_deadline(after);
+        turn();
+        jobs_clock_was_set(soon->jobs); /* again: its moment is over, and its time runs */
+        assert_int_equal(*job_deadline(after), deadline_ns);
         end(&w, CLD_EXITED, 0);
 }
 

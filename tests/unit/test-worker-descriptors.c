@@ -199,6 +199,31 @@ static void test_refused_for_good(void **state) {
 }
 
 /* Nor does a channel get lost, nor an answer without descriptors. */
+/* A worker that has no descriptor left ends; how often its job was tried then. */
+static unsigned attempt_after_full(uint64_t n_done) {
+        struct worker_order order;
+        unsigned n_fds;
+        struct scene s = begin();
+        struct worker_report full = {.type = REPORT_FAILED, .version = WIRE_VERSION, .error = EMFILE};
+        channel_job(&s.c->channel, 0)->type = s.pool->schema->jobs[0].number; /* which may be tried again */
+        atomic_store(&s.pool->memory->worker[0].counts[SLOT_DONE], n_done);
+        tell(&s, REPORT_FDS, NULL, 0);
+        UNTIL(hear(&s, ORDER_FDS, &order, &n_fds));
+        assert_int_equal(packet_send(s.w.fd, &full, sizeof(full), NULL, 0), 0);
+        end(&s.w, CLD_EXITED, 1);
+        uint64_t word = channel_word(&s.c->channel, 0);
+        assert_int_equal(slot_state(word), SLOT_QUEUED);
+        s.w = ready();
+        finish(&s);
+        return slot_attempt(word);
+}
+
+/* Earlier jobs leaked them: the next worker has room. */
+static void test_a_full_worker_is_not_the_jobs_fault(void **state) { assert_int_equal(attempt_after_full(1), 1); }
+
+/* So it would be with the next worker, without an end. */
+static void test_one_that_was_full_from_its_start_is(void **state) { assert_int_equal(attempt_after_full(0), 2); }
+
 static void test_other_orders_are_sent_later(void **state) {
         struct worker_order order;
         unsigned n_fds;
@@ -329,6 +354,8 @@ int main(void) {
                                                 teardown),
                 cmocka_unit_test_setup_teardown(test_refused_for_a_moment, setup_scene, teardown),
                 cmocka_unit_test_setup_teardown(test_refused_for_good, setup_scene, teardown),
+                cmocka_unit_test_setup_teardown(test_a_full_worker_is_not_the_jobs_fault, setup_scene, teardown),
+                cmocka_unit_test_setup_teardown(test_one_that_was_full_from_its_start_is, setup_scene, teardown),
                 cmocka_unit_test_setup_teardown(test_other_orders_are_sent_later, setup_scene, teardown),
                 cmocka_unit_test_setup_teardown(test_a_result_refused_for_a_moment, setup_scene, teardown),
                 cmocka_unit_test_setup_teardown(test_a_result_refused_for_good, setup_scene, teardown),
