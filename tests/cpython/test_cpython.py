@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "integration"))
 from harness import BUILD, PATIENCE, Test, descendants, kill, main, reap_orphans  # noqa: E402
 
 GROUPS = ("locks", "queues", "threads", "fork", "spawn")
-SECONDS = 150  # all of them; a fifth of that where there is nothing else to do
+SECONDS = 240  # all of them; a tenth of that where there is nothing else to do
 VERSION = "{}.{}".format(*sys.version_info)
 
 
@@ -77,7 +77,7 @@ class Cpython(Test):
         self.judge("fork", 40)
 
     def test_processes_that_spawn(self):
-        self.judge("spawn", 40)
+        self.judge("spawn", 35)
 
 
 if __name__ == "__main__":
