@@ -1,4 +1,4 @@
-/* Arenas on the bus: OpenArena, RemoveArena, ListArenas, ListObjects.
+/* Arenas on the bus: OpenArena, RemoveArena, ListArenas, ListObjects, ListObjectsFrom.
  *
  * An arena belongs to the caller's uid; a foreign one is as unknown as a missing one. Root may name another's as
  * "UID/NAME", and finds the daemon's own, which its workers use, by the plain name if it has none of that name itself.
@@ -8,6 +8,7 @@
 #include "daemon/bus/arena.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,12 +19,12 @@
 #include "daemon/supervise/arenas.h"
 #include "ipc/sync/layout.h"
 
-static int read_objects(sd_bus_message *m, struct arena_request *q, sd_bus_error *e) {
+static int read_count(sd_bus_message *m, const char *name, uint32_t limit, uint32_t *ret, sd_bus_error *e) {
         uint64_t n;
-        int r = value_read_number(m, "objects", 1, ARENA_MAX_OBJECTS, &n, e);
+        int r = value_read_number(m, name, 1, limit, &n, e);
 
         if (r >= 0)
-                q->n_objects = (uint32_t)n;
+                *ret = (uint32_t)n;
         return r;
 }
 
@@ -48,11 +49,14 @@ static int read_open_options(sd_bus_message *m, struct arena_request *q, sd_bus_
                 if (r >= 0 && strcmp(name, "bytes") == 0)
                         r = value_read_number(m, name, 1, UINT64_MAX, &q->bytes, e);
                 else if (r >= 0 && strcmp(name, "objects") == 0)
-                        r = read_objects(m, q, e);
+                        r = read_count(m, name, ARENA_MAX_OBJECTS, &q->n_objects, e);
+                else if (r >= 0 && strcmp(name, "processes") == 0)
+                        r = read_count(m, name, ARENA_MAX_PARTICIPANTS, &q->n_processes, e);
                 else if (r >= 0 && strcmp(name, "transient") == 0)
                         r = read_transient(m, q, e);
                 else if (r >= 0)
-                        return bus_invalid(e, "unknown option \"%.64s\"; there are bytes, objects, transient", name);
+                        return bus_invalid(
+                                e, "unknown option \"%.64s\"; there are bytes, objects, processes, transient", name);
                 if (r >= 0)
                         r = sd_bus_message_exit_container(m);
         }
@@ -157,14 +161,12 @@ int arena_method_list(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_b
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         struct arenas *arenas = supervisor_arenas(b->supervisor);
         struct arena *a = NULL;
-        struct arena_info i;
         size_t n = 0;
         int r;
 
         r = bus_reply_begin(m, "a{sv}", &reply);
         while (r >= 0 && (a = arenas_next(arenas, a))) {
-                arena_get_info(a, &i);
-                if (i.uid != p->uid && !authorize_is_root(p->uid))
+                if (arena_uid(a) != p->uid && !authorize_is_root(p->uid))
                         continue;
                 r = append_arena(reply, a);
                 n++;
@@ -191,20 +193,53 @@ static int append_object(const struct bus_peer *p, sd_bus_message *reply, const 
                                      (int)o->is_inconsistent);
 }
 
-int arena_method_list_objects(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+static int append_objects(const struct bus_peer *p, sd_bus_message *reply, const struct drover_object_info *objects,
+                          int n) {
+        int r = sd_bus_message_open_container(reply, 'a', "a{sv}");
+
+        for (int i = 0; i < n && r >= 0; i++)
+                r = append_object(p, reply, &objects[i]);
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+static int answer_objects(struct bus_peer *p, sd_bus_message *m, struct arena *a, uint32_t position, uint32_t limit,
+                          bool is_page) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
         const struct drover_object_info *objects;
+        char next[16] = "";
+        int n, r;
+
+        n = arena_list_objects(a, &position, limit, &objects);
+        r = n < 0 ? n : sd_bus_message_new_method_return(m, &reply);
+        if (r >= 0)
+                r = append_objects(p, reply, objects, n);
+        if (position > 0)
+                snprintf(next, sizeof(next), "%u", position);
+        if (r >= 0 && is_page)
+                r = sd_bus_message_append(reply, "s", next);
+        return r < 0 ? r : bus_send(p->bus, reply, bus_rows_weight((size_t)n));
+}
+
+int arena_method_list_objects(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
         struct arena *a;
-        size_t n;
+        int r = read_arena(b, p, m, &a, e);
+
+        return r < 0 ? r : answer_objects(p, m, a, 0, 0, false);
+}
+
+/* The cursor is the directory's entry that the next page begins with: what is made or removed meanwhile moves no other.
+ */
+int arena_method_list_objects_from(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
+        const char *cursor;
+        struct arena *a;
+        uint64_t position;
+        uint32_t limit;
         int r;
 
         r = read_arena(b, p, m, &a, e);
         if (r >= 0)
-                r = bus_reply_begin(m, "a{sv}", &reply);
-        if (r < 0)
-                return r;
-        n = arena_list_objects(a, &objects);
-        for (size_t i = 0; i < n && r >= 0; i++)
-                r = append_object(p, reply, &objects[i]);
-        return bus_reply_end(b, reply, bus_rows_weight(n), r);
+                r = sd_bus_message_read(m, "su", &cursor, &limit);
+        if (r >= 0)
+                r = value_read_cursor(cursor, ARENA_MAX_OBJECTS, &position, e);
+        return r < 0 ? r : answer_objects(p, m, a, (uint32_t)position, limit, true);
 }

@@ -7,3 +7,4 @@ int arena_method_open(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_b
 int arena_method_remove(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);
 int arena_method_list(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);
 int arena_method_list_objects(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);
+int arena_method_list_objects_from(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);

@@ -24,6 +24,7 @@ static const struct authorize_row rows[] = {
         {"org.drover1.Manager", "RemoveArena", AUTHORIZE_OWNER},
         {"org.drover1.Manager", "ListArenas", AUTHORIZE_OWNER},
         {"org.drover1.Manager", "ListObjects", AUTHORIZE_OWNER},
+        {"org.drover1.Manager", "ListObjectsFrom", AUTHORIZE_OWNER},
         {"org.drover1.Manager", "GetJob", AUTHORIZE_OWNER},
         {"org.drover1.Manager", "CreatePool", AUTHORIZE_ROOT},
         {"org.drover1.Manager", "RemovePool", AUTHORIZE_ROOT},

@@ -76,19 +76,6 @@ static int read_filter(sd_bus_message *m, struct job_filter *f, sd_bus_error *e)
         return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
-static int read_cursor(const char *text, uint64_t *ret, sd_bus_error *e) {
-        char *end;
-
-        *ret = 0;
-        if (text[0] == '\0')
-                return 0;
-        errno = 0;
-        *ret = strtoull(text, &end, 10);
-        if (errno || *end || text[0] < '0' || text[0] > '9')
-                return bus_invalid(e, "cursor \"%.40s\": start with \"\", go on with what the last page gave", text);
-        return 0;
-}
-
 typedef int (*append_row_fn)(sd_bus_message *reply, const struct job_row *row, const char *path);
 
 static int append_row(sd_bus_message *reply, const struct job_row *row, const char *path) {
@@ -134,7 +121,7 @@ static int list_jobs(struct bus *b, struct bus_peer *p, sd_bus_message *m, bool 
         if (r >= 0)
                 r = sd_bus_message_read(m, "su", &cursor, &limit);
         if (r >= 0)
-                r = read_cursor(cursor, &after, e);
+                r = value_read_cursor(cursor, UINT64_MAX, &after, e);
         if (r >= 0)
                 r = sd_bus_message_new_method_return(m, &reply);
         if (r < 0)

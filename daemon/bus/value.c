@@ -129,6 +129,19 @@ int value_read_number(sd_bus_message *m, const char *name, uint64_t minimum, uin
         return sd_bus_message_exit_container(m);
 }
 
+int value_read_cursor(const char *text, uint64_t maximum, uint64_t *ret, sd_bus_error *e) {
+        char *end;
+
+        *ret = 0;
+        if (text[0] == '\0')
+                return 0;
+        errno = 0;
+        *ret = strtoull(text, &end, 10);
+        if (errno || *end || text[0] < '0' || text[0] > '9' || *ret > maximum)
+                return bus_invalid(e, "cursor \"%.40s\": start with \"\", go on with what the last page gave", text);
+        return 0;
+}
+
 /* ---- arguments ---- */
 
 static int wrong_type(struct reading *r, const struct schema_field *f, const char *contents) {

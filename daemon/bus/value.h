@@ -21,3 +21,5 @@ int value_read_number(sd_bus_message *m, const char *name, uint64_t minimum, uin
                       sd_bus_error *e);
 /* Enters the variant that `m` stands at if it holds `contents`. InvalidArgs naming `what`. */
 int value_enter_variant(sd_bus_message *m, const char *what, const char *contents, sd_bus_error *e);
+/* Where a page of a list begins: "" (0), or what the page before gave. InvalidArgs. */
+int value_read_cursor(const char *text, uint64_t maximum, uint64_t *ret, sd_bus_error *e);

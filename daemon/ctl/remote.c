@@ -45,7 +45,7 @@ static const struct reply_types {
         {REMOTE_NAME ".Manager", "ListCapsules", "aa{sv}"},
         {REMOTE_NAME ".Manager", "ListArenas", "aa{sv}"},
         {REMOTE_NAME ".Manager", "RemoveArena", ""},
-        {REMOTE_NAME ".Manager", "ListObjects", "aa{sv}"},
+        {REMOTE_NAME ".Manager", "ListObjectsFrom", "aa{sv}s"},
         {REMOTE_NAME ".Manager", "GetJob", "o"},
         {REMOTE_NAME ".Manager", "Reload", "a(sss)"},
         {REMOTE_NAME ".Manager", "Subscribe", ""},

@@ -46,16 +46,17 @@ void arena_user_free(struct arena_user *u) {
         loop_poll_stop(&u->poll);
         close(u->pidfd);
         free(u->opened);
+        free(u->places);
         free(u);
 }
 
 static void leave_after_death(struct arena_user *u, struct arena *a) {
         int n = drover_arena_repair_pid(a->watch, u->pid);
-        for (uint32_t i = 0; i < ARENA_DEFAULT_PARTICIPANTS; i++) {
-                if (a->holders[i] != u)
+        for (size_t i = 0; i < u->n_places; i++) {
+                if (u->places[i].arena != a)
                         continue;
-                arena_let_go(a->watch, i);
-                a->holders[i] = NULL;
+                arena_let_go(a->watch, u->places[i].participant);
+                a->holders[u->places[i].participant] = NULL;
                 n++;
         }
         log_debug("arena %s: process %d ended, %d of its places repaired", a->name, (int)u->pid, n);
@@ -134,12 +135,15 @@ static int arena_user_add(struct arena_user *u, struct arena *a) {
 
 /* A place that is kept for the process and not used now, or another. */
 static int keep_place(struct arena_user *u, struct arena *a, uint32_t *ret) {
-        for (uint32_t i = 0; i < ARENA_DEFAULT_PARTICIPANTS; i++) {
-                if (a->holders[i] != u || !arena_is_kept(a->watch, i))
-                        continue;
-                *ret = i;
-                return 0;
-        }
+        for (size_t i = 0; i < u->n_places; i++)
+                if (u->places[i].arena == a && arena_is_kept(a->watch, u->places[i].participant)) {
+                        *ret = u->places[i].participant;
+                        return 0;
+                }
+        struct arena_place *more = realloc(u->places, (u->n_places + 1) * sizeof(*more));
+        if (!more)
+                return -ENOMEM;
+        u->places = more;
         uint32_t i;
         int r = arena_keep(a->watch, (uint32_t)u->pid, u->own_pid, &i);
         if (r < 0)
@@ -147,6 +151,7 @@ static int keep_place(struct arena_user *u, struct arena *a, uint32_t *ret) {
         if (a->holders[i]) /* somebody wrote there that it was free */
                 return -EUSERS;
         a->holders[i] = u;
+        u->places[u->n_places++] = (struct arena_place){a, i};
         *ret = i;
         return 0;
 }
@@ -162,9 +167,12 @@ int arena_user_open(struct arena *a, const struct arena_request *q, uint32_t *re
         r = arena_user_add(u, a);
         if (r == 0)
                 r = keep_place(u, a, ret_participant);
-        if (r < 0)
-                fault_set(f, r == -EUSERS ? FAULT_LIMITS_EXCEEDED : FAULT_INTERNAL, "arena %s: %s", a->name,
-                          r == -EUSERS ? "256 processes are attached, and it takes no more (ListArenas)" : strerror(-r));
+        if (r == -EUSERS)
+                fault_set(f, FAULT_LIMITS_EXCEEDED,
+                          "arena %s: %u processes are attached, which is what it was made for (ListArenas)", a->name,
+                          a->n_places);
+        else if (r < 0)
+                fault_set(f, FAULT_INTERNAL, "arena %s: %s", a->name, strerror(-r));
         if (u->n_opened == 0)
                 arena_user_free(u);
         return r;

@@ -14,13 +14,19 @@ struct arena {
         uid_t uid;
         uint64_t bytes;
         uint32_t n_objects; /* at most */
+        uint32_t n_places;  /* at most */
         struct drover_arena *watch;
-        struct arena_user *holders[ARENA_DEFAULT_PARTICIPANTS]; /* for whom each of its places is kept; NULL = nobody */
+        struct arena_user **holders; /* for whom each of its places is kept; NULL = nobody */
         uint32_t n_users;
         uint64_t last_cycle; /* since when its waiters waited, added up: tells it from the next */
         bool is_removed;
         bool is_transient; /* removed when its last user ends */
         TAILQ_ENTRY(arena) link;
+};
+
+struct arena_place {
+        struct arena *arena;
+        uint32_t participant;
 };
 
 struct arena_user {
@@ -31,6 +37,8 @@ struct arena_user {
         struct loop_poll poll;
         struct arena **opened;
         size_t n_opened;
+        struct arena_place *places; /* that are kept for it */
+        size_t n_places;
         TAILQ_ENTRY(arena_user) link;
 };
 
@@ -39,7 +47,7 @@ struct arenas {
         TAILQ_HEAD(, arena) all;
         TAILQ_HEAD(, arena_user) users;
         size_t n_all, n_users;
-        struct drover_object_info *objects; /* of the arena that was looked at last */
+        struct drover_object_info *objects; /* ARENAS_MAX_LISTED, of the arena that was looked at last; NULL before */
         struct drover_wait_info waits[ARENA_WAITS];
         struct cycle_step steps[CYCLE_MAX];
         uint32_t n_steps;

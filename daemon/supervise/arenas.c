@@ -1,8 +1,8 @@
 /* Arenas by name.
  *
  * Owns the list of them. An arena is found by (uid, name) until it is removed; then it stays, nameless, on its uid's
- * account until no process that opened it lives (arena-users.c), because until then somebody may have it mapped. A transient one is
- * removed at that moment.
+ * account until no process that opened it lives (arena-users.c), because until then somebody may have it mapped. A
+ * transient one is removed at that moment.
  *
  * The broker never becomes a participant: it maps, looks and repairs, and every call it makes there is bounded by the
  * sizes in ipc/sync/layout.h, whatever stands in the memory. Who waits for whom is followed from arena to arena by way
@@ -30,12 +30,13 @@ int arenas_new(struct arenas **ret, struct loop *loop) {
 
 /* ---- arenas ---- */
 
-static uint64_t arena_cost(uint64_t bytes, uint32_t n_objects) { return bytes + arena_first_object(n_objects, ARENA_DEFAULT_PARTICIPANTS); }
+static uint64_t arena_cost(const struct arena *a) { return a->bytes + arena_first_object(a->n_objects, a->n_places); }
 
 static void arena_free(struct arena *a) {
         TAILQ_REMOVE(&a->arenas->all, a, link);
         a->arenas->n_all--;
         drover_arena_free(a->watch);
+        free(a->holders);
         free(a);
 }
 
@@ -59,13 +60,15 @@ void arenas_remove(struct arena *a) {
 
 const char *arena_name(const struct arena *a) { return a->name; }
 
+uid_t arena_uid(const struct arena *a) { return a->uid; }
+
 static int arenas_check_share(struct arenas *as, uid_t uid, uint64_t cost, struct fault *f) {
         uint64_t used = 0;
         size_t n = 0;
         struct arena *a;
         TAILQ_FOREACH(a, &as->all, link)
         if (a->uid == uid) {
-                used += arena_cost(a->bytes, a->n_objects);
+                used += arena_cost(a);
                 n++;
         }
         if (as->n_all >= ARENAS_MAX) {
@@ -84,48 +87,70 @@ static int arenas_check_share(struct arenas *as, uid_t uid, uint64_t cost, struc
         return 0;
 }
 
-static int arena_make_memory(const char *name, uint64_t bytes, uint32_t n_objects, struct drover_arena **ret) {
+static int arena_make_memory(struct arena *a) {
         char label[sizeof("drover-arena-") + POOL_NAME_MAX];
         int fd;
-        snprintf(label, sizeof(label), "drover-arena-%s", name);
-        int r = arena_make(label, bytes, n_objects, ARENA_DEFAULT_PARTICIPANTS, &fd);
+        a->holders = calloc(a->n_places, sizeof(*a->holders));
+        if (!a->holders)
+                return -ENOMEM;
+        snprintf(label, sizeof(label), "drover-arena-%s", a->name);
+        int r = arena_make(label, a->bytes, a->n_objects, a->n_places, &fd);
         if (r < 0)
                 return r;
-        r = arena_watch(fd, ret);
+        r = arena_watch(fd, &a->watch);
         close(fd);
         return r;
 }
 
 static int arena_new(struct arenas *as, const struct arena_request *q, struct arena **ret, struct fault *f) {
-        uint64_t bytes = q->bytes ? q->bytes : ARENAS_DEFAULT_BYTES;
-        uint32_t n_objects = q->n_objects ? q->n_objects : ARENA_DEFAULT_OBJECTS;
-        uint64_t max_bytes = ARENAS_BYTES_PER_UID - arena_first_object(n_objects, ARENA_DEFAULT_PARTICIPANTS);
-        if (bytes > max_bytes) {
-                fault_set(f, FAULT_INVALID_ARGS, "bytes=%llu: an arena has at most %llu", (unsigned long long)bytes,
+        struct arena new = {
+                .arenas = as,
+                .uid = q->uid,
+                .bytes = q->bytes ? q->bytes : ARENAS_DEFAULT_BYTES,
+                .n_objects = q->n_objects ? q->n_objects : ARENA_DEFAULT_OBJECTS,
+                .n_places = q->n_processes ? q->n_processes : ARENA_DEFAULT_PARTICIPANTS,
+                .is_transient = q->is_transient,
+        };
+        uint64_t max_bytes = ARENAS_BYTES_PER_UID - arena_first_object(new.n_objects, new.n_places);
+        if (new.bytes > max_bytes) {
+                fault_set(f, FAULT_INVALID_ARGS, "bytes=%llu: an arena has at most %llu", (unsigned long long)new.bytes,
                           (unsigned long long)max_bytes);
                 return -EINVAL;
         }
-        bytes = (bytes + LAYOUT_PAGE - 1) / LAYOUT_PAGE * LAYOUT_PAGE;
-        int r = arenas_check_share(as, q->uid, arena_cost(bytes, n_objects), f);
+        new.bytes = (new.bytes + LAYOUT_PAGE - 1) / LAYOUT_PAGE *LAYOUT_PAGE;
+        snprintf(new.name, sizeof(new.name), "%s", q->name);
+        int r = arenas_check_share(as, q->uid, arena_cost(&new), f);
         if (r < 0)
                 return r;
-        struct arena *a = calloc(1, sizeof(*a));
-        r = a ? arena_make_memory(q->name, bytes, n_objects, &a->watch) : -ENOMEM;
+        struct arena *a = malloc(sizeof(*a));
+        r = a ? arena_make_memory(&new) : -ENOMEM;
         if (r < 0) {
+                free(new.holders);
                 free(a);
                 fault_set(f, FAULT_INTERNAL, "no memory for arena %s: %s", q->name, strerror(-r));
                 return r;
         }
-        a->arenas = as;
-        a->uid = q->uid;
-        a->bytes = bytes;
-        a->n_objects = n_objects;
-        a->is_transient = q->is_transient;
-        snprintf(a->name, sizeof(a->name), "%s", q->name);
+        *a = new;
         TAILQ_INSERT_TAIL(&as->all, a, link);
         as->n_all++;
         *ret = a;
         return 0;
+}
+
+/* What is there has as much as was asked for. */
+static int arena_check(const struct arena *a, const struct arena_request *q, struct fault *f) {
+        if (q->bytes > a->bytes)
+                fault_set(f, FAULT_INVALID_ARGS, "bytes=%llu: there is an arena %s already, with %llu",
+                          (unsigned long long)q->bytes, a->name, (unsigned long long)a->bytes);
+        else if (q->n_objects > a->n_objects)
+                fault_set(f, FAULT_INVALID_ARGS, "objects=%u: there is an arena %s already, with room for %u",
+                          q->n_objects, a->name, a->n_objects);
+        else if (q->n_processes > a->n_places)
+                fault_set(f, FAULT_INVALID_ARGS, "processes=%u: there is an arena %s already, with room for %u",
+                          q->n_processes, a->name, a->n_places);
+        else
+                return 0;
+        return -EINVAL;
 }
 
 struct arena *arenas_opened_by(struct arenas *as, pid_t pid, size_t i) {
@@ -144,16 +169,9 @@ int arenas_open(struct arenas *as, const struct arena_request *q, struct arena_o
         int r = a ? 0 : arena_new(as, q, &a, f);
         if (r < 0)
                 return r;
-        if (q->bytes > a->bytes) {
-                fault_set(f, FAULT_INVALID_ARGS, "bytes=%llu: there is an arena %s already, with %llu",
-                          (unsigned long long)q->bytes, a->name, (unsigned long long)a->bytes);
-                return -EINVAL;
-        }
-        if (q->n_objects > a->n_objects) {
-                fault_set(f, FAULT_INVALID_ARGS, "objects=%u: there is an arena %s already, with room for %u", q->n_objects,
-                          a->name, a->n_objects);
-                return -EINVAL;
-        }
+        r = arena_check(a, q, f);
+        if (r < 0)
+                return r;
         uint32_t participant;
         int fd;
         r = arena_user_open(a, q, &participant, f);
@@ -196,10 +214,10 @@ void arena_get_info(struct arena *a, struct arena_info *ret) {
                 .name = a->name,
                 .uid = a->uid,
                 .bytes = a->bytes,
-                .n_objects = (uint32_t)drover_arena_list(a->watch, NULL, 0),
+                .n_objects = arena_count_objects(a->watch),
                 .max_objects = a->n_objects,
                 .n_places = arena_count_places(a->watch),
-                .max_places = ARENA_DEFAULT_PARTICIPANTS,
+                .max_places = a->n_places,
                 .n_users = a->n_users,
                 .is_transient = a->is_transient,
         };
@@ -207,12 +225,19 @@ void arena_get_info(struct arena *a, struct arena_info *ret) {
 
 static size_t arena_bound(int n, size_t room) { return n < 0 ? 0 : (size_t)n < room ? (size_t)n : room; }
 
-size_t arena_list_objects(struct arena *a, const struct drover_object_info **ret) {
-        size_t n = arena_bound(drover_arena_list(a->watch, NULL, 0), a->n_objects);
-        free(a->arenas->objects);
-        a->arenas->objects = calloc(n + 1, sizeof(*a->arenas->objects));
-        *ret = a->arenas->objects;
-        return a->arenas->objects ? arena_bound(drover_arena_list(a->watch, a->arenas->objects, n), n) : 0;
+int arena_list_objects(struct arena *a, uint32_t *position, size_t limit, const struct drover_object_info **ret) {
+        struct arenas *as = a->arenas;
+        if (limit == 0 || limit > ARENAS_MAX_LISTED)
+                limit = ARENAS_MAX_LISTED;
+        if (!as->objects)
+                as->objects = calloc(ARENAS_MAX_LISTED, sizeof(*as->objects));
+        if (!as->objects)
+                return -ENOMEM;
+        uint32_t n = arena_list_from(a->watch, position, as->objects, limit);
+        if (*position >= a->n_objects)
+                *position = 0;
+        *ret = as->objects;
+        return (int)n;
 }
 
 size_t arena_list_waits(struct arena *a, const struct drover_wait_info **ret) {
@@ -234,14 +259,10 @@ static struct arena *arena_of_watch(const struct arenas *as, const struct drover
 static bool arenas_place(void *user, const struct cycle_place *of, uint32_t i, struct cycle_place *ret) {
         const struct arena *from = arena_of_watch(user, of->arena);
         const struct arena_user *u = from ? from->holders[of->participant] : NULL;
-        for (size_t k = 0; u && k < u->n_opened; k++)
-                for (uint32_t at = 0; at < ARENA_DEFAULT_PARTICIPANTS; at++) {
-                        if (u->opened[k]->holders[at] != u || i-- > 0)
-                                continue;
-                        *ret = (struct cycle_place){.arena = u->opened[k]->watch, .participant = at};
-                        return true;
-                }
-        return false;
+        if (!u || i >= u->n_places)
+                return false;
+        *ret = (struct cycle_place){.arena = u->places[i].arena->watch, .participant = u->places[i].participant};
+        return true;
 }
 
 size_t arenas_find_cycle(struct arenas *as, pid_t pid, const struct arena_wait **ret, bool *ret_is_new) {

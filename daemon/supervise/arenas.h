@@ -17,6 +17,7 @@ enum {
         ARENAS_PER_UID = 256,
         ARENAS_MAX_USERS = 4096, /* processes watched at once */
         ARENAS_DEFAULT_BYTES = 1 << 20,
+        ARENAS_MAX_LISTED = 1000, /* objects in one answer */
 };
 
 #define ARENAS_BYTES_PER_UID (UINT64_C(4) << 30)
@@ -30,10 +31,11 @@ struct arenas *arenas_free(struct arenas *as); /* forgets them; who has one mapp
 struct arena_request {
         const char *name;
         uid_t uid;
-        uint64_t bytes; /* for objects; 0 = as it is, or ARENAS_DEFAULT_BYTES */
-        uint32_t n_objects; /* at most; 0 = as it is, or ARENA_DEFAULT_OBJECTS */
-        bool is_transient; /* if it is made: it ends with its last user */
-        pid_t pid;      /* who will have it, and a descriptor of that process, which is borrowed */
+        uint64_t bytes;       /* for objects; 0 = as it is, or ARENAS_DEFAULT_BYTES */
+        uint32_t n_objects;   /* at most; 0 = as it is, or ARENA_DEFAULT_OBJECTS */
+        uint32_t n_processes; /* at most; 0 = as it is, or ARENA_DEFAULT_PARTICIPANTS */
+        bool is_transient;    /* if it is made: it ends with its last user */
+        pid_t pid;            /* who will have it, and a descriptor of that process, which is borrowed */
         int pidfd;
 };
 
@@ -67,8 +69,10 @@ struct arena *arenas_next(struct arenas *as, const struct arena *after);
 void arena_get_info(struct arena *a, struct arena_info *ret);
 
 const char *arena_name(const struct arena *a);
-/* In no order; belongs to the arenas, until the next call. Returns how many. */
-size_t arena_list_objects(struct arena *a, const struct drover_object_info **ret);
+uid_t arena_uid(const struct arena *a);
+/* The objects from position *position on (0: the first), at most ARENAS_MAX_LISTED; belongs to the arenas, until the
+ * next call. *position is moved on; 0: there are no more. How many, or -ENOMEM. */
+int arena_list_objects(struct arena *a, uint32_t *position, size_t limit, const struct drover_object_info **ret);
 size_t arena_list_waits(struct arena *a, const struct drover_wait_info **ret);
 
 struct arena_wait {

@@ -28,8 +28,6 @@ static int arena_read_options(drover *d, const struct drover_arena_options *opti
         int r = options_read(d, "drover_arena_options", options, sizeof options->struct_size, ret, sizeof *ret);
         if (r < 0)
                 return r;
-        if (ret->reserved)
-                return connection_fail(d, -EINVAL, "struct drover_arena_options: reserved is not 0");
         if (ret->flags & ~(uint32_t)DROVER_ARENA_TRANSIENT)
                 return connection_fail(d, -EINVAL, "arena flags 0x%x are not known", ret->flags);
         return 0;
@@ -50,6 +48,8 @@ static int arena_call(drover *d, const char *name, const struct drover_arena_opt
                 r = sd_bus_message_append(m, "{sv}", "bytes", "t", o->bytes);
         if (r >= 0 && o->max_objects)
                 r = sd_bus_message_append(m, "{sv}", "objects", "u", o->max_objects);
+        if (r >= 0 && o->max_processes)
+                r = sd_bus_message_append(m, "{sv}", "processes", "u", o->max_processes);
         if (r >= 0 && o->flags & DROVER_ARENA_TRANSIENT)
                 r = sd_bus_message_append(m, "{sv}", "transient", "b", 1);
         if (r >= 0)

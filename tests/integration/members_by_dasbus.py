@@ -86,6 +86,7 @@ assert fds.get_length() >= 5
 assert [session["pid"].unpack() for session in m.ListSessions()] == [os.getpid()]
 with_fds("/org/drover1", "Manager", "OpenArena", GLib.Variant("(sa{sv})", ("by-dasbus", {})))
 m.ListObjects("by-dasbus")
+m.ListObjectsFrom("by-dasbus", "", 10)
 assert m.ListArenas()
 m.RemoveArena("by-dasbus")
 

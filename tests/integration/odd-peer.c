@@ -60,7 +60,7 @@ static const struct {
         {"DescribeJobs", "aa{sv}s"},
         {"ListDeaths", "aa{sv}"},
         {"ListCapsules", "aa{sv}"},
-        {"ListObjects", "aa{sv}"},
+        {"ListObjectsFrom", "aa{sv}s"},
         {"GetJob", "o"},
         {"Reload", "a(sss)"},
         {"RequeuePoisoned", "u"},

@@ -3,6 +3,7 @@
 Holders that are killed while others wait: test_deaths.py."""
 
 import ctypes
+import json
 import mmap
 import os
 import subprocess
@@ -118,13 +119,34 @@ class OnTheBus(Test):
             c.call(*MANAGER, "OpenArena", "sa{sv}", b"more", 1, b"objects", b"u", ctypes.c_uint32(65537))
         os.close(open_arena(c, "many")[0])
         self.assertEqual(self.d.run("w", "put", arena="many", name="q"), {"outcome": "0"})
+        self.assertEqual(self.d.run("w", "put", arena="many", name="r"), {"outcome": "0"})
         listed = {a["name"]: a for a in self.d.call(*MANAGER, "ListArenas")}
-        self.assertEqual([listed["many"][key] for key in ("objects", "max-objects")], [1, 65536])
+        self.assertEqual([listed["many"][key] for key in ("objects", "max-objects", "max-attached")], [2, 65536, 256])
+        pages, cursor = [], ""
+        while not pages or cursor:
+            page, cursor = self.d.call(*MANAGER, "ListObjectsFrom", "ssu", "many", cursor, 1)
+            pages.append([o["name"] for o in page])
+        self.assertEqual([p for p in pages if p], [["q"], ["r"]])
+        self.assertEqual([o["name"] for o in json.loads(self.d.ctl("list-objects", "many", "--json=short").stdout)], ["q", "r"])
+        for cursor in ("x", "-1", "65537"):
+            with self.assert_error("InvalidArgs", "cursor"):
+                self.d.call(*MANAGER, "ListObjectsFrom", "ssu", "many", cursor, 1)
         os.close(open_arena(c, "few")[0])
         with self.assert_error("InvalidArgs", "objects=257"):
             c.call(*MANAGER, "OpenArena", "sa{sv}", b"few", 1, b"objects", b"u", ctypes.c_uint32(257))
         self.remove("many")
         self.remove("few")
+
+    def test_the_number_of_processes_is_part_of_opening_an_arena(self):
+        c = self.connect()
+        c.call(*MANAGER, "OpenArena", "sa{sv}", b"crowd", 1, b"processes", b"u", ctypes.c_uint32(3))
+        listed = {a["name"]: a for a in self.d.call(*MANAGER, "ListArenas")}
+        self.assertEqual(listed["crowd"]["max-attached"], 3)
+        with self.assert_error("InvalidArgs", "processes=4"):
+            c.call(*MANAGER, "OpenArena", "sa{sv}", b"crowd", 1, b"processes", b"u", ctypes.c_uint32(4))
+        with self.assert_error("InvalidArgs", "4097"):
+            c.call(*MANAGER, "OpenArena", "sa{sv}", b"hall", 1, b"processes", b"u", ctypes.c_uint32(4097))
+        self.remove("crowd")
 
     def test_bad_requests(self):
         for name in ("", "a/b", "x" * 65, "ä"):

@@ -120,6 +120,76 @@ static void test_shares(void **state) {
         assert_int_equal(open_as(f, 2, "one-more", 1, &a, &fault), -EDQUOT);
 }
 
+/* In pages, each bounded; what is removed meanwhile moves nothing. */
+static void test_many_objects(void **state) {
+        enum { N = 2 * ARENAS_MAX_LISTED + 10 };
+        struct fixture *f = *state;
+        struct fault fault;
+        struct arena_offer offer;
+        struct arena_info info;
+        const struct drover_object_info *objects;
+        drover_arena *arena;
+        drover_event *event;
+        char name[16];
+        uint32_t position = 0;
+        const struct arena_request q = {
+                .name = "x", .uid = 1, .n_objects = N, .n_processes = 300, .pid = getpid(), .pidfd = f->pidfd};
+        assert_int_equal(arenas_open(f->arenas, &q, &offer, &fault), 0);
+        assert_int_equal(drover_arena_attach(offer.memory_fd, &arena), 0);
+        close(offer.memory_fd);
+        for (int i = 0; i < N; i++) {
+                snprintf(name, sizeof(name), "e%d", i);
+                assert_int_equal(drover_event_open(arena, name, &event), 0);
+                drover_event_free(event);
+        }
+        struct arena *a = arenas_find(f->arenas, 1, "x");
+        arena_get_info(a, &info);
+        assert_int_equal(info.n_objects, N);
+        assert_int_equal(info.max_objects, N);
+        assert_int_equal(info.max_places, 300);
+        assert_int_equal(arena_uid(a), 1);
+        assert_int_equal(arena_list_objects(a, &position, 0, &objects), ARENAS_MAX_LISTED);
+        assert_string_equal(objects[0].name, "e0");
+        assert_int_equal(drover_arena_unlink(arena, "e5"), 0);
+        assert_int_equal(drover_arena_unlink(arena, "e1000"), 0);
+        assert_int_equal(arena_list_objects(a, &position, UINT32_MAX, &objects), ARENAS_MAX_LISTED);
+        assert_string_equal(objects[0].name, "e1001");
+        assert_int_equal(arena_list_objects(a, &position, 3, &objects), 3);
+        assert_string_equal(objects[2].name, "e2003");
+        assert_int_not_equal(position, 0);
+        assert_int_equal(arena_list_objects(a, &position, 100, &objects), 6);
+        assert_string_equal(objects[5].name, "e2009");
+        assert_int_equal(position, 0);
+        arena_get_info(a, &info);
+        assert_int_equal(info.n_objects, N - 2);
+        drover_arena_free(arena);
+}
+
+/* The limit is told with its number, and can be raised; what is there is not made larger. */
+static void test_many_processes(void **state) {
+        struct fixture *f = *state;
+        struct fault fault = {0};
+        struct arena_offer offer;
+        drover_arena *attached[301];
+        struct arena_request q = {.name = "x", .uid = 1, .n_processes = 300, .pid = getpid(), .pidfd = f->pidfd};
+        for (int i = 0; i < 300; i++) {
+                assert_int_equal(arenas_open(f->arenas, &q, &offer, &fault), 0);
+                assert_int_equal(drover_arena_attach(offer.memory_fd, &attached[i]), 0);
+                close(offer.memory_fd);
+        }
+        assert_int_equal(arenas_open(f->arenas, &q, &offer, &fault), -EUSERS);
+        assert_int_equal(fault.code, FAULT_LIMITS_EXCEEDED);
+        assert_non_null(strstr(fault.text, "300 processes"));
+        q.n_processes = 301;
+        assert_int_equal(arenas_open(f->arenas, &q, &offer, &fault), -EINVAL);
+        assert_non_null(strstr(fault.text, "processes=301"));
+        for (int i = 0; i < 300; i++)
+                drover_arena_free(attached[i]);
+        q.n_processes = 0;
+        assert_int_equal(arenas_open(f->arenas, &q, &offer, &fault), 0); /* a place that was left is kept for us */
+        close(offer.memory_fd);
+}
+
 static void test_the_dead_open_nothing(void **state) {
         struct fixture *f = *state;
         struct arena_offer a;
@@ -143,12 +213,17 @@ static void on_late(struct loop_timer *t) {
         loop_exit(f->loop, 0);
 }
 
+static int list_objects(struct fixture *f, const struct drover_object_info **ret) {
+        uint32_t position = 0;
+        return arena_list_objects(arenas_find(f->arenas, 1, "x"), &position, 0, ret);
+}
+
 /* Before each sleep: has the child's death been heard of? */
 static void on_turn(void *user) {
         struct fixture *f = user;
         const struct drover_object_info *objects;
         struct arena *a = arenas_find(f->arenas, 1, "x");
-        if (a && arena_list_objects(a, &objects) == 1 && objects[0].n_repaired == 1)
+        if (a && list_objects(f, &objects) == 1 && objects[0].n_repaired == 1)
                 loop_exit(f->loop, 0);
 }
 
@@ -181,7 +256,7 @@ static void test_death(void **state) {
         int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
         const struct arena_request q = {.name = "x", .uid = 1, .pid = pid, .pidfd = pidfd};
         assert_int_equal(arenas_open(f->arenas, &q, &offer, &fault), 0);
-        assert_int_equal(arena_list_objects(arenas_find(f->arenas, 1, "x"), &objects), 1);
+        assert_int_equal(list_objects(f, &objects), 1);
         assert_string_equal(objects[0].name, "m");
         assert_int_equal(objects[0].owner_pid, pid);
         assert_int_equal(objects[0].n_repaired, 0);
@@ -192,7 +267,7 @@ static void test_death(void **state) {
         assert_int_equal(loop_run(f->loop), 0);
         assert_false(f->is_late);
         loop_timer_stop(&f->timer);
-        assert_int_equal(arena_list_objects(arenas_find(f->arenas, 1, "x"), &objects), 1);
+        assert_int_equal(list_objects(f, &objects), 1);
         assert_int_equal(objects[0].owner_pid, 0);
         assert_true(objects[0].is_inconsistent);
         assert_null(arenas_opened_by(f->arenas, pid, 0));
@@ -207,6 +282,8 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_key_is_uid_and_name, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_bad_requests, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_shares, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_many_objects, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_many_processes, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_the_dead_open_nothing, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_death, set_up, tear_down),
         };

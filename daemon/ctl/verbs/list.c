@@ -1,6 +1,7 @@
 /* status and the lists: pools, workers, sessions, objects of an arena, deaths. Jobs are in list-jobs.c. */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "daemon/ctl/text.h"
@@ -100,13 +101,35 @@ static const struct table_column object_columns[] = {{"OBJECT"},
                                                      {"INCONSISTENT"}};
 static const struct view object_view = {object_keys, object_columns, 8};
 
-int verb_list_objects(struct ctl *c) {
-        const struct remote_call list = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListObjects"};
-        ctl_cleanup(json_putp) struct json_object *objects = NULL;
-        int r = remote_call(c->remote, &list, &objects, "s", c->operands[0]);
+/* All pages. */
+static int gather_objects(struct ctl *c, struct json_object *objects) {
+        const struct remote_call list = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListObjectsFrom"};
+        char cursor[16] = "";
 
-        if (r < 0)
-                return remote_report(c->remote, r);
+        do {
+                ctl_cleanup(json_putp) struct json_object *reply = NULL;
+                const char *next;
+                int r = remote_call(c->remote, &list, &reply, "ssu", c->operands[0], cursor, 0);
+
+                if (r < 0)
+                        return remote_report(c->remote, r);
+                for (size_t i = 0; i < json_length(json_at(reply, 0)); i++)
+                        json_object_array_add(objects, json_object_get(json_at(json_at(reply, 0), i)));
+                next = json_string(json_at(reply, 1));
+                if (*next && strtoul(next, NULL, 10) <= strtoul(cursor, NULL, 10))
+                        return remote_report(c->remote,
+                                             remote_set_odd(c->remote, "a page of objects that does not lead on"));
+                snprintf(cursor, sizeof cursor, "%s", next);
+        } while (*cursor);
+        return CTL_OK;
+}
+
+int verb_list_objects(struct ctl *c) {
+        ctl_cleanup(json_putp) struct json_object *objects = json_object_new_array();
+        int code = gather_objects(c, objects);
+
+        if (code != CTL_OK)
+                return code;
         if (c->json != CTL_JSON_OFF) {
                 json_print(stdout, objects, c->json);
                 return CTL_OK;

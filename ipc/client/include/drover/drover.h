@@ -491,7 +491,7 @@ struct drover_arena_options {
         uint32_t flags; /* enum drover_arena_flag bits */
         uint64_t bytes; /* for objects; 0 takes it as it is, or 1 MiB */
         uint32_t max_objects; /* 1 to 65,536; 0 takes it as it is, or 256 */
-        uint32_t reserved;    /* 0 */
+        uint32_t max_processes; /* 1 to 4096; 0 takes it as it is, or 256 */
 };
 #define DROVER_ARENA_OPTIONS(...) DROVER__STRUCT(struct drover_arena_options, __VA_ARGS__)
 
@@ -499,11 +499,12 @@ struct drover_arena_options {
  * objects; 0 takes it as it is, or 1 MiB. The objects in it are those of <drover/sync.h>, the same in every process of this
  * uid, and in workers if the daemon runs as this uid. When this process dies, the broker gives back what it held. The arena
  * outlives the process: it stays until `droverctl remove-arena`, RemoveArena on the bus, or the end of droverd (see
- * DROVER_ARENA_TRANSIENT). 256 processes may have it at once: -EUSERS for more. Free it with drover_arena_free. Blocks for an answer of the daemon, 25 s at most. -EHOSTUNREACH, -EDQUOT, -EACCES; -EINVAL: not a
+ * DROVER_ARENA_TRANSIENT). 256 processes may have it at once, or max_processes: -EUSERS for more. Free it with
+ * drover_arena_free. Blocks for an answer of the daemon, 25 s at most. -EHOSTUNREACH, -EDQUOT, -EACCES; -EINVAL: not a
  * name, or the arena has fewer bytes. */
 int drover_arena_open(drover *d, const char *name, uint64_t bytes, drover_arena **ret_arena);
 /* The same with flags; `options` may be NULL. Also -EINVAL: an option makes no sense, or the arena has room
- * for fewer objects. */
+ * for fewer objects or processes. */
 int drover_arena_open_with(drover *d, const char *name, const struct drover_arena_options *options,
                            drover_arena **ret_arena);
 
