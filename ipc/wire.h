@@ -143,7 +143,7 @@ enum worker_report_type {
         REPORT_DROPPED,   /* channel */
         REPORT_FOUL,      /* channel: its memory makes no sense, or (`error` = ESTALE) a job was taken from us while it ran */
         REPORT_VAIN,      /* bell (in `channel`): it wakes us again and again, and there is no job */
-        REPORT_ARENA,     /* wants the arena named in `text`, of `arena_bytes` (0 = as it is) → ORDER_ARENA; one at a time */
+        REPORT_ARENA,     /* wants the arena named in `text`, with `arena_…` (0 = as it is) → ORDER_ARENA; one at a time */
         REPORT_FDS,       /* wants the descriptors of the job it runs in `channel`, `slot`, `generation` → ORDER_FDS */
         REPORT_ROOM,      /* wants a memory file of `payload_bytes` to write that job's result into → ORDER_FDS */
         REPORT_RESULT,    /* descriptors of that job's result, before its verdict; `payload_bytes` as in ORDER_FDS → ORDER_FDS.
@@ -160,14 +160,16 @@ struct worker_report {
         int32_t error;
         uint32_t reason, is_permanent;
         uint32_t text_bytes; /* of the schema text behind the struct */
-        uint32_t reserved;
+        uint32_t arena_is_transient; /* if it is made */
         char sandbox[64]; /* CLOSED: layers that are on, e.g. "seccomp,landlock:7,no-new-privs,rlimits" */
         char text[WIRE_TEXT];
         uint64_t arena_bytes;
         char build_id[48]; /* READY: of the plugin file, in hex; "" = it has none */
         uint32_t slot, generation; /* FDS, ROOM, RESULT, ENDED */
         uint64_t payload_bytes;
-        uint32_t has_room, reserved2;
+        uint32_t has_room;
+        uint32_t arena_objects, arena_processes; /* at most */
+        uint32_t reserved;
 };
 
 /* What a job emits, one packet an item. All packets of a job stand before its verdict. */

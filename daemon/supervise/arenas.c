@@ -103,6 +103,11 @@ static int arena_make_memory(struct arena *a) {
 }
 
 static int arena_new(struct arenas *as, const struct arena_request *q, struct arena **ret, struct fault *f) {
+        if (q->n_objects > ARENA_MAX_OBJECTS || q->n_processes > ARENA_MAX_PARTICIPANTS) {
+                fault_set(f, FAULT_INVALID_ARGS, "arena %s: %u objects and %u processes: at most %d and %d", q->name,
+                          q->n_objects, q->n_processes, ARENA_MAX_OBJECTS, ARENA_MAX_PARTICIPANTS);
+                return -EINVAL;
+        }
         struct arena new = {
                 .arenas = as,
                 .uid = q->uid,

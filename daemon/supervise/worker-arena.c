@@ -29,7 +29,15 @@ int worker_answer_arena(struct worker *w) {
         if (!w->arena_wanted)
                 return 0;
         const struct arena_request q = {
-                .name = w->arena_name, .uid = geteuid(), .bytes = w->arena_bytes, .pid = w->pid, .pidfd = w->pidfd};
+                .name = w->arena_name,
+                .uid = geteuid(),
+                .bytes = w->arena_bytes,
+                .n_objects = w->arena_objects,
+                .n_processes = w->arena_processes,
+                .is_transient = w->arena_is_transient,
+                .pid = w->pid,
+                .pidfd = w->pidfd,
+        };
         struct worker_order order = {.type = ORDER_ARENA, .version = WIRE_VERSION};
         struct arena_offer offer;
         struct fault f;
@@ -56,6 +64,9 @@ int worker_on_arena_wanted(struct worker *w, const struct worker_report *report)
                 return -EPROTO;
         snprintf(w->arena_name, sizeof(w->arena_name), "%.*s", (int)sizeof(w->arena_name) - 1, report->text);
         w->arena_bytes = report->arena_bytes;
+        w->arena_objects = report->arena_objects;
+        w->arena_processes = report->arena_processes;
+        w->arena_is_transient = report->arena_is_transient;
         w->arena_wanted = true;
         int r = worker_answer_arena(w);
         if (r < 0)

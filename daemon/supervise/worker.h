@@ -68,6 +68,8 @@ struct worker {
         bool arena_wanted;
         char arena_name[POOL_NAME_MAX + 2]; /* one more: too long stays too long */
         uint64_t arena_bytes;
+        uint32_t arena_objects, arena_processes;
+        bool arena_is_transient;
         uint64_t arena_told_ns; /* when the log last had a refusal; 0 = never */
         /* worker-descriptors.c: the same, of which job; and where it writes a result into */
         uint32_t fds_wanted; /* enum worker_report_type; 0 = nothing */

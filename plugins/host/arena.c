@@ -8,20 +8,36 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ipc/options.h"
 #include "ipc/packet.h"
 #include "plugins/host/job.h"
 #include "plugins/host/orders.h"
 
-static int arena_open(const void *object, const char *name, uint64_t bytes, int *ret_fd) {
+static int arena_open_with(const void *object, const char *name, const struct drover_arena_options *options,
+                           int *ret_fd) {
         struct host *h = (struct host *)job_host(object);
-        struct worker_report report = {.type = REPORT_ARENA, .version = WIRE_VERSION, .arena_bytes = bytes};
+        struct drover_arena_options o;
+        size_t byte;
+        int r = options_copy(options, sizeof o.struct_size, &o, sizeof o, &byte);
+        if (r < 0)
+                return r;
+        if (o.flags & ~(uint32_t)DROVER_ARENA_TRANSIENT)
+                return -EINVAL;
+        struct worker_report report = {
+                .type = REPORT_ARENA,
+                .version = WIRE_VERSION,
+                .arena_bytes = o.bytes,
+                .arena_objects = o.max_objects,
+                .arena_processes = o.max_processes,
+                .arena_is_transient = o.flags & DROVER_ARENA_TRANSIENT,
+        };
         struct worker_order order;
         int fds[ORDERS_MAX_FDS];
         unsigned n_fds = 0;
         if (!h->line || object == &h->preload) /* a template has no broker */
                 return -EPERM;
         snprintf(report.text, sizeof report.text, "%s", name);
-        int r = host_send(h, &report, sizeof report);
+        r = host_send(h, &report, sizeof report);
         if (r >= 0)
                 r = orders_await(&h->held, WIRE_CONTROL_FD, ORDER_ARENA, &order, fds, &n_fds);
         if (r < 0)
@@ -35,7 +51,13 @@ static int arena_open(const void *object, const char *name, uint64_t bytes, int 
         return n_fds == 0 && order.error > 0 && order.error < 4096 ? -order.error : -EPROTO;
 }
 
+static int arena_open(const void *object, const char *name, uint64_t bytes, int *ret_fd) {
+        const struct drover_arena_options options = {.struct_size = sizeof options, .bytes = bytes};
+        return arena_open_with(object, name, &options, ret_fd);
+}
+
 const struct drover_arena_extension arena_extension = {
         .struct_size = sizeof arena_extension,
         .open = arena_open,
+        .open_with = arena_open_with,
 };

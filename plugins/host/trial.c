@@ -19,6 +19,7 @@
 #include "ipc/packet.h"
 #include "ipc/sealed.h"
 #include "ipc/segment.h"
+#include "ipc/sync/layout.h"
 #include "ipc/words.h"
 #include "plugins/host/trial.h"
 
@@ -160,13 +161,18 @@ static void take_items(struct trial *t) {
 
 /* ---- arenas ---- */
 
-static int find_arena(struct trial *t, const char *name, uint64_t bytes, int *ret_fd) {
+static int find_arena(struct trial *t, const struct worker_report *wanted, int *ret_fd) {
+        const char *name = wanted->text;
         size_t n = strlen(name);
         if (n == 0 || n > 64 || strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") != n)
                 return -EINVAL;
         for (size_t i = 0; i < TRIAL_ARENAS; i++) {
                 if (!t->arenas[i].arena) {
-                        int r = drover_arena_create("drover-trial-arena", bytes ? bytes : 1 << 20, &t->arenas[i].arena);
+                        int r = drover_arena_create_sized(
+                                "drover-trial-arena", wanted->arena_bytes ? wanted->arena_bytes : 1 << 20,
+                                wanted->arena_objects ? wanted->arena_objects : ARENA_DEFAULT_OBJECTS,
+                                wanted->arena_processes ? wanted->arena_processes : ARENA_DEFAULT_PARTICIPANTS,
+                                &t->arenas[i].arena);
                         if (r < 0)
                                 return r;
                         memcpy(t->arenas[i].name, name, n + 1);
@@ -183,7 +189,7 @@ static int answer_arena(struct trial *t, struct worker_report *report) {
         struct worker_order order = {.type = ORDER_ARENA, .version = WIRE_VERSION};
         int fd, r;
         report->text[sizeof report->text - 1] = 0;
-        r = find_arena(t, report->text, report->arena_bytes, &fd);
+        r = find_arena(t, report, &fd);
         order.error = r < 0 ? -r : 0;
         return packet_send(t->control_fd, &order, sizeof order, &fd, r < 0 ? 0 : 1);
 }

@@ -148,6 +148,20 @@ class OnTheBus(Test):
             c.call(*MANAGER, "OpenArena", "sa{sv}", b"hall", 1, b"processes", b"u", ctypes.c_uint32(4097))
         self.remove("crowd")
 
+    def test_a_worker_opens_one_with_options(self):
+        def of_worker():
+            return {a["name"]: a for a in self.d.call(*MANAGER, "ListArenas")}.get("sized")
+        self.assertEqual(self.d.run("w", "sized", arena="sized", objects=3000, processes=300), {"outcome": "0"})
+        self.assertEqual([of_worker()[key] for key in ("max-objects", "max-attached", "transient")], [3000, 300, True])
+        self.assertEqual(self.d.run("w", "sized", arena="sized", objects=3001, processes=0), {"outcome": "EINVAL"})
+        self.assertEqual(self.d.run("w", "sized", arena="sized", objects=0, processes=301), {"outcome": "EINVAL"})
+        self.assertEqual(self.d.run("w", "sized", arena="vast", objects=65537, processes=0), {"outcome": "EINVAL"})
+        self.assertEqual(self.d.run("w", "sized", arena="vast", objects=0xffffffff, processes=0), {"outcome": "EINVAL"})
+        self.assertEqual(self.d.run("w", "sized", arena="vast", objects=0, processes=4097), {"outcome": "EINVAL"})
+        for worker in self.d.call(*MANAGER, "ListWorkers"):
+            kill(worker[3])
+        wait_for(lambda: of_worker() is None, 10, "it ends with the last worker that opened it")
+
     def test_bad_requests(self):
         for name in ("", "a/b", "x" * 65, "ä"):
             with self.assert_error("InvalidArgs", "arena name"):

@@ -7,7 +7,8 @@
  *   threads  the same crossing of mutexes a and b, by two threads of this one job.
  *   order  takes three mutexes in order, `n` times, and counts how often it had to wait.
  *   put    one item into queue `name`.
- *   fd     opens an arena and says how that went. */
+ *   fd     opens an arena and says how that went.
+ *   sized  opens a transient one with room for `objects` and `processes`, and says how that went. */
 #include <drover/plugin.h>
 #include <drover/sync.h>
 #include <pthread.h>
@@ -333,6 +334,28 @@ static int open_fd(drover_job *job) {
         return drover_ret_str(job, "outcome", outcome(r));
 }
 
+static int open_sized(drover_job *job) {
+        struct drover_arena_options options = {.struct_size = sizeof options, .flags = DROVER_ARENA_TRANSIENT};
+        const char *arena;
+        uint64_t objects, processes;
+        int fd;
+        drover_arg_str(job, "arena", &arena, NULL);
+        drover_arg_u64(job, "objects", &objects);
+        drover_arg_u64(job, "processes", &processes);
+        options.max_objects = (uint32_t)objects;
+        options.max_processes = (uint32_t)processes;
+        int r = drover_arena_open_fd_with(job, arena, &options, &fd);
+        if (r == 0)
+                close(fd);
+        options.flags = 1u << 31;
+        if (drover_arena_open_fd_with(job, arena, &options, &fd) != -EINVAL)
+                return -EIO;
+        options.struct_size = 0;
+        if (drover_arena_open_fd_with(job, arena, &options, &fd) != -EINVAL)
+                return -EIO;
+        return drover_ret_str(job, "outcome", outcome(r));
+}
+
 static int on_init(drover_worker *worker, void **state) {
         int fd, r = drover_arena_open_fd(worker, "init", 4096, &fd);
         if (r == 0)
@@ -354,6 +377,7 @@ static const struct drover_job_type jobs[] = {
         {.name = "threads", .args = "arena:str", .result = "outcome:str", .handle = threads},
         {.name = "order", .args = "arena:str,n:u64", .result = "outcome:str", .handle = order},
         {.name = "put", .args = "arena:str,name:str", .result = "outcome:str", .handle = put},
+        {.name = "sized", .args = "arena:str,objects:u64,processes:u64", .result = "outcome:str", .handle = open_sized},
         {.name = "fd", .args = "arena:str,bytes:u64", .result = "outcome:str", .handle = open_fd},
 };
 static struct drover_plugin plugin = {

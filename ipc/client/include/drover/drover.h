@@ -479,20 +479,24 @@ drover_iterator *drover_iterator_free(drover_iterator *iterator);
 
 /* ---- arenas ---- */
 
+/* The same in <drover/plugin.h>. */
+#ifndef DROVER__ARENA_OPTIONS
+#define DROVER__ARENA_OPTIONS
 enum drover_arena_flag {
         /* If it is made: it ends with the last process that opened it, and with all that is in it. Without this it stays for
          * the next run of a program, with its locks, values and queued items as they were left. */
         DROVER_ARENA_TRANSIENT = 1u << 0,
 };
 
-/* All zero but struct_size: as drover_arena_open with 0 bytes. DROVER_ARENA_OPTIONS(.bytes = 1 << 20) makes one. */
 struct drover_arena_options {
         uint32_t struct_size;
-        uint32_t flags; /* enum drover_arena_flag bits */
-        uint64_t bytes; /* for objects; 0 takes it as it is, or 1 MiB */
-        uint32_t max_objects; /* 1 to 65,536; 0 takes it as it is, or 256 */
+        uint32_t flags;         /* enum drover_arena_flag bits */
+        uint64_t bytes;         /* for objects; 0 takes it as it is, or 1 MiB */
+        uint32_t max_objects;   /* 1 to 65,536; 0 takes it as it is, or 256 */
         uint32_t max_processes; /* 1 to 4096; 0 takes it as it is, or 256 */
 };
+#endif
+/* All zero but struct_size: as drover_arena_open with 0 bytes. DROVER_ARENA_OPTIONS(.bytes = 1 << 20) makes one. */
 #define DROVER_ARENA_OPTIONS(...) DROVER__STRUCT(struct drover_arena_options, __VA_ARGS__)
 
 /* The arena `name` (1 to 64 of A-Z a-z 0-9 _ . -) of this uid, which the broker makes if there is none, with `bytes` for
