@@ -7,6 +7,7 @@
  * An error is one sentence that starts with KEY=VALUE; file and line are put before it by whoever has them. */
 #include "daemon/config-keys.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -56,31 +57,41 @@ static int parse_word(const struct config_key *k, void *field, const char *value
         return fail(error, error_bytes, "%s=%s: not one of %s", k->name, value, known);
 }
 
+static const char *const start_methods[START_N] = {
+        [START_FORKSERVER] = "forkserver",
+        [START_SPAWN] = "spawn",
+        [START_FORK] = "fork",
+};
+static const char *const guarantees[] = {
+        [GUARANTEE_AT_LEAST_ONCE] = "at-least-once",
+        [GUARANTEE_AT_MOST_ONCE] = "at-most-once",
+};
+static const char *const overflows[] = {[OVERFLOW_REJECT] = "reject", [OVERFLOW_BLOCK] = "block"};
+
 static int parse_start_method(const struct config_key *k, void *field, const char *value, char *error,
                               size_t error_bytes) {
-        static const char *const words[START_N] = {
-                [START_FORKSERVER] = "forkserver",
-                [START_SPAWN] = "spawn",
-                [START_FORK] = "fork",
-        };
-
-        return parse_word(k, field, value, words, START_N, error, error_bytes);
+        return parse_word(k, field, value, start_methods, START_N, error, error_bytes);
 }
 
 static int parse_guarantee(const struct config_key *k, void *field, const char *value, char *error,
                            size_t error_bytes) {
-        static const char *const words[] = {
-                [GUARANTEE_AT_LEAST_ONCE] = "at-least-once",
-                [GUARANTEE_AT_MOST_ONCE] = "at-most-once",
-        };
-
-        return parse_word(k, field, value, words, 2, error, error_bytes);
+        return parse_word(k, field, value, guarantees, 2, error, error_bytes);
 }
 
 static int parse_overflow(const struct config_key *k, void *field, const char *value, char *error, size_t error_bytes) {
-        static const char *const words[] = {[OVERFLOW_REJECT] = "reject", [OVERFLOW_BLOCK] = "block"};
+        return parse_word(k, field, value, overflows, 2, error, error_bytes);
+}
 
-        return parse_word(k, field, value, words, 2, error, error_bytes);
+static void show_start_method(const struct pool_config *c, const void *field, char *text, size_t bytes) {
+        snprintf(text, bytes, "%s", start_methods[*(const unsigned *)field]);
+}
+
+static void show_guarantee(const struct pool_config *c, const void *field, char *text, size_t bytes) {
+        snprintf(text, bytes, "%s", guarantees[*(const unsigned *)field]);
+}
+
+static void show_overflow(const struct pool_config *c, const void *field, char *text, size_t bytes) {
+        snprintf(text, bytes, "%s", overflows[*(const unsigned *)field]);
 }
 
 /* 10, 10/s, 600/min, 5/h: kept as the time that one takes. */
@@ -380,6 +391,27 @@ const struct config_key config_keys[] = {
 };
 
 const size_t config_n_keys = sizeof(config_keys) / sizeof(*config_keys);
+static_assert(sizeof(config_keys) / sizeof(*config_keys) <= CONFIG_MAX_KEYS,
+              "struct config_origins has a place for each");
+
+config_show_fn config_find_show(const struct config_key *k) {
+        static const struct {
+                config_parse_fn parse;
+                config_show_fn show;
+        } ways[] = {
+                {parse_plugin, config_show_text},   {parse_start_method, show_start_method},
+                {parse_guarantee, show_guarantee},  {parse_overflow, show_overflow},
+                {parse_rate, config_show_rate},     {parse_slot_size, config_show_size},
+                {parse_limit, config_show_limit},   {parse_bytes, config_show_limit_bytes},
+                {parse_memory, config_show_memory}, {parse_span, config_show_time},
+                {parse_factor, config_show_factor}, {parse_environment, config_show_environment},
+        };
+
+        for (size_t i = 0; i < sizeof(ways) / sizeof(*ways); i++)
+                if (ways[i].parse == k->parse)
+                        return ways[i].show;
+        return config_show_count; /* also of Workers=, Slots= and Capsules= */
+}
 
 /* ---- questions about it ---- */
 
@@ -405,9 +437,9 @@ bool pool_config_takes(const char *key, char kind) {
                 config_parse_fn parse;
                 const char *kinds;
         } numbers[] = {
-                {parse_count, "n"},     {parse_workers, "n"}, {parse_slots, "n"},  {parse_slot_size, "n"},
-                {parse_capsules, "nb"}, {parse_bytes, "n"},   {parse_factor, "n"}, {parse_environment, "l"},
-                {parse_memory, "n"},
+                {parse_count, "n"},     {parse_workers, "n"},     {parse_slots, "n"},
+                {parse_slot_size, "n"}, {parse_capsules, "nb"},   {parse_bytes, "n"},
+                {parse_factor, "n"},    {parse_environment, "l"}, {parse_memory, "n"},
         };
         const struct config_key *k = config_find_key(NULL, key);
 

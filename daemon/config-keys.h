@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "daemon/config-show.h"
 #include "daemon/config.h"
 
 struct config_key;
@@ -27,6 +28,9 @@ const struct config_key *config_find_key(const char *section, const char *name);
 const char *config_nearest_key(const char *name);
 /* Names of [Section]s, for the same purpose. */
 bool config_section_is_known(const char *section);
+
+/* How its value is written; of a key that has a parser. */
+config_show_fn config_find_show(const struct config_key *k);
 
 /* pool_config_set with the values that an empty one resets to. */
 int config_key_set(struct pool_config *c, const struct pool_config *defaults, const char *section, const char *name,

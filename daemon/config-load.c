@@ -87,6 +87,15 @@ void config_paths_deinit(struct config_paths *p) {
         *p = (struct config_paths){};
 }
 
+/* Where it stands from now on. */
+static void note(struct pool_config *c, const struct pool_config *defaults, const char *key, const char *value,
+                 const char *path, unsigned line) {
+        if (value[0])
+                config_origins_note(&c->origins, key, path, line);
+        else
+                config_origins_reset(&c->origins, &defaults->origins, key);
+}
+
 /* ---- drover.conf ---- */
 
 struct loading_daemon {
@@ -149,6 +158,8 @@ static int on_daemon_setting(void *user, const char *path, unsigned line, const 
         int r;
 
         r = config_daemon_set(l->daemon, &l->builtin, section, key, value, why, sizeof(why));
+        if (r >= 0)
+                note(&l->daemon->pool_defaults, &l->builtin, key, value, path, line);
         if (r == -ENOENT) {
                 log_warning("%s:%u: %s; ignored", path, line, why);
                 return 0;
@@ -173,8 +184,10 @@ static int load_daemon(const struct config_paths *p, struct daemon_config *ret, 
         if (r < 0)
                 snprintf(error, error_bytes, "%s", lists[0].error[0] ? lists[0].error : lists[1].error);
         for (unsigned k = 0; k < 2; k++)
-                for (size_t i = 0; i < lists[k].n && r >= 0; i++)
+                for (size_t i = 0; i < lists[k].n && r >= 0; i++) {
+                        config_origins_add_file(&ret->pool_defaults.origins, lists[k].paths[i]);
                         r = config_file_read(lists[k].paths[i], on_daemon_setting, &l, error, error_bytes);
+                }
         config_list_free(&lists[0]);
         config_list_free(&lists[1]);
         return r;
@@ -205,6 +218,8 @@ static int on_pool_setting(void *user, const char *path, unsigned line, const ch
         int r;
 
         r = config_key_set(&l->file->config, l->defaults, section, key, value, why, sizeof(why));
+        if (r >= 0)
+                note(&l->file->config, l->defaults, key, value, path, line);
         if (r == -ENOENT)
                 log_warning("%s:%u: %s; ignored", path, line, why);
         else if (r < 0)
@@ -217,6 +232,7 @@ static int on_pool_setting(void *user, const char *path, unsigned line, const ch
 /* -ENOENT: it is gone. */
 static int read_pool_file(struct loading_pool *l, const char *path) {
         char error[512];
+        config_origins_add_file(&l->file->config.origins, path);
         int r = config_file_read(path, on_pool_setting, l, error, sizeof(error));
 
         if (r < 0 && r != -ENOENT)

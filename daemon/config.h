@@ -13,6 +13,16 @@ enum { POOL_NAME_MAX = 64 }; /* [A-Za-z0-9_.-]{1,64} */
 enum pool_overflow { OVERFLOW_REJECT, OVERFLOW_BLOCK };
 enum pool_guarantee { GUARANTEE_AT_LEAST_ONCE, GUARANTEE_AT_MOST_ONCE };
 
+/* Where its settings stand; config-show.h reads and writes it. */
+enum { CONFIG_MAX_KEYS = 64, CONFIG_MAX_PATHS = 4096 };
+struct config_origin {
+        uint32_t where, line; /* 0 = the default */
+};
+struct config_origins {
+        struct config_origin keys[CONFIG_MAX_KEYS]; /* by place in the table of keys */
+        char paths[CONFIG_MAX_PATHS];               /* of the files that were read, each with its end; an empty one is the last */
+};
+
 struct pool_config {
         char name[POOL_NAME_MAX + 1];
         char plugin[WIRE_NAME];
@@ -38,6 +48,7 @@ struct pool_config {
         uint64_t recycle_bytes, max_age_ns;
         uint64_t memory_bytes; /* of a worker; 0 = the default, UINT64_MAX = any */
         char environment[WIRE_ENVIRONMENT]; /* NAME=value, 0-separated, ended by an empty one */
+        struct config_origins origins;
 };
 
 void pool_config_defaults(struct pool_config *c);

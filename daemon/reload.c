@@ -77,6 +77,8 @@ static void update_pool(struct reloading *r, struct pool *pool, const struct poo
         }
         pool_get_info(pool, &info);
         pool_config_differences(pool_get_file_config(pool), &f->config, differences, sizeof(differences));
+        if (!f->is_bad && differences[0] == '\0')
+                pool_set_origins(pool, &f->config.origins);
         if (!f->is_bad && differences[0] == '\0' && info.problem[0] == '\0')
                 return;
         if (supervisor_update_pool(r->supervisor, pool, &f->config, f->is_bad ? f->error : NULL, &fault) < 0)

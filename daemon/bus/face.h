@@ -228,7 +228,7 @@ int bus_find_job(struct bus *b, const struct bus_peer *peer, uint64_t id, struct
 struct bus_property {
         const char *name, *type;
         size_t offset; /* into the info struct; strings are const char * unless is_inline */
-        bool is_inline;
+        bool is_inline, is_explicit; /* explicit: GetAll leaves it out */
 };
 
 /* Appends the value at info + offset; 64-bit, 32-bit and int32 by `type` t, u, i; s. */

@@ -9,6 +9,7 @@
 #include "daemon/bus/late.h"
 #include "daemon/bus/run.h"
 #include "daemon/bus/value.h"
+#include "daemon/config-show.h"
 #include "ipc/words.h"
 
 enum { MAX_SETTINGS = 96, MAX_DEATHS_LISTED = 1024 };
@@ -165,7 +166,11 @@ static int check_flags(uint64_t flags, sd_bus_error *e) {
 static int set_one(struct pool_config *c, const char *key, const char *value, sd_bus_error *e) {
         char error[400];
 
-        return pool_config_set(c, NULL, key, value, error, sizeof(error)) < 0 ? bus_invalid(e, "%s", error) : 0;
+        if (pool_config_set(c, NULL, key, value, error, sizeof(error)) < 0)
+                return bus_invalid(e, "%s", error);
+        if (value[0])
+                config_origins_note(&c->origins, key, NULL, 0);
+        return 0;
 }
 
 /* As pool_config_takes has it; 0: none of these. */

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/bus/authorize.h"
 #include "daemon/bus/call.h"
+#include "daemon/bus/settings.h"
 
 /* ---- methods ---- */
 
@@ -129,6 +131,7 @@ struct pool_view {
         uint32_t n_queued, n_running;
         char problem[512];
         struct pool *pool;
+        bool sees_all; /* root asks */
 };
 
 #define COUNTER(name, field)                                                                                           \
@@ -148,6 +151,8 @@ static const struct bus_property properties[] = {
         {"Queued", "u", offsetof(struct pool_view, n_queued)},
         {"Running", "u", offsetof(struct pool_view, n_running)},
         {"Latency", "a{sv}"},
+        {"Files", "as", .is_explicit = true},
+        {"Settings", "a(ssss)", .is_explicit = true},
         COUNTER("Submitted", submitted),
         COUNTER("Completed", completed),
         COUNTER("Failed", failed),
@@ -161,8 +166,9 @@ static const struct bus_property properties[] = {
         {},
 };
 
-static void pool_view_init(struct pool_view *v, struct pool *p) {
-        *v = (struct pool_view){.pool = p, .model = "process"};
+static void pool_view_init(struct pool_view *v, struct pool *p, const struct bus_peer *viewer) {
+        *v = (struct pool_view){
+                .pool = p, .model = "process", .sees_all = viewer && viewer->user && authorize_is_root(viewer->uid)};
         pool_get_info(p, &v->info);
         v->start_method = start_method_word(v->info.start_method);
         v->state = pool_state_word(v->info.state);
@@ -246,8 +252,12 @@ static int append_latency(sd_bus_message *reply, const struct pool *p) {
 static int append_property(sd_bus_message *reply, const struct bus_property *p, void *user) {
         struct pool_view *v = user;
 
-        if (p->type[0] == 'a')
+        if (strcmp(p->name, "Latency") == 0)
                 return append_latency(reply, v->pool);
+        if (strcmp(p->name, "Files") == 0)
+                return settings_append_files(reply, pool_get_config(v->pool));
+        if (strcmp(p->name, "Settings") == 0)
+                return settings_append(reply, pool_get_config(v->pool), v->sees_all);
         if (strcmp(p->name, "Queued") == 0 || strcmp(p->name, "Running") == 0)
                 pool_count_jobs(v->pool, &v->n_queued, &v->n_running);
         return bus_append_property(reply, p, v);
@@ -255,9 +265,12 @@ static int append_property(sd_bus_message *reply, const struct bus_property *p, 
 
 static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
                         void *user, sd_bus_error *e) {
+        struct bus *b = sd_bus_slot_get_userdata(sd_bus_get_current_slot(bus));
+        sd_bus_message *m = sd_bus_get_current_message(bus); /* of GetManagedObjects, too; none for a signal */
+        const char *sender = m ? sd_bus_message_get_sender(m) : NULL;
         struct pool_view v;
 
-        pool_view_init(&v, user);
+        pool_view_init(&v, user, sender ? peer_find(b, sender) : NULL);
         return append_property(reply, bus_find_property(properties, name), &v);
 }
 
@@ -271,7 +284,7 @@ int pool_properties_answer(struct bus *b, struct bus_peer *p, sd_bus_message *m,
         r = pool_of(b, m, &pool, e);
         if (r < 0)
                 return r;
-        pool_view_init(&v, pool);
+        pool_view_init(&v, pool, p);
         return bus_reply_properties(b, m, &face, &v, e);
 }
 
@@ -336,5 +349,7 @@ const sd_bus_vtable pool_vtable[] = {
         PROPERTY("Retried", "t", 0),
         PROPERTY("WorkerDeaths", "t", 0),
         PROPERTY("Latency", "a{sv}", 0),
+        PROPERTY("Files", "as", SD_BUS_VTABLE_PROPERTY_EXPLICIT),
+        PROPERTY("Settings", "a(ssss)", SD_BUS_VTABLE_PROPERTY_EXPLICIT),
         SD_BUS_VTABLE_END,
 };

@@ -34,7 +34,8 @@ static int reply_one(struct bus *b, sd_bus_message *m, const struct bus_property
                 r = append(reply, p, view);
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
-        return r < 0 ? r : bus_send(b, reply, (struct bus_weight){.n_bytes = 4 * BUS_REPLY_BYTES});
+        return r < 0 ? r
+                     : bus_send(b, reply, (struct bus_weight){.n_bytes = (p->is_explicit ? 32 : 4) * BUS_REPLY_BYTES});
 }
 
 static int append_entry(sd_bus_message *reply, const struct bus_property *p, bus_append_fn append, void *view) {
@@ -59,7 +60,8 @@ static int reply_all(struct bus *b, sd_bus_message *m, const struct bus_property
 
         r = bus_reply_begin(m, "{sv}", &reply);
         for (const struct bus_property *p = table; p->name && r >= 0; p++)
-                r = append_entry(reply, p, append, view);
+                if (!p->is_explicit)
+                        r = append_entry(reply, p, append, view);
         return bus_reply_end(b, reply, (struct bus_weight){.n_bytes = 8 * BUS_REPLY_BYTES}, r);
 }
 

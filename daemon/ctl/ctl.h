@@ -74,6 +74,7 @@ void ctl_print_help(FILE *f);
 
 int verb_call(struct ctl *c);
 int verb_cancel(struct ctl *c);
+int verb_cat(struct ctl *c);
 int verb_complete(struct ctl *c);
 int verb_drain(struct ctl *c);
 int verb_kill(struct ctl *c);

@@ -60,7 +60,7 @@ static const struct option_row rows[] = {
         {"quiet", NULL, NULL, "no progress bar, no table headings", OPTION_QUIET, 'q'},
         {"full", NULL,
          "status list-pools list-workers list-jobs list-sessions list-arenas list-objects list-deaths "
-         "list-capsules",
+         "list-capsules cat",
          "cut nothing to the terminal's width; status: the workers, too", OPTION_FULL, 'l'},
         {"no-wait", NULL, TAKES_TIME, "do not wait until it is done", OPTION_NO_WAIT},
         {"mode", "queued|ask|kill", "cancel", "queued: only if it has not begun; ask is the default", OPTION_MODE},

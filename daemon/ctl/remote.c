@@ -32,6 +32,7 @@ static const struct reply_types {
 } reply_types[] = {
         {"org.freedesktop.DBus", "NameHasOwner", "b"},
         {"org.freedesktop.DBus", "GetNameOwner", "s"},
+        {"org.freedesktop.DBus.Properties", "Get", "v"},
         {"org.freedesktop.DBus.Properties", "GetAll", "a{sv}"},
         {REMOTE_NAME ".Manager", "Submit", "to"},
         {REMOTE_NAME ".Manager", "ListPools", "a(soss)"},
@@ -385,6 +386,26 @@ int remote_get_all(struct remote *r, const char *path, const char *interface, st
                 error = remote_exchange(r, m, &plain_call, &o);
         if (error >= 0)
                 error = check_properties(r, interface, o);
+        if (error < 0)
+                return error;
+        *ret = json_object_get(o);
+        return 0;
+}
+
+int remote_get(struct remote *r, const char *path, const char *interface, const char *name, struct json_object **ret) {
+        ctl_cleanup(remote_message_unrefp) sd_bus_message *m = NULL;
+        ctl_cleanup(json_putp) struct json_object *o = NULL;
+        char whole[64];
+        int error;
+
+        snprintf(whole, sizeof whole, REMOTE_NAME ".%s", interface);
+        error = sd_bus_message_new_method_call(r->bus, &m, REMOTE_NAME, path, "org.freedesktop.DBus.Properties", "Get");
+        if (error >= 0)
+                error = sd_bus_message_append(m, "ss", whole, name);
+        if (error >= 0)
+                error = remote_exchange(r, m, &plain_call, &o);
+        if (error >= 0 && !json_object_is_type(o, json_type_array))
+                error = remote_set_odd(r, "the property %s of a %s is no list", name, interface);
         if (error < 0)
                 return error;
         *ret = json_object_get(o);

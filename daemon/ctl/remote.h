@@ -31,6 +31,8 @@ int remote_call(struct remote *r, const struct remote_call *call, struct json_ob
 int remote_call_fd(struct remote *r, const struct remote_call *call, int *ret_fd);
 /* All properties of one object; those that verbs rely on are there and of their types. */
 int remote_get_all(struct remote *r, const char *path, const char *interface, struct json_object **ret);
+/* One property, which is an array. As remote_call. */
+int remote_get(struct remote *r, const char *path, const char *interface, const char *name, struct json_object **ret);
 
 /* Pool.Schema() as an object. */
 int remote_get_schema(struct remote *r, const char *pool_path, struct json_object **ret);

@@ -24,6 +24,7 @@ static const struct ctl_verb verbs[] = {
         {"list-objects", "ARENA", "what is in an arena: locks, queues, who holds them", 1, 1, true, verb_list_objects},
         {"list-deaths", "[POOL]", "the newest deaths of workers, with the reasons", 0, 1, true, verb_list_deaths},
         {"show", "POOL|worker/ID|job/ID", "all about one of them", 1, 1, true, verb_show},
+        {"cat", "POOL", "the settings of a pool, and the file and line of each", 1, 1, true, verb_cat},
         {"schema", "POOL", "the job types of a pool and their arguments", 1, 1, true, verb_schema},
         {"why", "JOB", "what happened to a job, in sentences", 1, 1, true, verb_why},
         {"list-capsules", "[POOL]", "jobs that killed their workers, kept as files", 0, 1, false, verb_list_capsules},

@@ -6,6 +6,7 @@
  * file changed. */
 #include <stdlib.h>
 
+#include "daemon/config-show.h"
 #include "daemon/log.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/event.h"
@@ -154,6 +155,13 @@ int pool_restart(struct pool *p, struct fault *f) {
         return 0;
 }
 
+/* Who asks where its settings stand is told that these came over the bus. */
+static void pool_note_resize(struct pool *p) {
+        config_origins_note(&p->config.origins, "Workers", NULL, 0);
+        config_origins_note(&p->config.origins, "MinWorkers", NULL, 0);
+        config_origins_note(&p->config.origins, "MaxWorkers", NULL, 0);
+}
+
 int pool_resize(struct pool *p, uint32_t n_workers, struct fault *f) {
         if (pool_check_alive(p, f) < 0)
                 return -1;
@@ -168,8 +176,17 @@ int pool_resize(struct pool *p, uint32_t n_workers, struct fault *f) {
         }
         p->config.n_workers = n_workers; /* exactly so many, whatever MinWorkers= and MaxWorkers= say */
         p->config.min_workers = p->config.max_workers = POOL_WORKERS_UNSET;
+        pool_note_resize(p);
         pool_settle(p);
         return 0;
+}
+
+void pool_set_origins(struct pool *p, const struct config_origins *o) {
+        p->config.origins = *o;
+        if (!p->before_resize)
+                return;
+        p->before_resize->origins = *o;
+        pool_note_resize(p);
 }
 
 int pool_reset_failed(struct pool *p, struct fault *f) {

@@ -120,6 +120,8 @@ void supervisor_set_max_pools(struct supervisor *s, uint32_t n);
 void supervisor_remove_pool(struct supervisor *s, struct pool *p);
 /* New settings for a pool from files: workers are replaced where a setting needs it. */
 int supervisor_update_pool(struct supervisor *s, struct pool *p, const struct pool_config *c, const char *refused_because, struct fault *f);
+/* The same settings, though from other lines or files. */
+void pool_set_origins(struct pool *p, const struct config_origins *o);
 bool pool_is_runtime(const struct pool *p);
 const struct pool_config *pool_get_config(const struct pool *p);
 /* Without what Resize changed since. */

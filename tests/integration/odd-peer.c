@@ -74,7 +74,7 @@ static const struct {
         {"OpenArena", "a{sv}"},
         {"ListArenas", "aa{sv}"},
         {"ListSessions", "aa{sv}"},
-        {"GetSettings", "a(sssss)"},
+        {"Get", "v"},
 };
 
 static int fill(sd_bus_message *m, const char *signature, unsigned depth);

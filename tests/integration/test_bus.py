@@ -102,6 +102,9 @@ class Bus(Test):
         self.assertEqual((pool["Name"], pool["Plugin"], pool["StartMethod"], pool["Model"], pool["State"], pool["Problem"]),
                          ("p", "primes", "fork", "process", "running", ""))
         self.assertGreaterEqual(pool["Completed"], 2)
+        self.assertNotIn("Settings", pool)
+        [file] = d.get("/org/drover1/pool/p", "org.drover1.Pool", "Files")
+        self.assertIn(["Pool", "Workers", "2", f"{file}:3"], d.get("/org/drover1/pool/p", "org.drover1.Pool", "Settings"))
         self.assertIn('"is_prime"', d.pool_call("p", "Schema"))
 
     def test_pool_switches_and_worker_kill(self):

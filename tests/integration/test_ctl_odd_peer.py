@@ -16,7 +16,7 @@ SEED = int(os.environ.get("DROVER_TEST_SEED", "1"))
 # Every verb, with operands: test_every_verb_is_here holds it against --help.
 VERBS = {
     "status": [["--full"]], "list-pools": [[]], "list-workers": [[], ["x"]], "list-jobs": [[], ["x", "--state=done"]],
-    "list-objects": [["a"]], "list-sessions": [[], ["x"]], "list-arenas": [[]], "remove-arena": [["a"]], "list-deaths": [[]], "show": [["x"], ["worker/7"], ["job/7"]], "schema": [["x"]], "why": [["7"]],
+    "list-objects": [["a"]], "list-sessions": [[], ["x"]], "list-arenas": [[]], "remove-arena": [["a"]], "list-deaths": [[]], "show": [["x"], ["worker/7"], ["job/7"]], "cat": [["x"]], "schema": [["x"]], "why": [["7"]],
     "list-capsules": [[]], "show-capsule": [["7"]], "top": [["--once", "-d", "100ms"]], "call": [["x", "x"], ["x", "x", "n=1"]],
     "submit": [["x", "x"]], "wait": [["7", "8"]], "result": [["7"], ["7", "-o", "n=/dev/null"]], "cancel": [["7"]],
     "requeue": [["7"], ["x"]], "resubmit": [["7"], ["/nonexistent"]], "map": [["x", "x"]], "start": [["x"]], "stop": [["x"]], "restart": [["x"]], "drain": [["x"]],

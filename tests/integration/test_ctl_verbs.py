@@ -55,6 +55,7 @@ class Json(Test):
         "list-objects": [(["shared"], [{"name", "type", "owner-pid", "waiters", "deaths-repaired", "inconsistent"}])],
         "list-deaths": [([], [DEATH]), (["primes", "-n", "1"], [DEATH])],
         "show": [(["primes"], POOL | {"Schema", "Deaths"}), (["worker/{worker}"], WORKER), (["job/{job}"], JOB)],
+        "cat": [(["primes"], {"pool", "files", "settings"})],
         "schema": [(["primes"], {"plugin", "jobs"})],
         "why": [(["{job}"], JOB | {"Result", "Deaths", "WaitingFor"})],
         "call": [(["primes", "is_prime", "n=97"], RESULT)],
@@ -452,6 +453,53 @@ class Pools(Test):
         self.assertEqual(draining.communicate()[0], "")
         self.assertEqual(draining.returncode, 130)
         self.d.wait_state("a", "stopped")
+
+    def settings(self, pool):
+        """{key: (value, where)}, and the files."""
+        told = json.loads(self.good("cat", pool, "--json=short"))
+        return {row["key"]: (row["value"], row["from"]) for row in told["settings"]}, told["files"]
+
+    def test_cat(self):
+        directory = os.path.join(self.d.dir, "config", "pools.d")
+        file, drop_in, conf = f"{directory}/own.pool", f"{directory}/own.pool.d/10-more.conf", os.path.join(self.d.dir, "config", "drover.conf")
+        os.makedirs(os.path.dirname(drop_in))
+        for path, text in ((conf, "[Job]\nResultTTL=2min\nMaxAttempts=5\n"), (file, "[Pool]\nPlugin=primes\nWorkers=1\nSlots=64\n[Job]\nMaxAttempts=\n"),
+                           (drop_in, "# of the site\n[Pool]\nSlots=128\n[Worker]\nEnvironment=TOKEN=abc\n")):
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(text)
+        self.good("reload")
+        self.d.wait_workers("own", 1)
+        settings, files = self.settings("own")
+        self.assertEqual(files, [conf, file, drop_in])
+        for key, wanted in {"Plugin": ("primes", f"{file}:2"), "Workers": ("1", f"{file}:3"), "MaxWorkers": ("1", "default"),
+                            "Slots": ("128", f"{drop_in}:3"), "ResultTTL": ("2min", f"{conf}:2"), "MaxAttempts": ("5", f"{conf}:3"),
+                            "Environment": ("TOKEN=abc", f"{drop_in}:5"), "StartMethod": ("forkserver", "default")}.items():
+            self.assertEqual(settings[key], wanted, key)
+        shown = self.good("cat", "own", "--full")
+        self.assertTrue(shown.startswith(f"# {conf}\n# {file}\n# {drop_in}\n"), shown)
+        self.assertRegex(shown, rf"(?m)^Pool +Slots=128 +{re.escape(drop_in)}:3$")
+        self.good("resize", "own", "2")
+        self.assertEqual(self.settings("own")[0]["Workers"], ("2", "bus"))
+        with open(drop_in, "w", encoding="utf-8") as f:
+            f.write("\n\n[Pool]\nSlots=128\n[Worker]\nEnvironment=TOKEN=abc\n")
+        self.good("reload")
+        settings = self.settings("own")[0]
+        self.assertEqual((settings["Slots"], settings["Workers"]), (("128", f"{drop_in}:4"), ("2", "bus")), "the same settings from other lines")
+        with open(file, "a", encoding="utf-8") as f:
+            f.write("MaxAttempts=none\n")
+        self.d.ctl("reload")
+        self.assertEqual(self.settings("own")[0]["MaxAttempts"], ("5", f"{conf}:3"), "the old settings go on")
+        self.d.call("/org/drover1", "org.drover1.Manager", "CreatePool", "sa{sv}t", "made", 2, "Plugin", "s", "primes", "Workers", "u", 1, 0)
+        settings, files = self.settings("made")
+        self.assertEqual((settings["Workers"], settings["Slots"], files), (("1", "bus"), ("1024", "default"), []))
+        self.assertEqual(self.d.ctl("cat", "nopool").returncode, 4)
+        if os.geteuid() == 0:
+            os.chmod(self.d.dir, 0o711)
+            told = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "busctl", f"--address={self.d.bus.address}",
+                                   "get-property", "org.drover1", "/org/drover1/pool/own", "org.drover1.Pool", "Settings"],
+                                  capture_output=True, text=True, check=True).stdout
+            self.assertIn('"Environment" "(hidden)"', told)
+            self.assertNotIn("TOKEN", told)
 
     def test_resize(self):
         self.assertEqual(self.good("resize", "b", "3"), "b has 3 workers\n")

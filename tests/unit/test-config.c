@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,44 +84,25 @@ static void test_bad_values(void **state) {
                 const char *key, *value;
                 int error;
         } bad[] = {
-                {"Plugin", "../primes", -EINVAL},
-                {"Plugin", ".hidden", -EINVAL},
-                {"StartMethod", "threads", -EINVAL},
-                {"Model", "threads", -EOPNOTSUPP},
-                {"Workers", "0", -EINVAL},
-                {"Workers", "257", -EINVAL},
-                {"Workers", "many", -EINVAL},
-                {"Slots", "1000", -EINVAL},
-                {"Slots", "131072", -EINVAL},
-                {"SlotSize", "100", -EINVAL},
-                {"SlotSize", "2M", -EINVAL},
-                {"Overflow", "drop", -EINVAL},
-                {"RateLimit", "0", -EINVAL},
-                {"RateLimit", "10/d", -EINVAL},
-                {"RateLimit", "/s", -EINVAL},
-                {"RateLimit", "99999999999999999999", -EINVAL},
-                {"MaxAttempts", "64", -EINVAL},
-                {"HardTimeout", "soon", -EINVAL},
-                {"RetryDelay", "soon", -EINVAL},
-                {"RetryBackoff", "0.5", -EINVAL},
-                {"RetryBackoff", "2.", -EINVAL},
-                {"RetryBackoff", "1,5", -EINVAL},
-                {"RetryBackoff", "101", -EINVAL},
-                {"ResultTTL", "1y", -EINVAL},
-                {"Environment", "novalue", -EINVAL},
-                {"Environment", "9A=1", -EINVAL},
-                {"Environment", "\"A=1", -EINVAL},
-                {"MemoryMax", "15M", -EINVAL},
-                {"MemoryMax", "0", -EINVAL},
-                {"MemoryMax", "20%", -EINVAL},
-                {"TasksMax", "10", -EOPNOTSUPP},
-                {"MinWorkers", "257", -EINVAL},
-                {"MaxWorkers", "0", -EINVAL},
-                {"MaxJobs", "4294967296", -EINVAL},
-                {"RecycleMemory", "4K", -EINVAL},
-                {"MaxAge", "old", -EINVAL},
-                {"Profile", "net", -EOPNOTSUPP},
-                {"Wokers", "4", -ENOENT},
+                {"Plugin", "../primes", -EINVAL},    {"Plugin", ".hidden", -EINVAL},
+                {"StartMethod", "threads", -EINVAL}, {"Model", "threads", -EOPNOTSUPP},
+                {"Workers", "0", -EINVAL},           {"Workers", "257", -EINVAL},
+                {"Workers", "many", -EINVAL},        {"Slots", "1000", -EINVAL},
+                {"Slots", "131072", -EINVAL},        {"SlotSize", "100", -EINVAL},
+                {"SlotSize", "2M", -EINVAL},         {"Overflow", "drop", -EINVAL},
+                {"RateLimit", "0", -EINVAL},         {"RateLimit", "10/d", -EINVAL},
+                {"RateLimit", "/s", -EINVAL},        {"RateLimit", "99999999999999999999", -EINVAL},
+                {"MaxAttempts", "64", -EINVAL},      {"HardTimeout", "soon", -EINVAL},
+                {"RetryDelay", "soon", -EINVAL},     {"RetryBackoff", "0.5", -EINVAL},
+                {"RetryBackoff", "2.", -EINVAL},     {"RetryBackoff", "1,5", -EINVAL},
+                {"RetryBackoff", "101", -EINVAL},    {"ResultTTL", "1y", -EINVAL},
+                {"Environment", "novalue", -EINVAL}, {"Environment", "9A=1", -EINVAL},
+                {"Environment", "\"A=1", -EINVAL},   {"MemoryMax", "15M", -EINVAL},
+                {"MemoryMax", "0", -EINVAL},         {"MemoryMax", "20%", -EINVAL},
+                {"TasksMax", "10", -EOPNOTSUPP},     {"MinWorkers", "257", -EINVAL},
+                {"MaxWorkers", "0", -EINVAL},        {"MaxJobs", "4294967296", -EINVAL},
+                {"RecycleMemory", "4K", -EINVAL},    {"MaxAge", "old", -EINVAL},
+                {"Profile", "net", -EOPNOTSUPP},     {"Wokers", "4", -ENOENT},
         };
         struct pool_config before, c;
         char error[400];
@@ -240,6 +222,112 @@ static void test_names(void **state) {
         assert_false(pool_name_is_valid(longest));
 }
 
+/* What is shown of a value reads back as that value. */
+static void test_shown(void **state) {
+        static const struct {
+                const char *key, *value, *shown;
+        } cases[] = {
+                {"Plugin", "primes", "primes"},
+                {"StartMethod", "spawn", "spawn"},
+                {"Guarantee", "at-most-once", "at-most-once"},
+                {"Overflow", "block", "block"},
+                {"Workers", "7", "7"},
+                {"Slots", "512", "512"},
+                {"SlotSize", "8192", "8K"},
+                {"SlotSize", "4160", "4160"},
+                {"Capsules", "no", "0"},
+                {"RateLimit", "600/min", "10/s"},
+                {"RateLimit", "5/h", "5/h"},
+                {"RateLimit", "3", "3/s"},
+                {"SoftTimeout", "90", "90s"},
+                {"HardTimeout", "0", "infinity"},
+                {"ResultTTL", "2h", "2h"},
+                {"RestartSec", "0", "0"},
+                {"RestartSec", "1500us", "1500us"},
+                {"RetryBackoff", "1.5", "1.5"},
+                {"RetryBackoff", "10", "10"},
+                {"RecycleMemory", "1536M", "1536M"},
+                {"RecycleMemory", "infinity", "infinity"},
+                {"MemoryMax", "2G", "2G"},
+                {"MemoryMax", "infinity", "infinity"},
+                {"MaxAge", "1d", "24h"},
+                {"Environment", "A=1 'B=two words' C=\\\\\\\"", "A=1 \"B=two words\" \"C=\\\\\\\"\""},
+        };
+        char error[400], differences[400];
+
+        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+                const struct config_key *k = config_find_key(NULL, cases[i].key);
+                struct pool_config c, again;
+                struct config_shown shown;
+
+                pool_config_defaults(&c);
+                again = c;
+                assert_int_equal(set(&c, NULL, cases[i].key, cases[i].value, error), 0);
+                assert_true(config_show(&c, (size_t)(k - config_keys), &shown));
+                assert_string_equal(shown.value, cases[i].shown);
+                assert_int_equal(set(&again, NULL, cases[i].key, shown.value, error), 0);
+                pool_config_differences(&c, &again, differences, sizeof(differences));
+                assert_string_equal(differences, "");
+        }
+}
+
+/* Each default, too; what is not given follows Workers=, and what is not built is not shown. */
+static void test_shown_defaults(void **state) {
+        struct pool_config c;
+        struct config_shown shown;
+        char error[400];
+
+        pool_config_defaults(&c);
+        set(&c, NULL, "Workers", "3", error);
+        for (size_t i = 0; i < config_n_keys; i++) {
+                const struct config_key *k = &config_keys[i];
+                struct pool_config again = c;
+
+                assert_int_equal(config_show(&c, i, &shown), k->parse || k->only);
+                if (!k->parse && !k->only)
+                        continue;
+                assert_string_equal(shown.from, "default");
+                if (strcmp(k->name, "MinWorkers") == 0 || strcmp(k->name, "MaxWorkers") == 0)
+                        assert_string_equal(shown.value, "3");
+                else if (shown.value[0] && k->parse) {
+                        assert_int_equal(set(&again, k->section, k->name, shown.value, error), 0);
+                        assert_memory_equal((char *)&again + k->offset, (char *)&c + k->offset, k->bytes);
+                }
+        }
+}
+
+static void test_origins(void **state) {
+        struct config_origins defaults = {0}, o;
+        struct pool_config c;
+        struct config_shown shown;
+        size_t workers = (size_t)(config_find_key("Pool", "Workers") - config_keys);
+        char path[300];
+
+        config_origins_add_file(&defaults, "/etc/drover.conf");
+        config_origins_note(&defaults, "Workers", "/etc/drover.conf", 3);
+        o = defaults;
+        config_origins_add_file(&o, "/etc/p.pool");
+        config_origins_note(&o, "Workers", "/etc/p.pool", 7);
+        config_origins_note(&o, "Slots", NULL, 0);
+        config_origins_note(&o, "Colour", "/etc/p.pool", 8);
+        pool_config_defaults(&c);
+        c.origins = o;
+        assert_true(config_show(&c, workers, &shown));
+        assert_string_equal(shown.from, "/etc/p.pool:7");
+        assert_true(config_show(&c, (size_t)(config_find_key("Pool", "Slots") - config_keys), &shown));
+        assert_string_equal(shown.from, "bus");
+        config_origins_reset(&c.origins, &defaults, "Workers");
+        assert_true(config_show(&c, workers, &shown));
+        assert_string_equal(shown.from, "/etc/drover.conf:3");
+        for (unsigned i = 0; i < 1000; i++) {
+                snprintf(path, sizeof(path), "/etc/%0200u.conf", i);
+                config_origins_add_file(&c.origins, path);
+        }
+        config_origins_note(&c.origins, "Workers", path, 9);
+        assert_true(config_show(&c, workers, &shown));
+        assert_string_equal(shown.from, "(one of more files):9");
+}
+
 /* Any value for any key: an answer, a text that ends, and no write past its field. */
 static void test_any_value(void **state) {
         static const char letters[] = "abcA=19 .,\"'\\/\xc3\xa4\xff-_infyes";
@@ -266,11 +354,12 @@ static void test_any_value(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_defaults),     cmocka_unit_test(test_good_values),
-                cmocka_unit_test(test_bad_values),   cmocka_unit_test(test_bounds_of_workers),
-                cmocka_unit_test(test_nearest_name), cmocka_unit_test(test_empty_resets),
-                cmocka_unit_test(test_whole),        cmocka_unit_test(test_names),
-                cmocka_unit_test(test_any_value),
+                cmocka_unit_test(test_defaults),       cmocka_unit_test(test_good_values),
+                cmocka_unit_test(test_bad_values),     cmocka_unit_test(test_bounds_of_workers),
+                cmocka_unit_test(test_nearest_name),   cmocka_unit_test(test_empty_resets),
+                cmocka_unit_test(test_whole),          cmocka_unit_test(test_names),
+                cmocka_unit_test(test_any_value),      cmocka_unit_test(test_shown),
+                cmocka_unit_test(test_shown_defaults), cmocka_unit_test(test_origins),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
