@@ -40,7 +40,7 @@ class Completion(Test):
         offered = self.complete("droverctl ")
         text = subprocess.run([DROVERCTL, "--help"], capture_output=True, text=True, check=True).stdout
         self.assertEqual(offered, re.findall(r"^  ([a-z][a-z-]*) ", text.partition("\nOptions")[0], re.MULTILINE))
-        self.assertEqual(self.complete("droverctl re"), ["result", "requeue", "restart", "resume", "resize", "reset-failed", "remove-arena", "reload"])
+        self.assertEqual(self.complete("droverctl re"), ["result", "requeue", "resubmit", "restart", "resume", "resize", "reset-failed", "remove-arena", "reload"])
         self.assertEqual(self.complete("droverctl --user -q resi"), ["resize"])
         self.assertEqual(self.complete("droverctl frob"), [])
 
