@@ -17,7 +17,7 @@ static const struct {
         const sd_bus_vtable *vtable;
         unsigned n_methods;
 } faces[] = {
-        {BUS_MANAGER, manager_vtable, 22},
+        {BUS_MANAGER, manager_vtable, 23},
         {BUS_POOL, pool_vtable, 10},
         {BUS_WORKER, worker_vtable, 3},
         {BUS_JOB, job_vtable, 6},
