@@ -158,7 +158,9 @@ int remote_open(struct remote **ret, enum ctl_scope scope, const char *address) 
                 error = remote_has_daemon(r);
         if (error < 0) {
                 ctl_error("%s%s%s cannot be reached: %s", names[scope], address ? " at " : "", address ? address : "",
-                          error == -ENOMEDIUM ? "its address is not set" : strerror(-error));
+                          error == -ENOMEDIUM
+                                  ? "its address is not set (DBUS_SESSION_BUS_ADDRESS, or XDG_RUNTIME_DIR of a login)"
+                                  : strerror(-error));
                 remote_free(r);
                 return error;
         }
