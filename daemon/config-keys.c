@@ -21,6 +21,8 @@
 
 enum { MAX_KEY = 48 };
 
+#define SECONDS(n) (UINT64_C(1000000000) * (n))
+
 __attribute__((format(printf, 3, 4))) static int fail(char *error, size_t error_bytes, const char *format, ...) {
         va_list ap;
 
@@ -188,8 +190,8 @@ static int parse_limit(const struct config_key *k, void *field, const char *valu
 
         r = value_parse_time(value, &ns);
         if (r < 0 || (ns != VALUE_INFINITY && ns > k->maximum))
-                return fail(error, error_bytes,
-                            "%s=%s: not a time (like 20, 5min or infinity) of a hundred years at most", k->name, value);
+                return fail(error, error_bytes, "%s=%s: not a time (like 20, 5min or infinity) of %ju days at most",
+                            k->name, value, (uintmax_t)(k->maximum / SECONDS(86400)));
         *(uint64_t *)field = ns == VALUE_INFINITY ? 0 : ns;
         return 0;
 }
@@ -329,7 +331,6 @@ static int parse_environment(const struct config_key *k, void *field, const char
 
 #define FIELD(f) offsetof(struct pool_config, f), sizeof(((struct pool_config *)0)->f)
 #define YEARS_100 UINT64_C(3155760000000000000)
-#define SECONDS(n) (UINT64_C(1000000000) * (n))
 
 const struct config_key config_keys[] = {
         {"Pool", "Plugin", parse_plugin, FIELD(plugin)},

@@ -127,8 +127,9 @@ static int read_arena(struct bus *b, struct bus_peer *p, sd_bus_message *m, stru
                 a = split_name(word, &uid, &name) ? arenas_find(arenas, uid, name)
                                                   : arenas_find(arenas, geteuid(), word);
         if (!a)
-                return sd_bus_error_setf(e, "org.drover1.Error.NoSuchArena", "there is no arena \"%.80s\" of uid %u",
-                                         word, (unsigned)p->uid);
+                return sd_bus_error_setf(e, "org.drover1.Error.NoSuchArena", "there is no arena \"%.80s\" of uid %u%s",
+                                         word, (unsigned)p->uid,
+                                         authorize_is_root(p->uid) ? ", nor of the daemon; another's is UID/NAME" : "");
         *ret = a;
         return 0;
 }

@@ -489,6 +489,14 @@ bool remote_is_over(int error) {
         return error == -ECONNRESET || error == -ENOTCONN || error == -EINTR || error == -EBADMSG;
 }
 
+/* The bus itself refused, in the words of dbus-daemon or dbus-broker. */
+static bool is_policy(const struct remote *r) {
+        const char *text = remote_error_text(r);
+
+        return sd_bus_error_has_name(&r->error, SD_BUS_ERROR_ACCESS_DENIED) &&
+               (strncmp(text, "Rejected send message", 21) == 0 || strncmp(text, "Sender is not authorized", 24) == 0);
+}
+
 int remote_report(struct remote *r, int error) {
         if (error == -EINTR)
                 return CTL_INTERRUPTED;
@@ -499,11 +507,14 @@ int remote_report(struct remote *r, int error) {
                 return CTL_REFUSED;
         }
         if (sd_bus_error_has_name(&r->error, SD_BUS_ERROR_SERVICE_UNKNOWN)) {
-                ctl_error("droverd is not running on this bus (nobody owns " REMOTE_NAME ")");
+                ctl_error("droverd is not running on this bus (nobody owns " REMOTE_NAME
+                          "); systemctl start drover starts the system's, systemctl --user start drover yours; --user "
+                          "and --system choose the bus");
                 return CTL_UNREACHABLE;
         }
         if (r->error.name)
-                ctl_error("%s (%s)", r->error.message ? r->error.message : "no message", r->error.name);
+                ctl_error("%s (%s)%s", r->error.message ? r->error.message : "no message", r->error.name,
+                          is_policy(r) ? "; on the system bus droverd is for root and group drover" : "");
         else
                 ctl_error("the call to droverd failed: %s", strerror(-error));
         if (sd_bus_error_has_name(&r->error, SD_BUS_ERROR_INVALID_ARGS))

@@ -80,7 +80,8 @@ static int parse_option(const struct ctl_setting *s, uint64_t *ret) {
         int r;
 
         if (s->type == 'a')
-                return parse_jobs(s->value, jobs, MAX_AFTER) < 0 ? say_wrong(s, "numbers of jobs like 7,8") : CTL_OK;
+                return parse_jobs(s->value, jobs, MAX_AFTER) < 0 ? say_wrong(s, "up to 256 numbers of jobs like 7,8")
+                                                                 : CTL_OK;
         if (s->type == 's')
                 return CTL_OK;
         if (s->type == 'p')

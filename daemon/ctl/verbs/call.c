@@ -59,7 +59,9 @@ int job_find_fields(struct ctl *c, const char *pool, const char *job, struct sch
                         ctl_error("the schema of pool %s makes no sense: %s", pool, error);
                 return r < 0 ? CTL_REFUSED : CTL_OK;
         }
-        ctl_error("plugin of pool %s has no job '%s' (org.drover1.Error.NoSuchJobType)", pool, job);
+        ctl_error("plugin of pool %s has no job '%s' (org.drover1.Error.NoSuchJobType): droverctl schema lists those "
+                  "it has",
+                  pool, job);
         return CTL_REFUSED;
 }
 

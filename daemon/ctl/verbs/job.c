@@ -40,7 +40,7 @@ int job_find(struct ctl *c, const char *word, struct json_object **ret_path) {
         int r;
 
         if (job_parse(word, &id) < 0) {
-                ctl_error("%s %s: a job is a number, as submit and list-workers give it", c->verb->name, word);
+                ctl_error("%s %s: a job is a number, as submit and list-jobs give it", c->verb->name, word);
                 return CTL_USAGE;
         }
         r = remote_call(c->remote, &find, ret_path, "t", id);

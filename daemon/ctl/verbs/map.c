@@ -358,8 +358,8 @@ static int map_open(struct map *m) {
         }
         m->job = schema_find(session_schema(m->session), c->operands[1], &m->type);
         if (!m->job) {
-                ctl_error("plugin %s of pool %s has no job '%s'", session_schema(m->session)->plugin, c->operands[0],
-                          c->operands[1]);
+                ctl_error("plugin %s of pool %s has no job '%s': droverctl schema lists those it has",
+                          session_schema(m->session)->plugin, c->operands[0], c->operands[1]);
                 return CTL_REFUSED;
         }
         if (c->arg && !schema_find_field(&m->job->args, c->arg)) {

@@ -262,7 +262,7 @@ int verb_why(struct ctl *c) {
         int r;
 
         if (job_parse(c->operands[0], &id) < 0) {
-                ctl_error("why %s: a job is a number, as submit and list-workers give it", c->operands[0]);
+                ctl_error("why %s: a job is a number, as submit and list-jobs give it", c->operands[0]);
                 return CTL_USAGE;
         }
         r = remote_call(c->remote, &find, &path, "t", id);
