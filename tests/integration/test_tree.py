@@ -97,6 +97,17 @@ class Tree(Test):
         self.assertTrue(missing_test("tests/unit/test-sync-mutex.c", "test_none"))
         self.assertTrue(missing_test("tests/integration/test_tree.py", "test_none"))
 
+    def test_each_situation_names_where_it_was_reported_and_a_test_that_runs(self):
+        text = read("tests/SITUATIONS.md")
+        rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| `([^`]+)` (\w+) \|$", text, re.MULTILINE)
+        self.assertEqual(len(rows), len(re.findall(r"^\| (?!situation)", text, re.MULTILINE)))
+        self.assertGreaterEqual(len(rows), 40)
+        for situation, reports, path, name in rows:
+            for report in reports.split(", "):
+                self.assertRegex(report, r"^[\w.-]+/[\w.-]+#\d+$", situation)
+            self.assertIsNone(missing_test(path, name), situation)
+        self.assertEqual(len({name for _, _, _, name in rows}), len(rows), "each has a test of its own")
+
     def test_each_row_of_who_can_do_what_names_a_test_that_runs(self):
         page = read("ipc/PROTOCOL.md").partition("\n## 11. ")[2]
         rows = re.findall(r"^\| (?:can|cannot) \| .*\| `([^`]+)` (\w+) \|$", page, re.MULTILINE)
