@@ -34,7 +34,7 @@ PREDICATE = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p)
 # p pointer, o place for a pointer, s string, u uint32, U uint64, z size_t, Z place for a size_t, c and b callbacks, v nothing
 SIGNATURES = {
     "deadline_in": "U:U",
-    "arena_create_sized": "sUuo", "arena_attach": "uo", "arena_fd": "p", "arena_free": "p:p", "arena_list": "ppz",
+    "arena_create_sized": "sUuuo", "arena_attach": "uo", "arena_fd": "p", "arena_free": "p:p", "arena_list": "ppz",
     "mutex_open": "psuo", "mutex_free": "p:p", "mutex_lock": "pU", "mutex_unlock": "p",
     "condition_open": "pspo", "condition_free": "p:p", "condition_wait": "pU", "condition_wait_for": "pbpU", "condition_notify": "pu",
     "condition_notify_all": "p",
@@ -105,15 +105,16 @@ class Info(ctypes.Structure):
 class Arena:
     """A memory file that processes attach to, each for itself. It ends with the last object that Python has of it."""
 
-    BYTES, OBJECTS = 256 << 20, 4096
+    BYTES, OBJECTS, PROCESSES = 256 << 20, 4096, 64
     known = weakref.WeakValueDictionary()  # by key: two objects that a spawned process is given have one arena there, too
 
     def __init__(self, key=None, fd=None):
         self.handles, self.kept = {}, {}
-        self.fd = fd
         self.key = key or os.urandom(8)
-        if fd is None:
-            self.handles[os.getpid()] = opened(drover.arena_create_sized, b"cpython", self.BYTES, self.OBJECTS)
+        if fd is not None:
+            self.fd = fd
+        else:
+            self.handles[os.getpid()] = opened(drover.arena_create_sized, b"cpython", self.BYTES, self.OBJECTS, self.PROCESSES)
             self.fd = os.dup(drover.arena_fd(self.handle))
         self.known[self.key] = self
 
@@ -151,7 +152,8 @@ class Arena:
 
     def __del__(self):
         self.detach()
-        os.close(self.fd)
+        if "fd" in self.__dict__:
+            os.close(self.fd)
 
 
 def arena_of(key, passed):

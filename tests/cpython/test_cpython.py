@@ -13,7 +13,7 @@ import unittest
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "integration"))
 
-from harness import BUILD, PATIENCE, Test, descendants, kill, main, reap_orphans  # noqa: E402
+from harness import BUILD, PATIENCE, SOURCE, Test, descendants, kill, main, reap_orphans  # noqa: E402
 
 GROUPS = ("locks", "queues", "threads", "fork", "spawn")
 SECONDS = 240  # all of them; a tenth of that where there is nothing else to do
@@ -26,6 +26,20 @@ def has_tests():
         return importlib.util.find_spec("test.lock_tests") is not None
     except ModuleNotFoundError:
         return False
+
+
+class Adapter(Test):
+    def test_calls_are_those_of_the_header(self):
+        os.environ["DROVER_BUILD"] = BUILD
+        sys.path.insert(0, HERE)
+        from objects import SIGNATURES  # pylint: disable=import-outside-toplevel
+
+        with open(f"{SOURCE}/ipc/sync/include/drover/sync.h", encoding="utf-8") as f:
+            header = re.sub(r"/\*.*?\*/", "", f.read(), flags=re.DOTALL)
+        declared = {name: re.sub(r"\([^()]*\)", "", parameters).count(",") + 1
+                    for name, parameters in re.findall(r"\bdrover_(\w+)\(((?:[^()]|\([^()]*\))*)\);", header)}
+        for name, signature in SIGNATURES.items():
+            self.assertEqual(len(signature.partition(":")[0]), declared[name], name)
 
 
 @unittest.skipUnless(has_tests(), f"the package libpython{VERSION}-testsuite is not installed")
