@@ -1,8 +1,8 @@
 """dbus-broker as a private bus: broker_bus.py SOCKET CONFIG, until SIGTERM.
 
 dbus-broker-launch wants to be started by systemd and to log to the journal. Here it gets its listening socket the way
-systemd passes it, and a journal socket that nobody reads, mounted where only it sees it: that needs root, or this ends with
-status 77.
+systemd passes it, and a journal socket that nobody reads, mounted where only it sees it: that needs root, or this ends
+with status 77.
 """
 
 import ctypes

@@ -4,8 +4,8 @@
         fd = os.open(f.path, os.O_RDONLY)    # sent to pid; whatever it asks of the file waits, closes, too
         f.let_go()                           # from now on nothing waits
 
-    with HungFile(path, content) as f:       # looks like the file `content`, at `path`; whoever reads it waits, and does
-        f.let_go()                           # not even die of SIGKILL before this
+    with HungFile(path, content) as f:       # looks like the file `content`, at `path`; whoever reads it waits, and
+        f.let_go()                           # does not even die of SIGKILL before this
 
 The server is no thread of the test: a child that closes what it inherits would wait for it, and hold up all threads.
 """
@@ -37,7 +37,8 @@ class File:
         self.args = args
 
     def __enter__(self):
-        self.server = subprocess.Popen([sys.executable, __file__, *map(str, self.args)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.server = subprocess.Popen([sys.executable, __file__, *map(str, self.args)], stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, text=True)
         self.path = self.server.stdout.readline().strip()
         return self
 
@@ -56,7 +57,8 @@ class SlowFile(File):
 
 class HungFile(File):
     def __init__(self, path, content, is_direct=False):
-        """`is_direct`: each read is one of its own; else those of the same page wait for the first, and can be killed."""
+        """`is_direct`: each read is one of its own; else those of the same page wait for the first, and can be
+        killed."""
         super().__init__(0, path, content, int(is_direct))
 
     def is_read(self, seconds=10):
@@ -123,7 +125,8 @@ class Server:
         n = len(self.data)
         body = {
             INIT: struct.pack("=IIIIHHIIHHI7I", 7, 31, 65536, 0, 16, 12, 65536, 1, 32, 0, 0, *[0] * 7),
-            GETATTR: struct.pack("=QII6Q3I7I", 0, 0, 0, 1, n, (n + 511) // 512, *[0] * 6, stat.S_IFREG | 0o644, 1, 0, 0, 0, 4096, 0),
+            GETATTR: struct.pack("=QII6Q3I7I", 0, 0, 0, 1, n, (n + 511) // 512, *[0] * 6, stat.S_IFREG | 0o644, 1, 0, 0,
+                                 0, 4096, 0),
             OPEN: struct.pack("=QII", 1, self.open_flags, 0),
             READ: self.data[offset:offset + size],
             RELEASE: b"",

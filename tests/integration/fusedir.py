@@ -1,5 +1,5 @@
-"""A directory that works until it is told to hang, as one does whose disk or server is dead: FUSE, in memory, with its own
-process that serves it.
+"""A directory that works until it is told to hang, as one does whose disk or server is dead: FUSE, in memory, with its
+own process that serves it.
 
     with HungDirectory(path) as d:    # an empty directory of its own over `path`
         d.hang()                      # from now on whoever asks anything of it waits, and does not even die of SIGKILL
@@ -31,7 +31,8 @@ class HungDirectory:
         self.path = path
 
     def __enter__(self):
-        self.server = subprocess.Popen([sys.executable, __file__, self.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        self.server = subprocess.Popen([sys.executable, __file__, self.path], stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, text=True, bufsize=1)
         self.is_there = self.server.stdout.readline().strip() == "there"
         return self
 
@@ -68,7 +69,8 @@ class Server:
         self.nodes = {1: Node(1, stat.S_IFDIR | 0o700)}
         self.waiting, self.is_hung, self.is_told = [], False, False
         self.device = os.open("/dev/fuse", os.O_RDWR | os.O_NONBLOCK)
-        options = f"fd={self.device},rootmode={stat.S_IFDIR | 0o700:o},user_id={os.getuid()},group_id={os.getgid()},allow_other"
+        options = (f"fd={self.device},rootmode={stat.S_IFDIR | 0o700:o},user_id={os.getuid()},group_id={os.getgid()},"
+                   "allow_other")
         if self.libc.mount(b"drover-test", path.encode(), b"fuse", 0, options.encode()) != 0:
             raise OSError(ctypes.get_errno(), "mount")
 
@@ -129,7 +131,8 @@ class Server:
     @staticmethod
     def attributes(node):
         size, when = len(node.data), int(node.when)
-        return struct.pack("=6Q10I", node.number, size, (size + 511) // 512, when, when, when, 0, 0, 0, node.mode, 1, os.getuid(), os.getgid(),
+        return struct.pack("=6Q10I", node.number, size, (size + 511) // 512, when, when, when, 0, 0, 0, node.mode, 1,
+                           os.getuid(), os.getgid(),
                            0, 4096, 0)
 
     def entry(self, node):
@@ -212,8 +215,10 @@ def name_in(body):
 
 HANDLERS = {
     1: Server.lookup, 3: Server.getattr, 4: Server.setattr, 9: Server.mkdir, 10: Server.unlink, 11: Server.unlink,
-    12: lambda s, n, b: s.move(n, b, 8), 45: lambda s, n, b: s.move(n, b, 16), 14: Server.open, 15: Server.read, 16: Server.write,
-    18: Server.nothing, 20: Server.nothing, 25: Server.nothing, INIT: Server.init, 27: Server.open, 28: Server.readdir, 29: Server.nothing,
+    12: lambda s, n, b: s.move(n, b, 8), 45: lambda s, n, b: s.move(n, b, 16), 14: Server.open, 15: Server.read,
+    16: Server.write,
+    18: Server.nothing, 20: Server.nothing, 25: Server.nothing, INIT: Server.init, 27: Server.open, 28: Server.readdir,
+    29: Server.nothing,
     30: Server.nothing, 35: Server.create,
 }
 

@@ -26,7 +26,8 @@ assert m.GetJob(id_) == path
 rows, _ = m.ListJobs({"pool": "p", "state": dbus.Array(["done"], signature="s")}, str(id_ - 1), 1)
 assert rows[0] == (id_, path, "p", "is_prime", "done"), rows
 rows, _ = m.DescribeJobs({"pool": "p"}, str(id_ - 1), 1)
-assert (rows[0]["connection"], rows[0]["pid"], rows[0]["uid"]) == (bus.get_unique_name(), os.getpid(), os.getuid()), rows
+assert (rows[0]["connection"], rows[0]["pid"], rows[0]["uid"]) == (bus.get_unique_name(), os.getpid(),
+                                                                   os.getuid()), rows
 slow = at("/org/drover1/pool/slow", "Pool")
 slow.Pause()
 job = at(m.Submit("slow", "is_prime", {"n": 7}, none)[1], "Job")

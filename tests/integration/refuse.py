@@ -4,8 +4,8 @@
     refuse.py landlock COMMAND [ARG...]    the Landlock calls answer ENOSYS, as before Linux 5.13
     refuse.py listener COMMAND [ARG...]    somebody listens to its system calls (seccomp user notification), as LXC may,
                                            so it can have no listener of its own
-    refuse.py futex_waitv COMMAND [ARG...] that one answers ENOSYS, as before Linux 5.16; also pidfd_open (EPERM), close_range (ENOSYS),
-                                           and several, with a comma between them
+    refuse.py futex_waitv COMMAND [ARG...] that one answers ENOSYS, as before Linux 5.16; also pidfd_open (EPERM),
+                                           close_range (ENOSYS), and several, with a comma between them
 
 The command finds the name in DROVER_TEST_REFUSED.
 """
@@ -52,7 +52,8 @@ def main():
     code = ctypes.create_string_buffer(program, len(program))
     head = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(code)))
     flags = SECCOMP_FILTER_FLAG_NEW_LISTENER if sys.argv[1] == "listener" else 0
-    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.syscall(SYS_SECCOMP[platform.machine()], SECCOMP_SET_MODE_FILTER, flags, head) < 0:
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.syscall(SYS_SECCOMP[platform.machine()],
+                                                                   SECCOMP_SET_MODE_FILTER, flags, head) < 0:
         sys.exit(f"refuse: {os.strerror(ctypes.get_errno())}")
     if flags and os.fork() == 0:  # holds the listener as long as the command runs
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -1,7 +1,8 @@
 """sd-bus through ctypes, for what busctl cannot do: stay on the bus, have many calls waiting, leave in the middle.
 
     c = Connection(address)
-    cookie = c.send("/org/drover1", "org.drover1.Manager", "Run", "ssa{sv}a{sv}", b"primes", b"is_prime", 1, b"n", b"t", u64(97), 0)
+    cookie = c.send("/org/drover1", "org.drover1.Manager", "Run", "ssa{sv}a{sv}", b"primes", b"is_prime", 1, b"n", b"t",
+                    u64(97), 0)
     c.wait(lambda m: m.reply_cookie == cookie)
 
 Arguments are C varargs: bytes for strings, ints for 32 bits, u64() for 64.
@@ -20,7 +21,8 @@ _lib.sd_bus_message_get_path.restype = ctypes.c_char_p
 _lib.sd_bus_message_get_error.restype = ctypes.POINTER(ctypes.c_char_p * 2)
 
 u64 = ctypes.c_uint64
-_TYPES = {"t": ctypes.c_uint64, "x": ctypes.c_int64, "u": ctypes.c_uint32, "i": ctypes.c_int32, "b": ctypes.c_int, "s": ctypes.c_char_p,
+_TYPES = {"t": ctypes.c_uint64, "x": ctypes.c_int64, "u": ctypes.c_uint32, "i": ctypes.c_int32, "b": ctypes.c_int,
+          "s": ctypes.c_char_p,
           "o": ctypes.c_char_p, "h": ctypes.c_int}
 
 
@@ -37,9 +39,11 @@ class Message:
         self.interface = (_lib.sd_bus_message_get_interface(handle) or b"").decode()
         self.path = (_lib.sd_bus_message_get_path(handle) or b"").decode()
         cookie = u64()
-        self.reply_cookie = cookie.value if _lib.sd_bus_message_get_reply_cookie(handle, ctypes.byref(cookie)) >= 0 else 0
+        self.reply_cookie = cookie.value if _lib.sd_bus_message_get_reply_cookie(handle,
+                                                                                 ctypes.byref(cookie)) >= 0 else 0
         error = _lib.sd_bus_message_get_error(handle)
-        self.error = BusError((error.contents[0] or b"").decode(), (error.contents[1] or b"").decode()) if error else None
+        self.error = BusError((error.contents[0] or b"").decode(),
+                              (error.contents[1] or b"").decode()) if error else None
 
     def __del__(self):
         _lib.sd_bus_message_unref(self.handle)
@@ -57,7 +61,8 @@ class Message:
 
     def more(self, kind, contents):
         """enter(), or False at the end of the array."""
-        return _check(_lib.sd_bus_message_enter_container(self.handle, ctypes.c_char(kind.encode()), contents.encode())) > 0
+        return _check(_lib.sd_bus_message_enter_container(self.handle, ctypes.c_char(kind.encode()),
+                                                          contents.encode())) > 0
 
     def read(self, types):
         """Descriptors are the message's."""
@@ -110,7 +115,8 @@ class Connection:
 
     def send(self, path, interface, member, types="", *args, to="org.drover1"):
         m = ctypes.c_void_p()
-        _check(_lib.sd_bus_message_new_method_call(self.bus, ctypes.byref(m), to.encode(), path.encode(), interface.encode(), member.encode()))
+        _check(_lib.sd_bus_message_new_method_call(self.bus, ctypes.byref(m), to.encode(), path.encode(),
+                                                   interface.encode(), member.encode()))
         if types:
             _check(_lib.sd_bus_message_append(m, types.encode(), *args))
         cookie = u64()

@@ -1,4 +1,5 @@
-"""droverd as the system's: droverd and its spawner as two users, a bus with a system bus's limits and policy, callers of any uid.
+"""droverd as the system's: droverd and its spawner as two users, a bus with a system bus's limits and policy, callers
+of any uid.
 
     with System({"p": {"Plugin": "echo", "Workers": 2}}) as d:
         subprocess.Popen([...], env=d.env(), preexec_fn=…)     # as uid 23001: it is as if in group drover
@@ -60,7 +61,8 @@ def drover_policy():
     """What is installed, for our broker's user, and as if everybody were in group drover."""
     with open(f"{SOURCE}/units/org.drover1.conf", encoding="utf-8") as f:
         policies = re.findall(r"<policy .*?</policy>", f.read(), re.DOTALL)
-    return "\n".join(policies).replace('user="drover"', f'user="{BROKER}"').replace('group="drover"', 'context="default"')
+    return "\n".join(policies).replace('user="drover"', f'user="{BROKER}"').replace('group="drover"',
+                                                                                    'context="default"')
 
 
 def as_user(user):
@@ -71,7 +73,8 @@ class System(Drover):
     bus_config = BUS_CONFIG
 
     def __init__(self, pools=None, is_log_read=True, **options):
-        super().__init__(pools, bus_env={"LD_PRELOAD": f"{BUILD}/tests/integration/any-user.so"}, bus_rules=drover_policy(), **options)
+        super().__init__(pools, bus_env={"LD_PRELOAD": f"{BUILD}/tests/integration/any-user.so"},
+                         bus_rules=drover_policy(), **options)
         self.is_log_read = is_log_read
         self.spawn_process = self.log_pipe = None
         for name in os.listdir(f"{self.dir}/libexec"):  # the build may lie where only root may look
@@ -97,16 +100,21 @@ class System(Drover):
             shutil.chown(path, BROKER, BROKER)
             listener.listen(8)
             script = f'exec 3<&{listener.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
-            words = as_user(SPAWNER) + ["sh", "-c", script, "sh", f"{self.dir}/libexec/drover-spawn", f"--broker-user={BROKER}",
+            words = as_user(SPAWNER) + ["sh", "-c", script, "sh", f"{self.dir}/libexec/drover-spawn",
+                                        f"--broker-user={BROKER}",
                                         f"--plugin-dir={self.plugin_dir}", f"--worker={self.dir}/libexec/drover-worker"]
             with open(self.log_path, "a", encoding="utf-8") as log:
-                self.spawn_process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, pass_fds=[listener.fileno()],
-                                                      stderr=log if self.stderr is None else self.stderr, start_new_session=True)
+                self.spawn_process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log,
+                                                      pass_fds=[listener.fileno()],
+                                                      stderr=log if self.stderr is None else self.stderr,
+                                                      start_new_session=True)
 
     def command(self):
         d = self.dir
-        return as_user(BROKER) + [f"{d}/bin/droverd", "--system", f"--address={self.bus.address}", f"--config-dir={self.config_dir}",
-                                  f"--plugin-dir={self.plugin_dir}", f"--libexec-dir={d}/libexec", f"--runtime-dir={d}/runtime",
+        return as_user(BROKER) + [f"{d}/bin/droverd", "--system", f"--address={self.bus.address}",
+                                  f"--config-dir={self.config_dir}",
+                                  f"--plugin-dir={self.plugin_dir}", f"--libexec-dir={d}/libexec",
+                                  f"--runtime-dir={d}/runtime",
                                   f"--state-dir={d}/state"] + self.args
 
     def start(self, wait=True):
@@ -170,8 +178,10 @@ class System(Drover):
         super().print_log()
         for pid, name in {self.pid: "droverd", **self.pids()}.items():
             try:
-                with open(f"/proc/{pid}/wchan", encoding="ascii") as wchan, open(f"/proc/{pid}/syscall", encoding="ascii") as call:
-                    print(f"{name} {pid} {(harness.stat_of(pid) or '??')[1]}: {wchan.read() or '-'}, system call {call.read().strip()}", file=sys.stderr)
+                with open(f"/proc/{pid}/wchan", encoding="ascii") as wchan, open(f"/proc/{pid}/syscall",
+                                                                                 encoding="ascii") as call:
+                    print(f"{name} {pid} {(harness.stat_of(pid) or '??')[1]}: {wchan.read() or '-'}, system call "
+                          f"{call.read().strip()}", file=sys.stderr)
             except OSError:
                 pass  # gone
 

@@ -13,7 +13,8 @@ class Asks(Test):
         return wait_for(lambda: next((w for w in d.workers("p") if w["CurrentJob"]), None), 10, "a job runs")
 
     def check_told(self, d, job, by):
-        asked = wait_for(lambda: (p := d.job(f"/org/drover1/job/{job}")).get("CancelAskedUSec") and p, 10, "that it was asked is told")
+        asked = wait_for(lambda: (p := d.job(f"/org/drover1/job/{job}")).get("CancelAskedUSec") and p, 10,
+                         "that it was asked is told")
         self.assertRegex(asked["CancelAskedBy"], by)
         self.assertRegex(d.ctl("why", job).stdout, rf"It was asked to stop at .* ago, by {by}")
         self.assertRegex(d.ctl("show", f"job/{job}").stdout, rf"CancelAskedBy: +{by}")
@@ -21,12 +22,14 @@ class Asks(Test):
 
     def check_ended(self, d, worker):
         """Its worker was killed, and another one works."""
-        wait_for(lambda: [row[0] for row in d.wait_workers("p", 1, ("idle",))] != [worker["Id"]], 10 * GRACE, "its worker is replaced")
+        wait_for(lambda: [row[0] for row in d.wait_workers("p", 1, ("idle",))] != [worker["Id"]], 10 * GRACE,
+                 "its worker is replaced")
         self.assertEqual(d.pool("p")["Cancelled"], 1)
 
     def test_a_caller_that_left(self):
         with Drover({"p": POOL}) as d:
-            caller = subprocess.Popen(["busctl", "--user", "--", "call", "org.drover1", *MANAGER, "Run", "ssa{sv}a{sv}", "p", "hang", "0", "0"],
+            caller = subprocess.Popen(["busctl", "--user", "--", "call", "org.drover1", *MANAGER, "Run", "ssa{sv}a{sv}",
+                                       "p", "hang", "0", "0"],
                                       env=d.env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             worker = self.running(d)
             kill(caller.pid)
@@ -36,7 +39,8 @@ class Asks(Test):
 
     def test_a_client_that_left(self):
         with Drover({"p": POOL}) as d:
-            client = d.ctl_start("map", "p", "hang", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            client = d.ctl_start("map", "p", "hang", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL)
             client.stdin.write("\n")
             client.stdin.flush()
             worker = self.running(d)
@@ -59,7 +63,8 @@ class Asks(Test):
             job, path = d.submit("p", "hang")
             worker = self.running(d)
             restart = d.ctl_start("restart", "p", stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-            self.assertEqual(restart.stderr.readline(), f"p: worker {worker['Id']} has job {job} in hand, which is waited for\n")
+            self.assertEqual(restart.stderr.readline(),
+                             f"p: worker {worker['Id']} has job {job} in hand, which is waited for\n")
             d.pool_call("p", "Stop")
             self.assertEqual(d.wait_job(path), "cancelled")
             self.assertEqual(d.result(path)["reason"], "operator")

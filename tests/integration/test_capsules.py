@@ -23,7 +23,8 @@ def wait_capsules(d, n):
 
 
 def replay(d, what, *more):
-    return subprocess.run([WORKER, "--replay", str(what), f"--state-dir={d.dir}/state", *more], capture_output=True, text=True,
+    return subprocess.run([WORKER, "--replay", str(what), f"--state-dir={d.dir}/state", *more], capture_output=True,
+                          text=True,
                           timeout=60, check=False)
 
 
@@ -95,14 +96,16 @@ class Capsules(Test):
         with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 1}}) as d:
             job_id, _, _ = self.killer(d, "crash", "segfault")
             wait_capsules(d, 1)
-            r = subprocess.run([WORKER, "--replay", str(job_id), f"--state-dir={d.dir}/state", "--gdb"], input="bt\nkill\nquit\n",
+            r = subprocess.run([WORKER, "--replay", str(job_id), f"--state-dir={d.dir}/state", "--gdb"],
+                               input="bt\nkill\nquit\n",
                                capture_output=True, text=True, timeout=60, check=False)
             self.assertIn("received signal SIGSEGV", r.stdout)
             self.assertIn("segv", r.stdout)
             self.assertEqual(r.returncode, 0, r)
 
     def test_the_last_attempt_in_the_callers_environment(self):
-        with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 2, "RestartSec": 0, "Environment": "A_WAY_TO_DIE=1"}}) as d:
+        with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 2, "RestartSec": 0,
+                               "Environment": "A_WAY_TO_DIE=1"}}) as d:
             job_id, _, state = self.killer(d, "crash", "exits-aborts")
             self.assertEqual(state, "poisoned")
             wait_capsules(d, 1)
@@ -147,7 +150,8 @@ class Capsules(Test):
             wait_for(lambda: not d.has_name(), 10, "the name is free")
             d.start()
             d.wait_workers("a", 1)
-            self.assertEqual(sorted(os.listdir(os.path.join(d.dir, "state", "capsules"))), sorted(f"a.{i}" for i in ids[-3:]))
+            self.assertEqual(sorted(os.listdir(os.path.join(d.dir, "state", "capsules"))),
+                             sorted(f"a.{i}" for i in ids[-3:]))
             self.killer(d, "a", "segfault")
             wait_for(lambda: f"a.{ids[3]}" not in capsules(d) and len(capsules(d)) == 3, 10, "the oldest goes")
 
@@ -176,7 +180,8 @@ class Capsules(Test):
             file = wait_capsules(d, 1)[0]
 
             def get(uid):
-                return subprocess.run(["setpriv", f"--reuid={uid}", "--clear-groups", "busctl", f"--address={d.bus.address}",
+                return subprocess.run(["setpriv", f"--reuid={uid}", "--clear-groups", "busctl",
+                                       f"--address={d.bus.address}",
                                        "call", "org.drover1", path, "org.drover1.Job", "GetCapsule"],
                                       capture_output=True, text=True, timeout=30, check=False)
 
@@ -185,7 +190,8 @@ class Capsules(Test):
             r = get(65534)
             self.assertNotEqual(r.returncode, 0)
             self.assertIn(f"there is no capsule of job {job_id}", r.stderr)
-            r = subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", "cat", file], capture_output=True, check=False)
+            r = subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", "cat", file], capture_output=True,
+                               check=False)
             self.assertNotEqual(r.returncode, 0)
 
     def last_words(self, d, job, before=()):
@@ -211,7 +217,8 @@ class Capsules(Test):
             self.assertEqual(d.log().count(": one half, the other half\n"), 3)
 
     def test_last_words_after_much(self):
-        """64 KiB, of which the log has a budget a second: the newest 16 KiB are in log and capsule, and what is lost is counted."""
+        """64 KiB, of which the log has a budget a second: the newest 16 KiB are in log and capsule, and what is lost is
+        counted."""
         with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 1, "RestartSec": 0}}) as d:
             log = self.last_words(d, "says-much-aborts", ["fine"])
             lost = int(re.fullmatch(r"\((\d+) bytes before these lines are lost\)", log[0])[1])
@@ -262,7 +269,8 @@ class Capsules(Test):
                 def theirs(known):
                     job, path = c.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"crash", b"segfault", 0, 0).read("to")
                     d.wait_job(path)
-                    wait_for(lambda: f"crash.{job}" in capsules(d) and len(capsules(d)) == min(known + 1, 3), 10, "it is kept")
+                    wait_for(lambda: f"crash.{job}" in capsules(d) and len(capsules(d)) == min(known + 1, 3), 10,
+                             "it is kept")
                     return f"crash.{job}"
 
                 names = [theirs(n) for n in (1, 2, 3, 3)]

@@ -17,7 +17,8 @@ def in_time_namespace(*words):
 
 
 def has_time_namespaces():
-    return shutil.which("unshare") and subprocess.run(in_time_namespace("true"), stderr=subprocess.DEVNULL, check=False).returncode == 0
+    return shutil.which("unshare") and subprocess.run(in_time_namespace("true"), stderr=subprocess.DEVNULL,
+                                                      check=False).returncode == 0
 
 
 @unittest.skipIf(harness.IS_SANITIZED, "a preloaded library comes before the sanitizer's")
@@ -50,11 +51,13 @@ class TimeNamespace(Test):
     def test_another_one_is_refused_by_name_in_channels_and_does_not_matter_on_the_bus(self):
         with Drover({"p": {"Plugin": "primes", "Workers": 1}}) as d:
             def ctl(*words, **options):
-                return subprocess.run(in_time_namespace(DROVERCTL, "--user", *words), env=d.env(), capture_output=True, text=True, check=False,
+                return subprocess.run(in_time_namespace(DROVERCTL, "--user", *words), env=d.env(), capture_output=True,
+                                      text=True, check=False,
                                       timeout=60 * harness.PATIENCE, **options)
             r = ctl("map", "p", "is_prime", input="7\n8\n")
             self.assertNotEqual(r.returncode, 0, r.stdout)
-            self.assertRegex(r.stderr, r"different time namespaces \(its CLOCK_MONOTONIC is 3600 s ahead of droverd's\)")
+            self.assertRegex(r.stderr,
+                             r"different time namespaces \(its CLOCK_MONOTONIC is 3600 s ahead of droverd's\)")
             r = ctl("call", "p", "is_prime", "n=7", "--queue-timeout=20s")
             self.assertEqual((r.returncode, r.stderr), (0, ""))
 

@@ -1,4 +1,5 @@
-"""What code in a worker can do to other jobs of its pool, and what not: each sentence of PROTOCOL.md's section 7 about it."""
+"""What code in a worker can do to other jobs of its pool, and what not: each sentence of PROTOCOL.md's section 7 about
+it."""
 
 import os
 import select
@@ -71,14 +72,16 @@ class Compromised(Test):
         return self.d.job(job)["WorkerPid"]
 
     def test_it_has_nothing_of_another_pool_nor_any_verdict(self):
-        """What it has mapped: what its own pool shares, of a channel three memories of four, and no descriptor of one."""
+        """What it has mapped: what its own pool shares, of a channel three memories of four, and no descriptor of
+        one."""
         if os.geteuid() != 0:
             raise unittest.SkipTest("only root looks into a worker")
         self.d.write_pool("q", **POOL)
         self.d.reload()
         self.d.wait_state("q", "running")
         connections = [Connection(self.d.bus.address) for _ in "pq"]
-        offers = [Offer(c.call(*MANAGER, "OpenChannel", "sa{sv}", pool, 0)) for c, pool in zip(connections, (b"p", b"q"))]
+        offers = [Offer(c.call(*MANAGER, "OpenChannel", "sa{sv}", pool, 0)) for c,
+                  pool in zip(connections, (b"p", b"q"))]
         numbers = {}
         for pool, offer in zip("pq", offers):
             numbers[pool] = os.readlink(f"/proc/self/fd/{offer['channel']}").partition("channel:")[2].split()[0]
@@ -87,7 +90,8 @@ class Compromised(Test):
             mapped, is_open = memories(self.d.list_workers(pool)[0][3])
             self.assertEqual({name for name in mapped if name.endswith(f":{numbers[pool]}")},
                              {f"drover-{part}:{numbers[pool]}" for part in PARTS[:3]})
-            self.assertFalse([name for name in mapped if name.endswith(f":{numbers[other]}") or "verdicts" in name], mapped)
+            self.assertFalse([name for name in mapped if name.endswith(f":{numbers[other]}") or "verdicts" in name],
+                             mapped)
             self.assertFalse([name for name in is_open if name.partition(":")[0][7:] in PARTS], is_open)
         for held in (*offers, *connections):
             held.close()

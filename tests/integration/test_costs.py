@@ -27,7 +27,8 @@ def window(c, n):
 @unittest.skipUnless(shutil.which("strace"), "strace is not installed")
 class Costs(Test):
     def calls_of(self, pid, fn, *args):
-        """System calls that it makes meanwhile, for each Run: by name. Not its clock's, of which there are more the longer it takes."""
+        """System calls that it makes meanwhile, for each Run: by name. Not its clock's, of which there are more the
+        longer it takes."""
         with tempfile.NamedTemporaryFile("r") as out:
             tracer = subprocess.Popen(["strace", "-f", "-c", "-o", out.name, "-p", str(pid)], stderr=subprocess.DEVNULL)
             wait_for(lambda: tracer.poll() is not None or self.is_traced(pid), 10, "strace is attached, or may not")

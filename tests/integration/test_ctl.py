@@ -32,7 +32,8 @@ class Verbs(Test):
         self.assertEqual((result["state"], result["result"]), ("done", {"prime": True}))
 
     def test_what_is_no_number_is_null_in_json(self):
-        words = ["call", "typed", "echo", "u=0", "i=0", "f=-inf", "b=true", "s=", "y=", "us=", "is=", "fs=nan,1.5,inf", "bs=", "ss="]
+        words = ["call", "typed", "echo", "u=0", "i=0", "f=-inf", "b=true", "s=", "y=", "us=", "is=", "fs=nan,1.5,inf",
+                 "bs=", "ss="]
 
         def refuse(word):
             self.fail(f"{word} is no JSON")
@@ -44,10 +45,12 @@ class Verbs(Test):
         self.assertRegex(self.d.ctl(*words, "-o", "f=-").stdout, "^-inf")
 
     def test_call_and_map_print_a_result_alike(self):
-        words = ["u=0", "i=-5", "f=0.1", "b=true", "s=", "y=", "us=1,2", "is=-1", "fs=100,0.5,1e300,-0", "bs=", 'ss=a b,"\r']
+        words = ["u=0", "i=-5", "f=0.1", "b=true", "s=", "y=", "us=1,2", "is=-1", "fs=100,0.5,1e300,-0", "bs=",
+                 'ss=a b,"\r']
         line = " ".join(f'"{word}"' if " " not in word else '"ss=a b,\\"\r"' for word in words)
         for mode in "--json=off", "--json=short":
-            called, mapped = self.d.ctl("call", "typed", "echo", *words, mode), self.d.ctl("map", "typed", "echo", mode, input=line)
+            called, mapped = self.d.ctl("call", "typed", "echo", *words, mode), self.d.ctl("map", "typed", "echo", mode,
+                                                                                           input=line)
             self.assertEqual((called.returncode, mapped.returncode), (0, 0), mapped.stdout)
             if mode == "--json=off":
                 self.assertEqual(mapped.stdout.split("\t", 1)[1], called.stdout)
@@ -104,7 +107,8 @@ class Verbs(Test):
         number = self.d.ctl("submit", "echo", "echo", "--input=-", input="ab" * 3000).stdout.strip()
         self.d.ctl("wait", number)
         r = self.d.ctl("why", number)
-        self.assertRegex(r.stdout, rf"^Job {number} \(echo of pool echo\) is done: \S+… \(\d{{4}} bytes more\)\nIt waited ")
+        self.assertRegex(r.stdout,
+                         rf"^Job {number} \(echo of pool echo\) is done: \S+… \(\d{{4}} bytes more\)\nIt waited ")
         self.assertLess(len(r.stdout), 600)
 
     def test_why_of_a_job_that_is_done(self):
@@ -124,14 +128,18 @@ class Verbs(Test):
 
         delayed = submit("primes", "is_prime", "n=97", "--delay=1h")
         r = self.d.ctl("why", delayed)
-        self.assertRegex(r.stdout, rf"^Job {delayed} .* is queued, for .*\nPool primes has workers that are free: .*not-before.*after")
+        self.assertRegex(r.stdout,
+                         rf"^Job {delayed} .* is queued, for .*\nPool primes has workers that are free: "
+                         rf".*not-before.*after")
         long = submit("second", "is_prime", "n=18446744073709551557")
         self.d.ctl("pause", "second")
         paused = submit("second", "is_prime", "n=97")
-        self.assertIn("Pool second is paused: droverctl resume second lets it go on.\n", self.d.ctl("why", paused).stdout)
+        self.assertIn("Pool second is paused: droverctl resume second lets it go on.\n",
+                      self.d.ctl("why", paused).stdout)
         self.d.ctl("resume", "second")
         self.assertIn("Pool second has 1 jobs running in 1 workers, and 1 queued", self.d.ctl("why", paused).stdout)
-        self.assertEqual(self.d.get(f"/org/drover1/job/{long}", "org.drover1.Job", "State"), "running", "it takes seconds")
+        self.assertEqual(self.d.get(f"/org/drover1/job/{long}", "org.drover1.Job", "State"), "running",
+                         "it takes seconds")
 
     def test_why_of_jobs_of_a_channel(self):
         """Their results are their client's; where they are and what holds them back is not."""
@@ -182,7 +190,8 @@ class Verbs(Test):
     def test_help_names_every_verb_and_option_and_code(self):
         r = self.d.ctl("--help")
         self.assertEqual(r.returncode, 0)
-        for word in ("status", "list-pools", "list-workers", "show", "call", "map", "why", "run", "--user", "--json", "--input",
+        for word in ("status", "list-pools", "list-workers", "show", "call", "map", "why", "run", "--user", "--json",
+                     "--input",
                      "125", "130"):
             self.assertIn(word, r.stdout)
         self.assertEqual(self.d.ctl("help").stdout, r.stdout)
@@ -195,7 +204,8 @@ class Verbs(Test):
         self.assertNotIn("POOL", r.stdout)
 
     def test_without_a_bus_option_the_one_with_a_daemon_is_taken(self):
-        r = subprocess.run([DROVERCTL, "-q", "list-pools"], env=self.d.env(), capture_output=True, text=True, check=False)
+        r = subprocess.run([DROVERCTL, "-q", "list-pools"], env=self.d.env(), capture_output=True, text=True,
+                           check=False)
         self.assertEqual(r.returncode, 0, r.stderr)
 
     def test_interrupt_of_call_cancels(self):
@@ -224,7 +234,8 @@ class Verify(Test):
         return path
 
     def verify(self, *words):
-        env = dict(os.environ, DBUS_SESSION_BUS_ADDRESS="unix:path=/nonexistent", DBUS_SYSTEM_BUS_ADDRESS="unix:path=/nonexistent")
+        env = dict(os.environ, DBUS_SESSION_BUS_ADDRESS="unix:path=/nonexistent",
+                   DBUS_SYSTEM_BUS_ADDRESS="unix:path=/nonexistent")
         return subprocess.run([DROVERCTL, "verify", *words], env=env, capture_output=True, text=True, check=False)
 
     def test_good_files(self):
@@ -235,12 +246,15 @@ class Verify(Test):
         self.assertEqual((r.returncode, r.stdout, r.stderr), (0, "", ""))
 
     def test_every_error_is_told_with_its_line(self):
-        path = self.write("bad.pool", "[Pool]\nPlugin=primes\nWorkers=many\nWrokers=3\n\n[Job]\nSoftTimeout=5s\nHardTimeout=1s\nMaxAttempts=0\n")
+        path = self.write("bad.pool",
+                          "[Pool]\nPlugin=primes\nWorkers=many\nWrokers=3\n\n"
+                          "[Job]\nSoftTimeout=5s\nHardTimeout=1s\nMaxAttempts=0\n")
         r = self.verify(path)
         self.assertEqual((r.returncode, r.stdout), (1, ""))
         lines = r.stderr.splitlines()
         self.assertEqual([line.split(": ")[0] for line in lines], [f"{path}:{n}" for n in (3, 4, 9, 1)])
-        for line, words in zip(lines, (("Workers=many",), ("Wrokers=", "Workers=", "warning"), ("MaxAttempts=0",), ("SoftTimeout=", "HardTimeout="))):
+        for line, words in zip(lines, (("Workers=many",), ("Wrokers=", "Workers=", "warning"), ("MaxAttempts=0",),
+                                       ("SoftTimeout=", "HardTimeout="))):
             for word in words:
                 self.assertIn(word, line)
 
@@ -254,7 +268,8 @@ class Verify(Test):
                 ("x.pool", "Plugin primes\n", 1, ("x.pool:1: ",)),
                 ("y.pool", "[Pool]\nWorkers=1\n", 1, ("y.pool:1: ", "Plugin= is missing")),
                 ("no good name.pool", "[Pool]\nPlugin=primes\n", 1, ("not a pool name",)),
-                ("drover.conf", "[Daemon]\nLogLevel=loud\n[Pool]\nPlugin=primes\n", 1, ("drover.conf:2: ", "drover.conf:4: ")),
+                ("drover.conf", "[Daemon]\nLogLevel=loud\n[Pool]\nPlugin=primes\n", 1,
+                 ("drover.conf:2: ", "drover.conf:4: ")),
                 ("notes.txt", "", 2, ("notes.txt", ".pool"))):
             r = self.verify(self.write(name, text))
             self.assertEqual(r.returncode, code, (name, r.stderr))
@@ -267,7 +282,8 @@ class Verify(Test):
     def test_it_says_what_droverd_says(self):
         """One reader for both: the daemon's own check of the same folder has the same lines."""
         path = self.write("pools.d/bad.pool", "[Pool]\nPlugin=primes\nStartMethod=teleport\n")
-        r = subprocess.run([f"{BUILD}/daemon/droverd", "--check", f"--config-dir={self.tmp}"], capture_output=True, text=True, check=False)
+        r = subprocess.run([f"{BUILD}/daemon/droverd", "--check", f"--config-dir={self.tmp}"], capture_output=True,
+                           text=True, check=False)
         self.assertEqual(r.returncode, 1)
         self.assertIn(self.verify(path).stderr.strip(), r.stderr)
 
@@ -276,7 +292,8 @@ class Verify(Test):
         r = self.verify(path, "--json=short")
         self.assertEqual((r.returncode, r.stderr), (1, ""))
         self.assertEqual([p["severity"] for p in json.loads(r.stdout)], ["error", "warning"])
-        self.assertEqual(json.loads(self.verify(self.write("good.pool", "[Pool]\nPlugin=primes\n"), "--json=pretty").stdout), [])
+        self.assertEqual(json.loads(self.verify(self.write("good.pool", "[Pool]\nPlugin=primes\n"),
+                                                "--json=pretty").stdout), [])
 
 
 class Run(Test):
@@ -290,7 +307,8 @@ class Run(Test):
         shutil.rmtree(self.tmp)
 
     def run_ctl(self, *words):
-        return subprocess.run([DROVERCTL, "run", "--plugin", PRIMES, *words], env=self.env, capture_output=True, text=True,
+        return subprocess.run([DROVERCTL, "run", "--plugin", PRIMES, *words], env=self.env, capture_output=True,
+                              text=True,
                               timeout=60 * PATIENCE, check=False)
 
     def check_nothing_left(self):
@@ -309,7 +327,8 @@ class Run(Test):
         self.check_nothing_left()
 
     def test_settings(self):
-        r = self.run_ctl("--start-method=spawn", "--workers=3", "--max-attempts=2", "--", "droverctl", "--json=short", "list-pools")
+        r = self.run_ctl("--start-method=spawn", "--workers=3", "--max-attempts=2", "--", "droverctl", "--json=short",
+                         "list-pools")
         pool = json.loads(r.stdout)[0]
         self.assertEqual((pool["StartMethod"], pool["Workers"]), ("spawn", 3))
         self.check_nothing_left()

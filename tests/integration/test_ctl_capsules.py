@@ -1,4 +1,5 @@
-"""droverctl's view of capsules: from droverd's directory, over the bus for who cannot read it, and from a stranger's file."""
+"""droverctl's view of capsules: from droverd's directory, over the bus for who cannot read it, and from a stranger's
+file."""
 
 import json
 import os
@@ -26,7 +27,8 @@ def pack(value):
 
 def capsule(**fields):
     whole = {"id": 7, "created-usec": 1700000000000000, "uid": 0, "state": "poisoned", "pool": "p", "plugin": "x",
-             "plugin-dir": "/plugins", "build-id": "00ff", "job": "j", "hard-nsec": 0, "log": "one\ntwo\n", "attempts": [],
+             "plugin-dir": "/plugins", "build-id": "00ff", "job": "j", "hard-nsec": 0, "log": "one\ntwo\n",
+             "attempts": [],
              "payload": pack({"n": 97})} | fields
     body = pack(whole)
     return b"DRCAPSUL" + struct.pack("<II", 1, len(body)) + body
@@ -73,12 +75,14 @@ class Capsules(Test):
         for way in self.ways():
             self.assertEqual(self.ctl("list-capsules", "fine", "-q", *way), "")
             lines = self.ctl("list-capsules", "-q", *way).splitlines()
-            self.assertEqual([line.split()[:4] for line in lines], [[str(job), "crash", "segfault", "poisoned"] for job in self.jobs])
+            self.assertEqual([line.split()[:4] for line in lines],
+                             [[str(job), "crash", "segfault", "poisoned"] for job in self.jobs])
             self.assertIn("signal 11 (SIGSEGV) at crash+0x", lines[0])
 
     def test_show(self):
         shown = json.loads(self.ctl("show-capsule", self.jobs[0], *self.ways()[0], "--json=short"))
-        self.assertEqual((shown["id"], shown["plugin"], shown["arguments"], len(shown["attempts"])), (self.jobs[0], "crash", {}, 2))
+        self.assertEqual((shown["id"], shown["plugin"], shown["arguments"], len(shown["attempts"])),
+                         (self.jobs[0], "crash", {}, 2))
         text = self.ctl("show-capsule", self.file(self.jobs[0]))
         self.assertEqual(text, self.ctl("show-capsule", self.jobs[0], f"--address={self.d.bus.address}"))
         for attempt in shown["attempts"]:
@@ -99,7 +103,8 @@ class Capsules(Test):
             self.ctl("show-capsule", path, "-o", path)  # over itself
             with open(path, "rb") as f:
                 self.assertEqual(f.read(), data)
-        self.assertIn("/nonexistent/x", self.ctl("show-capsule", self.jobs[0], *self.ways()[0], "-o", "/nonexistent/x", code=5))
+        self.assertIn("/nonexistent/x",
+                      self.ctl("show-capsule", self.jobs[0], *self.ways()[0], "-o", "/nonexistent/x", code=5))
         self.assertIn("one file", self.ctl("show-capsule", self.jobs[0], "-o", "a", "-o", "b", code=2))
 
     def test_what_is_not_there(self):
@@ -126,12 +131,14 @@ class Capsules(Test):
         self.assertEqual([row["id"] for row in rows], self.jobs)
         self.assertIn("no capsule of job 7", self.ctl("show-capsule", 7, code=4))
         listed = self.d.call("/org/drover1", "org.drover1.Manager", "ListCapsules", "su", "", 0)
-        self.assertEqual([(row["id"], row["pool"], row["uid"]) for row in listed], [(job, "crash", os.getuid()) for job in self.jobs[::-1]])
+        self.assertEqual([(row["id"], row["pool"], row["uid"]) for row in listed],
+                         [(job, "crash", os.getuid()) for job in self.jobs[::-1]])
         self.assertEqual(len(self.d.call("/org/drover1", "org.drover1.Manager", "ListCapsules", "su", "crash", 1)), 1)
         self.d.extra_env["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/nonexistent"
         self.addCleanup(self.d.extra_env.pop, "DBUS_SESSION_BUS_ADDRESS")
         for words in (["list-capsules"], ["show-capsule", "7"]):
-            self.assertIn(f"--state-dir=DIR reads what one left in DIR (usually {place}/drover)", self.ctl(*words, code=3))
+            self.assertIn(f"--state-dir=DIR reads what one left in DIR (usually {place}/drover)",
+                          self.ctl(*words, code=3))
             self.ctl(*words, f"--state-dir={place}/drover")
 
     def test_completion(self):
@@ -143,7 +150,8 @@ class Capsules(Test):
         os.chmod(self.d.dir, 0o711)  # the bus is in there
 
         def ctl(*words):
-            return subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", DROVERCTL, f"--address={self.d.bus.address}", *map(str, words)],
+            return subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", DROVERCTL,
+                                   f"--address={self.d.bus.address}", *map(str, words)],
                                   env=self.d.env(), capture_output=True, text=True, timeout=60, check=False)
 
         r = ctl("list-capsules", "-q")
@@ -158,7 +166,8 @@ class OnceMore(Test):
 
     def test_once_more_though_it_is_forgotten(self):
         """Neither ResultTTL= nor a restart of the daemon ends what its capsule knows."""
-        with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 2, "RestartSec": 0, "ResultTTL": "1s"}}) as d:
+        with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 2, "RestartSec": 0,
+                               "ResultTTL": "1s"}}) as d:
             number, path = d.submit("crash", "segfault")
             self.assertEqual(d.wait_job(path), "poisoned")
             file = os.path.join(d.dir, "state", "capsules", f"crash.{number}")
@@ -175,10 +184,14 @@ class OnceMore(Test):
             d.wait_workers("crash", 1)
             self.assertIn("NoSuchJob", d.ctl("result", number).stderr, "the record does not outlive the daemon")
             r = d.ctl("why", number)
-            self.assertRegex(r.stdout, rf"(?s)^Job {number} \(segfault of pool crash\) is poisoned, since 20.*: its capsule says so\.\n"
-                             r"Attempt 1: the worker with pid \d+ died: signal 11 \(SIGSEGV\).*\nAttempt 2: .*show-capsule", r)
+            self.assertRegex(r.stdout,
+                             rf"(?s)^Job {number} \(segfault of pool crash\) is poisoned, since 20.*: its capsule says "
+                             rf"so\.\n"
+                             r"Attempt 1: the worker with pid \d+ died: signal 11 \(SIGSEGV\).*\nAttempt 2: "
+                             r".*show-capsule", r)
             told = json.loads(d.ctl("why", number, "--json=short").stdout)
-            self.assertEqual((told["id"], told["state"], len(told["attempts"])), (number, "poisoned", 4), "two of each run")
+            self.assertEqual((told["id"], told["state"], len(told["attempts"])), (number, "poisoned", 4),
+                             "two of each run")
             before = len(d.deaths("crash"))
             r = d.ctl("requeue", number)
             self.assertEqual((r.returncode, r.stdout), (0, f"{number} queued\n"), r)
@@ -186,11 +199,13 @@ class OnceMore(Test):
             self.assertEqual(wait_for(lambda: len(d.deaths("crash")) - before, 10, "deaths"), 2)
             self.assertEqual(d.job(path)["Uid"], os.getuid())
             newer = d.submit("crash", "fine")[0]
-            listed = [row[0] for row in d.call("/org/drover1", "org.drover1.Manager", "ListJobs", "a{sv}su", 0, "", 0)[0]]
+            listed = [row[0]
+                      for row in d.call("/org/drover1", "org.drover1.Manager", "ListJobs", "a{sv}su", 0, "", 0)[0]]
             self.assertEqual(listed, sorted(listed), "in the order of numbers")
             self.assertIn(newer, listed)
             r = d.ctl("requeue", 999999)
-            self.assertEqual((r.returncode, "no record, nor a capsule, of job 999999 of yours" in r.stderr), (4, True), r)
+            self.assertEqual((r.returncode, "no record, nor a capsule, of job 999999 of yours" in r.stderr), (4, True),
+                             r)
             r = d.ctl("resubmit", number, "--max-attempts=1")
             again = int(r.stdout)
             self.assertGreater(again, newer)
@@ -207,7 +222,8 @@ class OnceMore(Test):
         with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 2, "RestartSec": 0}}) as d:
             r = d.ctl("map", "crash", "segfault", input="\n")
             self.assertEqual(r.returncode, 1, r)
-            number = wait_for(lambda: json.loads(d.ctl("list-capsules", "--json=short").stdout), 10, "its capsule")[0]["id"]
+            number = wait_for(lambda: json.loads(d.ctl("list-capsules", "--json=short").stdout), 10,
+                              "its capsule")[0]["id"]
             r = d.ctl("requeue", number)
             self.assertEqual((r.returncode, "came through a channel" in r.stderr), (2, True), r)
             again = int(d.ctl("resubmit", number).stdout)
@@ -218,7 +234,8 @@ class OnceMore(Test):
         with Drover({"crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 1, "RestartSec": 0}}) as d:
             number, path = d.submit("crash", "segfault")
             d.wait_job(path)
-            wait_for(lambda: os.path.exists(os.path.join(d.dir, "state", "capsules", f"crash.{number}")), 10, "its capsule")
+            wait_for(lambda: os.path.exists(os.path.join(d.dir, "state", "capsules", f"crash.{number}")), 10,
+                     "its capsule")
             d.stop()
             d.start()
             d.wait_workers("crash", 1)
@@ -264,7 +281,8 @@ class Hostile(Test):
         longest = whole.replace(pack("one\ntwo\n"), struct.pack(">BI", 0xDB, 0xFFFFFFFF) + b"one\ntwo\n")
         longest = longest[:12] + struct.pack("<I", len(longest) - 16) + longest[16:]
         bad = [whole[:n] for n in range(0, len(whole), 7)] + [huge, longest, whole + b"x", capsule(id=8, job=""),
-                                                              capsule(pool="p" * 72), capsule(attempts=[{}] * 17), bytes(1 << 22)]
+                                                              capsule(pool="p" * 72), capsule(attempts=[{}] * 17),
+                                                              bytes(1 << 22)]
         for data in bad:
             path = self.write(data)
             for words in (["show-capsule", path], ["show-capsule", "7", f"--state-dir={self.tmp}"],
@@ -273,7 +291,8 @@ class Hostile(Test):
                 self.assertEqual((r.returncode, r.stdout, r.stderr.count(b"\n")), (2, b"", 1), (words, data[:80], r))
                 self.assertIn(b"not a capsule", r.stderr)
         self.write(whole)
-        self.assertIn(b"another release", self.ctl("show-capsule", self.write(whole[:8] + b"\2" + whole[9:], "p.9")).stderr)
+        self.assertIn(b"another release",
+                      self.ctl("show-capsule", self.write(whole[:8] + b"\2" + whole[9:], "p.9")).stderr)
         self.write(whole, "q.7")
         r = self.ctl("list-capsules", "-q", f"--state-dir={self.tmp}")
         self.assertEqual((r.returncode, r.stdout.count(b"\n"), r.stderr.count(b"\n")), (2, 1, 2), r)
@@ -283,16 +302,20 @@ class Hostile(Test):
 
     def test_no_control_character_gets_through(self):
         evil = "\x1b]0;x\x07\x9b31m\x7f\r"
-        path = self.write(capsule(job="j" + evil, pool="p" + evil, state=evil[:12], plugin=evil, build_id=evil, log=f"{evil}\n{evil}",
-                                  payload=pack({"s": evil}), attempts=[{"attempt": 1, "module": evil, "syscall": evil, "reason": evil}],
+        path = self.write(capsule(job="j" + evil, pool="p" + evil, state=evil[:12], plugin=evil, build_id=evil,
+                                  log=f"{evil}\n{evil}",
+                                  payload=pack({"s": evil}),
+                                  attempts=[{"attempt": 1, "module": evil, "syscall": evil, "reason": evil}],
                                   **{"plugin-dir": evil, "build-id": evil}), f"p{evil}.7")
         self.write(b"", f"x{evil}.8")
-        for words in (["show-capsule", path], ["show-capsule", "7", f"--state-dir={self.tmp}"], ["list-capsules", f"--state-dir={self.tmp}"],
+        for words in (["show-capsule", path], ["show-capsule", "7", f"--state-dir={self.tmp}"],
+                      ["list-capsules", f"--state-dir={self.tmp}"],
                       ["show-capsule", os.path.dirname(path) + f"/x{evil}.8"], ["show-capsule", path + "x"]):
             for mode in ("off", "short", "pretty"):
                 r = self.ctl(*words, f"--json={mode}")
                 self.assertTrue(r.stdout or r.stderr)
-                left = set((r.stdout + r.stderr).decode()) & {chr(i) for i in [*range(10), *range(11, 32), *range(127, 160)]}
+                left = set((r.stdout + r.stderr).decode()) & {chr(i)
+                                                              for i in [*range(10), *range(11, 32), *range(127, 160)]}
                 self.assertEqual(left, set(), (words, mode, r))
         shown = json.loads(self.ctl("show-capsule", path, "--json=short").stdout)
         self.assertEqual((shown["arguments"]["s"], shown["job"]), (evil, "j" + evil))  # nothing is lost there

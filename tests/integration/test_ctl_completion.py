@@ -32,7 +32,8 @@ class Completion(Test):
             words.append("")
         script = (f"source '{SCRIPT}'; COMP_WORDS=({' '.join(repr(w) for w in words)}); COMP_CWORD={len(words) - 1}; "
                   "_droverctl; printf '%s\\n' \"${COMPREPLY[@]}\"")
-        r = subprocess.run(["bash", "--norc", "-u", "-c", script], env=self.d.env(), capture_output=True, text=True, check=False)
+        r = subprocess.run(["bash", "--norc", "-u", "-c", script], env=self.d.env(), capture_output=True, text=True,
+                           check=False)
         self.assertEqual((r.returncode, r.stderr), (0, ""), line)
         return r.stdout.split()
 
@@ -40,7 +41,8 @@ class Completion(Test):
         offered = self.complete("droverctl ")
         text = subprocess.run([DROVERCTL, "--help"], capture_output=True, text=True, check=True).stdout
         self.assertEqual(offered, re.findall(r"^  ([a-z][a-z-]*) ", text.partition("\nOptions")[0], re.MULTILINE))
-        self.assertEqual(self.complete("droverctl re"), ["result", "requeue", "resubmit", "restart", "resume", "resize", "reset-failed", "remove-arena", "reload"])
+        self.assertEqual(self.complete("droverctl re"), ["result", "requeue", "resubmit", "restart", "resume", "resize",
+                                                         "reset-failed", "remove-arena", "reload"])
         self.assertEqual(self.complete("droverctl --user -q resi"), ["resize"])
         self.assertEqual(self.complete("droverctl frob"), [])
 
@@ -89,8 +91,10 @@ class Completion(Test):
         self.d.wait_job(path)
 
     def test_without_a_daemon_nothing_is_said(self):
-        env = dict(self.d.env(), DBUS_SESSION_BUS_ADDRESS="unix:path=/nonexistent", DBUS_SYSTEM_BUS_ADDRESS="unix:path=/nonexistent")
-        r = subprocess.run([DROVERCTL, "complete", "--", "drain", ""], env=env, capture_output=True, text=True, check=False)
+        env = dict(self.d.env(), DBUS_SESSION_BUS_ADDRESS="unix:path=/nonexistent",
+                   DBUS_SYSTEM_BUS_ADDRESS="unix:path=/nonexistent")
+        r = subprocess.run([DROVERCTL, "complete", "--", "drain", ""], env=env, capture_output=True, text=True,
+                           check=False)
         self.assertEqual((r.returncode, r.stdout), (0, ""))
         r = subprocess.run([DROVERCTL, "complete", "--", "drai"], env=env, capture_output=True, text=True, check=False)
         self.assertEqual(r.stdout, "drain\n")
@@ -100,7 +104,8 @@ class Completion(Test):
         env = dict(self.d.env(), INPUTRC="/dev/null")
         with Screen(env, f"bash --init-file '{SCRIPT}' -i") as screen:
             screen.wait(r"[$#] *$")
-            for typed, tabs, seen in (("droverctl sta", 2, "start +status"), ("droverctl list-p", 1, r"droverctl list-pools *$")):
+            for typed, tabs, seen in (("droverctl sta", 2, "start +status"),
+                                      ("droverctl list-p", 1, r"droverctl list-pools *$")):
                 screen.keys("-l", typed)
                 screen.keys(*["Tab"] * tabs)
                 screen.wait(seen)
@@ -114,7 +119,8 @@ class Completion(Test):
 
     def test_the_script_is_installed(self):
         with open(f"{SOURCE}/daemon/ctl/meson.build", encoding="utf-8") as f:
-            self.assertIn("install_data('droverctl.bash', rename: 'droverctl', install_dir: bash_completion_dir)", f.read())
+            self.assertIn("install_data('droverctl.bash', rename: 'droverctl', install_dir: bash_completion_dir)",
+                          f.read())
         self.assertTrue(os.path.exists(SCRIPT))
 
 

@@ -1,4 +1,5 @@
-"""What a person sees: droverctl in a terminal (tmux), its screen captured. Without a terminal the same is plain lines."""
+"""What a person sees: droverctl in a terminal (tmux), its screen captured. Without a terminal the same is plain
+lines."""
 
 import json
 import os
@@ -18,10 +19,12 @@ class Screen:
         self.dir = tempfile.mkdtemp(prefix="drt-")
         self.socket = os.path.join(self.dir, "s")
         shell = f"trap : INT; {command}; echo ended $?; exec cat"
-        self.tmux("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(rows), "sh", "-c", shell, env=env)
+        self.tmux("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(rows), "sh", "-c", shell,
+                  env=env)
 
     def tmux(self, *words, env=None):
-        return subprocess.run(["tmux", "-S", self.socket, *words], env=env, capture_output=True, text=True, timeout=20 * PATIENCE,
+        return subprocess.run(["tmux", "-S", self.socket, *words], env=env, capture_output=True, text=True,
+                              timeout=20 * PATIENCE,
                               check=True).stdout
 
     def text(self, with_colours=False):
@@ -105,7 +108,8 @@ class Terminal(Test):
         with self.screen("top --interval=10s", rows=10) as screen:
             self.assertNotIn("not shown", screen.wait(r"^WORKER .*SAYS\n(.*\n){3}"))
             for rows, pools, workers, hidden in ((9, 2, 1, "0 pools and 2 workers"), (8, 1, 1, "1 pool and 2 workers"),
-                                                 (6, 0, 0, "2 pools and 3 workers"), (2, 0, 0, "2 pools and 3 workers")):
+                                                 (6, 0, 0, "2 pools and 3 workers"),
+                                                 (2, 0, 0, "2 pools and 3 workers")):
                 screen.tmux("resize-window", "-x", "100", "-y", str(rows))
                 text = screen.wait(rf"^not shown: {hidden}, ", 5)
                 self.assertEqual(len(re.findall(r"(?m)^(?:work|a-pool-\S+) +running", text)), pools, text)

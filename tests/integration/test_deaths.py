@@ -1,4 +1,5 @@
-"""Who holds an object of an arena is killed while another waits for it: what the other is told, and what the lists show."""
+"""Who holds an object of an arena is killed while another waits for it: what the other is told, and what the lists
+show."""
 
 import json
 import os
@@ -13,9 +14,9 @@ class Deaths(Test):
 
     is_about_losses = True
 
-    # The kind of the holder, of who waits, what the object's type is called; how the other's wait ends; has the object an
-    # owner (who is named); how many deaths took something from it; does the holder wait, too; what ends the wait, if it is
-    # not the death. (The ends of a pipe are sockets, in no arena: tests/unit/test-sync-arena.c
+    # The kind of the holder, of who waits, what the object's type is called; how the other's wait ends; has the object
+    # an owner (who is named); how many deaths took something from it; does the holder wait, too; what ends the wait, if
+    # it is not the death. (The ends of a pipe are sockets, in no arena: tests/unit/test-sync-arena.c
     # test_pipe_kill_one_side kills one of them.)
     CASES = (
         ("mutex", "mutex", "mutex", "EOWNERDEAD", True, 1, False, None),
@@ -76,7 +77,8 @@ class Deaths(Test):
         self.assertEqual(d.wait_job(waiter), "done")
         self.assertEqual(d.result(waiter)["result"], {"outcome": outcome})
         after = self.wait_waiters(name, 0)
-        self.assertEqual((after["type"], after["owner-pid"], after["owner-worker"], after["owner-job"], after["inconsistent"]),
+        self.assertEqual((after["type"], after["owner-pid"], after["owner-worker"], after["owner-job"],
+                          after["inconsistent"]),
                          (type_name, 0, 0, 0, False))
         self.assertEqual(after["deaths-repaired"], n_deaths)
         self.assertRegex(d.ctl("list-objects", "deaths").stdout, rf"(?m)^{name} +{type_name}\b.*\b{n_deaths}\b")
@@ -100,7 +102,8 @@ class Deaths(Test):
     def test_a_program_on_the_bus_is_repaired_too(self):
         """It opens the arena, says who it is in a place of it, and is killed while it holds the mutex."""
         with Drover({"w": {"Plugin": "arenas", "Workers": 1, "MaxAttempts": 1}}) as self.d:
-            r = subprocess.Popen([f"{harness.BUILD}/tests/integration/arena-holder", "deaths", "mutex"], env=self.d.env(),
+            r = subprocess.Popen([f"{harness.BUILD}/tests/integration/arena-holder", "deaths", "mutex"],
+                                 env=self.d.env(),
                                  stdout=subprocess.PIPE, text=True)
             self.assertEqual(r.stdout.readline(), "held\n")
             _, waiter = self.take("mutex", "mutex", 0)
@@ -115,8 +118,10 @@ class Deaths(Test):
     def test_a_program_in_another_pid_namespace_is_repaired_too(self):
         """It calls itself 1; the daemon knows better."""
         with Drover({"w": {"Plugin": "arenas", "Workers": 1, "MaxAttempts": 1}}) as self.d:
-            r = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", f"{harness.BUILD}/tests/integration/arena-holder",
-                                  "deaths", "mutex"], env=self.d.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            r = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child",
+                                  f"{harness.BUILD}/tests/integration/arena-holder",
+                                  "deaths", "mutex"], env=self.d.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                 text=True)
             self.addCleanup(lambda: (r.kill(), r.communicate()))
             told = r.stdout.readline()
             if told != "held\n" and "unshare failed" in (error := r.stderr.read()):

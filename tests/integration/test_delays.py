@@ -24,7 +24,8 @@ class Delays(Test):
         one = {"Plugin": "jobs", "Workers": 1, "StartMethod": "fork", "RestartSec": "10ms"}
         cls.drover = Drover({"one": one, "two": dict(one, Workers=2),
                              "pauses": dict(one, MaxAttempts=3, RetryDelay="100ms", RetryBackoff="2"),
-                             "capped": dict(one, MaxAttempts=4, RetryDelay="50ms", RetryBackoff="100", RetryMaxDelay="60ms"),
+                             "capped": dict(one, MaxAttempts=4, RetryDelay="50ms", RetryBackoff="100",
+                                            RetryMaxDelay="60ms"),
                              "atmost": dict(one, Guarantee="at-most-once")})
         cls.d = cls.drover.__enter__()
         for pool in cls.drover.pools:
@@ -67,7 +68,8 @@ class Delays(Test):
     def test_in_time_order_and_equal_times_by_priority(self):
         due = now_us() + 1000000
         order = [(due + 200000, 4), (due, 1), (due + 100000, 0), (due, 3), (due, 2), (due + 100000, 4)]
-        jobs = [self.d.submit("one", "tell", {"not-before": at, "priority": priority}, n=i)[1] for i, (at, priority) in enumerate(order)]
+        jobs = [self.d.submit("one", "tell", {"not-before": at, "priority": priority}, n=i)[1] for i,
+                (at, priority) in enumerate(order)]
         self.assertLess(now_us(), due, "all were submitted in time")
         ran = sorted((self.done(job)["usec"], i) for i, job in enumerate(jobs))
         self.assertEqual([i for _, i in ran], [3, 4, 1, 5, 2, 0])
@@ -76,7 +78,8 @@ class Delays(Test):
         self.d.pool_call("one", "Pause")
         bus = [self.d.submit("one", "tell", {"priority": n}, n=n)[0] for n in (1, 2, 3, 4, 0)]
         shell = [self.d.ctl("submit", "one", "tell", "n=9", *words).stdout.strip()
-                 for words in (["--priority=low"], ["--priority=normal"], ["--priority=high"], ["--priority=urgent"], [])]
+                 for words in (["--priority=low"], ["--priority=normal"], ["--priority=high"], ["--priority=urgent"],
+                               [])]
         self.d.pool_call("one", "Resume")
         jobs = [*bus, *map(int, shell)]
         ran = sorted((self.done(f"/org/drover1/job/{n}")["usec"], jobs.index(n)) for n in jobs)
@@ -90,7 +93,8 @@ class Delays(Test):
         for _ in range(2):
             worker = self.d.wait_workers("one", 1, states=("idle",))[0]
             kill(worker[3])
-            wait_for(lambda old=worker[0]: [row for row in self.d.list_workers("one") if row[0] != old and row[4] == "idle"], 10, "another worker")
+            wait_for(lambda old=worker[0]: [row for row in self.d.list_workers("one")
+                                            if row[0] != old and row[4] == "idle"], 10, "another worker")
         self.assertGreaterEqual(self.done(job)["usec"], due - 1000)
 
     def test_the_queue_timeout_counts_from_then(self):
@@ -104,7 +108,8 @@ class Delays(Test):
 
     def test_stop_judges_what_is_delayed(self):
         d = self.d
-        d.call(*MANAGER, "CreatePool", "sa{sv}t", "brief", 3, "Plugin", "s", "jobs", "Workers", "u", 1, "StartMethod", "s", "fork", 0)
+        d.call(*MANAGER, "CreatePool", "sa{sv}t", "brief", 3, "Plugin", "s", "jobs", "Workers", "u", 1, "StartMethod",
+               "s", "fork", 0)
         d.wait_state("brief", "running")
         job, _ = self.later(3600, "brief")
         self.assertEqual(d.pool("brief")["Queued"], 1)
@@ -232,10 +237,12 @@ class Delays(Test):
             os.chmod(self.d.dir, 0o711)
             c = Connection(self.d.bus.address, 65534)
             self.addCleanup(c.close)
-            other = c.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"one", b"tell", 1, b"n", b"t", u64(1), 1, b"idempotency-key", b"s", b"order-1").read("t")[0]
+            other = c.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"one", b"tell", 1, b"n", b"t", u64(1), 1,
+                           b"idempotency-key", b"s", b"order-1").read("t")[0]
             self.assertNotEqual(other, first[0])
             with self.assertRaises(BusError) as caught:
-                c.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"one", b"tell", 1, b"n", b"t", u64(1), 1, b"after", b"at", 1, u64(first[0]))
+                c.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"one", b"tell", 1, b"n", b"t", u64(1), 1, b"after", b"at",
+                       1, u64(first[0]))
             self.assertEqual(caught.exception.name, "org.drover1.Error.NoSuchJob")
 
     def test_detached(self):
@@ -244,7 +251,8 @@ class Delays(Test):
         due = now_us() + 700000
         c = Connection(self.d.bus.address)
         for n, detached in ((1, 0), (2, 1)):
-            c.send(*MANAGER, "Run", "ssa{sv}a{sv}", b"one", b"tell", 1, b"n", b"t", u64(n), 2, b"not-before", b"t", u64(due), b"detached", b"b", detached)
+            c.send(*MANAGER, "Run", "ssa{sv}a{sv}", b"one", b"tell", 1, b"n", b"t", u64(n), 2, b"not-before", b"t",
+                   u64(due), b"detached", b"b", detached)
         wait_for(lambda: self.d.pool("one")["Queued"] == 2, 10, "both are there")
         c.close()
         wait_for(lambda: self.d.pool("one")["Cancelled"] == before["Cancelled"] + 1, 10, "one went with its caller")

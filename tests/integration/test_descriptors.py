@@ -8,7 +8,6 @@ import socket
 import struct
 import subprocess
 import tempfile
-import unittest
 from contextlib import ExitStack
 
 from harness import BUILD, DROVERCTL, IS_SANITIZED, PATIENCE, Drover, Test, fds_of, kill, main, wait_for
@@ -34,11 +33,13 @@ def pss_kib(pid):
 
 class Base(Test):
     def case(self, d, name):
-        program = subprocess.run([LIBRARY, name], env=d.env(), text=True, capture_output=True, timeout=60 * PATIENCE, check=False)
+        program = subprocess.run([LIBRARY, name], env=d.env(), text=True, capture_output=True, timeout=60 * PATIENCE,
+                                 check=False)
         self.assertEqual(program.returncode, 0, program.stderr)
 
     def client(self, d, pool, case, **popen):
-        return subprocess.Popen([CLIENT, pool, case], env=d.env(), text=True, **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, **popen})
+        return subprocess.Popen([CLIENT, pool, case], env=d.env(), text=True,
+                                **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, **popen})
 
     @staticmethod
     def fds(d):
@@ -108,7 +109,8 @@ class FullTable(Base):
 class SharedInput(Base):
     def test_row_77_one_array_for_four_workers(self):
         with Drover({"four": {"Plugin": "fds", "Workers": 4}}) as d:
-            program = subprocess.Popen([LIBRARY, "shared-array"], env=d.env(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            program = subprocess.Popen([LIBRARY, "shared-array"], env=d.env(), text=True, stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE,
                                        stderr=subprocess.PIPE)
             self.assertEqual(program.stdout.readline(), "ready\n")
             workers = [row[3] for row in d.list_workers("four")]
@@ -153,7 +155,8 @@ class OverTheBus(Base):
                 d.result(large)
 
     def test_results_that_the_bus_does_not_carry(self):
-        """Each ends in one error that names its bound: typed ones end at 16 MiB, all that are kept at 32; Run hands over a raw one."""
+        """Each ends in one error that names its bound: typed ones end at 16 MiB, all that are kept at 32; Run hands
+        over a raw one."""
         with Drover({"fds": {"Plugin": "fds", "Workers": 1}, "jobs": {"Plugin": "jobs", "Workers": 1}}) as d:
             self.assertEqual(d.run("fds", "large", n=1 << 20)["n"], 1 << 20)
             if not IS_SANITIZED:  # whose calloc touches all of it
@@ -161,7 +164,8 @@ class OverTheBus(Base):
                     d.run("jobs", "big", bytes=1 << 30)
             with self.assert_error("LimitsExceeded", "16777216 bytes", "a channel"):
                 d.run("fds", "large", n=17 << 20)
-            with self.assert_error("LimitsExceeded", "32505856 bytes", "a channel"):  # a bus cuts off who sends it 32 MiB
+            # a bus cuts off who sends it 32 MiB
+            with self.assert_error("LimitsExceeded", "32505856 bytes", "a channel"):
                 d.run("fds", "count", n=5_000_000)
             job = d.submit("fds", "large", n=17 << 20)[1]
             self.assertEqual(d.wait_job(job), "done")
@@ -179,7 +183,8 @@ class OverTheBus(Base):
                 del reply  # and its descriptor
                 job = c.call("/org/drover1", "org.drover1.Manager", "Submit", *words).read("to")[1]
                 self.assertEqual(d.wait_job(job), "done")
-                with self.assert_error("ResultExpired", job.rpartition("/")[2], f"{size} bytes", "33554432 bytes", "Run"):
+                with self.assert_error("ResultExpired", job.rpartition("/")[2], f"{size} bytes", "33554432 bytes",
+                                       "Run"):
                     d.result(job)
 
     def test_files_of_droverctl(self):
@@ -197,7 +202,8 @@ class OverTheBus(Base):
             self.assertIn(f"{there}/none", r.stderr)
             r = d.ctl("call", "fds", "cat", f"in={there}/in", "attempt=1")
             self.assertIn("<FILE or >FILE", r.stderr)
-            r = d.ctl("call", "fds", "make", f"in=<{there}/in", "text=hello", "-o", f"pipe={there}/pipe", "-o", f"back={there}/back")
+            r = d.ctl("call", "fds", "make", f"in=<{there}/in", "text=hello", "-o", f"pipe={there}/pipe", "-o",
+                      f"back={there}/back")
             self.assertEqual((r.returncode, r.stdout, r.stderr), (0, "", ""))
             for name, text in (("pipe", "hello"), ("back", "what is in the file")):
                 with open(f"{there}/{name}", encoding="utf-8") as f:
@@ -219,9 +225,12 @@ class OverTheBus(Base):
             with open(f"{there}/in", "wb") as f:
                 f.write(data)
             for source, piped in ((f"{there}/in", None), ("-", data.decode("latin-1"))):
-                with open(f"{there}/in", encoding="latin-1", newline="") if piped else open(os.devnull, encoding="ascii") as stdin:
-                    r = subprocess.run([DROVERCTL, "--user", "call", "fds", "raw", f"--input={source}", f"--output=payload={there}/out"],
-                                       env=d.env(), stdin=stdin, capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
+                with open(f"{there}/in", encoding="latin-1", newline="") if piped else open(os.devnull,
+                                                                                            encoding="ascii") as stdin:
+                    r = subprocess.run([DROVERCTL, "--user", "call", "fds", "raw", f"--input={source}",
+                                        f"--output=payload={there}/out"],
+                                       env=d.env(), stdin=stdin, capture_output=True, text=True, timeout=60 * PATIENCE,
+                                       check=False)
                 self.assertEqual((r.returncode, r.stderr), (0, ""))
                 with open(f"{there}/out", "rb") as f:
                     self.assertTrue(f.read() == data)
@@ -237,10 +246,12 @@ class OverTheBus(Base):
             self.wait_fds(d, n_fds + 2)  # the two results
 
     def test_a_long_input_that_killed_its_worker_is_a_capsule(self):
-        with Drover({"fds": {"Plugin": "fds", "Workers": 1, "MaxAttempts": 2}}) as d, tempfile.TemporaryDirectory() as there:
+        with Drover({"fds": {"Plugin": "fds", "Workers": 1,
+                             "MaxAttempts": 2}}) as d, tempfile.TemporaryDirectory() as there:
             r = d.ctl("call", "fds", "die", "--input=-", input="." * 99999 + "x")
             self.assertIn("poisoned", r.stderr)
-            row = wait_for(lambda: next(iter(json.loads(d.ctl("list-capsules", "--json=short").stdout)), None), 10, "the capsule is written")
+            row = wait_for(lambda: next(iter(json.loads(d.ctl("list-capsules", "--json=short").stdout)), None), 10,
+                           "the capsule is written")
             self.assertEqual(row["payload-bytes"], 100000)
             self.assertRegex(d.log(), rf"drover-worker --replay {row['id']} --state-dir=/")
             # What came with descriptors leaves none.
@@ -253,13 +264,17 @@ class OverTheBus(Base):
     def test_what_is_no_memory_file_is_named(self):
         with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
             n_fds = self.fds(d)
-            with Connection(d.bus.address) as c, open("/dev/null", "rb") as null, open(memory_file((1 << 30) + 1), "rb") as large:
-                for name, value in ((b"raw", (b"payload", b"h", null.fileno())), (b"raw", (b"payload", b"h", large.fileno())),
+            with Connection(d.bus.address) as c, open("/dev/null", "rb") as null, open(memory_file((1 << 30) + 1),
+                                                                                       "rb") as large:
+                for name, value in ((b"raw", (b"payload", b"h", null.fileno())),
+                                    (b"raw", (b"payload", b"h", large.fileno())),
                                     (b"cat", (b"in", b"h", null.fileno()))):
-                    cookie = c.send("/org/drover1", "org.drover1.Manager", "Run", "ssa{sv}a{sv}", b"fds", name, 1, *value, 0)
+                    cookie = c.send("/org/drover1", "org.drover1.Manager", "Run", "ssa{sv}a{sv}", b"fds", name, 1,
+                                    *value, 0)
                     answer = c.wait(lambda m: m.reply_cookie == cookie)
                     self.assertEqual(answer.error.name, "org.freedesktop.DBus.Error.InvalidArgs")
-                    self.assertIn("of 1 to 1073741824 bytes that is sealed" if name == b"raw" else "attempt", answer.error.text)
+                    self.assertIn("of 1 to 1073741824 bytes that is sealed" if name == b"raw" else "attempt",
+                                  answer.error.text)
             self.wait_fds(d, n_fds)
 
 
@@ -267,7 +282,8 @@ class HostileClients(Base):
     def test_nonsense_costs_the_session(self):
         with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d:
             n_fds = self.fds(d)
-            for case in ("unsealed", "half-sealed", "future-write", "shorter", "no-memory", "no-such-slot", "twice", "fds-with-a-question",
+            for case in ("unsealed", "half-sealed", "future-write", "shorter", "no-memory", "no-such-slot", "twice",
+                         "fds-with-a-question",
                          "rubbish", "asks"):
                 with self.subTest(case):
                     self.assertEqual(self.client(d, "fds", case).communicate(timeout=30)[0], "dropped\n")
@@ -356,7 +372,8 @@ class HostileClients(Base):
             client = self.client(d, "fds", "hang")
             self.assertEqual(client.stdout.readline(), "ready\n")
             for _ in range(2):
-                worker = wait_for(lambda: next((row[3] for row in d.list_workers("fds") if row[4] == "running"), 0), 10, "a worker runs it")
+                worker = wait_for(lambda: next((row[3] for row in d.list_workers("fds") if row[4] == "running"), 0), 10,
+                                  "a worker runs it")
                 kill(worker)
                 wait_for(lambda: all(row[3] != worker for row in d.list_workers("fds")), 10, "it is replaced")
             self.assertEqual(d.pool("fds")["Retried"], 2)
@@ -425,7 +442,8 @@ class SlowCloses(Base):
         with Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}}) as d, ExitStack() as stack:
             n_fds = self.fds(d)
             c = stack.enter_context(Connection(d.bus.address))
-            many = [stack.enter_context(Lingering()) for _ in range(3)]  # one less than a uid has threads: we are the same
+            # one less than a uid has threads: we are the same
+            many = [stack.enter_context(Lingering()) for _ in range(3)]
             os.kill(d.pid, signal.SIGSTOP)
             try:
                 for i, slow in enumerate(many):

@@ -1,4 +1,5 @@
-"""The man pages say what there is: every page builds, every verb, option, exit code, key and bus member is in its page."""
+"""The man pages say what there is: every page builds, every verb, option, exit code, key and bus member is in its
+page."""
 
 import glob
 import os
@@ -92,7 +93,8 @@ class Droverctl(Test):
         members = set()
         for xml in glob.glob(f"{SOURCE}/units/org.drover1.*.xml"):
             with open(xml, encoding="utf-8") as f:
-                members |= {(os.path.basename(xml)[:-4], name) for name in re.findall(r'<method name="(\w+)">', f.read())}
+                members |= {(os.path.basename(xml)[:-4], name)
+                            for name in re.findall(r'<method name="(\w+)">', f.read())}
         found = re.findall(r"busctl --user .*call \S+(?: /\S+)? (org\.drover1\.\w+) (\w+)", page("droverctl.1"))
         self.assertGreater(len(found), 15)
         self.assertEqual(set(found) - members, set())
@@ -129,13 +131,15 @@ class Bus(Test):
             interface = ElementTree.parse(path).getroot().find("interface")
             lines = found.setdefault(interface.get("name"), {})
             for member in interface:
-                name, args = member.get("name"), [(a.get("type"), a.get("name"), a.get("direction")) for a in member.findall("arg")]
+                name, args = member.get("name"), [(a.get("type"), a.get("name"), a.get("direction"))
+                                                  for a in member.findall("arg")]
                 if member.tag == "property":
                     lines[name] = f"*{name}* {member.get('type')}"
                     continue
                 given = ", ".join(f"{kind} {arg}" for kind, arg, direction in args if direction != "out")
                 returned = ", ".join(f"{kind} {arg}" for kind, arg, direction in args if direction == "out")
-                lines[name] = f"*{name}*({given})" + (f" → {returned}" if returned else "") + (", a signal" if member.tag == "signal" else "")
+                lines[name] = f"*{name}*({given})" + (f" → {returned}" if returned
+                                                      else "") + (", a signal" if member.tag == "signal" else "")
         return found
 
     @staticmethod
@@ -184,7 +188,8 @@ class Bus(Test):
         for name in errors:
             self.assertIn(name, text)
         with open(f"{SOURCE}/daemon/bus/run.c", encoding="utf-8") as f:
-            told = re.search(r"unknown option[^;]*; there are (.*?)\",", f.read().replace('"\n                           "', "")).group(1)
+            told = re.search(r"unknown option[^;]*; there are (.*?)\",",
+                             f.read().replace('"\n                           "', "")).group(1)
         part = page("org.drover1.5").partition("# OPTIONS OF A JOB")[2].partition("\n# ")[0]
         self.assertEqual(set(re.findall(r"\*([a-z-]+)\* [a-z]", part)), set(told.split(", ")))
 
@@ -209,7 +214,8 @@ class Keys(Test):
                     rest += [(section, key) for key in re.findall(r"(\w+)=", keys)]
             elif heading.startswith("["):
                 lines = re.findall(r"^(\*\w+=\*.*)$", part, re.MULTILINE)
-                built += [(heading.strip("[]").capitalize(), key) for line in lines for key in re.findall(r"\*(\w+)=\*", line)]
+                built += [(heading.strip("[]").capitalize(), key) for line in lines
+                          for key in re.findall(r"\*(\w+)=\*", line)]
         return built, rest
 
     def verify(self, text):
@@ -269,7 +275,8 @@ class Guarantees(Test):
     """Each row of drover-guarantees(7) has a window and names a test that exists and is run."""
 
     def rows(self):
-        found = re.findall(r"^\*([^*\n]+)\*\n((?:\t.*\n|\n)+)", page("drover-guarantees.7").replace("\\_", "_"), re.MULTILINE)
+        found = re.findall(r"^\*([^*\n]+)\*\n((?:\t.*\n|\n)+)", page("drover-guarantees.7").replace("\\_", "_"),
+                           re.MULTILINE)
         self.assertGreater(len(found), 15)
         return found
 
@@ -288,7 +295,8 @@ class Guarantees(Test):
     def test_every_death_has_a_window(self):
         part = page("drover-guarantees.7").partition("# WHAT ENDS")[2].partition("\n# ")[0]
         for body in re.findall(r"^\*[^*\n]+\*\n((?:\t.*\n|\n)+)", part, re.MULTILINE):
-            self.assertRegex(" ".join(body.split()), r"Window: (none|as above|\d+ ms|one look .* ms|TimeoutStopSec=, \d+ ms|everything)")
+            self.assertRegex(" ".join(body.split()),
+                             r"Window: (none|as above|\d+ ms|one look .* ms|TimeoutStopSec=, \d+ ms|everything)")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ class Generations(Test):
 
     def test_nothing_is_kept_of_restarts_in_a_row(self):
         for method in ("fork", "spawn", "forkserver"):
-            with Drover({"primes": {"Plugin": "primes", "Workers": 2, "StartMethod": method}}) as d, Connection(d.bus.address) as c:
+            with Drover({"primes": {"Plugin": "primes", "Workers": 2,
+                                    "StartMethod": method}}) as d, Connection(d.bus.address) as c:
                 before, path = copies(d), d.pool_path("primes")
                 for _ in range(300):
                     c.call(path, "org.drover1.Pool", "Restart")
@@ -82,12 +83,14 @@ class Generations(Test):
             wait_for(lambda: len(copies(d)) == len(before), 10, "nothing is left of the others")
 
     def test_job_types_go_by_name_not_by_place(self):
-        """What was accepted for a job type runs that type's handler in whatever file comes next, or fails and says why."""
+        """What was accepted for a job type runs that type's handler in whatever file comes next, or fails and says
+        why."""
         with Drover({"p": {"Plugin": "mine", "Workers": 2}}, wait=False) as d:
             install(d, "kinds-1", "mine")
             d.pool_call("p", "Start")
             d.wait_workers("p", 2)
-            red, other = (d.ctl_start("map", "p", job, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            red, other = (d.ctl_start("map", "p", job, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                      stderr=subprocess.PIPE)
                           for job in ("red", "other"))  # sessions that know the old list
             for ctl in red, other:
                 ctl.stdin.write("1\n")

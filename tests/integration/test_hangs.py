@@ -1,4 +1,5 @@
-"""Whoever should read, or answer, does not: the log's reader, the service manager, a disk. droverd goes on all the same."""
+"""Whoever should read, or answer, does not: the log's reader, the service manager, a disk. droverd goes on all the
+same."""
 
 import os
 import re
@@ -10,7 +11,8 @@ import time
 import unittest
 
 from fusedir import HungDirectory
-from harness import PATIENCE, SPAWN, WORKER, Bus, Drover, Test, assert_in_time, dict_words, is_alive, main, stat_of, wait_for
+from harness import (
+    PATIENCE, SPAWN, WORKER, Bus, Drover, Test, assert_in_time, dict_words, is_alive, main, stat_of, wait_for)
 from sdbus import Connection, u64
 
 MANAGER = ("/org/drover1", "org.drover1.Manager")
@@ -89,7 +91,8 @@ def read_all(read, until):
 
 class Log(Hangs):
     def check_told(self, d, read, n):
-        """Every message is there, or was dropped and counted at its place. That is told with the next one for which there is room."""
+        """Every message is there, or was dropped and counted at its place. That is told with the next one for which
+        there is room."""
         text, numbers, n_dropped = "", [], 0
         while "were dropped here" not in text:
             text += read_all(read, b"message-")
@@ -135,7 +138,8 @@ class Log(Hangs):
         os.close(reader)
 
     def writers(self):
-        return [pid for pid in filter(str.isdigit, os.listdir("/proc")) if (s := stat_of(pid)) and s[0] == "drover-log" and s[2] == os.getpid() and is_alive(pid)]
+        return [pid for pid in filter(str.isdigit, os.listdir("/proc"))
+                if (s := stat_of(pid)) and s[0] == "drover-log" and s[2] == os.getpid() and is_alive(pid)]
 
     def check_no_writer(self):
         wait_for(lambda: not self.writers(), 5, "the log's writer is gone")
@@ -201,8 +205,10 @@ class Spawner(Test):
             os.chmod(path, 0o666)
             listener.listen(100)
             script = f'exec 3<&{listener.fileno()}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@"'
-            return subprocess.Popen(["sh", "-c", script, SPAWN, f"--plugin-dir={os.path.dirname(path)}", f"--worker={WORKER}"],
-                                    pass_fds=[listener.fileno()], stderr=stderr, stdin=subprocess.DEVNULL, env=dict(os.environ, **(env or {})))
+            return subprocess.Popen(["sh", "-c", script, SPAWN, f"--plugin-dir={os.path.dirname(path)}",
+                                     f"--worker={WORKER}"],
+                                    pass_fds=[listener.fileno()], stderr=stderr, stdin=subprocess.DEVNULL,
+                                    env=dict(os.environ, **(env or {})))
 
     @staticmethod
     def refused_connections(path, n):
@@ -252,7 +258,8 @@ class Spawner(Test):
 
 
     def test_the_managers_queue_was_full(self):
-        """Of others' messages: WATCHDOG=1 comes soon after there is room, not at its next turn, which may be too late."""
+        """Of others' messages: WATCHDOG=1 comes soon after there is room, not at its next turn, which may be too
+        late."""
         with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, \
                 socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as others:
             manager.bind(f"\0drover-test-{os.getpid()}")
@@ -261,7 +268,8 @@ class Spawner(Test):
             fill(others.send)
             turn = 20 * PATIENCE
             spawner = self.start(directory + "/spawn", subprocess.DEVNULL,
-                                 {"NOTIFY_SOCKET": f"@drover-test-{os.getpid()}", "WATCHDOG_USEC": str(int(2e6 * turn))})
+                                 {"NOTIFY_SOCKET": f"@drover-test-{os.getpid()}",
+                                  "WATCHDOG_USEC": str(int(2e6 * turn))})
             try:
                 manager.recv(4096)
                 wait_for(lambda: not select.select([], [others], [], 0)[1], 10, "READY=1 takes the room")
@@ -399,7 +407,8 @@ class State(Disks):
         """Of that many jobs; none twice."""
         seen = []
         for _ in range(0, n, 100):
-            cookies = [c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", b"primes", b"is_prime", 1, b"n", b"t", u64(97), 0) for _ in range(100)]
+            cookies = [c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", b"primes", b"is_prime", 1, b"n", b"t", u64(97), 0)
+                       for _ in range(100)]
             seen += [c.reply(cookie).read("to")[0] for cookie in cookies]
         self.assertEqual(len(set(seen)), len(seen), "no number twice")
         return seen
@@ -419,11 +428,13 @@ class State(Disks):
         before = self.take_numbers(c, 4200)  # more than are reserved: then they go on from the clock
         self.assertGreater(max(before), 1000000)
         self.check_goes_on(d, "newer")
-        with self.assert_error("Failed", f"the capsule of job {kept} cannot be read: its disk or server does not answer"):
+        with self.assert_error("Failed",
+                               f"the capsule of job {kept} cannot be read: its disk or server does not answer"):
             c.reply(late, 15)
         assert_in_time(time.monotonic() - begin, 13 * PATIENCE, "the answer to GetCapsule")
         wait_for(lambda: "/capsules: its disk or server does not answer" in d.log(), 5, "that is told")
-        wait_for(lambda: "state/numbers cannot be written: its disk or server does not answer" in d.log(), 5, "and that, too")
+        wait_for(lambda: "state/numbers cannot be written: its disk or server does not answer" in d.log(), 5,
+                 "and that, too")
         self.disk.let_go()
         wait_for(lambda: f"job {lost} is kept as a capsule" in d.log(), 10, "what waited is written")
         wait_for(lambda: self.numbers()[0] > max(before), 10, "and the numbers that are in use by now")
@@ -460,7 +471,8 @@ class State(Disks):
         d = self.d
         d.__enter__()
         job, _ = self.crash()
-        wait_for(lambda: f"the capsule of job {job} cannot be kept: No space left on device" in d.log(), 10, "that is told")
+        wait_for(lambda: f"the capsule of job {job} cannot be kept: No space left on device" in d.log(), 10,
+                 "that is told")
         self.assertIn("state/numbers cannot be written: No space left on device", d.log())
         self.check_goes_on(d)
         self.check_ends(d)

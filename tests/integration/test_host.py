@@ -1,4 +1,5 @@
-"""drover-worker on the command line: what plugin authors see, and that the sandbox holds there as it does in service."""
+"""drover-worker on the command line: what plugin authors see, and that the sandbox holds there as it does in
+service."""
 
 import json
 import platform
@@ -39,21 +40,26 @@ class Host(unittest.TestCase):
     def test_check_shows_what_a_plugin_offers(self):
         p = worker("--check", PRIMES)
         self.assertEqual(p.returncode, DONE, p.stderr)
-        self.assertRegex(p.stdout, r"^primes 1\.0\.0: fine \(sandbox: seccomp,(landlock:\d+,)?no-new-privs,rlimits(,sanitizer)?\)\n")
+        self.assertRegex(p.stdout,
+                         r"^primes 1\.0\.0: fine \(sandbox: "
+                         r"seccomp,(landlock:\d+,)?no-new-privs,rlimits(,sanitizer)?\)\n")
         self.assertIn("is_prime(n:u64) -> prime:bool", p.stdout)
         self.assertEqual("sanitizer" in p.stdout, IS_SANITIZED)
         schema = json.loads(worker("--check", PRIMES, "--json").stdout)
         self.assertEqual(schema["jobs"][0]["args"], {"n": "u64"})
 
     def test_primes_are_right(self):
-        table = {0: "false", 1: "false", 2: "true", 3: "true", 4: "false", 9: "false", 25: "false", 97: "true", 4294967291: "true",
-                 4294967297: "false", 18446744073709551615: "false", 18446744073709551614: "false", 115280095190773: "true"}
+        table = {0: "false", 1: "false", 2: "true", 3: "true", 4: "false", 9: "false", 25: "false", 97: "true",
+                 4294967291: "true",
+                 4294967297: "false", 18446744073709551615: "false", 18446744073709551614: "false",
+                 115280095190773: "true"}
         for n, answer in table.items():
             self.assertEqual(self.run_job(PRIMES, "is_prime", f"n={n}").stdout, f"prime={answer}\n", n)
         self.assertEqual(json.loads(self.run_job(PRIMES, "is_prime", "n=0x61", "--json").stdout), {"prime": True})
 
     def test_every_type_goes_through(self):
-        words = ["u=18446744073709551615", "i=-5", "f=1.5", "b=true", "s=h\u00e9llo", "y=00ff", "us=1,2,3", "is=-1,2", "fs=1.5,2",
+        words = ["u=18446744073709551615", "i=-5", "f=1.5", "b=true", "s=h\u00e9llo", "y=00ff", "us=1,2,3", "is=-1,2",
+                 "fs=1.5,2",
                  "bs=true,false", "ss=a,b"]
         self.assertEqual(self.run_job("typed", "echo", *words).stdout.split(), words)
         self.assertEqual(self.run_job("typed", "raw", "payload=abc").stdout, "payload=616263\n")
@@ -78,7 +84,8 @@ class Host(unittest.TestCase):
         if platform.machine() != "x86_64":
             self.skipTest("the frozen plugin is an x86-64 binary")
         self.assertEqual(self.run_job(FROZEN, "hello", "who=you").stdout, 'greeting="Hello, you!"\n')
-        self.assert_says(self.run_job(FROZEN, "hello", "who=", code=FAILED), "attempt 1 of hello greets nobody", "EINVAL")
+        self.assert_says(self.run_job(FROZEN, "hello", "who=", code=FAILED), "attempt 1 of hello greets nobody",
+                         "EINVAL")
         self.assertEqual(self.run_job(FROZEN, "sum", "values=1,2,3").stdout, "total=6\n")
         self.assertEqual(self.run_job(FROZEN, "echo", "payload=abc").stdout, "payload=616263\n")
         self.assertEqual(self.run_job(FROZEN, "callbacks").stdout,
@@ -108,7 +115,8 @@ class Host(unittest.TestCase):
         path = f"{directory}/plugin.c"
         with open(path, "w") as f:
             f.write(source)
-        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{SOURCE}/plugins/include", *flags, "-o",
+        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{SOURCE}/plugins/include",
+                        *flags, "-o",
                         f"{directory}/plugin.so", path], check=True)
         return f"{directory}/plugin.so"
 
@@ -124,13 +132,15 @@ class Host(unittest.TestCase):
 
     def test_the_headers_example_is_c_and_cxx(self):
         with open(f"{SOURCE}/plugins/include/drover/plugin.h", encoding="utf-8") as f:
-            code = re.search(r" \*     (#include.*?DROVER_REGISTER.*?\n)", f.read(), re.S).group(1).replace("\n * ", "\n").replace("\n *\n", "\n")
+            code = re.search(r" \*     (#include.*?DROVER_REGISTER.*?\n)", f.read(),
+                             re.S).group(1).replace("\n * ", "\n").replace("\n *\n", "\n")
         plugin = self.compile(code)
         self.assertEqual(self.run_job(plugin, "hello", "who=world").stdout, "greeting=world\n")
         for compiler in ("g++", "clang++"):
             for standard in ("c++11", "c++20"):
                 if shutil.which(compiler):
-                    subprocess.run([compiler, "-xc++", f"-std={standard}", "-Wall", "-Werror", "-fsyntax-only", f"-I{SOURCE}/plugins/include", "-"],
+                    subprocess.run([compiler, "-xc++", f"-std={standard}", "-Wall", "-Werror", "-fsyntax-only",
+                                    f"-I{SOURCE}/plugins/include", "-"],
                                    input=code, text=True, check=True)
 
     def test_the_header_is_plain_c_and_cxx(self):
@@ -138,14 +148,17 @@ class Host(unittest.TestCase):
         for command in (["cc", "-xc", "-std=c11", "-pedantic"], ["c++", "-xc++", "-std=c++11"]):
             if not shutil.which(command[0]):
                 continue
-            subprocess.run([*command, "-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{SOURCE}/plugins/include", "-"], input=code,
+            subprocess.run([*command, "-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{SOURCE}/plugins/include",
+                            "-"], input=code,
                            text=True, check=True)
 
     # -- what goes wrong --
 
     def test_bad_use_is_told_apart(self):
-        for words, said in ((["is_prime", "n=x"], '"n"'), (["is_prime"], '"n"'), (["is_prime", "m=1"], '"m"'), (["is_prime", "n"], '"n"'),
-                            (["is_prime", "n=18446744073709551616"], "range"), (["is_prime", "n=-1"], "range"), (["nope"], "nope")):
+        for words, said in ((["is_prime", "n=x"], '"n"'), (["is_prime"], '"n"'), (["is_prime", "m=1"], '"m"'),
+                            (["is_prime", "n"], '"n"'),
+                            (["is_prime", "n=18446744073709551616"], "range"), (["is_prime", "n=-1"], "range"),
+                            (["nope"], "nope")):
             self.assert_says(self.run_job(PRIMES, *words, code=USAGE), said)
         self.assert_says(self.run_job("typed", "raw", "u=1", code=USAGE), "payload=")
         self.assertEqual(worker("--nonsense").returncode, USAGE)
@@ -158,7 +171,8 @@ class Host(unittest.TestCase):
         self.assert_says(self.run_job("fails", "retry", code=FAILED), "not yet")
 
     def test_garbage_is_refused_by_name(self):
-        said = {"missing": '"value"', "unknown": '"surprise"', "type": "expected u64, got str", "twice": '"value"', "utf8": "UTF-8",
+        said = {"missing": '"value"', "unknown": '"surprise"', "type": "expected u64, got str", "twice": '"value"',
+                "utf8": "UTF-8",
                 "positive": "returned 7", "errno": "unknown error", "message": "not ? text ?",
                 "raw": "EOPNOTSUPP"}
         for job, words in said.items():
@@ -169,24 +183,32 @@ class Host(unittest.TestCase):
         self.assertEqual(out.stdout, "text=" + "x" * ((2 << 20) - 1) + "\n")
 
     def test_deaths_are_named(self):
-        for plugin, job, said in (("crash", "segfault", "SIGSEGV at address 0x10"), ("crash", "abort", "SIGABRT"), ("crash", "kill", "SIGKILL"),
-                                  ("crash", "stack", "SIGSEGV"), ("exit", "exit", "exit code 7"), ("exit", "_exit", "exit code 7"),
-                                  ("exit", "exit0", "exit code 0"), ("crash-in-init", "run", "while the plugin was loaded: SIGSEGV"),
+        for plugin, job, said in (("crash", "segfault", "SIGSEGV at address 0x10"), ("crash", "abort", "SIGABRT"),
+                                  ("crash", "kill", "SIGKILL"),
+                                  ("crash", "stack", "SIGSEGV"), ("exit", "exit", "exit code 7"),
+                                  ("exit", "_exit", "exit code 7"),
+                                  ("exit", "exit0", "exit code 0"),
+                                  ("crash-in-init", "run", "while the plugin was loaded: SIGSEGV"),
                                   ("crash-in-preload", "run", "while the plugin was loaded: SIGSEGV")):
             self.assert_says(self.run_job(plugin, job, code=DIED), said)
         self.assert_says(self.run_job("scribble", "scribble", "payload=abc", code=DIED), "SIGSEGV")
 
     def test_what_the_sandbox_stops_is_named(self):
-        for job, call in (("open", "openat"), ("socket", "socket"), ("execve", "execve"), ("fork", "clone"), ("code", "mmap")):
-            self.assert_says(self.run_job("opens", job, code=DIED), f"the system call {call}", "in the handler", "in the job")
+        for job, call in (("open", "openat"), ("socket", "socket"), ("execve", "execve"), ("fork", "clone"),
+                          ("code", "mmap")):
+            self.assert_says(self.run_job("opens", job, code=DIED), f"the system call {call}", "in the handler",
+                             "in the job")
         self.assert_says(self.run_job("doublefork", "escape", code=DIED), "the system call clone at")
         for call, name in (("open", "openat"), ("socket", "socket"), ("execve", "execve")):
             for place in ("constructor", "preload"):
-                self.assert_says(self.run_job(f"{call}-in-{place}", "run", code=DIED), f"the system call {name}", "was loaded")
+                self.assert_says(self.run_job(f"{call}-in-{place}", "run", code=DIED), f"the system call {name}",
+                                 "was loaded")
 
     def test_what_is_no_plugin_is_refused_in_a_sentence(self):
-        cases = {f"{PLUGINS}/nometa.so": ".drover.info", f"{PLUGINS}/badabi.so": "99.0", f"{PLUGINS}/refuses-init.so": "worker_init",
-                 "/etc/passwd": "not an ELF file", "/nowhere.so": "No such file", "/etc": "", "/dev/null": "", WORKER: ".drover.info"}
+        cases = {f"{PLUGINS}/nometa.so": ".drover.info", f"{PLUGINS}/badabi.so": "99.0",
+                 f"{PLUGINS}/refuses-init.so": "worker_init",
+                 "/etc/passwd": "not an ELF file", "/nowhere.so": "No such file", "/etc": "", "/dev/null": "",
+                 WORKER: ".drover.info"}
         for path, said in cases.items():
             p = worker("--check", path)
             self.assertEqual(p.returncode, REFUSED, path)

@@ -66,7 +66,8 @@ class HostileEnds(Ends):
     def test_a_client_with_jobs(self):
         """Everything that it can do, while its jobs run: they end, and nobody else notices."""
         self.start()
-        client = subprocess.Popen([f"{BUILD}/tests/integration/hostile-ends", "echo"], env=self.d.env(), stdout=subprocess.PIPE, text=True)
+        client = subprocess.Popen([f"{BUILD}/tests/integration/hostile-ends", "echo"], env=self.d.env(),
+                                  stdout=subprocess.PIPE, text=True)
         self.addCleanup(client.wait)
         self.addCleanup(client.kill)
         self.assertEqual(client.stdout.readline(), "ready\n")
@@ -86,7 +87,8 @@ class HostileEnds(Ends):
                     os.write(fd, struct.pack("=Q", 2**64 - 2))
             except OSError:
                 pass
-            for command, argument in ((fcntl.F_SETLEASE, fcntl.F_WRLCK), (fcntl.F_SETOWN, os.getpid()), (fcntl.F_SETFL, 0)):
+            for command, argument in ((fcntl.F_SETLEASE, fcntl.F_WRLCK), (fcntl.F_SETOWN, os.getpid()),
+                                      (fcntl.F_SETFL, 0)):
                 try:
                     fcntl.fcntl(fd, command, argument)
                 except OSError:
@@ -155,8 +157,8 @@ class HostileEnds(Ends):
 
 @unittest.skipUnless(os.geteuid() == 0 and fuse.is_there(), "needs root and FUSE")
 class HeldLocks(Ends):
-    """Whoever writes into a pipe or file holds its lock while the kernel fetches what is to be written: for ever, if it comes from a
-    file whose reads hang."""
+    """Whoever writes into a pipe or file holds its lock while the kernel fetches what is to be written: for ever, if it
+    comes from a file whose reads hang."""
 
     POOLS = {**Ends.POOLS, "holds": {"Plugin": "holds", "Workers": 1, "MaxAttempts": 1},
              "crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 1, "Capsules": 1, "RestartSec": "10ms"}}
@@ -174,7 +176,8 @@ class HeldLocks(Ends):
         self.start()
         hung, fd = self.hung_file()
         c = self.connect()
-        c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", b"holds", job, 1, b"in", b"h", fd, 1, b"hard-timeout", b"t", u64(300000))
+        c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", b"holds", job, 1, b"in", b"h", fd, 1, b"hard-timeout", b"t",
+               u64(300000))
         self.assertTrue(hung.is_read())
         self.assert_serves()
         path = self.d.call(*MANAGER, "ListJobs", "a{sv}su", 1, "pool", "s", "holds", "", 10)[0][0][1]

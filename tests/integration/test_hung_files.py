@@ -1,5 +1,5 @@
-"""Files whose reads hang (FUSE here, a dead NFS server elsewhere): they stop nobody but who wants them, and nobody is told
-what has not happened."""
+"""Files whose reads hang (FUSE here, a dead NFS server elsewhere): they stop nobody but who wants them, and nobody is
+told what has not happened."""
 
 import contextlib
 import os
@@ -11,7 +11,9 @@ import time
 import unittest
 
 import fuse
-from harness import BUILD, DROVERD, PATIENCE, SPAWN, WORKER, Bus, Drover, Test, assert_in_time, descendants, fds_of, is_alive, kill, main, stat_of, wait_for, wait_surely
+from harness import (
+    BUILD, DROVERD, PATIENCE, SPAWN, WORKER, Bus, Drover, Test, assert_in_time, descendants, fds_of, is_alive, kill,
+    main, stat_of, wait_for, wait_surely)
 from sdbus import Connection, u64
 
 HOSTILE = 65534  # nobody: dbus-daemon wants to know him
@@ -44,7 +46,8 @@ class HungPlugin(Test):
             wait_for(lambda: not is_alive(worker[3]), 5, "its worker is dead")
             worker = d.wait_workers("c", 1, ("idle",), 5)[0]
             kill(worker[3])
-            wait_for(lambda: [w for w in d.wait_workers("c", 1, ("idle",), 5) if w[0] != worker[0]], 5, "it is replaced")
+            wait_for(lambda: [w for w in d.wait_workers("c", 1, ("idle",), 5) if w[0] != worker[0]], 5,
+                     "it is replaced")
             self.assertEqual(d.run("c", "sleep", ms=1), {"ms": 1})
             d.remove_pool_file("c")
             d.reload()
@@ -61,7 +64,9 @@ class HungPlugin(Test):
         self.assertTrue(hung.is_read())
         self.check_goes_on(d)
         problem = wait_for(lambda: d.pool("b")["Problem"], PATIENCE_S + 5, "its pool says why")
-        self.assertEqual(problem, f"plugin {hung.path}: it was not read within {PATIENCE_S} s: the disk or server that it lies on "
+        self.assertEqual(problem,
+                         f"plugin {hung.path}: it was not read within {PATIENCE_S} s: the disk or server that it lies "
+                         f"on "
                                   "does not answer: mend that, or copy the file to a disk of this machine")
         self.assertGreater(time.monotonic() - begun, PATIENCE_S - 1)
         # Who reads it cannot even be killed: one such process, whoever else asks for the file.
@@ -85,7 +90,8 @@ class HungPlugin(Test):
         begun = time.monotonic()
         self.assertEqual(d.stop(), 0)
         assert_in_time(time.monotonic() - begun, 2, "the service ends as if nothing hung")
-        wait_surely(lambda: not [name for name in descendants().values() if name.startswith("dr") and name != "drover-copy"], 1,
+        wait_surely(lambda: not [name for name in descendants().values()
+                                 if name.startswith("dr") and name != "drover-copy"], 1,
                     "nothing is left but what the kernel has")
 
     def check_holds_little(self, d, hung, copier):
@@ -124,7 +130,8 @@ class HungPlugin(Test):
         self.stop_in_time(d)
 
     def test_many_at_once(self):
-        """More than the copiers that there may be: the rest is told so, and what does not hang is loaded before and after."""
+        """More than the copiers that there may be: the rest is told so, and what does not hang is loaded before and
+        after."""
         d = self.drover()
         files = [self.hang(d, f"hung{i}") for i in range(17)]
         for i in range(17):
@@ -160,7 +167,8 @@ class HungJob(Test):
         self.addCleanup(self.c.close)
 
     def cat(self, fd):
-        return self.c.call("/org/drover1", "org.drover1.Manager", "Submit", "ssa{sv}a{sv}", b"fds", b"cat", 2, b"in", b"h", fd, b"attempt",
+        return self.c.call("/org/drover1", "org.drover1.Manager", "Submit", "ssa{sv}a{sv}", b"fds", b"cat", 2, b"in",
+                           b"h", fd, b"attempt",
                            b"t", u64(1), 0).read("to")[1]
 
     def hang(self):
@@ -204,7 +212,8 @@ class HungJob(Test):
         begun = time.monotonic()
         self.assertEqual(self.d.stop(), 0)
         assert_in_time(time.monotonic() - begun, 15, "the service ends without it")
-        wait_surely(lambda: [pid for pid, name in descendants().items() if name.startswith("dr")] == [worker[3]], 1, "nothing else is left")
+        wait_surely(lambda: [pid for pid, name in descendants().items() if name.startswith("dr")] == [worker[3]], 1,
+                    "nothing else is left")
         self.hung.let_go()
         wait_surely(lambda: not is_alive(worker[3]), 2, "it is gone, too")
 
@@ -229,7 +238,8 @@ class HungJobs(Test):
     """As many of them as somebody likes, who is not root."""
 
     def cat(self, c, fd):
-        return c.call("/org/drover1", "org.drover1.Manager", "Submit", "ssa{sv}a{sv}", b"fds", b"cat", 2, b"in", b"h", fd, b"attempt", b"t",
+        return c.call("/org/drover1", "org.drover1.Manager", "Submit", "ssa{sv}a{sv}", b"fds", b"cat", 2, b"in", b"h",
+                      fd, b"attempt", b"t",
                       u64(1), 0).read("to")[1]
 
     def test_hang_a_few_workers_only(self):
@@ -270,7 +280,8 @@ class LeftBehind(Test):
             listener.bind(f"{d.dir}/runtime/spawn")
             listener.listen(5)
             n = listener.fileno()
-            p = subprocess.Popen(["sh", "-c", f'exec 3<&{n}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "sh", SPAWN, f"--plugin-dir={d.plugin_dir}",
+            p = subprocess.Popen(["sh", "-c", f'exec 3<&{n}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "sh", SPAWN,
+                                  f"--plugin-dir={d.plugin_dir}",
                                   f"--worker={WORKER}"], pass_fds=[n], stderr=log)
         self.addCleanup(p.wait)
         self.addCleanup(p.kill)
@@ -307,7 +318,8 @@ class LeftBehind(Test):
         spawner.terminate()
         self.assertEqual(spawner.wait(10 * PATIENCE), 0)
         with open(f"{d.dir}/spawn-log", encoding="utf-8") as f:
-            self.assertEqual(f.read().count("processes that do not die of SIGKILL, because they hang in the kernel: 1"), 2)
+            self.assertEqual(f.read().count("processes that do not die of SIGKILL, because they hang in the kernel: 1"),
+                             2)
         hung.let_go()
         wait_for(lambda: not is_alive(worker[3]), 5, "it is gone")
 
@@ -346,7 +358,8 @@ class SilentSpawner(Test):
             f.write("#!/bin/sh\nexec sleep 1000\n")
         os.chmod(path, 0o755)
         with d:
-            wait_for(lambda: "no drover-spawn that answers" in d.pool("a")["Problem"], 5, "its pools say what is missing")
+            wait_for(lambda: "no drover-spawn that answers" in d.pool("a")["Problem"], 5,
+                     "its pools say what is missing")
             begun = time.monotonic()
             self.assertEqual(d.stop(), 0)
             assert_in_time(time.monotonic() - begun, 15, "droverd ends without it")
@@ -366,7 +379,8 @@ class Unanswered:
         for _ in range(backlog):  # so many others wait already
             self.socket().connect(f"{self.dir}/spawn")
         os.mkdir(f"{self.dir}/config")
-        self.process = subprocess.Popen([DROVERD, "--system", f"--address={bus.address}", f"--config-dir={self.dir}/config",
+        self.process = subprocess.Popen([DROVERD, "--system", f"--address={bus.address}",
+                                         f"--config-dir={self.dir}/config",
                                          f"--runtime-dir={self.dir}", f"--state-dir={self.dir}/state"],
                                         stderr=subprocess.PIPE, text=True)
         self.stack.enter_context(self.process)
@@ -382,7 +396,9 @@ class NoSpawner(Test):
         full, silent = Unanswered(1), Unanswered(0)
         self.addCleanup(full.stack.close)
         self.addCleanup(silent.stack.close)
-        for unanswered, words in ((full, r"no spawner at .*/spawn: it takes no connection \(systemctl restart drover-spawn.service\)"),
+        for unanswered, words in ((full,
+                                   r"no spawner at .*/spawn: it takes no connection \(systemctl restart "
+                                   r"drover-spawn.service\)"),
                                   (silent, "spawner: it has not said hello")):
             self.assertEqual(unanswered.process.wait(60 * PATIENCE), 1)
             self.assertRegex(unanswered.process.stderr.read(), words)

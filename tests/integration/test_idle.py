@@ -1,4 +1,5 @@
-"""An idle Drover does nothing: no CPU time, no context switch, no system call, in any thread of any of its processes."""
+"""An idle Drover does nothing: no CPU time, no context switch, no system call, in any thread of any of its
+processes."""
 
 import os
 import re
@@ -37,14 +38,16 @@ def counters(pids):
 class Idle(Test):
     @unittest.skipIf(IS_SANITIZED, "sanitizers have threads and work of their own")
     def test_no_wake_up_and_no_system_call(self):
-        pools = {"one": {"Plugin": "primes", "Workers": 4}, "two": {"Plugin": "primes", "Workers": 4, "StartMethod": "spawn"}}
+        pools = {"one": {"Plugin": "primes", "Workers": 4},
+                 "two": {"Plugin": "primes", "Workers": 4, "StartMethod": "spawn"}}
         with Drover(pools) as d:
             for pool in pools:
                 d.wait_workers(pool, 4)
                 self.assertEqual(d.run(pool, "is_prime", n=97), {"prime": True})
                 r = d.ctl("map", pool, "is_prime", input="\n".join(str(n) for n in range(1000)))
                 self.assertEqual(r.returncode, 0)
-            wait_for(lambda: d.get("/org/drover1", "org.drover1.Manager", "NSessions") == 0, 10, "the sessions are gone")
+            wait_for(lambda: d.get("/org/drover1", "org.drover1.Manager", "NSessions") == 0, 10,
+                     "the sessions are gone")
             pause(QUIET_AFTER)
 
             pids = {d.pid: "droverd", **d.pids()}
@@ -55,8 +58,8 @@ class Idle(Test):
 
             if not shutil.which("strace"):
                 self.skipTest("strace is not installed: system calls were not counted")
-            # A template sits in the one call that the spawner answers, and a tracer could not let go of it there; its counters
-            # stood still, and each call would have been a switch to the spawner, which is traced.
+            # A template sits in the one call that the spawner answers, and a tracer could not let go of it there; its
+            # counters stood still, and each call would have been a switch to the spawner, which is traced.
             templates = d.templates()
             self.assertEqual(len(templates), 1)
             traced = {pid: name for pid, name in pids.items() if pid not in templates}
@@ -76,7 +79,8 @@ class Idle(Test):
             during()
             tracer.send_signal(2)
             tracer.wait(20)
-            return "".join(line for line in out.read().splitlines(keepends=True) if re.search(r"^\s*\d", line) and " total" not in line)
+            return "".join(line for line in out.read().splitlines(keepends=True)
+                           if re.search(r"^\s*\d", line) and " total" not in line)
 
     def is_attached(self, tracer, pids):
         def traced():

@@ -10,7 +10,8 @@ from harness import DROVERD, Drover, PATIENCE, Test, descendants, fds_of, main
 def run(command, **options):
     """droverd, to its end: there is no bus for it."""
     line = f"{command} {DROVERD} --user --address=unix:path=/nowhere"
-    return subprocess.run(["sh", "-c", line + options.pop("redirections", "")], capture_output=True, text=True, timeout=20 * PATIENCE, check=False,
+    return subprocess.run(["sh", "-c", line + options.pop("redirections", "")], capture_output=True, text=True,
+                          timeout=20 * PATIENCE, check=False,
                           **options)
 
 
@@ -25,9 +26,11 @@ class Inherited(Test):
     def test_a_limit_below_what_it_needs_is_named(self):
         r = run("ulimit -n 64; exec")
         self.assertEqual(r.returncode, 1)
-        self.assertIn("the hard limit of open files is 64: droverd needs 512 at least (LimitNOFILE= of its unit, ulimit -Hn)", r.stderr)
+        self.assertIn("the hard limit of open files is 64: droverd needs 512 at least (LimitNOFILE= of its unit, "
+                      "ulimit -Hn)", r.stderr)
 
-    @unittest.skipIf(os.path.exists("/run/systemd/journal/stdout"), "there is a journal, which test_systemd.py looks into")
+    @unittest.skipIf(os.path.exists("/run/systemd/journal/stdout"),
+                     "there is a journal, which test_systemd.py looks into")
     def test_without_a_stderr_and_a_journal_it_does_not_start(self):
         with Drover(wait=False) as d:
             d.stop()

@@ -1,4 +1,5 @@
-"""Jobs as a caller and an operator see them: listed, cancelled in three ways, kept, queued once more, judged when their pool goes."""
+"""Jobs as a caller and an operator see them: listed, cancelled in three ways, kept, queued once more, judged when their
+pool goes."""
 
 import os
 import subprocess
@@ -18,8 +19,10 @@ class Jobs(Test):
         cls.drover = Drover({"tell": {"Plugin": "jobs", "Workers": 1, "StartMethod": "fork"},
                              "work": {"Plugin": "cancellable", "Workers": 1, "StartMethod": "fork"},
                              "hang": {"Plugin": "hang", "Workers": 1, "StartMethod": "fork"},
-                             "crash": {"Plugin": "jobs", "Workers": 1, "StartMethod": "fork", "MaxAttempts": 2, "RestartSec": "10ms"},
-                             "big": {"Plugin": "jobs", "Workers": 1, "StartMethod": "fork", "SlotSize": "1M", "Slots": 4},
+                             "crash": {"Plugin": "jobs", "Workers": 1, "StartMethod": "fork", "MaxAttempts": 2,
+                                       "RestartSec": "10ms"},
+                             "big": {"Plugin": "jobs", "Workers": 1, "StartMethod": "fork", "SlotSize": "1M",
+                                     "Slots": 4},
                              "second": {"Plugin": "jobs", "Workers": 1, "StartMethod": "fork", "ResultTTL": "1s"}})
         cls.d = cls.drover.__enter__()
         for pool in cls.drover.pools:
@@ -60,7 +63,8 @@ class Jobs(Test):
 
     def test_pages_show_every_job_once(self):
         c = self.connect()
-        cookies = [c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", b"tell", b"tell", 1, b"n", b"t", u64(i), 0) for i in range(25)]
+        cookies = [c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", b"tell", b"tell", 1, b"n", b"t", u64(i), 0)
+                   for i in range(25)]
         ids = [c.reply(cookie).read("t")[0] for cookie in cookies]
         for job_id in ids:
             self.d.wait_job(f"/org/drover1/job/{job_id}")
@@ -71,7 +75,8 @@ class Jobs(Test):
         self.assertGreaterEqual(n_pages, 4)
         self.assertEqual([row[0] for row in self.list(str(ids[9]), 3, pool="tell", job="tell")[0]], ids[10:13])
         since = self.d.get(f"/org/drover1/job/{ids[20]}", JOB, "SubmittedUSec")
-        self.assertLessEqual(len([row for row in self.pages(100, pool="tell", since=since)[0] if row[0] in ids]), 25 - 1)
+        self.assertLessEqual(len([row for row in self.pages(100, pool="tell", since=since)[0] if row[0] in ids]),
+                             25 - 1)
         self.assertIn(ids[20], [row[0] for row in self.pages(100, pool="tell", since=since)[0]])
         self.assertEqual(self.pages(100, pool="tell", since=2 ** 62)[0], [])
 
@@ -81,7 +86,8 @@ class Jobs(Test):
         wait_for(lambda: self.state(running[1]) == "running", 10, "it runs")
         self.assertEqual(self.list(pool="work", state=["running"])[0], [[*running, "work", "work", "running"]])
         self.assertEqual(self.list(pool="work", state=["queued", "lost"])[0], [[*queued, "work", "work", "queued"]])
-        self.assertEqual(self.list(pool="work", state=["queued"], uid=os.getuid())[0], [[*queued, "work", "work", "queued"]])
+        self.assertEqual(self.list(pool="work", state=["queued"], uid=os.getuid())[0],
+                         [[*queued, "work", "work", "queued"]])
         self.assertEqual(self.list(pool="work", uid=4711)[0], [])
         self.assertEqual(self.list(pool="nowhere")[0], [])
         for name, words in (("asleep", {"state": ["asleep"]}), ("colour", {"colour": "red"}), ("uid", {"uid": "root"})):
@@ -140,7 +146,8 @@ class Jobs(Test):
         check_as_nobody()
 
     def test_the_jobs_of_a_session_are_listed_and_can_be_cancelled(self):
-        client = subprocess.Popen([DROVERCTL, "--user", "map", "work", "work", "--arg=ms"], env=self.d.env(), text=True, stdin=subprocess.PIPE,
+        client = subprocess.Popen([DROVERCTL, "--user", "map", "work", "work", "--arg=ms"], env=self.d.env(), text=True,
+                                  stdin=subprocess.PIPE,
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
             client.stdin.write("60000\n" * 5)
@@ -148,12 +155,15 @@ class Jobs(Test):
             rows = wait_for(lambda: (lambda r: r if len(r) == 5 and any(x[4] == "running" for x in r) else None)(
                 [row for row in self.list(pool="work")[0] if row[0] >> 40]), 10, "five jobs, one runs")
             self.assertEqual([row[0] for row in rows], sorted(row[0] for row in rows))
-            self.assertEqual([row[0] for row in self.pages(2, pool="work", state=["queued", "running"])[0] if row[0] >> 40], [row[0] for row in rows])
+            self.assertEqual([row[0] for row in self.pages(2, pool="work", state=["queued", "running"])[0]
+                              if row[0] >> 40], [row[0] for row in rows])
             running = next(row for row in rows if row[4] == "running")
             waiting = next(row for row in rows if row[4] == "queued")
             properties = self.d.job(running[1])
-            self.assertEqual((properties["Id"], properties["Pool"], properties["Name"], properties["State"]), (running[0], "work", "work", "running"))
-            self.assertEqual(properties["Progress"][1:], [60000, "working " + "é" * 55])  # of 56, for a note has 119 bytes
+            self.assertEqual((properties["Id"], properties["Pool"], properties["Name"], properties["State"]),
+                             (running[0], "work", "work", "running"))
+            # of 56, for a note has 119 bytes
+            self.assertEqual(properties["Progress"][1:], [60000, "working " + "é" * 55])
             self.assertEqual(self.d.call(*MANAGER, "GetJob", "t", running[0]), running[1])
             with self.assert_error("InvalidArgs", "channel", "GetResult"):
                 self.d.result(running[1])
@@ -171,7 +181,8 @@ class Jobs(Test):
             client.wait()
             client.stdout.close()
             client.stderr.close()
-        wait_for(lambda: not [row for row in self.list(pool="work")[0] if row[0] >> 40], 10, "they went with their client")
+        wait_for(lambda: not [row for row in self.list(pool="work")[0] if row[0] >> 40], 10,
+                 "they went with their client")
 
     @unittest.skipUnless(os.geteuid() == 0, "needs root, to call as somebody else")
     def test_a_foreign_job_is_not_listed(self):
@@ -180,13 +191,16 @@ class Jobs(Test):
         c = self.connect(NOBODY)
         own = c.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"tell", b"tell", 1, b"n", b"t", u64(7), 0).read("t")[0]
         self.assertIn(own, [row[0] for row in self.pages(100, uid=NOBODY)[0]])
-        listed = subprocess.run(["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "busctl", f"--address={self.d.bus.address}", "call",
-                                 "org.drover1", *MANAGER, "ListJobs", "a{sv}su", "0", "", "0"], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "busctl",
+                                 f"--address={self.d.bus.address}", "call",
+                                 "org.drover1", *MANAGER, "ListJobs", "a{sv}su", "0", "", "0"], capture_output=True,
+                                text=True, check=True).stdout
         self.assertTrue(listed.startswith("a(tosss)s 1 " + str(own)), listed)
 
     # ---- whose ----
 
-    TYPES = {"id": "t", "path": "o", "pool": "s", "job": "s", "state": "s", "uid": "u", "pid": "u", "connection": "s", "submitted-usec": "t"}
+    TYPES = {"id": "t", "path": "o", "pool": "s", "job": "s", "state": "s", "uid": "u", "pid": "u", "connection": "s",
+             "submitted-usec": "t"}
 
     def described_to(self, c):
         """{id: its row}, as this caller sees them."""
@@ -218,20 +232,28 @@ class Jobs(Test):
         self.assertEqual((row["uid"], row["pid"], row["connection"]), (os.getuid(), os.getpid(), c.name))
         self.assertAlmostEqual(row["submitted-usec"] / 1e6, before, delta=10)
         properties = self.d.job(job)
-        self.assertEqual((properties["Uid"], properties["Pid"], properties["Connection"]), (os.getuid(), os.getpid(), c.name))
-        of_channel = wait_for(lambda: [row for row in self.described_to(c).values() if row["id"] >> 40], 10, "the channel's job")[0]
+        self.assertEqual((properties["Uid"], properties["Pid"], properties["Connection"]),
+                         (os.getuid(), os.getpid(), c.name))
+        of_channel = wait_for(lambda: [row for row in self.described_to(c).values() if row["id"] >> 40], 10,
+                              "the channel's job")[0]
         self.assertEqual((of_channel["uid"], of_channel["pid"]), (os.getuid(), client.pid))
         self.assertRegex(of_channel["connection"], r"^:\d+\.\d+$")
         properties = self.d.job(of_channel["path"])
-        self.assertEqual((properties["Uid"], properties["Pid"], properties["Connection"]), (os.getuid(), client.pid, of_channel["connection"]))
+        self.assertEqual((properties["Uid"], properties["Pid"], properties["Connection"]),
+                         (os.getuid(), client.pid, of_channel["connection"]))
         shown = self.d.ctl("list-jobs", "work", "-q").stdout
-        self.assertRegex(shown, rf"(?m)^ *{job_id}  work  work  running  +{os.getuid()}  +{os.getpid()}  {c.name} +20\d\d-")
-        self.assertRegex(shown, rf"(?m)^ *{of_channel['id']}  work  work  queued  +{os.getuid()}  +{client.pid}  {of_channel['connection']} +20\d\d-")
-        self.assertRegex(self.d.ctl("show", f"job/{job_id}").stdout, rf"(?s) Pid: +{os.getpid()}\n.* Connection: +{c.name}\n")
+        self.assertRegex(shown,
+                         rf"(?m)^ *{job_id}  work  work  running  +{os.getuid()}  +{os.getpid()}  {c.name} +20\d\d-")
+        self.assertRegex(shown,
+                         rf"(?m)^ *{of_channel['id']}  work  work  queued  +{os.getuid()}  +{client.pid}  "
+                         rf"{of_channel['connection']} +20\d\d-")
+        self.assertRegex(self.d.ctl("show", f"job/{job_id}").stdout,
+                         rf"(?s) Pid: +{os.getpid()}\n.* Connection: +{c.name}\n")
         session, = self.d.call(*MANAGER, "ListSessions")
         self.assertAlmostEqual(session.pop("opened-usec") / 1e6, before, delta=10)
         self.assertEqual(session.pop("id-base"), of_channel["id"] >> 40 << 40)
-        self.assertEqual(session, {"pool": "work", "uid": os.getuid(), "pid": client.pid, "connection": of_channel["connection"],
+        self.assertEqual(session,
+                         {"pool": "work", "uid": os.getuid(), "pid": client.pid, "connection": of_channel["connection"],
                                    "slots": 1024, "queued": 1, "running": 0})
         shown = self.d.ctl("list-sessions", "work", "-q").stdout
         self.assertRegex(shown, rf"^work +{os.getuid()} +{client.pid} +{of_channel['connection']} +20.* 1024 +1 +0\n$")
@@ -243,9 +265,12 @@ class Jobs(Test):
             m = nobody.call(*MANAGER, "ListSessions")
             m.enter("a", "a{sv}")
             self.assertFalse(m.more("a", "{sv}"), "others' sessions are nobody's business")
-            own = nobody.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"second", b"tell", 1, b"n", b"t", u64(7), 0).read("t")[0]
-            self.assertEqual([(row["uid"], row["connection"]) for row in self.described_to(nobody).values() if row["id"] == own], [(NOBODY, nobody.name)])
-            self.assertEqual({row["uid"] for row in self.described_to(nobody).values()}, {NOBODY}, "others' are nobody's business")
+            own = nobody.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"second", b"tell", 1, b"n", b"t", u64(7),
+                              0).read("t")[0]
+            self.assertEqual([(row["uid"], row["connection"]) for row in self.described_to(nobody).values()
+                              if row["id"] == own], [(NOBODY, nobody.name)])
+            self.assertEqual({row["uid"] for row in self.described_to(nobody).values()}, {NOBODY},
+                             "others' are nobody's business")
             with self.assert_error("NoSuchJob"):
                 nobody.call(job, "org.freedesktop.DBus.Properties", "Get", "ss", b"org.drover1.Job", b"Pid")
             wait_for(lambda: own not in self.described_to(nobody), 20, "it is forgotten")
@@ -363,7 +388,8 @@ class Jobs(Test):
     def test_queued_jobs_get_a_verdict_when_their_pool_goes(self):
         d = self.d
         for ending in ("Stop", "RemovePool"):
-            d.call(*MANAGER, "CreatePool", "sa{sv}t", "brief", 3, "Plugin", "s", "cancellable", "Workers", "u", 1, "StartMethod", "s", "fork", 0)
+            d.call(*MANAGER, "CreatePool", "sa{sv}t", "brief", 3, "Plugin", "s", "cancellable", "Workers", "u", 1,
+                   "StartMethod", "s", "fork", 0)
             d.wait_state("brief", "running")
             running, queued = d.submit("brief", "work", ms=60000)[1], d.submit("brief", "work", ms=60000)[1]
             wait_for(lambda job=running: self.state(job) == "running", 10, "it runs")

@@ -24,12 +24,15 @@ class Journal(Test):
         self.assertTrue(lines()[0].startswith(level), lines()[0])
 
     def test_deaths_are_warnings_and_jobs_that_are_given_up_are_errors(self):
-        with self.daemon({"crash": {"Plugin": "crash", "Workers": 1}, "once": {"Plugin": "crash", "Workers": 1, "Guarantee": "at-most-once"},
+        with self.daemon({"crash": {"Plugin": "crash", "Workers": 1},
+                          "once": {"Plugin": "crash", "Workers": 1, "Guarantee": "at-most-once"},
                           "sleep": {"Plugin": "sleep", "Workers": 1, "HardTimeout": "100ms"}}) as d:
             id_, path = d.submit("crash", "segfault")
             self.assertEqual(d.wait_job(path), "poisoned")
             self.assert_line(d, WARNING, "pool crash: worker ", " died: signal 11 (SIGSEGV)")
-            self.assert_line(d, ERROR, f"pool crash: job {id_} is poisoned after 3 attempts: its worker died: signal 11 (SIGSEGV)")
+            self.assert_line(d, ERROR,
+                             f"pool crash: job {id_} is poisoned after 3 attempts: its worker died: signal 11 "
+                             f"(SIGSEGV)")
             id_, path = d.submit("once", "segfault")
             self.assertEqual(d.wait_job(path), "lost")
             self.assert_line(d, ERROR, f"pool once: job {id_} is lost after 1 attempt: ")

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import threading
 
-from harness import (IS_SANITIZED, PATIENCE, BusError, Drover, Test, assert_in_time, fds_of, is_alive, main, memfds_of, wait_for,
+from harness import (IS_SANITIZED, PATIENCE, BusError, Drover, Test, assert_in_time, fds_of, is_alive, main, memfds_of,
+                     wait_for,
                      wait_surely)
 
 KILLS, MID_JOB = (60, 45) if IS_SANITIZED else (200, 160)
@@ -79,8 +80,8 @@ class Kills(Test):
 
     def kill_one(self, d, want_busy):
         """Stops a worker so that its state cannot change, looks whether it holds a job, kills it. Was it in mid-job?
-        None: it was not as wanted and goes on. An idle one is only killed if it served: deaths of workers that never did
-        anything are a plugin that does not come up, and slow the pool down on purpose."""
+        None: it was not as wanted and goes on. An idle one is only killed if it served: deaths of workers that never
+        did anything are a plugin that does not come up, and slow the pool down on purpose."""
         rows = [row for row in d.list_workers("primes") if row[3] and row[0] not in self.killed]
         if not rows:
             return None
@@ -205,7 +206,8 @@ class Kills(Test):
             self.kill_many(d, 2, True)
             self.assertEqual(d.wait_job(path), "poisoned")
             result = d.result(path)
-            self.assertEqual((result["state"], result["reason"], result["signal"], result["attempts"]), ("poisoned", "signal", 9, 2))
+            self.assertEqual((result["state"], result["reason"], result["signal"], result["attempts"]),
+                             ("poisoned", "signal", 9, 2))
             why = d.ctl("why", number).stdout
             self.assertIn("poisoned", why)
             self.assertIn("SIGKILL", why)
@@ -231,7 +233,8 @@ class Kills(Test):
                 self.assertIn(number, [death["job"] for death in deaths])
 
     def test_a_job_that_always_kills_its_worker(self):
-        """Poisoned with the signal named, everywhere it can be asked for; others in its pool wait for its restarts only."""
+        """Poisoned with the signal named, everywhere it can be asked for; others in its pool wait for its restarts
+        only."""
         with Drover({"crash": {"Plugin": "crash", "Workers": 1}, "primes": {"Plugin": "primes", "Workers": 1}}) as d:
             for job, name, number in (("segfault", "SIGSEGV", 11), ("abort", "SIGABRT", 6), ("kill", "SIGKILL", 9)):
                 with self.assert_error("Poisoned", name, "3 attempts", job) as e:

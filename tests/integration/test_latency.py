@@ -47,7 +47,8 @@ class Latency(Test):
                     old = {w["Pid"] for w in d.workers("p")}
                     for pid in old:
                         kill(pid)
-                    wait_for(lambda old=old: not old & {row[3] for row in d.list_workers("p")}, 10, "the killed are gone")
+                    wait_for(lambda old=old: not old & {row[3] for row in d.list_workers("p")}, 10,
+                             "the killed are gone")
                     d.wait_workers("p", 2)
             self.assertEqual(list(latency(d, "p")["types"]), ["is_prime"])
 

@@ -1,4 +1,5 @@
-"""libdrover from another process: tests/library case by case, the examples, what is installed. FEATURES.md rows by number."""
+"""libdrover from another process: tests/library case by case, the examples, what is installed. FEATURES.md rows by
+number."""
 
 import glob
 import json
@@ -9,7 +10,8 @@ import subprocess
 import tempfile
 import unittest
 
-from harness import BUILD, IS_SANITIZED, MANAGER, PATIENCE, SOURCE, Drover, Test, kill, main, unwrap, wait_for, wait_surely
+from harness import (
+    BUILD, IS_SANITIZED, MANAGER, PATIENCE, SOURCE, Drover, Test, kill, main, unwrap, wait_for, wait_surely)
 from sdbus import Connection, u64
 
 LIBRARY = f"{BUILD}/tests/library/library"
@@ -37,11 +39,13 @@ MAY_LEAK = {"ASAN_OPTIONS": "detect_leaks=0"}
 
 
 class Case:
-    """A program that runs one case of tests/library. It says when something is due beside it, and goes on after a line."""
+    """A program that runs one case of tests/library. It says when something is due beside it, and goes on after a
+    line."""
 
     def __init__(self, test, d, *words, program=LIBRARY):
         self.test = test
-        self.process = subprocess.Popen([program, *words], env=d.env(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        self.process = subprocess.Popen([program, *words], env=d.env(), text=True, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE)
         test.addCleanup(self.process.kill)
 
@@ -78,7 +82,8 @@ class Library(Test):
 
     @classmethod
     def start_case(cls, name, **env):
-        return subprocess.Popen([LIBRARY, name], env=dict(cls.d.env(), **env), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.Popen([LIBRARY, name], env=dict(cls.d.env(), **env), text=True, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE)
 
     def case(self, name, **env):
         program = self.start_case(name, **env)
@@ -88,7 +93,8 @@ class Library(Test):
 
     def example(self, name, *words, pool="squares", timeout=60):
         program = f"{EXAMPLES}/example-{name}"
-        r = subprocess.run([program, *map(str, words)], env=self.d.env(), capture_output=True, text=True, timeout=timeout * PATIENCE, check=False)
+        r = subprocess.run([program, *map(str, words)], env=self.d.env(), capture_output=True, text=True,
+                           timeout=timeout * PATIENCE, check=False)
         self.assertEqual(r.returncode, 0, r.stderr)
         return r.stdout.splitlines()
 
@@ -177,7 +183,8 @@ class Library(Test):
         names = ("Submitted", "Completed", "Cancelled", "Failed", "Expired", "TimedOut", "Poisoned", "Lost")
         before = self.d.pool("single")
         self.case("shutdown")
-        wait_for(lambda: self.d.get("/org/drover1", "org.drover1.Manager", "NSessions") <= 1, 10, "its sessions are over")  # one may be that of `widths`
+        wait_for(lambda: self.d.get("/org/drover1", "org.drover1.Manager", "NSessions") <= 1, 10,
+                 "its sessions are over")  # one may be that of `widths`
         after = self.d.pool("single")
         counts = {name: after[name] - before[name] for name in names}
         self.assertEqual(counts, dict.fromkeys(names, 0) | {"Submitted": 8, "Completed": 5, "Cancelled": 3})
@@ -185,14 +192,17 @@ class Library(Test):
 
     def test_row_40_one_source_and_three_pools(self):
         """The same program against a pool of each start method: the same output, line by line."""
-        pools = {method: self.d.get(self.d.pool_path(f"{method}-squares"), "org.drover1.Pool", "StartMethod") for method in START_METHODS}
+        pools = {method: self.d.get(self.d.pool_path(f"{method}-squares"), "org.drover1.Pool", "StartMethod")
+                 for method in START_METHODS}
         self.assertEqual(pools, {method: method for method in START_METHODS})
         outputs = [self.example("executor", f"{method}-squares") for method in START_METHODS]
         squares = [n * n for n in range(20)]
         self.assertEqual(outputs[0], ["map: " + " ".join(map(str, squares)),
-                                      "exception: Numerical result out of range: the square of 9223372036854775807 needs more than 64 bits",
+                                      "exception: Numerical result out of range: the square of 9223372036854775807 "
+                                      "needs more than 64 bits",
                                       f"callbacks: {sum(squares)}, completed: {sum(squares)}",
-                                      "shutdown: the last job is done, another one: Cannot send after transport endpoint shutdown"])
+                                      "shutdown: the last job is done, another one: Cannot send after transport "
+                                      "endpoint shutdown"])
         self.assertEqual(outputs[1:], outputs[:1] * 2)
 
     def test_row_31_32_34_squares(self):
@@ -431,11 +441,13 @@ class Kills(Test):
     @staticmethod
     def flood(d, pid, limit):
         """Jobs of the same user end until the bus keeps more than `limit` bytes for the program `pid`."""
-        stats = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus.Debug.Stats", "GetConnectionStats", "s")
+        stats = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus.Debug.Stats",
+                 "GetConnectionStats", "s")
         names = [row["name"] for row in json.loads(d.busctl("--json=short", "list").stdout) if row["pid"] == pid]
         with Connection(d.bus.address) as other:
             def is_full():
-                cookies = [other.send(*MANAGER, "Run", "ssa{sv}a{sv}", b"squares", b"square", 1, b"x", b"x", u64(3), 0) for _ in range(100)]
+                cookies = [other.send(*MANAGER, "Run", "ssa{sv}a{sv}", b"squares", b"square", 1, b"x", b"x", u64(3), 0)
+                           for _ in range(100)]
                 for cookie in cookies:
                     other.reply(cookie)
                 found = [unwrap(json.loads(d.busctl("--json=short", "call", *stats, name).stdout))[0] for name in names]
@@ -455,7 +467,8 @@ class Kills(Test):
 
     def test_a_program_that_does_not_read_for_long_is_told_all_the_same(self):
         limits = '<limit name="max_outgoing_bytes">20000</limit><limit name="reply_timeout">500</limit>'
-        with Drover({name: {"Plugin": "squares", "Workers": 1} for name in ("single", "squares")}, bus_rules=limits) as d:
+        with Drover({name: {"Plugin": "squares", "Workers": 1} for name in ("single", "squares")},
+                    bus_rules=limits) as d:
             program = Case(self, d, "unread")
             path = program.line()
             self.flood(d, program.process.pid, 20000)
@@ -469,7 +482,8 @@ class Kills(Test):
             program.end("\n")
 
     def test_numbers_stay_when_the_daemon_returns(self):
-        """Two programs whose channels come back in the other order than they came: each job has its number, and only it is killed."""
+        """Two programs whose channels come back in the other order than they came: each job has its number, and only it
+        is killed."""
         with Drover({pool: {"Plugin": "squares", "Workers": 1} for pool in ("first", "second")}) as d:
             programs = {pool: Case(self, d, "numbers-stay") for pool in ("first", "second")}
             ids = {}
@@ -513,7 +527,8 @@ def declared(*headers):
 
 class Installed(Test):
     def test_the_library_exports_what_the_headers_declare(self):
-        out = subprocess.run(["nm", "-D", "--defined-only", f"{BUILD}/ipc/client/libdrover.so"], capture_output=True, text=True, check=True).stdout
+        out = subprocess.run(["nm", "-D", "--defined-only", f"{BUILD}/ipc/client/libdrover.so"], capture_output=True,
+                             text=True, check=True).stdout
         exported = {line.split()[-1].partition("@")[0] for line in out.splitlines()} - {"DROVER_1"}
         self.assertEqual(exported, declared("ipc/client/include/drover/drover.h", "ipc/sync/include/drover/sync.h"))
         self.assertIn("@@DROVER_1", out)
@@ -529,19 +544,24 @@ class Installed(Test):
     @unittest.skipIf(IS_SANITIZED, "a program without the sanitizer cannot link to it")
     def test_a_program_builds_with_pkg_config_shared_and_static(self):
         with tempfile.TemporaryDirectory() as there:
-            subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", there], check=True, capture_output=True)
+            subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", there], check=True,
+                           capture_output=True)
             pc = glob.glob(f"{there}/**/drover.pc", recursive=True)[0]
             env = dict(os.environ, PKG_CONFIG_PATH=os.path.dirname(pc), PKG_CONFIG_SYSROOT_DIR=there)
             for static in ([], ["--static"]):
-                flags = subprocess.run(["pkg-config", "--cflags", "--libs", *static, "drover"], env=env, capture_output=True, text=True, check=True)
+                flags = subprocess.run(["pkg-config", "--cflags", "--libs", *static, "drover"], env=env,
+                                       capture_output=True, text=True, check=True)
                 words = flags.stdout.split()
                 if static:
-                    words = [glob.glob(f"{there}/**/libdrover.a", recursive=True)[0] if word == "-ldrover" else word for word in words]
+                    words = [glob.glob(f"{there}/**/libdrover.a", recursive=True)[0] if word == "-ldrover" else word
+                             for word in words]
                 for compiler in ("gcc", "clang"):
-                    subprocess.run([compiler, "-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror", "-o", f"{there}/program",
+                    subprocess.run([compiler, "-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror", "-o",
+                                    f"{there}/program",
                                     f"{SOURCE}/ipc/client/examples/map.c", *words], check=True)
             with Drover({"squares": {"Plugin": "squares", "Workers": 1}}) as d:
-                out = subprocess.run([f"{there}/program", "10"], env=d.env(), capture_output=True, text=True, check=True).stdout
+                out = subprocess.run([f"{there}/program", "10"], env=d.env(), capture_output=True, text=True,
+                                     check=True).stdout
                 self.assertTrue(out.startswith("10 squares, sum 285,"), out)
 
     @unittest.skipIf(IS_SANITIZED, "a program without the sanitizer cannot link to it")
@@ -551,18 +571,21 @@ class Installed(Test):
         with tempfile.TemporaryDirectory() as there:
             for compiler in ("g++", "clang++"):
                 for standard in ("c++11", "c++14", "c++17", "c++20"):
-                    command = [compiler, f"-std={standard}", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror", *include,
+                    command = [compiler, f"-std={standard}", "-Wall", "-Wextra", "-Wno-missing-field-initializers",
+                               "-Werror", *include,
                                f"{SOURCE}/tests/library/headers.cc"]
                     if standard in ("c++14", "c++17"):
                         subprocess.run([*command, "-fsyntax-only"], check=True)
                         continue
                     sanitizer = ["-fsanitize=address"] if compiler == "g++" else []  # clang's is a package of its own
-                    subprocess.run([*command, *sanitizer, "-o", f"{there}/program", f"-L{BUILD}/ipc/client", "-ldrover"], check=True)
+                    subprocess.run([*command, *sanitizer, "-o", f"{there}/program", f"-L{BUILD}/ipc/client",
+                                    "-ldrover"], check=True)
                     r = subprocess.run([f"{there}/program"], env=env, capture_output=True, text=True, check=False)
                     self.assertEqual((r.returncode, r.stdout), (0, "fine\n"), f"{compiler} {standard}: {r.stderr}")
         both = "#include <drover/drover.h>\n#include <drover/plugin.h>\nint main(void) { return 0; }\n"
         for compiler in ("gcc", "clang"):
-            subprocess.run([compiler, "-xc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *include, "-"], input=both, text=True, check=True)
+            subprocess.run([compiler, "-xc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *include, "-"],
+                           input=both, text=True, check=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""libdrover from several threads, as its header allows them. In a build with -Db_sanitize=thread what they share by mistake is found."""
+"""libdrover from several threads, as its header allows them. In a build with -Db_sanitize=thread what they share by
+mistake is found."""
 
 import subprocess
 
@@ -9,7 +10,8 @@ class Threads(Test):
     def test_threads_as_documented(self):
         """Four threads with a connection each, and four that take turns with one."""
         with Drover({"squares": {"Plugin": "squares", "Workers": 4}}) as d:
-            r = subprocess.run([f"{BUILD}/tests/library/library", "threads"], env=d.env(), capture_output=True, text=True,
+            r = subprocess.run([f"{BUILD}/tests/library/library", "threads"], env=d.env(), capture_output=True,
+                               text=True,
                                timeout=60 * PATIENCE, check=False)
             self.assertEqual((r.returncode, r.stderr), (0, ""))
 

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 
-from harness import (MANAGER, PATIENCE, SOURCE, Bus, Drover, Test, assert_in_time, descendants, is_alive, kill, main, memfds_of, pause,
+from harness import (MANAGER, PATIENCE, SOURCE, Bus, Drover, Test, assert_in_time, descendants, is_alive, kill, main,
+                     memfds_of, pause,
                      reap_orphans, wait_for, wait_surely)
 from sdbus import Connection
 
@@ -19,13 +20,16 @@ class Drain(Test):
 
     def test_sigterm_finishes_what_was_accepted(self):
         with Drover({"sleep": {"Plugin": "sleep", "Workers": 1, "TimeoutStopSec": "20s"}}) as d:
-            calls = [subprocess.Popen(["busctl", "--user", "call", "org.drover1", "/org/drover1", "org.drover1.Manager", "Run",
-                                       "ssa{sv}a{sv}", "sleep", "sleep", "1", "ms", "t", "300", "0"], env=d.env(), text=True,
+            calls = [subprocess.Popen(["busctl", "--user", "call", "org.drover1", "/org/drover1", "org.drover1.Manager",
+                                       "Run",
+                                       "ssa{sv}a{sv}", "sleep", "sleep", "1", "ms", "t", "300", "0"], env=d.env(),
+                                      text=True,
                                       stdout=subprocess.PIPE) for _ in range(3)]
             wait_for(lambda: (p := d.pool("sleep"))["Queued"] + p["Running"] == 3, 10, "three jobs are accepted")
             d.process.send_signal(signal.SIGTERM)
             started = time.monotonic()
-            self.assertEqual([call.communicate(timeout=20 * PATIENCE)[0] for call in calls], ['a{sv} 1 "ms" t 300\n'] * 3)
+            self.assertEqual([call.communicate(timeout=20 * PATIENCE)[0] for call in calls],
+                             ['a{sv} 1 "ms" t 300\n'] * 3)
             self.assertEqual(d.process.wait(20 * PATIENCE), 0)
             assert_in_time(time.monotonic() - started, 5 * PATIENCE)
 
@@ -305,7 +309,8 @@ class Refused(Test):
 
     def test_a_second_one_on_the_same_bus(self):
         with Drover({"primes": {"Plugin": "primes"}}) as d:
-            r = subprocess.run(d.command(), env=d.env(), capture_output=True, text=True, timeout=30 * PATIENCE, check=False)
+            r = subprocess.run(d.command(), env=d.env(), capture_output=True, text=True, timeout=30 * PATIENCE,
+                               check=False)
             self.assertEqual(r.returncode, 1)
             self.assertIn("org.drover1", r.stderr.splitlines()[-1])
             self.assertEqual(d.run("primes", "is_prime", n=97), {"prime": True})

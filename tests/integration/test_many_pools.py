@@ -15,7 +15,8 @@ class ManyPools(Test):
                 d.wait_state(name, "running")
             for name in names[3:]:
                 self.assertEqual(d.pool(name)["State"], "refused")
-                self.assertIn(f"pool {name} is one too many: there are 3 already (MaxPools= in drover.conf", d.pool(name)["Problem"])
+                self.assertIn(f"pool {name} is one too many: there are 3 already (MaxPools= in drover.conf",
+                              d.pool(name)["Problem"])
             with self.assert_error("LimitsExceeded", "MaxPools="):
                 d.pool_call("d", "Start")
             with self.assert_error("LimitsExceeded", "MaxPools="):

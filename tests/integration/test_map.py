@@ -18,7 +18,8 @@ LONG = "18446744073709551557"
 
 
 def factor_says(last):
-    """What factor makes of 0…last: number -> is it prime. factor prints 'n: p' for a prime and nothing after 0: and 1:."""
+    """What factor makes of 0…last: number -> is it prime. factor prints 'n: p' for a prime and nothing after 0: and
+    1:."""
     numbers = "\n".join(str(n) for n in range(last + 1))
     out = subprocess.run(["factor"], input=numbers, capture_output=True, text=True, check=True).stdout
     rows = [line.split(":") for line in out.splitlines()]
@@ -29,7 +30,8 @@ class Restart(Test):
     def test_map_goes_on_with_the_next_daemon(self):
         """As after a crash: droverd drains and ends, and the rest of the input waits for the next one."""
         with Drover({"primes": {"Plugin": "primes", "Workers": 2}}) as d:
-            ctl = d.ctl_start("map", "primes", "is_prime", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            ctl = d.ctl_start("map", "primes", "is_prime", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE)
             self.addCleanup(ctl.kill)
             ctl.stdin.write("9999999999999937\n" * 4)
             ctl.stdin.flush()
@@ -133,9 +135,12 @@ class Map(Test):
             self.assertLess(held, LIMIT_KIB)
 
     def test_input_that_cannot_be_read(self):
-        for words, end, text in (("--input=.", "", "--input=.: Is a directory"), ("-i /nonexistent", "", "/nonexistent: No such file"),
-                                 ("", "<.", "--input=-: Is a directory"), ("", "<&-", "--input=-: Bad file descriptor")):
-            r = subprocess.run(["sh", "-c", f"'{DROVERCTL}' --user map primes is_prime {words} {end}"], env=self.d.env(),
+        for words, end, text in (("--input=.", "", "--input=.: Is a directory"),
+                                 ("-i /nonexistent", "", "/nonexistent: No such file"),
+                                 ("", "<.", "--input=-: Is a directory"),
+                                 ("", "<&-", "--input=-: Bad file descriptor")):
+            r = subprocess.run(["sh", "-c", f"'{DROVERCTL}' --user map primes is_prime {words} {end}"],
+                               env=self.d.env(),
                                capture_output=True, text=True, check=False)
             self.assertEqual((r.returncode, r.stdout), (2, ""), (words, r.stderr))
             self.assertIn(text, r.stderr)
@@ -160,7 +165,8 @@ class Map(Test):
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as f:
             f.write("112272535095293\n" * 24)
             f.flush()
-            ctl = self.d.ctl_start("map", "primes", "is_prime", "--input", f.name, stdout=subprocess.DEVNULL, stderr=slave)
+            ctl = self.d.ctl_start("map", "primes", "is_prime", "--input", f.name, stdout=subprocess.DEVNULL,
+                                   stderr=slave)
             os.close(slave)
             shown = b""
             while True:
@@ -192,14 +198,17 @@ class Map(Test):
 
         def quiet():
             p = self.d.pool("primes")
-            ends = sum(p[name] for name in ("Completed", "Failed", "Cancelled", "Expired", "TimedOut", "Poisoned", "Lost"))
-            return p["Running"] == 0 and p["Queued"] == 0 and p["Cancelled"] == before["Cancelled"] + 8 and p["Submitted"] == ends
+            ends = sum(p[name]
+                       for name in ("Completed", "Failed", "Cancelled", "Expired", "TimedOut", "Poisoned", "Lost"))
+            is_idle = p["Running"] == 0 and p["Queued"] == 0
+            return is_idle and p["Cancelled"] == before["Cancelled"] + 8 and p["Submitted"] == ends
         wait_for(quiet, 10, "what ran and what waited is cancelled, and every job counts once")
         self.assertEqual(self.d.run("primes", "is_prime", n=97), {"prime": True})
 
     def test_a_pool_that_stops_gives_what_it_owes_then_refuses(self):
         """Accepted jobs get their verdict and are printed; the rest of the input is told to be refused."""
-        ctl = self.d.ctl_start("map", "primes", "is_prime", "--json=short", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        ctl = self.d.ctl_start("map", "primes", "is_prime", "--json=short", stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE)
         ctl.stdin.write("9999999999999937\n" * 6)
         ctl.stdin.flush()

@@ -1,4 +1,5 @@
-"""Ten times more jobs than the workers can do, refused or made to wait; RateLimit=. DROVER_TEST_SECONDS=60 for the long round."""
+"""Ten times more jobs than the workers can do, refused or made to wait; RateLimit=. DROVER_TEST_SECONDS=60 for the long
+round."""
 
 import multiprocessing
 import os
@@ -18,7 +19,8 @@ GROWTH_KIB = 32 * 1024  # what finished jobs of ResultTTL= may take
 
 
 def submit(c, pool, ms, priority=2):
-    return c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", pool.encode(), b"sleep", 1, b"ms", b"t", u64(ms), 1, b"priority", b"u", priority)
+    return c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", pool.encode(), b"sleep", 1, b"ms", b"t", u64(ms), 1, b"priority",
+                  b"u", priority)
 
 
 def flood(address, pool, rate, window, pipe):
@@ -61,14 +63,16 @@ class Overload(Test):
         cls.drover.__exit__(None, None, None)
 
     def flood(self, pool, n_clients, rate, window):
-        """Floods for SECONDS. [(accepted, errors, times)]; what control calls took; how late a sleeper wakes here; growth."""
+        """Floods for SECONDS. [(accepted, errors, times)]; what control calls took; how late a sleeper wakes here;
+        growth."""
         c = Connection(self.d.bus.address)
         self.addCleanup(c.close)
         before_kib = rss_kib(self.d.pid, "VmRSS")
         clients = []
         for _ in range(n_clients):
             ours, theirs = multiprocessing.Pipe()
-            process = multiprocessing.Process(target=flood, args=(self.d.bus.address, pool, rate / n_clients, window, theirs), daemon=True)
+            process = multiprocessing.Process(target=flood, args=(self.d.bus.address, pool, rate / n_clients, window,
+                                                                  theirs), daemon=True)
             process.start()
             clients.append((process, ours))
         calls, lags, growth_kib, end = [], [], 0, time.monotonic() + SECONDS
@@ -95,7 +99,8 @@ class Overload(Test):
             return times[int(len(times) * 0.999)]
         self.assertGreater(len(calls), 100)
         # A call wakes the bus, the daemon, the bus and us, and a machine that is busy otherwise is late with each.
-        self.assertLessEqual(p999(calls), 0.050 * PATIENCE + 4 * p999(lags), "p99.9 of ListPools under overload, in seconds")
+        self.assertLessEqual(p999(calls), 0.050 * PATIENCE + 4 * p999(lags),
+                             "p99.9 of ListPools under overload, in seconds")
 
     # ---- acceptance 6 ----
 
@@ -110,7 +115,8 @@ class Overload(Test):
         self.assertLessEqual(times[len(times) // 2], 0.050 * PATIENCE)
         self.assertLess(growth_kib, GROWTH_KIB)
         self.check_control_plane(calls, lags)
-        wait_for(lambda: self.d.pool("reject")["Queued"] == 0 and self.d.pool("reject")["Running"] == 0, 30, "it is done with them")
+        wait_for(lambda: self.d.pool("reject")["Queued"] == 0 and self.d.pool("reject")["Running"] == 0, 30,
+                 "it is done with them")
         after = self.d.pool("reject")
         self.assertEqual(after["Completed"] - before["Completed"], accepted)  # each accepted job had its verdict
 
@@ -122,12 +128,14 @@ class Overload(Test):
             self.assertGreater(f[0], 0)
         self.assertLess(growth_kib, GROWTH_KIB)
         self.check_control_plane(calls, lags)
-        wait_for(lambda: self.d.pool("block")["Queued"] == 0 and self.d.pool("block")["Running"] == 0, 30, "it is done with them")
+        wait_for(lambda: self.d.pool("block")["Queued"] == 0 and self.d.pool("block")["Running"] == 0, 30,
+                 "it is done with them")
         self.assertEqual(self.d.pool("block")["Completed"] - before["Completed"], sum(f[0] for f in floods))
 
     def test_who_waits_for_room_hears_of_the_pools_end(self):
         d = self.d
-        d.call(*MANAGER, "CreatePool", "sa{sv}t", "brief", 5, "Plugin", "s", "sleep", "Workers", "u", 1, "StartMethod", "s", "fork", "Overflow", "s",
+        d.call(*MANAGER, "CreatePool", "sa{sv}t", "brief", 5, "Plugin", "s", "sleep", "Workers", "u", 1, "StartMethod",
+               "s", "fork", "Overflow", "s",
                "block", "Slots", "u", 2, 0)
         d.wait_state("brief", "running")
         d.pool_call("brief", "Pause")
@@ -152,13 +160,15 @@ class Overload(Test):
         cookies = {}
         for i in range(96 + 700):
             priority = 1 if i < 96 else 4
-            cookies[c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", b"ranks", b"tell", 1, b"n", b"t", u64(i), 1, b"priority", b"u", priority)] = priority
+            cookies[c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", b"ranks", b"tell", 1, b"n", b"t", u64(i), 1, b"priority",
+                           b"u", priority)] = priority
         ids = {c.reply(cookie).read("t")[0]: priority for cookie, priority in cookies.items()}
         d.pool_call("ranks", "Resume")
         wait_for(lambda: d.pool("ranks")["Queued"] == 0, 20, "all have run")
         runs = []
         for job_id, priority in ids.items():
-            m = c.call(f"/org/drover1/job/{job_id}", "org.freedesktop.DBus.Properties", "Get", "ss", b"org.drover1.Job", b"StartedUSec")
+            m = c.call(f"/org/drover1/job/{job_id}", "org.freedesktop.DBus.Properties", "Get", "ss", b"org.drover1.Job",
+                       b"StartedUSec")
             m.enter("v", "t")
             runs.append((m.read("t")[0], priority))
         first = [priority for _, priority in sorted(runs)][:640]
@@ -171,10 +181,12 @@ class Overload(Test):
         c = Connection(self.d.bus.address)
         self.addCleanup(c.close)
         c.call(*MANAGER, "ListPools")
-        cookies = [c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", pool.encode(), b"tell", 1, b"n", b"t", u64(i), 0) for i in range(n)]
+        cookies = [c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", pool.encode(), b"tell", 1, b"n", b"t", u64(i), 0)
+                   for i in range(n)]
         ids = [c.reply(cookie).read("t")[0] for cookie in cookies]
         wait_for(lambda: self.d.pool(pool)["Queued"] == 0 and self.d.pool(pool)["Running"] == 0, 30, "all have run")
-        return sorted(self.d.result(f"/org/drover1/job/{i}")["result"]["usec"] for i in (ids if n < 50 else (ids[0], ids[-1])))
+        return sorted(self.d.result(f"/org/drover1/job/{i}")["result"]["usec"]
+                      for i in (ids if n < 50 else (ids[0], ids[-1])))
 
     def check_rate(self, measure, rate, tolerance):
         """Never faster; and as fast, unless the machine is late with its wake-ups three times in a row."""
@@ -192,7 +204,8 @@ class Overload(Test):
             return 15 / ((started[-1] - started[0]) / 1e6)
 
         def by_channel():
-            out = subprocess.run([DROVERCTL, "--user", "--json=short", "map", "rate", "tell"], env=self.d.env(), input=numbers, capture_output=True,
+            out = subprocess.run([DROVERCTL, "--user", "--json=short", "map", "rate", "tell"], env=self.d.env(),
+                                 input=numbers, capture_output=True,
                                  text=True, check=True, timeout=60).stdout
             usec = sorted(int(word) for word in re.findall(r'"usec":(\d+)', out))
             self.assertEqual(len(usec), 16, out)

@@ -1,4 +1,5 @@
-"""Who is behind a call: the kernel and the bus say so, and nothing that a client holds says it in their place. FEATURES.md row 70."""
+"""Who is behind a call: the kernel and the bus say so, and nothing that a client holds says it in their place.
+FEATURES.md row 70."""
 
 import contextlib
 import ctypes
@@ -15,7 +16,8 @@ NOBODY = 65534
 SYS_CLONE3 = 435
 
 MEMORIES = ("channel", "jobs", "results", "verdicts")
-KINDS = {**dict.fromkeys(MEMORIES, "h"), "bell": "h", "doorbell": "h", "done": "h", "session": "h", "index": "u", "slots": "u", "slot-size": "u", "id-base": "t", "clock": "t"}
+KINDS = {**dict.fromkeys(MEMORIES, "h"), "bell": "h", "doorbell": "h", "done": "h", "session": "h", "index": "u",
+         "slots": "u", "slot-size": "u", "id-base": "t", "clock": "t"}
 
 
 class Offer:
@@ -86,7 +88,8 @@ class Peers(Test):
     def hand_back(self, c, old):
         schema = old["schema"]
         memories = [word for name in MEMORIES for word in (name.encode(), b"h", old[name])]
-        cookie = c.send(*MANAGER, "OpenChannel", "sa{sv}", b"p", 7, *memories, b"slots", b"u", old["slots"], b"slot-size", b"u",
+        cookie = c.send(*MANAGER, "OpenChannel", "sa{sv}", b"p", 7, *memories, b"slots", b"u", old["slots"],
+                        b"slot-size", b"u",
                         old["slot-size"], b"schema", b"ay", len(schema), *schema)
         offer = Offer(c.reply(cookie))
         self.addCleanup(offer.close)
@@ -109,9 +112,11 @@ class Peers(Test):
         """It knows the number of a job and holds the memory of a channel, and that is no key."""
         mine, other = self.connect(), self.other()
         held = self.open(mine)
-        job_id, job = mine.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"p", b"sleep", 1, b"seconds", b"d", ctypes.c_double(30), 0).read("to")
+        job_id, job = mine.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"p", b"sleep", 1, b"seconds", b"d",
+                                ctypes.c_double(30), 0).read("to")
         self.assert_refused("NoSuchJob", str(job_id), other.call, *MANAGER, "GetJob", "t", u64(job_id))
-        for member, types, arguments in (("Cancel", "s", (b"kill",)), ("GetResult", "", ()), ("Wait", "t", (u64(0),)), ("Requeue", "", ())):
+        for member, types, arguments in (("Cancel", "s", (b"kill",)), ("GetResult", "", ()), ("Wait", "t", (u64(0),)),
+                                         ("Requeue", "", ())):
             with self.assertRaises(BusError, msg=member):
                 other.call(job, "org.drover1.Job", member, types, *arguments)
         self.assert_refused("InvalidArgs", "a session has it already", self.hand_back, other, held)
@@ -146,7 +151,8 @@ class Peers(Test):
         self.assertEqual(os.waitpid(pid, 0)[1], 0)
 
     def test_row_70_a_replayed_descriptor(self):
-        """The memory of a channel is good for one session: not while it has one, and not for a second one after the daemon's death."""
+        """The memory of a channel is good for one session: not while it has one, and not for a second one after the
+        daemon's death."""
         mine, thief = self.connect(), self.connect()
         held = self.open(mine)
         for c in (mine, thief):

@@ -1,4 +1,5 @@
-"""What a worker and a template may do and take, seen from outside: no capability, no group, a bounded share of the machine."""
+"""What a worker and a template may do and take, seen from outside: no capability, no group, a bounded share of the
+machine."""
 
 import glob
 import os
@@ -12,7 +13,8 @@ METHODS = ("forkserver", "spawn", "fork")
 IS_ROOT = os.geteuid() == 0
 OTHER, TASKS = 29171, 200  # a uid that nobody has, and what it may have
 # Root with groups, and with capabilities that outlive an exec by themselves.
-LAUNCHER = ["setpriv", "--groups=4,24,27", "--inh-caps=+net_raw,+sys_admin", "--ambient-caps=+net_raw,+sys_admin"] if IS_ROOT else []
+LAUNCHER = ["setpriv", "--groups=4,24,27", "--inh-caps=+net_raw,+sys_admin",
+            "--ambient-caps=+net_raw,+sys_admin"] if IS_ROOT else []
 
 
 def status_of(pid):
@@ -65,8 +67,10 @@ class Privileges(Test):
                 self.assertNotEqual(int(status_of(d.spawner())["CapEff"], 16), 0)
 
     def test_of_a_plugin_that_its_author_runs(self):
-        with subprocess.Popen(LAUNCHER + [WORKER, "--run", f"{BUILD}/tests/plugins/sleep.so", "sleep", "ms=60000"]) as p:
-            worker = wait_for(lambda: [pid for pid in descendants(p.pid) if status_of(pid)["Seccomp"].strip() == "2"], 10, "it runs")[0]
+        with subprocess.Popen(LAUNCHER + [WORKER, "--run", f"{BUILD}/tests/plugins/sleep.so", "sleep",
+                                          "ms=60000"]) as p:
+            worker = wait_for(lambda: [pid for pid in descendants(p.pid) if status_of(pid)["Seccomp"].strip() == "2"],
+                              10, "it runs")[0]
             self.check(worker, p.pid)
             p.kill()
         r = subprocess.run([WORKER, "--run", f"{BUILD}/tests/plugins/leak.so", "leak", f"bytes={100 << 20}", "fds=0",
@@ -91,7 +95,8 @@ class Privileges(Test):
             # Another limit is for other workers.
             d.write_pool("m", Plugin="leak", Workers=1, MemoryMax="256M")
             d.reload()
-            wait_for(lambda: (w := d.list_workers("m")) and len(w) == 1 and w[0][0] != worker[0] and w[0][4] == "idle", 10, "it is replaced")
+            wait_for(lambda: (w := d.list_workers("m")) and len(w) == 1 and w[0][0] != worker[0] and w[0][4] == "idle",
+                     10, "it is replaced")
             self.check_memory(d.wait_workers("m", 1)[0][3], 256 << 20)
             self.assertEqual(d.run("m", "leak", bytes=100 << 20, fds=0), {"fds": 0})
 
@@ -99,7 +104,8 @@ class Privileges(Test):
     def test_threads(self):
         """A worker that makes threads without end leaves the service enough to start others, in its own uid."""
         d = Drover({"many": {"Plugin": "many-threads", "Workers": 1}, "a": {"Plugin": "sleep", "Workers": 1}},
-                   launcher=["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups", "prlimit", f"--nproc={TASKS}"],
+                   launcher=["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups", "prlimit",
+                             f"--nproc={TASKS}"],
                    bus_env={"LD_PRELOAD": f"{BUILD}/tests/integration/any-user.so"})
         for path in (d.dir, *glob.glob(f"{d.dir}/**", recursive=True)):
             os.chown(path, OTHER, OTHER, follow_symlinks=False)
@@ -110,7 +116,8 @@ class Privileges(Test):
             self.assertLess(n, TASKS - TASKS // 4)
             before = d.wait_workers("a", 1)[0]
             kill(before[3])
-            wait_for(lambda: [w for w in d.list_workers("a") if w[0] != before[0] and w[4] == "idle"], 10, "another one is started")
+            wait_for(lambda: [w for w in d.list_workers("a") if w[0] != before[0] and w[4] == "idle"], 10,
+                     "another one is started")
             self.assertEqual(d.run("a", "sleep", ms=1), {"ms": 1})
             d.call(path, "org.drover1.Job", "Cancel", "s", "kill")
 

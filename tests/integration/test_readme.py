@@ -1,4 +1,5 @@
-"""README.md tells what happens: its commands are run and their output compared, numbers masked; every promise has its test."""
+"""README.md tells what happens: its commands are run and their output compared, numbers masked; every promise has its
+test."""
 
 import os
 import re
@@ -40,12 +41,14 @@ class Readme(Test):
             d.reload()
             d.wait_workers("primes", 1)
             for command, shown in commands():
-                r = subprocess.run(["sh", "-c", command + " 2>&1"], env=d.env(), cwd=SOURCE, capture_output=True, text=True,
+                r = subprocess.run(["sh", "-c", command + " 2>&1"], env=d.env(), cwd=SOURCE, capture_output=True,
+                                   text=True,
                                    timeout=60 * PATIENCE, check=False)
                 self.assertEqual(mask(r.stdout), mask(shown), command)
 
     def test_every_promise_names_a_test_that_runs(self):
-        rows = re.findall(r"^\| (.+) \| (test_\w+\.py|tests/(?:unit|model)/[\w-]+\.c|tests/torture/\w+)(?: `(\w+)`)? \|$", readme(), re.MULTILINE)
+        rows = re.findall(r"^\| (.+) \| (test_\w+\.py|tests/(?:unit|model)/[\w-]+\.c|tests/torture/\w+)(?: `(\w+)`)? "
+                          r"\|$", readme(), re.MULTILINE)
         promises = readme().partition("## What it promises")[2].partition("\n## ")[0]
         self.assertEqual(len(rows), promises.count("\n| ") - 1, "each row of the table names a test")
         with open(f"{SOURCE}/tests/integration/meson.build", encoding="utf-8") as f:

@@ -1,4 +1,5 @@
-"""Workers that are replaced without a dip in strength: recycled, restarted one after the other; and those that do not come up."""
+"""Workers that are replaced without a dip in strength: recycled, restarted one after the other; and those that do not
+come up."""
 
 import os
 import shutil
@@ -66,7 +67,8 @@ class Recycling(Test):
                 self.assertEqual(d.wait_job(ends[-3]), "done")
             pids = {d.result(job)["worker-pid"] for job in ends[:90]}
             self.assertEqual(len(pids), 3)
-            self.assertLess(d.get(d.pool_path("s"), "org.drover1.Pool", "Latency")["all"]["queue-max-usec"], 200000 * PATIENCE)
+            self.assertLess(d.get(d.pool_path("s"), "org.drover1.Pool", "Latency")["all"]["queue-max-usec"],
+                            200000 * PATIENCE)
 
     def test_nobody_stands_by_while_nothing_runs(self):
         keys = {"Plugin": "primes", "RestartSec": "1s"}
@@ -118,7 +120,8 @@ class Restarts(Test):
             d.pool_call("p", "Start")
             old = {row[3] for row in d.wait_workers("p", 4)}
             process = d.ctl_start("map", "p", "is_prime", stdin=-1, stdout=-1)
-            feeder = threading.Thread(target=lambda: (process.stdin.write("999999000001\n" * 1500), process.stdin.close()))
+            feeder = threading.Thread(target=lambda: (process.stdin.write("999999000001\n" * 1500),
+                                                      process.stdin.close()))
             feeder.start()
             with Sampler(d, "p") as s:
                 d.pool_call("p", "Restart")
@@ -161,7 +164,8 @@ class Trouble(Test):
         with Drover({"p": {"Plugin": "primes", "Workers": 2, "RestartSec": "10ms"}}) as d:
             gone = set()
             for _ in range(12):
-                row = wait_for(lambda: next((row for row in d.list_workers("p") if row[4] == "idle" and row[3] not in gone), None))
+                row = wait_for(lambda: next((row for row in d.list_workers("p")
+                                             if row[4] == "idle" and row[3] not in gone), None))
                 gone.add(row[3])
                 kill(row[3])
                 wait_for(lambda pid=row[3]: pid not in {r[3] for r in d.list_workers("p")}, 10, "it is gone")

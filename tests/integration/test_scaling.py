@@ -65,7 +65,8 @@ class Scaling(Test):
             pause(4)  # longer than the pool waits before it lets a worker go
             self.assertEqual(counters(pids), before)
 
-            r = d.ctl("map", "p", "is_prime", input="\n".join(str(n) for n in range(2000)))  # and a client's bell wakes it
+            # and a client's bell wakes it
+            r = d.ctl("map", "p", "is_prime", input="\n".join(str(n) for n in range(2000)))
             self.assertEqual((r.returncode, len(r.stdout.splitlines())), (0, 2000))
             self.assertTrue(d.list_workers("p"))
 
@@ -97,7 +98,8 @@ class Scaling(Test):
         """2 → 8 → 1 under load: nothing is lost."""
         with Drover({"p": {"Plugin": "primes", "Workers": 2}}) as d:
             process = d.ctl_start("map", "p", "is_prime", stdin=-1, stdout=-1)
-            feeder = threading.Thread(target=lambda: (process.stdin.write("999999000001\n" * 2000), process.stdin.close()))
+            feeder = threading.Thread(target=lambda: (process.stdin.write("999999000001\n" * 2000),
+                                                      process.stdin.close()))
             feeder.start()
             for n in (8, 1, 8, 1, 4):
                 d.pool_call("p", "Resize", "u", n)

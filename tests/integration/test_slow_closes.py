@@ -38,7 +38,8 @@ class Session:
 @unittest.skipUnless(os.geteuid() == 0 and fuse.is_there(), "needs root and FUSE")
 class SlowFiles(Test):
     def setUp(self):
-        self.d = Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16}, "primes": {"Plugin": "primes", "Workers": 1}})
+        self.d = Drover({"fds": {"Plugin": "fds", "Workers": 1, "Slots": 16},
+                         "primes": {"Plugin": "primes", "Workers": 1}})
         self.d.__enter__()
         self.addCleanup(self.d.__exit__, None, None, None)
         os.chmod(self.d.dir, 0o711)  # to the bus
@@ -95,10 +96,12 @@ class SlowFiles(Test):
         with self.assert_error("LimitsExceeded", f"uid {HOSTILE} has sent are not closed yet"):
             Session(self.hostile, b"fds")
         self.assertIn(f"uid {HOSTILE} has sent are not closed yet", self.d.log())
-        # A sixteenth of all, the packet that was the last, what the jobs of a channel may have, and the few of sessions.
+        # A sixteenth of all, the packet that was the last, what the jobs of a channel may have, and the few of
+        # sessions.
         most = max(256, resource.prlimit(self.d.pid, resource.RLIMIT_NOFILE)[0] // 16)
         most += self.n_fds + FDS_A_PACKET + 64 + 32
-        wait_for(lambda: self.fds() <= most, 10, f"the broker has {most} descriptors and no more, when those of others are gone")
+        wait_for(lambda: self.fds() <= most, 10,
+                 f"the broker has {most} descriptors and no more, when those of others are gone")
         self.check_all_is_closed()
 
     def test_of_messages(self):
@@ -110,7 +113,8 @@ class SlowFiles(Test):
         self.check_goes_on()
         wait_for(self.is_refused, 10, "none of them moved for a while")
         with self.assert_error("LimitsExceeded", f"uid {HOSTILE} has sent are not closed yet"):
-            self.hostile.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"fds", b"cat", 2, b"in", b"h", self.fd, b"attempt", b"t", 1, 0)
+            self.hostile.call(*MANAGER, "Submit", "ssa{sv}a{sv}", b"fds", b"cat", 2, b"in", b"h", self.fd, b"attempt",
+                              b"t", 1, 0)
         self.assertGreater(self.fds(), self.n_fds + 256)
         self.check_all_is_closed()
 
@@ -119,8 +123,10 @@ class SlowFiles(Test):
         session.socket.close()
         schema = session.offer["schema"]
         with self.assert_error("InvalidArgs", "not the memories of a channel"):
-            self.hostile.call(*MANAGER, "OpenChannel", "sa{sv}", b"fds", 7, b"channel", b"h", self.fd, b"jobs", b"h", self.fd,
-                              b"results", b"h", self.fd, b"verdicts", b"h", self.fd, b"slots", b"u", session.offer["slots"],
+            self.hostile.call(*MANAGER, "OpenChannel", "sa{sv}", b"fds", 7, b"channel", b"h", self.fd, b"jobs", b"h",
+                              self.fd,
+                              b"results", b"h", self.fd, b"verdicts", b"h", self.fd, b"slots", b"u",
+                              session.offer["slots"],
                               b"slot-size", b"u", session.offer["slot-size"], b"schema", b"ay", len(schema), *schema)
         self.check_all_is_closed()
 

@@ -7,13 +7,15 @@ from harness import BUILD, PATIENCE, WORKER, Drover, Test, assert_in_time, desce
 
 LIMIT = 1 * PATIENCE
 STUCK = f"{BUILD}/tests/plugins/stuck-start.so"
-STEPS = {"constructor": "a constructor", "preload": "preload", "worker_open": "worker_open", "worker_init": "worker_init",
+STEPS = {"constructor": "a constructor", "preload": "preload", "worker_open": "worker_open",
+         "worker_init": "worker_init",
          "thread_init": "thread_init"}
 
 
 class SlowStarts(Test):
     def check_degraded(self, d, pool, step):
-        problem = wait_for(lambda: (p := d.pool(pool))["State"] == "degraded" and p["Problem"], 10, f"{pool} is degraded")
+        problem = wait_for(lambda: (p := d.pool(pool))["State"] == "degraded" and p["Problem"], 10,
+                           f"{pool} is degraded")
         self.assertIn("(TimeoutStartSec=): it hung in " + STEPS[step], problem)
         death = d.deaths(pool)[0]
         self.assertEqual(death["reason"], "preload" if step == "preload" else "init", death)
@@ -63,7 +65,8 @@ class SlowStarts(Test):
         """No limit is one, too; over the bus as in a file."""
         with Drover() as d:
             for name, limit in (("none", "infinity"), ("short", f"{LIMIT}")):
-                d.call("/org/drover1", "org.drover1.Manager", "CreatePool", "sa{sv}t", name, 4, "Plugin", "s", "stuck-start", "Workers", "t",
+                d.call("/org/drover1", "org.drover1.Manager", "CreatePool", "sa{sv}t", name, 4, "Plugin", "s",
+                       "stuck-start", "Workers", "t",
                        1, "TimeoutStartSec", "s", limit, "Environment", "s", "STUCK_IN=worker_init", 0)
             self.check_degraded(d, "short", "worker_init")
             wait_for(lambda: "it is in worker_init" in d.pool("none")["Problem"], 10, "the other tells where it is")
@@ -72,11 +75,13 @@ class SlowStarts(Test):
     def test_without_a_daemon(self):
         for step, words in dict(STEPS, fini="").items():
             begin = time.monotonic()
-            r = subprocess.run([WORKER, "--check", STUCK, f"--timeout-start={max(1, int(LIMIT))}"], env={"STUCK_IN": step},
+            r = subprocess.run([WORKER, "--check", STUCK, f"--timeout-start={max(1, int(LIMIT))}"],
+                               env={"STUCK_IN": step},
                                capture_output=True, text=True, timeout=30 * PATIENCE, check=False)
             assert_in_time(time.monotonic() - begin, 15 * PATIENCE, f"--check of what hangs in {step}")
             self.assertEqual(r.returncode, 3 if words else 0, r)
-            self.assertIn(f"it hangs in {words}" if words else "it hangs in thread_fini, worker_fini or a destructor", r.stderr)
+            self.assertIn(f"it hangs in {words}" if words else "it hangs in thread_fini, worker_fini or a destructor",
+                          r.stderr)
 
 
 if __name__ == "__main__":

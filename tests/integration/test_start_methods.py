@@ -105,7 +105,8 @@ class StartMethods(Test):
 
     def test_every_type_in_every_method(self):
         with Drover(pools("typed")) as d:
-            args = {"u": 2 ** 64 - 1, "i": -2 ** 63, "f": 2.5, "b": True, "s": "grüße", "y": b"\x00\xff\x01", "us": [1, 2 ** 63],
+            args = {"u": 2 ** 64 - 1, "i": -2 ** 63, "f": 2.5, "b": True, "s": "grüße", "y": b"\x00\xff\x01",
+                    "us": [1, 2 ** 63],
                     "is": ("ax", "2 -1 1"), "fs": [0.5, 1.5], "bs": [True, False], "ss": ["a", ""]}
             for method in METHODS:
                 result = d.run(f"typed-{method}", "echo", **args)

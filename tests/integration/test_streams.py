@@ -1,4 +1,5 @@
-"""What a job emits with drover_emit, as whoever opened its stream reads it: in order, whole or cut off and told so, and at nobody else's cost."""
+"""What a job emits with drover_emit, as whoever opened its stream reads it: in order, whole or cut off and told so, and
+at nobody else's cost."""
 
 import os
 import socket
@@ -39,7 +40,8 @@ class Streams(Test):
     @classmethod
     def setUpClass(cls):
         one = {"Workers": 1, "StartMethod": "fork", "RestartSec": "10ms"}
-        cls.drover = Drover({"sieve": {"Plugin": "sieve", **one}, "emits": {"Plugin": "emits", "ResultTTL": "30s", **one},
+        cls.drover = Drover({"sieve": {"Plugin": "sieve", **one},
+                             "emits": {"Plugin": "emits", "ResultTTL": "30s", **one},
                              "foul": {"Plugin": "emits", **one, "MaxAttempts": 1}})
         cls.d = cls.drover.__enter__()
 
@@ -99,7 +101,8 @@ class Streams(Test):
 
     def test_run_without_a_daemon_prints_items(self):
         sieve = f"{BUILD}/plugins/sieve/sieve.so"
-        out = subprocess.run([WORKER, "--run", sieve, "primes", "to=7"], capture_output=True, text=True, check=True).stdout
+        out = subprocess.run([WORKER, "--run", sieve, "primes", "to=7"], capture_output=True, text=True,
+                             check=True).stdout
         self.assertEqual(out, "item=2\nitem=3\nitem=5\nitem=7\ncount=4\n")
 
     # ---- who comes late ----
@@ -159,7 +162,8 @@ class Streams(Test):
         self.d.wait_job(first)
 
     def test_kept_for_a_bounded_number_of_jobs(self):
-        cookies = [self.c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", b"emits", b"slowly", 1, b"n", b"t", u64(1), 0) for _ in range(70)]
+        cookies = [self.c.send(*MANAGER, "Submit", "ssa{sv}a{sv}", b"emits", b"slowly", 1, b"n", b"t", u64(1), 0)
+                   for _ in range(70)]
         jobs = [self.c.reply(cookie).read("to")[1] for cookie in cookies]
         self.d.wait_job(jobs[-1])
         with self.assert_error("ResultExpired", "make room"):

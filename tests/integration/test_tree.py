@@ -16,7 +16,8 @@ ALONE = {
     "SCM_RIGHTS": (r"\bSCM_RIGHTS\b", {"ipc/packet.c"}),
     "dlopen": (r"\bdlopen\(", {"plugins/host/load.c"}),
     "the seccomp listener": (r"\bSECCOMP_IOCTL_", {"ipc/notified.c"}),
-    "an array of JSON whose type nobody knows": (r"\bjson_object_(array_length|array_get_idx|object_length)\(", {"daemon/ctl/json.c"}),
+    "an array of JSON whose type nobody knows": (r"\bjson_object_(array_length|array_get_idx|object_length)\(",
+                                                 {"daemon/ctl/json.c"}),
     "libinih": (r"#include <ini\.h>", {"daemon/config-file.c"}),
     "signalfd": (r"\bsignalfd\(", {"daemon/daemon.c", "daemon/spawn/main.c"}),
 }
@@ -25,7 +26,8 @@ CODE = ("ipc/", "daemon/", "plugins/")
 
 def tracked():
     """Files of the tree; without git (a tarball) this test has nothing to say."""
-    r = subprocess.run(["git", "-C", SOURCE, "-c", f"safe.directory={SOURCE}", "ls-files"], capture_output=True, text=True, check=False)
+    r = subprocess.run(["git", "-C", SOURCE, "-c", f"safe.directory={SOURCE}", "ls-files"], capture_output=True,
+                       text=True, check=False)
     if r.returncode != 0:
         raise unittest.SkipTest("this is no git work tree")
     return [name for name in r.stdout.splitlines() if os.path.exists(f"{SOURCE}/{name}")]
@@ -48,15 +50,19 @@ class Tree(Test):
     def test_who_includes_whom(self):
         for name in sources():
             for header in re.findall(r'^\s*#include "([^"]+)"', read(name), re.MULTILINE):
-                self.assertTrue(os.path.exists(f"{SOURCE}/{header}"), f"{name}: {header} stands with its path from the root")
+                self.assertTrue(os.path.exists(f"{SOURCE}/{header}"),
+                                f"{name}: {header} stands with its path from the root")
                 if name.startswith("ipc/"):
                     self.assertTrue(header.startswith("ipc/"), f"{name} includes {header}")
                 elif name.startswith("plugins/"):
                     self.assertFalse(header.startswith("daemon/"), f"{name} includes {header}")
-                elif name.startswith("daemon/ctl/"):  # a client, but for how settings are spelt: one reader of them for both
-                    self.assertTrue(header.startswith(("daemon/ctl/", "ipc/", "daemon/config")), f"{name} includes {header}")
+                # a client, but for how settings are spelt: one reader of them for both
+                elif name.startswith("daemon/ctl/"):
+                    self.assertTrue(header.startswith(("daemon/ctl/", "ipc/", "daemon/config")),
+                                    f"{name} includes {header}")
                 elif header.startswith("plugins/"):
-                    self.assertTrue(name.startswith("daemon/spawn/") and header == "plugins/host/host.h", f"{name} includes {header}")
+                    self.assertTrue(name.startswith("daemon/spawn/") and header == "plugins/host/host.h",
+                                    f"{name} includes {header}")
                 if name.startswith("daemon/supervise/"):
                     self.assertFalse(header.startswith("daemon/bus/"), f"{name} includes {header}")
 
@@ -118,8 +124,10 @@ class Tree(Test):
 
     def test_no_test_is_at_home(self):
         home = pwd.getpwuid(os.getuid()).pw_dir.rstrip("/") + "/"
-        kept = {name: value for name, value in os.environ.items() if name == "HOME" or name.startswith(("XDG_", "DBUS_"))}
-        self.assertLess({"HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS"}, set(kept))
+        kept = {name: value for name,
+                value in os.environ.items() if name == "HOME" or name.startswith(("XDG_", "DBUS_"))}
+        self.assertLess({"HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS",
+                         "DBUS_SYSTEM_BUS_ADDRESS"}, set(kept))
         for name, value in kept.items():
             self.assertRegex(value, r"^(unix:path=)?" + re.escape(tempfile.gettempdir()), name)
             self.assertFalse((value + "/").startswith(home), name)

@@ -1,4 +1,5 @@
-"""More uids at once on one pool than its workers can wait on: all are served, in turn, and nobody is woken for nothing."""
+"""More uids at once on one pool than its workers can wait on: all are served, in turn, and nobody is woken for
+nothing."""
 
 import os
 import signal
@@ -20,7 +21,8 @@ class Client:
     """A process of another uid with a session on pool p."""
 
     def __init__(self, d, uid):
-        self.process = subprocess.Popen([CLIENT, "p", str(uid)], env=d.env(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen([CLIENT, "p", str(uid)], env=d.env(), text=True, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE)
         self.uid = uid
 
     def await_ready(self):
@@ -55,7 +57,8 @@ class Client:
 class Uids(Test):
     @classmethod
     def setUpClass(cls):
-        cls.drover = Drover({"p": {"Plugin": "sleep", "Workers": WORKERS, "StartMethod": "fork", "RestartSec": "10ms", "MaxAttempts": 9}},
+        cls.drover = Drover({"p": {"Plugin": "sleep", "Workers": WORKERS, "StartMethod": "fork", "RestartSec": "10ms",
+                                   "MaxAttempts": 9}},
                             bus_env={"LD_PRELOAD": f"{BUILD}/tests/integration/any-user.so"})
         cls.d = cls.drover.__enter__()
         cls.addClassCleanup(cls.drover.__exit__, None, None, None)
@@ -69,7 +72,8 @@ class Uids(Test):
             client.await_ready()
 
     def test_one_after_the_other(self):
-        """In a quiet pool, a uid that workers do not wait on is heard promptly, each time: nothing else would wake anybody."""
+        """In a quiet pool, a uid that workers do not wait on is heard promptly, each time: nothing else would wake
+        anybody."""
         took = [client.run(1, 0) for _ in range(3) for client in self.clients]
         took += [client.run(1, 0) for client in reversed(self.clients)]
         self.assertLess(statistics.median(took), 0.1 * PATIENCE)
@@ -82,7 +86,8 @@ class Uids(Test):
         for client in self.clients:
             client.tell(n, ms)
         heard = [client.heard() for client in self.clients]
-        for what, times in (("half", [half - started for half, _ in heard]), ("the end", [last - started for _, last in heard])):
+        for what, times in (("half", [half - started for half, _ in heard]),
+                            ("the end", [last - started for _, last in heard])):
             self.assertGreater(min(times), 0.6 * max(times), f"{what}: {sorted(round(t, 3) for t in times)}")
 
     def test_all_at_once_one_by_one(self):
@@ -110,7 +115,8 @@ class Uids(Test):
         for client in self.clients:
             client.tell(30, 10)
         for _ in range(4):
-            rows = wait_for(lambda: [w for w in self.d.workers("p") if w["State"] == "running"], 20, "a worker runs a job")
+            rows = wait_for(lambda: [w for w in self.d.workers("p") if w["State"] == "running"], 20,
+                            "a worker runs a job")
             kill(rows[0]["Pid"], signal.SIGKILL)
         for client in self.clients:
             client.heard()

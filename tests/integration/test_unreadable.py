@@ -1,9 +1,9 @@
-"""What is there and cannot be read is not missing: a reload is refused and everything stays, a start ends and says why."""
+"""What is there and cannot be read is not missing: a reload is refused and everything stays, a start ends and says
+why."""
 
 import os
 import signal
 import subprocess
-import unittest
 
 from harness import Drover, Test, main, wait_for
 
@@ -15,7 +15,8 @@ NUMBERS_CLOCK = 1000000
 
 class Unreadable(Test):
     def start(self, launcher=()):
-        d = Drover({"primes": {"Plugin": "primes", "Workers": 1}, "fds": {"Plugin": "fds", "Workers": 1}}, launcher=launcher)
+        d = Drover({"primes": {"Plugin": "primes", "Workers": 1}, "fds": {"Plugin": "fds", "Workers": 1}},
+                   launcher=launcher)
         d.__enter__()
         self.addCleanup(d.__exit__, None, None, None)
         return d
@@ -33,8 +34,10 @@ class Unreadable(Test):
         self.assertNotEqual(r.returncode, 0, r.stdout)
         self.assertIn(path + ": ", r.stderr)
         os.kill(d.pid, signal.SIGHUP)
-        wait_for(lambda: d.log()[len(before):].count("reload refused, everything stays as it is: " + path) == 3, 10, "the log says so, too")
-        self.assertEqual(sorted(row[0] for row in d.call("/org/drover1", "org.drover1.Manager", "ListPools")), ["fds", "primes"])
+        wait_for(lambda: d.log()[len(before):].count("reload refused, everything stays as it is: " + path) == 3, 10,
+                 "the log says so, too")
+        self.assertEqual(sorted(row[0] for row in d.call("/org/drover1", "org.drover1.Manager", "ListPools")),
+                         ["fds", "primes"])
         self.assertEqual(d.run("primes", "is_prime", n=97), {"prime": True})
         self.assertEqual(sorted(w["Pid"] for w in d.workers()), pids)
 
@@ -54,7 +57,8 @@ class Unreadable(Test):
         d.wait_state("primes", "running")
 
     def test_a_folder_that_may_not_be_read(self):
-        self.check_pools_d(self.start(UNPRIVILEGED), lambda path: os.chmod(path, 0), lambda path: os.chmod(path, 0o700), "Permission denied")
+        self.check_pools_d(self.start(UNPRIVILEGED), lambda path: os.chmod(path, 0), lambda path: os.chmod(path, 0o700),
+                           "Permission denied")
 
     def test_a_folder_that_is_a_link_to_itself(self):
         def spoil(path):

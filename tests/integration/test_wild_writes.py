@@ -1,4 +1,5 @@
-"""A worker writes over what it shares with its pool, and dies: the pool serves again by itself, and no other pool notices.
+"""A worker writes over what it shares with its pool, and dies: the pool serves again by itself, and no other pool
+notices.
 
 DROVER_SCRIBBLE_SECONDS= is for how long anything is written anywhere after each word had its turn (some seconds)."""
 
@@ -69,8 +70,8 @@ class WildWrites(Test):
             self.serve(d, "p")
 
     def test_one_that_writes_on_and_on(self):
-        """It may spoil its pool as long as it lives. Others are served, it ends when its time is over or an operator says
-        so, and then its pool serves again."""
+        """It may spoil its pool as long as it lives. Others are served, it ends when its time is over or an operator
+        says so, and then its pool serves again."""
         with Drover({"p": {**POOL, "Workers": 2, "KillGraceSec": "200ms"}, "q": POOL}) as d:
             others = [row[3] for row in d.list_workers("q")]
             for end in ("limit", "Stop", "Restart"):

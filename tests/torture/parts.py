@@ -1,11 +1,13 @@
-"""The programs of a torture run as Python sees them: what they said, and which of the long waits they had are somebody's fault.
+"""The programs of a torture run as Python sees them: what they said, and which of the long waits they had are
+somebody's fault.
 
-From a wait is taken exactly the time in which somebody that could have ended it, or the waiter itself, was stopped by the
-run, or was ready and had no CPU (the sampler reads that from the kernel's books), or in which there was no spawner. What is
-left counts from the last death that the wait can have suffered from: that is how long somebody was left waiting past it.
+From a wait is taken exactly the time in which somebody that could have ended it, or the waiter itself, was stopped by
+the run, or was ready and had no CPU (the sampler reads that from the kernel's books), or in which there was no spawner.
+What is left counts from the last death that the wait can have suffered from: that is how long somebody was left waiting
+past it.
 
-A run fails by what was lost, doubled or left over, or was answered wrongly (Record.fail: said at once, and marked), or only
-because something took too long (Record.late). ./check runs it once more in the second case alone.
+A run fails by what was lost, doubled or left over, or was answered wrongly (Record.fail: said at once, and marked), or
+only because something took too long (Record.late). ./check runs it once more in the second case alone.
 """
 
 import bisect
@@ -22,7 +24,8 @@ from harness import BUILD, Late, say_broken  # noqa: E402
 NS = 1000000000
 EVERYBODY = ("machine", "droverd", "drover-spawn", "drover-worker")  # the last: not yet told which pool it is of
 DEATHS_OF_A_KILLER = 3  # each may cost the limit
-QUEUE_LIMITS = 5  # a wait without a death is one in a queue; what would make it last, a lost wake-up, is looked for elsewhere
+# a wait without a death is one in a queue; what would make it last, a lost wake-up, is looked for elsewhere
+QUEUE_LIMITS = 5
 STALL_NS = 8000000  # of a waker between publishing and waking: less than what a watched wait waits for it
 
 
@@ -31,7 +34,8 @@ class Part:
 
     def __init__(self, record, name, words, env, pool=None):
         self.name, self.record, self.pool = name, record, pool
-        self.process = subprocess.Popen([f"{BUILD}/tests/torture/torture-{name}", *map(str, words)], env=env, stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen([f"{BUILD}/tests/torture/torture-{name}", *map(str, words)], env=env,
+                                        stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
         self.is_ready = threading.Event()
         self.was_killed = False
@@ -169,7 +173,8 @@ class Record:
 
     def left_of(self, since, until, concerns):
         """(ns of [since, until] outside of all windows, reason -> ns of the windows' part)"""
-        windows = sorted((max(a, since), min(b, until), why) for a, b, why in self.whole_windows(since, until, concerns))
+        windows = sorted((max(a, since), min(b, until), why) for a, b,
+                         why in self.whole_windows(since, until, concerns))
         left, at, why_ns = 0, since, collections.Counter()
         for a, b, why in windows:
             if a > at:
@@ -180,12 +185,14 @@ class Record:
         return left + max(0, until - at), why_ns
 
     def judge(self, limit_ns):
-        """Judges all slow waits; those that lasted too long are failures. Excused: too long, but for what was taken away."""
+        """Judges all slow waits; those that lasted too long are failures. Excused: too long, but for what was taken
+        away."""
         self.sort()
         n_past_death, excused, longest, longest_text = 0, collections.Counter(), 0, ""
         for s in self.slow:
             died = self.last_death(s.since, s.until, s.concerns)
-            limit = limit_ns * (DEATHS_OF_A_KILLER + QUEUE_LIMITS if s.what == "poison" else 1 if died else QUEUE_LIMITS)
+            limit = limit_ns * (DEATHS_OF_A_KILLER + QUEUE_LIMITS if s.what == "poison" else 1 if died
+                                else QUEUE_LIMITS)
             begin = max(s.since, died or 0)
             left, why_ns = self.left_of(begin, s.until, s.concerns)
             n_past_death += died is not None
@@ -201,21 +208,26 @@ class Record:
         return Judged(n_past_death, len(self.slow) - sum(excused.values()), excused, longest, longest_text)
 
     def judge_rescued(self):
-        """Wake-ups that nobody gave: (failures, those at a death or in a window in which whoever owed it stood still)."""
+        """Wake-ups that nobody gave: (failures, those at a death or in a window in which whoever owed it stood
+        still)."""
         n_bad, n_apart = 0, 0
         self.sort()
         for what, since, until, who, concerns in self.rescued:
             groups = concerns or {*self.windows, *self.deaths}  # a worker's: any client's, too
-            has_death = self.last_death(since - STALL_NS, until, groups)  # its broadcast may have met us between two slices
-            if has_death or any(why != "no CPU" or b - a > STALL_NS for a, b, why in self.whole_windows(since - STALL_NS, until, groups)):
+            # its broadcast may have met us between two slices
+            has_death = self.last_death(since - STALL_NS, until, groups)
+            if has_death or any(why != "no CPU" or b - a > STALL_NS for a, b,
+                                why in self.whole_windows(since - STALL_NS, until, groups)):
                 n_apart += 1
                 continue
             n_bad += 1
-            self.add_broken(f"{who}: {what}: a wake-up was lost; the wait was {(until - since) / 1e6:.0f} ms beside its reason to end", until)
+            self.add_broken(f"{who}: {what}: a wake-up was lost; the wait was {(until - since) / 1e6:.0f} ms beside "
+                            f"its reason to end", until)
         return n_bad, n_apart
 
     def judge_runs(self):
-        """How many jobs ran again because the spawner died; any other that ran more often than it had attempts is a failure."""
+        """How many jobs ran again because the spawner died; any other that ran more often than it had attempts is a
+        failure."""
         n_excused = 0
         for n, job, since, until, who in self.runs:
             if n > sum(since <= b and a <= until for a, b in self.spawner_deaths):

@@ -1,4 +1,5 @@
-"""A 32-bit build ends with words that say why, whatever header comes first, also where no 32-bit C library is installed.
+"""A 32-bit build ends with words that say why, whatever header comes first, also where no 32-bit C library is
+installed.
 
 Arguments: the source tree, then the compiler with its options."""
 
@@ -18,12 +19,14 @@ SKIPPED = 77
 
 def compile_with(source, compiler, header, option):
     includes = [f"-I{source}/{folder}" for folder in ["", *HEADERS[header]]]
-    return subprocess.run([*compiler, option, "-std=gnu11", "-fsyntax-only", *includes, "-x", "c", "-"], input=f"#include <{header}>\n",
+    return subprocess.run([*compiler, option, "-std=gnu11", "-fsyntax-only", *includes, "-x", "c", "-"],
+                          input=f"#include <{header}>\n",
                           capture_output=True, text=True, check=False)
 
 
 def main(source, *compiler):
-    probe = subprocess.run([*compiler, "-m32", "-fsyntax-only", "-x", "c", "-"], input="int x;\n", capture_output=True, text=True,
+    probe = subprocess.run([*compiler, "-m32", "-fsyntax-only", "-x", "c", "-"], input="int x;\n", capture_output=True,
+                           text=True,
                            check=False)
     if probe.returncode != 0:
         print(f"skipped 'this compiler knows no -m32: {probe.stderr.strip()}'")
@@ -34,7 +37,8 @@ def main(source, *compiler):
             print(f"{header} is no longer a header that stands by itself:\n{good.stderr}", file=sys.stderr)
             return 1
         if bad.returncode == 0 or WORDS not in bad.stderr:
-            print(f"{header} with -m32: exit code {bad.returncode}, without the words '{WORDS}':\n{bad.stderr}", file=sys.stderr)
+            print(f"{header} with -m32: exit code {bad.returncode}, without the words '{WORDS}':\n{bad.stderr}",
+                  file=sys.stderr)
             return 1
     return 0
 

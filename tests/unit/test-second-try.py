@@ -80,13 +80,16 @@ def run_python(text, *names):
         script = f"{directory}/failures.py"
         with open(script, "w", encoding="utf-8") as f:
             f.write(text)
-        r = subprocess.run([sys.executable, script, *names], env=dict(os.environ, PYTHONPATH=path, PYTHONDONTWRITEBYTECODE="1", DROVER_TEST_PATIENCE="0.01"),
+        r = subprocess.run([sys.executable, script, *names],
+                           env=dict(os.environ, PYTHONPATH=path, PYTHONDONTWRITEBYTECODE="1",
+                                    DROVER_TEST_PATIENCE="0.01"),
                            capture_output=True, text=True, check=False)
     return r.stderr
 
 
 def second_try(*tests):
-    """(names, what is said) for a log with these tests, each a dictionary of what differs from a failed integration test."""
+    """(names, what is said) for a log with these tests, each a dictionary of what differs from a failed integration
+    test."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as f:
         for test in tests:
             row = {"name": "drover:torture / drover / torture", "result": "FAIL", "stdout": "", "stderr": "", **test}
@@ -98,7 +101,8 @@ def second_try(*tests):
 
 class Log(unittest.TestCase):
     def test_two_that_were_late(self):
-        self.assertEqual(second_try({"name": "drover:unit / words", "result": "OK"}, {}, {"name": "drover:integration / kills", "result": "TIMEOUT"}),
+        self.assertEqual(second_try({"name": "drover:unit / words", "result": "OK"}, {},
+                                    {"name": "drover:integration / kills", "result": "TIMEOUT"}),
                          (["torture", "kills"], ""))
 
     def test_three(self):
@@ -114,12 +118,14 @@ class Log(unittest.TestCase):
     def test_a_broken_promise(self):
         for result in ("FAIL", "TIMEOUT"):
             for stream in ("stdout", "stderr"):
-                names, said = second_try({}, {"result": result, stream: "so far\nBROKEN PROMISE: a job has no verdict\nmore"})
+                names, said = second_try({}, {"result": result,
+                                              stream: "so far\nBROKEN PROMISE: a job has no verdict\nmore"})
                 self.assertEqual(names, [])
                 self.assertIn("a job has no verdict", said)
 
     def test_one_that_passed_does_not_count(self):
-        self.assertEqual(second_try({"result": "OK", "stderr": "BROKEN PROMISE: in a test of this line"}, {})[0], ["torture"])
+        self.assertEqual(second_try({"result": "OK", "stderr": "BROKEN PROMISE: in a test of this line"}, {})[0],
+                         ["torture"])
 
 
 class Marks(unittest.TestCase):
@@ -129,12 +135,14 @@ class Marks(unittest.TestCase):
         return [line for line in said.splitlines() if line.startswith("BROKEN PROMISE: ")]
 
     def test_late_is_not_broken(self):
-        for name in ("Losses.test_is_late", "Losses.test_takes_long", "Losses.test_runs_out_of_time", "Losses.test_comes_late",
+        for name in ("Losses.test_is_late", "Losses.test_takes_long", "Losses.test_runs_out_of_time",
+                     "Losses.test_comes_late",
                      "Others.test_fails"):
             self.assertEqual(self.broken(name), [], name)
 
     def test_everything_else_is(self):
-        for name in ("Losses.test_loses_a_job", "Losses.test_loses_a_job_in_a_part", "Losses.test_crashes", "Losses.test_never_comes",
+        for name in ("Losses.test_loses_a_job", "Losses.test_loses_a_job_in_a_part", "Losses.test_crashes",
+                     "Losses.test_never_comes",
                      "Others.test_leaks", "Others.test_dies"):
             self.assertEqual(len(self.broken(name)), 1, name)
 
