@@ -1,8 +1,9 @@
 /* Wires droverd together and owns its beginning and end.
  *
  * Begin: ring, bus connection, supervisor (with its spawner), pools from files, bus name, READY. End: SIGTERM or SIGINT
- * drains the pools for at most TimeoutStopSec= and hands out their last results, a second one ends at once; SIGHUP is Reload. What breaks at the start is
- * told in one line and ends the process with status 1; nothing is decided in here about jobs or workers. */
+ * drains the pools for at most TimeoutStopSec= and hands out their last results, a second one ends at once; SIGHUP is
+ * Reload. What breaks at the start is told in one line and ends the process with status 1; nothing is decided in here
+ * about jobs or workers. */
 #include "daemon/daemon.h"
 
 #include <errno.h>
@@ -73,7 +74,8 @@ struct daemon_reload {
         void *user;
 };
 
-static int daemon_apply(struct daemon *d, const struct config_files *files, struct reload_report *ret, struct fault *f) {
+static int daemon_apply(struct daemon *d, const struct config_files *files, struct reload_report *ret,
+                        struct fault *f) {
         if (reload_apply(d->supervisor, files, ret, f) < 0)
                 return -1;
         if (d->options->has_log_level || files->daemon.log_level < 0 || files->daemon.log_level == d->log_level)
@@ -169,12 +171,17 @@ static int daemon_catch_signals(struct daemon *d) {
         return loop_poll_start(d->loop, &d->signal_poll, d->signal_fd, POLLIN, daemon_on_signal, d);
 }
 
+static int daemon_limits_failed(const char *call, int error) {
+        log_error("the limit of open files cannot be raised: %s: %s", call, strerror(error));
+        return -error;
+}
+
 /* A session takes three descriptors, a worker as many; nothing in here uses select(). The spawner inherits it, workers
  * have their own limit. Below the least there would be no session, whatever is closed (fd-share.h). */
 static int daemon_raise_limits(void) {
         struct rlimit limit;
         if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-                return -errno;
+                return daemon_limits_failed("getrlimit", errno);
         if (limit.rlim_max < DAEMON_MIN_DESCRIPTORS) {
                 log_error("the hard limit of open files is %llu: droverd needs %d at least (LimitNOFILE= of its unit, "
                           "ulimit -Hn)",
@@ -182,7 +189,7 @@ static int daemon_raise_limits(void) {
                 return -EMFILE;
         }
         limit.rlim_cur = limit.rlim_max;
-        return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
+        return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? daemon_limits_failed("setrlimit", errno) : 0;
 }
 
 static void daemon_on_bus_lost(void *user, int error) {
@@ -207,8 +214,8 @@ static int daemon_connect_spawner(const struct daemon_options *o, char path[stat
         return r;
 }
 
-/* The runtime directory, as a lock: of a broker that was killed its spawner keeps it until no worker is left. Without it
- * everything works but adopting the channels of that broker's clients. */
+/* The runtime directory, as a lock: of a broker that was killed its spawner keeps it until no worker is left. Without
+ * it everything works but adopting the channels of that broker's clients. */
 static int daemon_open_lock(const struct daemon_options *o) {
         const char *runtime = getenv("XDG_RUNTIME_DIR");
         char path[PATH_MAX];
@@ -221,7 +228,8 @@ static int daemon_open_lock(const struct daemon_options *o) {
         mkdir(path, 0700);
         int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd < 0)
-                log_warning("--runtime-dir=%s: %s: channels of clients will not outlive this daemon", path, strerror(errno));
+                log_warning("--runtime-dir=%s: %s: channels of clients will not outlive this daemon", path,
+                            strerror(errno));
         return fd;
 }
 

@@ -168,10 +168,13 @@ static int find_user(const char *name, uid_t *ret) {
 /* Each template costs two, each plugin one. */
 static void raise_limit(void) {
         struct rlimit limit;
-        if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        int r = getrlimit(RLIMIT_NOFILE, &limit);
+        if (r >= 0) {
                 limit.rlim_cur = limit.rlim_max;
-                setrlimit(RLIMIT_NOFILE, &limit);
+                r = setrlimit(RLIMIT_NOFILE, &limit);
         }
+        if (r < 0)
+                log_warning("the limit of open files cannot be raised: %s", strerror(errno));
 }
 
 static int prepare(struct spawner *s, const struct options *o) {

@@ -1,5 +1,6 @@
 /* Why a worker died, from what is known: what we did to it, what it said itself, what its line in pool memory says,
- * what the spawner reaped. The line is the worker's to write, so it only ever refines a death by signal, never hides one. */
+ * what the spawner reaped. The line is the worker's to write, so it only ever refines a death by signal, never hides
+ * one. */
 #include "daemon/supervise/death.h"
 
 #include <seccomp.h>
@@ -52,7 +53,8 @@ void death_describe(const struct layout_verdict *v, char *text, size_t bytes) {
         switch ((enum death_reason)v->reason) {
         case REASON_SYSCALL:
                 if (v->what[0])
-                        snprintf(text, bytes, "system call %.*s (its sandbox forbids it)", (int)sizeof(v->what), v->what);
+                        snprintf(text, bytes, "system call %.*s (its sandbox forbids it)", (int)sizeof(v->what),
+                                 v->what);
                 else
                         snprintf(text, bytes, "a system call (its sandbox forbids it)");
                 return;
@@ -100,12 +102,8 @@ void death_take_fault(struct death *d, const struct worker *w, const struct layo
                 death_take_breach(d, b);
         if (!d->is_signal || d->reason != REASON_SIGNAL || atomic_load(&line->fault_signal) != (uint32_t)d->status)
                 return;
-        channel_copy(d->fault_module, line->fault_module, sizeof(d->fault_module));
-        d->fault_module[sizeof(d->fault_module) - 1] = 0;
-        for (char *c = d->fault_module; *c; c++)
-                if ((unsigned char)*c < 0x21 || (unsigned char)*c > 0x7e)
-                        *c = '?';
-        d->fault_offset = d->fault_module[0] ? atomic_load(&line->fault_offset) : 0;
+        memcpy(d->fault_module, b->module, sizeof(d->fault_module));
+        d->fault_offset = b->offset;
 }
 
 void death_hide_job(struct death *d) {

@@ -206,7 +206,7 @@ void pool_channel_tell(const struct pool_channel *c) {
                 return; /* it is not ours any more */
         channel_sign(&c->channel);
         atomic_store(&head->queue_timeout_ns, c->pool->config.queue_timeout_ns);
-        atomic_store(&head->closed, c->is_dead               ? CHANNEL_DEAD
+        atomic_store(&head->closed, c->is_dead              ? CHANNEL_DEAD
                                     : pool_accepts(c->pool) ? CHANNEL_OPEN
                                                             : pool_closed_word(c->pool));
 }
@@ -283,7 +283,7 @@ void pool_channel_collect(struct pool_channel *c) {
 void pool_close_channels(struct pool *p, bool is_closed) {
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
                 if (p->channels[i] && !p->channels[i]->is_dead)
-                        atomic_store(&p->channels[i]->channel.head->closed, 
+                        atomic_store(&p->channels[i]->channel.head->closed,
                                      is_closed ? pool_closed_word(p) : CHANNEL_OPEN);
 }
 

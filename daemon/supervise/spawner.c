@@ -42,6 +42,8 @@
 enum {
         SPAWNER_MAX_BACKLOG = 4096,
         SPAWNER_EVENTS_A_WAKE = 64,
+        SPAWNER_LOOK_MS = 10, /* whether one that cannot be watched is dead; so many times at most */
+        SPAWNER_MAX_LOOKS = 100,
 };
 #define SPAWNER_RESTART_NS UINT64_C(50000000)
 #define SPAWNER_RESTART_MAX_NS UINT64_C(5000000000)
@@ -99,8 +101,8 @@ static void spawner_reap(struct spawner *s) {
         siginfo_t si = {0};
         loop_poll_stop(&s->pid_poll);
         if (waitid(P_PIDFD, s->pidfd, &si, WEXITED) == 0)
-                log_warning("the spawner (pid %d) died: %s %d", (int)s->pid, si.si_code == CLD_EXITED ? "exit" : "signal",
-                            si.si_status);
+                log_warning("the spawner (pid %d) died: %s %d", (int)s->pid,
+                            si.si_code == CLD_EXITED ? "exit" : "signal", si.si_status);
         close(s->pidfd);
         s->pidfd = -1;
         s->pid = 0;
@@ -227,8 +229,14 @@ static int spawner_exec(struct spawner *s, int child_fd) {
 static int spawner_give_up(struct spawner *s, int error) {
         log_error("the spawner (pid %d) cannot be watched: pidfd_open: %s", (int)s->pid, strerror(-error));
         kill(s->pid, SIGKILL);
-        while (waitpid(s->pid, NULL, 0) < 0 && errno == EINTR)
-                ;
+        unsigned n_looks = 0;
+        while (n_looks < SPAWNER_MAX_LOOKS && waitpid(s->pid, NULL, WNOHANG) == 0) {
+                poll(NULL, 0, SPAWNER_LOOK_MS);
+                n_looks++;
+        }
+        if (n_looks == SPAWNER_MAX_LOOKS)
+                log_error("the spawner (pid %d) does not die of SIGKILL: it hangs in the kernel, and is left behind",
+                          (int)s->pid);
         close(s->fd);
         s->fd = -1;
         s->pid = 0;
@@ -373,7 +381,8 @@ static void spawner_wait(struct spawner *s) {
                 spawner_poll(&p, SPAWNER_END_NS / 8);
         }
         if (waitid(P_PIDFD, s->pidfd, &si, WEXITED | WNOHANG) == 0 && si.si_pid == 0)
-                log_error("the spawner (pid %d) does not die of SIGKILL: it hangs in the kernel and is left behind", (int)s->pid);
+                log_error("the spawner (pid %d) does not die of SIGKILL: it hangs in the kernel and is left behind",
+                          (int)s->pid);
         close(s->pidfd);
 }
 

@@ -31,9 +31,9 @@
 
 enum {
         OUTPUT_BUDGET = WORKER_OUTPUT_KEPT, /* bytes that are logged in a second */
-        OUTPUT_BUFFER = 1 << 20, /* or what the system allows: some hundred lines */
-        OUTPUT_CHUNK = 1 << 20,  /* all that there is, in one: so it is known what no mark stands behind */
-        OUTPUT_TURN = 2 << 20,   /* bytes that are read in OUTPUT_TURN_NS, and of all workers together */
+        OUTPUT_BUFFER = 1 << 20,            /* or what the system allows: some hundred lines */
+        OUTPUT_CHUNK = 1 << 20,             /* all that there is, in one: so it is known what no mark stands behind */
+        OUTPUT_TURN = 2 << 20,              /* bytes that are read in OUTPUT_TURN_NS, and of all workers together */
         OUTPUT_TURN_OF_ALL = 2 * OUTPUT_TURN,
         OUTPUT_PRICE = 16384,  /* of a read, in bytes: few bytes may be many packets */
         OUTPUT_LAST_READS = 4, /* of a dead one: more than the buffer can hold */
@@ -41,10 +41,11 @@ enum {
 #define OUTPUT_WINDOW_NS UINT64_C(1000000000)
 #define OUTPUT_TURN_NS UINT64_C(100000000)
 
-/* The newest lines, whole ones, at most WORKER_OUTPUT_KEPT bytes of them. */
+/* The newest lines, whole ones, at most WORKER_OUTPUT_KEPT bytes of them. They wander through twice as much, and are
+ * moved to its beginning when they come to its end: not at each line. */
 struct output_tail {
-        char text[WORKER_OUTPUT_KEPT + 1];
-        size_t bytes;
+        char text[2 * WORKER_OUTPUT_KEPT + 1];
+        size_t start, bytes;
         uint64_t lost; /* bytes of those that went */
 };
 
@@ -72,27 +73,32 @@ const char *worker_output_last(const struct worker *w, uint64_t *ret_lost) {
         const struct worker_output *o = w->output;
         bool is_its = o && o->owner == output_count_ended(w);
         *ret_lost = is_its ? o->job.lost : 0;
-        return is_its ? o->job.text : "";
+        return is_its ? o->job.text + o->job.start : "";
 }
 
 /* ---- keeping ---- */
 
 static void tail_add(struct output_tail *t, const char *line, size_t bytes) {
         while (t->bytes + bytes + 1 > WORKER_OUTPUT_KEPT) {
-                size_t gone = (size_t)((char *)memchr(t->text, '\n', t->bytes) + 1 - t->text);
-                memmove(t->text, t->text + gone, t->bytes - gone);
+                const char *first = t->text + t->start;
+                size_t gone = (size_t)((char *)memchr(first, '\n', t->bytes) + 1 - first);
+                t->start += gone;
                 t->bytes -= gone;
                 t->lost += gone;
         }
-        memcpy(t->text + t->bytes, line, bytes);
+        if (t->start + t->bytes + bytes + 1 >= sizeof(t->text)) {
+                memmove(t->text, t->text + t->start, t->bytes);
+                t->start = 0;
+        }
+        char *end = t->text + t->start + t->bytes;
+        memcpy(end, line, bytes);
+        memcpy(end + bytes, "\n", 2);
         t->bytes += bytes + 1;
-        t->text[t->bytes - 1] = '\n';
-        t->text[t->bytes] = 0;
 }
 
 static void tail_clear(struct output_tail *t) {
         t->text[0] = 0;
-        t->bytes = 0;
+        t->start = t->bytes = 0;
         t->lost = 0;
 }
 
@@ -118,8 +124,9 @@ static void output_log_held(struct worker *w) {
                             w->pool->config.name, (unsigned long long)w->id, (int)w->pid,
                             (unsigned long long)o->held.lost);
         for (size_t at = 0; at < o->held.bytes;) {
-                size_t bytes = strcspn(o->held.text + at, "\n");
-                output_log(w, o->held.text + at, bytes);
+                const char *line = o->held.text + o->held.start + at;
+                size_t bytes = strcspn(line, "\n");
+                output_log(w, line, bytes);
                 at += bytes + 1;
         }
         o->n_logged = o->held.bytes;
