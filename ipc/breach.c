@@ -1,5 +1,5 @@
-/* Owns the words for a forbidden system call, and what is let through of what a process says of its own: printable ASCII
- * and known numbers. */
+/* Owns the words for a forbidden system call, and what is let through of what a process says of its own: printable
+ * ASCII and known numbers. */
 #include "ipc/breach.h"
 
 #include <stdio.h>
@@ -7,7 +7,7 @@
 
 #include "ipc/words.h"
 
-static void breach_clean_text(char *text, size_t bytes) {
+void breach_clean_text(char *text, size_t bytes) {
         text[bytes - 1] = 0;
         for (char *c = text; *c; c++)
                 if ((unsigned char)*c < 0x20 || (unsigned char)*c > 0x7e)

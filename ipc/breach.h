@@ -8,6 +8,9 @@
 /* What a worker's line says of it, copied once and cleaned. */
 void breach_read(const struct layout_worker *line, struct layout_breach *ret);
 
+/* Ends a text of a plugin's, in an array of so many bytes, and makes it printable ASCII. */
+void breach_clean_text(char *text, size_t bytes);
+
 /* Ends its texts and makes them printable ASCII, its phase a known one. */
 void breach_clean(struct layout_breach *b);
 

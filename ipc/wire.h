@@ -132,7 +132,7 @@ struct worker_order {
         uint64_t id;               /* SETUP: D-Bus id of the worker; CHANNEL: its jobs' ids are this + n */
         char pool[72];
         int32_t error;             /* ARENA, FDS: errno, positive; 0 = fine */
-        uint32_t marks_output;     /* SETUP: 1: the end of a job is marked in its output (PROTOCOL.md 4.2) */
+        uint32_t marks_output;     /* SETUP: 1: the end of a job is marked in its output (PROTOCOL.md 1.3) */
         uint64_t arena_bytes;      /* ARENA */
         uint64_t payload_bytes;    /* FDS: not 0: the first descriptor is the payload, sealed, so long */
 };

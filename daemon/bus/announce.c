@@ -117,9 +117,10 @@ static void on_worker_removed(void *user, struct worker *w, const struct death *
         sd_bus_emit_interfaces_removed(b->bus, path, BUS_WORKER, NULL);
         if (!d || b->n_subscribers == 0)
                 return;
-        TAILQ_FOREACH(p, &b->peers, link)
-        if (p->is_subscribed)
-                tell_worker_removed(b, p, d);
+        TAILQ_FOREACH(p, &b->peers, link) {
+                if (p->is_subscribed)
+                        tell_worker_removed(b, p, d);
+        }
 }
 
 static void tell_job_removed(struct bus *b, struct bus_peer *p, const struct job_info *info) {
@@ -143,10 +144,11 @@ static void on_job_finished(void *user, struct job *j) {
         if (!b->is_started || b->n_subscribers == 0)
                 return;
         job_get_info(j, &info);
-        TAILQ_FOREACH(p, &b->peers, link)
-        if (p->is_subscribed && peer_may_see(p, info.uid)) {
-                tell_job_removed(b, p, &info);
-                farewell_told(p);
+        TAILQ_FOREACH(p, &b->peers, link) {
+                if (p->is_subscribed && peer_may_see(p, info.uid)) {
+                        tell_job_removed(b, p, &info);
+                        farewell_told(p);
+                }
         }
 }
 

@@ -33,12 +33,14 @@ static void ping_some(struct bus *b) {
         uint64_t now = loop_now(b->config.loop);
         struct bus_peer *p;
 
-        TAILQ_FOREACH(p, &b->peers, link)
-        if (b->farewell.n_pings < FAREWELL_PINGS && p->told_ns && now - p->told_ns < FAREWELL_RECENT_NS && !p->ping) {
-                p->told_ns = 0;
-                b->farewell.n_pings +=
-                        sd_bus_call_method_async(b->bus, &p->ping, p->name, "/", "org.freedesktop.DBus.Peer", "Ping",
-                                                 on_pong, p, NULL) >= 0;
+        TAILQ_FOREACH(p, &b->peers, link) {
+                if (b->farewell.n_pings < FAREWELL_PINGS && p->told_ns && now - p->told_ns < FAREWELL_RECENT_NS &&
+                    !p->ping) {
+                        p->told_ns = 0;
+                        b->farewell.n_pings +=
+                                sd_bus_call_method_async(b->bus, &p->ping, p->name, "/", "org.freedesktop.DBus.Peer",
+                                                         "Ping", on_pong, p, NULL) >= 0;
+                }
         }
 }
 

@@ -114,10 +114,11 @@ static bool is_idle(const struct bus_peer *p) {
 bool peer_evict_one(struct bus *b, const struct bus_user *u) {
         struct bus_peer *p;
 
-        TAILQ_FOREACH(p, &b->peers, link)
-        if (is_idle(p) && (!u || p->user == u)) {
-                peer_free(p);
-                return true;
+        TAILQ_FOREACH(p, &b->peers, link) {
+                if (is_idle(p) && (!u || p->user == u)) {
+                        peer_free(p);
+                        return true;
+                }
         }
         return false;
 }

@@ -100,10 +100,11 @@ static int read_stats(sd_bus_message *m, const char *bytes_key, const char *fds_
 static void release(struct bus *b, const struct bus_user *u) {
         struct bus_peer *p;
 
-        TAILQ_FOREACH(p, &b->peers, link)
-        if (p->user == u && p->is_stuck) {
-                p->is_stuck = false;
-                turn_join(p);
+        TAILQ_FOREACH(p, &b->peers, link) {
+                if (p->user == u && p->is_stuck) {
+                        p->is_stuck = false;
+                        turn_join(p);
+                }
         }
 }
 
@@ -151,10 +152,11 @@ static void ask_about(struct bus *b, struct bus_user *u) {
         unsigned n = 0;
 
         u->unread.before = u->unread.sum;
-        TAILQ_FOREACH(p, &b->peers, link)
-        if (n < UNREAD_QUESTIONS && p->user == u && !p->unread_query &&
-            (p->unread.n_fds > 0 || p->unread.n_bytes > UNREAD_LITTLE))
-                chosen[n++] = p;
+        TAILQ_FOREACH(p, &b->peers, link) {
+                if (n < UNREAD_QUESTIONS && p->user == u && !p->unread_query &&
+                    (p->unread.n_fds > 0 || p->unread.n_bytes > UNREAD_LITTLE))
+                        chosen[n++] = p;
+        }
         for (unsigned i = 0; i < n; i++) {
                 p = chosen[i];
                 TAILQ_REMOVE(&b->peers, p, link);
@@ -168,9 +170,10 @@ static void ask_about(struct bus *b, struct bus_user *u) {
 static void forget_all(struct bus *b) {
         struct bus_peer *p;
 
-        TAILQ_FOREACH(p, &b->peers, link)
-        if (p->user)
-                set_unread(p, (struct bus_weight){0});
+        TAILQ_FOREACH(p, &b->peers, link) {
+                if (p->user)
+                        set_unread(p, (struct bus_weight){0});
+        }
         b->unread.all = (struct bus_weight){0};
 }
 

@@ -35,9 +35,10 @@ static void sweep(struct bus *b) {
 static struct bus_user *find(const struct bus *b, uid_t uid) {
         struct bus_user *u;
 
-        TAILQ_FOREACH(u, &b->users, link)
-        if (u->uid == uid)
-                return u;
+        TAILQ_FOREACH(u, &b->users, link) {
+                if (u->uid == uid)
+                        return u;
+        }
         return NULL;
 }
 

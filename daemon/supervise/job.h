@@ -47,7 +47,7 @@ struct job {
         uint64_t submitted_us, submitted_ns, started_ns, finished_ns, cpu_ns;
         void *result;
         size_t result_bytes;
-        struct descriptors *result_fds; /* NULL: none; with payload_bytes the result is in the first */
+        struct descriptors *result_fds; /* the record's own; NULL: none; with payload_bytes the result is in the first */
         bool has_fds;                   /* came with some: they are gone once it has its verdict */
         void *payload;                  /* of a job that did not end well, for Requeue */
         size_t payload_bytes;

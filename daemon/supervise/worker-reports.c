@@ -16,6 +16,7 @@
 #include "daemon/supervise/supervisor-internal.h"
 #include "daemon/supervise/worker.h"
 #include "ipc/args.h"
+#include "ipc/breach.h"
 #include "ipc/event.h"
 #include "ipc/packet.h"
 
@@ -143,9 +144,7 @@ static int worker_learn_schema(struct worker *w, const struct worker_report *rep
 
 void worker_take_sandbox(struct worker *w, const char *layers) {
         snprintf(w->sandbox, sizeof(w->sandbox), "%s", layers);
-        for (char *c = w->sandbox; *c; c++)
-                if ((unsigned char)*c < 0x20 || (unsigned char)*c > 0x7e)
-                        *c = '?';
+        breach_clean_text(w->sandbox, sizeof(w->sandbox));
 }
 
 /* Landlock does not hold for threads that a library of the plugin's had started: told once a plugin file. */
@@ -154,10 +153,7 @@ static void worker_tell_partial(struct worker *w, struct worker_report *report) 
         if (!strstr(w->sandbox, "no-landlock") || p->partial_told == w->generation)
                 return;
         p->partial_told = w->generation;
-        report->text[63] = 0;
-        for (char *c = report->text; *c; c++)
-                if ((unsigned char)*c < 0x20 || (unsigned char)*c > 0x7e)
-                        *c = '?';
+        breach_clean_text(report->text, 64);
         log_warning("pool %s: Landlock does not hold for all threads of its workers: %s started some when it was "
                     "loaded, and the kernel restricts no thread but the calling one; the system call filters hold for "
                     "all of them. Environment= may keep the library from it (SandboxLevel: %s)",
@@ -200,9 +196,7 @@ static int worker_on_ready_report(struct worker *w, const struct worker_report *
 void worker_take_text(struct worker *w, const char *text) {
         snprintf(w->text, sizeof(w->text), "%s", text);
         if (!args_is_utf8(w->text, strlen(w->text)))
-                for (char *c = w->text; *c; c++)
-                        if ((unsigned char)*c < 0x20 || (unsigned char)*c > 0x7e)
-                                *c = '?';
+                breach_clean_text(w->text, sizeof(w->text));
 }
 
 static int worker_on_failed(struct worker *w, const struct worker_report *report) {

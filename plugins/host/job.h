@@ -37,14 +37,14 @@ struct drover_job {
         uint32_t slot;
         uint64_t id, id_base; /* the client's number for it; what the channel's ids stand above, set by who claims */
         uint32_t type_number;
-        uint64_t queued_ns; /* as the client says */
+        uint64_t queued_ns;               /* as the client says */
         struct layout_latencies *latency; /* of its type; NULL: the type does not exist */
         const struct drover_job_type *type;
         const struct schema_job *schema;
         const uint8_t *payload; /* raw: in place; typed: `args` */
         size_t payload_bytes;
 
-        /* job-fds.c */
+        /* job-fds.c: all of these are ours, duplicates of the broker's or of the handler's, until job_fds_close */
         int fds[PACKET_MAX_FDS];
         unsigned n_fds, first_fd; /* the first may be the payload */
         const void *mapped;       /* the payload */
@@ -55,7 +55,7 @@ struct drover_job {
         uint64_t reply_bytes;
         bool has_result_fds; /* the broker has some */
         bool is_orphaned;    /* the broker is gone */
-        bool is_full; /* because no descriptor is left */
+        bool is_full;        /* because no descriptor is left */
 
         /* its result, built in place, or where it outgrows that in `big` */
         uint8_t *result, *out, *big;
@@ -122,7 +122,8 @@ int job_fail(struct drover_job *j, int error, const char *format, ...) __attribu
 /* ---- job-fds.c ---- */
 
 int job_fds_take(struct drover_job *j); /* the job's, from the broker. Fails as the job does; j->is_orphaned */
-int job_fds_get(const struct drover_job *j, uint64_t i); /* -1: there is none */
+int job_fds_get(const struct drover_job *j, uint64_t i); /* borrowed; -1: there is none */
+/* `fd` stays the caller's: a duplicate is kept. */
 int job_fds_add(struct drover_job *j, int fd, uint64_t *ret_i);
 int job_fds_reply(struct drover_job *j, int fd); /* -EINVAL: it is not sealed */
 void job_forget_reply(struct drover_job *j);
