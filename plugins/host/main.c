@@ -113,7 +113,7 @@ int main(int argc, char **argv) {
                         break;
                 case OPTION_START:
                         if (!optarg[0] || strlen(optarg) > 9 || optarg[strspn(optarg, "0123456789")])
-                                return refuse("--timeout-start= is a number of seconds");
+                                return refuse("--timeout-start= is a whole number of seconds, 999999999 at most");
                         run.start_ns = replay.start_ns = strtoull(optarg, NULL, 10) * UINT64_C(1000000000);
                         break;
                 case OPTION_CHECK:

@@ -83,6 +83,11 @@ class SlowStarts(Test):
             self.assertIn(f"it hangs in {words}" if words else "it hangs in thread_fini, worker_fini or a destructor",
                           r.stderr)
 
+    def test_what_is_no_limit(self):
+        for word in ("", "5s", "-1", "1000000000"):
+            r = subprocess.run([WORKER, "--check", STUCK, f"--timeout-start={word}"], capture_output=True, text=True, timeout=30 * PATIENCE)
+            self.assertEqual((r.returncode, "a whole number of seconds, 999999999 at most" in r.stderr), (2, True), r)
+
 
 if __name__ == "__main__":
     main()
