@@ -1,6 +1,7 @@
 /* An explicit-state explorer: every state that a model can reach, breadth first, so that the first violation found is
  * one of the shortest. A state is a string of bytes in which equal states are equal bytes (clear padding and unused
- * fields). No hashing away of states: what is reported as whole is whole; a compact run (explore.c) says what is not. */
+ * fields). No hashing away of states: what is reported as whole is whole; a compact run (explore.c) says what is not.
+ */
 #pragma once
 
 #include <stdbool.h>

@@ -41,8 +41,8 @@
  *   - sleeper bit cleared, rises + 1: a waker between the two sees a sleeper less, or one still on its way; it does
  * what one does that sees neither.
  *
- * The small configurations are fine, that is without any join. The full one (two clients, two items each, two workers, a
- * kill, all waits) is too large for the suite: `model-jobs jobs-whole` and `jobs-whole-spin` run it when told to. For
+ * The small configurations are fine, that is without any join. The full one (two clients, two items each, two workers,
+ * a kill, all waits) is too large for the suite: `model-jobs jobs-whole` and `jobs-whole-spin` run it when told to. For
  * less it is split where it falls apart: clients' waits use words (done bits, done_wait, done_seq) that the way to a
  * worker does not, so "jobs", "jobs-kill" and "jobs-spin-kill" have clients that see a verdict when it is there, and
  * "jobs-done" and "jobs-done-kill" those that wait. In the suite are "jobs" and "jobs-done-kill".

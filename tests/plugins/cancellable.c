@@ -1,4 +1,5 @@
-/* Works `ms` milliseconds with a checkpoint in each, and says how far it is, in a note of 120 bytes, which is one too many. */
+/* Works `ms` milliseconds with a checkpoint in each, and says how far it is, in a note of 120 bytes, which is one too
+ * many. */
 #include <drover/plugin.h>
 #include <time.h>
 
@@ -6,8 +7,9 @@ static int work(drover_job *job) {
         uint64_t ms;
         int r = drover_arg_u64(job, "ms", &ms);
         for (uint64_t i = 0; r >= 0 && i < ms; i++) {
-                drover_progress(job, i, ms, "working "
-                                          "éééééééééééééééééééééééééééééééééééééééééééééééééééééééé");
+                drover_progress(job, i, ms,
+                                "working "
+                                "éééééééééééééééééééééééééééééééééééééééééééééééééééééééé");
                 nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
                 r = drover_checkpoint(job);
         }

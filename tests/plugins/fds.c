@@ -120,7 +120,8 @@ static int count(drover_job *job) {
         int r = drover_arg_u64(job, "n", &n);
         if (r < 0)
                 return r;
-        uint64_t *numbers = mmap(NULL, n * sizeof *numbers + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        uint64_t *numbers =
+                mmap(NULL, n * sizeof *numbers + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (numbers == MAP_FAILED)
                 return drover_fail(job, errno, "mmap");
         r = drover_ret_u64_array(job, "numbers", numbers, n);

@@ -141,7 +141,8 @@ static void test_errors_name_the_field_and_the_reason(void **state) {
         assert_int_equal(drover_args_new(&a), 0);
         expect_why(a, drover_args_str(a, "s", NULL), -EINVAL, "argument \"s\": its text is NULL");
         expect_why(a, drover_args_bytes(a, "y", NULL, 3), -EINVAL, "argument \"y\": it is NULL, but its size is 3");
-        expect_why(a, drover_args_u64_array(a, "us", NULL, 3), -EINVAL, "argument \"us\": it is NULL, but its size is 3");
+        expect_why(a, drover_args_u64_array(a, "us", NULL, 3), -EINVAL,
+                   "argument \"us\": it is NULL, but its size is 3");
         expect_why(a, drover_args_raw(a, NULL, 3), -EINVAL, "argument \"payload\": it is NULL, but its size is 3");
         expect_why(a, drover_args_str_array(a, "ss", (const char *const[]){"a", NULL}, 2), -EINVAL,
                    "argument \"ss\": text 1 is NULL");

@@ -257,8 +257,8 @@ static void only_exactly(int call, unsigned first, unsigned end, const uint64_t 
                 }
 }
 
-/* A pipe of <drover/sync.h>: pairs of packet sockets, bytes without an address, and what kind of socket one is. Nothing that
- * carries descriptors, sets an option or leaves the pair. */
+/* A pipe of <drover/sync.h>: pairs of packet sockets, bytes without an address, and what kind of socket one is. Nothing
+ * that carries descriptors, sets an option or leaves the pair. */
 static void a_pipe_carries_bytes_and_no_more(void **state) {
         for (unsigned k = 0; k < N_STATES; k++) {
                 load_state(k);

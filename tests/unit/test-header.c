@@ -1,5 +1,5 @@
-/* Length and descriptors of a message, from its header as it lies in the socket: whole, cut, of either byte order, and of
- * no kind. */
+/* Length and descriptors of a message, from its header as it lies in the socket: whole, cut, of either byte order, and
+ * of no kind. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

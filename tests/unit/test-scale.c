@@ -11,8 +11,13 @@
 #define MS UINT64_C(1000000)
 
 static struct scale_view view(uint64_t now_ns, uint32_t n_busy, uint64_t wait_ns) {
-        return (struct scale_view){
-                .now_ns = now_ns, .min = 0, .max = 8, .n_busy = n_busy, .n_held = n_busy, .has_work = wait_ns > 0, .longest_wait_ns = wait_ns};
+        return (struct scale_view){.now_ns = now_ns,
+                                   .min = 0,
+                                   .max = 8,
+                                   .n_busy = n_busy,
+                                   .n_held = n_busy,
+                                   .has_work = wait_ns > 0,
+                                   .longest_wait_ns = wait_ns};
 }
 
 static void test_up_by_half_when_a_job_waits(void **state) {
@@ -99,10 +104,8 @@ static void test_down_to_what_was_needed(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_up_by_half_when_a_job_waits),
-                cmocka_unit_test(test_waits_for_those_that_start),
-                cmocka_unit_test(test_short_waits_are_no_reason),
-                cmocka_unit_test(test_a_rate_is_no_reason),
+                cmocka_unit_test(test_up_by_half_when_a_job_waits), cmocka_unit_test(test_waits_for_those_that_start),
+                cmocka_unit_test(test_short_waits_are_no_reason),   cmocka_unit_test(test_a_rate_is_no_reason),
                 cmocka_unit_test(test_down_to_what_was_needed),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
