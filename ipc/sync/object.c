@@ -186,7 +186,10 @@ static int object_make(struct drover_arena *a, const struct object_name *name, e
         atomic_store_explicit(&e->word, OBJECT_WORD(type, generation), memory_order_release);
         KILL_POINT("object-made");
         object_take_room(a, &room, bytes);
-        return object_look(a, room.index, ret);
+        r = object_look(a, room.index, ret);
+        if (r < 0) /* a hostile peer was there already */
+                users_leave(a, room.index);
+        return r;
 }
 
 /* 0, and it is used. */

@@ -568,6 +568,57 @@ static void test_hostile_peer(void **state) {
         fixture_free(a);
 }
 
+static void scribble_but_lock(drover_arena *a, void *user) {
+        struct layout_arena *shared = a->shared;
+        uint64_t *words = (uint64_t *)shared, skip = offsetof(struct layout_arena, directory) / 8;
+        unsigned seed = 11;
+        for (uint64_t i = 0;; i++) {
+                uint64_t at = ((uint64_t)rand_r(&seed) << 16 ^ (uint64_t)rand_r(&seed)) % (a->bytes / 8);
+                if (i % 2) /* what says where objects are */
+                        at = 2 + at % ((a->first + 64) / 8);
+                uint64_t value = (uint64_t)rand_r(&seed) << 32 | (uint64_t)rand_r(&seed);
+                if (at < 2 || at == skip || at == skip + 1) /* nobody could attach; each call would wait 5 s */
+                        continue;
+                __atomic_store_n(&words[at], i % 3 == 0 ? 0 : i % 3 == 1 ? value : value & 0xffff, __ATOMIC_RELAXED);
+                atomic_fetch_add((_Atomic uint64_t *)user, 1);
+        }
+}
+
+/* Objects are made and removed in a directory, and memory found between others, that somebody writes over. */
+static void test_making_and_removing_beside_a_hostile_peer(void **state) {
+        drover_arena *a, *attached;
+        _Atomic uint64_t *n_writes = fixture_shared(4096);
+        assert_int_equal(drover_arena_create_sized("hostile", 1 << 16, 16, 8, &a), 0);
+        pid_t pid = fixture_fork(a, scribble_but_lock, n_writes);
+        uint64_t end = in_ms(300);
+        for (unsigned i = 0; event_now_ns() < end || atomic_load(n_writes) < 100000; i++) {
+                drover_array *array;
+                drover_barrier *barrier;
+                struct drover_object_info infos[8];
+                char name[16];
+                snprintf(name, sizeof name, "%u", i % 20);
+                if (drover_array_open(a, name, 8, 1 + i % 1000, &array) == 0) {
+                        memset(drover_array_data(array), 0, drover_array_length(array) * 8);
+                        drover_array_free(array);
+                }
+                if (drover_barrier_open(a, "b", 3, &barrier) == 0) {
+                        drover_barrier_wait(barrier, 0);
+                        drover_barrier_free(barrier);
+                }
+                snprintf(name, sizeof name, "%u", (i + 7) % 20);
+                drover_arena_unlink(a, i % 5 ? name : "b");
+                drover_arena_list(a, infos, 8);
+                arena_count_objects(a);
+                drover_arena_repair(a, 1 + i % 6);
+                if (drover_arena_attach(drover_arena_fd(a), &attached) == 0)
+                        drover_arena_free(attached);
+        }
+        kill(pid, SIGKILL);
+        fixture_reap(a, pid);
+        fixture_unshare((void *)n_writes, 4096);
+        drover_arena_free(a);
+}
+
 /* A maker that never finishes: who wants an object, or the dictionary it has, is told, and does not hang. */
 static void test_the_directory_is_held(void **state) {
         (void)state;
@@ -600,6 +651,7 @@ int main(void) {
                 cmocka_unit_test(test_pipe),
                 cmocka_unit_test(test_pipe_kill_one_side),
                 cmocka_unit_test(test_hostile_peer),
+                cmocka_unit_test(test_making_and_removing_beside_a_hostile_peer),
                 cmocka_unit_test(test_the_directory_is_held),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
