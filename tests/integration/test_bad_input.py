@@ -247,7 +247,7 @@ class PluginDirectory(Test):
             self.assertEqual(d.log().count("the plugin directory cannot be opened"), 1, d.log())
             spawner = d.spawner()
             os.rename(d.plugin_dir + ".away", d.plugin_dir)
-            wait_for(lambda: d.workers("p"), 10, "a try finds it")
+            d.wait_state("p", "running")  # a try finds it
             self.assertEqual(d.run("p", "echo", payload=b"x")["payload"], [120])
             self.assertEqual(d.spawner(), spawner, "it did not end for it")
 

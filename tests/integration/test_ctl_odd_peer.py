@@ -104,7 +104,7 @@ class Surroundings(Test):
 
     @classmethod
     def setUpClass(cls):
-        cls.drover = Drover({"slow": {"Plugin": "cancellable", "Workers": 1}, "-x": {"Plugin": "primes", "Workers": 1},
+        cls.drover = Drover({"slow": {"Plugin": "cancellable", "Workers": 1}, "-x": {"Plugin": "primes", "Workers": 1, "ResultTTL": "1h"},
                              "1": {"Plugin": "primes", "Workers": 1}})
         cls.d = cls.drover.__enter__()
 

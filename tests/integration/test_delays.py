@@ -4,6 +4,7 @@ import os
 import time
 
 from harness import MANAGER, PATIENCE, BusError, Drover, Test, kill, main, pause, wait_for
+from processes import stat_of
 from sdbus import Connection, u64
 
 JOB = "org.drover1.Job"
@@ -76,6 +77,8 @@ class Delays(Test):
 
     def test_priorities_are_the_same_in_the_shell_and_on_the_bus_and_urgent_is_first(self):
         self.d.pool_call("one", "Pause")
+        worker = self.d.workers("one")[0]["Pid"]
+        wait_for(lambda: stat_of(worker)[1] == "S", 10, "its worker heard of it: one that looked just before takes one more job")
         bus = [self.d.submit("one", "tell", {"priority": n}, n=n)[0] for n in (1, 2, 3, 4, 0)]
         shell = [self.d.ctl("submit", "one", "tell", "n=9", *words).stdout.strip()
                  for words in (["--priority=low"], ["--priority=normal"], ["--priority=high"], ["--priority=urgent"],
