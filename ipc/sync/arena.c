@@ -99,6 +99,15 @@ void arena_unref(struct drover_arena *a) {
         free(a);
 }
 
+void arena_ref(struct drover_arena *a) { atomic_fetch_add_explicit(&a->n_refs, 1, memory_order_relaxed); }
+
+/* A callback that is left by longjmp() never comes here, which costs what is left of the arena. */
+int arena_leave(struct drover_arena *a) {
+        int r = a->shared ? 0 : -EBUSY;
+        arena_unref(a);
+        return r;
+}
+
 static struct drover_arena *arena_unmap(struct drover_arena *a) {
         if (arena_is_mapped(a))
                 segment_unmap(a->shared, a->bytes);

@@ -38,7 +38,11 @@ static inline uint64_t arena_self(const struct drover_arena *a) {
 /* false in the child of a fork, where the memory is not mapped, and what is at its address is not ours. */
 bool arena_is_mapped(const struct drover_arena *a);
 
+void arena_ref(struct drover_arena *a);
 void arena_unref(struct drover_arena *a);
+/* arena_unref() behind a callback of the program's. 0; -EBUSY: that freed the arena, whose memory is gone, and what was
+ * opened in it may be. */
+int arena_leave(struct drover_arena *a);
 
 /* What drover_arena_error() says in this thread from now on. */
 void arena_say(const char *format, ...) __attribute__((format(printf, 1, 2)));

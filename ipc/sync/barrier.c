@@ -169,7 +169,11 @@ static int barrier_outcome(uint64_t was, uint64_t word) {
 static int barrier_complete(struct drover_barrier *b, uint64_t word) {
         if (barrier_word(b->shared) != word)
                 return -EPIPE;
+        struct drover_arena *a = b->object.arena;
+        arena_ref(a);
         int r = b->action ? b->action(b->user) : 0;
+        if (arena_leave(a) < 0)
+                return -EBUSY;
         KILL_POINT("barrier-acted");
         if (r < 0) {
                 barrier_end(b->shared, word, word | BARRIER_BROKEN);

@@ -115,17 +115,30 @@ int drover_condition_wait(drover_condition *condition, uint64_t deadline_ns) {
         return regained < 0 ? regained : condition_is_removed(condition) ? -EIDRM : r;
 }
 
+/* 1, 0; -EBUSY: it freed the arena, and nothing of this condition is there any more. */
+static int condition_ask(struct drover_arena *a, bool (*is_true)(void *user), void *user) {
+        arena_ref(a);
+        bool is = is_true(user);
+        int r = arena_leave(a);
+        return r < 0 ? r : is;
+}
+
 int drover_condition_wait_for(drover_condition *condition, bool (*is_true)(void *user), void *user,
                               uint64_t deadline_ns) {
+        struct drover_arena *a = condition->object.arena;
         struct drover_mutex *m = condition->mutex;
         if (!lock_is_held(m->lock, mutex_self(m)))
                 return -EPERM;
-        int r = 0;
-        while (r == 0 && !is_true(user))
+        for (int r = 0;;) {
+                int is = condition_ask(a, is_true, user);
+                if (is != 0)
+                        return is < 0 ? is : 0;
+                if (r < 0) /* it could have come true while the mutex was taken again */
+                        return r;
                 r = drover_condition_wait(condition, deadline_ns);
-        if ((r == -ETIMEDOUT || r == -EDEADLK) && is_true(user))
-                r = 0; /* it came true while the mutex was taken again */
-        return r;
+                if (r < 0 && r != -ETIMEDOUT && r != -EDEADLK)
+                        return r;
+        }
 }
 
 int drover_condition_notify(drover_condition *condition, uint32_t n) {

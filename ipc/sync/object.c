@@ -229,7 +229,7 @@ int object_open(struct drover_arena *a, const char *name, enum object_type type,
                 return object_matches(&o, type, parameters) ? -ENOMEM : -EEXIST;
         }
         *handle = o;
-        atomic_fetch_add_explicit(&a->n_refs, 1, memory_order_relaxed);
+        arena_ref(a);
         *ret = handle;
         return 0;
 }

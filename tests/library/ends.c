@@ -329,8 +329,56 @@ static int process_with(drover_done_fn done) {
         return setjmp(back) == 0 ? drover_process(plan.drover) : drover_process(plan.drover);
 }
 
+static void free_arena(void) {
+        all.condition = drover_condition_free(all.condition);
+        all.mutex = drover_mutex_free(all.mutex);
+        all.barrier = drover_barrier_free(all.barrier);
+        all.own_arena = drover_arena_free(all.own_arena);
+}
+
+/* At the second look. */
+static bool is_true_that_frees(void *user) {
+        unsigned *n = user;
+        if (++*n == 2)
+                free_arena();
+        return false;
+}
+
+static int action_that_frees(void *user) {
+        free_arena();
+        return 0;
+}
+
+static void open_arena(void) {
+        EXPECT(0, drover_arena_create("callbacks", 4096, &all.own_arena));
+        EXPECT(0, drover_mutex_open(all.own_arena, "mutex", 0, &all.mutex));
+        EXPECT(0, drover_condition_open(all.own_arena, "condition", all.mutex, &all.condition));
+        EXPECT(0, drover_barrier_open(all.own_arena, "barrier", 1, &all.barrier));
+}
+
+/* The arena goes at once, and the call that is in the callback says so. Another process goes on with what it held. */
+static void check_arenas(void) {
+        drover_arena *other;
+        drover_mutex *mutex;
+        unsigned n = 0;
+        open_arena();
+        EXPECT(0, drover_arena_attach(drover_arena_fd(all.own_arena), &other));
+        EXPECT(0, drover_mutex_open(other, "mutex", 0, &mutex));
+        EXPECT(0, drover_mutex_lock(all.mutex, DROVER_FOREVER));
+        EXPECT(-EBUSY, drover_condition_wait_for(all.condition, is_true_that_frees, &n, drover_deadline_in(50 * MS)));
+        EXPECT(2, n);
+        EXPECT(-EOWNERDEAD, drover_mutex_lock(mutex, drover_deadline_in(10 * SECOND)));
+        drover_mutex_free(mutex);
+        drover_arena_free(other);
+
+        open_arena();
+        drover_barrier_set_action(all.barrier, action_that_frees, NULL);
+        EXPECT(-EBUSY, drover_barrier_wait(all.barrier, DROVER_FOREVER));
+}
+
 void case_ends_in_callbacks(void) {
         drover_future *f;
+        check_arenas();
         check_inputs();
         check_first_input();
         EXPECT(-ECONNABORTED, process_with(done_that_closes));

@@ -91,7 +91,8 @@ int drover_arena_attach(int fd, drover_arena **ret_arena);
 /* The memory file, for others to attach to; CLOEXEC; closed with the arena. */
 int drover_arena_fd(const drover_arena *arena);
 
-/* Gives back everything that this process holds, as a death would, detaches, unmaps. NULL is fine. Returns NULL. */
+/* Gives back everything that this process holds, as a death would, detaches, unmaps. In a condition's predicate or a
+ * barrier's action, too: the call that is in it then says -EBUSY. NULL is fine. Returns NULL. */
 drover_arena *drover_arena_free(drover_arena *arena);
 
 /* Takes an object's name away; -ENOENT: there is none. The next who opens the name makes a new object. Calls for the old
@@ -187,7 +188,8 @@ drover_condition *drover_condition_free(drover_condition *condition);
  * you wait for. [waits] */
 int drover_condition_wait(drover_condition *condition, uint64_t deadline_ns);
 
-/* Waits until is_true(user), which is called with the mutex held. [waits] */
+/* Waits until is_true(user), which is called with the mutex held. -EBUSY: it freed the arena; nothing of it is there any
+ * more. [waits] */
 int drover_condition_wait_for(drover_condition *condition, bool (*is_true)(void *user), void *user,
                               uint64_t deadline_ns);
 
@@ -234,8 +236,8 @@ void drover_barrier_set_action(drover_barrier *barrier, int (*action)(void *user
 
 /* Returns the order of arrival, 0 … parties - 1, once all have arrived. -EPIPE: broken by a timeout, an abort, a reset or
  * a death. -ETIMEDOUT: broken by this caller's deadline. -EAGAIN (deadline 0): others are missing; the caller has not
- * arrived and nothing is broken. The action's result if it failed. -EPROTO: somebody wrote into the barrier's memory what
- * no party writes. [waits] */
+ * arrived and nothing is broken. The action's result if it failed; -EBUSY: it freed the arena. -EPROTO: somebody
+ * wrote into the barrier's memory what no party writes. [waits] */
 int drover_barrier_wait(drover_barrier *barrier, uint64_t deadline_ns);
 int drover_barrier_reset(drover_barrier *barrier); /* empty and whole; who waits gets -EPIPE. -EPROTO: as above */
 int drover_barrier_abort(drover_barrier *barrier); /* broken until reset */
