@@ -68,7 +68,7 @@ void stream_free(struct stream *s) {
         stream_leave_slot(s);
         stream_unfeed(s);
         stream_cut_all(s);
-        if (s->job) {
+        if (s->job && s->job->stream == s) {
                 s->job->stream = NULL;
                 s->job->is_stream_gone = s->has_begun;
         }
@@ -76,13 +76,18 @@ void stream_free(struct stream *s) {
         free(s);
 }
 
-/* NULL: no memory. */
-struct stream *stream_new(struct pool_channel *c, uint32_t slot, uint64_t word) {
+struct stream *stream_new(struct pool_channel *c, uint32_t slot, uint32_t generation, uint32_t attempt) {
         struct pool *p = c->pool;
+        /* A slot's word is a worker's to write: which job of the bus is in a slot, our own books say. */
+        if (c->index == 0 && !jobs_slot_is_of(p, slot, generation))
+                return NULL;
+        struct job *j = c->index == 0 ? p->slot_job[slot] : NULL;
         if (!c->streams && !(c->streams = calloc(c->channel.geometry.n_slots, sizeof(struct stream *))))
                 return NULL;
-        if (c->streams[slot]) /* of a job that a worker invented, before this one had the slot */
+        if (c->streams[slot])
                 stream_free(c->streams[slot]);
+        if (j && j->stream) /* one a job: it goes with the job, and knows of no other */
+                stream_free(j->stream);
         struct stream *s = calloc(1, sizeof(*s));
         if (!s)
                 return NULL;
@@ -91,18 +96,16 @@ struct stream *stream_new(struct pool_channel *c, uint32_t slot, uint64_t word) 
                 .channel = c,
                 .channel_index = c->index,
                 .slot = slot,
-                .generation = slot_generation(word),
-                .attempt = slot_attempt(word),
-                .uid = p->bells[c->bell].uid,
-                .job = c->index == 0 ? p->slot_job[slot] : NULL,
+                .generation = generation,
+                .attempt = attempt,
+                .uid = j ? j->uid : p->bells[c->bell].uid,
+                .job = j,
         };
         STAILQ_INIT(&s->held);
         for (unsigned i = 0; i < STREAM_READERS; i++)
                 reader_init(&s->readers[i], s);
-        if (s->job) {
-                s->uid = s->job->uid;
-                s->job->stream = s;
-        }
+        if (j)
+                j->stream = s;
         c->streams[slot] = s;
         TAILQ_INSERT_TAIL(&s->all->list, s, link);
         return s;

@@ -43,7 +43,8 @@ static inline struct stream *stream_at(const struct pool_channel *c, uint32_t sl
 /* streams.c: looks at all of them in a moment. */
 void streams_arm(struct streams *ss);
 
-struct stream *stream_new(struct pool_channel *c, uint32_t slot, uint64_t word); /* NULL: no memory */
+/* NULL: no memory, or in channel 0 no job of the bus that we know. */
+struct stream *stream_new(struct pool_channel *c, uint32_t slot, uint32_t generation, uint32_t attempt);
 void stream_free(struct stream *s); /* cuts off who still reads */
 void stream_leave_slot(struct stream *s);
 void stream_unfeed(struct stream *s); /* its worker emits for somebody else now */

@@ -10,7 +10,8 @@
  * The broker is not told how jobs of sessions end: while there are streams of such, a timer looks at their slots.
  *
  * Which job a packet is for is the worker's word. It is held against the slot word, which that worker's pool and the
- * job's client can write: those can spoil streams of their own jobs, and nobody else's. */
+ * job's client can write: those can spoil streams of their own jobs, and nobody else's. Of jobs over the bus we know
+ * ourselves which is in a slot, and when it is over: there the word decides neither. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,13 +74,13 @@ static struct stream *stream_find(struct worker *w, const struct worker_item *he
                 return NULL; /* its client may have gone meanwhile */
         uint64_t word = channel_word(&c->channel, head->slot);
         struct stream *s = stream_at(c, head->slot);
-        if (s && s->generation != head->generation && slot_generation(word) == head->generation) {
-                stream_conclude(s, word); /* of the job before in this slot */
+        if (s && !s->job && s->generation != head->generation && slot_generation(word) == head->generation) {
+                stream_conclude(s, word); /* of the session's job before in this slot */
                 s = NULL;
         }
         if (!s)
                 return stream_is_plausible(w, head, word) && slot_state(word) >= SLOT_RUNNING
-                               ? stream_new(c, head->slot, word)
+                               ? stream_new(c, head->slot, head->generation, slot_attempt(word))
                                : NULL;
         /* Its client may have freed the slot by now: then the word says nothing about it any more. */
         bool is_gone = slot_generation(word) != head->generation || slot_state(word) == SLOT_FREE;
@@ -164,9 +165,17 @@ void stream_again(struct pool_channel *c, uint32_t slot, uint32_t generation) {
                 stream_begin_attempt(s, slot_attempt(channel_word(&c->channel, slot)));
 }
 
-void stream_reserve(struct job *j) {
+/* The one that it has, or a new one of the job in its slot; NULL: no memory. */
+static struct stream *stream_of_job(struct job *j) {
+        if (j->stream)
+                return j->stream;
         struct pool_channel *c = j->pool->channels[0];
-        struct stream *s = j->stream ? j->stream : stream_new(c, j->slot, channel_word(&c->channel, j->slot));
+        uint64_t word = channel_word(&c->channel, j->slot);
+        return stream_new(c, j->slot, j->generation, slot_generation(word) == j->generation ? slot_attempt(word) : 1);
+}
+
+void stream_reserve(struct job *j) {
+        struct stream *s = stream_of_job(j);
         struct stream_reader *r = s ? stream_add_reader(s) : NULL;
         if (r)
                 r->is_reserved = true;
@@ -286,8 +295,7 @@ int job_open_stream(struct job *j, int *ret_fd, struct fault *f) {
                                  (unsigned long long)j->id);
         if (j->is_finished && !j->stream)
                 return stream_open_empty(j->attempt, ret_fd, f);
-        struct pool_channel *c = j->stream ? NULL : j->pool->channels[0];
-        struct stream *s = c ? stream_new(c, j->slot, channel_word(&c->channel, j->slot)) : j->stream;
+        struct stream *s = stream_of_job(j);
         int r = stream_open(s, ret_fd, f);
         if (r >= 0 && s->is_kept)
                 stream_free(s);
@@ -302,5 +310,5 @@ int session_job_open_stream(const struct session_job *sj, int *ret_fd, struct fa
                 stream_conclude(s, word);
                 s = NULL;
         }
-        return stream_open(s ? s : stream_new(c, sj->slot, word), ret_fd, f);
+        return stream_open(s ? s : stream_new(c, sj->slot, sj->generation, slot_attempt(word)), ret_fd, f);
 }
