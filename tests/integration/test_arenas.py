@@ -405,7 +405,7 @@ class Examples(Test):
         """What was leased to it comes back, and its next attempt goes on."""
         def check():
             d = self.d
-            jobs = self.stages("k", 30, slow_ms=10)
+            jobs = self.stages("k", 30, slow_ms=50)
             for job in jobs[:2]:
                 kill(worker_of(d, job))
             self.assertEqual([d.wait_job(job) for job in jobs], ["done"] * 3)
