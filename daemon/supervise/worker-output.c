@@ -13,7 +13,9 @@
  *
  * The worker's end never blocks: what finds the socket full is lost there, and nobody counts it. So it is emptied as
  * fast as the loop can afford (OUTPUT_TURN), and what is too much for the log is dropped here: of the lines that
- * exceed the budget of a second, the newest are logged when it is over, and how many bytes were lost before them. */
+ * exceed the budget of a second, the newest are logged when it is over, and how many bytes were lost before them. A
+ * line costs far more than its bytes when it has few, so lines count, too; and of much that comes at once, only what
+ * the log or a capsule can have is cut into lines. */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -35,8 +37,14 @@ enum {
         OUTPUT_CHUNK = 1 << 20,             /* all that there is, in one: so it is known what no mark stands behind */
         OUTPUT_TURN = 2 << 20,              /* bytes that are read in OUTPUT_TURN_NS, and of all workers together */
         OUTPUT_TURN_OF_ALL = 2 * OUTPUT_TURN,
-        OUTPUT_PRICE = 16384,  /* of a read, in bytes: few bytes may be many packets */
-        OUTPUT_LAST_READS = 4, /* of a dead one: more than the buffer can hold */
+        OUTPUT_LEAST = 4096,     /* what a worker gets in such a turn, though others took all that there is */
+        OUTPUT_PRICE = 16384,    /* of a read, in bytes: few bytes may be many packets */
+        OUTPUT_LINE_PRICE = 256, /* of a line */
+        OUTPUT_ZERO_PRICE = 16,  /* of a zero byte, where a mark may begin */
+        OUTPUT_LINE = 512,       /* bytes of one, with its end; longer ones are cut */
+        OUTPUT_LINES = 256,      /* that are logged in a second */
+        OUTPUT_PART = WORKER_OUTPUT_KEPT + OUTPUT_LINE, /* of what comes at once: the first and the last are read */
+        OUTPUT_LAST_READS = 4,                          /* of a dead one: more than the buffer can hold */
 };
 #define OUTPUT_WINDOW_NS UINT64_C(1000000000)
 #define OUTPUT_TURN_NS UINT64_C(100000000)
@@ -45,19 +53,19 @@ enum {
  * moved to its beginning when they come to its end: not at each line. */
 struct output_tail {
         char text[2 * WORKER_OUTPUT_KEPT + 1];
-        size_t start, bytes;
+        size_t start, bytes, n_lines;
         uint64_t lost; /* bytes of those that went */
 };
 
 struct worker_output {
-        char line[512];
+        char line[OUTPUT_LINE];
         size_t line_bytes;
-        uint64_t line_first, line_last; /* who may have printed it */
-        uint64_t first;                 /* who may print what comes next, at the earliest */
-        uint32_t n_unmarked;            /* marks that found no room, as last seen */
-        uint64_t window_ns, turn;       /* the second of `n_logged`, the turn of `n_read` */
-        uint64_t n_logged, n_read;
-        struct output_tail job, held; /* of job number `owner`; not logged yet */
+        uint64_t line_first, line_last;            /* who may have printed it */
+        uint64_t first;                            /* who may print what comes next, at the earliest */
+        uint32_t n_unmarked;                       /* marks that found no room, as last seen */
+        uint64_t window_ns, turn;                  /* the second of `n_logged`, the turn of `n_read` */
+        uint64_t n_logged, n_lines_logged, n_read; /* the latter with what else costs as much as so many bytes */
+        struct output_tail job, held;              /* of job number `owner`; not logged yet */
         uint64_t owner;
         struct loop_timer log_timer, read_timer;
 };
@@ -78,14 +86,18 @@ const char *worker_output_last(const struct worker *w, uint64_t *ret_lost) {
 
 /* ---- keeping ---- */
 
-static void tail_add(struct output_tail *t, const char *line, size_t bytes) {
-        while (t->bytes + bytes + 1 > WORKER_OUTPUT_KEPT) {
-                const char *first = t->text + t->start;
-                size_t gone = (size_t)((char *)memchr(first, '\n', t->bytes) + 1 - first);
-                t->start += gone;
-                t->bytes -= gone;
-                t->lost += gone;
-        }
+static void tail_drop_first(struct output_tail *t) {
+        const char *first = t->text + t->start;
+        size_t gone = (size_t)((char *)memchr(first, '\n', t->bytes) + 1 - first);
+        t->start += gone;
+        t->bytes -= gone;
+        t->n_lines--;
+        t->lost += gone;
+}
+
+static void tail_add(struct output_tail *t, const char *line, size_t bytes, size_t max_lines) {
+        while (t->bytes + bytes + 1 > WORKER_OUTPUT_KEPT || t->n_lines >= max_lines)
+                tail_drop_first(t);
         if (t->start + t->bytes + bytes + 1 >= sizeof(t->text)) {
                 memmove(t->text, t->text + t->start, t->bytes);
                 t->start = 0;
@@ -94,12 +106,20 @@ static void tail_add(struct output_tail *t, const char *line, size_t bytes) {
         memcpy(end, line, bytes);
         memcpy(end + bytes, "\n", 2);
         t->bytes += bytes + 1;
+        t->n_lines++;
 }
 
 static void tail_clear(struct output_tail *t) {
         t->text[0] = 0;
-        t->start = t->bytes = 0;
+        t->start = t->bytes = t->n_lines = 0;
         t->lost = 0;
+}
+
+/* So many bytes come next that nobody looks at: the lines before them are not the newest any more. */
+static void tail_skip(struct output_tail *t, size_t bytes) {
+        uint64_t lost = t->lost + t->bytes + bytes;
+        tail_clear(t);
+        t->lost = lost;
 }
 
 /* ---- the log ---- */
@@ -130,45 +150,72 @@ static void output_log_held(struct worker *w) {
                 at += bytes + 1;
         }
         o->n_logged = o->held.bytes;
+        o->n_lines_logged = o->held.n_lines;
         o->window_ns = event_now_ns();
         tail_clear(&o->held);
 }
 
 static void output_on_log_timer(struct loop_timer *t) { output_log_held(t->user); }
 
-static void output_log_or_hold(struct worker *w, const char *line, size_t bytes) {
+static bool output_is_holding(const struct worker_output *o) { return o->held.bytes > 0 || o->held.lost > 0; }
+
+static void output_arm_log(struct worker *w) {
         struct worker_output *o = w->output;
-        uint64_t now = event_now_ns();
-        if (o->held.bytes == 0 && now - o->window_ns > OUTPUT_WINDOW_NS) {
-                o->window_ns = now;
-                o->n_logged = 0;
-        }
-        if (o->held.bytes == 0 && o->n_logged + bytes <= OUTPUT_BUDGET) {
-                o->n_logged += bytes + 1;
-                output_log(w, line, bytes);
-                return;
-        }
-        tail_add(&o->held, line, bytes);
         if (!o->log_timer.heap_index)
                 loop_timer_set(w->pool->supervisor->loop, &o->log_timer, o->window_ns + OUTPUT_WINDOW_NS,
                                output_on_log_timer, w);
 }
 
+static bool output_may_log(struct worker_output *o, size_t bytes) {
+        if (output_is_holding(o))
+                return false;
+        uint64_t now = event_now_ns();
+        if (now - o->window_ns > OUTPUT_WINDOW_NS) {
+                o->window_ns = now;
+                o->n_logged = o->n_lines_logged = 0;
+        }
+        return o->n_logged + bytes <= OUTPUT_BUDGET && o->n_lines_logged < OUTPUT_LINES;
+}
+
+static void output_log_or_hold(struct worker *w, const char *line, size_t bytes) {
+        struct worker_output *o = w->output;
+        if (output_may_log(o, bytes)) {
+                o->n_logged += bytes + 1;
+                o->n_lines_logged++;
+                output_log(w, line, bytes);
+                return;
+        }
+        tail_add(&o->held, line, bytes, OUTPUT_LINES);
+        output_arm_log(w);
+}
+
 /* ---- lines ---- */
+
+static void output_charge(struct worker *w, uint64_t bytes) {
+        w->output->n_read += bytes;
+        w->pool->supervisor->output.n_read += bytes;
+}
+
+/* What the job in hand printed comes next, if it is one job that did. */
+static bool output_is_of_one(struct worker_output *o, uint64_t first, uint64_t last) {
+        if (first != last)
+                return false;
+        if (o->owner != first)
+                tail_clear(&o->job);
+        o->owner = first;
+        return true;
+}
 
 static void output_flush_line(struct worker *w) {
         struct worker_output *o = w->output;
+        output_charge(w, OUTPUT_LINE_PRICE);
         if (o->line_bytes == 0)
                 return;
         for (size_t i = 0; i < o->line_bytes; i++)
                 if ((unsigned char)o->line[i] < 0x20 && o->line[i] != '\t')
                         o->line[i] = '?'; /* no escape sequences of a plugin reach a terminal */
-        if (o->line_first == o->line_last) {
-                if (o->owner != o->line_first)
-                        tail_clear(&o->job);
-                o->owner = o->line_first;
-                tail_add(&o->job, o->line, o->line_bytes);
-        }
+        if (output_is_of_one(o, o->line_first, o->line_last))
+                tail_add(&o->job, o->line, o->line_bytes, SIZE_MAX);
         output_log_or_hold(w, o->line, o->line_bytes);
         o->line_bytes = 0;
 }
@@ -198,18 +245,48 @@ static size_t output_mark(const struct worker_output *o, const char *data, size_
 }
 
 /* The next mark, and where; NULL = there is none. */
-static const char *output_find_mark(const struct worker_output *o, const char *data, size_t bytes, uint64_t most,
-                                    size_t *ret_bytes, uint64_t *ret_job) {
+static const char *output_find_mark(struct worker *w, const char *data, size_t bytes, uint64_t most, size_t *ret_bytes,
+                                    uint64_t *ret_job) {
         const char *end = data + bytes;
-        for (const char *p = data; (p = memchr(p, 0, (size_t)(end - p))); p++)
-                if ((*ret_bytes = output_mark(o, p, (size_t)(end - p), most, ret_job)))
+        for (const char *p = data; (p = memchr(p, 0, (size_t)(end - p))); p++) {
+                output_charge(w, OUTPUT_ZERO_PRICE);
+                if ((*ret_bytes = output_mark(w->output, p, (size_t)(end - p), most, ret_job)))
                         return p;
+        }
         return NULL;
 }
 
-static void output_add_all(struct worker *w, const char *data, size_t bytes, uint64_t last) {
+static void output_add_part(struct worker *w, const char *data, size_t bytes, uint64_t last) {
         for (size_t i = 0; i < bytes; i++)
                 output_add(w, data[i], w->output->first, last);
+}
+
+/* Nobody looks at these: they are counted. */
+static void output_skip(struct worker *w, size_t bytes, uint64_t last) {
+        struct worker_output *o = w->output;
+        output_flush_line(w);
+        if (output_is_of_one(o, o->first, last))
+                tail_skip(&o->job, bytes);
+        tail_skip(&o->held, bytes);
+        output_arm_log(w);
+}
+
+/* Where a line begins, `at` or up to a line's length behind it; if none does, in the middle of one. */
+static size_t output_line_start(const char *data, size_t at) {
+        const char *end = memchr(data + at, '\n', OUTPUT_LINE);
+        return end ? (size_t)(end + 1 - data) : at;
+}
+
+static void output_add_all(struct worker *w, const char *data, size_t bytes, uint64_t last) {
+        if (bytes > 2 * (OUTPUT_PART + OUTPUT_LINE)) {
+                size_t head = output_line_start(data, OUTPUT_PART);
+                size_t tail = output_line_start(data, bytes - OUTPUT_PART);
+                output_add_part(w, data, head, last);
+                output_skip(w, tail - head, last);
+                data += tail;
+                bytes -= tail;
+        }
+        output_add_part(w, data, bytes, last);
 }
 
 /* ---- reading ---- */
@@ -221,7 +298,7 @@ static void output_take(struct worker *w, const char *data, size_t bytes, bool i
         uint32_t n_unmarked = atomic_load(&worker_line(w)->n_unmarked);
         size_t mark_bytes;
         const char *mark;
-        while ((mark = output_find_mark(o, data, bytes, now, &mark_bytes, &job))) {
+        while ((mark = output_find_mark(w, data, bytes, now, &mark_bytes, &job))) {
                 size_t before = (size_t)(mark - data);
                 output_add_all(w, data, before, job);
                 output_flush_line(w);
@@ -239,19 +316,18 @@ static void output_take(struct worker *w, const char *data, size_t bytes, bool i
 }
 
 /* 1: some came, 0: there is none now, -EPIPE: nor will there ever be, -EPROTO: nor is any to be read. */
-static int output_read(struct worker *w) {
+static int output_read(struct worker *w, size_t most) {
         static char chunk[OUTPUT_CHUNK]; /* one thread, one worker at a time */
         size_t n = 0;
         uint64_t ended = output_count_ended(w);
         closer_blame(CLOSER_WORKERS);
-        int r = packet_receive(w->output_fd, chunk, sizeof(chunk), &n, NULL, NULL);
+        int r = packet_receive(w->output_fd, chunk, most, &n, NULL, NULL);
         if (r < 0 && r != -EAGAIN)
                 return r;
         if (r == 0 && n == 0)
                 return -EPIPE;
-        output_take(w, chunk, n, n < sizeof(chunk), ended);
-        w->output->n_read += OUTPUT_PRICE + n;
-        w->pool->supervisor->output.n_read += OUTPUT_PRICE + n;
+        output_charge(w, OUTPUT_PRICE + n);
+        output_take(w, chunk, n, n < most, ended);
         return n > 0;
 }
 
@@ -277,14 +353,15 @@ static void output_look(struct worker *w) {
                 o->n_read = 0;
         if (s->output.turn != turn)
                 s->output.n_read = 0;
-        o->turn = s->output.turn = turn;
-        int r = output_read(w);
+        int r = output_read(w, s->output.n_read < OUTPUT_TURN_OF_ALL ? OUTPUT_CHUNK : OUTPUT_LEAST);
+        o->turn = s->output.turn = turn = event_now_ns() / OUTPUT_TURN_NS; /* however long that took, it counts now */
         if (r < 0)
                 output_refuse(w, r);
         if (r < 0 || (o->n_read < OUTPUT_TURN && s->output.n_read < OUTPUT_TURN_OF_ALL))
                 return;
+        uint64_t n_turns = o->n_read > OUTPUT_TURN ? o->n_read / OUTPUT_TURN : 1; /* that it used up */
         loop_poll_change(&w->output_poll, 0);
-        loop_timer_set(s->loop, &o->read_timer, (turn + 1) * OUTPUT_TURN_NS, output_on_read_timer, w);
+        loop_timer_set(s->loop, &o->read_timer, (turn + n_turns) * OUTPUT_TURN_NS, output_on_read_timer, w);
 }
 
 static void output_on_socket(struct loop_poll *p, uint32_t revents) { output_look(p->user); }
@@ -311,7 +388,7 @@ int worker_output_start(struct worker *w, int *ret_write_fd) {
 void worker_output_stop(struct worker *w) {
         if (w->output_fd < 0)
                 return;
-        for (unsigned i = 0; i < OUTPUT_LAST_READS && output_read(w) > 0; i++) /* its last words */
+        for (unsigned i = 0; i < OUTPUT_LAST_READS && output_read(w, OUTPUT_CHUNK) > 0; i++) /* its last words */
                 ;
         output_flush_line(w);
         output_log_held(w);

@@ -8,8 +8,9 @@ import time
 import unittest
 
 import harness
-from harness import BUILD, IS_SANITIZED, MANAGER, PATIENCE, BusError, Drover, Test, assert_in_time, unwrap, wait_for
+from harness import BUILD, IS_SANITIZED, MANAGER, PATIENCE, BusError, Drover, Test, assert_in_time, pause, unwrap, wait_for
 from sdbus import Connection, u64
+from test_wild_writes import cpu_of
 
 IS_BROKER = os.environ.get("DROVER_TEST_BUS") == "dbus-broker"
 FLOODER = f"{BUILD}/tests/integration/flooder"
@@ -116,6 +117,31 @@ class Floods(Test):
 
     def test_no_rule_at_all(self):
         self.assertEqual(set(self.check_limit(0, 3)), {"org.freedesktop.DBus.Error.LimitsExceeded"})
+
+    # ---- what workers print ----
+
+    def check_crumbs(self, what):
+        """Four workers print that as fast as it is read: what droverd spends meanwhile, and how much it logs."""
+        n = 4
+        with Drover({"f": {"Plugin": "flood", "Workers": n}}) as d, Connection(d.bus.address) as c:
+            for _ in range(n):
+                d.submit("f", "crumbs", what=what, ms=int(3000 * PATIENCE))
+            wait_for(lambda: d.pool("f")["Running"] == n, 20, "all run")
+            spent, since = cpu_of([d.pid]), time.monotonic()
+            for _ in range(20):
+                c.call(*MANAGER, "ListPools", "")
+                pause(0.1)
+            spent, took = cpu_of([d.pid]) - spent, time.monotonic() - since
+            lines = d.log().count(", worker ")
+            print(f"{what!r}: {spent:.2f} s of CPU in {took:.1f} s, {lines} lines", flush=True)
+            self.assertLess(spent, 0.1 * took * PATIENCE)
+            self.assertGreater(lines, n)
+            self.assertLess(lines, n * 257 * (took + 5), "256 lines a second, and what is lost")
+
+    def test_crumbs_of_workers(self):
+        """Lines of one byte, blank ones, zero bytes, where a mark may begin: each costs far more than a byte."""
+        for what in "a\n", "a" + 7 * "\n", "0":
+            self.check_crumbs(what)
 
     # ---- quick callers ----
 

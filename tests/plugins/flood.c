@@ -1,8 +1,12 @@
-/* Talks without end: `bytes` to stdout and as many to stderr, or `n` lines to the journal. */
+/* Talks without end: `bytes` to stdout and as many to stderr, or `n` lines to the journal; or it writes lines of one
+ * byte, blank ones or zero bytes as fast as they are read, for `ms`. */
 #include <drover/plugin.h>
+#include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static int flood(drover_job *job) {
@@ -30,9 +34,34 @@ static int log_lines(drover_job *job) {
         return r;
 }
 
+static uint64_t now_ms(void) {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static int crumbs(drover_job *job) {
+        static char data[1 << 19];
+        const char *what;
+        size_t n;
+        uint64_t ms, since = now_ms();
+        int r = drover_arg_str(job, "what", &what, &n);
+        if (r >= 0)
+                r = drover_arg_u64(job, "ms", &ms);
+        if (r < 0 || n == 0)
+                return r < 0 ? r : -EINVAL;
+        for (size_t i = 0; i < sizeof data; i++)
+                data[i] = what[i % n] == '0' ? 0 : what[i % n];
+        while (now_ms() - since < ms)
+                if (write(STDOUT_FILENO, data, sizeof data) < 0)
+                        poll(&(struct pollfd){STDOUT_FILENO, POLLOUT, 0}, 1, 100);
+        return 0;
+}
+
 static const struct drover_job_type jobs[] = {
         {.name = "flood", .args = "bytes:u64", .result = "written:u64", .handle = flood},
         {.name = "log", .args = "n:u64", .handle = log_lines},
+        {.name = "crumbs", .args = "what:str,ms:u64", .handle = crumbs},
 };
 static struct drover_plugin plugin = {.jobs = jobs, .n_jobs = DROVER_COUNT(jobs)};
 DROVER_REGISTER(plugin, "flood", "1.0")
