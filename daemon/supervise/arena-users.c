@@ -1,9 +1,10 @@
 /* The processes that opened arenas.
  *
  * Owns the list of them. A process is known by the pidfd that came with its request, which is watched: when it is
- * readable, every place that is kept for the process is repaired and given up. Which places those are stands in
- * arena.holders, privately; nothing that is written in an arena can change it. So processes of other pid namespaces,
- * whose own pids mean nothing here, are repaired like any other.
+ * readable, every place that is kept for the process is repaired and given up, a little in each turn of the loop: how
+ * much there is to do others decide. Which places those are stands in arena.holders, privately; nothing that is written
+ * in an arena can change it. So processes of other pid namespaces, whose own pids mean nothing here, are repaired like
+ * any other.
  *
  * A process that attaches a second time without asking, or that was given the descriptor by another, says who it is by
  * writing its pid. For the first kind that pid is looked for after a death, too; the second kind is the business of
@@ -18,6 +19,9 @@
 
 #include "daemon/log.h"
 #include "daemon/supervise/arenas-internal.h"
+#include "ipc/event.h"
+
+#define ARENAS_REPAIR_NS UINT64_C(1000000) /* of a turn of the loop */
 
 static bool is_dead(int pidfd) {
         struct pollfd p = {.fd = pidfd, .events = POLLIN};
@@ -40,8 +44,8 @@ static uint32_t read_own_pid(int pidfd, pid_t pid) {
         return own;
 }
 
-void arena_user_free(struct arena_user *u) {
-        TAILQ_REMOVE(&u->arenas->users, u, link);
+static void arena_user_free(struct arena_user *u, struct arena_users *list) {
+        TAILQ_REMOVE(list, u, link);
         u->arenas->n_users--;
         loop_poll_stop(&u->poll);
         close(u->pidfd);
@@ -50,24 +54,81 @@ void arena_user_free(struct arena_user *u) {
         free(u);
 }
 
+void arena_users_free(struct arenas *as) {
+        loop_timer_stop(&as->repair_timer);
+        while (!TAILQ_EMPTY(&as->users))
+                arena_user_free(TAILQ_FIRST(&as->users), &as->users);
+        while (!TAILQ_EMPTY(&as->dead))
+                arena_user_free(TAILQ_FIRST(&as->dead), &as->dead);
+}
+
+/* ---- after a death ---- */
+
+static void begin_repair(struct arena_user *u, struct arena *a) {
+        repair_begin(&u->repair, a->watch);
+        if (!arena_user_find(u->arenas, u->pid)) /* else another has that pid by now */
+                repair_add_pid(&u->repair, u->pid);
+        for (size_t i = 0; i < u->n_places; i++)
+                if (u->places[i].arena == a)
+                        repair_add(&u->repair, u->places[i].participant);
+}
+
+/* Only now its places are anybody's. */
 static void leave_after_death(struct arena_user *u, struct arena *a) {
-        int n = drover_arena_repair_pid(a->watch, u->pid);
+        if (u->repair.n_ended > 0)
+                log_warning("arena %s of uid %u was written over: its objects have more bytes than it; %u were ended",
+                            a->name, (unsigned)a->uid, u->repair.n_ended);
+        log_debug("arena %s: process %d ended, %u of its places repaired", a->name, (int)u->pid, u->repair.n);
         for (size_t i = 0; i < u->n_places; i++) {
                 if (u->places[i].arena != a)
                         continue;
                 arena_let_go(a->watch, u->places[i].participant);
                 a->holders[u->places[i].participant] = NULL;
-                n++;
         }
-        log_debug("arena %s: process %d ended, %d of its places repaired", a->name, (int)u->pid, n);
+        u->repair.arena = NULL;
         a->n_users--;
         arena_collect(a);
 }
 
+/* true: nothing is left to be done. */
+static bool repair_after_death(struct arena_user *u, uint64_t until_ns) {
+        do {
+                struct arena *a = u->opened[u->n_opened - 1];
+                if (!u->repair.arena)
+                        begin_repair(u, a);
+                if (!repair_step(&u->repair, until_ns))
+                        return false;
+                leave_after_death(u, a);
+        } while (--u->n_opened > 0 && event_now_ns() < until_ns);
+        return u->n_opened == 0;
+}
+
+/* They take turns: one that left much does not keep the others from being repaired. */
+static void on_repair(struct loop_timer *t) {
+        struct arenas *as = t->user;
+        struct arena_user *u;
+        uint64_t until_ns = event_now_ns() + ARENAS_REPAIR_NS;
+        do {
+                u = TAILQ_FIRST(&as->dead);
+                if (repair_after_death(u, until_ns)) {
+                        arena_user_free(u, &as->dead);
+                } else {
+                        TAILQ_REMOVE(&as->dead, u, link);
+                        TAILQ_INSERT_TAIL(&as->dead, u, link);
+                }
+        } while (!TAILQ_EMPTY(&as->dead) && event_now_ns() < until_ns);
+        if (!TAILQ_EMPTY(&as->dead))
+                loop_timer_set(as->loop, t, until_ns, on_repair, as);
+}
+
+/* Its arenas stay as they are until the loop's next turn. */
 static void arena_user_died(struct arena_user *u) {
-        for (size_t i = 0; i < u->n_opened; i++)
-                leave_after_death(u, u->opened[i]);
-        arena_user_free(u);
+        struct arenas *as = u->arenas;
+        loop_poll_stop(&u->poll);
+        TAILQ_REMOVE(&as->users, u, link);
+        if (TAILQ_EMPTY(&as->dead))
+                loop_timer_set(as->loop, &as->repair_timer, event_now_ns(), on_repair, as);
+        TAILQ_INSERT_TAIL(&as->dead, u, link);
 }
 
 static void on_pidfd(struct loop_poll *p, uint32_t revents) { arena_user_died(p->user); }
@@ -174,6 +235,6 @@ int arena_user_open(struct arena *a, const struct arena_request *q, uint32_t *re
         else if (r < 0)
                 fault_set(f, FAULT_INTERNAL, "arena %s: %s", a->name, strerror(-r));
         if (u->n_opened == 0)
-                arena_user_free(u);
+                arena_user_free(u, &u->arenas->users);
         return r;
 }

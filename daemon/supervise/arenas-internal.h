@@ -5,6 +5,7 @@
 
 #include "daemon/supervise/arenas.h"
 #include "ipc/sync/cycle.h"
+#include "ipc/sync/repair.h"
 
 struct arena_user;
 
@@ -39,14 +40,16 @@ struct arena_user {
         size_t n_opened;
         struct arena_place *places; /* that are kept for it */
         size_t n_places;
+        struct repair repair; /* when it is dead: of the last that it opened; of no arena: not begun */
         TAILQ_ENTRY(arena_user) link;
 };
 
 struct arenas {
         struct loop *loop;
         TAILQ_HEAD(, arena) all;
-        TAILQ_HEAD(, arena_user) users;
-        size_t n_all, n_users;
+        TAILQ_HEAD(arena_users, arena_user) users, dead; /* the dead: until they are repaired */
+        struct loop_timer repair_timer;
+        size_t n_all, n_users;              /* n_users: the dead are counted, too */
         struct drover_object_info *objects; /* ARENAS_MAX_LISTED, of the arena that was looked at last; NULL before */
         struct drover_wait_info waits[ARENA_WAITS];
         struct cycle_step steps[CYCLE_MAX];
@@ -57,7 +60,7 @@ struct arenas {
 void arena_collect(struct arena *a); /* frees it if it has no name and no users */
 
 struct arena_user *arena_user_find(struct arenas *as, pid_t pid);
-void arena_user_free(struct arena_user *u); /* nothing is repaired */
+void arena_users_free(struct arenas *as); /* nothing is repaired */
 
 /* The process of the request opens the arena: from now on it is watched, and a place is kept for it. */
 int arena_user_open(struct arena *a, const struct arena_request *q, uint32_t *ret_participant, struct fault *f);

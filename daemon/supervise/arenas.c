@@ -24,6 +24,7 @@ int arenas_new(struct arenas **ret, struct loop *loop) {
         as->loop = loop;
         TAILQ_INIT(&as->all);
         TAILQ_INIT(&as->users);
+        TAILQ_INIT(&as->dead);
         *ret = as;
         return 0;
 }
@@ -196,8 +197,7 @@ int arenas_open(struct arenas *as, const struct arena_request *q, struct arena_o
 struct arenas *arenas_free(struct arenas *as) {
         if (!as)
                 return NULL;
-        while (!TAILQ_EMPTY(&as->users))
-                arena_user_free(TAILQ_FIRST(&as->users));
+        arena_users_free(as);
         while (!TAILQ_EMPTY(&as->all))
                 arena_free(TAILQ_FIRST(&as->all));
         free(as->objects);

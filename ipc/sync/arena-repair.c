@@ -6,85 +6,177 @@
  * given out again after the last step and not before. One repairer at a time for one participant: a second that is late
  * would take from the entry's next holder.
  *
+ * All that died together are repaired in one walk, and what it goes through is counted: its work is bounded by the
+ * arena's size, however many entries name the same memory. It can be done in steps, by who must not be held up.
+ *
  * Listing reads words that move: each line is true by itself, at some moment of the call. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "ipc/event.h"
 #include "ipc/kill-point.h"
 #include "ipc/sync/lock.h"
+#include "ipc/sync/repair.h"
 
-/* Of an object that was removed nothing is given back: nobody can use it, and nobody waits there. */
-static void repair_object(struct drover_arena *a, uint32_t index, uint32_t participant) {
-        struct object o;
-        int r = object_look(a, index, &o);
-        if (r < 0 ||
-            o.is_removed) /* r: a peer's scribble: whoever uses the object has its handle, and what it deserves */
-                return;
-        if (object_kind(o.type)->repair(&o, participant))
-                atomic_fetch_add_explicit(&a->objects[index].n_repaired, 1, memory_order_relaxed);
+/* How often all that an arena has room for may be gone through in one walk. Objects lie beside each other, so more than
+ * once is memory that changed hands meanwhile, and much more is a hostile peer, whose entries all name the same. */
+enum { REPAIR_TIMES_MEMORY = 4, REPAIR_LOOK_AT_CLOCK = 256 };
+
+enum repair_phase { REPAIR_PARTICIPANTS, REPAIR_REMOVALS, REPAIR_OBJECTS, REPAIR_DONE };
+
+void repair_begin(struct repair *r, struct drover_arena *a) {
+        *r = (struct repair){.arena = a, .bytes_left = REPAIR_TIMES_MEMORY * (a->bytes - a->first)};
 }
 
-static void repair_objects(struct drover_arena *a, uint32_t participant) {
-        for (uint32_t i = 0; i < a->n_objects; i++) {
-                if (atomic_load_explicit(&a->hashes[i], memory_order_acquire) == HASH_NEVER)
-                        return;
-                if (object_word_type(atomic_load_explicit(&a->objects[i].word, memory_order_acquire)) != OBJECT_NONE) {
-                        /* As if the dead one used it, so that it stays what it is until this is done. */
-                        users_enter_for(a, i, participant);
-                        repair_object(a, i, participant);
-                        KILL_POINT("repair-object");
-                }
-                if (users_has(a, i, participant))
-                        users_leave_for(a, i, participant);
-        }
-}
-
-/* Who died with the directory may have taken a name away and told nobody. As long as the lock names the dead one no
- * memory changes hands. */
-static void repair_directory(struct drover_arena *a, uint32_t participant) {
-        uint64_t word = atomic_load_explicit(&a->shared->directory.word, memory_order_acquire);
-        if (owner_participant(word) == participant + 1)
-                object_finish_removals(a);
-        KILL_POINT("repair-removals");
-        lock_repair(&a->shared->directory, participant);
-}
-
-int drover_arena_repair(drover_arena *arena, uint32_t participant) {
-        if (participant >= arena->n_participants)
+int repair_add(struct repair *r, uint32_t participant) {
+        if (participant >= r->arena->n_participants)
                 return -EINVAL;
-        _Atomic uint64_t *word = &arena->shared->participants[participant].word;
+        _Atomic uint64_t *word = &r->arena->shared->participants[participant].word;
         uint64_t seen = atomic_load_explicit(word, memory_order_acquire);
         if (participant_state(seen) == PARTICIPANT_FREE || participant_state(seen) == PARTICIPANT_KEPT)
                 return -EINVAL;
-        uint64_t tied = seen & PARTICIPANT_TIED;
-        uint64_t dead = PARTICIPANT_WORD(PARTICIPANT_DEAD, participant_generation(seen), participant_pid(seen)) | tied;
-        uint64_t left =
-                tied ? PARTICIPANT_WORD(PARTICIPANT_KEPT, participant_generation(seen), participant_pid(seen)) | tied
-                     : PARTICIPANT_WORD(PARTICIPANT_FREE, participant_generation(seen), 0);
+        uint64_t dead = (seen & ~UINT64_C(0xff)) | PARTICIPANT_DEAD;
         if (seen != dead &&
             !atomic_compare_exchange_strong_explicit(word, &seen, dead, memory_order_acq_rel, memory_order_relaxed))
                 return -EBUSY;
         KILL_POINT("repair-begun");
-        wait_repair(arena, participant);
-        repair_directory(arena, participant);
-        repair_objects(arena, participant);
-        KILL_POINT("repair-done");
-        /* release: whoever gets the entry next finds nothing that names it */
-        atomic_compare_exchange_strong_explicit(word, &dead, left, memory_order_acq_rel, memory_order_relaxed);
+        r->first = r->n == 0 ? participant : r->first;
+        r->n++;
+        dead_add(&r->dead, participant);
         return 0;
 }
 
-int drover_arena_repair_pid(drover_arena *arena, int32_t pid) {
-        int n = 0;
-        for (uint32_t i = 0; i < arena->n_participants; i++) {
-                uint64_t word = atomic_load_explicit(&arena->shared->participants[i].word, memory_order_acquire);
+/* Of an object that was removed nothing is given back: nobody can use it, and nobody waits there. What is too much to
+ * go through is removed: that is little work, and nobody waits there for ever. */
+static void repair_object(struct repair *r, uint32_t index) {
+        struct drover_arena *a = r->arena;
+        struct object o;
+        if (object_look(a, index, &o) < 0 ||
+            o.is_removed) /* else a peer's scribble: whoever uses the object has its handle */
+                return;
+        if (o.bytes > r->bytes_left) {
+                r->bytes_left = 0;
+                r->n_ended++;
+                atomic_fetch_or_explicit(&a->objects[index].word, OBJECT_REMOVED, memory_order_seq_cst);
+                object_kind(o.type)->remove(&o);
+                return;
+        }
+        r->bytes_left -= o.bytes;
+        if (object_kind(o.type)->repair(&o, &r->dead))
+                atomic_fetch_add_explicit(&a->objects[index].n_repaired, 1, memory_order_relaxed);
+}
+
+/* true: something was there that takes time. */
+static bool repair_entry(struct repair *r, uint32_t index) {
+        struct drover_arena *a = r->arena;
+        bool is_any =
+                object_word_type(atomic_load_explicit(&a->objects[index].word, memory_order_acquire)) != OBJECT_NONE;
+        if (is_any) {
+                /* As if the dead used it, so that it stays what it is until this is done. */
+                users_enter_for(a, index, r->first);
+                repair_object(r, index);
+                KILL_POINT("repair-object");
+        }
+        users_leave_dead(a, index, &r->dead);
+        return is_any;
+}
+
+/* The last step for each of the dead: nothing names it. */
+static void repair_end(struct repair *r) {
+        KILL_POINT("repair-done");
+        for (uint32_t i = 0; i < r->arena->n_participants; i++) {
+                if (!dead_has(&r->dead, i))
+                        continue;
+                _Atomic uint64_t *word = &r->arena->shared->participants[i].word;
+                uint64_t seen = atomic_load_explicit(word, memory_order_relaxed);
+                uint64_t left = seen & PARTICIPANT_TIED
+                                        ? (seen & ~UINT64_C(0xff)) | PARTICIPANT_KEPT
+                                        : PARTICIPANT_WORD(PARTICIPANT_FREE, participant_generation(seen), 0);
+                if (participant_state(seen) == PARTICIPANT_DEAD)
+                        /* release: whoever gets the entry next finds nothing that names it */
+                        atomic_compare_exchange_strong_explicit(word, &seen, left, memory_order_acq_rel,
+                                                                memory_order_relaxed);
+        }
+}
+
+static void repair_next_phase(struct repair *r) {
+        struct layout_lock *directory = &r->arena->shared->directory;
+        uint64_t word = atomic_load_explicit(&directory->word, memory_order_acquire);
+        r->next = 0;
+        switch (r->phase++) {
+        case REPAIR_PARTICIPANTS:
+                wait_repair(r->arena, &r->dead);
+                /* Who died with the directory may have taken a name away and told nobody. As long as the lock names the
+                 * dead one no memory changes hands. */
+                if (!dead_has_number(&r->dead, owner_participant(word)))
+                        r->next = r->arena->n_objects;
+                break;
+        case REPAIR_REMOVALS:
+                KILL_POINT("repair-removals");
+                lock_repair(directory, &r->dead);
+                break;
+        case REPAIR_OBJECTS:
+                repair_end(r);
+                break;
+        default:
+                break;
+        }
+}
+
+/* One entry of the directory. false: it was the last, or behind it. */
+static bool repair_next(struct repair *r, bool *ret_is_work) {
+        struct drover_arena *a = r->arena;
+        uint32_t i = r->next++;
+        *ret_is_work = false;
+        if (r->phase == REPAIR_PARTICIPANTS || i >= a->n_objects ||
+            atomic_load_explicit(&a->hashes[i], memory_order_acquire) == HASH_NEVER)
+                return false;
+        if (r->phase == REPAIR_REMOVALS)
+                *ret_is_work = object_finish_removal(a, i);
+        else
+                *ret_is_work = repair_entry(r, i);
+        return true;
+}
+
+bool repair_step(struct repair *r, uint64_t until_ns) {
+        if (r->n == 0)
+                return true;
+        for (uint32_t i = 1; r->phase != REPAIR_DONE; i++) {
+                bool is_work;
+                if (!repair_next(r, &is_work))
+                        repair_next_phase(r);
+                if ((is_work || i % REPAIR_LOOK_AT_CLOCK == 0) && until_ns != UINT64_MAX && event_now_ns() >= until_ns)
+                        break;
+        }
+        return r->phase == REPAIR_DONE;
+}
+
+int drover_arena_repair(drover_arena *arena, uint32_t participant) {
+        struct repair repair;
+        repair_begin(&repair, arena);
+        int r = repair_add(&repair, participant);
+        if (r == 0)
+                repair_step(&repair, UINT64_MAX);
+        return r;
+}
+
+void repair_add_pid(struct repair *r, int32_t pid) {
+        for (uint32_t i = 0; i < r->arena->n_participants; i++) {
+                uint64_t word = atomic_load_explicit(&r->arena->shared->participants[i].word, memory_order_acquire);
                 if (participant_state(word) == PARTICIPANT_FREE || participant_pid(word) != (uint32_t)pid ||
                     (word & PARTICIPANT_TIED)) /* a broker's: it will */
                         continue;
-                n += drover_arena_repair(arena, i) == 0;
+                repair_add(r, i);
         }
-        return n;
+}
+
+int drover_arena_repair_pid(drover_arena *arena, int32_t pid) {
+        struct repair repair;
+        repair_begin(&repair, arena);
+        repair_add_pid(&repair, pid);
+        repair_step(&repair, UINT64_MAX);
+        return (int)repair.n;
 }
 
 /* ---- looking ---- */

@@ -301,7 +301,6 @@ int arena_open_for(const struct drover_arena *a, uint32_t participant, int *ret_
 
 void arena_let_go(struct drover_arena *a, uint32_t participant) {
         _Atomic uint64_t *word = &a->shared->participants[participant].word;
-        drover_arena_repair(a, participant);
         uint64_t seen = atomic_load_explicit(word, memory_order_relaxed);
         if (participant_state(seen) == PARTICIPANT_KEPT)
                 atomic_compare_exchange_strong_explicit(

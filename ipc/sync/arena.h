@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "ipc/own-fd.h"
+#include "ipc/sync/dead.h"
 #include "ipc/sync/include/drover/sync.h"
 #include "ipc/sync/layout.h"
 #include "ipc/sync/owner.h"
@@ -64,7 +65,7 @@ uint32_t arena_count_places(const struct drover_arena *a);
 uint32_t arena_count_objects(const struct drover_arena *a);
 /* A descriptor of the memory file whose file offset tells drover_arena_attach() which entry is kept for it. */
 int arena_open_for(const struct drover_arena *a, uint32_t participant, int *ret_fd);
-/* That process is dead: repairs, and the entry is anybody's. */
+/* That process is dead, and was repaired if it had attached: the entry is anybody's. */
 void arena_let_go(struct drover_arena *a, uint32_t participant);
 
 /* The objects from entry *position on, 0 at first: fills up to `n`, returns how many, and moves *position on, to
@@ -88,10 +89,11 @@ struct object_kind {
         /* How much memory an object with these parameters needs; 0: they make no sense. */
         uint64_t (*bytes)(const struct drover_arena *a, const uint64_t parameters[ARENA_PARAMETERS]);
         void (*init)(void *at, const uint64_t parameters[ARENA_PARAMETERS]); /* NULL: all zero is right */
-        /* Takes from a dead participant what it holds, and broadcasts what it could have been about to signal. Each
-         * step one CAS, repeatable. true if something was its. */
-        bool (*repair)(const struct object *o, uint32_t participant);
-        /* Makes every call for it, also those that wait, return -EIDRM. Repeatable. */
+        /* Takes from the dead what they hold, and broadcasts what they could have been about to signal. Each step one
+         * CAS, repeatable. No more work than the object has bytes. true if something was theirs. */
+        bool (*repair)(const struct object *o, const struct dead *dead);
+        /* Makes every call for it, also those that wait, return -EIDRM. Repeatable, and as little work for a large
+         * object as for a small one. */
         void (*remove)(const struct object *o);
         bool has_lock; /* a struct layout_lock stands first */
         /* Makes whoever waits here look at its wait line. NULL: they sleep at the lock, if there is one. */
@@ -123,14 +125,14 @@ void object_get_name(const struct drover_arena *a, uint32_t index, char ret[stat
 /* From here to users_leave what object_look finds there stays what it is, removed or not, if it had a name then. */
 void users_enter(struct drover_arena *a, uint32_t index);
 void users_leave(struct drover_arena *a, uint32_t index);
-/* The same for a participant that is dead. */
+/* The same for a participant that is dead, and for all that are. */
 void users_enter_for(struct drover_arena *a, uint32_t index, uint32_t participant);
-void users_leave_for(struct drover_arena *a, uint32_t index, uint32_t participant);
-bool users_has(const struct drover_arena *a, uint32_t index, uint32_t participant);
+void users_leave_dead(struct drover_arena *a, uint32_t index, const struct dead *dead);
 bool users_has_any(const struct drover_arena *a, uint32_t index);
 
-/* For one that died with the directory's lock, which it has still: ends what it had begun to remove. */
-void object_finish_removals(struct drover_arena *a);
+/* For one that died with the directory's lock, which it has still: ends what it may have begun to remove there. false:
+ * nothing. */
+bool object_finish_removal(struct drover_arena *a, uint32_t index);
 
 /* ---- waiting ---- */
 
@@ -160,5 +162,5 @@ int32_t wait_pid(const struct drover_arena *a, uint64_t owner);
 /* The word of an object's lock, and where it is; NULL if it has none. */
 struct layout_lock *wait_lock(struct drover_arena *a, uint32_t object);
 
-/* Takes a dead participant's lines from it. */
-bool wait_repair(struct drover_arena *a, uint32_t participant);
+/* Takes their lines from the dead. */
+void wait_repair(struct drover_arena *a, const struct dead *dead);

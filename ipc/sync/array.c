@@ -22,8 +22,8 @@ static uint64_t array_bytes(const struct drover_arena *a, const uint64_t paramet
         return sizeof(struct layout_array) + element * n;
 }
 
-static bool array_repair(const struct object *o, uint32_t participant) {
-        return lock_repair(&((struct layout_array *)o->at)->lock, participant);
+static bool array_repair(const struct object *o, const struct dead *dead) {
+        return lock_repair(&((struct layout_array *)o->at)->lock, dead);
 }
 
 static void array_remove(const struct object *o) { lock_remove(&((struct layout_array *)o->at)->lock); }

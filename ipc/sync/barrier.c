@@ -72,15 +72,19 @@ static bool barrier_break(struct layout_barrier *b) {
         return false;
 }
 
-static bool barrier_repair(const struct object *o, uint32_t participant) {
+static bool barrier_repair(const struct object *o, const struct dead *dead) {
         struct layout_barrier *b = o->at;
-        bool was_member = atomic_load_explicit(&b->members[participant], memory_order_acquire) > 0;
-        if (was_member) {
-                barrier_break(b);
-                atomic_store_explicit(&b->members[participant], 0, memory_order_release);
+        bool was_any = false;
+        for (uint32_t i = 0; i < o->arena->n_participants; i++) {
+                if (!dead_has(dead, i) || atomic_load_explicit(&b->members[i], memory_order_acquire) == 0)
+                        continue;
+                if (!was_any) /* before it is forgotten who was a member */
+                        barrier_break(b);
+                atomic_store_explicit(&b->members[i], 0, memory_order_release);
+                was_any = true;
         }
         barrier_wake(b);
-        return was_member;
+        return was_any;
 }
 
 static void barrier_remove(const struct object *o) {

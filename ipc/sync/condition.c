@@ -28,19 +28,19 @@ static uint64_t condition_bytes(const struct drover_arena *a, const uint64_t par
         return mutex > 0 && mutex <= a->n_objects ? sizeof(struct layout_condition) : 0;
 }
 
-static bool condition_is_left_in_order(const struct object *o, uint32_t participant) {
+static bool condition_is_left_in_order(const struct object *o, const struct dead *dead) {
         struct drover_arena *a = o->arena;
-        if (a->identity == 0 || a->participant != participant)
+        if (a->identity == 0 || !dead_has(dead, a->participant))
                 return false;
         /* The mutex is repaired before or after its condition, as their entries lie. */
         const struct layout_lock *l = wait_lock(a, (uint32_t)o->parameters[0] - 1);
         uint64_t word = l ? atomic_load_explicit(&l->word, memory_order_acquire) : LOCK_OWNERDEAD;
-        return !(word & LOCK_OWNERDEAD) && owner_participant(word) != participant + 1;
+        return !(word & LOCK_OWNERDEAD) && !dead_has_number(dead, owner_participant(word));
 }
 
-static bool condition_repair(const struct object *o, uint32_t participant) {
+static bool condition_repair(const struct object *o, const struct dead *dead) {
         struct layout_condition *c = o->at;
-        if (condition_is_left_in_order(o, participant))
+        if (condition_is_left_in_order(o, dead))
                 return false;
         atomic_fetch_add_explicit(&c->sequence, CONDITION_SEQUENCE, memory_order_acq_rel);
         event_wake(&c->sequence, INT32_MAX);

@@ -46,8 +46,8 @@ static uint64_t dictionary_bytes(const struct drover_arena *a, const uint64_t pa
         return sizeof(struct layout_dictionary) + n * (sizeof(uint64_t) + dictionary_stride(key, value));
 }
 
-static bool dictionary_repair(const struct object *o, uint32_t participant) {
-        return lock_repair(&((struct layout_dictionary *)o->at)->lock, participant);
+static bool dictionary_repair(const struct object *o, const struct dead *dead) {
+        return lock_repair(&((struct layout_dictionary *)o->at)->lock, dead);
 }
 
 static void dictionary_remove(const struct object *o) { lock_remove(&((struct layout_dictionary *)o->at)->lock); }

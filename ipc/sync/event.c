@@ -22,8 +22,8 @@ static uint64_t event_bytes(const struct drover_arena *a, const uint64_t paramet
         return sizeof(struct layout_event);
 }
 
-static bool event_repair(const struct object *o, uint32_t participant) {
-        (void)participant;
+static bool event_repair(const struct object *o, const struct dead *dead) {
+        (void)dead;
         event_wake(&((struct layout_event *)o->at)->word, INT32_MAX);
         return false;
 }

@@ -136,10 +136,10 @@ void lock_alarm(struct layout_lock *l) {
         event_wake(lock_futex(l), INT32_MAX);
 }
 
-bool lock_repair(struct layout_lock *l, uint32_t participant) {
+bool lock_repair(struct layout_lock *l, const struct dead *dead) {
         bool was_held = false;
         uint64_t word = atomic_load_explicit(&l->word, memory_order_relaxed);
-        for (unsigned i = 0; i < LOCK_MAX_TRIES && owner_participant(word) == participant + 1 && !was_held; i++)
+        for (unsigned i = 0; i < LOCK_MAX_TRIES && dead_has_number(dead, owner_participant(word)) && !was_held; i++)
                 /* release, acquire: what the dead one wrote is seen by the next owner by way of us */
                 was_held =
                         atomic_compare_exchange_weak_explicit(&l->word, &word, LOCK_OWNERDEAD | (word & LOCK_REMOVED),

@@ -33,4 +33,4 @@ int lock_consistent(struct layout_lock *l, uint64_t self); /* -EPERM; -EINVAL: n
 void lock_remove(struct layout_lock *l);
 /* Makes every waiter look at its wait line. */
 void lock_alarm(struct layout_lock *l);
-bool lock_repair(struct layout_lock *l, uint32_t participant);
+bool lock_repair(struct layout_lock *l, const struct dead *dead);

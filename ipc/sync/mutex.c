@@ -14,8 +14,8 @@ static uint64_t mutex_bytes(const struct drover_arena *a, const uint64_t paramet
         return sizeof(struct layout_mutex);
 }
 
-static bool mutex_repair(const struct object *o, uint32_t participant) {
-        return lock_repair(&((struct layout_mutex *)o->at)->lock, participant);
+static bool mutex_repair(const struct object *o, const struct dead *dead) {
+        return lock_repair(&((struct layout_mutex *)o->at)->lock, dead);
 }
 
 static void mutex_remove(const struct object *o) { lock_remove(&((struct layout_mutex *)o->at)->lock); }

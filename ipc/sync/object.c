@@ -246,14 +246,12 @@ void object_close(void *handle) {
 
 /* ---- removing ---- */
 
-void object_finish_removals(struct drover_arena *a) {
+bool object_finish_removal(struct drover_arena *a, uint32_t index) {
         struct object o;
-        for (uint32_t i = 0; i < a->n_objects; i++) {
-                if (atomic_load_explicit(&a->hashes[i], memory_order_acquire) == HASH_NEVER)
-                        return;
-                if (object_look(a, i, &o) == 0 && o.is_removed)
-                        object_kind(o.type)->remove(&o);
-        }
+        bool is_begun = object_look(a, index, &o) == 0 && o.is_removed;
+        if (is_begun)
+                object_kind(o.type)->remove(&o);
+        return is_begun;
 }
 
 int drover_arena_unlink(drover_arena *arena, const char *name) {

@@ -23,12 +23,12 @@ static uint64_t permits_bytes(const struct drover_arena *a, const uint64_t param
         return n > 0 && n <= ARENA_MAX_PERMITS ? sizeof(struct layout_permits) + n * sizeof(uint64_t) : 0;
 }
 
-static bool permits_repair(const struct object *o, uint32_t participant) {
+static bool permits_repair(const struct object *o, const struct dead *dead) {
         struct layout_permits *p = o->at;
         bool was_any = false;
         for (uint64_t i = 0; i < o->parameters[0]; i++) {
                 uint64_t lease = atomic_load_explicit(&p->leases[i], memory_order_acquire);
-                if (owner_participant(lease) == participant + 1)
+                if (dead_has_number(dead, owner_participant(lease)))
                         was_any |= atomic_compare_exchange_strong_explicit(&p->leases[i], &lease, 0,
                                                                            memory_order_seq_cst, memory_order_relaxed);
         }

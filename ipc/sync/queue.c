@@ -39,10 +39,10 @@ static uint64_t queue_bytes(const struct drover_arena *a, const uint64_t paramet
         return queue_items_offset(capacity) + queue_cells(capacity) * queue_align(item);
 }
 
-/* Of a dead participant: what it was writing is void, what it had leased comes back. */
-static bool queue_repair_cell(_Atomic uint64_t *cell, uint32_t participant) {
+/* Of the dead: what they were writing is void, what they had leased comes back. */
+static bool queue_repair_cell(_Atomic uint64_t *cell, const struct dead *dead) {
         uint64_t word = atomic_load_explicit(cell, memory_order_acquire);
-        for (uint32_t i = 0; i < QUEUE_SPARE_TRIES && cell_participant(word) == participant + 1; i++) {
+        for (uint32_t i = 0; i < QUEUE_SPARE_TRIES && dead_has_number(dead, cell_participant(word)); i++) {
                 unsigned state = cell_state(word) == CELL_LEASED ? CELL_RETURNED : CELL_FREE;
                 if (atomic_compare_exchange_weak_explicit(cell, &word, CELL_WORD(state, 0, cell_position(word)),
                                                           memory_order_seq_cst, memory_order_acquire))
@@ -51,11 +51,11 @@ static bool queue_repair_cell(_Atomic uint64_t *cell, uint32_t participant) {
         return false;
 }
 
-static bool queue_repair(const struct object *o, uint32_t participant) {
+static bool queue_repair(const struct object *o, const struct dead *dead) {
         struct layout_queue *shared = o->at;
-        bool was_any = lock_repair(&shared->lock, participant);
+        bool was_any = lock_repair(&shared->lock, dead);
         for (uint32_t i = 0; i < queue_cells(o->parameters[0]); i++)
-                was_any |= queue_repair_cell(&shared->cells[i], participant);
+                was_any |= queue_repair_cell(&shared->cells[i], dead);
         /* Always: an earlier repair may have died before it said so, or a consumer with a vain scan. */
         queue_mark_returned(shared);
         gate_broadcast(&shared->items);

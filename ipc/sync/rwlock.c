@@ -25,10 +25,12 @@ static uint64_t rwlock_bytes(const struct drover_arena *a, const uint64_t parame
         return sizeof(struct layout_rwlock) + a->n_participants * sizeof(struct layout_readers);
 }
 
-static bool rwlock_repair(const struct object *o, uint32_t participant) {
+static bool rwlock_repair(const struct object *o, const struct dead *dead) {
         struct layout_rwlock *l = o->at;
-        bool was_any = lock_repair(&l->writer, participant);
-        was_any |= atomic_exchange_explicit(&l->readers[participant].n, 0, memory_order_seq_cst) > 0;
+        bool was_any = lock_repair(&l->writer, dead);
+        for (uint32_t i = 0; i < o->arena->n_participants; i++)
+                if (dead_has(dead, i))
+                        was_any |= atomic_exchange_explicit(&l->readers[i].n, 0, memory_order_seq_cst) > 0;
         gate_broadcast(&l->drained);
         gate_broadcast(&l->opened);
         return was_any;

@@ -25,8 +25,8 @@ static void semaphore_init(void *at, const uint64_t parameters[ARENA_PARAMETERS]
                 atomic_store_explicit(&s->value, (uint32_t)(parameters[0] - 1), memory_order_relaxed);
 }
 
-static bool semaphore_repair(const struct object *o, uint32_t participant) {
-        (void)participant;
+static bool semaphore_repair(const struct object *o, const struct dead *dead) {
+        (void)dead;
         gate_broadcast(&((struct layout_semaphore *)o->at)->gate);
         return false;
 }

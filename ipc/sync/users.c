@@ -23,12 +23,16 @@ void users_enter_for(struct drover_arena *a, uint32_t index, uint32_t participan
         atomic_fetch_or_explicit(users_word(a, index, participant), users_bit(participant), memory_order_seq_cst);
 }
 
-void users_leave_for(struct drover_arena *a, uint32_t index, uint32_t participant) {
+static void users_leave_for(struct drover_arena *a, uint32_t index, uint32_t participant) {
         atomic_fetch_and_explicit(users_word(a, index, participant), ~users_bit(participant), memory_order_seq_cst);
 }
 
-bool users_has(const struct drover_arena *a, uint32_t index, uint32_t participant) {
-        return atomic_load_explicit(users_word(a, index, participant), memory_order_seq_cst) & users_bit(participant);
+void users_leave_dead(struct drover_arena *a, uint32_t index, const struct dead *dead) {
+        for (uint32_t i = 0; i < a->n_participants; i += 64) {
+                _Atomic uint64_t *word = users_word(a, index, i);
+                if ((atomic_load_explicit(word, memory_order_seq_cst) & dead->bits[i / 64]) != 0)
+                        atomic_fetch_and_explicit(word, ~dead->bits[i / 64], memory_order_seq_cst);
+        }
 }
 
 bool users_has_any(const struct drover_arena *a, uint32_t index) {

@@ -64,17 +64,15 @@ void wait_end(struct wait *w) {
         w->line = 0;
 }
 
-bool wait_repair(struct drover_arena *a, uint32_t participant) {
-        bool was_any = false;
+void wait_repair(struct drover_arena *a, const struct dead *dead) {
         for (uint32_t i = 0; i < ARENA_WAITS; i++) {
                 struct layout_wait *l = &a->shared->waits[i];
                 uint64_t owner = atomic_load_explicit(&l->owner, memory_order_acquire);
-                if (owner_participant(owner) != participant + 1)
+                if (!dead_has_number(dead, owner_participant(owner)))
                         continue;
                 uint64_t wait = atomic_load_explicit(&l->wait, memory_order_relaxed);
                 atomic_store_explicit(&l->wait, wait_next(wait, 0), memory_order_release);
-                was_any |= atomic_compare_exchange_strong_explicit(&l->owner, &owner, 0, memory_order_acq_rel,
-                                                                   memory_order_relaxed);
+                atomic_compare_exchange_strong_explicit(&l->owner, &owner, 0, memory_order_acq_rel,
+                                                        memory_order_relaxed);
         }
-        return was_any;
 }

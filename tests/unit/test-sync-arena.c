@@ -568,6 +568,49 @@ static void test_hostile_peer(void **state) {
         fixture_free(a);
 }
 
+static void lock_and_die(drover_arena *a, void *user) {
+        drover_mutex *m;
+        CHECK(drover_mutex_open(a, "first", 0, &m) == 0);
+        CHECK(drover_mutex_lock(m, 0) == 0);
+        kill(getpid(), SIGKILL);
+}
+
+/* Entries that all name one queue: the repair of a dead peer does no more than if they lay beside each other. What it
+ * does not get to ends, rather than to keep somebody waiting. */
+static void test_entries_that_name_the_same_memory(void **state) {
+        enum { OBJECTS = ARENA_MAX_OBJECTS };
+        drover_arena *a;
+        drover_mutex *m;
+        drover_event *e;
+        struct timespec began, ended;
+        assert_int_equal(drover_arena_create_sized("same", 11 << 20, OBJECTS, 8, &a), 0);
+        assert_int_equal(drover_mutex_open(a, "first", 0, &m), 0);
+        OWN(mutex, m);
+        for (uint32_t i = 1; i < OBJECTS - 1; i++) {
+                a->objects[i].offset = a->first + LAYOUT_PAGE;
+                a->objects[i].parameters[0] = ARENA_MAX_CELLS / 2;
+                a->objects[i].parameters[1] = 1;
+                a->objects[i].parameters[2] = DROVER_QUEUE_FIFO;
+                a->objects[i].word = OBJECT_WORD(OBJECT_QUEUE, 1);
+                a->hashes[i] = HASH_FIRST;
+        }
+        a->shared->n_made = OBJECTS - 1;
+        assert_int_equal(drover_event_open(a, "last", &e), 0);
+        OWN(event, e);
+        pid_t pid = fixture_fork(a, lock_and_die, NULL);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &began);
+        assert_int_equal(fixture_reap(a, pid), -SIGKILL);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ended);
+        assert_in_range(ended.tv_sec - began.tv_sec, 0, 2 * SLOWER);
+        assert_int_equal(drover_mutex_lock(m, 0), -EOWNERDEAD);
+        assert_int_equal(drover_event_wait(e, stuck()), -EIDRM);
+        drover_event *next;
+        assert_int_equal(drover_event_open(a, "last", &next), 0); /* there is room again */
+        OWN(event, next);
+        assert_int_equal(drover_event_wait(next, 0), -EAGAIN);
+        fixture_free(a);
+}
+
 static void scribble_but_lock(drover_arena *a, void *user) {
         struct layout_arena *shared = a->shared;
         uint64_t *words = (uint64_t *)shared, skip = offsetof(struct layout_arena, directory) / 8;
@@ -651,6 +694,7 @@ int main(void) {
                 cmocka_unit_test(test_pipe),
                 cmocka_unit_test(test_pipe_kill_one_side),
                 cmocka_unit_test(test_hostile_peer),
+                cmocka_unit_test(test_entries_that_name_the_same_memory),
                 cmocka_unit_test(test_making_and_removing_beside_a_hostile_peer),
                 cmocka_unit_test(test_the_directory_is_held),
         };
