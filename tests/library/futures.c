@@ -304,6 +304,12 @@ void case_dropped(void) {
         drover_semaphore_free(s);
         drover_arena_free(arena);
 
+        drover_arena *full;
+        EXPECT(0, drover_arena_open_with(d, "library-full", DROVER_ARENA_OPTIONS(.max_processes = 1), &full));
+        EXPECT(-EDQUOT, drover_arena_open(d, "library-full", 0, &arena));
+        EXPECT_TEXT("1 processes are attached", drover_error_text(d));
+        drover_arena_free(full);
+
         p = pool("single");
         EXPECT(0, drover_submitf(p, NULL, "sleep", "seconds:f64", 0.2));
         EXPECT(0, drover_submitf(p, &f, "getpid", NULL)); /* after it: one worker */

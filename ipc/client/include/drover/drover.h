@@ -499,13 +499,14 @@ struct drover_arena_options {
 /* All zero but struct_size: as drover_arena_open with 0 bytes. DROVER_ARENA_OPTIONS(.bytes = 1 << 20) makes one. */
 #define DROVER_ARENA_OPTIONS(...) DROVER__STRUCT(struct drover_arena_options, __VA_ARGS__)
 
-/* The arena `name` (1 to 64 of A-Z a-z 0-9 _ . -) of this uid, which the broker makes if there is none, with `bytes` for
- * objects; 0 takes it as it is, or 1 MiB. The objects in it are those of <drover/sync.h>, the same in every process of this
- * uid, and in workers if the daemon runs as this uid. When this process dies, the broker gives back what it held. The arena
- * outlives the process: it stays until `droverctl remove-arena`, RemoveArena on the bus, or the end of droverd (see
- * DROVER_ARENA_TRANSIENT). 256 processes may have it at once, or max_processes: -EUSERS for more. Free it with
- * drover_arena_free. Blocks for an answer of the daemon, 25 s at most. -EHOSTUNREACH, -EDQUOT, -EACCES; -EINVAL: not a
- * name, or the arena has fewer bytes. */
+/* The arena `name` (1 to 64 of A-Z a-z 0-9 _ . -) of this uid, which the broker makes if there is none, with `bytes`
+ * for objects; 0 takes it as it is, or 1 MiB. The objects in it are those of <drover/sync.h>, the same in every
+ * process of this uid, and in workers if the daemon runs as this uid. When this process dies, the broker gives back
+ * what it held. The arena outlives the process: it stays until `droverctl remove-arena`, RemoveArena on the bus, or
+ * the end of droverd (see DROVER_ARENA_TRANSIENT). Free it with drover_arena_free. Blocks for an answer of the
+ * daemon, 25 s at most. -EDQUOT: this user has 256 arenas or 4 GiB of them, or as many processes as may have this one
+ * at once have it (256, or max_processes). -EHOSTUNREACH, -EACCES, -ETIMEDOUT; -EINVAL: not a name, or the arena has
+ * fewer bytes. */
 int drover_arena_open(drover *d, const char *name, uint64_t bytes, drover_arena **ret_arena);
 /* The same with flags; `options` may be NULL. Also -EINVAL: an option makes no sense, or the arena has room
  * for fewer objects or processes. */

@@ -35,7 +35,7 @@
  * Errors are negative errno values, 0 or a count is success; pointers named ret_ are set on success only. Every waiting
  * call may return -EDEADLK: it was the youngest in a cycle of owners, see drover_arena_find_cycle; every call for an object
  * -EIDRM: it was removed, see drover_arena_unlink. All calls may be made
- * from any thread, none from a signal handler. Since 1.0. */
+ * from any thread, none from a signal handler. Since 0.1, all of it. */
 #ifndef DROVER_SYNC_H
 #define DROVER_SYNC_H
 
