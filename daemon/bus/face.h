@@ -213,6 +213,8 @@ struct worker *bus_worker_at(struct bus *b, const char *path);
 int bus_parse_id(const char *path, const char *prefix, uint64_t *ret);
 /* NoSuchPool, naming it and the ones that exist. */
 int bus_find_pool(struct bus *b, const char *name, struct pool **ret, sd_bus_error *e);
+/* The same of an object's path: 1, or 0 (`e` is not set) if it is none of a pool. */
+int bus_find_pool_at(struct bus *b, const char *path, struct pool **ret, sd_bus_error *e);
 /* One of the bus, or (job NULL) one of a session. */
 struct bus_job {
         struct job *job;

@@ -401,13 +401,16 @@ static const struct bus_property properties[] = {
         {"NPools", "u"},  {"NWorkers", "u"},  {"NSessions", "u"},     {},
 };
 
-/* What this daemon can do, so that a client asks instead of guessing from the version. */
+/* What this daemon can do, so that a client asks instead of guessing from the version. What a later release adds to the
+ * bus gets a word of its own. */
 static int append_words(sd_bus_message *reply, const char *name) {
         if (strcmp(name, "StartMethods") == 0)
                 return sd_bus_message_append(reply, "as", 3, "forkserver", "spawn", "fork");
         if (strcmp(name, "Models") == 0)
                 return sd_bus_message_append(reply, "as", 1, "process");
-        return sd_bus_message_append(reply, "as", 5, "channels", "raw", "forkserver", "sandbox", "arenas");
+        return sd_bus_message_append(reply, "as", 14, "channels", "raw", "forkserver", "sandbox", "arenas", "streams",
+                                     "fds", "capsules", "delays", "after", "idempotency-keys", "settings",
+                                     "list-sessions", "list-objects-from");
 }
 
 static uint32_t count(const struct bus *b, const char *name) {

@@ -99,6 +99,18 @@ int bus_find_pool(struct bus *b, const char *name, struct pool **ret, sd_bus_err
         return bus_error_from_fault(e, &f);
 }
 
+int bus_find_pool_at(struct bus *b, const char *path, struct pool **ret, sd_bus_error *e) {
+        char *name = NULL;
+        int r;
+
+        *ret = NULL;
+        if (strcmp(path, BUS_POOLS) == 0 || sd_bus_path_decode(path, BUS_POOLS, &name) <= 0)
+                return 0;
+        r = bus_find_pool(b, name, ret, e);
+        free(name);
+        return r < 0 ? r : 1;
+}
+
 void bus_job_get_info(const struct bus_job *j, struct job_info *ret) {
         if (j->job)
                 job_get_info(j->job, ret);

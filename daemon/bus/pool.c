@@ -11,10 +11,9 @@
 /* ---- methods ---- */
 
 static int pool_of(struct bus *b, sd_bus_message *m, struct pool **ret, sd_bus_error *e) {
-        *ret = bus_pool_at(b, sd_bus_message_get_path(m)); /* found when the call came, perhaps removed since */
-        return *ret ? 0
-                    : sd_bus_error_setf(e, "org.drover1.Error.NoSuchPool", "there is no pool at %s",
-                                        sd_bus_message_get_path(m));
+        int r = bus_find_pool_at(b, sd_bus_message_get_path(m), ret, e); /* perhaps removed since the call came */
+
+        return r == 0 ? -ENOENT : r < 0 ? r : 0;
 }
 
 static int control(struct bus *b, sd_bus_message *m, int (*fn)(struct pool *, struct fault *), sd_bus_error *e) {
@@ -291,8 +290,11 @@ int pool_properties_answer(struct bus *b, struct bus_peer *p, sd_bus_message *m,
 /* ---- objects ---- */
 
 int pool_face_find(sd_bus *bus, const char *path, const char *interface, void *user, void **ret, sd_bus_error *e) {
-        *ret = bus_pool_at(user, path);
-        return *ret != NULL;
+        struct pool *p;
+        int r = bus_find_pool_at(user, path, &p, e);
+
+        *ret = p;
+        return r;
 }
 
 int pool_face_enumerate(sd_bus *bus, const char *prefix, void *user, char ***ret, sd_bus_error *e) {

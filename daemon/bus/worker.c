@@ -13,11 +13,15 @@
 
 /* ---- methods ---- */
 
+static int no_such_worker(const char *path, sd_bus_error *e) {
+        return sd_bus_error_setf(e, "org.drover1.Error.NoSuchWorker",
+                                 "there is no worker %s: it has ended, or there never was one",
+                                 path + sizeof(BUS_WORKERS));
+}
+
 static int worker_of(struct bus *b, sd_bus_message *m, struct worker **ret, sd_bus_error *e) {
         *ret = bus_worker_at(b, sd_bus_message_get_path(m)); /* found when the call came, perhaps gone since */
-        return *ret ? 0
-                    : sd_bus_error_setf(e, "org.drover1.Error.NoSuchWorker", "there is no worker at %s",
-                                        sd_bus_message_get_path(m));
+        return *ret ? 0 : no_such_worker(sd_bus_message_get_path(m), e);
 }
 
 static int method_kill(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
@@ -199,6 +203,8 @@ int worker_properties_answer(struct bus *b, struct bus_peer *p, sd_bus_message *
 
 int worker_face_find(sd_bus *bus, const char *path, const char *interface, void *user, void **ret, sd_bus_error *e) {
         *ret = bus_worker_at(user, path);
+        if (!*ret && strcmp(path, BUS_WORKERS) != 0)
+                return no_such_worker(path, e);
         return *ret != NULL;
 }
 

@@ -497,17 +497,6 @@ static bool is_policy(const struct remote *r) {
                (strncmp(text, "Rejected send message", 21) == 0 || strncmp(text, "Sender is not authorized", 24) == 0);
 }
 
-/* "worker/99", of "Unknown object '/org/drover1/worker/99'.". False: that is not what is wrong. */
-static bool say_missing_object(const struct remote *r) {
-        const char *path = strstr(remote_error_text(r), REMOTE_MANAGER "/");
-
-        if (!path || !sd_bus_error_has_name(&r->error, SD_BUS_ERROR_UNKNOWN_OBJECT))
-                return false;
-        path += sizeof REMOTE_MANAGER;
-        ctl_error("there is no %.*s (" SD_BUS_ERROR_UNKNOWN_OBJECT ")", (int)strcspn(path, "'"), path);
-        return true;
-}
-
 int remote_report(struct remote *r, int error) {
         if (error == -EINTR)
                 return CTL_INTERRUPTED;
@@ -523,8 +512,6 @@ int remote_report(struct remote *r, int error) {
                           "and --system choose the bus");
                 return CTL_UNREACHABLE;
         }
-        if (say_missing_object(r))
-                return CTL_REFUSED;
         if (r->error.name)
                 ctl_error("%s (%s)%s", r->error.message ? r->error.message : "no message", r->error.name,
                           is_policy(r) ? "; on the system bus droverd is for root and group drover" : "");

@@ -1,9 +1,11 @@
 """Bad input gets one clear error that names the word, and for files the place; then a good job runs."""
 
+import ctypes
 import os
 import shutil
 
 from harness import BusError, Drover, MANAGER, Test, dict_words, main, wait_for
+from sdbus import Connection
 
 NS_INVALID = "InvalidArgs"
 
@@ -120,8 +122,27 @@ class Calls(Test):
             self.raw_call("GetJob", "t", 4711)
         with self.assert_error("NoSuchWorker", "1"):
             self.raw_call("GetWorkerByPID", "u", 1)
-        with self.assertRaises(BusError):
-            self.d.call("/org/drover1/pool/nopool", "org.drover1.Pool", "Stop")
+
+    def test_an_object_that_is_not_there_has_one_error(self):
+        """For a method, a property and all of them; of a caller that droverd knows, and of one that it does not."""
+        for path, interface, method, name, words in (
+                ("worker/999999", "Worker", ("Kill", "i", ctypes.c_int(9)), "NoSuchWorker", "999999"),
+                ("worker/999999", "Worker", ("ListTasks", ""), "NoSuchWorker", "999999"),
+                ("worker/0", "Worker", ("GetPidFD", ""), "NoSuchWorker", "0"),
+                ("pool/nopool", "Pool", ("Stop", ""), "NoSuchPool", "nopool"),
+                ("pool/nopool", "Pool", ("Schema", ""), "NoSuchPool", "primes"),
+                ("job/999999", "Job", ("Wait", "t", ctypes.c_uint64(0)), "NoSuchJob", "999999")):
+            path, interface = f"/org/drover1/{path}", f"org.drover1.{interface}"
+            properties = "org.freedesktop.DBus.Properties"
+            for call in ((interface, *method), (properties, "GetAll", "s", interface.encode()),
+                         (properties, "Get", "ss", interface.encode(), b"State")):
+                with self.subTest(path=path, call=call), Connection(self.d.bus.address) as c:
+                    for _ in range(2):
+                        with self.assert_error(name, words):
+                            c.call(path, *call)
+                        c.call(*MANAGER, "ListPools")
+        tree = self.d.busctl("tree", "--list", "org.drover1").stdout.split()
+        self.assertIn("/org/drover1/pool/primes", tree, "what only holds objects can be looked into")
 
     def test_result_not_finished(self):
         _, path = self.d.submit("primes", "is_prime", n=9999999999999937)

@@ -97,6 +97,12 @@ class Bus(Test):
         self.assertEqual((manager["NPools"], manager["NWorkers"], manager["NSessions"]), (2, 3, 0))
         self.assertEqual(sorted(manager["StartMethods"]), ["fork", "forkserver", "spawn"])
         self.assertEqual(manager["Models"], ["process"])
+        self.assertEqual(sorted(manager["Features"]),
+                         ["after", "arenas", "capsules", "channels", "delays", "fds", "forkserver", "idempotency-keys",
+                          "list-objects-from", "list-sessions", "raw", "sandbox", "settings", "streams"])
+        with open(f"{harness.SOURCE}/docs/org.drover1.5.scd", encoding="utf-8") as f:
+            page = f.read().partition("\n*Features* as")[2].partition("```")[0]
+        self.assertEqual([word for word in manager["Features"] if f"*{word}*" not in page], [], "the page has each")
         self.assertRegex(manager["Version"], r"^\d+\.\d+\.\d+$")
         pool = d.pool("p")
         self.assertEqual((pool["Name"], pool["Plugin"], pool["StartMethod"], pool["Model"], pool["State"], pool["Problem"]),
