@@ -15,7 +15,7 @@
 #include "ipc/sealed.h"
 #include "ipc/variants.h"
 
-enum { MAX_AFTER = 256, MAX_INLINE = 4096 };
+enum { MAX_AFTER = 1024 /* as the bus takes */, MAX_INLINE = 4096 };
 
 /* ---- arguments ---- */
 
@@ -80,7 +80,7 @@ static int parse_option(const struct ctl_setting *s, uint64_t *ret) {
         int r;
 
         if (s->type == 'a')
-                return parse_jobs(s->value, jobs, MAX_AFTER) < 0 ? say_wrong(s, "up to 256 numbers of jobs like 7,8")
+                return parse_jobs(s->value, jobs, MAX_AFTER) < 0 ? say_wrong(s, "up to 1024 numbers of jobs like 7,8")
                                                                  : CTL_OK;
         if (s->type == 's')
                 return CTL_OK;

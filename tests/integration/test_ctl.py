@@ -181,6 +181,10 @@ class Verbs(Test):
                 (["call", "primes", "nojob"], 4, "nojob"),
                 (["call", "nopool", "is_prime"], 4, "nopool"),
                 (["show", "nopool"], 4, "nopool"),
+                (["show", "7"], 4, "no pool is named 7"),
+                (["show", "7"], 4, "job/7, a worker by worker/7"),
+                (["show", "worker/999999"], 4, "no worker 999999"),
+                (["kill", "999999"], 4, "no worker 999999"),
                 (["status", "--address=unix:path=/nonexistent"], 3, "/nonexistent")):
             r = self.d.ctl(*words)
             self.assertEqual(r.returncode, code, (words, r.stderr))

@@ -257,6 +257,11 @@ class Jobs(Test):
         self.assertGreaterEqual(times[0]["StartedUSec"], times[0]["SubmittedUSec"] + 90000)
         self.assertGreaterEqual(times[1]["StartedUSec"], times[0]["FinishedUSec"])
         self.assertEqual(self.d.ctl("submit", "cancellable", "work", "ms=1", "--after=one").returncode, 2)
+        many = ",".join([str(number)] * 1024)
+        last = self.submit("cancellable", "work", "ms=1", f"--after={many}")
+        self.assertEqual(self.d.ctl("wait", last).stdout, f"{last} done\n")
+        r = self.d.ctl("submit", "cancellable", "work", "ms=1", f"--after={many},{number}")
+        self.assertEqual((r.returncode, "up to 1024 numbers" in r.stderr), (2, True), r.stderr)
         for option in ("--priority=5", "--max-attempts=64", "--idempotency-key="):
             r = self.d.ctl("submit", "cancellable", "work", "ms=1", option)
             self.assertEqual((r.returncode, r.stdout), (2, ""), option)
@@ -357,6 +362,21 @@ class Jobs(Test):
         self.assertEqual(self.d.ctl("requeue", number).stdout, f"{number} queued\n")
         wait_for(lambda: self.d.job(f"/org/drover1/job/{number}")["State"] == "running", 10, "it runs once more")
         self.assertEqual(self.d.ctl("cancel", number).returncode, 0)
+
+    def test_one_that_fails_hides_none_that_does_not(self):
+        """With several operands all that can be done is, and the JSON tells of it."""
+        def rows(*words):
+            r = self.d.ctl(*words, "--json=short")
+            self.assertEqual((r.returncode, len(r.stderr.splitlines())), (4, 1), r.stderr)
+            return json.loads(r.stdout)
+        first, second = (int(self.submit("cancellable", "work", "ms=60000", "--delay=1h")) for _ in range(2))
+        self.assertEqual(self.d.ctl("cancel", first, second).stdout, f"{first} cancelled\n{second} cancelled\n")
+        self.assertEqual(rows("requeue", first, "999999", second),
+                         [{"id": first, "state": "queued"}, {"id": second, "state": "queued"}])
+        self.d.ctl("cancel", first, second)
+        workers = [row[0] for row in self.d.wait_workers("cancellable", 1) + self.d.wait_workers("typed", 1)]
+        self.assertEqual(rows("kill", "-s", "CONT", workers[0], "999999", workers[1]),
+                         [{"worker": f"/org/drover1/worker/{n}", "signal": 18} for n in workers])
 
     def test_numbers_that_are_none(self):
         for verb in ("wait", "result", "cancel", "why"):

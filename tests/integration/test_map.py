@@ -27,6 +27,16 @@ def factor_says(last):
 
 
 class Restart(Test):
+    def test_a_pool_that_is_stopped_is_said_as_call_says_it(self):
+        with Drover({"primes": {"Plugin": "primes", "Workers": 1}}) as d:
+            self.assertEqual(d.ctl("stop", "primes").returncode, 0)
+            said = [d.ctl(verb, "primes", "is_prime", *words, input="97\n")
+                    for verb, words in (("call", ["n=97"]), ("map", []))]
+            for r in said:
+                self.assertEqual((r.returncode, r.stdout), (4, ""))
+                self.assertRegex(r.stderr, r"\Adroverctl: pool primes .*stopped.* "
+                                           r"\(org\.drover1\.Error\.PoolStopped\)\n\Z")
+
     def test_map_goes_on_with_the_next_daemon(self):
         """As after a crash: droverd drains and ends, and the rest of the input waits for the next one."""
         with Drover({"primes": {"Plugin": "primes", "Workers": 2}}) as d:

@@ -107,18 +107,19 @@ int verb_list_jobs(struct ctl *c) {
 
 /* Not looked for before: one that is not kept any more may have a capsule, which the daemon knows. */
 static int requeue_job(struct ctl *c, const char *word, struct json_object *rows) {
-        struct json_object *row = json_object_new_object();
+        struct json_object *row;
         uint64_t id = 0;
         char path[64];
         const struct remote_call call = {.path = path, .interface = "Job", .member = "Requeue"};
         int r;
 
-        json_object_array_add(rows, row);
         job_parse(word, &id);
         snprintf(path, sizeof path, REMOTE_MANAGER "/job/%" PRIu64, id);
         r = remote_call(c->remote, &call, NULL, NULL);
         if (r < 0)
                 return remote_report(c->remote, r);
+        row = json_object_new_object();
+        json_object_array_add(rows, row);
         json_object_object_add(row, "id", json_object_new_uint64(id));
         json_object_object_add(row, "state", json_object_new_string("queued"));
         if (c->json == CTL_JSON_OFF && !c->quiet)
@@ -129,15 +130,16 @@ static int requeue_job(struct ctl *c, const char *word, struct json_object *rows
 static int requeue_pool(struct ctl *c, const char *name, struct json_object *rows) {
         const struct remote_call get = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "GetPool"};
         ctl_cleanup(json_putp) struct json_object *path = NULL, *n = NULL;
-        struct json_object *row = json_object_new_object();
+        struct json_object *row;
         int r = remote_call(c->remote, &get, &path, "s", name);
 
-        json_object_array_add(rows, row);
         const struct remote_call call = {.path = json_string(path), .interface = "Pool", .member = "RequeuePoisoned"};
         if (r >= 0)
                 r = remote_call(c->remote, &call, &n, NULL);
         if (r < 0)
                 return remote_report(c->remote, r);
+        row = json_object_new_object();
+        json_object_array_add(rows, row);
         json_object_object_add(row, "pool", json_object_new_string(name));
         json_object_object_add(row, "requeued", json_object_get(n));
         if (c->json == CTL_JSON_OFF && !c->quiet)
@@ -168,14 +170,18 @@ static int requeue(struct ctl *c, const char *word, struct json_object *rows) {
         return code == CTL_OK ? requeue_job(c, word, rows) : code;
 }
 
-/* A number or a path is a job; any other name, or pool/NAME, is a pool: its poisoned ones. */
+/* A number or a path is a job; any other name, or pool/NAME, is a pool: its poisoned ones. All that can be queued again
+ * are, also behind one that cannot. */
 int verb_requeue(struct ctl *c) {
         ctl_cleanup(json_putp) struct json_object *rows = json_object_new_array();
         int code = CTL_OK;
 
-        for (int i = 0; i < c->n_operands && code == CTL_OK; i++)
-                code = requeue(c, c->operands[i], rows);
-        if (c->json != CTL_JSON_OFF && code == CTL_OK)
+        for (int i = 0; i < c->n_operands; i++) {
+                int r = requeue(c, c->operands[i], rows);
+
+                code = r != CTL_OK ? r : code;
+        }
+        if (c->json != CTL_JSON_OFF)
                 json_print(stdout, rows, c->json);
         return code;
 }

@@ -342,6 +342,17 @@ static int map_run(struct map *m) {
         return m->n_failed > 0 ? CTL_JOB_FAILED : CTL_OK;
 }
 
+/* session_open tells an error of the bus as "NAME: TEXT"; every verb says it as "TEXT (NAME)". */
+static int say_unopened(const char *error, int code) {
+        const char *text = strncmp(error, "org.", 4) == 0 ? strstr(error, ": ") : NULL;
+
+        if (text)
+                ctl_error("%s (%.*s)", text + 2, (int)(text - error), error);
+        else
+                ctl_error("%s", *error ? error : strerror(-code));
+        return CTL_REFUSED;
+}
+
 /* Opens the session and settles what stays the same for all lines. CTL_OK or the exit code, said. */
 static int map_open(struct map *m) {
         struct ctl *c = m->c;
@@ -352,10 +363,8 @@ static int map_open(struct map *m) {
         if (r < 0)
                 return remote_report(c->remote, r);
         r = session_open(&m->session, remote_bus(c->remote), c->operands[0], error, sizeof error);
-        if (r < 0) {
-                ctl_error("%s", *error ? error : strerror(-r));
-                return CTL_REFUSED;
-        }
+        if (r < 0)
+                return say_unopened(error, r);
         m->job = schema_find(session_schema(m->session), c->operands[1], &m->type);
         if (!m->job) {
                 ctl_error("plugin %s of pool %s has no job '%s': droverctl schema lists those it has",

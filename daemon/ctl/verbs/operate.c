@@ -47,6 +47,25 @@ static int find_worker(struct ctl *c, const char *word, struct json_object **ret
         return CTL_OK;
 }
 
+static int kill_worker(struct ctl *c, const char *word, int signal, struct json_object *rows) {
+        ctl_cleanup(json_putp) struct json_object *path = NULL;
+        struct json_object *row;
+        int r, code = find_worker(c, word, &path);
+
+        if (code != CTL_OK)
+                return code;
+        const struct remote_call kill = {.path = json_string(path), .interface = "Worker", .member = "Kill"};
+        r = remote_call(c->remote, &kill, NULL, "i", signal);
+        if (r < 0)
+                return remote_report(c->remote, r);
+        row = json_object_new_object();
+        json_object_object_add(row, "worker", json_object_get(path));
+        json_object_object_add(row, "signal", json_object_new_int(signal));
+        json_object_array_add(rows, row);
+        return CTL_OK;
+}
+
+/* All that can be killed are, also behind one that cannot. */
 int verb_kill(struct ctl *c) {
         ctl_cleanup(json_putp) struct json_object *rows = json_object_new_array();
         int code = CTL_OK, signal = parse_signal(c->signal ? c->signal : "TERM");
@@ -55,26 +74,12 @@ int verb_kill(struct ctl *c) {
                 ctl_error("--signal=%s: no such signal", c->signal);
                 return CTL_USAGE;
         }
-        for (int i = 0; i < c->n_operands && code == CTL_OK; i++) {
-                ctl_cleanup(json_putp) struct json_object *path = NULL;
-                struct json_object *row;
-                int r;
+        for (int i = 0; i < c->n_operands; i++) {
+                int r = kill_worker(c, c->operands[i], signal, rows);
 
-                code = find_worker(c, c->operands[i], &path);
-                if (code != CTL_OK)
-                        break;
-                const struct remote_call kill = {.path = json_string(path), .interface = "Worker", .member = "Kill"};
-                r = remote_call(c->remote, &kill, NULL, "i", signal);
-                if (r < 0) {
-                        code = remote_report(c->remote, r);
-                        break;
-                }
-                row = json_object_new_object();
-                json_object_object_add(row, "worker", json_object_get(path));
-                json_object_object_add(row, "signal", json_object_new_int(signal));
-                json_object_array_add(rows, row);
+                code = r != CTL_OK ? r : code;
         }
-        if (c->json != CTL_JSON_OFF && code == CTL_OK)
+        if (c->json != CTL_JSON_OFF)
                 json_print(stdout, rows, c->json);
         return code;
 }

@@ -109,6 +109,17 @@ static int print_latency(struct ctl *c, struct json_object *pool) {
         return CTL_OK;
 }
 
+/* A number alone is the name of a pool here, and may have been meant for that of a job or worker. */
+static int report_no_pool(struct ctl *c, const char *name, int error) {
+        uint64_t id;
+
+        if (job_parse(name, &id) < 0 || strcmp(remote_error_name(c->remote), "NoSuchPool") != 0)
+                return remote_report(c->remote, error);
+        ctl_error("show %s: no pool is named %s (NoSuchPool); a job is shown by job/%s, a worker by worker/%s", name,
+                  name, name, name);
+        return CTL_REFUSED;
+}
+
 static int show_pool(struct ctl *c, const char *name) {
         const struct remote_call get = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "GetPool"};
         const struct remote_call deaths_of = {.path = REMOTE_MANAGER, .interface = "Manager", .member = "ListDeaths"};
@@ -120,7 +131,7 @@ static int show_pool(struct ctl *c, const char *name) {
         if (r >= 0)
                 r = remote_call(c->remote, &deaths_of, &deaths, "su", name, (uint32_t)DEATHS_SHOWN);
         if (r < 0)
-                return remote_report(c->remote, r);
+                return report_no_pool(c, name, r);
         if (*json_text(pool, "PluginVersion", ""))
                 remote_get_schema(c->remote, json_string(path), &schema);
         if (c->json != CTL_JSON_OFF) {
