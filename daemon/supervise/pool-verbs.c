@@ -21,6 +21,19 @@ static int pool_check_alive(const struct pool *p, struct fault *f) {
         return 0;
 }
 
+/* For what means nothing to a pool that takes no jobs: it must not come true at some later Start. */
+static int pool_check_wanted(const struct pool *p, struct fault *f) {
+        if (pool_check_alive(p, f) < 0)
+                return -1;
+        if (p->is_refused)
+                return fault_set(f, FAULT_POOL_REFUSED, "pool %s is refused: %s", p->config.name, p->problem);
+        if (!p->is_wanted)
+                return fault_set(f, FAULT_POOL_STOPPED,
+                                 "pool %s is stopped: there is nothing to pause or resume before a Start",
+                                 p->config.name);
+        return 0;
+}
+
 /* What an operator asks for is tried at once: what failed before says nothing about it. */
 static void pool_forget_failures(struct pool *p) {
         pool_mend_now(p);
@@ -80,14 +93,14 @@ static void pool_set_paused(struct pool *p, bool is_paused) {
 }
 
 int pool_pause(struct pool *p, struct fault *f) {
-        if (pool_check_alive(p, f) < 0)
+        if (pool_check_wanted(p, f) < 0)
                 return -1;
         pool_set_paused(p, true);
         return 0;
 }
 
 int pool_resume(struct pool *p, struct fault *f) {
-        if (pool_check_alive(p, f) < 0)
+        if (pool_check_wanted(p, f) < 0)
                 return -1;
         pool_mend_now(p);
         pool_set_paused(p, false);

@@ -15,7 +15,7 @@ from sdbus import Connection, u64
 SLOW = 18446744073709551557
 NOBODY = 65534
 FACES = {"Manager": "/org/drover1", "Pool": "/org/drover1/pool/p", "Worker": None, "Job": None}
-POOL_MEMBERS = "Start Stop Pause Resume Drain Restart ResetFailed".split()
+POOL_MEMBERS = "Start Pause Resume Drain Stop Restart ResetFailed".split()
 
 
 class Bus(Test):

@@ -410,6 +410,17 @@ class Pools(Test):
         self.assertEqual(self.good("resume", "b", "-q"), "")
         self.assertEqual(self.d.pool("b")["State"], "running")
 
+    def test_a_pool_that_takes_no_jobs_is_neither_paused_nor_resumed(self):
+        self.d.write_pool("refused", Plugin="no-such-plugin")
+        self.good("reload")
+        self.good("stop", "b")
+        for verb in ("pause", "resume"):
+            for pool, state, name in (("b", "stopped", "PoolStopped"), ("refused", "no-such-plugin", "PoolRefused")):
+                r = self.d.ctl(verb, pool)
+                self.assertEqual((r.returncode, r.stdout), (4, ""))
+                self.assertRegex(r.stderr, rf"pool {pool} is .*{state}.*\(org\.drover1\.Error\.{name}\)\n")
+        self.assertEqual(self.good("start", "b"), "b is running\n")
+
     def test_drain_waits_for_the_jobs(self):
         _, path = self.d.submit("a", "work", ms=400)
         self.assertEqual(self.good("drain", "a", "--no-wait"), "a is draining\n")
