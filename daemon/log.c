@@ -2,7 +2,8 @@
  *
  * Under systemd stderr is the journal's socket ($JOURNAL_STREAM names it): a line then starts with its priority in
  * angle brackets and the journal keeps it with unit and pid. Else it starts with the program's name. Text may quote a
- * peer: control characters are replaced, so that nobody forges a line or moves a terminal's cursor.
+ * peer: control characters, and bytes that are no UTF-8, are replaced, so that nobody forges a line or moves a
+ * terminal's cursor.
  *
  * A daemon's loop never waits for a log: log-way.h, after log_detach. The socket or pipe that stderr is by then is the
  * buffer, as large as the kernel makes it. When it is full lines are dropped until there is room again (of a socket
@@ -21,6 +22,7 @@
 #include <unistd.h>
 
 #include "daemon/log-way.h"
+#include "ipc/utf8.h"
 
 enum { LOG_LINE = 2048, LOG_PATIENCE_MS = 1000 };
 
@@ -130,10 +132,10 @@ void log_write(enum log_level level, const char *format, ...) {
         va_end(ap);
         if (r < 0)
                 return;
-        n = start + strlen(line + start);
-        for (size_t i = start; i < n; i++)
-                if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
-                        line[i] = ' ';
+        n = strlen(line + start);
+        if ((size_t)r > n) /* it was too long */
+                n = utf8_cut(line + start, n);
+        n = start + utf8_make_plain(line + start, line + start, n, "", ' ');
         line[n++] = '\n';
         log_emit(line, n);
         errno = saved_errno;

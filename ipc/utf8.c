@@ -33,24 +33,32 @@ size_t utf8_length(const char *s, size_t bytes) {
         return 0;
 }
 
-char *utf8_plain(const char *text, size_t bytes, const char *kept) {
-        char *plain = malloc(bytes + 1), *p = plain;
+size_t utf8_make_plain(char *plain, const char *text, size_t bytes, const char *kept, char instead) {
+        char *p = plain;
 
-        while (plain && bytes > 0) {
+        while (bytes > 0) {
                 size_t n = utf8_length(text, bytes);
                 uint8_t first = (uint8_t)text[0], second = n == 2 ? (uint8_t)text[1] : 0xff;
                 bool is_control = first < ' ' || first == 0x7f || (first == 0xc2 && second < 0xa0);
 
-                if (n == 0 || (is_control && !(first && strchr(kept, first))))
-                        *p++ = '?';
-                else
-                        p = mempcpy(p, text, n);
+                if (n == 0 || (is_control && !(first && strchr(kept, first)))) {
+                        *p++ = instead;
+                } else {
+                        memmove(p, text, n);
+                        p += n;
+                }
                 n = n ? n : 1;
                 text += n;
                 bytes -= n;
         }
+        return (size_t)(p - plain);
+}
+
+char *utf8_plain(const char *text, size_t bytes, const char *kept) {
+        char *plain = malloc(bytes + 1);
+
         if (plain)
-                *p = 0;
+                plain[utf8_make_plain(plain, text, bytes, kept, '?')] = 0;
         return plain;
 }
 

@@ -30,6 +30,7 @@
 #include "daemon/supervise/worker.h"
 #include "ipc/event.h"
 #include "ipc/packet.h"
+#include "ipc/utf8.h"
 
 enum {
         OUTPUT_BUDGET = WORKER_OUTPUT_KEPT, /* bytes that are logged in a second */
@@ -211,20 +212,32 @@ static void output_flush_line(struct worker *w) {
         output_charge(w, OUTPUT_LINE_PRICE);
         if (o->line_bytes == 0)
                 return;
-        for (size_t i = 0; i < o->line_bytes; i++)
-                if ((unsigned char)o->line[i] < 0x20 && o->line[i] != '\t')
-                        o->line[i] = '?'; /* no escape sequences of a plugin reach a terminal */
+        o->line_bytes = utf8_make_plain(o->line, o->line, o->line_bytes, "\t", '?'); /* terminals get no orders */
         if (output_is_of_one(o, o->line_first, o->line_last))
                 tail_add(&o->job, o->line, o->line_bytes, SIZE_MAX);
         output_log_or_hold(w, o->line, o->line_bytes);
         o->line_bytes = 0;
 }
 
+/* One that is too long: of what there is all but the character that goes on. */
+static void output_cut_line(struct worker *w) {
+        struct worker_output *o = w->output;
+        char rest[4];
+        size_t whole = utf8_cut(o->line, o->line_bytes), n_rest = o->line_bytes - whole;
+        memcpy(rest, o->line + whole, n_rest);
+        o->line_bytes = whole;
+        output_flush_line(w);
+        memcpy(o->line, rest, n_rest);
+        o->line_bytes = n_rest;
+}
+
 /* Printed by a job from `first` to `last`. A line has no end that its job did not give it. */
 static void output_add(struct worker *w, char c, uint64_t first, uint64_t last) {
         struct worker_output *o = w->output;
-        if (c == '\n' || o->line_bytes == sizeof(o->line) - 1 || o->line_last < first)
+        if (c == '\n' || o->line_last < first)
                 output_flush_line(w);
+        else if (o->line_bytes == sizeof(o->line) - 1)
+                output_cut_line(w);
         if (c == '\n')
                 return;
         if (o->line_bytes == 0)

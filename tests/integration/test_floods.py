@@ -143,6 +143,15 @@ class Floods(Test):
         for what in "a\n", "a" + 7 * "\n", "0":
             self.check_crumbs(what)
 
+    def test_no_orders_to_a_terminal(self):
+        """ESC [ in one character and in two, and DEL: what a plugin prints is shown by journalctl as it stands."""
+        with Drover({"f": {"Plugin": "flood", "Workers": 1}}) as d:
+            path = d.submit("f", "crumbs", what="\x9b31m|\x1b[31m|\x7f\t\xe9\n", ms=1)[1]
+            self.assertEqual(d.wait_job(path), "done")
+            wait_for(lambda: ": ?31m|?[31m|?" in d.log(), 10, "it is logged")
+            self.assertEqual(set("\x1b\x7f\x9b") & set(d.log()), set())
+            self.assertIn("\xe9", d.log())
+
     # ---- quick callers ----
 
     @unittest.skipUnless(os.geteuid() == 0, "needs root, to call as somebody else")

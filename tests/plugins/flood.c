@@ -44,7 +44,7 @@ static int crumbs(drover_job *job) {
         static char data[1 << 19];
         const char *what;
         size_t n;
-        uint64_t ms, since = now_ms();
+        uint64_t ms;
         int r = drover_arg_str(job, "what", &what, &n);
         if (r >= 0)
                 r = drover_arg_u64(job, "ms", &ms);
@@ -52,9 +52,11 @@ static int crumbs(drover_job *job) {
                 return r < 0 ? r : -EINVAL;
         for (size_t i = 0; i < sizeof data; i++)
                 data[i] = what[i % n] == '0' ? 0 : what[i % n];
-        while (now_ms() - since < ms)
+        const uint64_t since = now_ms();
+        do
                 if (write(STDOUT_FILENO, data, sizeof data) < 0)
                         poll(&(struct pollfd){STDOUT_FILENO, POLLOUT, 0}, 1, 100);
+        while (now_ms() - since < ms);
         return 0;
 }
 

@@ -56,6 +56,13 @@ static void test_lines(void **state) {
         assert_string_equal(line, "<4>hello\n");
         capture(NULL, "forged\n<0>droverd: line\x1b[2J", line);
         assert_string_equal(line, "droverd: forged <0>droverd: line [2J\n");
+        capture(NULL,
+                "a\xc2\x9b"
+                "2Jb\x9b"
+                "2Jc\x7f"
+                "d \xc3\xa9 \xe2\x82\xac",
+                line); /* U+009B, and as a byte, is ESC [ */
+        assert_string_equal(line, "droverd: a 2Jb 2Jc d \xc3\xa9 \xe2\x82\xac\n");
         memset(longest, 'x', sizeof(longest) - 1);
         longest[sizeof(longest) - 1] = '\0';
         capture(NULL, longest, line);

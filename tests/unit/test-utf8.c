@@ -68,6 +68,11 @@ static void test_plain_text(void **state) {
 
         assert_string_equal(plain, "a\tb\n?c?d");
         free(plain);
+        char text[] = "a\xc2\x9b"
+                      "2J\x9b\x7f\xc2\xa0\xe2\x82\xac\xe2\x82";
+        size_t n = utf8_make_plain(text, text, sizeof text - 1, "", '!');
+        assert_int_equal(n, 13);
+        assert_memory_equal(text, "a!2J!!\xc2\xa0\xe2\x82\xac!!", n);
 }
 
 static void test_a_cut_is_behind_a_character(void **state) {
