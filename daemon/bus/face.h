@@ -19,14 +19,15 @@
 
 enum {
         BUS_MAX_CALLS = 128, /* of one caller waiting at once: dbus-daemon's own limit on replies */
-        BUS_MAX_ROOM_CALLS = 4096, /* of all waiting for room in a pool: beyond that it is QueueFull, whatever Overflow= says */
+        /* Of all waiting for room in a pool: beyond that it is QueueFull, whatever Overflow= says. */
+        BUS_MAX_ROOM_CALLS = 4096,
         BUS_MAX_CALLS_OF_UID = BUS_MAX_ROOM_CALLS / 2, /* of all callers of one uid waiting at once; not of root */
         BUS_MAX_PEERS = 4096,
         BUS_MAX_PEERS_OF_USER = BUS_MAX_PEERS / 8, /* dbus-daemon itself has 256; not of root */
         BUS_MAX_SUBSCRIBERS_OF_USER = 64,          /* each is told of each job; not of root */
         BUS_PEER_BUCKETS = 1024,
         BUS_MAX_RULES = 128, /* match rules of single callers; then one for all, and so no more than 129 at any time */
-        BUS_MAX_PATH = 320, /* a pool name escaped at its worst */
+        BUS_MAX_PATH = 320,  /* a pool name escaped at its worst */
         BUS_COMING = 16,
         BUS_REPLY_BYTES = 512, /* a small message, generously */
 };
@@ -48,7 +49,7 @@ struct bus_scratch {
         int payload_fd; /* -1 = none */
 };
 
-/* What a message is, where messages are kept: those that wait here, and those of ours that the bus has not delivered. */
+/* What a message weighs, where messages are kept: those that wait here, and ours that the bus has not delivered. */
 struct bus_weight {
         uint64_t n_bytes; /* of ours: about */
         unsigned n_fds;
@@ -79,10 +80,10 @@ struct bus_user {
         unsigned n_peers, n_subscribers, n_denied; /* n_denied: and not logged */
         uint64_t denied_ns;                        /* when it was logged last */
         struct {                                   /* turn.c */
-                TAILQ_ENTRY(bus_user) link;  /* bus->turns, while somebody of it is ready */
-                struct bus_peer_list ready;  /* those of whom something waits; whose turn is next, first */
+                TAILQ_ENTRY(bus_user) link;        /* bus->turns, while somebody of it is ready */
+                struct bus_peer_list ready;        /* those of whom something waits; whose turn is next, first */
                 unsigned n_calls, n_replies;
-                struct bus_weight sum;       /* of these calls, and of those that wait for something else */
+                struct bus_weight sum; /* of these calls, and of those that wait for something else */
                 int64_t credit_ns;
                 uint64_t credited_ns, congestion; /* in which it had an answer that could not wait */
         } turn;
@@ -107,27 +108,27 @@ struct bus {
         struct bus_peer *buckets[BUS_PEER_BUCKETS];
         unsigned n_peers, n_subscribers, n_room_calls;
         struct bus_user_list users, turns;
-        struct bus_user strangers; /* whoever the bus has not told us of yet */
-        unsigned n_turns, max_fds; /* max_fds: that come with the calls of one user, while they wait */
+        struct bus_user strangers;    /* whoever the bus has not told us of yet */
+        unsigned n_turns, max_fds;    /* max_fds: that come with the calls of one user, while they wait */
         uint64_t turn_ns, congestion; /* the last turn; which congestion of the way out this is, or the next will be */
-        struct { /* turn.c */
+        struct {                      /* turn.c */
                 uint64_t now_ns, told_ns;     /* what was told last, and when */
                 uint64_t asked_ns, answer_ns; /* when the kernel was asked, and its answer */
         } clock;
-        struct { /* turn.c: what was sent */
+        struct {                 /* turn.c: what was sent */
                 uint64_t bytes;  /* of it, so many lie in our socket at most, as the kernel counts */
                 uint64_t cookie; /* of the last message */
         } out;
-        struct bus_weight call; /* the one that runs, or is to wait; 0 bytes = not known */
-        struct {                /* intake.c */
+        struct bus_weight call;                       /* the one that runs, or is to wait; 0 bytes = not known */
+        struct {                                      /* intake.c */
                 struct bus_coming coming[BUS_COMING]; /* the messages that come next */
                 unsigned n_coming, next;
                 uint64_t n_messages;
                 bool has_more, is_between; /* is_between: the socket stands at a header */
                 bool was_all;              /* more than these did not lie there */
-                unsigned n_errors;      /* in a row, of the connection itself */
-                struct bus_user *payer; /* of the call that is handled */
-                uint64_t began_ns;      /* when libsystemd was left to do so */
+                unsigned n_errors;         /* in a row, of the connection itself */
+                struct bus_user *payer;    /* of the call that is handled */
+                uint64_t began_ns;         /* when libsystemd was left to do so */
         } intake;
         struct { /* unread.c */
                 struct bus_weight all;
@@ -135,7 +136,7 @@ struct bus {
                 const char *name;
                 sd_bus_slot *query;
         } unread;
-        struct { /* peer-watch.c */
+        struct {                   /* peer-watch.c */
                 sd_bus_slot *wide; /* the rule for those that have none of their own */
                 unsigned max_own, n_own, n_confirmed;
         } watch;
@@ -144,7 +145,7 @@ struct bus {
         unsigned retry_round;
         TAILQ_HEAD(, bus_late) late;
         struct bus_scratch scratch;
-        struct { /* farewell.c */
+        struct {                          /* farewell.c */
                 void (*done)(void *user); /* NULL = not asked for, or over */
                 void *user;
                 unsigned n_pings;
@@ -229,7 +230,7 @@ int bus_find_job(struct bus *b, const struct bus_peer *peer, uint64_t id, struct
 
 struct bus_property {
         const char *name, *type;
-        size_t offset; /* into the info struct; strings are const char * unless is_inline */
+        size_t offset;               /* into the info struct; strings are const char * unless is_inline */
         bool is_inline, is_explicit; /* explicit: GetAll leaves it out */
 };
 
@@ -243,8 +244,7 @@ struct bus_properties {
         const struct bus_property *table;
         bus_append_fn append;
 };
-int bus_reply_properties(struct bus *b, sd_bus_message *m, const struct bus_properties *p, void *view,
-                         sd_bus_error *e);
+int bus_reply_properties(struct bus *b, sd_bus_message *m, const struct bus_properties *p, void *view, sd_bus_error *e);
 const struct bus_property *bus_find_property(const struct bus_property *table, const char *name);
 
 /* ---- the interfaces ---- */

@@ -1,9 +1,10 @@
-/* flooder WHAT UID CONNECTIONS WINDOW | flooder echo: calls droverd as fast as it can, as this uid, until it is killed or its stdin ends.
+/* flooder WHAT UID CONNECTIONS WINDOW | flooder echo: calls droverd as fast as it can, as this uid, until it is killed
+ * or its stdin ends.
  *
- * WHAT is a row of the table below, or "rubbish" for the first of them in turn; "echo" calls nothing and answers pings, to
- * tell how fast the bus itself is: it says its name then. WINDOW: so many calls under way on a connection,
- * whose replies are read; 0: nothing is ever read; -1: no reply is asked for. At the end it says what it got:
- * "SENT ANSWERED REFUSED", the last being LimitsExceeded. */
+ * WHAT is a row of the table below, or "rubbish" for the first of them in turn; "echo" calls nothing and answers pings,
+ * to tell how fast the bus itself is: it says its name then. WINDOW: so many calls under way on a connection, whose
+ * replies are read; 0: nothing is ever read; -1: no reply is asked for. At the end it says what it got: "SENT ANSWERED
+ * REFUSED", the last being LimitsExceeded. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -36,12 +37,16 @@ static char *big;
 
 static int fill_pool(sd_bus_message *m) { return sd_bus_message_append(m, "s", "p"); }
 static int fill_open(sd_bus_message *m) { return sd_bus_message_append(m, "sa{sv}", "p", 0); }
-static int fill_wrong_job(sd_bus_message *m) { return sd_bus_message_append(m, "ssa{sv}a{sv}", "p", "no such job", 0, 0); }
+static int fill_wrong_job(sd_bus_message *m) {
+        return sd_bus_message_append(m, "ssa{sv}a{sv}", "p", "no such job", 0, 0);
+}
 static int fill_wrong_types(sd_bus_message *m) { return sd_bus_message_append(m, "u", 7); }
 static int fill_list(sd_bus_message *m) { return sd_bus_message_append(m, "a{sv}su", 0, "", 0); }
 static int fill_deaths(sd_bus_message *m) { return sd_bus_message_append(m, "su", "", 1024); }
 static int fill_reload(sd_bus_message *m) { return sd_bus_message_append(m, "t", UINT64_C(0)); }
-static int fill_arena(sd_bus_message *m) { return sd_bus_message_append(m, "sa{sv}", "flood", 1, "bytes", "t", UINT64_C(65536)); }
+static int fill_arena(sd_bus_message *m) {
+        return sd_bus_message_append(m, "sa{sv}", "flood", 1, "bytes", "t", UINT64_C(65536));
+}
 static int fill_face(sd_bus_message *m) { return sd_bus_message_append(m, "s", "org.drover1.Pool"); }
 static int fill_nothing(sd_bus_message *m) { return 0; }
 
@@ -65,7 +70,8 @@ static const struct row rows[] = {
         {"wrong-job", MANAGER, "Run", fill_wrong_job},
         {"wrong-types", MANAGER, "Submit", fill_wrong_types},
         {"unknown-member", MANAGER, "NoSuchMember", fill_nothing},
-        {"unknown-path", "/org/drover1/job/0/a/b/c/d/e/f/g/h/i/j/k/l/m/n/o/p/q/r/s/t/u/v/w/x/y/z", "org.drover1.Job", "Wait", fill_nothing},
+        {"unknown-path", "/org/drover1/job/0/a/b/c/d/e/f/g/h/i/j/k/l/m/n/o/p/q/r/s/t/u/v/w/x/y/z", "org.drover1.Job",
+         "Wait", fill_nothing},
         {"denied", MANAGER, "Reload", fill_reload},
         {"list-jobs", MANAGER, "ListJobs", fill_list},
         {"list-deaths", MANAGER, "ListDeaths", fill_deaths},
@@ -107,7 +113,8 @@ static void call(struct connection *c, const struct row *row, int window) {
                 r = sd_bus_call_async(c->bus, NULL, m, on_reply, c, UINT64_MAX);
         else if (r >= 0)
                 r = sd_bus_send(c->bus, m, window == 0 ? &(uint64_t){0} : NULL);
-        if (r < 0 && r != -ENOBUFS && r != -ETOOMANYREFS) /* the latter: too many descriptors of ours are on their way */
+        if (r < 0 && r != -ENOBUFS &&
+            r != -ETOOMANYREFS) /* the latter: too many descriptors of ours are on their way */
                 fail(row->what, r);
         sd_bus_message_unref(m);
         c->n_under_way++;
@@ -196,10 +203,12 @@ int main(int argc, char **argv) {
                 bool did = false;
                 for (int i = 0; i < n; i++) {
                         did |= turn(&connections[i], row, n_rows, window);
-                        in[i + 1] = (struct pollfd){.fd = sd_bus_get_fd(connections[i].bus), .events = window > 0 ? POLLIN : POLLOUT};
+                        in[i + 1] = (struct pollfd){.fd = sd_bus_get_fd(connections[i].bus),
+                                                    .events = window > 0 ? POLLIN : POLLOUT};
                 }
                 poll(in, did ? 1 : (nfds_t)n + 1, did ? 0 : 100);
         } while (!in[0].revents);
-        printf("%llu %llu %llu\n", (unsigned long long)n_sent, (unsigned long long)n_answered, (unsigned long long)n_refused);
+        printf("%llu %llu %llu\n", (unsigned long long)n_sent, (unsigned long long)n_answered,
+               (unsigned long long)n_refused);
         return 0;
 }
