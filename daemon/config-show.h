@@ -7,8 +7,8 @@ enum { CONFIG_MAX_VALUE = 2 * WIRE_ENVIRONMENT + 64 };
 
 struct config_shown {
         const char *section, *name;
-        char value[CONFIG_MAX_VALUE]; /* reads back as the same; "" = none */
-        char from[400];               /* "FILE:LINE", "default", "bus" */
+        char value[CONFIG_MAX_VALUE]; /* reads back as the same; "" = none, of MemoryMax= the default */
+        char from[400];               /* "FILE:LINE", "(one of more files):LINE", "default", "bus" */
 };
 
 /* Setting `i` < config_n_keys of a pool; false: that one is not built yet. */

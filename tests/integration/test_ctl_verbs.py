@@ -1,4 +1,5 @@
-"""droverctl's verbs: the JSON of each is a contract, jobs by number, the switches of pools, output that cannot be written."""
+"""droverctl's verbs: the JSON of each is a contract, jobs by number, the switches of pools, output that cannot be
+written."""
 
 import json
 import os
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 
-from harness import DROVERCTL, PATIENCE, Drover, Test, kill, main, wait_for
+from harness import DROVERCTL, PATIENCE, SOURCE, Drover, Test, kill, main, wait_for
 
 # Takes seconds: a prime near 2^64.
 LONG = "n=18446744073709551557"
@@ -28,18 +29,20 @@ def catches(pid, number):
 class Json(Test):
     """One JSON value a call (map: one a line), with these keys; pretty and short are the same value."""
 
-    POOL = {"Name", "Plugin", "PluginVersion", "StartMethod", "Model", "State", "Problem", "Workers", "MinWorkers", "MaxWorkers",
-            "Queued", "Running", "Submitted", "Completed", "Failed", "Cancelled", "Expired", "TimedOut", "Poisoned", "Lost",
-            "Retried", "WorkerDeaths", "Latency"}
-    WORKER = {"Id", "Pid", "Pool", "StartMethod", "State", "SandboxLevel", "Status", "WaitingFor", "JobsDone", "CurrentJob",
-              "StartedUSec"}
-    JOB = {"Id", "Pool", "Name", "State", "Attempt", "WorkerPid", "Progress", "SubmittedUSec", "StartedUSec", "FinishedUSec",
-           "CancelAskedUSec", "CancelAskedBy", "Uid", "Pid", "Connection"}
+    POOL = {"Name", "Plugin", "PluginVersion", "StartMethod", "Model", "State", "Problem", "Workers", "MinWorkers",
+            "MaxWorkers", "Queued", "Running", "Submitted", "Completed", "Failed", "Cancelled", "Expired", "TimedOut",
+            "Poisoned", "Lost", "Retried", "WorkerDeaths", "Latency"}
+    WORKER = {"Id", "Pid", "Pool", "StartMethod", "State", "SandboxLevel", "Status", "WaitingFor", "JobsDone",
+              "CurrentJob", "StartedUSec"}
+    JOB = {"Id", "Pool", "Name", "State", "Attempt", "WorkerPid", "Progress", "SubmittedUSec", "StartedUSec",
+           "FinishedUSec", "CancelAskedUSec", "CancelAskedBy", "Uid", "Pid", "Connection"}
     MANAGER = {"Version", "Features", "StartMethods", "Models", "NPools", "NWorkers", "NSessions"}
     RESULT = {"state", "attempts", "queue-usec", "run-usec", "worker-pid", "cpu-usec", "result"}
     DEATH = {"worker", "pool", "pid", "reason", "status", "realtime-usec", "text"}
-    CAPSULE = {"id", "pool", "job", "state", "created-usec", "uid", "plugin", "build-id", "payload-bytes", "attempts", "text"}
+    CAPSULE = {"id", "pool", "job", "state", "created-usec", "uid", "plugin", "build-id", "payload-bytes", "attempts",
+               "text"}
     STATE = {"pool", "state"}
+    ARENA = {"name", "uid", "bytes", "objects", "max-objects", "attached", "max-attached", "processes", "transient"}
     SESSION = {"pool", "uid", "pid", "connection", "opened-usec", "id-base", "slots", "queued", "running"}
     LISTED = {"id", "path", "pool", "job", "state", "uid", "pid", "connection", "submitted-usec"}
 
@@ -50,7 +53,7 @@ class Json(Test):
         "list-workers": [([], [WORKER]), (["primes"], [WORKER])],
         "list-jobs": [([], [LISTED]), (["primes", "-n", "1"], [LISTED])],
         "list-sessions": [([], [SESSION]), (["primes"], [SESSION])],
-        "list-arenas": [([], [{"name", "uid", "bytes", "objects", "max-objects", "attached", "max-attached", "processes", "transient"}])],
+        "list-arenas": [([], [ARENA])],
         "remove-arena": [(["shared"], [{"arena"}])],
         "list-objects": [(["shared"], [{"name", "type", "owner-pid", "waiters", "deaths-repaired", "inconsistent"}])],
         "list-deaths": [([], [DEATH]), (["primes", "-n", "1"], [DEATH])],
@@ -89,7 +92,8 @@ class Json(Test):
     @classmethod
     def setUpClass(cls):
         cls.drover = Drover({"primes": {"Plugin": "primes", "Workers": 2}, "second": {"Plugin": "primes", "Workers": 1},
-                             "bank": {"Plugin": "bank", "Workers": 1}, "crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 1}})
+                             "bank": {"Plugin": "bank", "Workers": 1},
+                             "crash": {"Plugin": "crash", "Workers": 1, "MaxAttempts": 1}})
         cls.d = cls.drover.__enter__()
 
     @classmethod
@@ -123,7 +127,8 @@ class Json(Test):
         wait_for(lambda: os.path.exists(os.path.join(state, "capsules", f"crash.{failed}")), 10, "its capsule")
         with open(os.path.join(self.d.dir, "odd.pool"), "w", encoding="utf-8") as f:
             f.write("[Pool]\nPlugin=primes\nColour=blue\n")
-        return {"job": job, "failed": failed, "file": f.name, "worker": self.d.list_workers("primes")[0][0], "state": state,
+        return {"job": job, "failed": failed, "file": f.name, "worker": self.d.list_workers("primes")[0][0],
+                "state": state,
                 "address": self.d.bus.address}
 
     def check(self, value, keys, words):
@@ -162,7 +167,8 @@ class Json(Test):
 class Jobs(Test):
     @classmethod
     def setUpClass(cls):
-        cls.drover = Drover({"cancellable": {"Plugin": "cancellable", "Workers": 1}, "typed": {"Plugin": "typed", "Workers": 1},
+        cls.drover = Drover({"cancellable": {"Plugin": "cancellable", "Workers": 1},
+                             "typed": {"Plugin": "typed", "Workers": 1},
                              "brief": {"Plugin": "primes", "Workers": 1, "ResultTTL": "100ms"},
                              "primes": {"Plugin": "primes", "Workers": 1}})
         cls.d = cls.drover.__enter__()
@@ -232,7 +238,8 @@ class Jobs(Test):
     def test_modes_of_cancel(self):
         running, queued = self.submit("cancellable", "work", "ms=60000"), self.submit("cancellable", "work", "ms=1")
         wait_for(lambda: self.d.pool("cancellable")["Running"] == 1, 10, "the first runs")
-        self.assertEqual(self.d.ctl("cancel", "--mode=queued", running, queued).stdout, f"{running} running\n{queued} cancelled\n")
+        self.assertEqual(self.d.ctl("cancel", "--mode=queued", running, queued).stdout,
+                         f"{running} running\n{queued} cancelled\n")
         self.assertEqual(self.d.ctl("cancel", "--mode=kill", running).returncode, 0)
         self.assertEqual(self.d.ctl("wait", running).stdout, f"{running} cancelled\n")
         r = self.d.ctl("cancel", "--mode=gently", running)
@@ -243,9 +250,11 @@ class Jobs(Test):
         r = self.d.ctl("call", "cancellable", "work", "ms=60000", "--soft-timeout=50ms")
         self.assertEqual(r.returncode, 1)
         self.assertIn("timed out", r.stderr)
-        number = self.submit("cancellable", "work", "ms=1", "--priority=urgent", "--max-attempts=1", "--queue-timeout=1min")
+        number = self.submit("cancellable", "work", "ms=1", "--priority=urgent", "--max-attempts=1",
+                             "--queue-timeout=1min")
         self.assertEqual(self.d.ctl("wait", number).stdout, f"{number} done\n")
-        for option, text in (("--soft-timeout=soon", "soon"), ("--priority=higher", "urgent"), ("--hard-timeout=infinity", "infinity")):
+        for option, text in (("--soft-timeout=soon", "soon"), ("--priority=higher", "urgent"),
+                             ("--hard-timeout=infinity", "infinity")):
             r = self.d.ctl("submit", "cancellable", "work", "ms=1", option)
             self.assertEqual((r.returncode, r.stdout), (2, ""))
             self.assertIn(text, r.stderr)
@@ -268,7 +277,8 @@ class Jobs(Test):
             self.assertIn(option.split("=")[0].strip("-"), r.stderr)
         self.assertEqual(self.d.ctl("call", "cancellable", "work", "ms=1", "--workers=2").returncode, 2)
 
-    ALL = ["u=0x10", "i=-5", "f=1.5", "b=true", "s=two words", "us=1,2,3", "is=-1,1", "fs=0.5", "bs=true,false", "ss=a,b"]
+    ALL = ["u=0x10", "i=-5", "f=1.5", "b=true", "s=two words", "us=1,2,3", "is=-1,1", "fs=0.5",
+           "bs=true,false", "ss=a,b"]
 
     def test_files_in_and_out(self):
         data = bytes(range(256))
@@ -319,7 +329,8 @@ class Jobs(Test):
         self.assertRegex(rows["primes"], " - +- +- +- +0 ")
 
     def test_list_jobs(self):
-        numbers = [self.submit("typed", "raw", "payload=x") for _ in range(3)] + [self.submit("cancellable", "work", "ms=60000")]
+        numbers = [self.submit("typed", "raw", "payload=x") for _ in range(3)]
+        numbers.append(self.submit("cancellable", "work", "ms=60000"))
         self.assertEqual(self.d.ctl("wait", *numbers[:3]).returncode, 0)
         rows = [line.split() for line in self.d.ctl("list-jobs", "typed", "-q").stdout.splitlines()]
         self.assertEqual([row[:4] for row in rows if int(row[0]) in numbers],
@@ -338,7 +349,8 @@ class Jobs(Test):
         """Five channels with a full window each: 1280 jobs, and a page of the bus has at most a thousand."""
         self.assertEqual(self.d.ctl("pause", "typed").returncode, 0)
         lines = self.path("lines", b"x\n" * 300)
-        feeders = [self.d.ctl_start("map", "typed", "raw", f"--input={lines}", stdout=subprocess.DEVNULL) for _ in range(5)]
+        feeders = [self.d.ctl_start("map", "typed", "raw", f"--input={lines}", stdout=subprocess.DEVNULL)
+                   for _ in range(5)]
         count = ("list-jobs", "typed", "-q", "--state=queued")
         wait_for(lambda: len(self.d.ctl(*count).stdout.splitlines()) == 1280, 20, "all are listed")
         rows = self.d.ctl(*count).stdout.splitlines()
@@ -492,9 +504,11 @@ class Pools(Test):
 
     def test_cat(self):
         directory = os.path.join(self.d.dir, "config", "pools.d")
-        file, drop_in, conf = f"{directory}/own.pool", f"{directory}/own.pool.d/10-more.conf", os.path.join(self.d.dir, "config", "drover.conf")
+        file, drop_in = f"{directory}/own.pool", f"{directory}/own.pool.d/10-more.conf"
+        conf = os.path.join(self.d.dir, "config", "drover.conf")
         os.makedirs(os.path.dirname(drop_in))
-        for path, text in ((conf, "[Job]\nResultTTL=2min\nMaxAttempts=5\n"), (file, "[Pool]\nPlugin=primes\nWorkers=1\nSlots=64\n[Job]\nMaxAttempts=\n"),
+        for path, text in ((conf, "[Job]\nResultTTL=2min\nMaxAttempts=5\n"),
+                           (file, "[Pool]\nPlugin=primes\nWorkers=1\nSlots=64\n[Job]\nMaxAttempts=\n"),
                            (drop_in, "# of the site\n[Pool]\nSlots=128\n[Worker]\nEnvironment=TOKEN=abc\n")):
             with open(path, "w", encoding="utf-8") as f:
                 f.write(text)
@@ -502,9 +516,11 @@ class Pools(Test):
         self.d.wait_workers("own", 1)
         settings, files = self.settings("own")
         self.assertEqual(files, [conf, file, drop_in])
-        for key, wanted in {"Plugin": ("primes", f"{file}:2"), "Workers": ("1", f"{file}:3"), "MaxWorkers": ("1", "default"),
-                            "Slots": ("128", f"{drop_in}:3"), "ResultTTL": ("2min", f"{conf}:2"), "MaxAttempts": ("5", f"{conf}:3"),
-                            "Environment": ("TOKEN=abc", f"{drop_in}:5"), "StartMethod": ("forkserver", "default")}.items():
+        for key, wanted in {"Plugin": ("primes", f"{file}:2"), "Workers": ("1", f"{file}:3"),
+                            "MaxWorkers": ("1", "default"), "Slots": ("128", f"{drop_in}:3"),
+                            "ResultTTL": ("2min", f"{conf}:2"), "MaxAttempts": ("5", f"{conf}:3"),
+                            "Environment": ("TOKEN=abc", f"{drop_in}:5"), "StartMethod": ("forkserver", "default"),
+                            "MemoryMax": ("", "default")}.items():
             self.assertEqual(settings[key], wanted, key)
         shown = self.good("cat", "own", "--full")
         self.assertTrue(shown.startswith(f"# {conf}\n# {file}\n# {drop_in}\n"), shown)
@@ -515,22 +531,40 @@ class Pools(Test):
             f.write("\n\n[Pool]\nSlots=128\n[Worker]\nEnvironment=TOKEN=abc\n")
         self.good("reload")
         settings = self.settings("own")[0]
-        self.assertEqual((settings["Slots"], settings["Workers"]), (("128", f"{drop_in}:4"), ("2", "bus")), "the same settings from other lines")
+        self.assertEqual((settings["Slots"], settings["Workers"]), (("128", f"{drop_in}:4"), ("2", "bus")),
+                         "the same settings from other lines")
         with open(file, "a", encoding="utf-8") as f:
             f.write("MaxAttempts=none\n")
         self.d.ctl("reload")
         self.assertEqual(self.settings("own")[0]["MaxAttempts"], ("5", f"{conf}:3"), "the old settings go on")
-        self.d.call("/org/drover1", "org.drover1.Manager", "CreatePool", "sa{sv}t", "made", 2, "Plugin", "s", "primes", "Workers", "u", 1, 0)
+        self.d.call("/org/drover1", "org.drover1.Manager", "CreatePool", "sa{sv}t", "made", 2,
+                    "Plugin", "s", "primes", "Workers", "u", 1, 0)
         settings, files = self.settings("made")
         self.assertEqual((settings["Workers"], settings["Slots"], files), (("1", "bus"), ("1024", "default"), []))
         self.assertEqual(self.d.ctl("cat", "nopool").returncode, 4)
         if os.geteuid() == 0:
             os.chmod(self.d.dir, 0o711)
-            told = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "busctl", f"--address={self.d.bus.address}",
-                                   "get-property", "org.drover1", "/org/drover1/pool/own", "org.drover1.Pool", "Settings"],
+            told = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+                                   "busctl", f"--address={self.d.bus.address}", "get-property",
+                                   "org.drover1", "/org/drover1/pool/own", "org.drover1.Pool", "Settings"],
                                   capture_output=True, text=True, check=True).stdout
             self.assertIn('"Environment" "(hidden)"', told)
             self.assertNotIn("TOKEN", told)
+
+    def test_cat_of_more_files_than_there_is_room_to_name(self):
+        directory = os.path.join(self.d.dir, "config", "pools.d", "a.pool.d")
+        os.makedirs(directory)
+        names = [f"{directory}/{n:02}-{'x' * 200}.conf" for n in range(25)]
+        for name in names:
+            with open(name, "w", encoding="utf-8") as f:
+                f.write("[Job]\nResultTTL=3min\n")
+        self.good("reload")
+        settings, files = self.settings("a")
+        self.assertEqual(settings["ResultTTL"], ("3min", "(one of more files):2"))
+        self.assertGreater(len(files), 10)
+        self.assertEqual(files[1:], names[:len(files) - 1], "the first ones are named, each whole")
+        with open(f"{SOURCE}/docs/droverctl.1.scd", encoding="utf-8") as f:
+            self.assertIn("*(one of more files):*_LINE_", f.read())
 
     def test_resize(self):
         self.assertEqual(self.good("resize", "b", "3"), "b has 3 workers\n")
@@ -557,7 +591,8 @@ class Pools(Test):
         self.d.write_pool("b", Plugin="primes", Workers=2)
         self.assertIn("pool b: ", self.good("reload"))
         self.d.write_pool("bad name", Plugin="primes")
-        self.assertRegex(self.good("reload"), r'^pool bad name\.pool: refused: \S+/bad name\.pool: "bad name" is not a pool name')
+        self.assertRegex(self.good("reload"),
+                         r'^pool bad name\.pool: refused: \S+/bad name\.pool: "bad name" is not a pool name')
         self.d.remove_pool_file("bad name")
         path = os.path.join(self.d.config_dir, "drover.conf")
         with open(path, "w", encoding="utf-8") as f:
@@ -588,7 +623,8 @@ class Output(Test):
                 self.assertIn("cannot write the output", r.stderr)
 
     def test_map_ends_when_nobody_takes_the_results(self):
-        r = subprocess.run(["sh", "-c", f"yes 97 | '{DROVERCTL}' --user map primes is_prime >/dev/full"], env=self.d.env(),
+        r = subprocess.run(["sh", "-c", f"yes 97 | '{DROVERCTL}' --user map primes is_prime >/dev/full"],
+                           env=self.d.env(),
                            capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual(r.returncode, 5)
         wait_for(lambda: self.d.pool("primes")["Queued"] == 0, 10, "what was queued is cancelled")
