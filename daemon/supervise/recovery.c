@@ -95,6 +95,9 @@ static void recovery_slot(struct worker *w, struct pool_channel *c, uint32_t slo
         struct pool *p = c->pool;
         uint32_t worker = slot_owner(word) - SLOT_OWNER_WORKER0;
         struct layout_verdict verdict = *line;
+        if (c->index == 0 && !jobs_slot_is_of(p, slot, slot_generation(word)))
+                return; /* a worker invented it: what was there before is given back by pool-mend.c, its deaths counted
+                         */
         descriptors_drop(c, DESCRIPTORS_OF_RESULT, slot); /* it did not come to its verdict */
         unsigned attempts = recovery_attempts(c, slot, word, is_charged);
         bool is_futile = recovery_note_forbidden(&c->tries[slot], line, is_charged);

@@ -242,6 +242,26 @@ static void test_attempts_wound_back(void **state) {
         UNTIL(state_of(j) == SLOT_POISONED);
 }
 
+/* The same, and it says that its slot has the next job by now, of which there is none. */
+static void test_attempts_of_another_generation(void **state) {
+        struct pool *p = add_pool(NULL);
+        load();
+        struct job *j = NULL;
+        for (unsigned i = 0; i < 3; i++) {
+                struct stand_in w = ready();
+                j = j ? j : submit(p, 0);
+                struct channel *c = &p->channels[0]->channel;
+                UNTIL(channel_has_work(c));
+                claim(p, p->channels[0]);
+                uint64_t record = p->memory->worker[0].record;
+                uint32_t slot = record & 0xffff, next = (uint32_t)(record >> 32) + 1;
+                atomic_store(&c->slots[slot].word, SLOT_WORD(SLOT_RUNNING, 0, 1, SLOT_OWNER_WORKER0, next));
+                p->memory->worker[0].record = (uint64_t)next << 32 | slot;
+                end(&w, CLD_KILLED, SIGSEGV);
+        }
+        UNTIL(state_of(j) == SLOT_POISONED);
+}
+
 static void test_limits_after_a_death_before_the_doorbell(void **state) {
         struct pool *p = add_pool(NULL);
         load();
@@ -493,6 +513,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_timeout_of_ages, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_slot_freed_twice, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_attempts_wound_back, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_attempts_of_another_generation, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_limits_after_a_death_before_the_doorbell, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_drain_keeps_accepted_jobs, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_deaf_worker_is_replaced, setup, teardown),
