@@ -16,6 +16,7 @@ struct arena {
         uint64_t bytes;
         uint32_t n_objects; /* at most */
         uint32_t n_places;  /* at most */
+        uint32_t n_taken;   /* of them, when they were last counted */
         struct drover_arena *watch;
         struct arena_user **holders; /* for whom each of its places is kept; NULL = nobody */
         uint32_t n_users;
@@ -44,6 +45,12 @@ struct arena_user {
         TAILQ_ENTRY(arena_user) link;
 };
 
+/* What searches may cost, all together: given anew from time to time. */
+struct arena_looks {
+        struct cycle_budget left;
+        uint64_t given_ns;
+};
+
 struct arenas {
         struct loop *loop;
         TAILQ_HEAD(, arena) all;
@@ -51,7 +58,8 @@ struct arenas {
         struct loop_timer repair_timer;
         size_t n_all, n_users;              /* n_users: the dead are counted, too */
         struct drover_object_info *objects; /* ARENAS_MAX_LISTED, of the arena that was looked at last; NULL before */
-        struct drover_wait_info waits[ARENA_WAITS];
+        struct arena_looks cycle_looks, wait_looks;
+        uint64_t count_given_ns, count_spent_ns; /* the same, of counting places */
         struct cycle_step steps[CYCLE_MAX];
         uint32_t n_steps;
         struct arena_wait cycle[CYCLE_MAX];

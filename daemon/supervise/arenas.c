@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "daemon/supervise/arenas-internal.h"
+#include "ipc/event.h"
 
 int arenas_new(struct arenas **ret, struct loop *loop) {
         struct arenas *as = calloc(1, sizeof(*as));
@@ -214,6 +215,21 @@ struct arena *arenas_next(struct arenas *as, const struct arena *after) {
         return a;
 }
 
+/* Large tables that nobody has touched take longest: the memory is made then. */
+static uint32_t arena_count_taken(struct arena *a) {
+        struct arenas *as = a->arenas;
+        uint64_t now = event_now_ns();
+        if (now - as->count_given_ns >= ARENAS_LOOKS_NS) {
+                as->count_given_ns = now;
+                as->count_spent_ns = 0;
+        }
+        if (as->count_spent_ns < ARENAS_COUNT_NS) {
+                a->n_taken = arena_count_places(a->watch);
+                as->count_spent_ns += event_now_ns() - now;
+        }
+        return a->n_taken;
+}
+
 void arena_get_info(struct arena *a, struct arena_info *ret) {
         *ret = (struct arena_info){
                 .name = a->name,
@@ -221,14 +237,12 @@ void arena_get_info(struct arena *a, struct arena_info *ret) {
                 .bytes = a->bytes,
                 .n_objects = arena_count_objects(a->watch),
                 .max_objects = a->n_objects,
-                .n_places = arena_count_places(a->watch),
+                .n_places = arena_count_taken(a),
                 .max_places = a->n_places,
                 .n_users = a->n_users,
                 .is_transient = a->is_transient,
         };
 }
-
-static size_t arena_bound(int n, size_t room) { return n < 0 ? 0 : (size_t)n < room ? (size_t)n : room; }
 
 int arena_list_objects(struct arena *a, uint32_t *position, size_t limit, const struct drover_object_info **ret) {
         struct arenas *as = a->arenas;
@@ -245,54 +259,76 @@ int arena_list_objects(struct arena *a, uint32_t *position, size_t limit, const 
         return (int)n;
 }
 
-size_t arena_list_waits(struct arena *a, const struct drover_wait_info **ret) {
-        *ret = a->arenas->waits;
-        return arena_bound(drover_arena_list_waits(a->watch, a->arenas->waits, ARENA_WAITS), ARENA_WAITS);
+/* ---- waits and cycles ---- */
+
+static struct cycle_budget *arenas_give_looks(struct arena_looks *looks, unsigned n) {
+        uint64_t now = event_now_ns();
+        if (looks->given_ns == 0 || now - looks->given_ns >= ARENAS_LOOKS_NS)
+                *looks = (struct arena_looks){.left = {n}, .given_ns = now};
+        return &looks->left;
 }
 
-/* ---- cycles ---- */
-
-static struct arena *arena_of_watch(const struct arenas *as, const struct drover_arena *watch) {
-        struct arena *a;
-        TAILQ_FOREACH(a, &as->all, link)
-        if (a->watch == watch)
-                return a;
-        return NULL;
+bool arenas_find_wait(struct arenas *as, pid_t pid, uint32_t thread, struct arena_wait *ret) {
+        const struct arena_user *u = arena_user_find(as, pid);
+        struct cycle_budget *budget = arenas_give_looks(&as->wait_looks, ARENAS_WAIT_LOOKS);
+        struct drover_wait_info info;
+        *ret = (struct arena_wait){0};
+        for (size_t i = 0; u && i < u->n_opened && budget->n_looks > 0; i++, budget->n_looks--)
+                if (arena_find_wait(u->opened[i]->watch, pid, thread, &info) &&
+                    (!ret->arena || info.since_ns < ret->info.since_ns))
+                        *ret = (struct arena_wait){.arena = u->opened[i], .info = info};
+        return budget->n_looks > 0;
 }
 
 /* Of the process that has one place: its places in all arenas, counted through. */
 static bool arenas_place(void *user, const struct cycle_place *of, uint32_t i, struct cycle_place *ret) {
-        const struct arena *from = arena_of_watch(user, of->arena);
-        const struct arena_user *u = from ? from->holders[of->participant] : NULL;
+        const struct arena *from = of->tag;
+        const struct arena_user *u = from->holders[of->participant];
+        (void)user;
         if (!u || i >= u->n_places)
                 return false;
-        *ret = (struct cycle_place){.arena = u->places[i].arena->watch, .participant = u->places[i].participant};
+        struct arena *a = u->places[i].arena;
+        *ret = (struct cycle_place){.arena = a->watch, .participant = u->places[i].participant, .tag = a};
         return true;
 }
 
-size_t arenas_find_cycle(struct arenas *as, pid_t pid, const struct arena_wait **ret, bool *ret_is_new) {
-        const struct cycle_books books = {.place = arenas_place, .user = as};
-        struct arena *a;
-        uint64_t sum = 0;
+/* The steps of a circle; 0: none was found before the budget was spent. */
+static uint32_t arenas_search(struct arenas *as, const struct arena_user *u, struct cycle_budget *budget) {
+        const struct cycle_books books = {.place = arenas_place};
         uint32_t n = 0;
-        for (size_t i = 0; n == 0 && (a = arenas_opened_by(as, pid, i)); i++) {
-                const struct cycle_place here = {.arena = a->watch};
-                n = cycle_find(&books, &here, pid, as->steps);
+        for (size_t i = 0; n == 0 && i < u->n_opened && budget->n_looks > 0; i++) {
+                const struct cycle_place here = {.arena = u->opened[i]->watch, .tag = u->opened[i]};
+                n = cycle_find(&books, &here, u->pid, budget, as->steps);
         }
+        return n;
+}
+
+void arenas_find_cycle(struct arenas *as, pid_t pid, struct arena_cycle *ret) {
+        struct cycle_budget *all = arenas_give_looks(&as->cycle_looks, ARENAS_CYCLE_LOOKS);
+        struct cycle_budget budget = {all->n_looks < ARENAS_SEARCH_LOOKS ? all->n_looks : ARENAS_SEARCH_LOOKS};
+        const struct arena_user *u = arena_user_find(as, pid);
+        uint64_t sum = 0;
+        bool is_full = budget.n_looks == ARENAS_SEARCH_LOOKS;
+        all->n_looks -= budget.n_looks;
+        uint32_t n = u ? arenas_search(as, u, &budget) : 0;
+        all->n_looks += budget.n_looks;
         uint32_t youngest = cycle_youngest(as->steps, n);
         for (uint32_t i = 0; i < n; i++) {
                 const struct cycle_step *s = &as->steps[i];
-                as->cycle[i].arena = arena_of_watch(as, s->place.arena);
+                as->cycle[i].arena = s->place.tag;
                 as->cycle[i].ends = i == youngest;
                 wait_describe(s->place.arena, s->line, s->object, &as->cycle[i].info);
                 sum += s->since_ns;
         }
         as->n_steps = n;
-        *ret = as->cycle;
-        *ret_is_new = n > 0 && sum != as->cycle[0].arena->last_cycle;
+        *ret = (struct arena_cycle){
+                .waits = as->cycle,
+                .n = n,
+                .is_new = n > 0 && sum != as->cycle[0].arena->last_cycle,
+                .is_cut_off = n == 0 && is_full && budget.n_looks == 0,
+        };
         for (uint32_t i = 0; i < n; i++)
                 as->cycle[i].arena->last_cycle = sum;
-        return n;
 }
 
 void arenas_break_cycle(struct arenas *as) {

@@ -18,7 +18,15 @@ enum {
         ARENAS_MAX_USERS = 4096, /* processes watched at once */
         ARENAS_DEFAULT_BYTES = 1 << 20,
         ARENAS_MAX_LISTED = 1000, /* objects in one answer */
+        /* How many tables of lines are looked through in one search for cycles, in all such within ARENAS_LOOKS_NS, and
+         * in that time to say who waits for what. */
+        ARENAS_SEARCH_LOOKS = 1024,
+        ARENAS_CYCLE_LOOKS = 2048,
+        ARENAS_WAIT_LOOKS = 4096,
 };
+
+#define ARENAS_LOOKS_NS UINT64_C(25000000)
+#define ARENAS_COUNT_NS UINT64_C(5000000) /* in that time, to count places that are taken */
 
 #define ARENAS_BYTES_PER_UID (UINT64_C(4) << 30)
 
@@ -59,8 +67,9 @@ struct arena_info {
         uid_t uid;
         uint64_t bytes;
         uint32_t n_objects, max_objects;
-        uint32_t n_places, max_places; /* of its table of processes: how many are taken */
-        uint32_t n_users;              /* processes that opened it and live */
+        uint32_t n_places,
+                max_places; /* of its table of processes: how many are taken, or were when it was last counted */
+        uint32_t n_users;   /* processes that opened it and live */
         bool is_transient;
 };
 
@@ -73,7 +82,6 @@ uid_t arena_uid(const struct arena *a);
 /* The objects from position *position on (0: the first), at most ARENAS_MAX_LISTED; belongs to the arenas, until the
  * next call. *position is moved on; 0: there are no more. How many, or -ENOMEM. */
 int arena_list_objects(struct arena *a, uint32_t *position, size_t limit, const struct drover_object_info **ret);
-size_t arena_list_waits(struct arena *a, const struct drover_wait_info **ret);
 
 struct arena_wait {
         struct arena *arena;
@@ -81,9 +89,19 @@ struct arena_wait {
         bool ends; /* with -EDEADLK, if the cycle is broken */
 };
 
-/* A cycle that a wait of this process is in or leads to, through whatever arenas; valid until the next call. Returns
- * how many wait in it, in their order; 0: none. *ret_is_new: it was not found before. */
-size_t arenas_find_cycle(struct arenas *as, pid_t pid, const struct arena_wait **ret, bool *ret_is_new);
+/* The longest wait of a process, or of one thread of it (thread != 0), in the arenas that it opened; of no arena: there
+ * is none. false: not all of these were looked into, because too much was lately. */
+bool arenas_find_wait(struct arenas *as, pid_t pid, uint32_t thread, struct arena_wait *ret);
+
+struct arena_cycle {
+        const struct arena_wait *waits; /* in their order */
+        size_t n;
+        bool is_new;     /* it was not found before */
+        bool is_cut_off; /* none was found, and the search would take longer than one may */
+};
+
+/* A cycle that a wait of this process is in or leads to, through whatever arenas; valid until the next call. */
+void arenas_find_cycle(struct arenas *as, pid_t pid, struct arena_cycle *ret);
 /* Breaks what was found last: its youngest waiter is told. */
 void arenas_break_cycle(struct arenas *as);
 

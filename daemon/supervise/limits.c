@@ -10,6 +10,7 @@
  * sees the other (both seq_cst), so no job runs unwatched. */
 #include "daemon/supervise/limits.h"
 
+#include "daemon/log.h"
 #include "daemon/supervise/jobs.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "daemon/supervise/waiting.h"
@@ -20,6 +21,7 @@ enum { LIMITS_MANY_JOBS = 1 << 20 /* in one slot, between two ticks: nobody is s
 #define LIMITS_MIN_TICK_NS UINT64_C(1000000)
 #define LIMITS_MAX_TICK_NS UINT64_C(50000000)
 #define LIMITS_WAITING_TICK_NS UINT64_C(25000000)
+#define LIMITS_CUT_OFF_NS UINT64_C(1000000000)
 #define LIMITS_QUIET_NS UINT64_C(1000000000)
 
 static uint64_t limits_smaller(uint64_t a, uint64_t b) { return a == 0 ? b : b == 0 || a < b ? a : b; }
@@ -49,9 +51,17 @@ static void limits_ahead(struct limits_look *l, const struct worker *w, uint64_t
         l->next = limits_smaller(l->next, w->stamp_ns + limit_ns);
 }
 
-/* It was asked to stop and goes on: it may wait for somebody who waits for it. */
+/* It was asked to stop and goes on: it may wait for somebody who waits for it. Who makes searches long, which takes a
+ * hostile program, or hundreds of threads that wait at once, is searched less often. */
 static void limits_overdue(struct limits_look *l, struct worker *w) {
-        if (waiting_break_cycles(w->pool->supervisor, w->pid))
+        if (l->now < w->search_ns)
+                return;
+        enum waiting_found found = waiting_break_cycles(w->pool->supervisor, w->pid);
+        if (found == WAITING_CUT_OFF && w->search_ns == 0)
+                log_notice("pool %s, worker %llu: the search for a cycle of waits was cut off, too much waits there",
+                           w->pool->config.name, (unsigned long long)w->id);
+        w->search_ns = found == WAITING_CUT_OFF ? l->now + LIMITS_CUT_OFF_NS : 0;
+        if (found != WAITING_NONE)
                 l->next = limits_smaller(l->next, l->now + LIMITS_WAITING_TICK_NS);
 }
 

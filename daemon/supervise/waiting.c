@@ -85,37 +85,24 @@ static void waiting_add_duration(struct waiting_text *t, uint64_t since_ns) {
         waiting_add(t, " for %" PRIu64 ".%" PRIu64 " s", ms / 1000, ms % 1000 / 100);
 }
 
-/* The longest wait of a process, or of one thread of it (thread != 0), in the arenas that it opened. */
-static struct arena *waiting_find(struct supervisor *s, pid_t pid, uint32_t thread, struct drover_wait_info *ret) {
-        struct arena *a, *found = NULL;
-        for (size_t i = 0; (a = arenas_opened_by(supervisor_arenas(s), pid, i)); i++) {
-                const struct drover_wait_info *waits;
-                size_t n = arena_list_waits(a, &waits);
-                for (size_t k = 0; k < n; k++) {
-                        if (waits[k].pid != pid || (thread && waits[k].thread != thread) ||
-                            (found && waits[k].since_ns >= ret->since_ns))
-                                continue;
-                        *ret = waits[k];
-                        found = a;
-                }
-        }
-        return found;
-}
-
 void waiting_describe(struct supervisor *s, pid_t pid, const struct waiting_viewer *v, char *text, size_t bytes) {
         struct waiting_text t = {text, bytes - 1};
-        struct drover_wait_info w;
-        struct arena *a = waiting_find(s, pid, 0, &w);
+        struct arenas *as = supervisor_arenas(s);
+        struct arena_wait w;
+        bool is_all = arenas_find_wait(as, pid, 0, &w);
         text[0] = 0;
-        for (int hop = 0; a && hop < WAITING_MAX_HOPS; hop++) {
+        for (int hop = 0; w.arena && hop < WAITING_MAX_HOPS; hop++) {
                 if (hop > 0)
                         waiting_add(&t, ", which waits for ");
-                const struct waiting_process owner = waiting_look_up(s, w.owner_pid, v);
-                waiting_add_wait(&t, a, &w, &owner);
-                waiting_add_duration(&t, w.since_ns);
-                a = w.owner_pid && (w.owner_pid != pid || hop == 0) ? waiting_find(s, w.owner_pid, w.owner_thread, &w)
-                                                                    : NULL;
+                const struct waiting_process owner = waiting_look_up(s, w.info.owner_pid, v);
+                waiting_add_wait(&t, w.arena, &w.info, &owner);
+                waiting_add_duration(&t, w.info.since_ns);
+                w.arena = NULL;
+                if (w.info.owner_pid && (w.info.owner_pid != pid || hop == 0))
+                        is_all &= arenas_find_wait(as, w.info.owner_pid, w.info.owner_thread, &w);
         }
+        if (!is_all)
+                waiting_add(&t, "%s(not all was looked into: too much at once)", text[0] ? " " : "");
 }
 
 /* ---- cycles ---- */
@@ -145,16 +132,17 @@ static void waiting_log_cycle(struct supervisor *s, const struct arena_wait *wai
 }
 
 static bool waiting_is_any(struct supervisor *s, pid_t pid) {
-        struct drover_wait_info w;
-        return waiting_find(s, pid, 0, &w) != NULL;
+        struct arena_wait w;
+        return !arenas_find_wait(supervisor_arenas(s), pid, 0, &w) || w.arena;
 }
 
-bool waiting_break_cycles(struct supervisor *s, pid_t pid) {
-        const struct arena_wait *waits;
-        bool is_new;
-        size_t n = arenas_find_cycle(supervisor_arenas(s), pid, &waits, &is_new);
-        if (n > 0 && is_new) /* first, because then they go on, with other jobs */
-                waiting_log_cycle(s, waits, n);
+enum waiting_found waiting_break_cycles(struct supervisor *s, pid_t pid) {
+        struct arena_cycle c;
+        arenas_find_cycle(supervisor_arenas(s), pid, &c);
+        if (c.n > 0 && c.is_new) /* first, because then they go on, with other jobs */
+                waiting_log_cycle(s, c.waits, c.n);
         arenas_break_cycle(supervisor_arenas(s));
-        return n > 0 || waiting_is_any(s, pid);
+        if (c.is_cut_off)
+                return WAITING_CUT_OFF;
+        return c.n > 0 || waiting_is_any(s, pid) ? WAITING_SOME : WAITING_NONE;
 }

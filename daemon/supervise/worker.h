@@ -86,7 +86,8 @@ struct worker {
         uint64_t seen_claims, stamp_ns, soft_ns, hard_ns; /* stamp_ns 0: it runs nothing */
         struct worker_job_key stamp_job;
         bool soft_told;
-        struct { /* worker-ask.c: the job that was asked to stop, first when and by whom */
+        uint64_t search_ns; /* no search for a cycle of its waits before then; 0 = none was cut off */
+        struct {            /* worker-ask.c: the job that was asked to stop, first when and by whom */
                 struct worker_job_key job;
                 uint64_t when_us; /* 0: none was */
                 char by[64];

@@ -290,6 +290,25 @@ void wait_describe(struct drover_arena *a, uint32_t line, uint32_t object, struc
         repair_copy_name(a, object, ret->object, ret->type);
 }
 
+bool arena_find_wait(struct drover_arena *a, int32_t pid, uint32_t thread, struct drover_wait_info *ret) {
+        uint32_t line = ARENA_WAITS, object = 0;
+        uint64_t since_ns = UINT64_MAX;
+        for (uint32_t i = 0; i < ARENA_WAITS; i++) {
+                const struct layout_wait *l = &a->shared->waits[i];
+                uint64_t owner = atomic_load(&l->owner), wait = atomic_load(&l->wait) & WAIT_OBJECT_MASK;
+                uint64_t since = atomic_load(&l->since_ns);
+                if (wait_pid(a, owner) != pid || (thread && owner_sub(owner) != thread) || wait == 0 ||
+                    wait > a->n_objects + 1 || since >= since_ns)
+                        continue;
+                line = i;
+                object = (uint32_t)wait - 1;
+                since_ns = since;
+        }
+        if (line < ARENA_WAITS)
+                wait_describe(a, line, object, ret);
+        return line < ARENA_WAITS;
+}
+
 int drover_arena_list_waits(drover_arena *arena, struct drover_wait_info *infos, size_t n) {
         size_t count = 0;
         for (uint32_t i = 0; i < ARENA_WAITS; i++) {

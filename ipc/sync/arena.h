@@ -72,6 +72,9 @@ void arena_let_go(struct drover_arena *a, uint32_t participant);
  * n_objects behind the last. Each line as drover_arena_list's. */
 uint32_t arena_list_from(struct drover_arena *a, uint32_t *position, struct drover_object_info *infos, size_t n);
 
+/* The longest wait of a process, as its entries say who they are, or of one thread of it (thread != 0). false: none. */
+bool arena_find_wait(struct drover_arena *a, int32_t pid, uint32_t thread, struct drover_wait_info *ret);
+
 /* ---- objects ---- */
 
 /* One object as one process sees it: everything in here was checked once and is private. */
@@ -154,7 +157,6 @@ struct wait {
 int wait_sleep(struct wait *w, const _Atomic uint32_t *word, uint32_t seen);
 void wait_end(struct wait *w);
 
-struct drover_wait_info;
 /* A wait line in words; `object` is what its word said. */
 void wait_describe(struct drover_arena *a, uint32_t line, uint32_t object, struct drover_wait_info *ret);
 /* The pid in the entry that an owner word names; 0 = none. */

@@ -20,13 +20,17 @@
 
 #include "ipc/sync/lock.h"
 
-enum { CYCLE_MAX_LOOKS = 8192, CYCLE_MAX_PLACES = 256 };
-
 struct cycle_search {
         const struct cycle_books *books;
         struct cycle_step *steps;
-        unsigned n_looks; /* left */
+        struct cycle_budget *budget;
 };
+
+static bool cycle_may_look(struct cycle_search *s) {
+        bool is_left = s->budget->n_looks > 0;
+        s->budget->n_looks -= is_left;
+        return is_left;
+}
 
 static bool cycle_read(const struct cycle_place *place, uint32_t line, uint64_t waiter, struct cycle_step *ret) {
         const struct layout_wait *l = &place->arena->shared->waits[line];
@@ -46,9 +50,8 @@ static bool cycle_read(const struct cycle_place *place, uint32_t line, uint64_t 
 
 /* The line in which `owner` waits; ARENA_WAITS if it does not. */
 static uint32_t cycle_line_of(struct cycle_search *s, const struct drover_arena *a, uint64_t owner) {
-        if (s->n_looks == 0)
+        if (!cycle_may_look(s))
                 return ARENA_WAITS;
-        s->n_looks--;
         uint32_t line = 0;
         while (line < ARENA_WAITS && atomic_load_explicit(&a->shared->waits[line].owner, memory_order_acquire) != owner)
                 line++;
@@ -66,7 +69,7 @@ static bool cycle_elsewhere(struct cycle_search *s, const struct cycle_place *pl
         struct cycle_place other;
         if (!s->books->place || cycle_generation(place) != (uint16_t)(owner >> OWNER_GENERATION_SHIFT))
                 return false;
-        for (uint32_t i = 0; i < CYCLE_MAX_PLACES && s->books->place(s->books->user, place, i, &other); i++) {
+        for (uint32_t i = 0; s->budget->n_looks > 0 && s->books->place(s->books->user, place, i, &other); i++) {
                 uint64_t there = (uint64_t)(other.participant + 1) << OWNER_PARTICIPANT_SHIFT |
                                  (uint64_t)owner_sub(owner) << OWNER_SUB_SHIFT |
                                  (uint64_t)cycle_generation(&other) << OWNER_GENERATION_SHIFT;
@@ -138,9 +141,11 @@ static uint32_t cycle_walk(struct cycle_search *s, const struct cycle_place *fro
 }
 
 uint32_t cycle_find(const struct cycle_books *books, const struct cycle_place *from, int32_t pid,
-                    struct cycle_step steps[static CYCLE_MAX]) {
-        struct cycle_search s = {.books = books, .steps = steps, .n_looks = CYCLE_MAX_LOOKS};
+                    struct cycle_budget *budget, struct cycle_step steps[static CYCLE_MAX]) {
+        struct cycle_search s = {.books = books, .steps = steps, .budget = budget};
         uint32_t n = 0;
+        if (!cycle_may_look(&s))
+                return 0;
         for (uint32_t line = 0; line < ARENA_WAITS && n == 0; line++) {
                 uint64_t owner = atomic_load_explicit(&from->arena->shared->waits[line].owner, memory_order_acquire);
                 if (pid == 0 || wait_pid(from->arena, owner) == pid)
@@ -193,7 +198,8 @@ int drover_arena_find_cycle(drover_arena *arena, struct drover_wait_info *infos,
         static const struct cycle_books none;
         struct cycle_step steps[CYCLE_MAX];
         const struct cycle_place here = {.arena = arena};
-        uint32_t length = cycle_find(&none, &here, 0, steps);
+        struct cycle_budget budget = {CYCLE_MAX_LOOKS};
+        uint32_t length = cycle_find(&none, &here, 0, &budget, steps);
         for (uint32_t i = 0; i < length && i < n; i++)
                 wait_describe(arena, steps[i].line, steps[i].object, &infos[i]);
         cycle_break(steps, length);

@@ -25,10 +25,19 @@ struct cycle_books {
         void *user;
 };
 
+enum { CYCLE_MAX_LOOKS = 8192 }; /* of a search that holds up nobody else */
+
+/* What a search has left of its work: looks through a table of lines, or what takes as long. Several may share one. 0:
+ * it was cut off. */
+struct cycle_budget {
+        unsigned n_looks;
+};
+
 /* Follows each wait of the participants of `from->arena` that have this pid (0: of all) until it comes back to where it
- * was. Returns how many waits the circle has that it found (in their order, in `steps`), 0: none. Bounded. */
+ * was. Returns how many waits the circle has that it found (in their order, in `steps`), 0: none, or the budget is
+ * spent. */
 uint32_t cycle_find(const struct cycle_books *books, const struct cycle_place *from, int32_t pid,
-                    struct cycle_step steps[static CYCLE_MAX]);
+                    struct cycle_budget *budget, struct cycle_step steps[static CYCLE_MAX]);
 
 /* The one whose call is to return -EDEADLK; `n` if none can. */
 uint32_t cycle_youngest(const struct cycle_step *steps, uint32_t n);

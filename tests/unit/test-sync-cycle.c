@@ -192,8 +192,11 @@ static void *break_cycle_of_both(void *user) {
         uint64_t deadline = stuck();
         uint32_t n = 0;
         while (n == 0 && event_now_ns() < deadline) {
-                CHECK(cycle_find(&none, &here, 0, steps) == 0);
-                n = cycle_find(&books, &here, 0, steps);
+                struct cycle_budget one = {1}, budget = {CYCLE_MAX_LOOKS}, other = budget;
+                CHECK(cycle_find(&books, &here, 0, &one, steps) == 0);
+                CHECK(one.n_looks == 0);
+                CHECK(cycle_find(&none, &here, 0, &budget, steps) == 0);
+                n = cycle_find(&books, &here, 0, &other, steps);
         }
         CHECK(n == 2);
         CHECK(steps[0].place.arena != steps[1].place.arena);
