@@ -47,10 +47,11 @@ class Scaling(Test):
         d.write_pool("d", Plugin="sleep", MinWorkers=0, MaxWorkers=3, MaxAttempts=2)
         d.reload()  # as many as the queue asks for, and it is not empty
         self.assertEqual([d.wait_job(job) for job in jobs], ["done"] * 5)
+        d.pool_call("d", "Pause")
         d.pool_call("d", "Stop")
         d.wait_state("d", "stopped")
-        d.pool_call("d", "Pause")
         d.pool_call("d", "Start")
+        d.wait_state("d", "paused")
         _, job = d.submit("d", "sleep", ms=1)
         self.assertEqual(d.ctl("drain", "d", timeout=20).returncode, 0)
         self.assertEqual(d.wait_job(job), "done")
