@@ -141,19 +141,49 @@ struct arena_user *arena_user_find(struct arenas *as, pid_t pid) {
         return NULL;
 }
 
-static int arena_user_new(struct arenas *as, pid_t pid, int pidfd, struct arena_user **ret) {
-        if (as->n_users >= ARENAS_MAX_USERS)
-                return -EUSERS;
+static void count_users(const struct arena_users *list, uid_t uid, size_t *n_of_uid, size_t *n_workers) {
+        const struct arena_user *u;
+        TAILQ_FOREACH(u, list, link) {
+                *n_workers += u->is_worker;
+                *n_of_uid += !u->is_worker && u->uid == uid;
+        }
+}
+
+/* The dead count until they are repaired. */
+static int check_users(const struct arenas *as, const struct arena_request *q, struct fault *f) {
+        size_t n_of_uid = 0, n_workers = 0, n_kept = 0;
+        count_users(&as->users, q->uid, &n_of_uid, &n_workers);
+        count_users(&as->dead, q->uid, &n_of_uid, &n_workers);
+        if (!q->is_worker && n_workers < ARENAS_USERS_OF_WORKERS)
+                n_kept = ARENAS_USERS_OF_WORKERS - n_workers;
+        if (!q->is_worker && n_of_uid >= ARENAS_USERS_PER_UID)
+                fault_set(f, FAULT_LIMITS_EXCEEDED, "%zu processes of uid %u have arenas open, which is its share",
+                          n_of_uid, (unsigned)q->uid);
+        else if (as->n_users + n_kept >= ARENAS_MAX_USERS)
+                fault_set(f, FAULT_LIMITS_EXCEEDED,
+                          "%zu processes have arenas open, and room is kept for %zu that are workers", as->n_users,
+                          n_kept);
+        else
+                return 0;
+        return -EUSERS;
+}
+
+static int arena_user_new(struct arenas *as, const struct arena_request *q, struct arena_user **ret, struct fault *f) {
+        int r = check_users(as, q, f);
+        if (r < 0)
+                return r;
         struct arena_user *u = calloc(1, sizeof(*u));
         if (!u)
                 return -ENOMEM;
         *u = (struct arena_user){
                 .arenas = as,
-                .pid = pid,
-                .own_pid = read_own_pid(pidfd, pid),
-                .pidfd = fcntl(pidfd, F_DUPFD_CLOEXEC, 3),
+                .uid = q->uid,
+                .is_worker = q->is_worker,
+                .pid = q->pid,
+                .own_pid = read_own_pid(q->pidfd, q->pid),
+                .pidfd = fcntl(q->pidfd, F_DUPFD_CLOEXEC, 3),
         };
-        int r = u->pidfd < 0 ? -errno : loop_poll_start(as->loop, &u->poll, u->pidfd, POLLIN, on_pidfd, u);
+        r = u->pidfd < 0 ? -errno : loop_poll_start(as->loop, &u->poll, u->pidfd, POLLIN, on_pidfd, u);
         if (r < 0) {
                 if (u->pidfd >= 0)
                         close(u->pidfd);
@@ -167,16 +197,16 @@ static int arena_user_new(struct arenas *as, pid_t pid, int pidfd, struct arena_
 }
 
 /* A pid that is known may be another process by now: then the death of the first was not heard of yet. */
-static int arena_user_get(struct arenas *as, pid_t pid, int pidfd, struct arena_user **ret) {
-        struct arena_user *u = arena_user_find(as, pid);
+static int arena_user_get(struct arenas *as, const struct arena_request *q, struct arena_user **ret, struct fault *f) {
+        struct arena_user *u = arena_user_find(as, q->pid);
         if (u && is_dead(u->pidfd)) {
                 arena_user_died(u);
                 u = NULL;
         }
-        if (is_dead(pidfd))
+        if (is_dead(q->pidfd))
                 return -ESRCH;
         if (!u)
-                return arena_user_new(as, pid, pidfd, ret);
+                return arena_user_new(as, q, ret, f);
         *ret = u;
         return 0;
 }
@@ -219,10 +249,10 @@ static int keep_place(struct arena_user *u, struct arena *a, uint32_t *ret) {
 
 int arena_user_open(struct arena *a, const struct arena_request *q, uint32_t *ret_participant, struct fault *f) {
         struct arena_user *u;
-        int r = arena_user_get(a->arenas, q->pid, q->pidfd, &u);
+        int r = arena_user_get(a->arenas, q, &u, f);
         if (r < 0) {
-                fault_set(f, r == -EUSERS ? FAULT_LIMITS_EXCEEDED : FAULT_INTERNAL, "process %d cannot be watched: %s",
-                          (int)q->pid, strerror(-r));
+                if (r != -EUSERS)
+                        fault_set(f, FAULT_INTERNAL, "process %d cannot be watched: %s", (int)q->pid, strerror(-r));
                 return r;
         }
         r = arena_user_add(u, a);

@@ -33,6 +33,8 @@ struct arena_place {
 
 struct arena_user {
         struct arenas *arenas;
+        uid_t uid;
+        bool is_worker;
         pid_t pid;
         uint32_t own_pid; /* what getpid() says there */
         int pidfd;

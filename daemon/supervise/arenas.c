@@ -66,15 +66,20 @@ uid_t arena_uid(const struct arena *a) { return a->uid; }
 
 static int arenas_check_share(struct arenas *as, uid_t uid, uint64_t cost, struct fault *f) {
         uint64_t used = 0;
-        size_t n = 0;
+        size_t n = 0, n_own = 0, n_kept = 0;
         struct arena *a;
-        TAILQ_FOREACH(a, &as->all, link)
-        if (a->uid == uid) {
-                used += arena_cost(a);
-                n++;
+        TAILQ_FOREACH(a, &as->all, link) {
+                n_own += a->uid == geteuid();
+                if (a->uid == uid) {
+                        used += arena_cost(a);
+                        n++;
+                }
         }
-        if (as->n_all >= ARENAS_MAX) {
-                fault_set(f, FAULT_LIMITS_EXCEEDED, "there are %d arenas already", ARENAS_MAX);
+        if (uid != geteuid() && n_own < ARENAS_PER_UID) /* what workers may still want */
+                n_kept = ARENAS_PER_UID - n_own;
+        if (as->n_all + n_kept >= ARENAS_MAX) {
+                fault_set(f, FAULT_LIMITS_EXCEEDED, "there are %zu arenas already, and room is kept for %zu of workers",
+                          as->n_all, n_kept);
                 return -ENFILE;
         }
         if (n >= ARENAS_PER_UID) {

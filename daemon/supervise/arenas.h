@@ -16,6 +16,8 @@ enum {
         ARENAS_MAX = 1024,
         ARENAS_PER_UID = 256,
         ARENAS_MAX_USERS = 4096, /* processes watched at once */
+        ARENAS_USERS_PER_UID = 512,
+        ARENAS_USERS_OF_WORKERS = 1024, /* of all, that only workers get */
         ARENAS_DEFAULT_BYTES = 1 << 20,
         ARENAS_MAX_LISTED = 1000, /* objects in one answer */
         /* How many tables of lines are looked through in one search for cycles, in all such within ARENAS_LOOKS_NS, and
@@ -43,6 +45,7 @@ struct arena_request {
         uint32_t n_objects;   /* at most; 0 = as it is, or ARENA_DEFAULT_OBJECTS */
         uint32_t n_processes; /* at most; 0 = as it is, or ARENA_DEFAULT_PARTICIPANTS */
         bool is_transient;    /* if it is made: it ends with its last user */
+        bool is_worker;       /* its process is: its uid's share is not asked, the pools bound how many there are */
         pid_t pid;            /* who will have it, and a descriptor of that process, which is borrowed */
         int pidfd;
 };

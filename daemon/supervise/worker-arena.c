@@ -35,6 +35,7 @@ int worker_answer_arena(struct worker *w) {
                 .n_objects = w->arena_objects,
                 .n_processes = w->arena_processes,
                 .is_transient = w->arena_is_transient,
+                .is_worker = true,
                 .pid = w->pid,
                 .pidfd = w->pidfd,
         };

@@ -205,6 +205,51 @@ static void test_the_dead_open_nothing(void **state) {
         close(pidfd);
 }
 
+/* As many processes as a uid may have, by pids that nobody looks at; workers are not asked. */
+static void test_processes_of_a_uid(void **state) {
+        struct fixture *f = *state;
+        struct fault fault = {0};
+        struct arena_offer offer;
+        struct arena_request q = {.name = "x", .uid = 1, .n_processes = 2048, .pid = 1, .pidfd = f->pidfd};
+        for (; q.pid <= ARENAS_USERS_PER_UID; q.pid++) {
+                assert_int_equal(arenas_open(f->arenas, &q, &offer, &fault), 0);
+                close(offer.memory_fd);
+        }
+        assert_int_equal(arenas_open(f->arenas, &q, &offer, &fault), -EUSERS);
+        assert_int_equal(fault.code, FAULT_LIMITS_EXCEEDED);
+        assert_non_null(strstr(fault.text, "512 processes of uid 1"));
+        q.is_worker = true;
+        assert_int_equal(arenas_open(f->arenas, &q, &offer, &fault), 0);
+        close(offer.memory_fd);
+        q = (struct arena_request){.name = "x", .uid = 2, .pid = 100000, .pidfd = f->pidfd};
+        assert_int_equal(arenas_open(f->arenas, &q, &offer, &fault), 0);
+        close(offer.memory_fd);
+}
+
+/* The pid of the only user of a transient arena is another's by now, and nobody has heard of the death. */
+static void test_a_pid_that_comes_again(void **state) {
+        struct fixture *f = *state;
+        struct fault fault;
+        struct arena_offer offer;
+        struct arena_info info;
+        pid_t pid = fork();
+        if (pid == 0)
+                pause();
+        int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+        struct arena_request q = {.name = "x", .uid = 1, .is_transient = true, .pid = pid, .pidfd = pidfd};
+        assert_int_equal(arenas_open(f->arenas, &q, &offer, &fault), 0);
+        close(offer.memory_fd);
+        kill(pid, SIGKILL);
+        assert_int_equal(waitpid(pid, NULL, 0), pid);
+        q.pidfd = f->pidfd;
+        assert_int_equal(arenas_open(f->arenas, &q, &offer, &fault), 0);
+        close(offer.memory_fd);
+        arena_get_info(arenas_find(f->arenas, 1, "x"), &info);
+        assert_int_equal(info.n_places, 2); /* the first one's, until it is repaired */
+        assert_ptr_equal(arenas_opened_by(f->arenas, pid, 0), arenas_find(f->arenas, 1, "x"));
+        close(pidfd);
+}
+
 /* ---- a death ---- */
 
 static void on_late(struct loop_timer *t) {
@@ -285,6 +330,8 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_many_objects, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_many_processes, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_the_dead_open_nothing, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_processes_of_a_uid, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_a_pid_that_comes_again, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_death, set_up, tear_down),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
