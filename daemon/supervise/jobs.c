@@ -134,7 +134,7 @@ void jobs_slot_released(struct pool *p, uint32_t slot) {
 }
 
 bool jobs_slot_is_of(const struct pool *p, uint32_t slot, uint32_t generation) {
-        return p->slot_job[slot] && p->slot_job[slot]->generation == generation;
+        return p->slot_job && p->slot_job[slot] && p->slot_job[slot]->generation == generation;
 }
 
 void jobs_slot_reclaim(struct pool *p, uint32_t slot) {

@@ -91,9 +91,7 @@ static void mend_running(struct mend *m, struct pool_channel *c, uint32_t slot, 
 /* ---- our own channel ---- */
 
 static void mend_no_job(struct mend *m, struct pool_channel *c, uint32_t slot, uint64_t word) {
-        struct worker *w = slot_state(word) == SLOT_RUNNING ? mend_runner(c, word) : NULL;
-        struct worker_job job;
-        if (mend_is_in_quarantine(c, slot) || (w && worker_get_job(w, &job) && job.channel == c && job.slot == slot))
+        if (mend_is_in_quarantine(c, slot))
                 return; /* until its end */
         if (c->pool->is_slot_free[slot] && slot_state(word) == SLOT_FREE)
                 return;
@@ -240,7 +238,7 @@ void pool_mend_let_go(struct pool_channel *c, const struct worker *w) {
         struct mend m = {.pool = c->pool};
         for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++) {
                 uint64_t word = channel_word(&c->channel, slot);
-                bool has_job = c->index > 0 || c->pool->slot_job[slot];
+                bool has_job = c->index > 0 || jobs_slot_is_of(c->pool, slot, slot_generation(word));
                 if (has_job && slot_state(word) == SLOT_RUNNING && slot_owner(word) == w->index + SLOT_OWNER_WORKER0)
                         mend_give_back(&m, c, slot, word);
         }

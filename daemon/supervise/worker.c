@@ -101,6 +101,8 @@ bool worker_get_job(const struct worker *w, struct worker_job *ret) {
         if (slot_state(word) != SLOT_RUNNING || slot_owner(word) != w->index + SLOT_OWNER_WORKER0 ||
             slot_generation(word) != record >> 32)
                 return false;
+        if (c->index == 0 && !jobs_slot_is_of(w->pool, slot, slot_generation(word)))
+                return false; /* it wrote both itself: what it runs in truth, nobody knows */
         *ret = (struct worker_job){c, slot, slot_generation(word), word};
         return true;
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "daemon/supervise/jobs.h"
+#include "daemon/supervise/limits.h"
 #include "ipc/bell.h"
 #include "ipc/doorbell.h"
 #include "ipc/event.h"
@@ -260,6 +261,30 @@ static void test_attempts_of_another_generation(void **state) {
                 end(&w, CLD_KILLED, SIGSEGV);
         }
         UNTIL(state_of(j) == SLOT_POISONED);
+}
+
+static void limit_of_50_ms(struct pool_config *c) { c->hard_timeout_ns = 50 * MS; }
+
+/* It says so again and again, so that each of them is new. */
+static void test_a_limit_of_ever_another_generation(void **state) {
+        struct pool *p = add_pool(limit_of_50_ms);
+        load();
+        struct stand_in w = ready();
+        submit(p, 0);
+        claim(p, p->channels[0]);
+        limits_wake(p);
+        const struct worker *worker = supervisor_find_worker(supervisor, w.id);
+        _Atomic uint64_t *record = &p->memory->worker[0].record;
+        uint64_t slot = *record & 0xffff, next = *record >> 32;
+        for (unsigned i = 0; i < PATIENCE_TURNS && worker->doom == REASON_NONE; i++) {
+                turn();
+                next++;
+                atomic_store(&p->channels[0]->channel.slots[slot].word,
+                             SLOT_WORD(SLOT_RUNNING, 0, 1, SLOT_OWNER_WORKER0, (uint32_t)next));
+                atomic_store(record, next << 32 | slot);
+        }
+        assert_int_equal(worker->doom, REASON_TIME_LIMIT);
+        end(&w, CLD_KILLED, SIGKILL);
 }
 
 static void test_limits_after_a_death_before_the_doorbell(void **state) {
@@ -514,6 +539,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_slot_freed_twice, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_attempts_wound_back, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_attempts_of_another_generation, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_a_limit_of_ever_another_generation, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_limits_after_a_death_before_the_doorbell, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_drain_keeps_accepted_jobs, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_deaf_worker_is_replaced, setup, teardown),
