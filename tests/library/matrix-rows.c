@@ -2,6 +2,7 @@
  * that it is, without. Jobs of raw carry a number, by which the plugin says in the log that they ran; what was told of
  * each stands on stdout: `refused NUMBER`, or `done NUMBER ATTEMPTS`. */
 #include <poll.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/library/matrix.h"
@@ -24,11 +25,25 @@ static void drop(drover_future *f) {
         drover_future_unref(f);
 }
 
+/* A worker has so many lines a second in the log: each job says there that it ran, and none of it is to be dropped. */
+enum { JOBS_A_SECOND = 200 };
+
+static void keep_pace(void) {
+        static uint64_t next_ns;
+        uint64_t now = now_ns();
+        while (now < next_ns) {
+                nanosleep(&(struct timespec){.tv_nsec = (long)(next_ns - now)}, NULL);
+                now = now_ns();
+        }
+        next_ns = now + SECOND / JOBS_A_SECOND;
+}
+
 /* The payload of the next job. */
 static const char *numbered(size_t bytes, unsigned *ret_number) {
         static unsigned n_jobs;
         static char text[9000];
         char number[16];
+        keep_pace();
         *ret_number = ++n_jobs;
         memset(text, 'x', bytes);
         memcpy(text, number, (size_t)snprintf(number, sizeof number, "#%u ", n_jobs));
