@@ -43,9 +43,9 @@ enum {
 
 #define TURN_MAX_BYTES (UINT64_C(64) << 20) /* of a user's calls, also those that wait for something else */
 #define TURN_MIN_BYTES (UINT64_C(64) << 10) /* of a stranger's, however much there is of other strangers */
-#define TURN_CREDIT_NS INT64_C(2000000)
-#define TURN_SERVE_NS UINT64_C(500000)   /* a quarter of it while there is more to be read */
-#define TURN_STILL_NS UINT64_C(20000000) /* one turn, however long the bus takes nothing */
+#define TURN_CREDIT_NS INT64_C(10000000)    /* a look at all objects, one after the other, is not too fast */
+#define TURN_SERVE_NS UINT64_C(500000)      /* a quarter of it while there is more to be read */
+#define TURN_STILL_NS UINT64_C(20000000)    /* one turn, however long the bus takes nothing */
 
 #define TURN_ASK_NS UINT64_C(200000) /* of real time, which is taken for CPU time meanwhile */
 
