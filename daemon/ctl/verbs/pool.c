@@ -109,7 +109,8 @@ static int is_started(struct watch *w) {
         progress_update(&w->progress, n, 0, wanted ? (double)n / (double)wanted : 1);
         if (is_state(w, "refused") || is_hopeless(w))
                 return say_problem(w);
-        if (w->n_at_work > 0 || (!is_state(w, "starting") && !is_state(w, "degraded")))
+        /* The state was asked for before the workers: it may be from before the first of them was ready. */
+        if (!is_state(w, "starting") && (w->n_at_work > 0 || !is_state(w, "degraded")))
                 return CTL_OK;
         return is_stuck(w) ? say_problem(w) : -1;
 }
