@@ -7,19 +7,22 @@ import unittest
 from test import _test_multiprocessing as tests
 
 import objects
+import process_objects
 
 # What the tests take from a class, or from the module.
 FACES = {
-    "Lock": objects.ProcessLock, "RLock": objects.ProcessRLock, "Semaphore": objects.ProcessSemaphore, "BoundedSemaphore": objects.ProcessBoundedSemaphore,
-    "Condition": objects.ProcessCondition, "Event": objects.ProcessEvent, "Barrier": objects.Barrier, "Queue": objects.ProcessQueue,
-    "JoinableQueue": objects.ProcessJoinableQueue, "Value": objects.Value, "Array": objects.Array, "RawValue": objects.RawValue,
-    "RawArray": objects.RawArray,
+    "Lock": process_objects.ProcessLock, "RLock": process_objects.ProcessRLock,
+    "Semaphore": process_objects.ProcessSemaphore, "BoundedSemaphore": process_objects.ProcessBoundedSemaphore,
+    "Condition": process_objects.ProcessCondition, "Event": process_objects.ProcessEvent, "Barrier": objects.Barrier,
+    "Queue": process_objects.ProcessQueue, "JoinableQueue": process_objects.ProcessJoinableQueue,
+    "Value": process_objects.Value, "Array": process_objects.Array, "RawValue": process_objects.RawValue,
+    "RawArray": process_objects.RawArray,
 }
 for name, face in FACES.items():
     setattr(multiprocessing, name, face)
 multiprocessing.SimpleQueue = objects.SimpleQueue
-multiprocessing.queues.Queue = objects.ProcessQueue
-tests.Value = objects.Value
+multiprocessing.queues.Queue = process_objects.ProcessQueue
+tests.Value = process_objects.Value
 
 # So long the tests wait for what needs a moment elsewhere: twice as long, for machines that are busy.
 tests.DELTA = 0.2

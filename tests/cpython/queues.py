@@ -4,13 +4,14 @@ for which it is done when it is got."""
 import unittest
 from test import test_queue
 
+import binding
 import objects
 
 # A wait without a timeout that is known to be in vain ends after so many seconds.
 IN_VAIN = 2
 
 LEASED = objects.queues(0, IN_VAIN)
-DONE_AT_GET = objects.queues(objects.DONE_AT_GET, IN_VAIN)
+DONE_AT_GET = objects.queues(binding.DONE_AT_GET, IN_VAIN)
 
 
 class QueueTests(test_queue.QueueTest, unittest.TestCase):

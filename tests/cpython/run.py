@@ -10,7 +10,7 @@ import sys
 import time
 import unittest
 
-import objects
+import arenas
 from differences import DIFFERENT, NOT_OURS
 
 # Group: the module, which of its tests, how processes start, and which tests are left to the other group of the same ones: each
@@ -38,7 +38,7 @@ class Result(unittest.TestResult):
         self.outcomes[self.name] = "passed"
         self.started = time.monotonic()
         print(self.name, end=" ", flush=True)
-        objects.new_arena()
+        arenas.new_arena()
         faulthandler.dump_traceback_later(SECONDS, exit=True)
 
     def stopTest(self, test):

@@ -32,7 +32,7 @@ class Adapter(Test):
     def test_calls_are_those_of_the_header(self):
         os.environ["DROVER_BUILD"] = BUILD
         sys.path.insert(0, HERE)
-        from objects import SIGNATURES  # pylint: disable=import-outside-toplevel
+        from binding import SIGNATURES  # pylint: disable=import-outside-toplevel
 
         with open(f"{SOURCE}/ipc/sync/include/drover/sync.h", encoding="utf-8") as f:
             header = re.sub(r"/\*.*?\*/", "", f.read(), flags=re.DOTALL)

@@ -16,7 +16,7 @@ class Deaths(Test):
 
     # The kind of the holder, of who waits, what the object's type is called; how the other's wait ends; has the object
     # an owner (who is named); how many deaths took something from it; does the holder wait, too; what ends the wait, if
-    # it is not the death. (The ends of a pipe are sockets, in no arena: tests/unit/test-sync-arena.c
+    # it is not the death. (The ends of a pipe are sockets, in no arena: tests/unit/test-sync-pipe.c
     # test_pipe_kill_one_side kills one of them.)
     CASES = (
         ("mutex", "mutex", "mutex", "EOWNERDEAD", True, 1, False, None),

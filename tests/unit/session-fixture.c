@@ -168,3 +168,20 @@ uint64_t session_fixture_claim(struct daemon *d, uint32_t *ret_slot) {
                          CHANNEL_CLAIMED);
         return word;
 }
+
+uint32_t session_fixture_submit(struct session *s, uint32_t type, const char *payload, uint64_t user) {
+        const struct session_job job = {
+                .type = type, .priority = 1, .payload = payload, .bytes = strlen(payload), .user = user};
+        uint32_t slot;
+        assert_int_equal(session_submit(s, &job, &slot), 0);
+        return slot;
+}
+
+void session_fixture_work(struct daemon *d, enum slot_state verdict, int error, const void *data, size_t bytes) {
+        uint32_t slot;
+        uint64_t word = session_fixture_claim(d, &slot);
+        memcpy(channel_result_data(&d->worker, slot), data, bytes);
+        *channel_result(&d->worker, slot) = (struct layout_result){
+                .bytes = (uint32_t)bytes, .error = error, .pid = 4711, .started_ns = 1, .finished_ns = 2};
+        assert_int_equal(channel_finish(&d->worker, slot, word, verdict, d->done.ring_fd), 0);
+}

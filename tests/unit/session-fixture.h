@@ -40,6 +40,12 @@ struct daemon {
 /* For cmocka_unit_test_setup_teardown: *state is a struct daemon. */
 int session_setup(void **state);
 int session_teardown(void **state);
+#define SESSION_TEST(test) cmocka_unit_test_setup_teardown(test, session_setup, session_teardown)
+
 struct session *session_fixture_open(struct daemon *d);
 /* Claims the next queued job as a worker; its slot word, *ret_slot. */
 uint64_t session_fixture_claim(struct daemon *d, uint32_t *ret_slot);
+/* Its slot. */
+uint32_t session_fixture_submit(struct session *s, uint32_t type, const char *payload, uint64_t user);
+/* Runs the next queued job as a worker would. */
+void session_fixture_work(struct daemon *d, enum slot_state verdict, int error, const void *data, size_t bytes);

@@ -5,7 +5,7 @@
  * next. What must hold whatever dies: nobody waits for ever, no wake-up is lost (a wait that ends by its deadline finds
  * that it had no reason to end), what a lock guards is whole or its next owner is told, no item is lost, and in the end
  * nothing is held. DROVER_KILL_SEEDS says how often every place is tried. */
-#include "tests/unit/sync-fixture.h"
+#include "tests/unit/sync-kill-fixture.h"
 
 #include <sys/wait.h>
 
@@ -13,13 +13,9 @@
 
 enum {
         WORKERS = 4,
-        PERMITS = 2,
-        CAPACITY = 16,
         MAX_ITEMS = 1 << 20,
-        DEFAULT_SEEDS = 20,
         SEEDS_AT_ONCE = 20, /* in one arena, which has room for so many names */
-        MAX_NAMES = 220,
-        PARTIES = 3
+        MAX_NAMES = 220
 };
 
 static const char *const points[] = {
@@ -47,63 +43,9 @@ struct shared {
         _Atomic uint8_t accepted[MAX_ITEMS], seen[MAX_ITEMS];
 };
 
-struct objects {
-        drover_mutex *mutex, *bank;
-        drover_condition *tokens;
-        drover_semaphore *semaphore;
-        drover_permits *permits;
-        drover_event *event;
-        drover_rwlock *rwlock;
-        drover_dictionary *dictionary;
-        drover_queue *queue, *simple, *lifo;
-};
-
 static struct shared *shared;
 
-/* ---- dying at a named place ---- */
-
-static struct {
-        const char *name;
-        _Atomic uint32_t *n_deaths;
-        unsigned n_left;
-        int signal; /* 0: SIGKILL */
-} plan;
-
-void kill_point(const char *name) {
-        if (!plan.name || strcmp(plan.name, name) != 0 || --plan.n_left > 0)
-                return;
-        atomic_fetch_add(plan.n_deaths, 1);
-        kill(getpid(), plan.signal ? plan.signal : SIGKILL);
-}
-
-/* ---- a worker ---- */
-
-static void objects_open(drover_arena *a, struct objects *o) {
-        CHECK(drover_mutex_open(a, "mutex", 0, &o->mutex) == 0);
-        OWN(mutex, o->mutex);
-        CHECK(drover_mutex_open(a, "bank", DROVER_RECURSIVE, &o->bank) == 0);
-        OWN(mutex, o->bank);
-        CHECK(drover_condition_open(a, "tokens", o->bank, &o->tokens) == 0);
-        OWN(condition, o->tokens);
-        CHECK(drover_semaphore_open(a, "semaphore", 0, &o->semaphore) == 0);
-        OWN(semaphore, o->semaphore);
-        CHECK(drover_permits_open(a, "permits", PERMITS, &o->permits) == 0);
-        OWN(permits, o->permits);
-        CHECK(drover_event_open(a, "event", &o->event) == 0);
-        OWN(event, o->event);
-        CHECK(drover_rwlock_open(a, "rwlock", &o->rwlock) == 0);
-        OWN(rwlock, o->rwlock);
-        CHECK(drover_dictionary_open(a, "dictionary", 8, 8, 64, &o->dictionary) == 0);
-        OWN(dictionary, o->dictionary);
-        CHECK(drover_queue_open(a, "queue", CAPACITY, 64, DROVER_QUEUE_FIFO, &o->queue) == 0);
-        OWN(queue, o->queue);
-        CHECK(drover_queue_open(a, "simple", CAPACITY, 64, DROVER_QUEUE_SIMPLE, &o->simple) == 0);
-        OWN(queue, o->simple);
-        CHECK(drover_queue_open(a, "lifo", CAPACITY, 64, DROVER_QUEUE_LIFO, &o->lifo) == 0);
-        OWN(queue, o->lifo);
-}
-
-static void use_mutex(struct objects *o, unsigned random) {
+static void use_mutex(struct sync_kill_objects *o, unsigned random) {
         int r = drover_mutex_lock(o->mutex, stuck());
         if (r == -EOWNERDEAD) {
                 shared->b = shared->a;
@@ -119,14 +61,14 @@ static void use_mutex(struct objects *o, unsigned random) {
         CHECK(drover_mutex_unlock(o->mutex) == 0);
 }
 
-static void lock_bank(struct objects *o) {
+static void lock_bank(struct sync_kill_objects *o) {
         int r = drover_mutex_lock(o->bank, stuck());
         if (r == -EOWNERDEAD)
                 r = drover_mutex_consistent(o->bank); /* one word: never half changed */
         CHECK(r == 0);
 }
 
-static void give_token(struct objects *o, unsigned random) {
+static void give_token(struct sync_kill_objects *o, unsigned random) {
         lock_bank(o);
         if (shared->n_tokens < 2) { /* scarce, so that takers wait */
                 shared->n_tokens++;
@@ -135,7 +77,7 @@ static void give_token(struct objects *o, unsigned random) {
         CHECK(drover_mutex_unlock(o->bank) == 0);
 }
 
-static void take_token(struct objects *o, unsigned random) {
+static void take_token(struct sync_kill_objects *o, unsigned random) {
         lock_bank(o);
         bool is_deep = random % 2;
         if (is_deep)
@@ -151,21 +93,21 @@ static void take_token(struct objects *o, unsigned random) {
                 CHECK(drover_mutex_unlock(o->bank) == 0);
 }
 
-static void use_semaphore(struct objects *o, unsigned random) {
+static void use_semaphore(struct sync_kill_objects *o, unsigned random) {
         CHECK(drover_semaphore_post(o->semaphore, 1) == 0);
         if (random % 8 == 0)
                 usleep(50);
         CHECK(drover_semaphore_wait(o->semaphore, stuck()) == 0);
 }
 
-static void use_permit(struct objects *o, unsigned random) {
+static void use_permit(struct sync_kill_objects *o, unsigned random) {
         CHECK(drover_permits_acquire(o->permits, stuck()) == 0);
         if (random % 4 == 0)
                 usleep(50);
         CHECK(drover_permits_release(o->permits) == 0);
 }
 
-static void use_event(struct objects *o, unsigned random) {
+static void use_event(struct sync_kill_objects *o, unsigned random) {
         if (random % 2) {
                 CHECK(drover_event_set(o->event) == 0);
                 CHECK(drover_event_clear(o->event) == 0);
@@ -175,7 +117,7 @@ static void use_event(struct objects *o, unsigned random) {
         }
 }
 
-static void use_rwlock(struct objects *o, unsigned random) {
+static void use_rwlock(struct sync_kill_objects *o, unsigned random) {
         int r = random % 4 == 0 ? -EOWNERDEAD : drover_rwlock_read(o->rwlock, stuck());
         if (r == 0) {
                 CHECK(shared->c == shared->d);
@@ -198,7 +140,7 @@ static void use_rwlock(struct objects *o, unsigned random) {
         CHECK(drover_rwlock_unlock(o->rwlock) == 0);
 }
 
-static void use_dictionary(struct objects *o, unsigned random) {
+static void use_dictionary(struct sync_kill_objects *o, unsigned random) {
         char key[2] = {(char)('a' + random % 8), 0}, value[64], read[64];
         size_t bytes;
         int r = drover_dictionary_lock(o->dictionary, stuck());
@@ -244,7 +186,7 @@ static bool queue_out(drover_queue *q, bool is_simple, uint64_t deadline) {
         return true;
 }
 
-static void use_queue(struct objects *o, unsigned random) {
+static void use_queue(struct sync_kill_objects *o, unsigned random) {
         drover_queue *q = random % 3 == 0 ? o->lifo : o->queue;
         queue_in(q, false);
         if (random % 8 == 1)
@@ -252,12 +194,12 @@ static void use_queue(struct objects *o, unsigned random) {
         queue_out(q, false, stuck());
 }
 
-static void use_simple_queue(struct objects *o, unsigned random) {
+static void use_simple_queue(struct sync_kill_objects *o, unsigned random) {
         queue_in(o->simple, true);
         queue_out(o->simple, true, stuck());
 }
 
-static void (*const uses[])(struct objects *o, unsigned random) = {
+static void (*const uses[])(struct sync_kill_objects *o, unsigned random) = {
         use_mutex, give_token,     take_token, use_semaphore,    use_permit, use_event,  use_rwlock,
         use_queue, use_dictionary, use_queue,  use_simple_queue, use_mutex,  take_token, give_token,
 };
@@ -273,31 +215,27 @@ static void make_something(drover_arena *a, unsigned random) {
         drover_permits_free(p);
 }
 
-struct order {
-        unsigned seed;
-        int point; /* −1: lives */
-};
-
 static void worker(drover_arena *a, void *user) {
-        const struct order *order = user;
-        struct objects o;
+        const struct sync_kill_order *order = user;
+        struct sync_kill_objects o;
         unsigned seed = order->seed;
-        objects_open(a, &o);
+        sync_kill_open(a, &o);
         if (order->point >= 0) {
-                plan.n_deaths = &shared->n_deaths_at[order->point];
-                plan.n_left = 1 + (unsigned)rand_r(&seed) % 3;
-                plan.name = points[order->point];
+                sync_kill_plan.n_deaths = &shared->n_deaths_at[order->point];
+                sync_kill_plan.n_left = 1 + (unsigned)rand_r(&seed) % 3;
+                sync_kill_plan.name = points[order->point];
         }
         for (unsigned i = 0; !atomic_load(&shared->stop); i++) {
                 unsigned random = (unsigned)rand_r(&seed);
-                if (plan.name && strncmp(plan.name, "object", 6) == 0)
+                if (sync_kill_plan.name && strncmp(sync_kill_plan.name, "object", 6) == 0)
                         make_something(a, random);
-                if (plan.name && strncmp(plan.name, "arena", 5) == 0) {
+                if (sync_kill_plan.name && strncmp(sync_kill_plan.name, "arena", 5) == 0) {
                         drover_arena *again;
                         CHECK(drover_arena_attach(drover_arena_fd(a), &again) == 0);
                         drover_arena_free(again);
                 }
-                void (*use)(struct objects * o, unsigned random) = uses[random / 16 % (sizeof uses / sizeof *uses)];
+                void (*use)(struct sync_kill_objects * o, unsigned random) =
+                        uses[random / 16 % (sizeof uses / sizeof *uses)];
                 if (use == take_token && order->point < 0)
                         use = give_token;
                 use(&o, random);
@@ -314,25 +252,8 @@ static void worker(drover_arena *a, void *user) {
         fixture_free(a);
 }
 
-/* ---- the broker ---- */
-
-static unsigned n_seeds(void) {
-        const char *text = getenv("DROVER_KILL_SEEDS");
-        return text ? (unsigned)atoi(text) : DEFAULT_SEEDS;
-}
-
-/* Whoever ends first: the others may wait for what it held. Not how it was meant to end: a CHECK said why. */
-static void reap_any(drover_arena *arena) {
-        int status;
-        pid_t pid = waitpid(-1, &status, 0);
-        assert_true(pid > 0);
-        drover_arena_repair_pid(arena, pid);
-        assert_true((WIFEXITED(status) && WEXITSTATUS(status) == 0) ||
-                    (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
-}
-
 /* Puts and gets are paired in each worker; what deaths between the two leave behind would fill the queues. */
-static void drain(struct objects *o) {
+static void drain(struct sync_kill_objects *o) {
         while (drover_queue_size(o->queue) > CAPACITY / 2 && queue_out(o->queue, false, 0))
                 ;
         while (drover_queue_size(o->lifo) > CAPACITY / 2 && queue_out(o->lifo, false, 0))
@@ -341,7 +262,7 @@ static void drain(struct objects *o) {
                 ;
 }
 
-static void verify(drover_arena *arena, struct objects *o) {
+static void verify(drover_arena *arena, struct sync_kill_objects *o) {
         while (queue_out(o->queue, false, 0) || queue_out(o->lifo, false, 0) || queue_out(o->simple, true, 0))
                 ;
         uint64_t n = atomic_load(&shared->next_item);
@@ -360,12 +281,12 @@ static void verify(drover_arena *arena, struct objects *o) {
 /* Every place with the seeds from `first` on. */
 static void kill_at_every_place(unsigned first, unsigned n, unsigned n_died_at[N_POINTS]) {
         drover_arena *arena = fixture_arena(4 << 20);
-        struct objects o;
+        struct sync_kill_objects o;
         pid_t pids[WORKERS];
-        struct order order = {.seed = first * N_POINTS};
+        struct sync_kill_order order = {.seed = first * N_POINTS};
         unsigned n_deaths = 0, n_wanted = N_POINTS * n;
         shared = fixture_shared(sizeof *shared);
-        objects_open(arena, &o);
+        sync_kill_open(arena, &o);
         for (unsigned i = 0; i < WORKERS; i++, order.seed++) {
                 order.point = i == 0 ? -1 : (int)(order.seed % N_POINTS);
                 pids[i] = fixture_fork(arena, worker, &order);
@@ -386,7 +307,7 @@ static void kill_at_every_place(unsigned first, unsigned n, unsigned n_died_at[N
         }
         atomic_store(&shared->stop, 1);
         for (unsigned i = 0; i < WORKERS; i++)
-                reap_any(arena);
+                sync_kill_reap_any(arena);
         verify(arena, &o);
         for (unsigned i = 0; i < N_POINTS; i++)
                 n_died_at[i] += shared->n_deaths_at[i];
@@ -396,218 +317,19 @@ static void kill_at_every_place(unsigned first, unsigned n, unsigned n_died_at[N
 
 static void test_every_place(void **state) {
         unsigned n_died_at[N_POINTS] = {0}, n_all = 0;
-        for (unsigned first = 0; first < n_seeds(); first += SEEDS_AT_ONCE)
-                kill_at_every_place(first, n_seeds() - first < SEEDS_AT_ONCE ? n_seeds() - first : SEEDS_AT_ONCE,
-                                    n_died_at);
+        for (unsigned first = 0; first < sync_kill_seeds(); first += SEEDS_AT_ONCE)
+                kill_at_every_place(
+                        first, sync_kill_seeds() - first < SEEDS_AT_ONCE ? sync_kill_seeds() - first : SEEDS_AT_ONCE,
+                        n_died_at);
         for (unsigned i = 0; i < N_POINTS; i++) {
                 n_all += n_died_at[i];
                 print_message("%u died at %s\n", n_died_at[i], points[i]);
         }
-        print_message("%u seeds, %u places, %u deaths there\n", n_seeds(), N_POINTS, n_all);
-}
-
-/* ---- barriers: a death breaks, a reset mends ---- */
-
-static void meet(drover_arena *a, void *user) {
-        static const char *const places[] = {"barrier-arrived", "barrier-acted", "barrier-ended", "wait-published",
-                                             "wait-awake"};
-        const struct order *order = user;
-        drover_barrier *b;
-        unsigned seed = order->seed;
-        CHECK(drover_barrier_open(a, "barrier", PARTIES, &b) == 0);
-        if (order->point >= 0) {
-                plan.n_deaths = &shared->n_deaths_at[0];
-                plan.n_left = 1 + (unsigned)rand_r(&seed) % 5;
-                plan.name = places[(unsigned)order->point % (sizeof places / sizeof *places)];
-        }
-        while (!atomic_load(&shared->stop)) {
-                int r = drover_barrier_wait(b, stuck());
-                CHECK(r == -EPIPE || (r >= 0 && r < PARTIES));
-                atomic_fetch_add(&shared->n_operations, r >= 0);
-                if (r == -EPIPE)
-                        usleep(20);
-        }
-        drover_barrier_free(b);
-        fixture_free(a);
-}
-
-static void test_barriers(void **state) {
-        drover_arena *arena = fixture_arena(4096);
-        drover_barrier *b;
-        pid_t pids[PARTIES];
-        struct order order = {0};
-        unsigned n_wanted = 5 * n_seeds();
-        shared = fixture_shared(sizeof *shared);
-        assert_int_equal(drover_barrier_open(arena, "barrier", PARTIES, &b), 0);
-        for (int i = 0; i < PARTIES; i++, order.seed++) {
-                order.point = i == 0 ? -1 : (int)order.seed;
-                pids[i] = fixture_fork(arena, meet, &order);
-        }
-        for (unsigned n = 0; n < n_wanted; n++) {
-                int status;
-                pid_t pid = waitpid(-1, &status, 0);
-                assert_true(pid > 0 && WIFSIGNALED(status));
-                drover_arena_repair_pid(arena, pid);
-                /* it may have died before it was a member: the others wait for it, and its successor comes */
-                order.point = (int)++order.seed;
-                for (int i = 0; i < PARTIES; i++)
-                        if (pids[i] == pid)
-                                pids[i] = fixture_fork(arena, meet, &order);
-                if (drover_barrier_is_broken(b))
-                        assert_int_equal(drover_barrier_reset(b), 0);
-        }
-        atomic_store(&shared->stop, 1);
-        drover_barrier_abort(b);
-        for (int i = 0; i < PARTIES; i++)
-                reap_any(arena);
-        assert_true(atomic_load(&shared->n_operations) > 0);
-        drover_barrier_free(b);
-        fixture_unshare(shared, sizeof *shared);
-        fixture_free(arena);
-}
-
-/* ---- a producer that is stopped half way holds up nobody's wake-up ---- */
-
-static void put_slowly(drover_arena *a, void *user) {
-        drover_queue *q;
-        CHECK(drover_queue_open(a, "two", 0, 0, 0, &q) == 0);
-        if (user) {
-                plan.n_deaths = &shared->n_deaths_at[0];
-                plan.n_left = 1;
-                plan.signal = SIGSTOP;
-                plan.name = "queue-claimed";
-        }
-        CHECK(drover_queue_put(q, "item", 4, stuck()) == 0);
-}
-
-static void test_two_rooms_at_once(void **state) {
-        drover_arena *arena = fixture_arena(1 << 16);
-        drover_queue *q;
-        char item[8];
-        size_t bytes;
-        int status;
-        shared = fixture_shared(sizeof *shared);
-        assert_int_equal(drover_queue_open(arena, "two", 2, 8, DROVER_QUEUE_FIFO, &q), 0);
-        pid_t slow = fixture_fork(arena, put_slowly, q);
-        assert_int_equal(waitpid(slow, &status, WUNTRACED), slow);
-        assert_true(WIFSTOPPED(status));
-        assert_int_equal(drover_queue_put(q, "item", 4, 0), 0);
-        pid_t waiters[2] = {fixture_fork(arena, put_slowly, NULL), fixture_fork(arena, put_slowly, NULL)};
-        fixture_await_waiters(arena, "two", 2);
-        /* past the stopped one's cell: no room yet, though a wake-up was spent */
-        assert_int_equal(drover_queue_get(q, item, sizeof item, &bytes, 0), 0);
-        kill(slow, SIGCONT);
-        assert_int_equal(fixture_reap(arena, slow), 0);
-        fixture_await_waiters(arena, "two", 2);
-        /* one get, room for both */
-        assert_int_equal(drover_queue_get(q, item, sizeof item, &bytes, 0), 0);
-        for (uint64_t deadline = in_ms(5000); drover_queue_size(q) < 2;) { /* before a repair wakes all */
-                assert_true(event_now_ns() < deadline);
-                usleep(100);
-        }
-        for (int i = 0; i < 2; i++)
-                assert_int_equal(fixture_reap(arena, waiters[i]), 0);
-        drover_queue_free(q);
-        fixture_unshare(shared, sizeof *shared);
-        drover_arena_free(arena);
-}
-
-/* ---- who closes a queue dies before it has told anybody ---- */
-
-static void wait_for_the_end(drover_arena *a, void *user) {
-        drover_queue *q;
-        char item[8];
-        size_t bytes;
-        CHECK(drover_queue_open(a, "queue", 0, 0, 0, &q) == 0);
-        if (user) /* no room: full when it began */
-                CHECK(drover_queue_put(q, "item", 4, stuck()) == -ESHUTDOWN);
-        else
-                CHECK(drover_queue_get(q, item, sizeof item, &bytes, stuck()) == -ESHUTDOWN);
-        drover_queue_free(q);
-}
-
-static void close_and_die(drover_arena *a, void *user) {
-        drover_queue *q;
-        CHECK(drover_queue_open(a, "queue", 0, 0, 0, &q) == 0);
-        plan.n_deaths = &shared->n_deaths_at[0];
-        plan.n_left = 1;
-        plan.name = "queue-closed";
-        drover_queue_close(q);
-}
-
-static void test_close(void **state) {
-        shared = fixture_shared(sizeof *shared);
-        for (unsigned i = 0; i < n_seeds(); i++) {
-                drover_arena *arena = fixture_arena(1 << 16);
-                drover_queue *q;
-                bool is_full = i % 2;
-                assert_int_equal(drover_queue_open(arena, "queue", 1, 8, DROVER_QUEUE_FIFO, &q), 0);
-                OWN(queue, q);
-                if (is_full)
-                        assert_int_equal(drover_queue_put(q, "item", 4, 0), 0);
-                pid_t waiter = fixture_fork(arena, wait_for_the_end, is_full ? q : NULL);
-                fixture_await_waiters(arena, "queue", 1);
-                assert_int_equal(fixture_reap(arena, fixture_fork(arena, close_and_die, NULL)), -SIGKILL);
-                assert_int_equal(fixture_reap(arena, waiter), 0);
-                fixture_free(arena);
-        }
-        assert_int_equal(shared->n_deaths_at[0], n_seeds());
-        fixture_unshare(shared, sizeof *shared);
-}
-
-/* ---- the repairer dies too, and somebody else begins anew ---- */
-
-static void hold_everything(drover_arena *a, void *user) {
-        struct objects o;
-        uint64_t item[8] = {0};
-        size_t bytes;
-        objects_open(a, &o);
-        CHECK(drover_mutex_lock(o.mutex, stuck()) == 0);
-        CHECK(drover_permits_acquire(o.permits, stuck()) == 0);
-        CHECK(drover_rwlock_read(o.rwlock, stuck()) == 0);
-        CHECK(drover_queue_put(o.queue, item, sizeof item, stuck()) == 0);
-        CHECK(drover_queue_get(o.queue, item, sizeof item, &bytes, stuck()) == 0);
-        kill(getpid(), SIGKILL);
-}
-
-static void die_repairing(drover_arena *a, void *user) {
-        const struct order *order = user;
-        plan.n_deaths = &shared->n_deaths_at[0];
-        plan.n_left = order->seed + 1;
-        plan.name = order->point == 0 ? "repair-object" : order->point == 1 ? "repair-begun" : "repair-done";
-        drover_arena_repair(a, (uint32_t)shared->next_item);
-        kill(getpid(), SIGKILL);
-}
-
-static void test_repair_begins_anew(void **state) {
-        for (unsigned i = 0; i < 14; i++) {
-                drover_arena *arena = fixture_arena(4 << 20);
-                struct objects o;
-                int status;
-                shared = fixture_shared(sizeof *shared);
-                objects_open(arena, &o);
-                pid_t pid = fixture_fork(arena, hold_everything, NULL);
-                assert_int_equal(waitpid(pid, &status, 0), pid);
-                shared->next_item = 1; /* its participant: the first after ours */
-                struct order order = {.seed = i < 12 ? i : 0, .point = i < 12 ? 0 : (int)i - 11};
-                assert_int_equal(fixture_reap(arena, fixture_fork(arena, die_repairing, &order)), -SIGKILL);
-                drover_arena_repair_pid(arena, pid);
-                assert_int_equal(drover_mutex_lock(o.mutex, 0), -EOWNERDEAD);
-                assert_int_equal(drover_permits_available(o.permits), PERMITS);
-                assert_int_equal(drover_rwlock_write(o.rwlock, 0), 0);
-                assert_int_equal(drover_queue_size(o.queue), 1);
-                assert_true(queue_out(o.queue, false, 0));
-                fixture_unshare(shared, sizeof *shared);
-                fixture_free(arena);
-        }
+        print_message("%u seeds, %u places, %u deaths there\n", sync_kill_seeds(), N_POINTS, n_all);
 }
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_two_rooms_at_once),
-                cmocka_unit_test(test_repair_begins_anew),
-                cmocka_unit_test(test_close),
-                cmocka_unit_test(test_barriers),
                 cmocka_unit_test(test_every_place),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
