@@ -242,7 +242,7 @@ void pool_channel_count(const struct pool_channel *c, struct pool_counters *coun
 }
 
 /* Queued jobs of a client that is gone are nobody's; running ones are asked to stop, and have KillGraceSec= for it. At
- * the end of a shutdown it is we who are gone: the client keeps what stands in its channel, and hands it to the next
+ * the end of this daemon it is we who are gone: the client keeps what stands in its channel, and hands it to the next
  * daemon. */
 void pool_channel_drop(struct pool_channel *c) {
         struct pool *p = c->pool;

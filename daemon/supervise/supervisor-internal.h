@@ -34,7 +34,7 @@ struct supervisor {
                 uint64_t turn, n_read;
         } output;
         bool is_shutting_down;
-        bool is_leaving; /* the end of a shutdown: channels are left to their clients, for the next daemon */
+        bool is_leaving; /* this daemon ends: channels are left to their clients, for the next daemon */
         void (*on_down)(void *user);
         void *on_down_user;
 };

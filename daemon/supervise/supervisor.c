@@ -22,8 +22,9 @@
 #define SUPERVISOR_LAST_WRITE_NS UINT64_C(1000000000) /* for the state, at the end */
 
 static const char *const worker_state_words[WORKER_N_STATES] = {
-        [WORKER_STARTING] = "starting", [WORKER_IDLE] = "idle",               [WORKER_RUNNING] = "running",
-        [WORKER_STOPPING] = "stopping", [WORKER_QUARANTINED] = "quarantined",
+        [WORKER_STARTING] = "starting",       [WORKER_IDLE] = "idle",
+        [WORKER_RUNNING] = "running",         [WORKER_STOPPING] = "stopping",
+        [WORKER_QUARANTINED] = "quarantined",
 };
 static const char *const start_method_words[START_N] = {
         [START_FORKSERVER] = "forkserver", [START_SPAWN] = "spawn", [START_FORK] = "fork"};
@@ -58,8 +59,8 @@ struct worker *supervisor_find_worker(struct supervisor *s, uint64_t id) {
 struct worker *supervisor_find_worker_by_pid(struct supervisor *s, pid_t pid) {
         struct worker *w;
         TAILQ_FOREACH(w, &s->workers, link)
-                if (w->pid == pid && pid != 0)
-                        return w;
+        if (w->pid == pid && pid != 0)
+                return w;
         return NULL;
 }
 
@@ -85,7 +86,7 @@ static void supervisor_on_lost(void *user) {
         struct pool *p;
         struct worker *w, *next;
         TAILQ_FOREACH(p, &s->pools, link)
-                pool_on_spawner_lost(p);
+        pool_on_spawner_lost(p);
         for (w = TAILQ_FIRST(&s->workers); w; w = next) {
                 next = TAILQ_NEXT(w, link);
                 worker_on_spawner_lost(w);
@@ -95,8 +96,8 @@ static void supervisor_on_lost(void *user) {
 struct pool *supervisor_find_generation(struct supervisor *s, uint32_t generation) {
         struct pool *p;
         TAILQ_FOREACH(p, &s->pools, link)
-                if (generation && (p->generation == generation || p->loading == generation || p->old_generation == generation))
-                        return p;
+        if (generation && (p->generation == generation || p->loading == generation || p->old_generation == generation))
+                return p;
         return NULL;
 }
 
@@ -184,7 +185,7 @@ int supervisor_new(struct supervisor **ret, const struct supervisor_config *c) {
 
 static void supervisor_drop_pool(struct supervisor *s, struct pool *p);
 
-void supervisor_leave(struct supervisor *s) { s->is_leaving = s->is_shutting_down; }
+void supervisor_leave(struct supervisor *s) { s->is_leaving = true; }
 
 /* Whatever still lives is ended with the spawner's socket. */
 struct supervisor *supervisor_free(struct supervisor *s) {
@@ -220,8 +221,8 @@ struct supervisor *supervisor_free(struct supervisor *s) {
 struct pool *supervisor_find_pool(struct supervisor *s, const char *name) {
         struct pool *p;
         TAILQ_FOREACH(p, &s->pools, link)
-                if (strcmp(p->config.name, name) == 0 && !p->is_removed)
-                        return p;
+        if (strcmp(p->config.name, name) == 0 && !p->is_removed)
+                return p;
         return NULL;
 }
 
@@ -235,10 +236,10 @@ struct pool *supervisor_next_pool(struct supervisor *s, const struct pool *after
 static void supervisor_insert_pool(struct supervisor *s, struct pool *p) {
         struct pool *other;
         TAILQ_FOREACH(other, &s->pools, link)
-                if (strcmp(other->config.name, p->config.name) > 0) {
-                        TAILQ_INSERT_BEFORE(other, p, link);
-                        return;
-                }
+        if (strcmp(other->config.name, p->config.name) > 0) {
+                TAILQ_INSERT_BEFORE(other, p, link);
+                return;
+        }
         TAILQ_INSERT_TAIL(&s->pools, p, link);
 }
 
@@ -248,11 +249,12 @@ int supervisor_check_room(struct supervisor *s, const char *pool, struct fault *
         struct pool *p;
         uint32_t n = 0;
         TAILQ_FOREACH(p, &s->pools, link)
-                n += !p->is_refused && !p->is_removed;
+        n += !p->is_refused && !p->is_removed;
         if (n < s->max_pools)
                 return 0;
         return fault_set(f, FAULT_LIMITS_EXCEEDED,
-                         "pool %s is one too many: there are %u already (MaxPools= in drover.conf, %d at most): remove one, or raise it",
+                         "pool %s is one too many: there are %u already (MaxPools= in drover.conf, %d at most): remove "
+                         "one, or raise it",
                          pool, n, DAEMON_MAX_POOLS);
 }
 
@@ -305,17 +307,17 @@ void supervisor_pool_is_empty(struct supervisor *s, struct pool *p) {
         if (!s->is_shutting_down || !s->on_down)
                 return;
         TAILQ_FOREACH(p, &s->pools, link)
-                if (p->is_wanted || pool_count_awaited(p) > 0)
-                        return;
+        if (p->is_wanted || pool_count_awaited(p) > 0)
+                return;
         TAILQ_FOREACH(p, &s->pools, link)
-                jobs_collect(p); /* verdicts of this moment are told first: nothing is heard after the end */
+        jobs_collect(p); /* verdicts of this moment are told first: nothing is heard after the end */
         void (*done)(void *) = s->on_down;
         s->on_down = NULL;
         done(s->on_down_user);
 }
 
-int supervisor_update_pool(struct supervisor *s, struct pool *p, const struct pool_config *c, const char *refused_because,
-                           struct fault *f) {
+int supervisor_update_pool(struct supervisor *s, struct pool *p, const struct pool_config *c,
+                           const char *refused_because, struct fault *f) {
         if (refused_because) { /* the old settings go on */
                 snprintf(p->config_problem, sizeof(p->config_problem), "%s", refused_because);
                 log_error("pool %s keeps its old settings: %s", p->config.name, refused_because);
@@ -360,7 +362,9 @@ size_t supervisor_list_deaths(struct supervisor *s, const struct pool *pool, str
 
 /* ---- jobs, sessions, the end ---- */
 
-struct job *supervisor_find_job(struct supervisor *s, uint64_t id) { return jobs_find(s->jobs, id); }
+struct job *supervisor_find_job(struct supervisor *s, uint64_t id) {
+        return jobs_find(s->jobs, id);
+}
 
 int supervisor_open_session(struct supervisor *s, const struct session_request *q, struct session_offer *ret,
                             bool *ret_wait, struct fault *f) {
@@ -375,8 +379,8 @@ int supervisor_open_session(struct supervisor *s, const struct session_request *
                 return fault_set(f, FAULT_POOL_STOPPED, "pool %s is %s", p->config.name, pool_state_word(p->state));
         if (!p->schema) {
                 *ret_wait = p->state == POOL_STARTING || p->state == POOL_PAUSED;
-                return fault_set(f, FAULT_POOL_REFUSED, "pool %s is %s: no worker of it was ready yet%s%s", p->config.name,
-                                 pool_state_word(p->state), p->problem[0] ? ": " : "", p->problem);
+                return fault_set(f, FAULT_POOL_REFUSED, "pool %s is %s: no worker of it was ready yet%s%s",
+                                 p->config.name, pool_state_word(p->state), p->problem[0] ? ": " : "", p->problem);
         }
         return session_new(&session, q, ret, f);
 }
@@ -391,7 +395,9 @@ size_t supervisor_list_capsules(const struct supervisor *s, const struct capsule
         return capsules_list(s->capsules, filter, ret, n);
 }
 
-struct arenas *supervisor_arenas(struct supervisor *s) { return s->arenas; }
+struct arenas *supervisor_arenas(struct supervisor *s) {
+        return s->arenas;
+}
 uint32_t supervisor_n_sessions(const struct supervisor *s) { return s->n_sessions; }
 uint32_t supervisor_n_workers(const struct supervisor *s) { return s->n_workers; }
 bool supervisor_is_shutting_down(const struct supervisor *s) { return s->is_shutting_down; }
@@ -400,8 +406,8 @@ uint64_t supervisor_drain_ns(struct supervisor *s) {
         struct pool *p;
         uint64_t longest_ns = 0;
         TAILQ_FOREACH(p, &s->pools, link)
-                if (p->config.timeout_stop_ns + p->config.kill_grace_ns > longest_ns)
-                        longest_ns = p->config.timeout_stop_ns + p->config.kill_grace_ns;
+        if (p->config.timeout_stop_ns + p->config.kill_grace_ns > longest_ns)
+                longest_ns = p->config.timeout_stop_ns + p->config.kill_grace_ns;
         return longest_ns;
 }
 

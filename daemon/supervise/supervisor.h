@@ -385,7 +385,7 @@ struct arenas *supervisor_arenas(struct supervisor *s);
 
 /* SIGTERM: refuses new jobs, drains every pool for at most TimeoutStopSec=, then `done` is called once. */
 void supervisor_shut_down(struct supervisor *s, void (*done)(void *user), void *user);
-/* Before anything is freed: after a shutdown the channels stay their clients', for the next daemon. */
+/* Before anything is freed: the channels stay their clients', for the next daemon. */
 void supervisor_leave(struct supervisor *s);
 /* So long that takes at most. */
 uint64_t supervisor_drain_ns(struct supervisor *s);
