@@ -68,6 +68,8 @@ int drover_arena_open_with(drover *d, const char *name, const struct drover_aren
         if (!name)
                 return connection_fail(d, -EINVAL, "an arena needs a name");
         r = arena_read_options(d, options, &o);
+        if (r >= 0)
+                r = bus_open_for_call(d);
         if (r < 0)
                 return r;
         r = arena_call(d, name, &o, &e, &reply);

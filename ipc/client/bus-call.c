@@ -89,6 +89,8 @@ int bus_call(sd_bus *bus, sd_bus_message *m, uint64_t timeout_us, sd_bus_error *
                 r = sd_bus_call_async(bus, &slot, m, bus_call_on_reply, &reply, timeout_us);
         while (r >= 0 && !reply)
                 r = bus_call_step(bus, &since_ns);
+        if (r < 0 && slot) /* it was sent, and nobody knows what became of it */
+                r = -ETIMEDOUT;
         sd_bus_slot_unref(slot);
         if (reply && sd_bus_message_is_method_error(reply, NULL)) {
                 r = -sd_bus_message_get_errno(reply);

@@ -193,11 +193,14 @@ int bus_job_submit(drover_pool *p, const struct submission *s, drover_future **r
         const bool is_streamed = ret && s->options->flags & DROVER_STREAMED;
         drover *d = p->drover;
         drover_future *f = NULL;
+        int r = bus_open_for_call(d);
+        if (r < 0)
+                return r;
         struct bus_job *j = calloc(1, sizeof *j);
         if (!j)
                 return connection_fail(d, -ENOMEM, "job %s: %s", s->job, strerror(ENOMEM));
         d->n_bus_calls++;
-        int r = bus_verdict_prepare(d);
+        r = bus_verdict_prepare(d);
         if (r >= 0 && (r = bus_verdict_await_fds(d)) < 0)
                 r = errors_report(d, r, "job", s->job, NULL);
         if (r >= 0 && ret)
@@ -250,7 +253,10 @@ static int bus_job_ask(drover *d, uint64_t id, const char *interface, const char
                        const char *second, sd_bus_message **ret_reply) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *m = NULL;
         __attribute__((cleanup(sd_bus_error_free))) sd_bus_error e = SD_BUS_ERROR_NULL;
-        int r = bus_job_new_call(d, id, interface, member, &m);
+        int r = bus_open_for_call(d);
+        if (r < 0)
+                return r;
+        r = bus_job_new_call(d, id, interface, member, &m);
         if (r >= 0 && first)
                 r = sd_bus_message_append(m, "s", first);
         if (r >= 0 && second)

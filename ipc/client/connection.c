@@ -9,13 +9,16 @@
  * A program may have closed all descriptors that it does not know (closefrom in a child, a daemon). libsystemd aborts
  * when one that it closes is not open, and what is open under our numbers then is somebody else's: so the socket of the
  * bus is known by its inode, and if it is not that any more, the bus is left as it is, which costs its memory, and no
- * number of this connection is closed. */
+ * number of this connection is closed. It has a number of our own beside libsystemd's, which closes its one when the
+ * bus breaks: an epoll cannot be told to forget a socket whose number is gone, if a child of a fork has it still. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
@@ -42,30 +45,38 @@ const char *drover_error_text(const drover *d) { return d->error; }
 
 /* ---- opening and closing ---- */
 
-static int connection_connect(sd_bus **ret, const char *address) {
-        if (!address || strcmp(address, "user") == 0)
-                return sd_bus_open_user(ret);
-        if (strcmp(address, "system") == 0)
-                return sd_bus_open_system(ret);
-        sd_bus *bus = NULL;
-        int r = sd_bus_new(&bus);
-        if (r >= 0)
-                r = sd_bus_set_address(bus, address);
-        if (r >= 0)
-                r = sd_bus_set_bus_client(bus, true);
-        if (r >= 0)
-                r = sd_bus_start(bus);
-        if (r < 0) {
-                sd_bus_unref(bus);
-                return r;
-        }
-        *ret = bus;
-        return 0;
-}
-
 static int connection_add_fd(drover *d, int fd, uint32_t events) {
         struct epoll_event e = {.events = events};
         return epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
+}
+
+int connection_watch_bus(drover *d, sd_bus *bus) {
+        int fd = fcntl(sd_bus_get_fd(bus), F_DUPFD_CLOEXEC, 3);
+        if (fd < 0)
+                return -errno;
+        int r = connection_add_fd(d, fd, EPOLLIN);
+        if (r < 0) {
+                close(fd);
+                return r;
+        }
+        own_fd_close(&d->bus_socket);
+        own_fd_init(&d->bus_socket, fd);
+        d->is_bus_watched = true;
+        d->bus_events = EPOLLIN;
+        d->bus_error = 0;
+        return 0;
+}
+
+/* A child of a fork may have the socket as well: it is shut down, and taken out of the epoll, which would go on saying
+ * that it is readable. */
+void connection_lose_bus(drover *d) {
+        if (d->is_bus_watched && own_fd_is_there(&d->bus_socket)) {
+                epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, d->bus_socket.fd, NULL);
+                shutdown(d->bus_socket.fd, SHUT_RDWR);
+        }
+        d->is_bus_watched = false;
+        bus_verdict_lose_all(d, -EPIPE, "the bus went away: whether the job ran is not known");
+        bus_verdict_unsubscribe(d);
 }
 
 int connection_watch_session(drover *d, struct session *s) {
@@ -89,21 +100,21 @@ int drover_open(const char *bus, drover **ret_drover) {
         LIST_INIT(&d->bus_jobs);
         LIST_INIT(&d->streams);
         TAILQ_INIT(&d->called);
+        own_fd_init(&d->bus_socket, -1);
         d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
         if (d->epoll_fd < 0)
                 return -errno;
         d->process = process_number();
         int r = d->process ? future_reserve(d) : -ENOMEM;
         if (r >= 0)
-                r = connection_connect(&d->bus, bus);
-        const char *name;
+                r = bus_open(&d->bus, bus);
+        const char *name, *address;
         while (r >= 0 && (r = sd_bus_get_unique_name(d->bus, &name)) == -EINTR)
                 r = 0; /* until the bus has accepted us: its descriptor stays then */
-        if (r < 0)
-                return r;
-        own_fd_init(&d->bus_socket, sd_bus_get_fd(d->bus));
-        d->bus_events = EPOLLIN;
-        r = connection_add_fd(d, sd_bus_get_fd(d->bus), EPOLLIN);
+        if (r >= 0)
+                r = sd_bus_get_address(d->bus, &address);
+        if (r >= 0)
+                r = (d->address = strdup(address)) ? connection_watch_bus(d, d->bus) : -ENOMEM;
         if (r < 0)
                 return r;
         *ret_drover = d;
@@ -121,14 +132,12 @@ void connection_unref(drover *d) {
                 return;
         free(d->past);
         future_free_spare(d);
+        free(d->address);
         free(d);
 }
 
-/* The bus is open as libsystemd knows it, and its socket is not. In a child libsystemd says nothing, so there a bus
- * that broke before the fork counts as lost, too: it is left as it is. */
 static bool connection_lost_fds(const drover *d) {
-        return d->bus && d->bus_socket.fd >= 0 && !own_fd_is_there(&d->bus_socket) &&
-               (!connection_is_ours(d) || sd_bus_get_fd(d->bus) >= 0);
+        return d->bus && d->bus_socket.fd >= 0 && !own_fd_is_there(&d->bus_socket);
 }
 
 /* From here on nothing is sent or closed by number. */
@@ -178,6 +187,7 @@ drover *drover_close_counted(drover *d, uint32_t *ret_n_dropped) {
         if (d->bus && connection_is_ours(d))
                 sd_bus_close(d->bus);
         d->bus = sd_bus_unref(d->bus);
+        own_fd_close(&d->bus_socket);
         future_free_spare(d);
         if (d->epoll_fd >= 0)
                 close(d->epoll_fd);

@@ -49,8 +49,8 @@ static unsigned engine_read_bus(drover *d) {
         for (unsigned n = 0; n < ENGINE_MESSAGES && r > 0; n++)
                 r = bus_process(d->bus);
         d->bus_error = r < 0 ? r : 0;
-        if (r < 0 && !bus_is_short(r)) /* its descriptor is closed */
-                bus_verdict_lose_all(d, -EPIPE, "the bus went away: whether the job ran is not known");
+        if (r < 0 && !bus_is_short(r))
+                connection_lose_bus(d);
         bus_verdict_ask_late(d);
         return (unsigned)(d->n_ended - n_ended);
 }
@@ -85,7 +85,8 @@ static void engine_watch_bus(drover *d) {
         int events = sd_bus_get_events(d->bus);
         uint32_t wanted = d->bus_error < 0 ? 0 : events > 0 && events & POLLOUT ? EPOLLIN | EPOLLOUT : EPOLLIN;
         struct epoll_event e = {.events = wanted};
-        if (wanted != d->bus_events && epoll_ctl(d->epoll_fd, EPOLL_CTL_MOD, sd_bus_get_fd(d->bus), &e) == 0)
+        if (d->is_bus_watched && wanted != d->bus_events &&
+            epoll_ctl(d->epoll_fd, EPOLL_CTL_MOD, d->bus_socket.fd, &e) == 0)
                 d->bus_events = wanted;
         if (bus_is_short(d->bus_error) && d->wake_ns > 0) {
                 uint64_t retry_ns = event_now_ns() + BUS_SHORT_NS;

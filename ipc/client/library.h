@@ -1,8 +1,8 @@
 /* What the files of libdrover share: the structs behind the handles, and the calls between them.
  *
- * connection.c (connection, descriptor, process) owns everything; pool.c a channel and the jobs in it; submit.c hands
- * jobs over; builder.c makes arguments; future.c keeps what became of a job; wait.c waits for several; map.c feeds
- * many. */
+ * connection.c (connection, descriptor, process) owns everything; bus-open.c opens the bus, also when it broke;
+ * pool.c a channel and the jobs in it; submit.c hands jobs over; builder.c makes arguments; future.c keeps what became
+ * of a job; wait.c waits for several; map.c feeds many. */
 #pragma once
 
 #include <stdarg.h>
@@ -92,7 +92,11 @@ struct drover {
         uint32_t references;
         uint64_t process;       /* that opened it: process_number */
         sd_bus *bus;            /* NULL: closed */
-        struct own_fd bus_socket;
+        char *address;          /* of the bus, as drover_open found it */
+        uint64_t open_ns;       /* when it was last opened again, in vain or not; 0: never */
+        int open_error;         /* of that */
+        struct own_fd bus_socket; /* a number of our own for it: epoll_fd has it until it is lost */
+        bool is_bus_watched;
         bool has_lost_fds;      /* all descriptors were closed by the program */
         int epoll_fd;
         uint32_t bus_events; /* that epoll_fd watches the bus for */
@@ -124,6 +128,10 @@ struct drover {
 static inline bool connection_is_ours(const drover *d) { return d->process == process_number(); }
 /* -ECHILD, -ECONNABORTED. */
 int connection_check(drover *d);
+/* Has the descriptor that programs poll know this bus, and no other one. 0 or -errno. */
+int connection_watch_bus(drover *d, sd_bus *bus);
+/* The connection to the bus is over: nobody polls it, and its jobs are lost. */
+void connection_lose_bus(drover *d);
 /* Before something is closed by number: has the program closed all descriptors? Then nothing is closed any more. */
 void connection_look_for_fds(drover *d);
 drover *connection_ref(drover *d);
@@ -138,6 +146,16 @@ int errors_report(drover *d, int code, const char *noun, const char *name, const
 /* Adds a session's descriptors to the one that programs poll. */
 int connection_watch_session(drover *d, struct session *s);
 void connection_unwatch_session(drover *d, struct session *s);
+
+/* ---- bus-open.c ---- */
+
+/* As drover_open. */
+int bus_open(sd_bus **ret, const char *bus);
+/* Before a call that needs the bus: 0, there is a connection, perhaps another one than before. Or why not, in words;
+ * nothing was sent then. Waits until the bus has accepted it, some seconds at most. */
+int bus_open_for_call(drover *d);
+/* For session_on_bus_lost: as that says. `user`: the drover. */
+int bus_open_for_session(void *user);
 
 /* ---- options.c ---- */
 

@@ -59,6 +59,7 @@ static int pool_new(drover_pool **ret, drover *d, const char *name, uint64_t dea
         if (r < 0)
                 r = pool_refused(d, r, name, error);
         if (r >= 0) {
+                session_on_bus_lost(p->session, bus_open_for_session, d);
                 p->n_slots = session_slots(p->session);
                 p->by_slot = calloc(p->n_slots, sizeof(drover_future *));
                 p->is_busy = calloc(p->n_slots, sizeof(bool));
@@ -95,7 +96,9 @@ int drover_pool_open(drover *d, const char *name, drover_pool **ret_pool) {
         if (r < 0)
                 return connection_fail(
                         d, r, "pool %s: the next droverd does not answer whether it takes its channel over", name);
-        r = pool_new(&p, d, name, deadline_ns);
+        r = bus_open_for_call(d);
+        if (r >= 0)
+                r = pool_new(&p, d, name, deadline_ns);
         if (r < 0)
                 return r;
         d->wake_ns = 0;

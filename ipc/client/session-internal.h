@@ -37,6 +37,8 @@ struct session {
         uint32_t index; /* of the channel in the bell */
         /* to come back with, should the daemon die */
         sd_bus *bus;
+        int (*renew_bus)(void *user); /* session_on_bus_lost; NULL: nobody can */
+        void *renew_user;
         sd_bus_slot *call; /* OpenChannel, not answered yet */
         sd_bus_message *answer; /* its answer, while there are no descriptors or memory to take it */
         bool is_short;          /* of either: what the bus says cannot be taken in now */

@@ -50,8 +50,10 @@ void session_reattached(struct session *s, int r) {
 static void session_come_back(struct session *s) {
         session_check_open(s);
         uint64_t now_ns = event_now_ns();
-        int r = 0;
-        if (!s->call && !s->is_gone && now_ns - s->tried_ns >= SESSION_RETRY_NS) {
+        int r = s->renew_bus && !s->is_gone ? s->renew_bus(s->renew_user) : 0;
+        if (r < 0)
+                s->call = sd_bus_slot_unref(s->call); /* it went with the bus */
+        if (r >= 0 && !s->call && !s->is_gone && now_ns - s->tried_ns >= SESSION_RETRY_NS) {
                 s->tried_ns = now_ns;
                 r = s->patience_ns == 0 ? -EPIPE : session_reattach(s);
         }
@@ -60,7 +62,8 @@ static void session_come_back(struct session *s) {
         for (unsigned i = 0; i < SESSION_MESSAGES && s->is_away && !s->is_gone && r > 0; i++)
                 r = bus_process(s->bus);
         s->is_short = bus_is_short(r);
-        if (r < 0 && s->is_away && (!s->is_short || now_ns - s->away_ns >= s->patience_ns))
+        bool is_for_now = s->is_short || s->renew_bus;
+        if (r < 0 && s->is_away && (!is_for_now || now_ns - s->away_ns >= s->patience_ns))
                 s->is_gone = true;
 }
 

@@ -94,6 +94,18 @@ void session_lose_fds(struct session *s) {
         s->answer = NULL;
 }
 
+void session_on_bus_lost(struct session *s, int (*renew)(void *user), void *user) {
+        s->renew_bus = renew;
+        s->renew_user = user;
+}
+
+void session_set_bus(struct session *s, sd_bus *bus) {
+        s->call = sd_bus_slot_unref(s->call); /* nobody answers that any more */
+        sd_bus_ref(bus);
+        sd_bus_unref(s->bus);
+        s->bus = bus;
+}
+
 const struct schema *session_schema(const struct session *s) { return s->schema; }
 
 uint32_t session_slots(const struct session *s) { return s->channel.geometry.n_slots; }

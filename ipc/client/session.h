@@ -31,6 +31,12 @@ void session_lose_fds(struct session *s);
 /* For the child of a fork, where the memories are not mapped: gives back what it inherited and tells nobody. */
 struct session *session_forget(struct session *s);
 
+/* Without this a session whose bus broke is over when its daemon is away. With it `renew` is asked while the daemon is away,
+ * and never waits: 0, the session's bus can be used, which may be another one by now (session_set_bus); -errno: there is none
+ * at the moment. */
+void session_on_bus_lost(struct session *s, int (*renew)(void *user), void *user);
+void session_set_bus(struct session *s, sd_bus *bus);
+
 const struct schema *session_schema(const struct session *s);
 uint32_t session_slots(const struct session *s);
 uint32_t session_slot_bytes(const struct session *s);

@@ -122,6 +122,14 @@ class Bus:
         config = os.path.join(directory, "bus.conf")
         with open(config, "w", encoding="utf-8") as f:
             f.write(template.format(path=self.path, rules=rules))
+        self.config, self.env = config, env
+        self.start()
+
+    def start(self):
+        """Also once more, under the same address."""
+        config = self.config
+        if os.path.exists(self.path):
+            os.unlink(self.path)
         if os.environ.get("DROVER_TEST_BUS") == "dbus-broker":
             launcher = os.path.join(os.path.dirname(__file__), "broker_bus.py")
             self.process = subprocess.Popen([sys.executable, launcher, self.path, config], stdin=subprocess.DEVNULL,
@@ -135,7 +143,7 @@ class Bus:
             ["dbus-daemon", "--nofork", "--nopidfile", "--nosyslog", f"--config-file={config}",
              f"--print-address={writer}"],
             stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[writer], start_new_session=True,
-            env=dict(os.environ, **(env or {})))
+            env=dict(os.environ, **(self.env or {})))
         os.close(writer)
         with os.fdopen(reader) as f:
             if not f.readline():

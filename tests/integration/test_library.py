@@ -65,6 +65,20 @@ class Case:
         self.test.assertEqual(self.process.returncode, 0, err)
 
 
+class Beside(Test):
+    """Cases with something that happens beside them."""
+
+    def around(self, d, name, *happens):
+        """Runs a case that says when the next of `happens` is due, and goes on after it."""
+        program = Case(self, d, name)
+        for i, happen in enumerate(happens):
+            self.assertEqual(program.line(), "ready")
+            happen(d)
+            if i < len(happens) - 1:
+                program.tell()
+        program.end("\n")
+
+
 class Library(Test):
     @classmethod
     def setUpClass(cls):
@@ -306,7 +320,7 @@ class Library(Test):
         self.case("close")
 
 
-class Kills(Test):
+class Kills(Beside):
     is_about_losses = True
 
     @staticmethod
@@ -328,16 +342,6 @@ class Kills(Test):
     def restart(cls, d):
         cls.end(d)
         d.start()
-
-    def around(self, d, name, *happens):
-        """Runs a case that says when the next of `happens` is due, and goes on after it."""
-        program = Case(self, d, name)
-        for i, happen in enumerate(happens):
-            self.assertEqual(program.line(), "ready")
-            happen(d)
-            if i < len(happens) - 1:
-                program.tell()
-        program.end("\n")
 
     def test_row_36_a_killed_worker_costs_one_attempt(self):
         def kill_worker(d):

@@ -131,6 +131,12 @@ void case_daemon_returns(void);
 void case_numbers_stay(void);
 void case_daemon_stopped(void);
 
+void case_bus_returns(void);
+void case_bus_gone(void);
+void case_bus_hangs(void);
+void case_bus_goes_in_a_call(void);
+void case_thrown_out(void);
+
 void case_bus_job_after_a_restart(void);
 void case_no_news_without_jobs(void);
 void case_pool_opens_again(void);

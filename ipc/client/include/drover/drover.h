@@ -79,7 +79,21 @@ typedef struct drover_iterator drover_iterator; /* futures one after another */
 
 /* Connects to the bus `bus`: "user" or NULL, "system", or an address as in DBUS_SESSION_BUS_ADDRESS. Whether a droverd is
  * there is seen when a pool is opened. -ENOENT, -ECONNREFUSED, …: there is no such bus. Blocks as long as the bus takes to
- * accept. */
+ * accept.
+ *
+ * A connection to the bus that breaks (the bus was started again, or it threw this program out) is opened again, at the address
+ * that was found here. Every job over the bus that has no verdict is DROVER_LOST with -EPIPE as soon as that is seen, a call that
+ * waits for an answer returns -ETIMEDOUT, and nothing is sent twice. The next call that needs the bus (drover_pool_open of a pool
+ * that is not open, drover_submit over the bus, DROVER_CANCEL_KILL, drover_future_get_progress, drover_arena_open, …) opens it, or
+ * says why not, and has done nothing then:
+ *   -ECONNREFUSED  nobody listens there
+ *   -ENOTCONN      it was not accepted within 5 s; or this is a callback of drover_process(), where nothing is opened
+ *   -ECONNRESET, -EPERM, -EACCES, -EMFILE, …  what else went wrong
+ * It is tried every 200 ms at most, and in between the calls have the last error at once.
+ * A droverd ends with its bus. Channels, with the jobs in them, are handed to the next one as after any other end, if bus and droverd
+ * are back within 10 s; waiting calls and drover_process() see to that, and do not block for it. If only this program was
+ * thrown out, its droverd ends its channels: their jobs are lost, and the pools are opened again by drover_pool_open. The number of
+ * drover_get_fd() stays, and so does what it stands for: it need not be added to an epoll anew. */
 int drover_open(const char *bus, drover **ret_drover);
 
 /* Ends it, and everything of it that still stands open. Jobs of its pools that have no verdict yet: queued ones are
@@ -113,7 +127,8 @@ const char *drover_error_text(const drover *d);
  *
  * A program that only waits with the calls below needs none of these three. */
 
-/* To be polled for POLLIN only, with poll, epoll, io_uring, GLib, …; stays the same, belongs to the library. It becomes
+/* To be polled for POLLIN only, with poll, epoll, io_uring, GLib, …; stays the same for the life of `d`, also when the bus is
+ * opened again; belongs to the library. It becomes
  * readable when there is something to do for drover_process, if that returned 0 since the last other call. */
 int drover_get_fd(const drover *d);
 
@@ -135,7 +150,7 @@ int drover_process(drover *d);
  * then -ETIMEDOUT, which costs the handles that are open nothing. -ENOENT: no such pool. -EHOSTUNREACH: no droverd on this
  * bus. -ESHUTDOWN: the pool is stopped or refused. -EDQUOT: the daemon serves as many sessions as it may. -EACCES.
  * -EXDEV: droverd is in another time namespace, where moments of CLOCK_MONOTONIC are others. -EPROTO: the answer makes no
- * sense. */
+ * sense. -ECONNREFUSED, -ENOTCONN, …: the bus cannot be opened again (drover_open). */
 int drover_pool_open(drover *d, const char *name, drover_pool **ret_pool);
 drover_pool *drover_pool_ref(drover_pool *pool);
 
@@ -253,9 +268,10 @@ template <class T> static inline const T *drover__address(const T &value) { retu
  *   -EMSGSIZE    the arguments take more than 1 GiB, or typed ones over the bus more than the pool's SlotSize=
  *   -ESHUTDOWN   the pool is stopped or draining, or drover_pool_drain was called
  *   -EPIPE       the daemon is gone
- *   over the bus also -ENOENT (a job of `after` is not known), -EDQUOT, -EACCES, -EHOSTUNREACH, -EMFILE
+ *   over the bus also -ENOENT (a job of `after` is not known), -EDQUOT, -EACCES, -EHOSTUNREACH, -EMFILE, and those of a bus
+ *                that cannot be opened again (drover_open)
  * One error leaves open whether it was submitted, over the bus only: -ETIMEDOUT when droverd does not answer for 25 s, or
- * ends before it does, or when its answer cannot be read, for a second, for want of descriptors or memory. Who cannot have
+ * it or the bus ends before it does, or when its answer cannot be read, for a second, for want of descriptors or memory. Who cannot have
  * it twice gives it a key, and submits it again with that key. */
 int drover_submit(drover_pool *pool, const char *job, drover_args *args, const struct drover_options *options,
                   drover_future **ret_future);
