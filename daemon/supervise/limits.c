@@ -23,6 +23,7 @@ enum { LIMITS_MANY_JOBS = 1 << 20 /* in one slot, between two ticks: nobody is s
 #define LIMITS_WAITING_TICK_NS UINT64_C(25000000)
 #define LIMITS_CUT_OFF_NS UINT64_C(1000000000)
 #define LIMITS_QUIET_NS UINT64_C(1000000000)
+#define LIMITS_OBEY_NS UINT64_C(1000000000) /* at least: on a busy machine, an idle worker has not obeyed before */
 
 static uint64_t limits_smaller(uint64_t a, uint64_t b) { return a == 0 ? b : b == 0 || a < b ? a : b; }
 
@@ -39,9 +40,9 @@ static void limits_stamp(struct worker *w, const struct worker_job *job, uint64_
 /* What one tick sees, over all workers. */
 struct limits_look {
         uint64_t now;
-        uint64_t smallest; /* limit that is still ahead; 0 = none */
-        uint64_t next;     /* when to look again at the latest; 0 = whenever */
-        bool is_busy;
+        uint64_t smallest;        /* limit that is still ahead; 0 = none */
+        uint64_t next;            /* when to look again at the latest; 0 = whenever */
+        bool is_busy, is_running; /* the second: a worker is seen to run a job */
 };
 
 static void limits_ahead(struct limits_look *l, const struct worker *w, uint64_t limit_ns) {
@@ -81,21 +82,21 @@ static bool limits_is_strange(const struct worker *w) {
                slot_state(word) >= SLOT_N_STATES;
 }
 
-/* It seems to run nothing and does not do as it is told: it runs what we do not know of any more, because its slot was
- * written over. Then the limit of the job that we saw last counts, from when it was told. */
+/* It seems to run nothing and does not let go of a channel as it was told: it runs what we do not know of any more,
+ * because its slot was written over. That job was given back or has a verdict, so this run counts for nothing: it has
+ * KillGraceSec=, or as long as the job that we saw last if that is less. */
 static void limits_check_hidden(struct worker *w, struct limits_look *l) {
-        uint64_t hard_ns = limits_smaller(w->pool->config.hard_timeout_ns, w->hard_ns);
+        uint64_t grace_ns = w->pool->config.kill_grace_ns;
         if (w->asked_ns == 0)
                 return;
+        grace_ns = grace_ns > LIMITS_OBEY_NS ? grace_ns : LIMITS_OBEY_NS;
+        grace_ns = limits_smaller(grace_ns, limits_smaller(w->pool->config.hard_timeout_ns, w->hard_ns));
         l->is_busy = true;
-        if (hard_ns == 0)
-                return;
-        if (l->now - w->asked_ns >= hard_ns) {
+        if (l->now - w->asked_ns >= grace_ns) {
                 w->asked_ns = 0;
                 worker_kill_now(w, REASON_TIME_LIMIT);
         } else {
-                l->smallest = limits_smaller(l->smallest, hard_ns);
-                l->next = limits_smaller(l->next, w->asked_ns + hard_ns);
+                l->next = limits_smaller(l->next, w->asked_ns + grace_ns);
         }
 }
 
@@ -112,7 +113,7 @@ static void limits_check(struct worker *w, struct limits_look *l) {
                 limits_check_hidden(w, l);
                 return;
         }
-        l->is_busy = true;
+        l->is_busy = l->is_running = true;
         if (w->stamp_ns == 0 || !worker_job_is(&job, &w->stamp_job)) /* not by `claims`: it may lag behind the record */
                 limits_stamp(w, &job, l->now);
         uint64_t ran = l->now - w->stamp_ns;
@@ -161,7 +162,9 @@ static void limits_look(struct pool *p) {
                         limits_check(p->workers[i], &look);
         if (look.is_busy)
                 p->busy_ns = look.now;
-        if (look.now - p->busy_ns > LIMITS_QUIET_NS) {
+        bool is_quiet = look.now - p->busy_ns > LIMITS_QUIET_NS;
+        pool_mend_look(p, look.is_running, is_quiet);
+        if (is_quiet) {
                 if (limits_disarm(p)) {
                         p->is_at_work = false;
                         return;
@@ -185,6 +188,8 @@ void limits_wake(struct pool *p) {
                 return;
         p->is_at_work = true;
         p->busy_ns = event_now_ns();
+        p->mend.look_ns = p->busy_ns + LIMITS_QUIET_NS;
+        p->mend.has_run = false;
         limits_look(p);
 }
 

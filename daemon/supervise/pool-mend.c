@@ -25,6 +25,7 @@
 enum { MEND_REST = 20 /* times as long as it took */ };
 #define MEND_MIN_REST_NS UINT64_C(20000000)
 #define MEND_TELL_NS UINT64_C(10000000000)
+#define MEND_LOOK_NS UINT64_C(1000000000)
 
 /* One look at all channels. */
 struct mend {
@@ -171,8 +172,8 @@ static void mend_channel(struct mend *m, struct pool_channel *c) {
         channel_tell_all(&c->channel, c->done.ring_fd);
 }
 
-/* Who seems to run nothing may run what was taken from it on paper: whether it is between two jobs shows when it obeys
- * (limits.c). */
+/* Who seems to run nothing may run what was taken from it on paper: whether it is between two jobs shows when it obeys,
+ * and who does not obey is ended (limits.c). */
 static void mend_ask_idle(struct mend *m) {
         struct pool *p = m->pool;
         struct worker_job job;
@@ -206,8 +207,9 @@ static void mend_on_timer(struct loop_timer *t) {
         for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
                 if (p->channels[i] && !p->channels[i]->is_dead)
                         mend_channel(&m, p->channels[i]);
-        if (m.n_wrong > 0)
+        if (m.n_wrong > 0 || p->mend.is_stuck)
                 mend_ask_idle(&m);
+        p->mend.is_stuck = false;
         for (uint32_t i = 0; i < LAYOUT_MAX_WORKERS; i++)
                 if (p->workers[i] && m.doubted[i / 64] >> i % 64 & 1)
                         worker_sync(p->workers[i]);
@@ -233,6 +235,50 @@ void pool_mend_now(struct pool *p) {
 }
 
 void pool_mend_stop(struct pool *p) { loop_timer_stop(&p->mend.timer); }
+
+/* Somebody else than who runs it wrote there, or it is run by nobody that can be seen. */
+static bool mend_is_lost(const struct pool_channel *c, const struct job *j) {
+        struct worker_job job;
+        uint64_t word = channel_word(&c->channel, j->slot);
+        if (slot_generation(word) != j->generation)
+                return true;
+        if (slot_state(word) != SLOT_RUNNING)
+                return slot_state(word) == SLOT_FREE || slot_state(word) == SLOT_FILLING;
+        const struct worker *w = mend_runner(c, word);
+        bool is_run =
+                w && (w->quarantine_channel || (worker_get_job(w, &job) && job.channel == c && job.slot == j->slot));
+        return !is_run && channel_word(&c->channel, j->slot) == word;
+}
+
+static bool mend_has_lost(const struct pool *p) {
+        const struct pool_channel *c = p->channels[0];
+        for (uint32_t slot = 0; slot < c->channel.geometry.n_slots; slot++)
+                if (p->slot_job[slot] && mend_is_lost(c, p->slot_job[slot]))
+                        return true;
+        return false;
+}
+
+static bool mend_is_stuck(const struct pool *p) {
+        if (p->mend.has_run || p->state != POOL_RUNNING || p->config.rate_ns != 0)
+                return false;
+        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
+                if (p->channels[i] && !p->channels[i]->is_dead && channel_has_work(&p->channels[i]->channel))
+                        return true;
+        return false;
+}
+
+void pool_mend_look(struct pool *p, bool is_at_work, bool is_last) {
+        uint64_t now_ns = event_now_ns();
+        p->mend.has_run |= is_at_work;
+        if (!p->channels[0] || (now_ns < p->mend.look_ns && !is_last))
+                return;
+        bool is_stuck = mend_is_stuck(p);
+        if (is_stuck || mend_has_lost(p))
+                pool_mend_soon(p);
+        p->mend.is_stuck |= is_stuck;
+        p->mend.has_run = false;
+        p->mend.look_ns = now_ns + MEND_LOOK_NS;
+}
 
 void pool_mend_let_go(struct pool_channel *c, const struct worker *w) {
         struct mend m = {.pool = c->pool};

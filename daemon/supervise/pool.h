@@ -132,6 +132,8 @@ struct pool {
         struct { /* pool-mend.c */
                 struct loop_timer timer;
                 uint64_t rest_ns, told_ns; /* not before then; when it was last told */
+                uint64_t look_ns;          /* pool_mend_look: not before then */
+                bool has_run, is_stuck;    /* a worker was seen at work since the last look; it found work and nobody at it */
         } mend;
         struct loop_timer tick_timer; /* limits.c */
         uint64_t busy_ns;             /* limits.c: when work was last seen */
@@ -279,6 +281,9 @@ void pool_heal_bell(struct pool *p, uint32_t bell); /* a client of it is gone, w
 void pool_mend_soon(struct pool *p); /* in a moment: rings, slots and done bits make sense again */
 void pool_mend_now(struct pool *p); /* an operator asks: memory and channels, whether a worker died or not */
 void pool_mend_stop(struct pool *p);
+/* Once a second while there is work, and `is_last` before it is taken for done: are our own jobs where they should be?
+ * A worker that wrote over its record and its slot shows in nothing else. */
+void pool_mend_look(struct pool *p, bool is_at_work, bool is_last);
 /* A worker let go of the channel because it was asked to: what it seems to run there it does not. */
 void pool_mend_let_go(struct pool_channel *c, const struct worker *w);
 

@@ -4,6 +4,7 @@ notices.
 DROVER_SCRIBBLE_SECONDS= is for how long anything is written anywhere after each word had its turn (some seconds)."""
 
 import os
+import signal
 import subprocess
 import time
 
@@ -98,6 +99,24 @@ class WildWrites(Test):
             self.assertEqual([row[3] for row in d.list_workers("q")], others)
             wait_for(lambda: [row[4] for row in d.list_workers("p")] == ["idle"] * 2, 20, "its workers are replaced")
             self.assert_quiet(d)
+
+    def test_one_that_nobody_saw_begin(self):
+        """It wrote over its job before droverd looked at it: it is ended all the same, and its pool serves."""
+        with Drover({"p": {**POOL, "Workers": 1, "KillGraceSec": "200ms"}}) as d:
+            first = d.submit("p", "work", ms=500)[1]
+            wait_for(lambda: d.list_workers("p")[0][4] == "running", 10, "the first one runs")
+            attack = d.submit("p", "for_ever", options={"max-attempts": ("u", 1), "hard-timeout": ("t", 1000000)})[1]
+            writer = d.list_workers("p")[0][3]
+            os.kill(d.pid, signal.SIGSTOP)
+            try:
+                spent = cpu_of([writer])
+                wait_for(lambda: cpu_of([writer]) - spent > 0.2, 20, "it writes")
+            finally:
+                os.kill(d.pid, signal.SIGCONT)
+            d.wait_job(first)
+            d.wait_job(attack)  # whatever it wrote over it
+            self.serve(d, "p")
+            self.assertNotEqual(d.list_workers("p")[0][3], writer)
 
     def test_from_none(self):
         """The last worker of a pool that may have none writes, and dies: the next job starts one."""
