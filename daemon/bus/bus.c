@@ -189,6 +189,7 @@ int bus_new(struct bus **ret, const struct bus_config *c, char *error, size_t er
         TAILQ_INIT(&b->waiting_for_pool);
         TAILQ_INIT(&b->waiting_for_room);
         TAILQ_INIT(&b->late);
+        STAILQ_INIT(&b->builtin);
         b->poll.fd = -1;
         watch_init(b);
         user_init(b);
@@ -240,6 +241,7 @@ struct bus *bus_free(struct bus *b) {
         peer_free_all(b);
         if (b->bus)
                 flush(b);
+        builtin_end(b);
         sd_bus_close_unref(b->bus);
         value_scratch_free(&b->scratch);
         quota_deinit(&b->calls_of);

@@ -51,19 +51,12 @@ static int authorize(const struct bus_peer *p, sd_bus_message *m, sd_bus_error *
 
 /* ---- now or later ---- */
 
-/* What libsystemd would have answered. */
-static int method_refused(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
-        return sd_bus_error_setf(e, SD_BUS_ERROR_LIMITS_EXCEEDED,
-                                 "uid %u calls faster than it is served, and %s cannot wait; call more slowly",
-                                 (unsigned)p->uid, sd_bus_message_get_member(m));
-}
-
 void bus_run(struct bus *b, struct bus_peer *p, sd_bus_message *m, bus_method_fn fn) {
         sd_bus_error e = SD_BUS_ERROR_NULL;
         int r;
 
         closer_blame(p->uid);
-        r = fn == method_refused ? 0 : authorize(p, m, &e);
+        r = fn == builtin_method ? 0 : authorize(p, m, &e);
         if (r >= 0)
                 r = fn(b, p, m, &e);
         if (r < 0 || sd_bus_error_is_set(&e))
@@ -99,7 +92,7 @@ int bus_dispatch_to(struct bus *b, sd_bus_message *m, bus_method_fn fn, sd_bus_e
                                          BUS_MAX_PEERS);
         if (r < 0)
                 return r;
-        if (turn_is_due(p)) {
+        if (fn != builtin_method && turn_is_due(p)) {
                 bus_run(b, p, m, fn);
         } else if (turn_is_full(p)) {
                 refuse(b, p, m);
@@ -171,7 +164,6 @@ static struct bus_method find_method(sd_bus_message *m) {
 }
 
 int bus_dispatch_early(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e) {
-        bool has_credit = turn_has_credit(b, b->intake.payer);
         struct bus_method method;
 
         if (p && turn_is_full(p)) {
@@ -181,11 +173,9 @@ int bus_dispatch_early(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_
         method = find_method(m);
         if (method.only_asks && sd_bus_message_get_expect_reply(m) == 0)
                 return 1; /* and wants no answer */
-        if (has_credit && (method.fn || turn_may_answer_now(b, b->intake.payer)))
+        if (method.fn ? turn_has_credit(b, b->intake.payer) : builtin_may_pass(b, p, m))
                 return 0;
-        if (!method.fn && p && p->user && quota_is_free(p->uid))
-                return 0;
-        return bus_dispatch_to(b, m, method.fn ? method.fn : method_refused, e);
+        return bus_dispatch_to(b, m, method.fn ? method.fn : builtin_method, e);
 }
 
 /* Properties are read by getters that cannot wait: neither until it is known who asks, which matters for jobs and

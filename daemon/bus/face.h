@@ -144,6 +144,7 @@ struct bus {
         struct bus_call_list waiting_for_pool, waiting_for_room;
         unsigned retry_round;
         TAILQ_HEAD(, bus_late) late;
+        STAILQ_HEAD(, bus_item) builtin; /* calls that libsystemd was given back and did not handle yet */
         struct bus_scratch scratch;
         struct {                          /* farewell.c */
                 void (*done)(void *user); /* NULL = not asked for, or over */

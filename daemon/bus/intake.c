@@ -66,8 +66,10 @@ int intake_filter(sd_bus_message *m, void *user, sd_bus_error *e) {
         uint8_t type = SD_BUS_MESSAGE_SIGNAL;
         int r;
 
-        b->intake.n_messages++;
         closer_blame(p && p->user ? p->uid : CLOSER_STRANGERS);
+        if (builtin_is_back(b, m))
+                return 0;
+        b->intake.n_messages++;
         sd_bus_message_get_type(m, &type);
         if (type != SD_BUS_MESSAGE_METHOD_CALL)
                 return is_of_the_bus(sender) ? 0 : 1;
@@ -116,6 +118,7 @@ static int read_one(struct bus *b) {
         follow(b, is_known ? &b->intake.coming[b->intake.next] : NULL, is_seen, r, n_left < n_to_write);
         if (n_read > 0)
                 b->intake.is_between = false;
+        builtin_finish(b);
         if (r >= 0 || is_seen) {
                 b->intake.n_errors = 0;
                 return r != 0;

@@ -114,6 +114,20 @@ void turn_set_limits(struct bus *b);
 struct bus_item *item_new(sd_bus_message *m, bus_method_fn fn);
 struct bus_item *item_free(struct bus_peer *p, struct bus_item *i);
 
+/* ---- builtin.c ---- */
+
+/* The method of a call that libsystemd answers by itself. Called from within libsystemd: builtin_finish is to follow.
+ */
+int builtin_method(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_bus_error *e);
+/* Whether libsystemd may have such a call, just read, at once; `p` NULL: not known yet. Its answer is counted then. */
+bool builtin_may_pass(struct bus *b, struct bus_peer *p, sd_bus_message *m);
+/* Whether the answer to this call, if libsystemd gives it, has room at its caller. */
+bool builtin_has_room(struct bus_peer *p, const struct bus_item *i);
+/* Whether the filter sees a call that was given back to libsystemd. */
+bool builtin_is_back(struct bus *b, sd_bus_message *m);
+void builtin_finish(struct bus *b); /* all that were given back, unless libsystemd is at work */
+void builtin_end(struct bus *b);
+
 /* ---- unread.c ---- */
 
 bool unread_has_room(struct bus_peer *p, struct bus_weight w);

@@ -13,9 +13,9 @@
  *   at which the bus takes the answers, and one other answer has to wait for few of them.
  * - An answer for which unread.c has no room waits until it has, and so do its caller's calls.
  *
- * What libsystemd answers by itself (Introspect, GetManagedObjects, Ping, members that do not exist) cannot be done
- * later: to a user without credit it is refused, in his turn (dispatch.c). Not to root and the daemon's own uid, whose
- * calls are not refused for their number either: then the first is served at once, as if it had its turn. */
+ * What libsystemd answers by itself (Introspect, GetManagedObjects, Ping, members that do not exist) has its turns too
+ * (builtin.c). The calls of root and the daemon's own uid are not refused for their number: then the first that waits
+ * is served at once, as if it had its turn. */
 #include <errno.h>
 #include <linux/sockios.h>
 #include <stdlib.h>
@@ -43,9 +43,9 @@ enum {
 
 #define TURN_MAX_BYTES (UINT64_C(64) << 20) /* of a user's calls, also those that wait for something else */
 #define TURN_MIN_BYTES (UINT64_C(64) << 10) /* of a stranger's, however much there is of other strangers */
-#define TURN_CREDIT_NS INT64_C(10000000)    /* a look at all objects, one after the other, is not too fast */
-#define TURN_SERVE_NS UINT64_C(500000)      /* a quarter of it while there is more to be read */
-#define TURN_STILL_NS UINT64_C(20000000)    /* one turn, however long the bus takes nothing */
+#define TURN_CREDIT_NS INT64_C(2000000)
+#define TURN_SERVE_NS UINT64_C(500000)   /* a quarter of it while there is more to be read */
+#define TURN_STILL_NS UINT64_C(20000000) /* one turn, however long the bus takes nothing */
 
 #define TURN_ASK_NS UINT64_C(200000) /* of real time, which is taken for CPU time meanwhile */
 
@@ -170,6 +170,8 @@ static void serve_call(struct bus_peer *p) {
 
         p->bus->call = i->weight;
         bus_run(p->bus, p, i->message, i->fn);
+        if (i->fn == builtin_method)
+                p->bus->out.bytes = TURN_OUT_BYTES; /* its answer was not counted */
         item_free(p, i);
 }
 
@@ -299,12 +301,16 @@ int bus_send(struct bus *b, sd_bus_message *m, struct bus_weight w) {
         return 1;
 }
 
+static void get_stuck(struct bus_peer *p) {
+        p->is_stuck = true;
+        unread_ask(p->bus, p->user);
+}
+
 static void send_reply(struct bus_peer *p) {
         struct bus_item *i = STAILQ_FIRST(&p->replies);
 
         if (!unread_has_room(p, i->weight)) {
-                p->is_stuck = true;
-                unread_ask(p->bus, p->user);
+                get_stuck(p);
                 return;
         }
         take_reply(p);
@@ -334,10 +340,12 @@ static uint64_t turn_of(struct bus *b, struct bus_user *u, uint64_t began) {
         TAILQ_REMOVE(&b->turns, u, turn.link);
         TAILQ_INSERT_TAIL(&b->turns, u, turn.link);
         leave(p);
-        if (STAILQ_EMPTY(&p->replies))
+        if (!STAILQ_EMPTY(&p->replies))
+                send_reply(p);
+        else if (builtin_has_room(p, STAILQ_FIRST(&p->waiting)))
                 serve_call(p);
         else
-                send_reply(p);
+                get_stuck(p);
         turn_join(p);
         end = turn_clock(b);
         turn_charge(u, end - began);

@@ -125,6 +125,10 @@ class Connection:
         _check(r)
         return cookie.value
 
+    def flush(self):
+        """Sends what waits to be sent, and reads nothing."""
+        _check(_lib.sd_bus_flush(self.bus))
+
     def next(self, seconds):
         """The next message, or None."""
         deadline = time.monotonic() + seconds

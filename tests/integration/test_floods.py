@@ -13,6 +13,7 @@ from sdbus import Connection, u64
 from test_wild_writes import cpu_of
 
 IS_BROKER = os.environ.get("DROVER_TEST_BUS") == "dbus-broker"
+MANY_REPLIES = '<limit name="max_replies_per_connection">50000</limit>'
 FLOODER = f"{BUILD}/tests/integration/flooder"
 # Whom Debian's passwd knows: dbus-daemon hangs up on others, and has 256 connections for each.
 NOBODY, HOSTILE, HONEST = UIDS = (65534, 1, 2)
@@ -53,6 +54,10 @@ class Flood:
             p.stdin.close()
             p.stdout.close()
             p.wait()
+
+    def end(self):
+        """Calls sent, answered, and refused among these."""
+        return [sum(numbers) for numbers in zip(*(map(int, p.communicate("")[0].split()) for p in self.processes))]
 
 
 class Floods(Test):
@@ -157,7 +162,7 @@ class Floods(Test):
     @unittest.skipUnless(os.geteuid() == 0, "needs root, to call as somebody else")
     def test_who_is_only_quick_is_not_refused(self):
         """Submits on a new connection, before the bus has told who calls; then more than are waited for at once."""
-        d = self.start(limits='<limit name="max_replies_per_connection">50000</limit>')
+        d = self.start(limits=MANY_REPLIES)
         c = self.connect(d, HONEST)
         cookies = [c.send(*sleep("Submit")) for _ in range(400)]
         ids = [c.reply(cookie).read("t")[0] for cookie in cookies]
@@ -165,6 +170,23 @@ class Floods(Test):
         cookies = [c.send(*MANAGER, "ListWorkers") for _ in range(800)]
         for cookie in cookies:
             c.reply(cookie)
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to call as somebody else")
+    def test_who_looks_at_everything_is_not_refused(self):
+        """All objects, read and described over and over, without waiting for an answer: each call is answered, and in order."""
+        d = self.start({"p": dict(POOL, Workers=64)}, limits=MANY_REPLIES)
+        faces = {"/org/drover1": "Manager", "/org/drover1/pool/p": "Pool"} | {w[2]: "Worker" for w in d.wait_workers("p", 64)}
+        c = self.connect(d, HONEST)
+        for who in "a stranger", "one who is known":
+            cookies = []
+            for _ in range(7):
+                for path, face in faces.items():
+                    cookies.append(c.send(path, "org.freedesktop.DBus.Properties", "GetAll", "s", f"org.drover1.{face}".encode()))
+                    cookies.append(c.send(path, "org.freedesktop.DBus.Introspectable", "Introspect"))
+            with self.subTest(who):
+                answers = [c.wait(lambda m: m.reply_cookie) for _ in cookies]
+                self.assertEqual([m.error for m in answers if m.error], [])
+                self.assertEqual([m.reply_cookie for m in answers], cookies)
 
     # ---- floods ----
 
@@ -190,6 +212,18 @@ class Floods(Test):
             echo.communicate("")
         return sorted(runs), sorted(pings)
 
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to be two users")
+    def test_more_looks_than_may_wait_are_refused(self):
+        d = self.start(limits=MANY_REPLIES)
+        for what in "get-all", "introspect", "ping":
+            with self.subTest(what=what), Flood(d, what, window=2000) as flood:  # 1024 of one program may wait
+                runs, _ = self.took(d, 1)
+                sent, answered, refused = flood.end()
+                print(f"{what}: {sent} sent, {answered} answered, {refused} of these refused; Run p50 {1000 * runs[len(runs) // 2]:.1f} ms", flush=True)
+                self.assertGreater(refused, 0)
+                if not IS_SANITIZED:
+                    assert_in_time(runs[len(runs) // 2], 0.1, what)
+
     def check_flood(self, d, seconds, **flood):
         def q(times, part):
             return times[int(len(times) * part)]
@@ -209,7 +243,7 @@ class Floods(Test):
                 ("rubbish", 12, 1, 128),  # twelve processes that read
                 ("rubbish", 12, 1, 0),  # that do not
                 ("rubbish", 8, 1, -1),  # that want no answer
-                ("managed", 1, 8, 0),  # what libsystemd answers by itself
+                ("managed", 1, 8, 0), ("introspect", 2, 8, 128), ("ping", 2, 8, 128),  # what libsystemd answers by itself
                 ("open", 8, 1, 128), ("list-jobs", 2, 8, 128), ("submit", 2, 8, 128), ("run", 2, 8, 128), ("big", 2, 1, 0), ("arena", 4, 1, 128)):
             if window <= 0 and IS_BROKER:
                 print(f"{what}, window {window}: left out. dbus-broker keeps what its clients write, to 256 MiB, and delivers it by and by: "
@@ -245,6 +279,27 @@ class Floods(Test):
             self.assertLess(stats["PeakIncomingBytes"], 100 << 20)
         runs, _ = self.took(d, 0.5)
         assert_in_time(runs[-1], 10 * PATIENCE, "a Run beside results that nobody takes")
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to be two users")
+    def test_who_does_not_read_what_libsystemd_answers_cuts_nobody_off(self):
+        """Descriptions of objects, and errors that quote a long path: more than a user may leave unread."""
+        for path, face, member, n in (("/org/drover1", "org.freedesktop.DBus.Introspectable", "Introspect", 900),
+                                      ("/" + 60000 * "x", "org.drover1.Job", "Wait", 150)):
+            with self.subTest(member=member):
+                d = self.start(limits=MANY_REPLIES)
+                hostile, honest = self.connect(d, HOSTILE), self.connect(d, HONEST)
+                hostile.call(*MANAGER, "ListPools")
+                for _ in range(16):
+                    for _ in range(n):
+                        hostile.send(path, face, member)
+                    hostile.flush()
+                    honest.call(*MANAGER, "ListPools")
+                    pause(0.3)  # for as many answers as droverd gives
+                if stats := stats_of(d):
+                    print(f"{member}: {stats['PeakIncomingBytes'] >> 20} MiB at most", flush=True)
+                    self.assertGreater(stats["PeakIncomingBytes"], 10 << 20)
+                    self.assertLess(stats["PeakIncomingBytes"], 40 << 20, "half of 64 MiB, as the bus counts them")
+                self.doCleanups()
 
     def check_beside_open_channels(self, d, honest):
         runs, _ = self.took(d, 1)
