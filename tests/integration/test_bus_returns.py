@@ -82,6 +82,16 @@ class BusReturns(Beside):
         with Drover(POOLS) as d:
             self.around(d, "bus-returns", goes, comes, is_restarted)
 
+    @unittest.skipUnless(PPOLL, "the number of ppoll is not known here")
+    def test_a_wait_goes_on_while_the_bus_is_started_again(self):
+        with Drover(POOLS) as d:
+            program = Case(self, d, "bus-returns-in-a-wait")
+            self.assertEqual(program.line(), "ready")
+            program.tell()
+            wait_for(lambda: waits_in_poll(program.process.pid), 10, "it waits for the verdict")
+            is_restarted(d)
+            program.end()
+
     def test_a_bus_that_is_gone_makes_no_work(self):
         with Drover(POOLS) as d:
             d.extra_env = MAY_LEAK

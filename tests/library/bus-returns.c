@@ -107,6 +107,20 @@ void case_bus_returns(void) {
         close(loop);
 }
 
+/* The same, in the middle of a wait. */
+void case_bus_returns_in_a_wait(void) {
+        drover_pool *p = pool("single");
+        drover_future *f = submit_sleep(p, 2, NULL);
+        struct drover_run run;
+        wait_running(f);
+        let_it_happen();
+        EXPECT(0, drover_future_wait(f, DROVER_FOREVER));
+        EXPECT(0, drover_future_get_run(f, &run, sizeof run));
+        EXPECT(2, run.attempt);
+        expect_done(f);
+        drover_pool_unref(p);
+}
+
 static void ask_in_callback(drover_future *f, void *user) {
         EXPECT(-ENOTCONN, try_arena());
         EXPECT_TEXT("in a callback", drover_error_text(d));

@@ -132,6 +132,7 @@ void case_numbers_stay(void);
 void case_daemon_stopped(void);
 
 void case_bus_returns(void);
+void case_bus_returns_in_a_wait(void);
 void case_bus_gone(void);
 void case_bus_hangs(void);
 void case_bus_goes_in_a_call(void);

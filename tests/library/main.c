@@ -17,6 +17,7 @@ int main(int argc, char *argv[]) {
                 {"bus-hangs", case_bus_hangs},
                 {"bus-jobs", case_bus_jobs},
                 {"bus-returns", case_bus_returns},
+                {"bus-returns-in-a-wait", case_bus_returns_in_a_wait},
                 {"callbacks", case_callbacks},
                 {"callbacks-that-ask", case_callbacks_that_ask},
                 {"cancel", case_cancel},

@@ -34,7 +34,7 @@
  * in destructors. A program may have closed all descriptors before (closefrom): then they give back memory, close nothing
  * whose number may be another file's by now, and what libsystemd holds stays allocated. A callback or an input function
  * that is left by longjmp or an exception is never over: drover_process, or that map's drover_iterator_next, says -EBUSY
- * from then on, and what it had in hand stays allocated; all else works.
+ * from then on, and what it had in hand stays allocated; all else works, but that a bus that breaks is not opened again.
  *
  * Deadlines are absolute CLOCK_MONOTONIC nanoseconds; drover_deadline_in() makes one. 0 = try: never sleeps, -EAGAIN.
  * DROVER_FOREVER = none. One that has passed makes a waiting call look once, then return -ETIMEDOUT. Limits and timeouts
