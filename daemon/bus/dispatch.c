@@ -179,26 +179,24 @@ int bus_dispatch_early(struct bus *b, struct bus_peer *p, sd_bus_message *m, sd_
 }
 
 /* Properties are read by getters that cannot wait: neither until it is known who asks, which matters for jobs and
- * workers, nor behind other calls of the same caller. */
+ * workers, nor behind other calls of the same caller. And what libsystemd sends is not held back from who does not
+ * read. So a read is a method of ours, and the getters serve GetManagedObjects and signals. */
 int bus_properties_filter(sd_bus_message *m, void *user, sd_bus_error *e) {
-        const char *sender = sd_bus_message_get_sender(m);
-        const struct bus_peer *p = sender ? peer_find(user, sender) : NULL;
         const struct face *f = is_property_read(m) ? face_at(sd_bus_message_get_path(m)) : NULL;
 
-        if (!f)
-                return 0;
-        if (p ? p->user && STAILQ_EMPTY(&p->waiting) : f->vtable == manager_vtable || f->vtable == pool_vtable)
-                return 0;
-        return bus_dispatch_to(user, m, f->properties, e);
+        return f ? bus_dispatch_to(user, m, f->properties, e) : 0;
 }
 
 /* ---- answers ---- */
 
 void bus_reply_error(struct bus *b, sd_bus_message *call, int r, const sd_bus_error *e) {
         __attribute__((cleanup(sd_bus_message_unrefp))) sd_bus_message *reply = NULL;
+        struct bus_weight w = {.n_bytes = BUS_REPLY_BYTES};
 
+        if (e && e->message)
+                w.n_bytes += strlen(e->message); /* which may quote the call */
         if (sd_bus_message_get_expect_reply(call) > 0 && sd_bus_message_new_method_errno(call, &reply, r, e) >= 0)
-                bus_send(b, reply, (struct bus_weight){.n_bytes = BUS_REPLY_BYTES});
+                bus_send(b, reply, w);
 }
 
 int bus_reply(struct bus *b, sd_bus_message *call, const char *types, ...) {

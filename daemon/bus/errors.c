@@ -56,6 +56,10 @@ int bus_error_from_fault(sd_bus_error *e, const struct fault *f) {
         return sd_bus_error_set(e, name ? name : SD_BUS_ERROR_FAILED, text);
 }
 
+int bus_unknown_object(sd_bus_message *m, sd_bus_error *e) {
+        return sd_bus_error_setf(e, SD_BUS_ERROR_UNKNOWN_OBJECT, "Unknown object '%s'.", sd_bus_message_get_path(m));
+}
+
 int bus_invalid(sd_bus_error *e, const char *format, ...) {
         struct fault f = {.code = FAULT_INVALID_ARGS};
         va_list ap;

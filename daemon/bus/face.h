@@ -199,6 +199,8 @@ int intake_filter(sd_bus_message *m, void *user, sd_bus_error *e);
 
 /* Always -1-like for `return`: a negative errno, with `e` set to the fault's name and text. */
 int bus_error_from_fault(sd_bus_error *e, const struct fault *f);
+/* What libsystemd says of a path that can be none of ours. */
+int bus_unknown_object(sd_bus_message *m, sd_bus_error *e);
 int bus_invalid(sd_bus_error *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Makes any bytes valid UTF-8 in place, as every string on the bus must be. */
 void bus_clean_text(char *text);

@@ -13,7 +13,7 @@
 static int pool_of(struct bus *b, sd_bus_message *m, struct pool **ret, sd_bus_error *e) {
         int r = bus_find_pool_at(b, sd_bus_message_get_path(m), ret, e); /* perhaps removed since the call came */
 
-        return r == 0 ? -ENOENT : r < 0 ? r : 0;
+        return r == 0 ? bus_unknown_object(m, e) : r < 0 ? r : 0;
 }
 
 static int control(struct bus *b, sd_bus_message *m, int (*fn)(struct pool *, struct fault *), sd_bus_error *e) {
@@ -265,7 +265,7 @@ static int append_property(sd_bus_message *reply, const struct bus_property *p, 
 static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
                         void *user, sd_bus_error *e) {
         struct bus *b = sd_bus_slot_get_userdata(sd_bus_get_current_slot(bus));
-        sd_bus_message *m = sd_bus_get_current_message(bus); /* of GetManagedObjects, too; none for a signal */
+        sd_bus_message *m = sd_bus_get_current_message(bus); /* GetManagedObjects; none for a signal */
         const char *sender = m ? sd_bus_message_get_sender(m) : NULL;
         struct pool_view v;
 

@@ -1,5 +1,5 @@
-/* Properties by table: an object's getters fill one info struct and this appends a field of it. A read that waits
- * (dispatch.c) is answered from the same table, a moment later. */
+/* Properties by table: an object's getters fill one info struct and this appends a field of it. Get and GetAll are
+ * answered here, from the same table (dispatch.c), and as libsystemd would. */
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>
@@ -65,9 +65,17 @@ static int reply_all(struct bus *b, sd_bus_message *m, const struct bus_property
         return bus_reply_end(b, reply, (struct bus_weight){.n_bytes = 8 * BUS_REPLY_BYTES}, r);
 }
 
+/* Each object has these. */
+static bool is_without_properties(const char *interface) {
+        return strcmp(interface, "org.freedesktop.DBus.Properties") == 0 ||
+               strcmp(interface, "org.freedesktop.DBus.Introspectable") == 0 ||
+               strcmp(interface, "org.freedesktop.DBus.Peer") == 0;
+}
+
 int bus_reply_properties(struct bus *b, sd_bus_message *m, const struct bus_properties *face, void *view,
                          sd_bus_error *e) {
         bool is_all = sd_bus_message_is_method_call(m, NULL, "GetAll");
+        static const struct bus_property nothing[] = {{}};
         const char *asked, *name = NULL;
         const struct bus_property *p;
         int r;
@@ -79,6 +87,8 @@ int bus_reply_properties(struct bus *b, sd_bus_message *m, const struct bus_prop
                 r = sd_bus_message_read_basic(m, 's', &name);
         if (r < 0)
                 return r;
+        if (is_all && is_without_properties(asked))
+                return reply_all(b, m, nothing, face->append, view);
         if (asked[0] && strcmp(asked, face->interface) != 0)
                 return sd_bus_error_setf(e, SD_BUS_ERROR_UNKNOWN_INTERFACE, "unknown interface \"%s\"", asked);
         if (is_all)

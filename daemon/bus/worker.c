@@ -177,7 +177,7 @@ static int append_property(sd_bus_message *reply, const struct bus_property *p, 
 static int get_property(sd_bus *bus, const char *path, const char *interface, const char *name, sd_bus_message *reply,
                         void *user, sd_bus_error *e) {
         struct bus *b = sd_bus_slot_get_userdata(sd_bus_get_current_slot(bus));
-        sd_bus_message *m = sd_bus_get_current_message(bus); /* of GetManagedObjects, too; none for a signal */
+        sd_bus_message *m = sd_bus_get_current_message(bus); /* GetManagedObjects; none for a signal */
         const char *sender = m ? sd_bus_message_get_sender(m) : NULL;
         struct worker_view v;
 
