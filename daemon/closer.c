@@ -8,11 +8,11 @@
  *
  * Each user has a few threads at most and waits for himself: that somebody's closes take for ever costs him, and nobody
  * else. What waits keeps its number, so it is bounded where descriptors come in, for nothing can be sent back:
- * - Sessions, and jobs and results with descriptors: whoever has CLOSER_MAX_OF_USER that are not closed yet, and none of
- *   them moved for half a second, or a sixteenth of all numbers anyway, brings no more of them (closer_has_room). (Many
- *   alone may only mean that our threads have no CPU.) His sessions are not read; one whose wait is long ends, with all
- *   that lies in its socket, as one number; and he opens no other. A worker whose results are refused so goes on until
- *   there is twice as much.
+ * - Sessions, and jobs and results with descriptors: whoever has CLOSER_MAX_OF_USER that are not closed yet, and none
+ *   of them moved for half a second, or a sixteenth of all numbers anyway, brings no more of them (closer_has_room).
+ *   (Many alone may only mean that our threads have no CPU.) His sessions are not read; one whose wait is long ends,
+ *   with all that lies in its socket, as one number; and he opens no other. A worker whose results are refused so goes
+ *   on until there is twice as much.
  * - Messages of the bus: they are here before anybody can refuse them. Those that are kept end at their share of all
  *   numbers (fd-share.h). Those that wait to be closed have theirs; when it is used up, the bus is not read until some
  *   are closed (closer_is_short). This can be brought about by who may send messages to us, answers the closes of

@@ -15,8 +15,8 @@ struct loop;
 
 enum { CLOSER_MAX_OF_USER = 256 }; /* that are not closed yet, and none moves: then no more of him are taken */
 
-int closer_start(struct loop *l); /* once */
-void closer_stop(void);           /* before the loop's end; what waits is left to the end of the process */
+int closer_start(struct loop *l);     /* once */
+void closer_stop(void);               /* before the loop's end; what waits is left to the end of the process */
 void closer_close(int fd, uid_t uid); /* the number stays taken until it is closed. At once if nothing was started */
 unsigned closer_count(uid_t uid);     /* of his that are not closed yet */
 bool closer_has_room(uid_t uid);      /* false: take no more descriptors of his */

@@ -20,7 +20,7 @@ struct config_origin {
 };
 struct config_origins {
         struct config_origin keys[CONFIG_MAX_KEYS]; /* by place in the table of keys */
-        char paths[CONFIG_MAX_PATHS];               /* of the files that were read, each with its end; an empty one is the last */
+        char paths[CONFIG_MAX_PATHS]; /* of the files that were read, each with its end; an empty one is the last */
 };
 
 struct pool_config {
@@ -28,11 +28,11 @@ struct pool_config {
         char plugin[WIRE_NAME];
         char where_plugin[256]; /* "FILE:LINE" of Plugin=, or "" when set over the bus: for messages */
         enum start_method start_method;
-        uint32_t n_workers; /* resolved: auto = CPUs in the affinity mask */
+        uint32_t n_workers;                /* resolved: auto = CPUs in the affinity mask */
         uint32_t min_workers, max_workers; /* POOL_WORKERS_UNSET: see pool_config_min_workers */
         uint32_t n_slots, slot_bytes;
         enum pool_overflow overflow;
-        uint64_t rate_ns; /* between two starts; 0 = no limit */
+        uint64_t rate_ns;    /* between two starts; 0 = no limit */
         uint32_t n_capsules; /* kept of its jobs; 0 = none */
         uint32_t max_attempts;
         enum pool_guarantee guarantee;
@@ -44,19 +44,21 @@ struct pool_config {
         uint32_t start_limit_burst;
         uint64_t timeout_start_ns; /* 0 = none */
         uint64_t timeout_stop_ns, kill_grace_ns;
-        uint32_t max_jobs;                   /* 0 = none, as the next two */
+        uint32_t max_jobs; /* 0 = none, as the next two */
         uint64_t recycle_bytes, max_age_ns;
-        uint64_t memory_bytes; /* of a worker; 0 = the default, UINT64_MAX = any */
+        uint64_t memory_bytes;              /* of a worker; 0 = the default, UINT64_MAX = any */
         char environment[WIRE_ENVIRONMENT]; /* NAME=value, 0-separated, ended by an empty one */
         struct config_origins origins;
 };
 
 void pool_config_defaults(struct pool_config *c);
-/* One setting: `section` may be NULL (from the bus: key names are unique). 0; -ENOENT unknown key (a warning; `error` names the
- * nearest known one); -EINVAL bad value; -EOPNOTSUPP a key or value that is known but not built yet: `error` says so by name. */
-int pool_config_set(struct pool_config *c, const char *section, const char *key, const char *value, char *error, size_t error_bytes);
-/* May a setting be given over the bus by a value of this kind: 's' text, as in a file (always), 'n' number, 'b' boolean, 'l' list of
- * texts? true for an unknown key: pool_config_set says what is wrong with it. */
+/* One setting: `section` may be NULL (from the bus: key names are unique). 0; -ENOENT unknown key (a warning; `error`
+ * names the nearest known one); -EINVAL bad value; -EOPNOTSUPP a key or value that is known but not built yet: `error`
+ * says so by name. */
+int pool_config_set(struct pool_config *c, const char *section, const char *key, const char *value, char *error,
+                    size_t error_bytes);
+/* May a setting be given over the bus by a value of this kind: 's' text, as in a file (always), 'n' number, 'b'
+ * boolean, 'l' list of texts? true for an unknown key: pool_config_set says what is wrong with it. */
 bool pool_config_takes(const char *key, char kind);
 /* What only the whole shows (Plugin= missing, SoftTimeout= over HardTimeout= …). -EINVAL with `error`. */
 int pool_config_check(const struct pool_config *c, char *error, size_t error_bytes);
@@ -72,7 +74,7 @@ void pool_config_differences(const struct pool_config *a, const struct pool_conf
 struct pool_file {
         struct pool_config config;
         char path[256];
-        bool is_bad;      /* refused: `error` starts with FILE:LINE, or with the PATH that cannot be read */
+        bool is_bad; /* refused: `error` starts with FILE:LINE, or with the PATH that cannot be read */
         char error[512];
 };
 

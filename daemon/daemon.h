@@ -7,8 +7,8 @@
 
 struct daemon_options {
         bool is_user;
-        const char *address;     /* --address=, NULL = the user's or the system's bus */
-        const char *config_dir;  /* NULL = the search path */
+        const char *address;    /* --address=, NULL = the user's or the system's bus */
+        const char *config_dir; /* NULL = the search path */
         const char *plugin_dir, *state_dir, *libexec_dir;
         const char *runtime_dir; /* NULL = /run/drover, of a user $XDG_RUNTIME_DIR/drover */
         enum log_level log_level;

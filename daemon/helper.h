@@ -22,7 +22,8 @@ typedef void (*helper_fn)(const void *order, int fd, struct helper_answer *ret);
 
 struct helper_call {
         void (*on_answer)(struct helper_call *c, const struct helper_answer *a); /* once; the call is free then */
-        void (*on_late)(struct helper_call *c); /* NULL, or once, before that: it takes longer than HELPER_PATIENCE_NS */
+        /* NULL, or once, before that: it takes longer than HELPER_PATIENCE_NS */
+        void (*on_late)(struct helper_call *c);
         void *user;
         /* of helper.c */
         struct loop_poll poll;

@@ -1,10 +1,10 @@
 /* Owns the io_uring and everything the broker waits for.
  *
  * Polls are one-shot POLL_ADD operations that are armed again after their callback: level-triggered for the owner, and
- * re-arming rides on the same io_uring_enter that sleeps, so an event costs one system call. An operation's user_data is
- * {generation 32, table slot 32}, never a pointer: a completion that outlives its owner finds another generation and is
- * dropped, so an owner may be freed right after loop_poll_stop. Timers stand in a binary heap; the earliest becomes the
- * timeout of the sleep itself and costs no operation. With nothing to do the loop makes no system call at all.
+ * re-arming rides on the same io_uring_enter that sleeps, so an event costs one system call. An operation's user_data
+ * is {generation 32, table slot 32}, never a pointer: a completion that outlives its owner finds another generation and
+ * is dropped, so an owner may be freed right after loop_poll_stop. Timers stand in a binary heap; the earliest becomes
+ * the timeout of the sleep itself and costs no operation. With nothing to do the loop makes no system call at all.
  *
  * It reads and writes nothing: what is ready is told, the owner does the rest. */
 #include "daemon/loop.h"
@@ -303,7 +303,7 @@ static void loop_complete(struct loop *l, uint64_t data, int result) {
         uint32_t generation = ++entry->generation; /* whatever the callback does, this completion is spent */
         p->is_armed = false;
         p->fn(p, result < 0 ? POLLERR : (uint32_t)result); /* may free p */
-        entry = &l->entries[slot]; /* the table may have moved */
+        entry = &l->entries[slot];                         /* the table may have moved */
         if (entry->poll == p && entry->generation == generation && !p->is_armed && p->events)
                 loop_arm(p);
 }

@@ -1,8 +1,8 @@
 /* The event loop: the only user of liburing. One thread, everything it waits for is here: descriptors, timers, bells.
  *
- * Events are embedded in their owner. An event in flight belongs to the kernel until its completion came: loop_poll_stop
- * takes it back and may be called any time; freeing the owner is safe from then on (the cancellation carries a generation,
- * not the pointer). Nothing in here runs callbacks but loop_run. */
+ * Events are embedded in their owner. An event in flight belongs to the kernel until its completion came:
+ * loop_poll_stop takes it back and may be called any time; freeing the owner is safe from then on (the cancellation
+ * carries a generation, not the pointer). Nothing in here runs callbacks but loop_run. */
 #pragma once
 
 #include <stdbool.h>
@@ -22,7 +22,7 @@ struct loop_poll {
         void *user;
         int fd;
         uint32_t events;
-        uint32_t slot;    /* index + 1 into the loop's table; 0 = not in use */
+        uint32_t slot; /* index + 1 into the loop's table; 0 = not in use */
         bool is_armed;
 };
 

@@ -16,7 +16,18 @@
 #include "ipc/capsule.h"
 #include "ipc/kernel.h"
 
-enum { OPT_USER = 256, OPT_SYSTEM, OPT_ADDRESS, OPT_CONFIG, OPT_PLUGIN, OPT_RUNTIME, OPT_STATE, OPT_LIBEXEC, OPT_LOG, OPT_CHECK };
+enum {
+        OPT_USER = 256,
+        OPT_SYSTEM,
+        OPT_ADDRESS,
+        OPT_CONFIG,
+        OPT_PLUGIN,
+        OPT_RUNTIME,
+        OPT_STATE,
+        OPT_LIBEXEC,
+        OPT_LOG,
+        OPT_CHECK
+};
 
 static const struct option main_options[] = {
         {"address", required_argument, NULL, OPT_ADDRESS},
@@ -41,8 +52,10 @@ static void main_help(void) {
              "  --address=BUS       a D-Bus address instead\n"
              "  --config-dir=DIR    drover.conf and pools.d/ from here instead of the search path\n"
              "  --plugin-dir=DIR    plugins (default " DROVER_PLUGIN_DIR ")\n"
-             "  --runtime-dir=DIR   the spawner's socket (default /run/drover), a user's lock ($XDG_RUNTIME_DIR/drover)\n"
-             "  --state-dir=DIR     what outlives a restart (default /var/lib/drover, a user's $XDG_STATE_HOME/drover)\n"
+             "  --runtime-dir=DIR   the spawner's socket (default /run/drover), a user's lock "
+             "($XDG_RUNTIME_DIR/drover)\n"
+             "  --state-dir=DIR     what outlives a restart (default /var/lib/drover, a user's "
+             "$XDG_STATE_HOME/drover)\n"
              "  --libexec-dir=DIR   drover-spawn and drover-worker (default " DROVER_LIBEXEC_DIR ")\n"
              "  --log-level=LEVEL   error, warning, notice, info or debug\n"
              "  --check             read all files, tell every error, exit 1 if there was one\n"
@@ -77,7 +90,8 @@ static int main_parse(int argc, char **argv, struct daemon_options *o, bool *ret
                 } else {
                         *ret_status = 2;
                         if (c == OPT_LOG)
-                                fprintf(stderr, "droverd: --log-level=%s: use error, warning, notice, info or debug\n", optarg);
+                                fprintf(stderr, "droverd: --log-level=%s: use error, warning, notice, info or debug\n",
+                                        optarg);
                         return 1;
                 }
         }

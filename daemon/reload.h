@@ -8,9 +8,9 @@
 #include "daemon/supervise/supervisor.h"
 
 struct reload_change {
-        char kind[16]; /* "pool", "daemon" */
+        char kind[16];                /* "pool", "daemon" */
         char name[POOL_NAME_MAX + 1]; /* of a file that no pool can be named after: the file's */
-        char what[600]; /* "added", "removed", "changed: Workers", "refused: FILE:LINE: …" */
+        char what[600];               /* "added", "removed", "changed: Workers", "refused: FILE:LINE: …" */
 };
 
 struct reload_report {

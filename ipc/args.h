@@ -61,11 +61,14 @@ struct args_list {
 int args_open_array(const void *map, size_t bytes, const char *name, struct args_list *ret);
 int args_next(struct args_list *list, enum schema_type type, struct args_value *ret);
 int args_array_length(const void *map, size_t bytes, const char *name, uint32_t *ret);
-int args_get_element(const void *map, size_t bytes, const char *name, uint32_t i, enum schema_type type, struct args_value *ret);
+int args_get_element(const void *map, size_t bytes, const char *name, uint32_t i, enum schema_type type,
+                     struct args_value *ret);
 /* Elements 0 to n - 1 in one pass. */
-int args_get_array(const void *map, size_t bytes, const char *name, enum schema_type type, struct args_value *ret, uint32_t n);
+int args_get_array(const void *map, size_t bytes, const char *name, enum schema_type type, struct args_value *ret,
+                   uint32_t n);
 
-/* "n=97" by the schema: decimal, 0x…, true|false, text; bytes as hex; arrays 1,2,3. For command lines. -EINVAL names the word. */
+/* "n=97" by the schema: decimal, 0x…, true|false, text; bytes as hex; arrays 1,2,3. For command lines. -EINVAL names
+ * the word. */
 int args_put_text(struct args_writer *w, const struct schema_fields *f, const char *name, const char *text, char *error,
                   size_t error_bytes);
 /* prime=true, one field a space-separated word; strings quoted only when they hold blanks or quotes; bytes as hex. A

@@ -34,7 +34,8 @@ struct capsule {
         uint64_t hard_ns; /* of a job past its time limit; 0 = none */
         uint32_t n_attempts;
         struct capsule_attempt attempts[CAPSULE_MAX_ATTEMPTS];
-        char log[CAPSULE_MAX_LOG]; /* what the last worker printed last, lines; the first may say how much came before */
+        char log[CAPSULE_MAX_LOG]; /* what the last worker printed last, lines; the first may say how much came before
+                                    */
         const void *payload;       /* as the job has it: a MessagePack map, or raw bytes */
         size_t payload_bytes;
         void *buffer; /* of capsule_load: the whole file; the payload points into it */

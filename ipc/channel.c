@@ -80,7 +80,8 @@ static void channel_count_submitted(const struct channel *c) {
 /* FILLING → QUEUED. -EBUSY; else *ret_queued, the word as it stands now, and what the push says. */
 static int channel_queue(struct channel *c, uint32_t slot, uint32_t priority, uint64_t *ret_queued) {
         uint64_t word = channel_word(c, slot);
-        uint64_t queued = SLOT_WORD(SLOT_QUEUED, slot_flags(word) & SLOT_HAS_FDS, 1, SLOT_OWNER_NONE, slot_generation(word));
+        uint64_t queued =
+                SLOT_WORD(SLOT_QUEUED, slot_flags(word) & SLOT_HAS_FDS, 1, SLOT_OWNER_NONE, slot_generation(word));
         /* release: partner is the claimer's CAS; job line and payload stand before QUEUED. */
         if (slot_state(word) != SLOT_FILLING || !channel_cas(c, slot, word, queued))
                 return -EBUSY;
@@ -95,8 +96,7 @@ int channel_commit(struct channel *c, uint32_t slot, uint32_t priority) {
         if (r == -EBUSY)
                 return -EPROTO;
         /* No hint, so normally nobody saw it. If somebody did all the same, it is accepted. */
-        if (r < 0 &&
-            channel_cas(c, slot, queued, SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, slot_generation(queued))))
+        if (r < 0 && channel_cas(c, slot, queued, SLOT_WORD(SLOT_FREE, 0, 0, SLOT_OWNER_NONE, slot_generation(queued))))
                 return r;
         channel_count_submitted(c);
         return 0;
@@ -297,10 +297,11 @@ int channel_finish(const struct channel *c, uint32_t slot, uint64_t claimed_word
                         channel_announce(c, slot, done_fd);
                         return 0;
                 }
-                /* CANCEL may have been added meanwhile; anything else is a verdict that was not ours. */
+                /* CANCEL may have been added meanwhile; anything else is a verdict that was not ours, also in another
+                 * attempt: a worker has our index that a new broker started. */
                 if (slot_state(word) != SLOT_RUNNING || slot_owner(word) != slot_owner(claimed_word) ||
                     slot_generation(word) != slot_generation(claimed_word) ||
-                    slot_attempt(word) != slot_attempt(claimed_word)) /* of another worker with our index: a new broker's */
+                    slot_attempt(word) != slot_attempt(claimed_word))
                         return -ESTALE;
         }
         return -ESTALE;

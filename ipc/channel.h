@@ -27,7 +27,8 @@ struct channel_geometry {
         size_t total;                     /* of all of them */
 };
 
-/* -EINVAL unless n_slots is a power of two in [LAYOUT_MIN_SLOTS, LAYOUT_MAX_SLOTS] and slot_bytes a multiple of 64 in range. */
+/* -EINVAL unless n_slots is a power of two in [LAYOUT_MIN_SLOTS, LAYOUT_MAX_SLOTS] and slot_bytes a multiple of 64 in
+ * range. */
 int channel_geometry_init(struct channel_geometry *g, uint32_t n_slots, uint32_t slot_bytes);
 
 enum channel_role { CHANNEL_CLIENT, CHANNEL_WORKER, CHANNEL_BROKER };
@@ -73,13 +74,16 @@ static inline unsigned slot_attempts_made(uint64_t word) {
                           ((state == SLOT_CANCELLED || state == SLOT_LOST) && slot_owner(word) == SLOT_OWNER_NONE);
         return was_queued && attempt > 0 ? attempt - 1 : attempt;
 }
-static inline bool slot_is_verdict(uint64_t word) { return slot_state(word) >= SLOT_DONE && slot_state(word) < SLOT_N_STATES; }
+static inline bool slot_is_verdict(uint64_t word) {
+        return slot_state(word) >= SLOT_DONE && slot_state(word) < SLOT_N_STATES;
+}
 
 uint64_t channel_word(const struct channel *c, uint32_t slot); /* acquire load */
 /* One CAS, acq_rel. true if `expected` stood there. */
 bool channel_cas(const struct channel *c, uint32_t slot, uint64_t expected, uint64_t desired);
 
-/* A hint for a QUEUED slot, in the ring of its priority (the default's if out of range). 0, -EAGAIN, -EPROTO as ring_push. */
+/* A hint for a QUEUED slot, in the ring of its priority (the default's if out of range). 0, -EAGAIN, -EPROTO as
+ * ring_push. */
 int channel_push(struct channel *c, uint32_t slot, uint32_t generation, uint32_t priority);
 
 static inline struct layout_job *channel_job(const struct channel *c, uint32_t slot) {
@@ -97,42 +101,47 @@ static inline struct layout_verdict *channel_verdict(const struct channel *c, ui
 /* Nobody but the broker gives these, and it says so where no worker can write (channel_copy_verdict). */
 static inline bool slot_state_is_brokers(unsigned state) { return state == SLOT_POISONED || state == SLOT_LOST; }
 
-/* One look at what a peer may rewrite any time: from here on only the copy counts, and the compiler may not look twice. */
+/* One look at what a peer may rewrite any time: from here on only the copy counts, and the compiler may not look twice.
+ */
 static inline void channel_copy(void *to, const void *shared, size_t bytes) {
         memcpy(to, shared, bytes);
         __asm__ volatile("" ::: "memory");
 }
 
 /* The broker's line. false: it is not about this very verdict, but an earlier one's, or nobody's. */
-static inline bool channel_copy_verdict(const struct channel *c, uint32_t slot, uint64_t word, struct layout_verdict *ret) {
+static inline bool channel_copy_verdict(const struct channel *c, uint32_t slot, uint64_t word,
+                                        struct layout_verdict *ret) {
         channel_copy(ret, channel_verdict(c, slot), sizeof *ret);
         return ret->state == slot_state(word) && ret->generation == slot_generation(word);
 }
 
 /* ---- client (and the broker for its own channel): FREE → FILLING → QUEUED, verdict → FREE ---- */
 
-/* FILLING → DELAYED: the broker makes it QUEUED at not_before_ns; ring its doorbell (not the bell) afterwards. -EPROTO. */
+/* FILLING → DELAYED: the broker makes it QUEUED at not_before_ns; ring its doorbell (not the bell) afterwards. -EPROTO.
+ */
 int channel_commit_delayed(const struct channel *c, uint32_t slot);
 /* FREE → FILLING with the next generation. -EBUSY if not FREE (or still in quarantine). */
 int channel_begin(const struct channel *c, uint32_t slot);
 /* FILLING: descriptors for this job were sent to the broker. -EPROTO. */
 int channel_mark_fds(const struct channel *c, uint32_t slot);
-/* FILLING → QUEUED (attempt 1) and the push. The job line and payload are complete. -EAGAIN ring full (slot back to FREE), -EPROTO. */
+/* FILLING → QUEUED (attempt 1) and the push. The job line and payload are complete. -EAGAIN ring full (slot back to
+ * FREE), -EPROTO. */
 int channel_commit(struct channel *c, uint32_t slot, uint32_t priority);
 /* The same, but it stays QUEUED and accepted if no ring takes its hint: -EAGAIN, -EPROTO, and the hint is owed
  * (channel_mend_rings). -EBUSY: the slot was not FILLING, nothing was done. */
 int channel_accept(struct channel *c, uint32_t slot, uint32_t priority);
 /* verdict → FREE. -EBUSY while QUARANTINE is set, -EINVAL if there is no verdict. */
 int channel_free(const struct channel *c, uint32_t slot);
-/* QUEUED → CANCELLED (and the done bit, so that it is found like any verdict); or sets CANCEL on RUNNING. Returns the state it met: SLOT_QUEUED = cancelled now,
- * SLOT_RUNNING = asked, a verdict state = too late; -EINVAL otherwise. */
+/* QUEUED → CANCELLED (and the done bit, so that it is found like any verdict); or sets CANCEL on RUNNING. Returns the
+ * state it met: SLOT_QUEUED = cancelled now, SLOT_RUNNING = asked, a verdict state = too late; -EINVAL otherwise. */
 int channel_cancel(const struct channel *c, uint32_t slot);
 
 /* Takes the done bits of one 64-slot word (exchange with 0). A bit may be set for nothing: look at the slot word. */
 uint64_t channel_take_done(const struct channel *c, uint32_t word_index);
 
-/* Says how the client wants to be woken by the next verdict, once: the waker sets it back. Returns done_seq, the word to
- * wait on (DONE_FUTEX), read before. Take the done bits once more before sleeping. channel_wait_end: no longer interested. */
+/* Says how the client wants to be woken by the next verdict, once: the waker sets it back. Returns done_seq, the word
+ * to wait on (DONE_FUTEX), read before. Take the done bits once more before sleeping. channel_wait_end: no longer
+ * interested. */
 uint32_t channel_wait_begin(const struct channel *c, enum done_wait how);
 void channel_wait_end(const struct channel *c);
 
@@ -152,11 +161,12 @@ bool channel_has_work(const struct channel *c);
 int channel_finish(const struct channel *c, uint32_t slot, uint64_t claimed_word, enum slot_state verdict, int done_fd);
 
 /* RUNNING(worker, generation) → DELAYED, attempt + 1: one more try, not before the result line's retry_at_ns; ring the
- * broker's doorbell afterwards. -ECANCELED: it was asked to end, give that verdict instead. -ERANGE: no more attempts fit.
- * -ESTALE as channel_finish. */
+ * broker's doorbell afterwards. -ECANCELED: it was asked to end, give that verdict instead. -ERANGE: no more attempts
+ * fit. -ESTALE as channel_finish. */
 int channel_postpone(const struct channel *c, uint32_t slot, uint64_t claimed_word);
 
-/* Done bit, fence, and wake the client if it waits: by futex, or by `done_fd` (the ringers' end of the channel's done doorbell; -1 = none). */
+/* Done bit, fence, and wake the client if it waits: by futex, or by `done_fd` (the ringers' end of the channel's done
+ * doorbell; -1 = none). */
 void channel_announce(const struct channel *c, uint32_t slot, int done_fd);
 
 /* Death rule: done_seq up, every sleeper woken, the done doorbell rung, whatever done_wait says. After the death of
@@ -166,8 +176,8 @@ void channel_broadcast(const struct channel *c, int done_fd);
 /* ---- broker: recovery and supervision, each one CAS, each repeatable. None of these wakes anybody: after a verdict
  * the caller calls channel_announce, after a push bell_ring (and after a death the broadcasts). ---- */
 
-/* RUNNING(worker) → QUEUED, with attempt + 1 if the end is charged to the job, and pushed. 1 if it was that worker's and
- * is queued now, 0 if not; -EAGAIN, -EPROTO: it is queued, but no ring takes its hint: the caller judges it. */
+/* RUNNING(worker) → QUEUED, with attempt + 1 if the end is charged to the job, and pushed. 1 if it was that worker's
+ * and is queued now, 0 if not; -EAGAIN, -EPROTO: it is queued, but no ring takes its hint: the caller judges it. */
 int channel_requeue(struct channel *c, uint32_t slot, uint32_t worker, bool is_charged);
 /* RUNNING(worker) → DELAYED with attempt + 1. 1 if it was that worker's, else 0. */
 int channel_delay(const struct channel *c, uint32_t slot, uint32_t worker);
@@ -175,10 +185,10 @@ int channel_delay(const struct channel *c, uint32_t slot, uint32_t worker);
 int channel_undelay(struct channel *c, uint32_t slot, uint32_t generation);
 /* DELAYED → FAILED with the attempt that was the last, for a job that asked for one more than it may have. */
 bool channel_give_up(const struct channel *c, uint32_t slot, uint64_t delayed_word);
-/* RUNNING(worker) with exactly this generation → verdict (flags added), the verdict line written before (with the two as
- * its `state` and `generation`). false: it was judged already. */
-bool channel_judge(const struct channel *c, uint32_t slot, uint32_t worker, uint32_t generation, enum slot_state verdict,
-                   unsigned flags, const struct layout_verdict *line);
+/* RUNNING(worker) with exactly this generation → verdict (flags added), the verdict line written before (with the two
+ * as its `state` and `generation`). false: it was judged already. */
+bool channel_judge(const struct channel *c, uint32_t slot, uint32_t worker, uint32_t generation,
+                   enum slot_state verdict, unsigned flags, const struct layout_verdict *line);
 /* QUEUED or DELAYED → verdict (CANCELLED at stop, EXPIRED, …), without a line. */
 bool channel_judge_queued(const struct channel *c, uint32_t slot, uint32_t generation, enum slot_state verdict);
 void channel_end_quarantine(const struct channel *c, uint32_t slot);

@@ -28,25 +28,26 @@ static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free to 
 #define LAYOUT_MAGIC_POOL UINT32_C(0x50485244)
 #define LAYOUT_VERSION 3u
 
-#define LAYOUT_JOB_ID_MASK ((UINT64_C(1) << 40) - 1) /* of an id that a client wrote: what stands above is its channel's */
+#define LAYOUT_JOB_ID_MASK                                                                                             \
+        ((UINT64_C(1) << 40) - 1) /* of an id that a client wrote: what stands above is its channel's */
 
 enum {
         LAYOUT_PAGE = 4096,
         LAYOUT_LINE = 64,
-        LAYOUT_PRIORITIES = 4,        /* ring 3 is the most urgent; 1 is the default */
+        LAYOUT_PRIORITIES = 4, /* ring 3 is the most urgent; 1 is the default */
         LAYOUT_PRIORITY_DEFAULT = 1,
         LAYOUT_MIN_SLOTS = 2,
-        LAYOUT_MAX_SLOTS = 65536,     /* a channel; always a power of two */
-        LAYOUT_MIN_SLOT_BYTES = 64,   /* a job or result area; always a multiple of 64 */
+        LAYOUT_MAX_SLOTS = 65536,   /* a channel; always a power of two */
+        LAYOUT_MIN_SLOT_BYTES = 64, /* a job or result area; always a multiple of 64 */
         LAYOUT_MAX_SLOT_BYTES = 1 << 20,
-        LAYOUT_MAX_WORKERS = 256,     /* a pool: one bit each in a bell */
-        LAYOUT_MAX_CHANNELS = 256,    /* a pool: one bit each in a bell */
-        LAYOUT_MAX_ATTEMPTS = 63,     /* six bits in the slot word */
+        LAYOUT_MAX_WORKERS = 256,  /* a pool: one bit each in a bell */
+        LAYOUT_MAX_CHANNELS = 256, /* a pool: one bit each in a bell */
+        LAYOUT_MAX_ATTEMPTS = 63,  /* six bits in the slot word */
         LAYOUT_BELL_WORDS = LAYOUT_MAX_WORKERS / 64,
         LAYOUT_MAX_BELLS = 256,       /* a pool: one a uid, and a uid has a channel */
         LAYOUT_BELLS_PER_WORKER = 16, /* it waits on so many; the other bells are rung by way of the broker */
         LAYOUT_LATENCY_BUCKETS = 272,
-        LAYOUT_LATENCY_TYPES = 16,    /* a plugin's later job types share the last one */
+        LAYOUT_LATENCY_TYPES = 16, /* a plugin's later job types share the last one */
 };
 
 struct layout_header {
@@ -76,13 +77,13 @@ enum slot_flag {
         SLOT_CANCEL = 1u << 0,     /* somebody asked for an early end: checkpoints return an error */
         SLOT_QUARANTINE = 1u << 1, /* the worker may still write here: not to be freed yet */
         SLOT_SUSPECT = 1u << 2,
-        SLOT_HAS_FDS = 1u << 3,    /* descriptors belong to it: the broker has them */
+        SLOT_HAS_FDS = 1u << 3, /* descriptors belong to it: the broker has them */
 };
 
 /* state 4 | flags 6 | attempt 6 | owner 16 | generation 32, from bit 0 up */
-#define SLOT_WORD(state, flags, attempt, owner, generation)                                        \
-        ((uint64_t)(state) | (uint64_t)(flags) << 4 | (uint64_t)(attempt) << 10 |                  \
-         (uint64_t)(owner) << 16 | (uint64_t)(generation) << 32)
+#define SLOT_WORD(state, flags, attempt, owner, generation)                                                            \
+        ((uint64_t)(state) | (uint64_t)(flags) << 4 | (uint64_t)(attempt) << 10 | (uint64_t)(owner) << 16 |            \
+         (uint64_t)(generation) << 32)
 
 enum {
         SLOT_OWNER_NONE = 0,
@@ -141,15 +142,15 @@ enum channel_closed {
 
 /* What the client writes before QUEUED; workers can only read it. The payload follows it. */
 struct layout_job {
-        uint32_t type;     /* number of the job type (ipc/schema.h) */
-        uint32_t bytes;    /* payload length, <= slot_bytes */
-        uint32_t priority; /* the ring it stands in */
+        uint32_t type;         /* number of the job type (ipc/schema.h) */
+        uint32_t bytes;        /* payload length, <= slot_bytes */
+        uint32_t priority;     /* the ring it stands in */
         uint32_t max_attempts; /* 0 = the pool's; the broker takes the smaller */
         uint64_t id;
         uint64_t queued_ns;         /* CLOCK_MONOTONIC */
         uint64_t queue_deadline_ns; /* absolute, 0 = none */
         uint64_t soft_ns, hard_ns;  /* relative limits, 0 = the pool's; the broker takes the smaller */
-        uint64_t not_before_ns; /* absolute, 0 = none: DELAYED until then */
+        uint64_t not_before_ns;     /* absolute, 0 = none: DELAYED until then */
 };
 
 /* What the worker writes before the verdict; the client can only read it. The result, or for FAILED the message,
@@ -173,7 +174,7 @@ enum { LAYOUT_WHAT = 152 };
 struct layout_verdict {
         uint32_t reason; /* enum death_reason */
         uint32_t signal;
-        uint32_t status; /* exit code, when reason is REASON_EXIT */
+        uint32_t status;  /* exit code, when reason is REASON_EXIT */
         uint32_t syscall; /* number + 1, 0 = none */
         uint32_t pid;
         uint32_t attempts;
@@ -248,17 +249,18 @@ enum { CANCEL_ASKED = 0, CANCEL_SOFT_LIMIT = 1 };
 
 struct layout_worker {
         /* the broker writes */
-        _Atomic uint32_t control; /* futex word: bumped, and woken, whenever anything below or a message is new */
-        _Atomic uint32_t command; /* enum worker_command */
+        _Atomic uint32_t control;  /* futex word: bumped, and woken, whenever anything below or a message is new */
+        _Atomic uint32_t command;  /* enum worker_command */
         _Atomic uint64_t soft_hit; /* generation << 32 | slot + 1 of the job whose soft limit passed */
-        _Atomic uint64_t max_claims; /* it claims so many jobs and no more, and rings as LAYOUT_SUCCESSOR_AT says; 0 = no end */
+        /* it claims so many jobs and no more, and rings as LAYOUT_SUCCESSOR_AT says; 0 = no end */
+        _Atomic uint64_t max_claims;
         uint64_t pad0;
-        /* the worker writes, from here on: the last job that it gave a verdict, for people. Here, where the broker seldom
-         * writes and never looks, it costs a job nothing. */
-        _Atomic uint64_t last_job; /* id; 0 = none, or the next four are being written */
+        /* the worker writes, from here on: the last job that it gave a verdict, for people. Here, where the broker
+         * seldom writes and never looks, it costs a job nothing. */
+        _Atomic uint64_t last_job;                          /* id; 0 = none, or the next four are being written */
         _Atomic uint64_t last_started_ns, last_finished_ns; /* CLOCK_MONOTONIC */
-        _Atomic uint32_t last_type; /* as in layout_job */
-        _Atomic uint32_t last_end; /* verdict | attempt << 8 */
+        _Atomic uint32_t last_type;                         /* as in layout_job */
+        _Atomic uint32_t last_end;                          /* verdict | attempt << 8 */
         _Atomic uint64_t record; /* generation 32 | channel 16 | slot 16: written before the claim */
         _Atomic uint64_t claims; /* one more per claim: a change tells the broker that a new job runs */
         _Atomic uint32_t fault_signal;
@@ -266,13 +268,14 @@ struct layout_worker {
         _Atomic uint64_t fault_address;
         _Atomic uint64_t fault_offset; /* of the instruction, in fault_module: a file's name, or "" */
         char fault_module[24];
-        _Atomic uint64_t counts[SLOT_N_STATES]; /* verdicts this worker gave, by state, and DELAYED: attempts put off; only it writes them */
+        _Atomic uint64_t counts[SLOT_N_STATES]; /* verdicts this worker gave, by state, and DELAYED: attempts put off;
+                                                   only it writes them */
         _Atomic uint64_t progress_done, progress_total;
-        _Atomic uint32_t status_seq; /* odd while `status` is being written */
+        _Atomic uint32_t status_seq;  /* odd while `status` is being written */
         _Atomic uint32_t start_phase; /* enum life_phase, until it is ready; for people */
-        _Atomic uint32_t n_unmarked; /* ends of jobs that found no room for a mark in the output */
+        _Atomic uint32_t n_unmarked;  /* ends of jobs that found no room for a mark in the output */
         uint32_t pad2;
-        char status[128]; /* drover_progress note; read as untrusted bytes */
+        char status[128];             /* drover_progress note; read as untrusted bytes */
         _Atomic uint32_t fault_phase; /* of the forbidden call, and the path that it was given: as in layout_breach */
         uint32_t pad4;
         char fault_path[LAYOUT_PATH];

@@ -1,5 +1,5 @@
-/* How users number the priorities of jobs, the same in C, on the bus and in the shell: 0 is the default, and of 1 to 4 the
- * highest is served first. The ready rings of a channel are these numbers less one. */
+/* How users number the priorities of jobs, the same in C, on the bus and in the shell: 0 is the default, and of 1 to 4
+ * the highest is served first. The ready rings of a channel are these numbers less one. */
 #pragma once
 
 #include "ipc/layout.h"

@@ -6,8 +6,8 @@
  * length and, worse, keeps from its CPU the one who would end it. So:
  *
  *   - with one CPU to run on: never;
- *   - at most SPIN_NS, what a sleep costs: so a wait costs at most twice what the better choice would have; and a worker
- *     stays awake while its client, with 64 jobs in flight, takes in the results before it sends the next ones;
+ *   - at most SPIN_NS, what a sleep costs: so a wait costs at most twice what the better choice would have; and a
+ * worker stays awake while its client, with 64 jobs in flight, takes in the results before it sends the next ones;
  *   - each miss doubles the number of waits that go straight to sleep before the next try; a hit takes that back. There
  *     being no free CPU shows as misses: nobody can end our wait while we hold his CPU.
  *   - Two that sleep for each other hardly ever meet within SPIN_NS, for each is woken too late for the other's spin.

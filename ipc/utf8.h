@@ -1,4 +1,5 @@
-/* Is this UTF-8, and where may it be cut? Needed wherever text of a plugin or a client goes on to the bus, a journal or a terminal. */
+/* Is this UTF-8, and where may it be cut? Needed wherever text of a plugin or a client goes on to the bus, a journal or
+ * a terminal. */
 #pragma once
 
 #include <stddef.h>
@@ -14,6 +15,6 @@ char *utf8_plain(const char *text, size_t bytes, const char *kept);
  * '?'. Returns how many it became: never more. Not ended by a zero. */
 size_t utf8_make_plain(char *plain, const char *text, size_t bytes, const char *kept, char instead);
 
-/* How many of these bytes are whole characters, if they are UTF-8 that somebody cut at `bytes`: up to three fewer. What is
- * no UTF-8 for another reason stays. */
+/* How many of these bytes are whole characters, if they are UTF-8 that somebody cut at `bytes`: up to three fewer. What
+ * is no UTF-8 for another reason stays. */
 size_t utf8_cut(const char *s, size_t bytes);

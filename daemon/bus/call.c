@@ -239,7 +239,9 @@ void call_end_all(struct bus *b) {
         struct bus_call *c;
 
         TAILQ_FOREACH(p, &b->peers, link) {
-                TAILQ_FOREACH(c, &p->calls, link) { sd_bus_reply_method_error(c->message, &e); }
+                TAILQ_FOREACH(c, &p->calls, link) {
+                        sd_bus_reply_method_error(c->message, &e);
+                }
                 peer_fail_process(p, &e);
                 turn_end(p, &e);
         }

@@ -24,7 +24,7 @@ struct bus_call {
         bus_answer_fn answer;
         struct job *job;
         struct job_waiter waiter;
-        unsigned round; /* CALL_POOL, CALL_ROOM */
+        unsigned round;               /* CALL_POOL, CALL_ROOM */
         char pool[POOL_NAME_MAX + 1]; /* CALL_ROOM */
         struct loop_timer timer;
 };

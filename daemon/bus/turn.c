@@ -229,7 +229,9 @@ void turn_known(struct bus_peer *p) {
 void turn_again(struct bus_peer *p, struct bus_item_list *calls) {
         struct bus_item *i;
 
-        STAILQ_FOREACH(i, calls, link) { count_call(p, i); }
+        STAILQ_FOREACH(i, calls, link) {
+                count_call(p, i);
+        }
         STAILQ_CONCAT(calls, &p->waiting);
         STAILQ_CONCAT(&p->waiting, calls);
         turn_join(p);

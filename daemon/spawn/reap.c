@@ -276,7 +276,8 @@ void reap_everything(struct spawner *s) {
                 if (s->n_unknown == 0 && passed_ms > COPIER_PATIENCE_MS)
                         return; /* a copier has nothing of a worker's, and the others were waited for */
                 if (passed_ms > END_PATIENCE_MS) {
-                        log_error("processes that do not die of SIGKILL, because they hang in the kernel: %u", s->n_unknown);
+                        log_error("processes that do not die of SIGKILL, because they hang in the kernel: %u",
+                                  s->n_unknown);
                         for_each_child(s, leave);
                         return;
                 }

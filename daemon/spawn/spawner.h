@@ -13,9 +13,10 @@
 
 enum {
         SPAWNER_MAX_WORKERS = 4096,
-        SPAWNER_MAX_GENERATIONS = 3072, /* of MaxPools= pools, at most 1000: one to go back to, the current one, the next */
-        SPAWNER_MAX_TEMPLATES = 4096,   /* current ones and those that were told to end but are not reaped yet */
-        SPAWNER_MAX_COPIERS = 16,    /* also those that were killed and hang in the kernel */
+        /* of MaxPools= pools, at most 1000: one to go back to, the current one, the next */
+        SPAWNER_MAX_GENERATIONS = 3072,
+        SPAWNER_MAX_TEMPLATES = 4096, /* current ones and those that were told to end but are not reaped yet */
+        SPAWNER_MAX_COPIERS = 16,     /* also those that were killed and hang in the kernel */
         SPAWNER_MAX_LISTENERS = SPAWNER_MAX_TEMPLATES + SPAWNER_MAX_WORKERS, /* workers outlive their templates */
         SPAWNER_MAX_LEFT = 64,
 };
@@ -85,9 +86,9 @@ struct spawner {
         int null_fd;     /* /dev/null, for 0, 1 and 2 of every child */
         int children_fd; /* /proc/thread-self/children */
         int signal_fd, listen_fd;
-        int notify_fd;           /* the service manager's, -1 = none */
+        int notify_fd;                         /* the service manager's, -1 = none */
         uint64_t alive_every_ns, alive_due_ns; /* its watchdog; 0 = it has none */
-        uid_t broker_uid; /* listener: who may connect, beside root */
+        uid_t broker_uid;                      /* listener: who may connect, beside root */
 
         int broker_fd;            /* -1 = none */
         const char *broker_fault; /* set: drop the broker at the next turn; "" = it went away by itself */

@@ -136,8 +136,8 @@ static void on_pidfd(struct loop_poll *p, uint32_t revents) { arena_user_died(p-
 struct arena_user *arena_user_find(struct arenas *as, pid_t pid) {
         struct arena_user *u;
         TAILQ_FOREACH(u, &as->users, link)
-        if (u->pid == pid)
-                return u;
+                if (u->pid == pid)
+                        return u;
         return NULL;
 }
 

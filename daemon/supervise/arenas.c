@@ -50,8 +50,8 @@ void arena_collect(struct arena *a) {
 struct arena *arenas_find(struct arenas *as, uid_t uid, const char *name) {
         struct arena *a;
         TAILQ_FOREACH(a, &as->all, link)
-        if (a->uid == uid && !a->is_removed && strcmp(a->name, name) == 0)
-                return a;
+                if (a->uid == uid && !a->is_removed && strcmp(a->name, name) == 0)
+                        return a;
         return NULL;
 }
 

@@ -80,7 +80,7 @@ static bool capsules_may_read(const struct capsules *cs, uid_t uid, bool is_root
         const struct capsule_read *r;
         unsigned n = 0;
         TAILQ_FOREACH(r, &cs->reads, link)
-        n += r->uid == uid;
+                n += r->uid == uid;
         return cs->n_reads < CAPSULES_MAX_READS && (is_root || n < CAPSULES_MAX_READS / 2);
 }
 
@@ -88,8 +88,8 @@ static bool capsules_may_read(const struct capsules *cs, uid_t uid, bool is_root
 static struct capsule_file *capsules_find_theirs(const struct capsules *cs, uint64_t id, uid_t uid, bool is_root) {
         struct capsule_file *f, *found = NULL;
         TAILQ_FOREACH(f, &cs->files, link)
-        if (f->id == id && (is_root || f->uid == uid))
-                found = f;
+                if (f->id == id && (is_root || f->uid == uid))
+                        found = f;
         return found;
 }
 

@@ -38,8 +38,8 @@ enum {
 static struct capsule_user *capsules_get_user(struct capsules *cs, uid_t uid) {
         struct capsule_user *u;
         TAILQ_FOREACH(u, &cs->users, link)
-        if (u->uid == uid)
-                return u;
+                if (u->uid == uid)
+                        return u;
         u = calloc(1, sizeof(*u));
         if (!u)
                 return NULL;
@@ -95,12 +95,12 @@ static uint64_t capsules_count(struct capsules *cs, const char *pool) {
         struct capsule_file *f;
         uint64_t n = 0;
         TAILQ_FOREACH(u, &cs->users, link)
-        u->n_seen = 0;
+                u->n_seen = 0;
         TAILQ_FOREACH(f, &cs->files, link)
-        if (strcmp(f->pool, pool) == 0) {
-                f->user->n_seen++;
-                n++;
-        }
+                if (strcmp(f->pool, pool) == 0) {
+                        f->user->n_seen++;
+                        n++;
+                }
         return n;
 }
 
@@ -108,9 +108,9 @@ static uint64_t capsules_count(struct capsules *cs, const char *pool) {
 static struct capsule_file *capsules_find_greedy(struct capsules *cs, const char *pool) {
         struct capsule_file *f, *best = NULL;
         TAILQ_FOREACH(f, &cs->files, link)
-        if ((!pool || strcmp(f->pool, pool) == 0) &&
-            (!best || (pool ? f->user->n_seen > best->user->n_seen : f->user->n_bytes > best->user->n_bytes)))
-                best = f;
+                if ((!pool || strcmp(f->pool, pool) == 0) &&
+                    (!best || (pool ? f->user->n_seen > best->user->n_seen : f->user->n_bytes > best->user->n_bytes)))
+                        best = f;
         return best;
 }
 
@@ -124,8 +124,8 @@ static void capsules_make_room(struct capsules *cs, const char *pool, uint32_t n
 struct capsule_file *capsules_find(const struct capsules *cs, const char *pool, uint64_t id) {
         struct capsule_file *f;
         TAILQ_FOREACH(f, &cs->files, link)
-        if (f->id == id && strcmp(f->pool, pool) == 0)
-                return f;
+                if (f->id == id && strcmp(f->pool, pool) == 0)
+                        return f;
         return NULL;
 }
 
@@ -386,13 +386,13 @@ static bool capsules_may_write(const struct capsules *cs, const struct capsule *
         const struct capsule_work *w;
         uint64_t n = 0, n_theirs = 0, bytes = c->payload_bytes, bytes_theirs = c->payload_bytes;
         TAILQ_FOREACH(w, &cs->works, link)
-        if (w->file) {
-                bool is_theirs = w->file->uid == c->uid;
-                n++;
-                bytes += w->file->bytes;
-                n_theirs += is_theirs;
-                bytes_theirs += is_theirs ? w->file->bytes : 0;
-        }
+                if (w->file) {
+                        bool is_theirs = w->file->uid == c->uid;
+                        n++;
+                        bytes += w->file->bytes;
+                        n_theirs += is_theirs;
+                        bytes_theirs += is_theirs ? w->file->bytes : 0;
+                }
         return n < CAPSULES_MAX_WRITES && n_theirs < CAPSULES_MAX_WRITES / 2 && bytes <= CAPSULES_MAX_WRITE_BYTES &&
                bytes_theirs <= CAPSULES_MAX_WRITE_BYTES / 2;
 }
@@ -428,15 +428,15 @@ size_t capsules_list(const struct capsules *cs, const struct capsule_filter *fil
         const struct capsule_file *f;
         size_t n_found = 0;
         TAILQ_FOREACH_REVERSE(f, &cs->files, capsule_files, link)
-        if ((filter->sees_all || f->uid == filter->viewer) &&
-            (!filter->pool || strcmp(f->pool, filter->pool) == 0)) {
-                if (n_found == n)
-                        break;
-                ret[n_found++] = (struct capsule_row){.id = f->id,
-                                                      .bytes = f->bytes,
-                                                      .created_us = (uint64_t)f->when_ns / 1000,
-                                                      .uid = f->uid,
-                                                      .pool = f->pool};
-        }
+                if ((filter->sees_all || f->uid == filter->viewer) &&
+                    (!filter->pool || strcmp(f->pool, filter->pool) == 0)) {
+                        if (n_found == n)
+                                break;
+                        ret[n_found++] = (struct capsule_row){.id = f->id,
+                                                              .bytes = f->bytes,
+                                                              .created_us = (uint64_t)f->when_ns / 1000,
+                                                              .uid = f->uid,
+                                                              .pool = f->pool};
+                }
         return n_found;
 }

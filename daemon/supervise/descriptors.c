@@ -2,8 +2,9 @@
  * verdict until the client has them.
  *
  * They stand by slot and generation, as everything that is private about a job. Nothing in here is ever used or read,
- * only closed, by daemon/closer.c; the first may be a sealed memory file, and that is all that is looked at. What is left behind (a job that was never queued, a verdict that
- * nobody fetches) is bounded by the table, and goes with the next job of that slot or with the channel.
+ * only closed, by daemon/closer.c; the first may be a sealed memory file, and that is all that is looked at. What is
+ * left behind (a job that was never queued, a verdict that nobody fetches) is bounded by the table, and goes with the
+ * next job of that slot or with the channel.
  *
  * The limit of a channel keeps one client from taking all descriptors of the daemon; the last ones of the process are
  * for workers. Clients hold themselves to it before they submit, by what their job types say, so that no work is done

@@ -80,8 +80,8 @@ struct job *jobs_after(const struct jobs *js, uint64_t id) {
         if (j)
                 return TAILQ_NEXT(j, all_link);
         TAILQ_FOREACH(j, &js->all, all_link)
-        if (j->id > id)
-                return j;
+                if (j->id > id)
+                        return j;
         return NULL;
 }
 
@@ -117,8 +117,8 @@ struct job *jobs_after_of(const struct jobs *js, uint64_t id, uid_t uid) {
                 return TAILQ_NEXT(j, uid_link);
         if (u)
                 TAILQ_FOREACH(j, &(*u)->jobs, uid_link)
-        if (j->id > id)
-                return j;
+                        if (j->id > id)
+                                return j;
         return NULL;
 }
 
@@ -201,8 +201,8 @@ static void job_count_finished(struct job *j, bool is_added) {
 static struct jobs_ttl *jobs_ttl_get(struct jobs *js, uint64_t ttl_ns) {
         struct jobs_ttl *t;
         TAILQ_FOREACH(t, &js->ttls, link)
-        if (t->ttl_ns == ttl_ns)
-                return t;
+                if (t->ttl_ns == ttl_ns)
+                        return t;
         t = calloc(1, sizeof(*t));
         if (!t)
                 return &js->at_once; /* without memory it is not kept */
@@ -232,8 +232,8 @@ static struct job *jobs_first(const struct jobs *js) {
         struct job *first = NULL, *j;
         struct jobs_ttl *t;
         TAILQ_FOREACH(t, &js->ttls, link)
-        if ((j = TAILQ_FIRST(&t->finished)) && (!first || j->expires_ns < first->expires_ns))
-                first = j;
+                if ((j = TAILQ_FIRST(&t->finished)) && (!first || j->expires_ns < first->expires_ns))
+                        first = j;
         return first;
 }
 

@@ -14,7 +14,7 @@ enum { JOBS_NO_SLOT = UINT32_MAX };
 /* What one uid has here. */
 struct job_user {
         uid_t uid;
-        uint32_t n_jobs;        /* records of any state */
+        uint32_t n_jobs;                    /* records of any state */
         TAILQ_HEAD(job_uid_list, job) jobs; /* by id */
         uint32_t n_finished;
         size_t finished_bytes;
@@ -47,9 +47,10 @@ struct job {
         uint64_t submitted_us, submitted_ns, started_ns, finished_ns, cpu_ns;
         void *result;
         size_t result_bytes;
-        struct descriptors *result_fds; /* the record's own; NULL: none; with payload_bytes the result is in the first */
-        bool has_fds;                   /* came with some: they are gone once it has its verdict */
-        void *payload;                  /* of a job that did not end well, for Requeue */
+        /* the record's own; NULL: none; with payload_bytes the result is in the first */
+        struct descriptors *result_fds;
+        bool has_fds;  /* came with some: they are gone once it has its verdict */
+        void *payload; /* of a job that did not end well, for Requeue */
         size_t payload_bytes;
         char *error; /* NULL: none */
         int error_number;
@@ -82,8 +83,8 @@ struct jobs_ttl {
 
 struct jobs {
         struct supervisor *supervisor;
-        void *by_id;           /* tsearch tree */
-        void *users, *by_key;  /* tsearch trees */
+        void *by_id;                       /* tsearch tree */
+        void *users, *by_key;              /* tsearch trees */
         TAILQ_HEAD(job_all_list, job) all; /* by id */
         TAILQ_HEAD(, jobs_ttl) ttls;
         struct jobs_ttl at_once; /* the one that is always there: what nobody asks for */

@@ -232,8 +232,8 @@ void jobs_pool_gone(struct jobs *js, struct pool *p) {
         struct job *j;
         jobs_pool_deinit(p);
         TAILQ_FOREACH(j, &js->all, all_link)
-        if (j->pool == p)
-                j->pool = NULL;
+                if (j->pool == p)
+                        j->pool = NULL;
 }
 
 /* ---- who waits for a verdict ---- */

@@ -15,7 +15,8 @@ struct numbers;
  * largest ones that something else tells of, 0 = nothing does, NULL = that cannot be known (then they begin from the
  * clock at least). `state_dir` NULL: there is no file. A disk that does not answer is waited for until the deadline,
  * here and at the end. */
-int numbers_new(struct numbers **ret, struct loop *l, const char *state_dir, const uint64_t *used, uint64_t deadline_ns);
+int numbers_new(struct numbers **ret, struct loop *l, const char *state_dir, const uint64_t *used,
+                uint64_t deadline_ns);
 /* Those that were reserved and not used are left to the next daemon. */
 struct numbers *numbers_free(struct numbers *n, uint64_t deadline_ns);
 

@@ -24,11 +24,11 @@
 static bool adopt_is_known(struct supervisor *s, const struct stat *memory) {
         struct pool *p;
         TAILQ_FOREACH(p, &s->pools, link)
-        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
-                for (unsigned k = 0; p->channels[i] && k < CHANNEL_PARTS; k++)
-                        if (p->channels[i]->memories[k].inode == memory->st_ino &&
-                            p->channels[i]->memories[k].device == memory->st_dev)
-                                return true;
+                for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++)
+                        for (unsigned k = 0; p->channels[i] && k < CHANNEL_PARTS; k++)
+                                if (p->channels[i]->memories[k].inode == memory->st_ino &&
+                                    p->channels[i]->memories[k].device == memory->st_dev)
+                                        return true;
         return false;
 }
 

@@ -1,11 +1,11 @@
 /* Owns a pool's bells, one a uid.
  *
- * Invariants: a bell stands in mode FUTEX only while a ready worker may claim and waits on it (pool-places.c), so whoever
- * rings otherwise reaches the broker and nothing is lost (bell_set_mode broadcasts). A bell has at least one channel, living or not let go by all
- * workers yet; after its last one the workers are told to let go of it, too, and once all have been told, its number
- * is given to the next uid that comes. A worker obeys in order, so it never takes the new one for the old. A client
- * that still holds the page rings where nobody listens. One that had to be muted lately is kept a while: else to come
- * back would be to be heard again. */
+ * Invariants: a bell stands in mode FUTEX only while a ready worker may claim and waits on it (pool-places.c), so
+ * whoever rings otherwise reaches the broker and nothing is lost (bell_set_mode broadcasts). A bell has at least one
+ * channel, living or not let go by all workers yet; after its last one the workers are told to let go of it, too, and
+ * once all have been told, its number is given to the next uid that comes. A worker obeys in order, so it never takes
+ * the new one for the old. A client that still holds the page rings where nobody listens. One that had to be muted
+ * lately is kept a while: else to come back would be to be heard again. */
 #include <errno.h>
 #include <unistd.h>
 

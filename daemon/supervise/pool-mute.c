@@ -1,14 +1,14 @@
 /* A bell that wakes workers again and again for nothing is muted, and in the end those who hold it are dropped.
  *
  * A uid's clients share one bell and can write into it what they like, so nothing in it says who wakes. What says it is
- * that the workers find no job: one tells when it was woken for nothing too often in a short time (plugins/host/orders.c;
- * its jobs from that bell make up for wake-ups that another worker was faster to), and when all that are ready have told,
- * nobody serves that bell, and it is only noise. Then workers leave it alone, and its honest clients ring the broker
- * (mode BROKER), until the time is over and they look into it again. Whose bell had to be muted again and again within a
- * while loses all sessions of this pool.
+ * that the workers find no job: one tells when it was woken for nothing too often in a short time
+ * (plugins/host/orders.c; its jobs from that bell make up for wake-ups that another worker was faster to), and when all
+ * that are ready have told, nobody serves that bell, and it is only noise. Then workers leave it alone, and its honest
+ * clients ring the broker (mode BROKER), until the time is over and they look into it again. Whose bell had to be muted
+ * again and again within a while loses all sessions of this pool.
  *
- * Our own bell is never muted: only root could make noise there, and workers wake each other by it for bells that nobody
- * sleeps on. A lying worker mutes nobody alone, and all of them together are the pool. */
+ * Our own bell is never muted: only root could make noise there, and workers wake each other by it for bells that
+ * nobody sleeps on. A lying worker mutes nobody alone, and all of them together are the pool. */
 #include <errno.h>
 #include <string.h>
 

@@ -20,9 +20,9 @@ enum { POOL_NUMBERS_SHIFT = 40, POOL_NUMBERS_LINK = 128 };
 static bool pool_numbers_are_used(const struct supervisor *s, uint64_t id_base) {
         const struct pool *p;
         TAILQ_FOREACH(p, &s->pools, link)
-        for (uint32_t i = 1; i < LAYOUT_MAX_CHANNELS; i++)
-                if (p->channels[i] && p->channels[i]->id_base == id_base)
-                        return true;
+                for (uint32_t i = 1; i < LAYOUT_MAX_CHANNELS; i++)
+                        if (p->channels[i] && p->channels[i]->id_base == id_base)
+                                return true;
         return false;
 }
 

@@ -15,7 +15,7 @@
 
 enum {
         POOL_DEATHS = 64,
-        POOL_OWN_BELL = 0, /* the broker's, and root's */
+        POOL_OWN_BELL = 0,                              /* the broker's, and root's */
         POOL_CHANNELS_OF_UID = LAYOUT_MAX_CHANNELS / 4, /* who is not root: the rest is for others */
 };
 #define POOL_CHANNEL_BYTES_OF_UID (UINT64_C(4) << 30) /* in all pools */
@@ -28,11 +28,13 @@ struct pool_bell {
         uid_t uid;
         uint32_t n_channels; /* also those that some worker still has */
         bool is_muted;       /* pool-mute.c: workers leave it alone */
-        /* pool-places.c: do workers wait on it, since when or until when; when work of it was last seen, and its count then */
+        /* pool-places.c: do workers wait on it, since when or until when; when work of it was last seen, and its count
+         * then */
         bool has_place;
         uint64_t place_ns, active_ns, submitted;
         struct doorbell_rate rate; /* of its clients' doorbells, together */
-        /* pool-mute.c: which workers found it to ring for nothing lately, and how often it was muted since `mutes_ns` */
+        /* pool-mute.c: which workers found it to ring for nothing lately, and how often it was muted since `mutes_ns`
+         */
         uint64_t told[LAYOUT_BELL_WORDS], told_ns, mutes_ns;
         unsigned n_mutes;
         struct loop_timer mute_timer;
@@ -73,7 +75,7 @@ struct pool_channel {
         struct doorbell done; /* we and the workers ring it; its hearing end goes to the client */
         uint32_t index, bell;
         uint64_t id_base;
-        bool is_dead; /* its client is gone: unmapped by the workers first, then freed */
+        bool is_dead;       /* its client is gone: unmapped by the workers first, then freed */
         uint32_t *delay_at; /* delay.c: by slot, its place + 1 in the heap; NULL before the first */
         uint64_t delayed_seen, delay_look_ns;
         struct pool_tries *tries; /* by slot: deaths charged to the job there, where no client can rewrite them */
@@ -102,15 +104,17 @@ struct pool {
         enum pool_state state;
         char problem[512];        /* of the workers */
         char config_problem[512]; /* of the file, at reload: the old settings go on */
-        uint32_t generation, loading, old_generation; /* sealed plugin files: current, asked for, to go back to; 0 = none */
-        bool has_been_ready; /* a worker, since the pool was started */
-        bool is_file_bad; /* the newest plugin file is not the one that runs, and problem says why */
+        /* sealed plugin files: current, asked for, to go back to; 0 = none */
+        uint32_t generation, loading, old_generation;
+        bool has_been_ready;   /* a worker, since the pool was started */
+        bool is_file_bad;      /* the newest plugin file is not the one that runs, and problem says why */
         struct schema *schema; /* of the newest plugin file that a worker was ready of */
         char *schema_text;
         size_t schema_bytes;
         uint32_t schema_generation;
         uint32_t n_type_lists; /* how often the job types were other ones than before */
-        uint32_t latency_list[LAYOUT_MAX_WORKERS]; /* pool-latency.c: whose job types an index counts by; 0 = none yet */
+        /* pool-latency.c: whose job types an index counts by; 0 = none yet */
+        uint32_t latency_list[LAYOUT_MAX_WORKERS];
 
         struct layout_pool *memory;
         int memory_fd;
@@ -124,16 +128,17 @@ struct pool {
         struct worker *workers[LAYOUT_MAX_WORKERS]; /* by index; NULL = free */
         struct restart restart;
         struct loop_timer restart_timer, drain_timer, scale_timer, age_timer, nobody_timer;
-        uint64_t nobody_ns;      /* since when no worker is ready though some are wanted; 0 = some are */
-        uint64_t scale_claims;   /* pool-scale.c: claims seen at the last look */
-        uint64_t memory_look_ns; /* pool-recycle.c: when it was looked at */
+        uint64_t nobody_ns;         /* since when no worker is ready though some are wanted; 0 = some are */
+        uint64_t scale_claims;      /* pool-scale.c: claims seen at the last look */
+        uint64_t memory_look_ns;    /* pool-recycle.c: when it was looked at */
         uint64_t drain_deadline_ns; /* 0 = none; past it what is left is cancelled */
         struct pool_delays delays;
         struct { /* pool-mend.c */
                 struct loop_timer timer;
                 uint64_t rest_ns, told_ns; /* not before then; when it was last told */
                 uint64_t look_ns;          /* pool_mend_look: not before then */
-                bool has_run, is_stuck;    /* a worker was seen at work since the last look; it found work and nobody at it */
+                /* a worker was seen at work since the last look; it found work and nobody at it */
+                bool has_run, is_stuck;
         } mend;
         struct loop_timer tick_timer; /* limits.c */
         uint64_t busy_ns;             /* limits.c: when work was last seen */
@@ -143,8 +148,8 @@ struct pool {
         /* bus jobs: jobs.c */
         struct job **slot_job; /* by slot of channel 0 */
         uint32_t *free_slots, n_free_slots;
-        bool *is_slot_free; /* by slot: it stands in free_slots */
-        struct quota jobs_of; /* slots of channel 0 */
+        bool *is_slot_free;         /* by slot: it stands in free_slots */
+        struct quota jobs_of;       /* slots of channel 0 */
         struct quota result_fds_of; /* descriptors that results of those jobs will have */
         uint32_t n_result_fds;
         struct loop_poll done_poll;
@@ -168,7 +173,7 @@ void pool_on_spawner_up(struct pool *p);
 void pool_on_spawner_lost(struct pool *p); /* its workers hear of it themselves */
 
 bool pool_accepts(const struct pool *p);
-bool pool_is_over(const struct pool *p); /* stopped, refused or removed: what is queued will never run */
+bool pool_is_over(const struct pool *p);         /* stopped, refused or removed: what is queued will never run */
 uint32_t pool_count_ready(const struct pool *p); /* also those that stand by */
 uint32_t pool_count_workers(const struct pool *p);
 uint32_t pool_count_awaited(const struct pool *p); /* without those that SIGKILL does not end */
@@ -188,7 +193,8 @@ void pool_load(struct pool *p);
 void pool_forget_old_generation(struct pool *p);
 void pool_forget_generations(struct pool *p);
 void pool_set_file_problem(struct pool *p, const char *text);
-bool pool_roll_back(struct pool *p); /* the new plugin file cannot run at all: back to the one that does, if there is one */
+/* the new plugin file cannot run at all: back to the one that does, if there is one */
+bool pool_roll_back(struct pool *p);
 void pool_on_loaded(struct pool *p, const struct spawn_event *e);
 void pool_on_template(struct pool *p, const struct spawn_event *e);
 
@@ -208,7 +214,7 @@ uint32_t pool_min_workers(const struct pool *p);
 uint32_t pool_max_workers(const struct pool *p);
 uint32_t pool_wanted_workers(const struct pool *p);
 bool pool_may_grow(const struct pool *p);
-bool pool_scale(struct pool *p); /* looks at the load; true: another number is wanted, settle */
+bool pool_scale(struct pool *p);      /* looks at the load; true: another number is wanted, settle */
 void pool_scale_wake(struct pool *p); /* a pool without workers has work: it wants one */
 void pool_scale_arm(struct pool *p);
 
@@ -236,15 +242,16 @@ int pool_channel_make(struct pool *p, uid_t uid, const struct channel_geometry *
                       struct pool_channel **ret);
 void pool_channel_publish(struct pool_channel *c);
 void pool_channel_tell(const struct pool_channel *c); /* its client, by the head's words that are ours */
-void pool_channels_tell_timeout(struct pool *p); /* QueueTimeout=, if it has changed */
-void pool_channel_free(struct pool_channel *c); /* no worker knows it */
-/* pool-adopt.c: one that a client hands back. -EBUSY: not yet, -EALREADY: somebody has it, -EPROTO: no channel of ours. */
+void pool_channels_tell_timeout(struct pool *p);      /* QueueTimeout=, if it has changed */
+void pool_channel_free(struct pool_channel *c);       /* no worker knows it */
+/* pool-adopt.c: one that a client hands back. -EBUSY: not yet, -EALREADY: somebody has it, -EPROTO: no channel of ours.
+ */
 int pool_channel_adopt(const struct session_request *q, struct pool_channel **ret);
-void pool_channel_drop(struct pool_channel *c);        /* its client is gone */
+void pool_channel_drop(struct pool_channel *c); /* its client is gone */
 /* Adds what the channel's parties counted themselves. */
 void pool_channel_count(const struct pool_channel *c, struct pool_counters *counters);
 void pool_channel_count_jobs(const struct pool_channel *c, uint32_t *ret_queued, uint32_t *ret_running);
-void pool_channel_collect(struct pool_channel *c);     /* frees it once no worker maps it */
+void pool_channel_collect(struct pool_channel *c); /* frees it once no worker maps it */
 struct pool_channel *pool_channel_at(const struct pool *p, uint32_t index);
 void pool_close_channels(struct pool *p, bool is_closed);
 uint32_t pool_cancel_queued(struct pool *p); /* returns how many */
@@ -252,10 +259,13 @@ uint32_t pool_cancel_queued(struct pool *p); /* returns how many */
 /* ---- what the ids of a channel's jobs stand above: pool-numbers.c ---- */
 
 enum { POOL_NUMBERS_SUFFIX = 21 };
-uint64_t pool_numbers_new(struct supervisor *s);        /* that no channel has or had */
-uint64_t pool_numbers_of(struct supervisor *s, int fd); /* that of this common memory if it is its own and free, or a new one */
-void pool_numbers_suffix(uint64_t id_base, char text[static POOL_NUMBERS_SUFFIX]); /* of the names of the memories that have it */
-/* Did a daemon of our uid make each of these memories, as what it is handed to us as, and all of them for one channel? */
+uint64_t pool_numbers_new(struct supervisor *s); /* that no channel has or had */
+/* that of this common memory if it is its own and free, or a new one */
+uint64_t pool_numbers_of(struct supervisor *s, int fd);
+/* of the names of the memories that have it */
+void pool_numbers_suffix(uint64_t id_base, char text[static POOL_NUMBERS_SUFFIX]);
+/* Did a daemon of our uid make each of these memories, as what it is handed to us as, and all of them for one channel?
+ */
 bool pool_numbers_are_ours(const int fds[CHANNEL_PARTS]);
 
 /* ---- bells: pool-bells.c ---- */
@@ -274,12 +284,13 @@ void pool_poke(struct pool *p); /* all workers look at what changed in pool memo
 
 void pool_heal(struct pool *p);          /* what is ours says again what it must */
 void pool_heal_and_wake(struct pool *p); /* and everybody looks at everything */
-void pool_heal_bell(struct pool *p, uint32_t bell); /* a client of it is gone, which could write there, too; poke then */
+/* a client of it is gone, which could write there, too; poke then */
+void pool_heal_bell(struct pool *p, uint32_t bell);
 
 /* ---- and its channels: pool-mend.c ---- */
 
 void pool_mend_soon(struct pool *p); /* in a moment: rings, slots and done bits make sense again */
-void pool_mend_now(struct pool *p); /* an operator asks: memory and channels, whether a worker died or not */
+void pool_mend_now(struct pool *p);  /* an operator asks: memory and channels, whether a worker died or not */
 void pool_mend_stop(struct pool *p);
 /* Once a second while there is work, and `is_last` before it is taken for done: are our own jobs where they should be?
  * A worker that wrote over its record and its slot shows in nothing else. */

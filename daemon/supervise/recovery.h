@@ -10,7 +10,8 @@ struct recovery {
         uint32_t attempt; /* the one that ended */
 };
 
-/* The worker's process is gone for sure. `line` says why, for verdicts. `is_charged`: the death counts as an attempt. */
+/* The worker's process is gone for sure. `line` says why, for verdicts. `is_charged`: the death counts as an attempt.
+ */
 void recovery_run(struct worker *w, const struct layout_verdict *line, bool is_charged, struct recovery *ret);
 /* One slot that is RUNNING in this word, whoever seems to own it and does not run it: queued again, or judged. */
 void recovery_give_back(struct pool_channel *c, uint32_t slot, uint64_t word, const struct layout_verdict *line);

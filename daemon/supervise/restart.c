@@ -1,9 +1,7 @@
 /* Back-off with jitter, and the start limit: arithmetic only, so that a test can walk through years of it. */
 #include "daemon/supervise/restart.h"
 
-void restart_init(struct restart *r, uint64_t seed) {
-        *r = (struct restart){.random = seed | 1};
-}
+void restart_init(struct restart *r, uint64_t seed) { *r = (struct restart){.random = seed | 1}; }
 
 static uint64_t restart_jitter(struct restart *r, uint64_t delay_ns) {
         r->random ^= r->random << 13;

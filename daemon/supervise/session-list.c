@@ -27,11 +27,11 @@ size_t supervisor_list_sessions(const struct supervisor *s, const struct session
         const struct pool *p;
         size_t n_found = 0;
         TAILQ_FOREACH(p, &s->pools, link)
-        for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++) {
-                const struct pool_channel *c = p->channels[i];
-                if (c && c->session && n_found < n && (f->sees_all || p->bells[c->bell].uid == f->viewer))
-                        session_describe_row(c, &ret[n_found++]);
-        }
+                for (uint32_t i = 0; i < LAYOUT_MAX_CHANNELS; i++) {
+                        const struct pool_channel *c = p->channels[i];
+                        if (c && c->session && n_found < n && (f->sees_all || p->bells[c->bell].uid == f->viewer))
+                                session_describe_row(c, &ret[n_found++]);
+                }
         if (n_found > 1)
                 qsort(ret, n_found, sizeof(*ret), session_row_compare);
         return n_found;

@@ -24,12 +24,13 @@ struct spawner_config {
         const char *libexec_dir, *plugin_dir;
         int fd; /* a connected socket whose spawner is somebody else's to restart (it is closed in here), or -1 */
         const char *socket_path; /* where the next one of those is met; NULL = there is none */
-        int lock_fd; /* our own spawner holds it as long as it lives; the caller's; -1 = none */
+        int lock_fd;             /* our own spawner holds it as long as it lives; the caller's; -1 = none */
         struct spawner_hooks hooks;
 };
 
 int spawner_new(struct spawner **ret, const struct spawner_config *c);
-struct spawner *spawner_free(struct spawner *s); /* closes the socket: the spawner kills everything; waits for its end */
+struct spawner *
+spawner_free(struct spawner *s); /* closes the socket: the spawner kills everything; waits for its end */
 
 /* Queues when the socket is full. -ENOTCONN while there is no spawner: the caller starts over at on_up. */
 int spawner_send(struct spawner *s, const struct spawn_request *request);

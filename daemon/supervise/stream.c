@@ -138,10 +138,10 @@ static struct streams_count streams_count(const struct streams *ss, uid_t uid) {
 static bool streams_drop_kept(struct streams *ss, bool is_any, uid_t uid) {
         struct stream *s;
         TAILQ_FOREACH(s, &ss->list, link)
-        if (s->is_kept && (is_any || s->uid == uid)) {
-                stream_free(s);
-                return true;
-        }
+                if (s->is_kept && (is_any || s->uid == uid)) {
+                        stream_free(s);
+                        return true;
+                }
         return false;
 }
 

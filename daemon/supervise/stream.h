@@ -1,4 +1,5 @@
-/* One stream: an attempt's items, and who reads them. For streams.c, which decides what belongs to it and when it ends. */
+/* One stream: an attempt's items, and who reads them. For streams.c, which decides what belongs to it and when it ends.
+ */
 #pragma once
 
 #include <sys/queue.h>
@@ -32,7 +33,7 @@ struct stream {
 struct streams {
         struct supervisor *supervisor;
         TAILQ_HEAD(, stream) list; /* the oldest first; those that are kept in the order in which they ended */
-        struct stream *next; /* the timer's, in its walk through all of them */
+        struct stream *next;       /* the timer's, in its walk through all of them */
         struct loop_timer timer;
 };
 

@@ -1,4 +1,5 @@
-/* What jobs emit, on its way from their workers to whoever reads it; for supervise/ only, the rest is in supervisor.h. */
+/* What jobs emit, on its way from their workers to whoever reads it; for supervise/ only, the rest is in supervisor.h.
+ */
 #pragma once
 
 #include "daemon/supervise/worker.h"

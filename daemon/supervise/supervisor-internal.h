@@ -30,7 +30,7 @@ struct supervisor {
         uint32_t max_pools;
         struct quota channel_bytes_of;
         struct quota hung_of; /* workers that hang in the kernel, by whose job they ran */
-        struct { /* worker-output.c */
+        struct {              /* worker-output.c */
                 uint64_t turn, n_read;
         } output;
         bool is_shutting_down;
@@ -42,7 +42,8 @@ struct supervisor {
 void supervisor_add_worker(struct supervisor *s, struct worker *w);
 void supervisor_forget_worker(struct supervisor *s, struct worker *w);
 struct pool *supervisor_find_generation(struct supervisor *s, uint32_t generation);
-int supervisor_check_room(struct supervisor *s, const char *pool, struct fault *f); /* for one more that is not refused */
+/* for one more that is not refused */
+int supervisor_check_room(struct supervisor *s, const char *pool, struct fault *f);
 void supervisor_pool_is_empty(struct supervisor *s, struct pool *p); /* its last worker is gone */
 
 #define SUPERVISOR_TELL(s, hook, ...)                                                                                  \

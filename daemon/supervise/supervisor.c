@@ -59,8 +59,8 @@ struct worker *supervisor_find_worker(struct supervisor *s, uint64_t id) {
 struct worker *supervisor_find_worker_by_pid(struct supervisor *s, pid_t pid) {
         struct worker *w;
         TAILQ_FOREACH(w, &s->workers, link)
-        if (w->pid == pid && pid != 0)
-                return w;
+                if (w->pid == pid && pid != 0)
+                        return w;
         return NULL;
 }
 
@@ -86,7 +86,7 @@ static void supervisor_on_lost(void *user) {
         struct pool *p;
         struct worker *w, *next;
         TAILQ_FOREACH(p, &s->pools, link)
-        pool_on_spawner_lost(p);
+                pool_on_spawner_lost(p);
         for (w = TAILQ_FIRST(&s->workers); w; w = next) {
                 next = TAILQ_NEXT(w, link);
                 worker_on_spawner_lost(w);
@@ -96,8 +96,9 @@ static void supervisor_on_lost(void *user) {
 struct pool *supervisor_find_generation(struct supervisor *s, uint32_t generation) {
         struct pool *p;
         TAILQ_FOREACH(p, &s->pools, link)
-        if (generation && (p->generation == generation || p->loading == generation || p->old_generation == generation))
-                return p;
+                if (generation &&
+                    (p->generation == generation || p->loading == generation || p->old_generation == generation))
+                        return p;
         return NULL;
 }
 
@@ -221,8 +222,8 @@ struct supervisor *supervisor_free(struct supervisor *s) {
 struct pool *supervisor_find_pool(struct supervisor *s, const char *name) {
         struct pool *p;
         TAILQ_FOREACH(p, &s->pools, link)
-        if (strcmp(p->config.name, name) == 0 && !p->is_removed)
-                return p;
+                if (strcmp(p->config.name, name) == 0 && !p->is_removed)
+                        return p;
         return NULL;
 }
 
@@ -236,10 +237,10 @@ struct pool *supervisor_next_pool(struct supervisor *s, const struct pool *after
 static void supervisor_insert_pool(struct supervisor *s, struct pool *p) {
         struct pool *other;
         TAILQ_FOREACH(other, &s->pools, link)
-        if (strcmp(other->config.name, p->config.name) > 0) {
-                TAILQ_INSERT_BEFORE(other, p, link);
-                return;
-        }
+                if (strcmp(other->config.name, p->config.name) > 0) {
+                        TAILQ_INSERT_BEFORE(other, p, link);
+                        return;
+                }
         TAILQ_INSERT_TAIL(&s->pools, p, link);
 }
 
@@ -249,7 +250,7 @@ int supervisor_check_room(struct supervisor *s, const char *pool, struct fault *
         struct pool *p;
         uint32_t n = 0;
         TAILQ_FOREACH(p, &s->pools, link)
-        n += !p->is_refused && !p->is_removed;
+                n += !p->is_refused && !p->is_removed;
         if (n < s->max_pools)
                 return 0;
         return fault_set(f, FAULT_LIMITS_EXCEEDED,
@@ -307,10 +308,10 @@ void supervisor_pool_is_empty(struct supervisor *s, struct pool *p) {
         if (!s->is_shutting_down || !s->on_down)
                 return;
         TAILQ_FOREACH(p, &s->pools, link)
-        if (p->is_wanted || pool_count_awaited(p) > 0)
-                return;
+                if (p->is_wanted || pool_count_awaited(p) > 0)
+                        return;
         TAILQ_FOREACH(p, &s->pools, link)
-        jobs_collect(p); /* verdicts of this moment are told first: nothing is heard after the end */
+                jobs_collect(p); /* verdicts of this moment are told first: nothing is heard after the end */
         void (*done)(void *) = s->on_down;
         s->on_down = NULL;
         done(s->on_down_user);
@@ -406,8 +407,8 @@ uint64_t supervisor_drain_ns(struct supervisor *s) {
         struct pool *p;
         uint64_t longest_ns = 0;
         TAILQ_FOREACH(p, &s->pools, link)
-        if (p->config.timeout_stop_ns + p->config.kill_grace_ns > longest_ns)
-                longest_ns = p->config.timeout_stop_ns + p->config.kill_grace_ns;
+                if (p->config.timeout_stop_ns + p->config.kill_grace_ns > longest_ns)
+                        longest_ns = p->config.timeout_stop_ns + p->config.kill_grace_ns;
         return longest_ns;
 }
 

@@ -14,8 +14,24 @@
 #include "ipc/layout.h"
 #include "ipc/schema.h"
 
-enum pool_state { POOL_STARTING, POOL_RUNNING, POOL_DRAINING, POOL_PAUSED, POOL_STOPPED, POOL_DEGRADED, POOL_REFUSED, POOL_N_STATES };
-enum worker_state { WORKER_STARTING, WORKER_IDLE, WORKER_RUNNING, WORKER_STOPPING, WORKER_QUARANTINED, WORKER_N_STATES };
+enum pool_state {
+        POOL_STARTING,
+        POOL_RUNNING,
+        POOL_DRAINING,
+        POOL_PAUSED,
+        POOL_STOPPED,
+        POOL_DEGRADED,
+        POOL_REFUSED,
+        POOL_N_STATES
+};
+enum worker_state {
+        WORKER_STARTING,
+        WORKER_IDLE,
+        WORKER_RUNNING,
+        WORKER_STOPPING,
+        WORKER_QUARANTINED,
+        WORKER_N_STATES
+};
 
 const char *pool_state_word(enum pool_state s);
 const char *worker_state_word(enum worker_state s);
@@ -48,8 +64,8 @@ struct worker_info {
         const struct pool *pool;
         enum worker_state state;
         enum start_method start_method;
-        const char *sandbox;   /* layers that are on; "" before READY */
-        char status[120];      /* drover_progress note, made valid UTF-8 */
+        const char *sandbox;             /* layers that are on; "" before READY */
+        char status[120];                /* drover_progress note, made valid UTF-8 */
         uint64_t jobs_done, current_job; /* 0 = none */
         uid_t job_uid;                   /* whose that job is */
         uint64_t started_realtime_us;
@@ -62,16 +78,16 @@ struct death {
         char pool[POOL_NAME_MAX + 1];
         pid_t pid;
         enum death_reason reason;
-        int32_t status;  /* exit code or signal number */
+        int32_t status; /* exit code or signal number */
         bool is_signal;
-        uint32_t syscall; /* number + 1; then `fault_phase` and `fault_path` tell more of it */
+        uint32_t syscall;     /* number + 1; then `fault_phase` and `fault_path` tell more of it */
         uint32_t fault_phase; /* enum life_phase */
         char fault_path[LAYOUT_PATH];
         char fault_module[24]; /* where it crashed, or made the call: a file's name, or "" */
         uint64_t fault_offset; /* of the instruction in it */
-        uint32_t attempt; /* of the job */
+        uint32_t attempt;      /* of the job */
         uint64_t realtime_us;
-        char text[320];  /* "worker 12 (pid 345) of pool primes died: signal SIGSEGV while running job 7 (attempt 1)" */
+        char text[320]; /* "worker 12 (pid 345) of pool primes died: signal SIGSEGV while running job 7 (attempt 1)" */
 };
 
 /* For those who may not see its job: no word of it, nor of the path that it gave to a forbidden system call. */
@@ -89,7 +105,7 @@ struct supervisor_hooks {
         void (*on_worker_added)(void *user, struct worker *w);
         void (*on_worker_removed)(void *user, struct worker *w, const struct death *d); /* still readable */
         void (*on_worker_state)(void *user, struct worker *w);
-        void (*on_job_finished)(void *user, struct job *j); /* bus-submitted jobs; still readable */
+        void (*on_job_finished)(void *user, struct job *j);  /* bus-submitted jobs; still readable */
         void (*on_job_forgotten)(void *user, struct job *j); /* ResultTTL= passed */
 };
 
@@ -110,8 +126,8 @@ struct supervisor *supervisor_free(struct supervisor *s);
 
 struct pool *supervisor_find_pool(struct supervisor *s, const char *name);
 struct pool *supervisor_next_pool(struct supervisor *s, const struct pool *after); /* by name; NULL starts and ends */
-/* Makes a pool; is_runtime = from CreatePool (Reload leaves it alone). A pool whose file is bad is made REFUSED with its
- * error as problem (`refused_because` non-NULL). */
+/* Makes a pool; is_runtime = from CreatePool (Reload leaves it alone). A pool whose file is bad is made REFUSED with
+ * its error as problem (`refused_because` non-NULL). */
 int supervisor_add_pool(struct supervisor *s, const struct pool_config *c, bool is_runtime, const char *refused_because,
                         struct pool **ret, struct fault *f);
 /* More pools than that are refused, in whichever way they come; those that there are stay. */
@@ -119,7 +135,8 @@ void supervisor_set_max_pools(struct supervisor *s, uint32_t n);
 /* Verdicts for its queued jobs (CANCELLED), workers ended, then on_pool_removed. Returns at once. */
 void supervisor_remove_pool(struct supervisor *s, struct pool *p);
 /* New settings for a pool from files: workers are replaced where a setting needs it. */
-int supervisor_update_pool(struct supervisor *s, struct pool *p, const struct pool_config *c, const char *refused_because, struct fault *f);
+int supervisor_update_pool(struct supervisor *s, struct pool *p, const struct pool_config *c,
+                           const char *refused_because, struct fault *f);
 /* The same settings, though from other lines or files. */
 void pool_set_origins(struct pool *p, const struct config_origins *o);
 bool pool_is_runtime(const struct pool *p);
@@ -166,24 +183,25 @@ struct worker *supervisor_next_worker(struct supervisor *s, const struct worker 
 void worker_get_info(const struct worker *w, struct worker_info *ret);
 /* The job that it runs; false: none. started_us is when it began. */
 bool worker_get_task(const struct worker *w, struct job_info *ret);
-/* The last one it gave a verdict, as it says: id, name, attempt, state, times and whose it is; root's and the daemon's if
- * that cannot be told any more. false: none. */
+/* The last one it gave a verdict, as it says: id, name, attempt, state, times and whose it is; root's and the daemon's
+ * if that cannot be told any more. false: none. */
 bool worker_get_last(const struct worker *w, struct job_info *ret);
-int worker_kill(struct worker *w, int signal, struct fault *f); /* charged as REASON_OPERATOR for SIGKILL and SIGTERM? no: as the signal */
+/* The death is recorded with this signal, not as REASON_OPERATOR. */
+int worker_kill(struct worker *w, int signal, struct fault *f);
 int worker_get_pidfd(const struct worker *w); /* borrowed; -1 while starting */
 
 /* ---- jobs submitted over the bus ---- */
 
 struct job_request {
         struct pool *pool;
-        const char *name;  /* job type */
+        const char *name; /* job type */
         uid_t uid;
         const void *payload; /* checked MessagePack map, or raw bytes */
         size_t bytes;
         const int *fds; /* what its fd fields mean; duplicated */
         unsigned n_fds;
         const int *payload_fd; /* of a raw job: the bytes are in this sealed memory file; NULL = they are not */
-        uint32_t priority, max_attempts; /* a ring of the channel; 0 = the pool's */
+        uint32_t priority, max_attempts;             /* a ring of the channel; 0 = the pool's */
         uint64_t queue_timeout_ns, soft_ns, hard_ns; /* relative; 0 = the pool's */
         uint64_t not_before_us; /* CLOCK_REALTIME; 0 = at once. The queue timeout counts from then. */
         const char *key;        /* NULL, or: the job of this uid and pool that has it is the one, if there is one */
@@ -196,8 +214,9 @@ struct job_request {
         const char *connection; /* NULL = not known */
 };
 
-/* The job type's schema for building args: NULL with a fault (pool refused, still starting without a known schema, unknown type).
- * A pool that is STARTING for the first time has no schema yet: -> *ret_wait = true, ask again at on_pool_state. */
+/* The job type's schema for building args: NULL with a fault (pool refused, still starting without a known schema,
+ * unknown type). A pool that is STARTING for the first time has no schema yet: -> *ret_wait = true, ask again at
+ * on_pool_state. */
 const struct schema_job *pool_find_job_type(struct pool *p, const char *job, bool *ret_wait, struct fault *f);
 /* QUEUE_FULL, also for a uid that has half of the slots (but root), is with Overflow=block a reason to wait until
  * pool_has_room. */
@@ -211,23 +230,23 @@ struct job_info {
         uid_t uid;
         pid_t pid;              /* of who submitted it; 0 = not known */
         const char *connection; /* the name that it had on the bus; "" = not known */
-        enum slot_state state; /* SLOT_QUEUED, SLOT_RUNNING or a verdict */
+        enum slot_state state;  /* SLOT_QUEUED, SLOT_RUNNING or a verdict */
         uint32_t attempt;
         pid_t worker_pid;
         uint64_t progress_done, progress_total;
         char progress_note[120];
         uint64_t submitted_us, started_us, finished_us; /* CLOCK_REALTIME; 0 = not yet */
-        uint64_t cancel_asked_us;  /* the same, while it runs: first, and by whom, "" = not */
+        uint64_t cancel_asked_us;                       /* the same, while it runs: first, and by whom, "" = not */
         char cancel_asked_by[64];
         /* with a verdict: */
         const struct schema_fields *result_fields; /* of the job type */
         const void *result;                        /* DONE: checked map or raw bytes */
         size_t result_bytes;
-        const int *result_fds;                     /* what its fd fields mean */
+        const int *result_fds; /* what its fd fields mean */
         unsigned n_result_fds;
-        int result_payload_fd;                     /* raw: the bytes are in this memory file; -1 = they are not */
-        const char *error;                         /* "" for DONE: one sentence that names job and attempt */
-        int error_number;                          /* FAILED */
+        int result_payload_fd; /* raw: the bytes are in this memory file; -1 = they are not */
+        const char *error;     /* "" for DONE: one sentence that names job and attempt */
+        int error_number;      /* FAILED */
         enum death_reason reason;
         int signal, status;
         uint32_t syscall; /* number + 1 */
@@ -299,7 +318,7 @@ void job_get_fault(const struct job *j, struct fault *f);
 /* queued: only if it has not begun. ask: a running one hears of it at its next checkpoint. kill: a running one gets its
  * verdict, then its worker dies. All end a queued one. Returns what happened: "cancelled" (it never ran), "asked",
  * "killed", "running" (too late for queued; for kill: its worker is already being ended), "finished" (too late). */
-int job_cancel_mode(const char *word, enum cancel_mode *ret); /* -1: none of the three */
+int job_cancel_mode(const char *word, enum cancel_mode *ret);                 /* -1: none of the three */
 const char *job_cancel(struct job *j, enum cancel_mode mode, const char *by); /* who asks, for people */
 /* Called once when the job has its verdict (at once if it has); a waiter is embedded in the caller's struct. */
 struct job_waiter {
@@ -349,15 +368,17 @@ struct session_request {
 
 struct session_offer {
         int memory_fds[CHANNEL_PARTS]; /* the client's; -1: it has them */
-        int doorbell_fd, done_fd, socket_fd; /* the client's ends. The caller sends all these, then session_offer_close */
-        int bell_fd;                         /* borrowed */
+        /* the client's ends. The caller sends all these, then session_offer_close */
+        int doorbell_fd, done_fd, socket_fd;
+        int bell_fd; /* borrowed */
         uint32_t channel, n_slots, slot_bytes;
         uint64_t id_base; /* job ids of this channel: id_base + n */
         const char *schema_text;
         size_t schema_bytes;
 };
 /* *ret_wait as in pool_find_job_type. */
-int supervisor_open_session(struct supervisor *s, const struct session_request *q, struct session_offer *ret, bool *ret_wait, struct fault *f);
+int supervisor_open_session(struct supervisor *s, const struct session_request *q, struct session_offer *ret,
+                            bool *ret_wait, struct fault *f);
 void session_offer_close(struct session_offer *o);
 void supervisor_end_sessions(struct session_owner *o);
 uint32_t supervisor_n_sessions(const struct supervisor *s);

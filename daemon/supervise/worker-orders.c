@@ -47,9 +47,12 @@ static int worker_doorbell_start(struct worker *w, int *ret_ring_fd) {
 
 int worker_send_setup(struct worker *w) {
         int output = -1, items = -1, doorbell = -1;
-        struct worker_order order = {
-                .type = ORDER_SETUP, .version = WIRE_VERSION, .index = w->index, .model = 1, .id = w->id,
-                .marks_output = 1};
+        struct worker_order order = {.type = ORDER_SETUP,
+                                     .version = WIRE_VERSION,
+                                     .index = w->index,
+                                     .model = 1,
+                                     .id = w->id,
+                                     .marks_output = 1};
         snprintf(order.pool, sizeof(order.pool), "%s", w->pool->config.name);
         int r = worker_output_start(w, &output);
         if (r >= 0)

@@ -61,9 +61,9 @@ static bool after_find_past(const drover *d, uint64_t id, enum drover_state *ret
 static drover_future *after_find(const drover *d, uint64_t id) {
         const drover_pool *p;
         LIST_FOREACH(p, &d->pools, of_drover)
-        for (uint32_t slot = 0; slot < p->n_slots; slot++)
-                if (p->by_slot[slot] && p->by_slot[slot]->id == id)
-                        return p->by_slot[slot];
+                for (uint32_t slot = 0; slot < p->n_slots; slot++)
+                        if (p->by_slot[slot] && p->by_slot[slot]->id == id)
+                                return p->by_slot[slot];
         return NULL;
 }
 

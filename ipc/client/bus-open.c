@@ -108,7 +108,7 @@ static int bus_open_again(drover *d) {
         d->bus = sd_bus_ref(bus);
         d->wake_ns = 0;
         LIST_FOREACH(p, &d->pools, of_drover)
-        session_set_bus(p->session, bus);
+                session_set_bus(p->session, bus);
         return 0;
 }
 

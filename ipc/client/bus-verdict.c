@@ -182,12 +182,12 @@ static bool bus_verdict_must_wait(struct bus_job *j) {
 int bus_verdict_are_short(drover *d) {
         struct bus_job *j;
         LIST_FOREACH(j, &d->bus_jobs, of_drover)
-        if (j->error == 0 || (j->told == DROVER_QUEUED && j->pause_ns > 0))
-                return 0;
+                if (j->error == 0 || (j->told == DROVER_QUEUED && j->pause_ns > 0))
+                        return 0;
         int r = d->n_bus_jobs > 0 ? bus_has_room(d->bus) : 0;
         if (r == 0)
                 LIST_FOREACH(j, &d->bus_jobs, of_drover)
-        bus_verdict_ask_at(j, 0);
+                        bus_verdict_ask_at(j, 0);
         return r;
 }
 
@@ -251,21 +251,21 @@ static int bus_verdict_on_removed(sd_bus_message *m, void *user, sd_bus_error *u
         if (!broker || sd_bus_message_read(m, "toss", &id, &path, &pool, &word) < 0)
                 return 0;
         LIST_FOREACH(j, &d->bus_jobs, of_drover)
-        if (j->id == id && strcmp(j->broker, broker) == 0) { /* several, if they came by one key */
-                j->told = bus_result_state(word);
-                if (j->call)
-                        j->is_removed = true;
-                else
-                        bus_verdict_ask(j);
-        }
+                if (j->id == id && strcmp(j->broker, broker) == 0) { /* several, if they came by one key */
+                        j->told = bus_result_state(word);
+                        if (j->call)
+                                j->is_removed = true;
+                        else
+                                bus_verdict_ask(j);
+                }
         return 0;
 }
 
 static struct bus_job *bus_verdict_first_of(drover *d, const char *broker) {
         struct bus_job *j;
         LIST_FOREACH(j, &d->bus_jobs, of_drover)
-        if (strcmp(j->broker, broker) == 0)
-                return j;
+                if (strcmp(j->broker, broker) == 0)
+                        return j;
         return NULL;
 }
 

@@ -148,7 +148,7 @@ static void connection_forget_fds(drover *d) {
         d->removed_match = d->owner_match = NULL;
         d->epoll_fd = -1;
         LIST_FOREACH(p, &d->pools, of_drover)
-        session_lose_fds(p->session);
+                session_lose_fds(p->session);
         stream_lose_all(d);
 }
 
@@ -163,7 +163,7 @@ static uint32_t connection_count_jobs(drover *d) {
         drover_pool *p;
         if (connection_is_ours(d))
                 LIST_FOREACH(p, &d->pools, of_drover)
-        n += p->n_in_flight;
+                        n += p->n_in_flight;
         return n;
 }
 

@@ -128,7 +128,7 @@ void engine_woken(drover *d) {
         drover_pool *p;
         d->is_armed = false;
         LIST_FOREACH(p, &d->pools, of_drover)
-        session_woken(p->session);
+                session_woken(p->session);
         engine_read_bus(d);
 }
 
@@ -152,10 +152,10 @@ static drover_pool *engine_only_pool(const drover *d, bool *ret_has_any) {
         drover_pool *only = NULL, *p;
         unsigned n = 0;
         LIST_FOREACH(p, &d->pools, of_drover)
-        if (p->n_in_flight > 0) {
-                only = p;
-                n++;
-        }
+                if (p->n_in_flight > 0) {
+                        only = p;
+                        n++;
+                }
         *ret_has_any = n + d->n_bus_jobs > 0;
         return n == 1 && d->n_bus_jobs == 0 ? only : NULL;
 }
@@ -174,8 +174,8 @@ int engine_is_short(drover *d) {
         int r = bus_is_short(d->bus_error) ? d->bus_error : bus_verdict_are_short(d);
         const drover_pool *p;
         LIST_FOREACH(p, &d->pools, of_drover)
-        if (r == 0 && p->n_in_flight > 0)
-                r = session_is_short(p->session);
+                if (r == 0 && p->n_in_flight > 0)
+                        r = session_is_short(p->session);
         if (r == -ENOMEM)
                 return connection_fail(d, r, "there is no memory for what has come for this process");
         if (r < 0)
@@ -191,8 +191,8 @@ int engine_is_short(drover *d) {
 static bool engine_waits_in_vain(drover *d) {
         const drover_pool *p;
         LIST_FOREACH(p, &d->pools, of_drover)
-        if (p->n_in_flight > 0 && session_is_short(p->session) == 0)
-                return false;
+                if (p->n_in_flight > 0 && session_is_short(p->session) == 0)
+                        return false;
         return d->n_bus_jobs == 0 || bus_is_short(d->bus_error) || bus_verdict_are_short(d) < 0;
 }
 

@@ -81,44 +81,44 @@ struct drover_pool {
         drover_future **by_slot; /* those without a verdict; NULL where nobody wants to know */
         bool *is_busy;           /* by slot */
         uint32_t n_slots, n_in_flight, n_bus_jobs;
-        bool is_shut;   /* by drover_pool_drain: takes nothing more */
-        bool is_gone;   /* the daemon went away */
+        bool is_shut;           /* by drover_pool_drain: takes nothing more */
+        bool is_gone;           /* the daemon went away */
         uint32_t session_epoch; /* as the epoll knows it */
-        bool must_ring; /* jobs were submitted quietly */
+        bool must_ring;         /* jobs were submitted quietly */
 };
 
 /* Lives as long as something refers to it; what it holds of the daemon ends with drover_close. */
 struct drover {
         uint32_t references;
-        uint64_t process;       /* that opened it: process_number */
-        sd_bus *bus;            /* NULL: closed */
-        char *address;          /* of the bus, as drover_open found it */
-        uint64_t open_ns;       /* when it was last opened again, in vain or not; 0: never */
-        int open_error;         /* of that */
+        uint64_t process;         /* that opened it: process_number */
+        sd_bus *bus;              /* NULL: closed */
+        char *address;            /* of the bus, as drover_open found it */
+        uint64_t open_ns;         /* when it was last opened again, in vain or not; 0: never */
+        int open_error;           /* of that */
         struct own_fd bus_socket; /* a number of our own for it: epoll_fd has it until it is lost */
         bool is_bus_watched;
-        bool has_lost_fds;      /* all descriptors were closed by the program */
+        bool has_lost_fds; /* all descriptors were closed by the program */
         int epoll_fd;
         uint32_t bus_events; /* that epoll_fd watches the bus for */
         int bus_error;       /* of the last look at it: bus_process */
         LIST_HEAD(, drover_pool) pools;
         TAILQ_HEAD(future_list, drover_future) called; /* have a verdict and callbacks */
         bool is_processing, is_armed;
-        LIST_HEAD(, bus_job) bus_jobs; /* without a verdict */
+        LIST_HEAD(, bus_job) bus_jobs;    /* without a verdict */
         unsigned n_bus_jobs, n_bus_asked; /* of these, how many are asked about at the moment */
         unsigned n_bus_fds_asked;         /* of these, with answers that may come with descriptors */
         unsigned n_bus_calls;             /* Submits that wait for their answer */
         unsigned n_matches;               /* that the bus has not answered yet */
         int match_error;                  /* of one that it refused */
-        uint64_t bus_ask_ns; /* no bus job is asked about again before this */
-        char broker[BUS_NAME_BYTES]; /* whose signals come: a unique name; "": nobody's */
+        uint64_t bus_ask_ns;              /* no bus job is asked about again before this */
+        char broker[BUS_NAME_BYTES];      /* whose signals come: a unique name; "": nobody's */
         sd_bus_slot *removed_match, *owner_match;
         LIST_HEAD(, stream) streams; /* stream.c */
-        drover_future *spare; /* future.c: given back, at most FUTURE_SPARE of them */
+        drover_future *spare;        /* future.c: given back, at most FUTURE_SPARE of them */
         uint32_t n_spare;
         struct future_failure *reserve; /* for the words of the next failure that finds no memory; NULL: used up */
-        uint64_t n_ended; /* verdicts so far */
-        struct after_past *past; /* after.c: how jobs of channels ended */
+        uint64_t n_ended;               /* verdicts so far */
+        struct after_past *past;        /* after.c: how jobs of channels ended */
         uint64_t wake_ns; /* when drover_process is due whatever the descriptor says; 0 = now: not all is armed */
         char error[DROVER_ERROR_TEXT];
 };
@@ -223,7 +223,8 @@ int submit_try(drover_pool *p, const struct submission *s, drover_future **ret);
 
 enum { AFTER_MOST = 1024, AFTER_PAST = 4096 };
 
-/* Do these ids name jobs of this drover's channels? 1, or 0: none of them does, the broker may know. -EINVAL: some do. */
+/* Do these ids name jobs of this drover's channels? 1, or 0: none of them does, the broker may know. -EINVAL: some do.
+ */
 int after_are_ours(drover *d, const struct drover_options *o);
 struct after *after_new(const struct drover_options *o); /* NULL: no memory */
 /* The job of `f` was submitted and is held back: lets it go when all it comes after are done, or cancels it. */
@@ -243,10 +244,10 @@ struct drover_args {
         uint8_t *buffer;
         size_t capacity, bytes;
         bool is_raw, is_complete;
-        bool is_lent; /* part of something else: not the program's to free */
+        bool is_lent;        /* part of something else: not the program's to free */
         bool has_payload_fd; /* raw: the payload is payload_fd */
         int payload_fd;
-        int fds[SCHEMA_MAX_FDS]; /* ours */
+        int fds[SCHEMA_MAX_FDS];               /* ours */
         struct own_fd own[SCHEMA_MAX_FDS + 1]; /* the same, and payload_fd */
         unsigned n_fds;
         int error;
@@ -276,7 +277,7 @@ struct future_verdict {
         const void *data;
         size_t bytes;
         struct session_fds *fds; /* the future's from now on; `data` may point into it */
-        void **block;            /* for DONE: what malloc gave for `data`, taken (and NULL) if there is no memory for a copy */
+        void **block; /* for DONE: what malloc gave for `data`, taken (and NULL) if there is no memory for a copy */
         uint32_t attempt;
         int32_t worker_pid, signal, status;
         const char *reason; /* static */
@@ -301,7 +302,8 @@ int future_code(enum drover_state state, int error);
 void watch_group_init(struct watch_group *g);
 void watch_start(struct watch *w, struct watch_group *g, drover_future *f); /* takes a reference */
 void watch_stop(struct watch *w);
-/* Of those that ended and were not taken yet (there is one), the one that ended first. `room` holds all of the group. */
+/* Of those that ended and were not taken yet (there is one), the one that ended first. `room` holds all of the group.
+ */
 struct watch *watch_take_first(struct watch_group *g, struct watch **room);
 /* future_end: everybody who watches it. */
 void watch_tell(drover_future *f);

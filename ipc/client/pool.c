@@ -316,8 +316,8 @@ static bool pool_all_are_idle(void *user) {
         drover *d = user;
         drover_pool *p;
         LIST_FOREACH(p, &d->pools, of_drover)
-        if (!pool_is_idle(p))
-                return false;
+                if (!pool_is_idle(p))
+                        return false;
         return true;
 }
 

@@ -39,7 +39,7 @@ struct session {
         sd_bus *bus;
         int (*renew_bus)(void *user); /* session_on_bus_lost; NULL: nobody can */
         void *renew_user;
-        sd_bus_slot *call; /* OpenChannel, not answered yet */
+        sd_bus_slot *call;      /* OpenChannel, not answered yet */
         sd_bus_message *answer; /* its answer, while there are no descriptors or memory to take it */
         bool is_short;          /* of either: what the bus says cannot be taken in now */
         char *pool, *schema_text;
@@ -59,21 +59,21 @@ struct session {
         uint32_t ready_first, ready_last;
         uint32_t want_first, want_last; /* verdicts that wait for descriptors; the first is asked for */
         bool is_asking;
-        uint32_t n_wanting;       /* in that line */
-        int fds_error;            /* why the first could not be asked for: no descriptors, no memory */
-        struct session_fds *room; /* for the answer */
+        uint32_t n_wanting;           /* in that line */
+        int fds_error;                /* why the first could not be asked for: no descriptors, no memory */
+        struct session_fds *room;     /* for the answer */
         uint32_t n_fds, n_result_fds; /* sent with jobs that are under way; of their results */
-        struct session_fds *newest; /* of the result fetched last */
-        uint64_t next_deadline_ns;  /* no queue deadline passes before this; EVENT_FOREVER = none */
+        struct session_fds *newest;   /* of the result fetched last */
+        uint64_t next_deadline_ns;    /* no queue deadline passes before this; EVENT_FOREVER = none */
 
         struct spin spin;
         bool never_spins;
         uint32_t n_rescued; /* verdicts found only because the futex timed out: a wake-up came late, or never */
-        uint64_t asked_ns; /* when the next daemon was called */
-        bool is_away; /* the daemon is gone, another one may adopt the channel */
-        bool is_gone; /* for good */
-        bool is_foul; /* and why: its memory was written over */
-        uint8_t *copy; /* of the newest result */
+        uint64_t asked_ns;  /* when the next daemon was called */
+        bool is_away;       /* the daemon is gone, another one may adopt the channel */
+        bool is_gone;       /* for good */
+        bool is_foul;       /* and why: its memory was written over */
+        uint8_t *copy;      /* of the newest result */
 };
 
 /* ---- session.c ---- */
@@ -84,7 +84,8 @@ void session_list_add(struct session *s, uint32_t slot);
 int session_free_slot(struct session *s, uint32_t slot);
 /* What the daemon says, or that it is gone. */
 void session_read_socket(struct session *s);
-/* 0; -EAGAIN: nothing is until the next daemon has the channel; -ESHUTDOWN: nothing more is taken; -EPIPE: it is over (is_gone is set). */
+/* 0; -EAGAIN: nothing is until the next daemon has the channel; -ESHUTDOWN: nothing more is taken; -EPIPE: it is over
+ * (is_gone is set). */
 int session_check_open(struct session *s);
 /* Follows the done bits. true: there is a verdict to fetch. */
 bool session_collect(struct session *s);
@@ -124,8 +125,8 @@ int session_init_slots(struct session *s);
 
 /* ---- session-open.c ---- */
 
-/* Begins to hand the channel to the next daemon; `call` until it has answered. Or takes an answer that could not be taken
- * before. 0; -EMFILE, -ENFILE, -ENOMEM: not now; -errno: nobody can be asked any more. */
+/* Begins to hand the channel to the next daemon; `call` until it has answered. Or takes an answer that could not be
+ * taken before. 0; -EMFILE, -ENFILE, -ENOMEM: not now; -errno: nobody can be asked any more. */
 int session_reattach(struct session *s);
 
 /* ---- session-wait.c ---- */

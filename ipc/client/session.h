@@ -17,9 +17,9 @@ struct session;
 /* Calls Manager.OpenChannel(pool, {}) on `bus` (blocking, 25 s at most) and maps what comes back. On failure `error`
  * holds the bus error's "name: message". The session keeps a reference to the bus and ends with the connection.
  *
- * A daemon that dies is not an error: whoever waits in session_next or session_wait then hands the channel to the next one
- * (which may block past the deadline while that one starts its workers), and all jobs keep their one verdict. They keep
- * their numbers, too, but a daemon may give the channel others: session_has_number. */
+ * A daemon that dies is not an error: whoever waits in session_next or session_wait then hands the channel to the next
+ * one (which may block past the deadline while that one starts its workers), and all jobs keep their one verdict. They
+ * keep their numbers, too, but a daemon may give the channel others: session_has_number. */
 int session_open(struct session **ret, sd_bus *bus, const char *pool, char *error, size_t error_bytes);
 /* The same, -ETIMEDOUT at the deadline. */
 int session_open_until(struct session **ret, sd_bus *bus, const char *pool, uint64_t deadline_ns, char *error,
@@ -31,9 +31,9 @@ void session_lose_fds(struct session *s);
 /* For the child of a fork, where the memories are not mapped: gives back what it inherited and tells nobody. */
 struct session *session_forget(struct session *s);
 
-/* Without this a session whose bus broke is over when its daemon is away. With it `renew` is asked while the daemon is away,
- * and never waits: 0, the session's bus can be used, which may be another one by now (session_set_bus); -errno: there is none
- * at the moment. */
+/* Without this a session whose bus broke is over when its daemon is away. With it `renew` is asked while the daemon is
+ * away, and never waits: 0, the session's bus can be used, which may be another one by now (session_set_bus); -errno:
+ * there is none at the moment. */
 void session_on_bus_lost(struct session *s, int (*renew)(void *user), void *user);
 void session_set_bus(struct session *s, sd_bus *bus);
 
@@ -41,13 +41,14 @@ const struct schema *session_schema(const struct session *s);
 uint32_t session_slots(const struct session *s);
 uint32_t session_slot_bytes(const struct session *s);
 int session_fd(const struct session *s); /* the session socket: readable = session_process has something to do */
-/* Looks at the session socket without waiting, and if the daemon is gone, for the next one. 0, or -EPIPE: it is gone for good. */
+/* Looks at the session socket without waiting, and if the daemon is gone, for the next one. 0, or -EPIPE: it is gone
+ * for good. */
 int session_process(struct session *s);
-/* 1; 0: its pool is stopped or being removed, or no daemon serves this channel any more. Looks first; while the channel is being handed to the next
- * daemon, its answer is waited for: -ETIMEDOUT if there is none until the deadline. */
+/* 1; 0: its pool is stopped or being removed, or no daemon serves this channel any more. Looks first; while the channel
+ * is being handed to the next daemon, its answer is waited for: -ETIMEDOUT if there is none until the deadline. */
 int session_takes_jobs(struct session *s, uint64_t deadline_ns);
-/* Is the daemon away? Then the socket is no good to wait for. The epoch changes whenever this does: the descriptors have the
- * same numbers afterwards, but an epoll must be told of them again. */
+/* Is the daemon away? Then the socket is no good to wait for. The epoch changes whenever this does: the descriptors
+ * have the same numbers afterwards, but an epoll must be told of them again. */
 bool session_is_away(const struct session *s);
 /* The daemon said that it ends: it takes no job, the next one will. */
 bool session_is_ending(const struct session *s);
@@ -56,11 +57,11 @@ bool session_is_foul(const struct session *s);
 uint32_t session_epoch(const struct session *s);
 
 struct session_job {
-        uint32_t type;             /* index in the schema */
-        uint32_t priority;         /* a ring of the channel; LAYOUT_PRIORITY_DEFAULT */
-        uint32_t max_attempts;     /* 0 = the pool's */
+        uint32_t type;                                /* index in the schema */
+        uint32_t priority;                            /* a ring of the channel; LAYOUT_PRIORITY_DEFAULT */
+        uint32_t max_attempts;                        /* 0 = the pool's */
         uint64_t queue_deadline_ns, soft_ns, hard_ns; /* 0 = the pool's, which holds also if it is the smaller one */
-        uint64_t not_before_ns;    /* absolute; the broker keeps it until then; 0 = none */
+        uint64_t not_before_ns;                       /* absolute; the broker keeps it until then; 0 = none */
         const void *payload;
         size_t bytes;
         const int *fds; /* what its fd arguments mean: sent, not kept; at most SCHEMA_MAX_FDS */
@@ -73,8 +74,8 @@ struct session_job {
 };
 
 /* 0 and *ret_slot; -EAGAIN no free slot, or too many descriptors under way, -EMSGSIZE payload over SEALED_MAX_BYTES,
- * -EPROTO payload_fd is not sealed, -EBADF, -ESHUTDOWN pool stopped or draining, -EPIPE the daemon is gone. Never blocks.
- * A payload that does not fit a slot is copied into a sealed memory file. */
+ * -EPROTO payload_fd is not sealed, -EBADF, -ESHUTDOWN pool stopped or draining, -EPIPE the daemon is gone. Never
+ * blocks. A payload that does not fit a slot is copied into a sealed memory file. */
 int session_submit(struct session *s, const struct session_job *job, uint32_t *ret_slot);
 void session_ring(struct session *s);
 /* A job that was held may start: now, or at `not_before_ns` (0 = now). One that has its verdict already has it. */
@@ -112,14 +113,14 @@ struct session_result {
 int session_next(struct session *s, struct session_result *ret, uint64_t deadline_ns);
 /* Those of the newest result, now the caller's; with them its data, if it is mapped. */
 struct session_fds *session_take_fds(struct session *s);
-/* Where the data of the newest result lies if it is neither mapped nor NULL, as malloc gave it: whoever sets this to NULL has
- * taken it, and the next result needs another one (session_next: -ENOMEM, and it is there still). */
+/* Where the data of the newest result lies if it is neither mapped nor NULL, as malloc gave it: whoever sets this to
+ * NULL has taken it, and the next result needs another one (session_next: -ENOMEM, and it is there still). */
 void **session_block(struct session *s);
-/* Waits for one particular job, whatever else is done meanwhile (that stays for session_next). 1, 0 at the deadline, -EPIPE,
- * -EINTR, -EINVAL if nothing is in flight there. */
+/* Waits for one particular job, whatever else is done meanwhile (that stays for session_next). 1, 0 at the deadline,
+ * -EPIPE, -EINTR, -EINVAL if nothing is in flight there. */
 int session_wait(struct session *s, uint32_t slot, struct session_result *ret, uint64_t deadline_ns);
-/* For a poll() of the caller's own on session_done_fd and session_fd: from now on a verdict makes the first readable, once.
- * true: there is one already, fetch it. *ret_deadline_ns: when session_woken is due whatever poll() says. */
+/* For a poll() of the caller's own on session_done_fd and session_fd: from now on a verdict makes the first readable,
+ * once. true: there is one already, fetch it. *ret_deadline_ns: when session_woken is due whatever poll() says. */
 int session_done_fd(const struct session *s);
 bool session_arm(struct session *s, uint64_t *ret_deadline_ns);
 /* After that poll(): takes note of what made them readable, and judges what is overdue. */

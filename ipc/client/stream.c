@@ -93,8 +93,8 @@ int stream_new(drover_future *f) {
 bool stream_must_open(const drover *d) {
         const struct stream *s;
         LIST_FOREACH(s, &d->streams, of_drover)
-        if (s->must_open && s->fn)
-                return true;
+                if (s->must_open && s->fn)
+                        return true;
         return false;
 }
 
@@ -113,8 +113,8 @@ static void stream_watch(struct stream *s, bool is_watched) {
 void stream_watch_all(drover *d, bool is_watched) {
         struct stream *s;
         LIST_FOREACH(s, &d->streams, of_drover)
-        if (s->fn)
-                stream_watch(s, is_watched);
+                if (s->fn)
+                        stream_watch(s, is_watched);
 }
 
 static void stream_close_fd(struct stream *s) {
@@ -296,13 +296,13 @@ unsigned stream_call_all(drover *d) {
         struct stream *s;
         drover_future **futures;
         LIST_FOREACH(s, &d->streams, of_drover)
-        n_streams += s->fn != NULL;
+                n_streams += s->fn != NULL;
         if (n_streams == 0 || !(futures = calloc(n_streams, sizeof(*futures))))
                 return 0;
         n_streams = 0; /* callbacks may begin and end streams */
         LIST_FOREACH(s, &d->streams, of_drover)
-        if (s->fn)
-                futures[n_streams++] = drover_future_ref(s->future);
+                if (s->fn)
+                        futures[n_streams++] = drover_future_ref(s->future);
         for (unsigned i = 0; i < n_streams; i++) {
                 if (stream_is_called(futures[i]->stream))
                         n += stream_call(futures[i]->stream);

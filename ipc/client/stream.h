@@ -5,8 +5,8 @@
 
 /* Before the job is submitted: the future has one. -ENOMEM. */
 int stream_new(drover_future *f);
-/* Asks for it when the job was just submitted. That it cannot be had is told by whoever reads it; for want of descriptors
- * or memory it is asked for again then. */
+/* Asks for it when the job was just submitted. That it cannot be had is told by whoever reads it; for want of
+ * descriptors or memory it is asked for again then. */
 void stream_open(struct stream *s, uint64_t id);
 /* Is there one that is asked for again, for a callback? */
 bool stream_must_open(const drover *d);

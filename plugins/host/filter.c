@@ -200,7 +200,8 @@ static const struct {
         {SCMP_SYS(prlimit64), IN_ALL, 2, {EQ(0, 0), EQ(2, 0)}},
         {SCMP_SYS(recvmsg), IN_ALL, 1, {EQ(0, WIRE_CONTROL_FD)}},
         {SCMP_SYS(sendmsg), IN_ALL, 1, {EQ(0, WIRE_CONTROL_FD)}},
-        /* Bytes, and no descriptors: ipc/doorbell.c, and the pipes of <drover/sync.h>. No more than read() and write(). */
+        /* Bytes, and no descriptors: ipc/doorbell.c, and the pipes of <drover/sync.h>. No more than read() and write().
+         */
         {SCMP_SYS(sendto), IN_ALL, 3, {EQ(3, MSG_DONTWAIT | MSG_NOSIGNAL), EQ(4, 0), EQ(5, 0)}},
         {SCMP_SYS(recvfrom), IN_ALL, 3, {EQ(3, MSG_DONTWAIT | MSG_TRUNC), EQ(4, 0), EQ(5, 0)}},
         {SCMP_SYS(getsockopt), IN_ALL, 2, {EQ(1, SOL_SOCKET), EQ(2, SO_TYPE)}},

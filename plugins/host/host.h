@@ -82,8 +82,9 @@ struct host {
         uint32_t index;
         uint64_t id;
         int doorbell_fd;
-        int items_fd; /* never blocks */
-        int output_fd; /* as 1 and 2, which are the plugin's to change; -1 = what is printed is not marked: job-mark.c */
+        int items_fd;  /* never blocks */
+        int output_fd; /* as 1 and 2, which are the plugin's to change; -1 = what is printed is not marked: job-mark.c
+                        */
         char name[72];
         struct drover_worker worker;
         struct drover_preload_ctx preload;

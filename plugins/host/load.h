@@ -14,9 +14,9 @@ struct plugin {
         struct drover_plugin declared; /* copied; what an older plugin lacks is zero */
         struct drover_job_type jobs[SCHEMA_MAX_TYPES];
         struct schema_job schema_jobs[SCHEMA_MAX_TYPES];
-        struct schema schema; /* points at schema_jobs */
+        struct schema schema;               /* points at schema_jobs */
         uint32_t numbers[SCHEMA_MAX_TYPES]; /* theirs, close together: searched for every job */
-        void *shared;         /* of preload */
+        void *shared;                       /* of preload */
 };
 
 /* All fill `error` with one sentence that names the plugin. */

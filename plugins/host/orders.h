@@ -18,7 +18,7 @@ struct orders_channel {
 };
 
 struct orders_bell {
-        struct layout_bell *bell; /* NULL: no such bell */
+        struct layout_bell *bell;             /* NULL: no such bell */
         uint64_t channels[LAYOUT_BELL_WORDS]; /* those that make sense */
         uint32_t next;                        /* the channel whose turn it is */
         uint32_t n_vain;                      /* wake-ups without a job, less what its jobs make up for */
@@ -42,7 +42,7 @@ struct orders {
         struct orders_held *held;
         uint32_t n_bells; /* index of the last + 1 */
         uint32_t max_slot_bytes;
-        uint64_t muted[LAYOUT_BELL_WORDS]; /* bit = bell: the broker wants it left alone */
+        uint64_t muted[LAYOUT_BELL_WORDS];                  /* bit = bell: the broker wants it left alone */
         uint32_t n_waited, waited[LAYOUT_BELLS_PER_WORKER]; /* the bells to sleep on */
         uint32_t n_others;                                  /* that are only looked at */
         struct orders_bell bell[LAYOUT_MAX_BELLS];

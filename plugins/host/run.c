@@ -109,9 +109,7 @@ static int explain_death(struct run *r, const char *doing) {
         return say(r, RUN_EXIT_DIED, "the worker ended %s: exit code %d", doing, WEXITSTATUS(status));
 }
 
-uint64_t run_start_deadline(uint64_t start_ns) {
-        return start_ns == 0 ? EVENT_FOREVER : event_now_ns() + start_ns;
-}
+uint64_t run_start_deadline(uint64_t start_ns) { return start_ns == 0 ? EVENT_FOREVER : event_now_ns() + start_ns; }
 
 static int await_ready(struct run *r) {
         char text[WIRE_TEXT];

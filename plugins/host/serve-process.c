@@ -83,8 +83,8 @@ static bool is_waited(const struct serve *s, uint32_t bell) {
         return false;
 }
 
-/* Nobody sleeps on bells without a place, nor perhaps on those of our list, if it is an old one by now; but who sleeps at
- * all sleeps on the first bell that has a place, and looks at all. */
+/* Nobody sleeps on bells without a place, nor perhaps on those of our list, if it is an old one by now; but who sleeps
+ * at all sleeps on the first bell that has a place, and looks at all. */
 static void pass_baton_for_others(struct serve *s, struct orders_bell *from, uint32_t channel) {
         if (s->orders.n_others == 0 || s->orders.n_waited == 0)
                 return;

@@ -18,8 +18,8 @@ struct trial {
         int pool_fd, bell_fd;
         struct doorbell doorbell, done; /* both ends are ours: the worker has copies of what it rings */
         int channel_fds[CHANNEL_PARTS]; /* what a worker gets */
-        int control_fd; /* of the worker; -1: none */
-        int items_fd;   /* what its jobs emit comes here; -1: none */
+        int control_fd;                 /* of the worker; -1: none */
+        int items_fd;                   /* what its jobs emit comes here; -1: none */
         void (*on_item)(void *user, const void *data, size_t bytes); /* from trial_wait; NULL: nobody wants them */
         void *on_item_user;
         struct layout_pool *pool;
@@ -29,7 +29,7 @@ struct trial {
         int room_fd;           /* -1, or what the worker wrote a large result into: result_bytes, once it is whole */
         uint64_t result_bytes; /* 0: the result is in the slot */
         struct schema *schema; /* after trial_await_ready */
-        char sandbox[64]; /* once it is closed; a worker of a template does not say it: set it then */
+        char sandbox[64];      /* once it is closed; a worker of a template does not say it: set it then */
         char build_id[48];
         struct {
                 char name[72];

@@ -3,6 +3,7 @@
 import os
 import pwd
 import re
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -22,6 +23,7 @@ ALONE = {
     "signalfd": (r"\bsignalfd\(", {"daemon/daemon.c", "daemon/spawn/main.c"}),
 }
 CODE = ("ipc/", "daemon/", "plugins/")
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_COLUMNS = 600, 80, 120
 
 
 def tracked():
@@ -44,6 +46,17 @@ def sources(suffixes=(".c", ".h"), folders=CODE):
 
 def without_comments(text):
     return re.sub(r"//[^\n]*", "", re.sub(r"/\*.*?\*/", lambda m: "\n" * m.group().count("\n"), text, flags=re.DOTALL))
+
+
+def functions(lines):
+    """(line, number of lines) of each function but those of one line: it begins at the margin, and ends there."""
+    start = None
+    for number, line in enumerate(lines, 1):
+        if re.match(r"[A-Za-z_]", line):
+            start = number
+        elif line == "}" and start:
+            yield start, number - start + 1
+            start = None
 
 
 class Tree(Test):
@@ -76,18 +89,35 @@ class Tree(Test):
             self.assertLessEqual(users, files, f"who uses {what}")
 
     def test_sizes(self):
-        for name in sources():
-            lines = read(name).count("\n")
-            self.assertLessEqual(lines, 800, f"{name}: {lines} lines")
         self.assertLess(read("meson.build").count("\n"), 100)
-        for name in sources((".c",)):
-            start = None
-            for number, line in enumerate(read(name).splitlines(), 1):
-                if re.match(r"^[a-z_].*\)( \{)?$", line) and line.endswith("{"):
-                    start = number
-                elif line == "}" and start:
-                    self.assertLessEqual(number - start, 100, f"{name}:{start}: a function of {number - start} lines")
-                    start = None
+        for name in tracked():
+            if name.endswith((".c", ".h", ".py")):
+                lines = read(name).splitlines()
+                self.assertLessEqual(len(lines), MAX_FILE_LINES, f"{name} has two subjects")
+            if name.endswith((".c", ".h")):
+                for number, line in enumerate(lines, 1):
+                    self.assertLessEqual(len(line), MAX_COLUMNS, f"{name}:{number}")
+                for start, n in functions(lines):
+                    self.assertLessEqual(n, MAX_FUNCTION_LINES, f"{name}:{start}")
+
+    def test_what_a_function_is(self):
+        lines = ["struct x {", "        int a;", "};", "", "static int f(int a,", "             int b) {", "        {",
+                 "        }", "}", "static int g(void) { return 0; }", "int h(void) {", "}"]
+        self.assertEqual(list(functions(lines)), [(5, 5), (11, 2)])
+
+    def test_layout_is_what_clang_format_makes_of_it(self):
+        """Of version 14: each has an opinion of its own."""
+        said = {}
+        for program in filter(shutil.which, ("clang-format-14", "clang-format")):
+            said[program] = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+        program = next((name for name, words in said.items() if " version 14." in words), None)
+        if program is None:
+            self.skipTest(f"clang-format 14 has the last word on layout; here is {list(said.values()) or 'none'}")
+        names = [name for name in tracked() if name.endswith((".c", ".h"))]
+        r = subprocess.run([program, "--dry-run", "-Werror", "--ferror-limit=1", *names], cwd=SOURCE,
+                           capture_output=True, text=True, check=False)
+        wrong = sorted(set(re.findall(r"^(\S+?):\d+:\d+: error", r.stderr, re.MULTILINE)))
+        self.assertEqual((r.returncode, wrong), (0, []), "clang-format -i mends it")
 
     def test_each_source_file_says_what_it_is(self):
         for name in sources((".c",)):

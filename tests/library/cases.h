@@ -1,5 +1,5 @@
-/* Cases of libdrover beside a real daemon: tests/integration/test_library.py starts one, then runs `library CASE` for each.
- * A case ends the program with a line about what is wrong, or returns. */
+/* Cases of libdrover beside a real daemon: tests/integration/test_library.py starts one, then runs `library CASE` for
+ * each. A case ends the program with a line about what is wrong, or returns. */
 #pragma once
 
 #include <drover/drover.h>

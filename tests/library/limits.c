@@ -11,7 +11,8 @@ static void expect_expired(drover_future *f, uint64_t from_ns) {
         drover_future_unref(f);
 }
 
-/* QueueTimeout=300ms of the pool counts from when a job of a channel may run; then, at a line on stdin, there is none. */
+/* QueueTimeout=300ms of the pool counts from when a job of a channel may run; then, at a line on stdin, there is none.
+ */
 void case_queue_timeout(void) {
         drover_pool *p = pool("hasty"), *other = pool("squares");
         drover_future *blocker = submit_sleep(p, 60, NULL), *first;

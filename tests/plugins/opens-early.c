@@ -17,7 +17,8 @@ static int forbidden(void) {
 }
 
 #ifdef IN_CONSTRUCTOR
-/* Keeps what the call returned, so that it is no jump: then no frame of ours would be left where its caller is sought. */
+/* Keeps what the call returned, so that it is no jump: then no frame of ours would be left where its caller is sought.
+ */
 static volatile int result;
 __attribute__((constructor)) static void construct(void) { result = forbidden(); }
 #elif defined(IN_PRELOAD)

@@ -25,17 +25,17 @@
  * then on nothing is held by the dead one: mutexes tell their next owner -EOWNERDEAD, permits and items are back,
  * barriers are broken, and every waiter looks again. A thread that ends while its process lives gives nothing back.
  *
- * A fork: mappings are not inherited, and objects must not be used in the child, which attaches for itself. The _free calls
- * work there: they give back the child's memory and descriptors, and touch nothing that is shared.
+ * A fork: mappings are not inherited, and objects must not be used in the child, which attaches for itself. The _free
+ * calls work there: they give back the child's memory and descriptors, and touch nothing that is shared.
  *
  * Deadlines are absolute CLOCK_MONOTONIC nanoseconds. 0 = try: never sleeps, -EAGAIN. DROVER_FOREVER = none. One that
  * has passed makes a waiting call look once, then return -ETIMEDOUT. Waiting calls are not interrupted by signals,
  * and are no cancellation points: a thread that pthread_cancel(3) is told of ends after them.
  *
  * Errors are negative errno values, 0 or a count is success; pointers named ret_ are set on success only. Every waiting
- * call may return -EDEADLK: it was the youngest in a cycle of owners, see drover_arena_find_cycle; every call for an object
- * -EIDRM: it was removed, see drover_arena_unlink. All calls may be made
- * from any thread, none from a signal handler. Since 0.1, all of it. */
+ * call may return -EDEADLK: it was the youngest in a cycle of owners, see drover_arena_find_cycle; every call for an
+ * object -EIDRM: it was removed, see drover_arena_unlink. All calls may be made from any thread, none from a signal
+ * handler. Since 0.1, all of it. */
 #ifndef DROVER_SYNC_H
 #define DROVER_SYNC_H
 
@@ -75,12 +75,12 @@ typedef struct drover_pipe drover_pipe;
 
 /* ---- arenas ---- */
 
-/* Makes a memory file of `bytes` (rounded up to pages; what the arena needs for itself, about 100 KiB, comes on top) and
- * attaches to it. `name` shows in /proc/PID/maps. -EINVAL: bytes is 0 or beyond 4 GiB. -ENOMEM, -EMFILE, … */
+/* Makes a memory file of `bytes` (rounded up to pages; what the arena needs for itself, about 100 KiB, comes on top)
+ * and attaches to it. `name` shows in /proc/PID/maps. -EINVAL: bytes is 0 or beyond 4 GiB. -ENOMEM, -EMFILE, … */
 int drover_arena_create(const char *name, uint64_t bytes, drover_arena **ret_arena);
-/* The same with room for so many objects, 1 to 65,536, and processes, 1 to 4096 (-EINVAL), instead of 256 of each. An object
- * takes 132 bytes beside its own, and a bit a process. A process takes 64 bytes, 64 more in each rwlock and 4 in each
- * barrier; who writes under a rwlock looks through as many words as there may be processes. */
+/* The same with room for so many objects, 1 to 65,536, and processes, 1 to 4096 (-EINVAL), instead of 256 of each. An
+ * object takes 132 bytes beside its own, and a bit a process. A process takes 64 bytes, 64 more in each rwlock and 4 in
+ * each barrier; who writes under a rwlock looks through as many words as there may be processes. */
 int drover_arena_create_sized(const char *name, uint64_t bytes, uint32_t max_objects, uint32_t max_processes,
                               drover_arena **ret_arena);
 
@@ -95,24 +95,24 @@ int drover_arena_fd(const drover_arena *arena);
  * barrier's action, too: the call that is in it then says -EBUSY. NULL is fine. Returns NULL. */
 drover_arena *drover_arena_free(drover_arena *arena);
 
-/* Takes an object's name away; -ENOENT: there is none. The next who opens the name makes a new object. Calls for the old
- * one, those that wait and those that come later, return -EIDRM in every process, but who holds it gives it back as ever
- * (unlocking works; items that were put are lost). Its memory and its place are used again when every handle of it was
- * given back, or its process has ended. Remove a mutex's conditions with it. Whoever else uses an object should know:
- * nobody asks them. -EINVAL, -ETIMEDOUT, -EPROTO: as _open. */
+/* Takes an object's name away; -ENOENT: there is none. The next who opens the name makes a new object. Calls for the
+ * old one, those that wait and those that come later, return -EIDRM in every process, but who holds it gives it back as
+ * ever (unlocking works; items that were put are lost). Its memory and its place are used again when every handle of it
+ * was given back, or its process has ended. Remove a mutex's conditions with it. Whoever else uses an object should
+ * know: nobody asks them. -EINVAL, -ETIMEDOUT, -EPROTO: as _open. */
 int drover_arena_unlink(drover_arena *arena, const char *name);
 
-/* Which limit it was that the last -ENOSPC or -EUSERS of a call of this header in this thread is about, with its size: objects,
- * memory or processes of the arena, keys of a dictionary. Valid until the next. "" if there was none. */
+/* Which limit it was that the last -ENOSPC or -EUSERS of a call of this header in this thread is about, with its size:
+ * objects, memory or processes of the arena, keys of a dictionary. Valid until the next. "" if there was none. */
 const char *drover_arena_error(void);
 
 /* This process's number in the arena. */
 uint32_t drover_arena_participant(const drover_arena *arena);
 
 /* For a process that has ended (waited for, or its pidfd readable): takes from it what it held and wakes whoever it may
- * have been about to wake. If the caller is killed in it, somebody calls it again; two must not be in it at once for the same
- * participant. A process that still runs must never be repaired: it would go on to believe that it owns things.
- * -EINVAL: no such participant. -EBUSY: two were in it. */
+ * have been about to wake. If the caller is killed in it, somebody calls it again; two must not be in it at once for
+ * the same participant. A process that still runs must never be repaired: it would go on to believe that it owns
+ * things. -EINVAL: no such participant. -EBUSY: two were in it. */
 int drover_arena_repair(drover_arena *arena, uint32_t participant);
 
 /* The same for every participant with this pid. Returns how many there were. The pid is what the participant itself
@@ -122,40 +122,40 @@ int drover_arena_repair_pid(drover_arena *arena, int32_t pid);
 struct drover_object_info {
         char name[56];
         char type[24];
-        int32_t owner_pid;       /* of a lock that is held; 0 = none */
-        uint32_t owner_thread;   /* its thread or fiber, a number of Drover's */
+        int32_t owner_pid;     /* of a lock that is held; 0 = none */
+        uint32_t owner_thread; /* its thread or fiber, a number of Drover's */
         uint32_t n_waiters;
-        uint32_t n_repaired;     /* deaths that took something from this object's holders */
-        bool is_inconsistent;    /* an owner died, nobody called _consistent yet */
+        uint32_t n_repaired;  /* deaths that took something from this object's holders */
+        bool is_inconsistent; /* an owner died, nobody called _consistent yet */
 };
 
 /* What is in the arena: fills up to `n` entries, returns how many objects there are. Never blocks. */
 int drover_arena_list(drover_arena *arena, struct drover_object_info *infos, size_t n);
 
 struct drover_wait_info {
-        int32_t pid;          /* who waits … */
+        int32_t pid; /* who waits … */
         uint32_t thread;
-        uint64_t since_ns;    /* … CLOCK_MONOTONIC, since when … */
-        char object[56];      /* … for what … */
+        uint64_t since_ns; /* … CLOCK_MONOTONIC, since when … */
+        char object[56];   /* … for what … */
         char type[24];
-        int32_t owner_pid;    /* … held by whom; 0 = nobody in particular */
+        int32_t owner_pid; /* … held by whom; 0 = nobody in particular */
         uint32_t owner_thread;
 };
 
 /* Who waits for what: fills up to `n` entries, returns how many wait. Never blocks. */
 int drover_arena_list_waits(drover_arena *arena, struct drover_wait_info *infos, size_t n);
 
-/* Looks for threads that wait for each other's locks in a circle. Finds one: returns how many take part, fills up to `n`
- * entries in their order, and the youngest waiter's call returns -EDEADLK. Finds none: 0. Only true cycles are found,
- * however much goes on meanwhile. Costs some 10 µs per hundred waiters; for when something takes too long. */
+/* Looks for threads that wait for each other's locks in a circle. Finds one: returns how many take part, fills up to
+ * `n` entries in their order, and the youngest waiter's call returns -EDEADLK. Finds none: 0. Only true cycles are
+ * found, however much goes on meanwhile. Costs some 10 µs per hundred waiters; for when something takes too long. */
 int drover_arena_find_cycle(drover_arena *arena, struct drover_wait_info *infos, size_t n);
 
-/* Every _open below: -EINVAL for a name that is empty or longer than 55 bytes, or parameters out of range; -EEXIST if an
- * object of that name has another type or other parameters; -ENOENT if parameters are 0 (meaning: as they are) and there
- * is no such object; -ENOSPC if the arena is full, of the objects or of the bytes that it was made with: drover_arena_error
- * says of which; -ETIMEDOUT if whoever is making an object has not finished for 5 s
- * (stopped, or not honest); -EPROTO if the arena's directory makes no sense; -ENOMEM. Every _free takes NULL and returns
- * NULL; it forgets the handle, not the object. */
+/* Every _open below: -EINVAL for a name that is empty or longer than 55 bytes, or parameters out of range; -EEXIST if
+ * an object of that name has another type or other parameters; -ENOENT if parameters are 0 (meaning: as they are) and
+ * there is no such object; -ENOSPC if the arena is full, of the objects or of the bytes that it was made with:
+ * drover_arena_error says of which; -ETIMEDOUT if whoever is making an object has not finished for 5 s (stopped, or not
+ * honest); -EPROTO if the arena's directory makes no sense; -ENOMEM. Every _free takes NULL and returns NULL; it
+ * forgets the handle, not the object. */
 
 /* ---- mutex ---- */
 
@@ -184,12 +184,12 @@ drover_condition *drover_condition_free(drover_condition *condition);
 /* Gives the mutex up (all of it, if it is held several deep), sleeps, takes it again as deep as it was: also after
  * -ETIMEDOUT or -EDEADLK, but not if the mutex was removed meanwhile (-EIDRM; drover_mutex_unlock then says -EPERM).
  * -EPERM: the caller does not hold the mutex. -EOWNERDEAD: woken or not, an owner of the mutex died; as from
- * drover_mutex_lock. May return 0 without having been notified (after the death of a process, for instance): look at what
- * you wait for. [waits] */
+ * drover_mutex_lock. May return 0 without having been notified (after the death of a process, for instance): look at
+ * what you wait for. [waits] */
 int drover_condition_wait(drover_condition *condition, uint64_t deadline_ns);
 
-/* Waits until is_true(user), which is called with the mutex held. -EBUSY: it freed the arena; nothing of it is there any
- * more. [waits] */
+/* Waits until is_true(user), which is called with the mutex held. -EBUSY: it freed the arena; nothing of it is there
+ * any more. [waits] */
 int drover_condition_wait_for(drover_condition *condition, bool (*is_true)(void *user), void *user,
                               uint64_t deadline_ns);
 
@@ -203,8 +203,8 @@ int drover_condition_notify_all(drover_condition *condition);
 int drover_semaphore_open(drover_arena *arena, const char *name, uint32_t value, drover_semaphore **ret_semaphore);
 drover_semaphore *drover_semaphore_free(drover_semaphore *semaphore);
 int drover_semaphore_wait(drover_semaphore *semaphore, uint64_t deadline_ns); /* [waits] */
-int drover_semaphore_post(drover_semaphore *semaphore, uint32_t n); /* -EOVERFLOW: beyond INT32_MAX */
-uint32_t drover_semaphore_value(const drover_semaphore *semaphore); /* true when it was read */
+int drover_semaphore_post(drover_semaphore *semaphore, uint32_t n);           /* -EOVERFLOW: beyond INT32_MAX */
+uint32_t drover_semaphore_value(const drover_semaphore *semaphore);           /* true when it was read */
 
 /* ---- permits: n of them, each leased to a process, given back when it dies ---- */
 
@@ -227,16 +227,17 @@ int drover_event_wait(drover_event *event, uint64_t deadline_ns); /* [waits] */
 
 /* ---- barrier ---- */
 
-int drover_barrier_open(drover_arena *arena, const char *name, uint32_t parties, drover_barrier **ret_barrier); /* 1..1024 */
+/* 1..1024 */
+int drover_barrier_open(drover_arena *arena, const char *name, uint32_t parties, drover_barrier **ret_barrier);
 drover_barrier *drover_barrier_free(drover_barrier *barrier);
 
 /* What the last to arrive does before the others go on; a result < 0 breaks the barrier. Of this handle: give it in
  * every process. Before the handle is used. */
 void drover_barrier_set_action(drover_barrier *barrier, int (*action)(void *user), void *user);
 
-/* Returns the order of arrival, 0 … parties - 1, once all have arrived. -EPIPE: broken by a timeout, an abort, a reset or
- * a death. -ETIMEDOUT: broken by this caller's deadline. -EAGAIN (deadline 0): others are missing; the caller has not
- * arrived and nothing is broken. The action's result if it failed; -EBUSY: it freed the arena. -EPROTO: somebody
+/* Returns the order of arrival, 0 … parties - 1, once all have arrived. -EPIPE: broken by a timeout, an abort, a reset
+ * or a death. -ETIMEDOUT: broken by this caller's deadline. -EAGAIN (deadline 0): others are missing; the caller has
+ * not arrived and nothing is broken. The action's result if it failed; -EBUSY: it freed the arena. -EPROTO: somebody
  * wrote into the barrier's memory what no party writes. [waits] */
 int drover_barrier_wait(drover_barrier *barrier, uint64_t deadline_ns);
 int drover_barrier_reset(drover_barrier *barrier); /* empty and whole; who waits gets -EPIPE. -EPROTO: as above */
@@ -250,7 +251,8 @@ bool drover_barrier_is_broken(const drover_barrier *barrier);
 int drover_rwlock_open(drover_arena *arena, const char *name, drover_rwlock **ret_rwlock);
 drover_rwlock *drover_rwlock_free(drover_rwlock *rwlock);
 
-/* Not recursive. -EOWNERDEAD: a writer died, the data may be torn and the lock is not taken: take it for writing. [waits] */
+/* Not recursive. -EOWNERDEAD: a writer died, the data may be torn and the lock is not taken: take it for writing.
+ * [waits] */
 int drover_rwlock_read(drover_rwlock *rwlock, uint64_t deadline_ns);
 /* -EOWNERDEAD: taken; repair the data, then drover_rwlock_consistent. [waits] */
 int drover_rwlock_write(drover_rwlock *rwlock, uint64_t deadline_ns);
@@ -260,7 +262,8 @@ int drover_rwlock_consistent(drover_rwlock *rwlock); /* as of a mutex; for the w
 /* ---- value and array: memory, with a lock beside it ---- */
 
 /* `n` elements of `element_bytes` each, zero at first. A value is an array of one. */
-int drover_array_open(drover_arena *arena, const char *name, uint32_t element_bytes, uint32_t n, drover_array **ret_array);
+int drover_array_open(drover_arena *arena, const char *name, uint32_t element_bytes, uint32_t n,
+                      drover_array **ret_array);
 drover_array *drover_array_free(drover_array *array);
 
 /* The elements, at this process's address; 64-byte aligned; until the handle is freed. Others write there at any time:
@@ -273,11 +276,12 @@ int drover_array_lock(drover_array *array, uint64_t deadline_ns);
 int drover_array_unlock(drover_array *array);
 int drover_array_consistent(drover_array *array);
 
-/* Atomic access (sequentially consistent) to element i of an array of 8-byte elements, without the lock. -ERANGE: no such
- * element; -EINVAL: elements of another size. */
+/* Atomic access (sequentially consistent) to element i of an array of 8-byte elements, without the lock. -ERANGE: no
+ * such element; -EINVAL: elements of another size. */
 int drover_array_load(const drover_array *array, uint32_t i, uint64_t *ret_value);
 int drover_array_store(drover_array *array, uint32_t i, uint64_t value);
-int drover_array_add(drover_array *array, uint32_t i, uint64_t value, uint64_t *ret_before); /* ret_before may be NULL */
+/* ret_before may be NULL */
+int drover_array_add(drover_array *array, uint32_t i, uint64_t value, uint64_t *ret_before);
 /* 1: exchanged. 0: *expected is now what stands there. */
 int drover_array_compare_exchange(drover_array *array, uint32_t i, uint64_t *expected, uint64_t desired);
 
@@ -288,9 +292,10 @@ int drover_dictionary_open(drover_arena *arena, const char *name, uint32_t capac
                            uint32_t value_bytes, drover_dictionary **ret_dictionary);
 drover_dictionary *drover_dictionary_free(drover_dictionary *dictionary);
 
-/* Each change happens wholly or not at all, whoever is killed. All of these take the dictionary's own recursive lock, and
- * do nothing but return -EOWNERDEAD after somebody died with it, until drover_dictionary_consistent: a change of several
- * keys under drover_dictionary_lock may be half done. -EMSGSIZE: key or value too long, or no room in the caller's buffer
+/* Each change happens wholly or not at all, whoever is killed. All of these take the dictionary's own recursive lock,
+ * and do nothing but return -EOWNERDEAD after somebody died with it, until drover_dictionary_consistent: a change of
+ * several keys under drover_dictionary_lock may be half done. -EMSGSIZE: key or value too long, or no room in the
+ * caller's buffer
  * (*ret_bytes then tells how much is needed). [waits] */
 int drover_dictionary_put(drover_dictionary *dictionary, const void *key, size_t key_bytes, const void *value,
                           size_t bytes, uint64_t deadline_ns); /* -ENOSPC: full */
@@ -298,8 +303,8 @@ int drover_dictionary_get(drover_dictionary *dictionary, const void *key, size_t
                           size_t *ret_bytes, uint64_t deadline_ns); /* -ENOENT */
 int drover_dictionary_remove(drover_dictionary *dictionary, const void *key, size_t key_bytes,
                              uint64_t deadline_ns); /* -ENOENT */
-/* Goes through the keys, in no order: *position is 0 at first. 1: a key; 0: no more. Under drover_dictionary_lock each key
- * comes once. */
+/* Goes through the keys, in no order: *position is 0 at first. 1: a key; 0: no more. Under drover_dictionary_lock each
+ * key comes once. */
 int drover_dictionary_next(drover_dictionary *dictionary, uint32_t *position, void *key, size_t room, size_t *ret_bytes,
                            uint64_t deadline_ns);
 int drover_dictionary_count(drover_dictionary *dictionary, uint64_t deadline_ns);
@@ -312,7 +317,7 @@ int drover_dictionary_consistent(drover_dictionary *dictionary);
 /* ---- queue ---- */
 
 enum drover_queue_flag {
-        DROVER_QUEUE_FIFO = 1,     /* in order of each producer, whoever consumes */
+        DROVER_QUEUE_FIFO = 1, /* in order of each producer, whoever consumes */
         DROVER_QUEUE_LIFO = 2,
         DROVER_QUEUE_PRIORITY = 3, /* the smallest number first, ties in order */
         DROVER_QUEUE_SIMPLE = 4,   /* FIFO whose items are done when they are got: no task_done, no join */
@@ -328,15 +333,15 @@ int drover_queue_open(drover_arena *arena, const char *name, uint32_t capacity, 
                       drover_queue **ret_queue);
 drover_queue *drover_queue_free(drover_queue *queue);
 
-/* When it returns 0 the item is published and survives its producer. -EMSGSIZE, -ESHUTDOWN (closed), -EAGAIN (deadline 0:
- * full), -ETIMEDOUT. [waits] */
+/* When it returns 0 the item is published and survives its producer. -EMSGSIZE, -ESHUTDOWN (closed), -EAGAIN (deadline
+ * 0: full), -ETIMEDOUT. [waits] */
 int drover_queue_put(drover_queue *queue, const void *data, size_t bytes, uint64_t deadline_ns);
 int drover_queue_put_priority(drover_queue *queue, uint32_t priority, const void *data, size_t bytes,
                               uint64_t deadline_ns);
 
-/* Copies an item out and leases it to this process: until task_done it comes back to the queue, at its old place, if this
- * process dies. -EMSGSIZE: it has more than `room` bytes, *ret_bytes tells how many; it stays queued. -ESHUTDOWN: closed
- * and empty. -EAGAIN, -ETIMEDOUT. [waits] */
+/* Copies an item out and leases it to this process: until task_done it comes back to the queue, at its old place, if
+ * this process dies. -EMSGSIZE: it has more than `room` bytes, *ret_bytes tells how many; it stays queued. -ESHUTDOWN:
+ * closed and empty. -EAGAIN, -ETIMEDOUT. [waits] */
 int drover_queue_get(drover_queue *queue, void *buffer, size_t room, size_t *ret_bytes, uint64_t deadline_ns);
 
 /* The item that this handle got first of those not done is done. -EINVAL: there is none. */
@@ -351,22 +356,24 @@ uint32_t drover_queue_size(const drover_queue *queue); /* queued now; a hint */
 
 /* ---- pipe: two ends, message boundaries kept, passes descriptors ---- */
 
-/* Not in an arena: the ends are sockets. An end can be given to a job as an argument of type fd: its handler makes a pipe
- * of a dup() of it. In a worker messages are bytes: sending descriptors is -EPERM, and those that come are closed unseen. */
+/* Not in an arena: the ends are sockets. An end can be given to a job as an argument of type fd: its handler makes a
+ * pipe of a dup() of it. In a worker messages are bytes: sending descriptors is -EPERM, and those that come are closed
+ * unseen. */
 int drover_pipe_new(drover_pipe **ret_a, drover_pipe **ret_b);
 /* An end that came as a descriptor; takes it over, also on failure. */
 int drover_pipe_new_from_fd(int fd, drover_pipe **ret_pipe);
 drover_pipe *drover_pipe_free(drover_pipe *pipe);
-/* To pass an end to another process, or to poll. Stays the pipe's. A plain descriptor: read() and write() of it wait. */
+/* To pass an end to another process, or to poll. Stays the pipe's. A plain descriptor: read() and write() of it wait.
+ */
 int drover_pipe_fd(const drover_pipe *pipe);
 
 /* One message of 1 byte or more, with up to 8 descriptors, which stay the caller's. -EPIPE: the other end is closed.
  * -EMSGSIZE. -EPERM: descriptors, in a worker. [waits] while the socket's buffer is full */
 int drover_pipe_send(drover_pipe *pipe, const void *data, size_t bytes, const int *fds, unsigned n_fds,
                      uint64_t deadline_ns);
-/* *ret_bytes: the message's length. fds and n_fds may be NULL; *n_fds is the room on entry, the number on return; they come
- * CLOEXEC. -EPIPE: the other end is closed and nothing is left. -EPROTO: more bytes or descriptors than there is room for;
- * the message is lost. [waits] */
+/* *ret_bytes: the message's length. fds and n_fds may be NULL; *n_fds is the room on entry, the number on return; they
+ * come CLOEXEC. -EPIPE: the other end is closed and nothing is left. -EPROTO: more bytes or descriptors than there is
+ * room for; the message is lost. [waits] */
 int drover_pipe_receive(drover_pipe *pipe, void *buffer, size_t room, size_t *ret_bytes, int *fds, unsigned *n_fds,
                         uint64_t deadline_ns);
 
@@ -378,7 +385,7 @@ int drover_pipe_receive(drover_pipe *pipe, void *buffer, size_t room, size_t *re
  *
  * After -EOWNERDEAD a mutex and a writing side are held, and given back as well. */
 struct drover_guard {
-        void *object;                  /* NULL: nothing to give back */
+        void *object; /* NULL: nothing to give back */
         int (*release)(void *object);
         int result;
 };
