@@ -106,24 +106,22 @@ void config_show_size(const struct pool_config *c, const void *field, char *text
         write_units(*(const uint32_t *)field, size_units, text, bytes);
 }
 
-void config_show_limit_bytes(const struct pool_config *c, const void *field, char *text, size_t bytes) {
-        uint64_t n = *(const uint64_t *)field;
-
+static void write_bytes(uint64_t n, const char *zero, char *text, size_t bytes) {
         if (n == 0)
+                snprintf(text, bytes, "%s", zero);
+        else if (n == UINT64_MAX)
                 snprintf(text, bytes, "infinity");
         else
                 write_units(n, size_units, text, bytes);
 }
 
-void config_show_memory(const struct pool_config *c, const void *field, char *text, size_t bytes) {
-        uint64_t n = *(const uint64_t *)field;
+void config_show_limit_bytes(const struct pool_config *c, const void *field, char *text, size_t bytes) {
+        write_bytes(*(const uint64_t *)field, "infinity", text, bytes);
+}
 
-        if (n == 0) /* a share of the machine's, which the worker knows */
-                text[0] = '\0';
-        else if (n == UINT64_MAX)
-                snprintf(text, bytes, "infinity");
-        else
-                write_units(n, size_units, text, bytes);
+/* 0 is a share of the machine's, which the worker knows. */
+void config_show_memory(const struct pool_config *c, const void *field, char *text, size_t bytes) {
+        write_bytes(*(const uint64_t *)field, "", text, bytes);
 }
 
 void config_show_time(const struct pool_config *c, const void *field, char *text, size_t bytes) {

@@ -22,6 +22,7 @@
 #include "daemon/log.h"
 #include "daemon/supervise/capsules-disk.h"
 #include "daemon/supervise/capsules-internal.h"
+#include "daemon/supervise/sorted.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/capsule.h"
 
@@ -78,13 +79,7 @@ static int capsules_insert(struct capsules *cs, struct capsule_file *f) {
                 return -ENOMEM;
         f->user->n_files++;
         f->user->n_bytes += f->bytes;
-        struct capsule_file *after = TAILQ_LAST(&cs->files, capsule_files);
-        while (after && after->when_ns > f->when_ns)
-                after = TAILQ_PREV(after, capsule_files, link);
-        if (after)
-                TAILQ_INSERT_AFTER(&cs->files, after, f, link);
-        else
-                TAILQ_INSERT_HEAD(&cs->files, f, link);
+        SORTED_INSERT(&cs->files, capsule_files, f, when_ns, link);
         cs->n_bytes += f->bytes;
         cs->n_files++;
         return 0;

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/supervise/sorted.h"
 #include "daemon/supervise/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
 #include "ipc/event.h"
@@ -126,20 +127,8 @@ struct job *jobs_after_of(const struct jobs *js, uint64_t id, uid_t uid) {
 
 /* By id: usually the last; one from a capsule has an old one. */
 static void job_insert(struct jobs *js, struct job_user *u, struct job *j) {
-        struct job *before = TAILQ_LAST(&js->all, job_all_list);
-        while (before && before->id > j->id)
-                before = TAILQ_PREV(before, job_all_list, all_link);
-        if (before)
-                TAILQ_INSERT_AFTER(&js->all, before, j, all_link);
-        else
-                TAILQ_INSERT_HEAD(&js->all, j, all_link);
-        before = TAILQ_LAST(&u->jobs, job_uid_list);
-        while (before && before->id > j->id)
-                before = TAILQ_PREV(before, job_uid_list, uid_link);
-        if (before)
-                TAILQ_INSERT_AFTER(&u->jobs, before, j, uid_link);
-        else
-                TAILQ_INSERT_HEAD(&u->jobs, j, uid_link);
+        SORTED_INSERT(&js->all, job_all_list, j, id, all_link);
+        SORTED_INSERT(&u->jobs, job_uid_list, j, id, uid_link);
 }
 
 int job_keep(struct jobs *js, struct job *j) {
