@@ -99,18 +99,19 @@ static bool is_hopeless(const struct watch *w) {
         return is_state(w, "degraded") && w->n_at_work == 0 && *json_text(w->pool, "Problem", "");
 }
 
+/* The state says it all, in one answer, but for a degraded pool: some of its workers may be ready. */
 static int is_started(struct watch *w) {
         ctl_cleanup(json_putp) struct json_object *now = NULL;
         uint64_t n = json_number(w->pool, "Workers"), wanted = json_number(w->pool, "MinWorkers");
-        int code = list_workers(w, &now);
+        bool is_degraded = is_state(w, "degraded");
+        int code = is_degraded ? list_workers(w, &now) : CTL_OK;
 
         if (code != CTL_OK)
                 return code;
         progress_update(&w->progress, n, 0, wanted ? (double)n / (double)wanted : 1);
         if (is_state(w, "refused") || is_hopeless(w))
                 return say_problem(w);
-        /* The state was asked for before the workers: it may be from before the first of them was ready. */
-        if (!is_state(w, "starting") && (w->n_at_work > 0 || !is_state(w, "degraded")))
+        if (!is_state(w, "starting") && (!is_degraded || w->n_at_work > 0))
                 return CTL_OK;
         return is_stuck(w) ? say_problem(w) : -1;
 }
