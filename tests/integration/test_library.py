@@ -237,6 +237,7 @@ class Library(Test):
     def test_who_looks_late_is_told_the_order_all_the_same(self):
         def completed():
             return self.d.pool("squares")["Completed"] + self.d.pool("wide")["Completed"]
+        self.widths.wait(30 * PATIENCE)  # it has jobs in these pools, too
         before = completed()
         program = Case(self, self.d, "late-look")
         self.assertEqual(program.line(), "ready")
