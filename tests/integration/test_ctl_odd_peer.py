@@ -144,7 +144,7 @@ class Surroundings(Test):
     def test_signals_cancel_what_call_has_begun(self):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             p = self.d.ctl_start("call", "slow", "work", "ms=60000", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                 preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # nohup ignores it
+                                 preexec_fn=lambda n=number: signal.signal(n, signal.SIG_DFL))  # nohup and & ignore some
             jobs = wait_for(lambda: [j for j in json.loads(self.d.ctl("list-jobs", "slow", "--state=running", "--json=short").stdout)], 10, "it runs")
             p.send_signal(number)
             self.assertEqual(p.wait(20 * PATIENCE), 130, number)
