@@ -1,10 +1,10 @@
 /* The event loop: level-triggered polls, timers in order, owners that free themselves or others inside callbacks. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include <cmocka.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>

@@ -1,9 +1,10 @@
 /* The restart policy: growth, cap, jitter bounds, start limit, reset. No clock: times are arguments. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include "daemon/supervise/restart.h"
 
