@@ -20,14 +20,14 @@
 #include <unistd.h>
 
 #include "daemon/bus/bus.h"
-#include "daemon/closer.h"
-#include "daemon/config-reader.h"
-#include "daemon/helper.h"
+#include "daemon/config/config-reader.h"
+#include "daemon/loop/closer.h"
+#include "daemon/loop/helper.h"
 #include "daemon/reload.h"
 #include "daemon/service.h"
-#include "daemon/supervise/spawner.h"
-#include "ipc/event.h"
-#include "ipc/packet.h"
+#include "daemon/supervise/facts/spawner.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/packet.h"
 
 enum { DAEMON_CONNECT_S = 5, DAEMON_MIN_DESCRIPTORS = 512 };
 #define DAEMON_END_NS UINT64_C(15000000000) /* after the drain: last answers, the spawner's end, files */

@@ -3,7 +3,7 @@
 
 #include <stdbool.h>
 
-#include "daemon/log.h"
+#include "daemon/log/log.h"
 
 struct daemon_options {
         bool is_user;

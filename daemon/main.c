@@ -12,9 +12,9 @@
 #include <unistd.h>
 
 #include "daemon/daemon.h"
-#include "daemon/log.h"
-#include "ipc/capsule.h"
-#include "ipc/kernel.h"
+#include "daemon/log/log.h"
+#include "ipc/memory/kernel.h"
+#include "ipc/values/capsule.h"
 
 enum {
         OPT_USER = 256,

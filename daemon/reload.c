@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/config-file.h"
-#include "daemon/log.h"
+#include "daemon/config/config-file.h"
+#include "daemon/log/log.h"
 
 struct reloading {
         struct supervisor *supervisor;

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "daemon/config.h"
+#include "daemon/config/config.h"
 #include "daemon/supervise/supervisor.h"
 
 struct reload_change {

@@ -12,9 +12,9 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-#include "daemon/log.h"
-#include "daemon/notify.h"
-#include "ipc/event.h"
+#include "daemon/log/log.h"
+#include "daemon/log/notify.h"
+#include "ipc/memory/event.h"
 
 /* So long it waits for the next word, and so often there is one. */
 #define SERVICE_EXTENSION_NS UINT64_C(30000000000)

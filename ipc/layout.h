@@ -142,7 +142,7 @@ enum channel_closed {
 
 /* What the client writes before QUEUED; workers can only read it. The payload follows it. */
 struct layout_job {
-        uint32_t type;         /* number of the job type (ipc/schema.h) */
+        uint32_t type;         /* number of the job type (ipc/values/schema.h) */
         uint32_t bytes;        /* payload length, <= slot_bytes */
         uint32_t priority;     /* the ring it stands in */
         uint32_t max_attempts; /* 0 = the pool's; the broker takes the smaller */
@@ -230,7 +230,7 @@ enum life_phase {
         LIFE_N,
 };
 
-/* A forbidden system call, as its own process tells it: untrusted (ipc/breach.h). */
+/* A forbidden system call, as its own process tells it: untrusted (ipc/values/breach.h). */
 enum { LAYOUT_PATH = 64 };
 
 struct layout_breach {
@@ -282,7 +282,7 @@ struct layout_worker {
         uint64_t pad5[7];
 };
 
-/* One histogram (ipc/latency.h). Only the worker of its index writes it. */
+/* One histogram (ipc/memory/latency.h). Only the worker of its index writes it. */
 struct layout_latency {
         _Atomic uint64_t counts[LAYOUT_LATENCY_BUCKETS];
         _Atomic uint64_t max_ns;

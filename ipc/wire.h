@@ -92,10 +92,10 @@ struct spawn_event {
 /* ---- template → spawner (descriptor 3 of the template) ----
  *
  * The other way there are no messages. When the spawner wants a worker, it lets the fork go on that the template is in
- * (ipc/notified.h), one fork for each. The child's call of PR_SET_PDEATHSIG says that it is there, and who it is; while
- * that waits, the spawner gives it a process group of its own, and the worker's control socket at descriptor 3. Both
- * within three seconds, else the template is ended, and what it forked. When the spawner's end of this socket is
- * closed, the kernel kills the template's process group: it, and whom it forked and who did not come. */
+ * (ipc/memory/notified.h), one fork for each. The child's call of PR_SET_PDEATHSIG says that it is there, and who it
+ * is; while that waits, the spawner gives it a process group of its own, and the worker's control socket at
+ * descriptor 3. Both within three seconds, else the template is ended, and what it forked. When the spawner's end of
+ * this socket is closed, the kernel kills the template's process group: it, and whom it forked and who did not come. */
 
 enum template_event_type {
         TEMPLATE_CLOSED = 1, /* before any plugin code runs: the sandbox is closed; text: its layers, as in

@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "daemon/bus/peer.h"
+#include "daemon/bus/peers/peer.h"
 
 enum {
         BUILTIN_FACE_BYTES = 32 * BUS_REPLY_BYTES,  /* of the longest description of an object */

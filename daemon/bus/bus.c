@@ -19,9 +19,9 @@
 #include "daemon/bus/call.h"
 #include "daemon/bus/late.h"
 #include "daemon/bus/value.h"
-#include "daemon/closer.h"
-#include "daemon/log.h"
-#include "ipc/event.h"
+#include "daemon/log/log.h"
+#include "daemon/loop/closer.h"
+#include "ipc/memory/event.h"
 
 enum { NAME_TRIES = 50, NAME_PAUSE_NS = 20000000, SHORT_PAUSE_NS = 10000000, FLUSH_NS = 2000000000 };
 

@@ -12,8 +12,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "daemon/config.h"
-#include "daemon/loop.h"
+#include "daemon/config/config.h"
+#include "daemon/loop/loop.h"
 #include "daemon/reload.h"
 #include "daemon/supervise/supervisor.h"
 
@@ -32,7 +32,7 @@ struct bus_config {
 
 /* -errno with one sentence in `error`: no such bus, refused … */
 int bus_new(struct bus **ret, const struct bus_config *c, char *error, size_t error_bytes);
-/* close.c: what libsystemd closes from now on is closed by daemon/closer.h. */
+/* close.c: what libsystemd closes from now on is closed by daemon/loop/closer.h. */
 void close_catch_libsystemd(void);
 /* Valid before bus_start too: until then the hooks only keep books. */
 void bus_fill_hooks(struct bus *b, struct supervisor_hooks *hooks);

@@ -13,8 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "daemon/closer.h"
-#include "daemon/fd-share.h"
+#include "daemon/loop/closer.h"
+#include "daemon/loop/fd-share.h"
 
 enum { CALL_RETRIES = 64 };
 

@@ -1,7 +1,7 @@
 /* Method calls whose answer comes later: for a pool's first schema, or for a job's verdict. */
 #pragma once
 
-#include "daemon/bus/peer.h"
+#include "daemon/bus/peers/peer.h"
 
 /* Answers `m` for a job: with a verdict, or (only after a timeout) without one yet. */
 typedef int (*bus_answer_fn)(struct bus *b, sd_bus_message *m, struct job *j, sd_bus_error *e);

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "daemon/bus/bus.h"
-#include "daemon/closer.h"
+#include "daemon/loop/closer.h"
 
 static const void *libsystemd; /* where it is mapped */
 

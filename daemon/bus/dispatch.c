@@ -10,9 +10,9 @@
 
 #include "daemon/bus/authorize.h"
 #include "daemon/bus/call.h"
-#include "daemon/bus/peer.h"
-#include "daemon/closer.h"
-#include "daemon/log.h"
+#include "daemon/bus/peers/peer.h"
+#include "daemon/log/log.h"
+#include "daemon/loop/closer.h"
 
 #define PROPERTIES_INTERFACE "org.freedesktop.DBus.Properties"
 #define DENIED_PAUSE_NS UINT64_C(10000000000)

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "daemon/bus/face.h"
-#include "ipc/utf8.h"
+#include "ipc/values/utf8.h"
 
 #define ERROR(name) "org.drover1.Error." name
 

@@ -5,7 +5,7 @@
 #include <systemd/sd-bus.h>
 
 #include "daemon/bus/bus.h"
-#include "daemon/supervise/quota.h"
+#include "daemon/supervise/facts/quota.h"
 
 #define BUS_NAME "org.drover1"
 #define BUS_ROOT "/org/drover1"

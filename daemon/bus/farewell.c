@@ -5,7 +5,7 @@
  * when it answers, its questions about what it was told are here, and are answered whoever's turn it is. The end waits
  * for that, for FAREWELL_NS at most; of who leaves the bus nothing more comes. With nobody to wait for it is at once. A
  * bus lets us wait for 128 answers at a time, so the last ones are pinged when the first have answered. */
-#include "daemon/bus/peer.h"
+#include "daemon/bus/peers/peer.h"
 
 #define FAREWELL_NS UINT64_C(1000000000)
 #define FAREWELL_RECENT_NS UINT64_C(2000000000) /* who did not ask for this long does not want to know */

@@ -17,8 +17,8 @@
 #include <sys/socket.h>
 
 #include "daemon/bus/header.h"
-#include "daemon/bus/peer.h"
-#include "daemon/closer.h"
+#include "daemon/bus/peers/peer.h"
+#include "daemon/loop/closer.h"
 
 enum {
         INTAKE_MESSAGES = 1024, /* a round */

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/bus/peer.h"
+#include "daemon/bus/peers/peer.h"
 
 /* Letters and digits as they are, the rest as _XX: what sd_bus_path_encode does, without its allocation. */
 void bus_pool_path(const char *name, char ret[static BUS_MAX_PATH]) {

@@ -24,9 +24,9 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#include "daemon/bus/peer.h"
-#include "daemon/closer.h"
-#include "ipc/event.h"
+#include "daemon/bus/peers/peer.h"
+#include "daemon/loop/closer.h"
+#include "ipc/memory/event.h"
 
 enum {
         TURN_MAX_CALLS = 1024, /* of one caller */

@@ -1,4 +1,4 @@
-/* From D-Bus variants to the MessagePack map of a job, and back (ipc/variants.c).
+/* From D-Bus variants to the MessagePack map of a job, and back (ipc/values/variants.c).
  *
  * The schema decides. A number may come in any D-Bus integer type if its value fits, because callers of dynamic
  * languages cannot choose theirs; a string is never parsed. Every field must be there once and nothing else may be.
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ipc/variants.h"
+#include "ipc/values/variants.h"
 
 enum {
         VALUE_MAX_RESULT = 16 << 20,

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "daemon/bus/face.h"
-#include "ipc/args.h"
-#include "ipc/variants.h"
+#include "ipc/values/args.h"
+#include "ipc/values/variants.h"
 
 /* Reads the a{sv} that `m` stands at, by the schema of `job`, into at most `limit` bytes. *ret_map points into the
  * scratch (valid until the next conversion) or into the message; descriptors are the message's, their numbers in the

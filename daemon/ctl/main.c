@@ -1,8 +1,9 @@
 /* droverctl: what an operator and a shell script use to talk to droverd.
  *
  * Owns errors, the interrupt flag and what the exit code is when the output is lost. An ordinary client: everything it
- * does goes over the bus interface (remote.c) or a channel (ipc/client/session.h), so whatever it can do, any program
- * can. Each verb (verbs.c) returns its exit code; what each code means stands in ctl.h, in --help and in the man page.
+ * does goes over the bus interface (remote.c) or a channel (ipc/client/session/session.h), so whatever it can do, any
+ * program can. Each verb (verbs.c) returns its exit code; what each code means stands in ctl.h, in --help and in the
+ * man page.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +14,7 @@
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/options.h"
 #include "daemon/ctl/remote.h"
-#include "daemon/ctl/terminal.h"
+#include "daemon/ctl/show/terminal.h"
 
 void ctl_error(const char *format, ...) {
         ctl_cleanup(ctl_freep) char *text = NULL, *plain = NULL;

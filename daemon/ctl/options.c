@@ -9,10 +9,10 @@
 #include <getopt.h>
 #include <string.h>
 
-#include "daemon/config-value.h"
+#include "daemon/config/config-value.h"
 #include "daemon/ctl/ctl.h"
 #include "daemon/ctl/options.h"
-#include "ipc/priority.h"
+#include "ipc/values/priority.h"
 
 enum option_kind {
         OPTION_HELP,

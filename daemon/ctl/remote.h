@@ -5,8 +5,8 @@
 #include <systemd/sd-bus.h>
 
 #include "daemon/ctl/ctl.h"
-#include "daemon/ctl/json.h"
-#include "ipc/schema.h"
+#include "daemon/ctl/show/json.h"
+#include "ipc/values/schema.h"
 
 #define REMOTE_NAME "org.drover1"
 #define REMOTE_MANAGER "/org/drover1"

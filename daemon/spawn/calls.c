@@ -1,11 +1,11 @@
 /* Owns the listeners by which templates and their workers wait for our word: one for each template, for itself and all
  * that it forked, over its death. It goes when the last of them is gone (POLLHUP).
  *
- * Three calls come here, checked by the filter as far as a filter can (plugins/host/filter.c), and allowed or refused
- * by what we know of the caller: clone     the template's fork: waits until a worker is wanted (template.c) prctl
- * PR_SET_PDEATHSIG by a child: it is there, it will end with us, and this is its pid; it gets its control socket while
- * it waits, since nothing in its process may put a socket at that number tgkill    to a thread of the caller's own
- * process, and no other
+ * Three calls come here, checked by the filter as far as a filter can (plugins/host/sandbox/filter.c), and allowed or
+ * refused by what we know of the caller: clone     the template's fork: waits until a worker is wanted (template.c)
+ * prctl PR_SET_PDEATHSIG by a child: it is there, it will end with us, and this is its pid; it gets its control socket
+ * while it waits, since nothing in its process may put a socket at that number tgkill    to a thread of the caller's
+ * own process, and no other
  *
  * Whoever calls is plugin code as well as the host's, so a call tells nothing but that it was made. One call a turn of
  * the loop and listener, and CALLS_MAX in CALLS_WINDOW_NS: a flood waits, nobody else does. Nothing here waits for a
@@ -23,8 +23,8 @@
 #include "daemon/spawn/copier.h"
 #include "daemon/spawn/template.h"
 #include "daemon/spawn/workers.h"
-#include "ipc/event.h"
-#include "ipc/notified.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/notified.h"
 
 enum { CALLS_MAX = 64 };
 #define CALLS_WINDOW_NS UINT64_C(10000000)

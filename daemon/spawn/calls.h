@@ -1,4 +1,4 @@
-/* Answers system calls of templates and their workers, those that wait for our word (plugins/host/filter.c). */
+/* Answers system calls of templates and their workers, those that wait for our word (plugins/host/sandbox/filter.c). */
 #pragma once
 
 #include "daemon/spawn/spawner.h"

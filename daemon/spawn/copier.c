@@ -17,13 +17,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "daemon/log.h"
+#include "daemon/log/log.h"
 #include "daemon/spawn/events.h"
 #include "daemon/spawn/generations.h"
 #include "daemon/spawn/plugin-file.h"
 #include "daemon/spawn/start.h"
-#include "ipc/event.h"
-#include "ipc/packet.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/packet.h"
 
 enum { COPIER_PATIENCE_S = 10 };
 #define COPIER_SECOND_NS UINT64_C(1000000000)

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "ipc/packet.h"
+#include "ipc/memory/packet.h"
 
 enum { EVENT_FDS = 2 };
 

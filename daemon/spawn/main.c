@@ -23,8 +23,8 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-#include "daemon/log.h"
-#include "daemon/notify.h"
+#include "daemon/log/log.h"
+#include "daemon/log/notify.h"
 #include "daemon/spawn/calls.h"
 #include "daemon/spawn/copier.h"
 #include "daemon/spawn/events.h"
@@ -32,8 +32,8 @@
 #include "daemon/spawn/requests.h"
 #include "daemon/spawn/start.h"
 #include "daemon/spawn/template.h"
-#include "ipc/event.h"
-#include "ipc/kernel.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/kernel.h"
 #include "plugins/host/host.h"
 
 static const char help[] =

@@ -30,12 +30,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "daemon/log.h"
+#include "daemon/log/log.h"
 #include "daemon/spawn/copier.h"
 #include "daemon/spawn/events.h"
 #include "daemon/spawn/template.h"
 #include "daemon/spawn/workers.h"
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 
 enum {
         CHILDREN_BYTES = 64 * 1024, /* of the list of pids: more than 8000 of them; the rest is seen next time */

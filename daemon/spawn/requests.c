@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "daemon/log.h"
+#include "daemon/log/log.h"
 #include "daemon/spawn/calls.h"
 #include "daemon/spawn/copier.h"
 #include "daemon/spawn/events.h"
@@ -27,7 +27,7 @@
 #include "daemon/spawn/start.h"
 #include "daemon/spawn/template.h"
 #include "daemon/spawn/workers.h"
-#include "ipc/packet.h"
+#include "ipc/memory/packet.h"
 
 /* ---- requests: each returns NULL, or what the broker did wrong ---- */
 

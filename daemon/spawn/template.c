@@ -27,9 +27,9 @@
 #include "daemon/spawn/events.h"
 #include "daemon/spawn/start.h"
 #include "daemon/spawn/workers.h"
-#include "ipc/event.h"
-#include "ipc/notified.h"
-#include "ipc/packet.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/notified.h"
+#include "ipc/memory/packet.h"
 
 enum {
         TEMPLATE_MAX_CRASHES = 5,

@@ -3,13 +3,13 @@
 
 #include <sys/queue.h>
 
-#include "daemon/supervise/arenas.h"
-#include "daemon/supervise/capsules.h"
-#include "daemon/supervise/numbers.h"
-#include "daemon/supervise/pool.h"
-#include "daemon/supervise/spawner.h"
-#include "daemon/supervise/worker.h"
-#include "daemon/wall-clock.h"
+#include "daemon/loop/wall-clock.h"
+#include "daemon/supervise/arenas/arenas.h"
+#include "daemon/supervise/deaths/capsules.h"
+#include "daemon/supervise/facts/numbers.h"
+#include "daemon/supervise/facts/spawner.h"
+#include "daemon/supervise/pools/pool.h"
+#include "daemon/supervise/workers/worker.h"
 
 struct supervisor {
         struct loop *loop;

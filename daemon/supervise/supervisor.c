@@ -11,13 +11,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "daemon/helper.h"
-#include "daemon/log.h"
-#include "daemon/supervise/jobs.h"
-#include "daemon/supervise/session.h"
-#include "daemon/supervise/streams.h"
+#include "daemon/log/log.h"
+#include "daemon/loop/helper.h"
+#include "daemon/supervise/channels/session.h"
+#include "daemon/supervise/jobs/jobs.h"
+#include "daemon/supervise/streams/streams.h"
 #include "daemon/supervise/supervisor-internal.h"
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 
 #define SUPERVISOR_LAST_WRITE_NS UINT64_C(1000000000) /* for the state, at the end */
 

@@ -7,12 +7,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "daemon/config.h"
-#include "daemon/loop.h"
-#include "daemon/supervise/fault.h"
-#include "ipc/channel.h"
+#include "daemon/config/config.h"
+#include "daemon/loop/loop.h"
+#include "daemon/supervise/facts/fault.h"
+#include "ipc/channel/channel.h"
 #include "ipc/layout.h"
-#include "ipc/schema.h"
+#include "ipc/values/schema.h"
 
 enum pool_state {
         POOL_STARTING,

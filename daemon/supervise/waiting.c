@@ -2,7 +2,7 @@
  *
  * An arena knows pids; here they become workers and jobs. Everything that comes out of an arena was written by its
  * participants: names are made printable, and a pid is only ever looked up. Each line was true at some moment while it
- * was read, and the whole need not be; only a cycle is certain (ipc/sync/cycle.c looks twice). */
+ * was read, and the whole need not be; only a cycle is certain (ipc/sync/wait/cycle.c looks twice). */
 #include "daemon/supervise/waiting.h"
 
 #include <inttypes.h>
@@ -10,10 +10,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "daemon/log.h"
-#include "daemon/supervise/arenas.h"
-#include "ipc/event.h"
-#include "ipc/utf8.h"
+#include "daemon/log/log.h"
+#include "daemon/supervise/arenas/arenas.h"
+#include "ipc/memory/event.h"
+#include "ipc/values/utf8.h"
 
 enum { WAITING_MAX_HOPS = 4 };
 

@@ -3,7 +3,7 @@
 #include <string.h>
 #include <systemd/sd-bus.h>
 
-#include "ipc/client/bus-call.h"
+#include "ipc/client/bus/bus-call.h"
 #include "ipc/client/library.h"
 
 #define ARENA_CALL_TIMEOUT_US (25u * 1000000u)

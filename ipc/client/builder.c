@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "ipc/client/library.h"
-#include "ipc/sealed.h"
+#include "ipc/memory/sealed.h"
 
 enum {
         BUILDER_FIRST = 256,

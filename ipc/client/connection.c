@@ -4,7 +4,7 @@
  * worker that finds the session armed, so drover_process() arms them all when it has nothing left to do; a program that
  * only waits with the library's own calls never pays for it.
  *
- * In the child of a fork (ipc/process.c) the channels are not mapped, so nothing of them is touched.
+ * In the child of a fork (ipc/memory/process.c) the channels are not mapped, so nothing of them is touched.
  *
  * A program may have closed all descriptors that it does not know (closefrom in a child, a daemon). libsystemd aborts
  * when one that it closes is not open, and what is open under our numbers then is somebody else's: so the socket of the
@@ -22,11 +22,11 @@
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
-#include "ipc/client/bus-call.h"
-#include "ipc/client/bus-job.h"
+#include "ipc/client/bus/bus-call.h"
+#include "ipc/client/bus/bus-job.h"
 #include "ipc/client/stream.h"
-#include "ipc/event.h"
-#include "ipc/utf8.h"
+#include "ipc/memory/event.h"
+#include "ipc/values/utf8.h"
 
 int connection_fail(drover *d, int code, const char *format, ...) {
         va_list ap;

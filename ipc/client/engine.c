@@ -10,11 +10,11 @@
 #include <systemd/sd-bus.h>
 #include <time.h>
 
-#include "ipc/client/bus-call.h"
-#include "ipc/client/bus-job.h"
-#include "ipc/client/fd-room.h"
+#include "ipc/client/bus/bus-call.h"
+#include "ipc/client/bus/bus-job.h"
+#include "ipc/client/session/fd-room.h"
 #include "ipc/client/stream.h"
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 
 /* Messages of the bus that one look takes in. */
 enum { ENGINE_MESSAGES = 64 };

@@ -3,8 +3,8 @@
 #include <string.h>
 #include <systemd/sd-bus.h>
 
-#include "ipc/client/fd-room.h"
 #include "ipc/client/library.h"
+#include "ipc/client/session/fd-room.h"
 
 int errors_code(const char *name, int otherwise) {
         static const struct {

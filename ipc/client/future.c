@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ipc/client/bus-job.h"
+#include "ipc/client/bus/bus-job.h"
 #include "ipc/client/stream.h"
-#include "ipc/utf8.h"
+#include "ipc/values/utf8.h"
 
 /* Only for a job whose result is not here. */
 enum { FUTURE_MESSAGE = 4096 };

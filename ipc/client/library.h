@@ -10,12 +10,12 @@
 #include <sys/queue.h>
 #include <systemd/sd-bus.h>
 
-#include "ipc/args.h"
-#include "ipc/channel.h"
+#include "ipc/channel/channel.h"
 #include "ipc/client/include/drover/drover.h"
-#include "ipc/client/session.h"
-#include "ipc/own-fd.h"
-#include "ipc/process.h"
+#include "ipc/client/session/session.h"
+#include "ipc/memory/own-fd.h"
+#include "ipc/memory/process.h"
+#include "ipc/values/args.h"
 
 enum { DROVER_ERROR_TEXT = 512, FUTURE_INLINE = 96, FUTURE_SPARE = 512, BUS_NAME_BYTES = 256 };
 

@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ipc/client/bus-call.h"
+#include "ipc/client/bus/bus-call.h"
 #include "ipc/client/library.h"
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 
 enum { MAP_LARGEST_WINDOW = 1024, MAP_LARGEST_CHUNK = 64 };
 

@@ -2,7 +2,7 @@
 #include <errno.h>
 
 #include "ipc/client/library.h"
-#include "ipc/options.h"
+#include "ipc/values/options.h"
 
 int options_read(drover *d, const char *name, const void *options, size_t least_bytes, void *ret, size_t bytes) {
         size_t byte;

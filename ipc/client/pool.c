@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ipc/client/bus-job.h"
-#include "ipc/event.h"
-#include "ipc/words.h"
+#include "ipc/client/bus/bus-job.h"
+#include "ipc/memory/event.h"
+#include "ipc/values/words.h"
 
 /* ---- opening ---- */
 

@@ -14,10 +14,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "ipc/client/bus-call.h"
-#include "ipc/client/bus-job.h"
+#include "ipc/client/bus/bus-call.h"
+#include "ipc/client/bus/bus-job.h"
 #include "ipc/client/stream.h"
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 #include "ipc/wire.h"
 
 enum { STREAM_A_CALL = 64 };

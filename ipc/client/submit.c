@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "ipc/client/bus-job.h"
-#include "ipc/event.h"
-#include "ipc/priority.h"
-#include "ipc/sealed.h"
+#include "ipc/client/bus/bus-job.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/sealed.h"
+#include "ipc/values/priority.h"
 
 static_assert((int)DROVER_LOW == (int)PRIORITY_LOW && (int)DROVER_NORMAL == (int)PRIORITY_NORMAL);
 static_assert((int)DROVER_HIGH == (int)PRIORITY_HIGH && (int)DROVER_URGENT == (int)PRIORITY_URGENT);

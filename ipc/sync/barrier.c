@@ -13,10 +13,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "ipc/event.h"
-#include "ipc/kill-point.h"
-#include "ipc/sync/arena.h"
-#include "ipc/wait-watch.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/kill-point.h"
+#include "ipc/memory/wait-watch.h"
+#include "ipc/sync/arena/arena.h"
 
 enum { BARRIER_MAX_TRIES = 100000, BARRIER_HISTORY = 32 };
 #define BARRIER_PHASES UINT32_C(0x7fffffff)

@@ -10,8 +10,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "ipc/event.h"
-#include "ipc/kill-point.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/kill-point.h"
 #include "ipc/sync/mutex.h"
 
 enum { CONDITION_SLEEPERS = 1, CONDITION_SEQUENCE = 2 };

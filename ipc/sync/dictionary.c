@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ipc/kill-point.h"
+#include "ipc/memory/kill-point.h"
 #include "ipc/sync/mutex.h"
 
 struct drover_dictionary {

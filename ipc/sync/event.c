@@ -6,10 +6,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "ipc/event.h"
-#include "ipc/kill-point.h"
-#include "ipc/sync/arena.h"
-#include "ipc/wait-watch.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/kill-point.h"
+#include "ipc/memory/wait-watch.h"
+#include "ipc/sync/arena/arena.h"
 
 struct drover_event {
         struct object object;

@@ -16,10 +16,10 @@
  * waiter ever decides that an owner is dead. */
 #include <errno.h>
 
-#include "ipc/event.h"
-#include "ipc/kill-point.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/kill-point.h"
+#include "ipc/memory/wait-watch.h"
 #include "ipc/sync/lock.h"
-#include "ipc/wait-watch.h"
 
 enum { LOCK_MAX_TRIES = 100000 };
 

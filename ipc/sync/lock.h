@@ -1,8 +1,8 @@
 /* The lock word: one CAS to take, one to give back, nothing else while nobody competes. */
 #pragma once
 
-#include "ipc/spin.h"
-#include "ipc/sync/arena.h"
+#include "ipc/memory/spin.h"
+#include "ipc/sync/arena/arena.h"
 
 /* For what is held as long as it takes to fill an object, by calls that have no deadline. */
 #define LOCK_PATIENCE_NS UINT64_C(5000000000)

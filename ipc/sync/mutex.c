@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "ipc/kill-point.h"
+#include "ipc/memory/kill-point.h"
 #include "ipc/sync/mutex.h"
 
 static uint64_t mutex_bytes(const struct drover_arena *a, const uint64_t parameters[ARENA_PARAMETERS]) {

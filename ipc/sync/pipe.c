@@ -14,9 +14,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "ipc/event.h"
-#include "ipc/own-fd.h"
-#include "ipc/packet.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/own-fd.h"
+#include "ipc/memory/packet.h"
 #include "ipc/sync/include/drover/sync.h"
 
 struct drover_pipe {

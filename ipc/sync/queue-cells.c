@@ -23,7 +23,7 @@
  * LIFO and priority have no head: they scan under a lock, with the same transitions, so its death needs no repair. */
 #include <errno.h>
 
-#include "ipc/kill-point.h"
+#include "ipc/memory/kill-point.h"
 #include "ipc/sync/queue.h"
 
 enum { QUEUE_TRY_LOCK_MS = 100 };

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ipc/kill-point.h"
+#include "ipc/memory/kill-point.h"
 #include "ipc/sync/queue.h"
 
 static uint32_t queue_cells(uint64_t capacity) {

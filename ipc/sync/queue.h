@@ -4,8 +4,8 @@
 #include <errno.h>
 #include <pthread.h>
 
-#include "ipc/sync/gate.h"
 #include "ipc/sync/lock.h"
+#include "ipc/sync/wait/gate.h"
 
 struct drover_queue {
         struct object object;

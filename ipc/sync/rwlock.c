@@ -9,9 +9,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "ipc/kill-point.h"
-#include "ipc/sync/gate.h"
+#include "ipc/memory/kill-point.h"
 #include "ipc/sync/lock.h"
+#include "ipc/sync/wait/gate.h"
 
 struct drover_rwlock {
         struct object object;

@@ -5,8 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "ipc/kill-point.h"
-#include "ipc/sync/gate.h"
+#include "ipc/memory/kill-point.h"
+#include "ipc/sync/wait/gate.h"
 
 struct drover_semaphore {
         struct object object;

@@ -16,7 +16,7 @@
 #include <linux/close_range.h>
 
 #include "plugins/host/become.h"
-#include "plugins/host/privileges.h"
+#include "plugins/host/sandbox/privileges.h"
 
 static void become_default_signals(void) {
         for (int i = 1; i < NSIG; i++)

@@ -23,17 +23,17 @@
 #include <unistd.h>
 #include <unwind.h>
 
-#include "ipc/kernel.h"
-#include "ipc/packet.h"
-#include "ipc/segment.h"
+#include "ipc/memory/kernel.h"
+#include "ipc/memory/packet.h"
+#include "ipc/memory/segment.h"
 #include "plugins/host/become.h"
-#include "plugins/host/forbidden.h"
 #include "plugins/host/host.h"
-#include "plugins/host/job.h"
-#include "plugins/host/place.h"
-#include "plugins/host/serve-process.h"
+#include "plugins/host/job/job.h"
+#include "plugins/host/job/serve-process.h"
+#include "plugins/host/sandbox/forbidden.h"
+#include "plugins/host/sandbox/place.h"
+#include "plugins/host/sandbox/threads.h"
 #include "plugins/host/template.h"
-#include "plugins/host/threads.h"
 
 int host_prepare(void) {
         const struct filter *f;

@@ -18,11 +18,11 @@
 
 #include "ipc/layout.h"
 #include "ipc/wire.h"
-#include "plugins/host/limits.h"
-#include "plugins/host/load.h"
-#include "plugins/host/orders.h"
-#include "plugins/host/privileges.h"
-#include "plugins/host/sandbox.h"
+#include "plugins/host/job/orders.h"
+#include "plugins/host/load/load.h"
+#include "plugins/host/sandbox/limits.h"
+#include "plugins/host/sandbox/privileges.h"
+#include "plugins/host/sandbox/sandbox.h"
 
 enum host_role { HOST_WORKER, HOST_TEMPLATE };
 

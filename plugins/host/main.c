@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "plugins/host/author/replay.h"
+#include "plugins/host/author/run.h"
 #include "plugins/host/host.h"
-#include "plugins/host/replay.h"
-#include "plugins/host/run.h"
 
 static const char usage[] =
         "Usage: drover-worker --check PLUGIN [OPTION...]\n"

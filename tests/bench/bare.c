@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 #include "tests/bench/bare.h"
 #include "tests/bench/bench.h"
 

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <systemd/sd-bus.h>
 
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 #include "tests/bench/bench.h"
 
 #define BENCH_PAUSE_NS UINT64_C(60000)

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "ipc/client/session.h"
+#include "ipc/client/session/session.h"
 
 enum { BENCH_PAYLOAD = 64, BENCH_PAIRS = 21, BENCH_MAX_PAIRS = 1000 };
 

@@ -23,8 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "ipc/client/session-internal.h"
-#include "ipc/event.h"
+#include "ipc/client/session/session-internal.h"
+#include "ipc/memory/event.h"
 #include "tests/bench/bench.h"
 
 enum { KILLS = 250, JOB_MS = 60 };

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 #include "tests/bench/bare.h"
 #include "tests/bench/bench.h"
 

@@ -18,7 +18,7 @@
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 #include "tests/bench/bench.h"
 
 enum { CALLS_ONE_BY_ONE = 200, CALLS_IN_WINDOW = 4000, WINDOW = 64 };

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <systemd/sd-bus.h>
 
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 #include "tests/bench/bench.h"
 #include "tests/bench/futures.h"
 

@@ -17,7 +17,7 @@
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 #include "tests/bench/bench.h"
 
 enum { WAIT_MS = 20000, N_METHODS = 3, LONG_MS = 3600 * 1000 };

@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 #include "ipc/sync/include/drover/sync.h"
 #include "tests/bench/bench.h"
 

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 #include "tests/bench/bare.h"
 #include "tests/bench/bench.h"
 

@@ -31,9 +31,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "ipc/client/session.h"
-#include "ipc/event.h"
+#include "ipc/client/session/session.h"
 #include "ipc/layout.h"
+#include "ipc/memory/event.h"
 
 enum { NAMES = 200, ROUNDS_AT_ONCE = 4, ROUND_MS = 400, JOBS = 8, TICK_US = 5000, SCRIBBLES = 64 };
 

@@ -13,10 +13,10 @@
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
-#include "ipc/client/session-internal.h"
-#include "ipc/event.h"
-#include "ipc/packet.h"
-#include "ipc/sealed.h"
+#include "ipc/client/session/session-internal.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/packet.h"
+#include "ipc/memory/sealed.h"
 #include "ipc/wire.h"
 
 enum { MANY = 1000 };

@@ -15,8 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "ipc/client/session.h"
-#include "ipc/event.h"
+#include "ipc/client/session/session.h"
+#include "ipc/memory/event.h"
 
 enum { MAX_CALLS = 1 << 18, BYTES = 200, PAUSE_NS = 1000000 };
 

@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "ipc/client/session-internal.h"
+#include "ipc/client/session/session-internal.h"
 
 enum { SESSIONS = 4, JOBS = 20 };
 

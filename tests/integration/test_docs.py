@@ -187,7 +187,7 @@ class Bus(Test):
         self.assertGreater(len(errors), 10)
         for name in errors:
             self.assertIn(name, text)
-        with open(f"{SOURCE}/daemon/bus/run.c", encoding="utf-8") as f:
+        with open(f"{SOURCE}/daemon/bus/objects/run.c", encoding="utf-8") as f:
             told = re.search(r"unknown option[^;]*; there are (.*?)\",",
                              f.read().replace('"\n                           "', "")).group(1)
         part = page("org.drover1.5").partition("# OPTIONS OF A JOB")[2].partition("\n# ")[0]
@@ -199,8 +199,8 @@ class Keys(Test):
 
     @staticmethod
     def table():
-        """[(section, key)] of daemon/config-keys.c"""
-        with open(f"{SOURCE}/daemon/config-keys.c", encoding="utf-8") as f:
+        """[(section, key)] of daemon/config/config-keys.c"""
+        with open(f"{SOURCE}/daemon/config/config-keys.c", encoding="utf-8") as f:
             return re.findall(r'^        \{"(Pool|Job|Worker|Sandbox)", "(\w+)"', f.read(), re.MULTILINE)
 
     @staticmethod
@@ -244,7 +244,7 @@ class Keys(Test):
         self.assertEqual(self.verify(example), "")
 
     def test_settings_of_the_daemon(self):
-        with open(f"{SOURCE}/daemon/config-load.c", encoding="utf-8") as f:
+        with open(f"{SOURCE}/daemon/config/config-load.c", encoding="utf-8") as f:
             known = re.search(r"in \[Daemon\], the known ones are (\w+)= and (\w+)=", f.read()).groups()
         part = page("drover.conf.5").partition("# [DAEMON]")[2].partition("\n# ")[0]
         self.assertEqual(re.findall(r"^\*(\w+)=\*", part, re.MULTILINE), list(known))

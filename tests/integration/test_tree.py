@@ -13,13 +13,13 @@ from named_tests import missing_test
 
 # What one kernel facility or library looks like in the source, and the files that may use it.
 ALONE = {
-    "liburing": (r"#include <liburing", {"daemon/loop.c"}),
-    "SCM_RIGHTS": (r"\bSCM_RIGHTS\b", {"ipc/packet.c"}),
-    "dlopen": (r"\bdlopen\(", {"plugins/host/load.c"}),
-    "the seccomp listener": (r"\bSECCOMP_IOCTL_", {"ipc/notified.c"}),
+    "liburing": (r"#include <liburing", {"daemon/loop/loop.c"}),
+    "SCM_RIGHTS": (r"\bSCM_RIGHTS\b", {"ipc/memory/packet.c"}),
+    "dlopen": (r"\bdlopen\(", {"plugins/host/load/load.c"}),
+    "the seccomp listener": (r"\bSECCOMP_IOCTL_", {"ipc/memory/notified.c"}),
     "an array of JSON whose type nobody knows": (r"\bjson_object_(array_length|array_get_idx|object_length)\(",
-                                                 {"daemon/ctl/json.c"}),
-    "libinih": (r"#include <ini\.h>", {"daemon/config-file.c"}),
+                                                 {"daemon/ctl/show/json.c"}),
+    "libinih": (r"#include <ini\.h>", {"daemon/config/config-file.c"}),
     "signalfd": (r"\bsignalfd\(", {"daemon/daemon.c", "daemon/spawn/main.c"}),
 }
 CODE = ("ipc/", "daemon/", "plugins/")

@@ -11,9 +11,9 @@
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
-#include "ipc/args.h"
-#include "ipc/client/session.h"
-#include "ipc/event.h"
+#include "ipc/client/session/session.h"
+#include "ipc/memory/event.h"
+#include "ipc/values/args.h"
 
 enum { MAX_JOBS = 1000 };
 #define PATIENCE_NS UINT64_C(60000000000)

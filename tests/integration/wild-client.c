@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "ipc/channel.h"
+#include "ipc/channel/channel.h"
 #include "ipc/layout.h"
 
 #define SECOND UINT64_C(1000000000)

@@ -3,7 +3,7 @@
 #include <poll.h>
 
 #include "ipc/client/library.h"
-#include "ipc/client/session-internal.h"
+#include "ipc/client/session/session-internal.h"
 #include "tests/library/cases.h"
 
 #define PATIENCE_NS (300 * MS)

@@ -1,9 +1,9 @@
 /* The model of slot, ring, bell, done words and recovery: its state, and how its files share it.
  *
- * One operation (struct jobs_op) is one access to shared memory, or one system call on a futex, of ipc/ring.c, bell.c,
- * channel.c, channel-recovery.c, client/session.c, session-wait.c, plugins/host/serve-process.c or
- * daemon/supervise/recovery.c, with all the private work up to the next one. jobs.c says what is left out and why that
- * is sound. */
+ * One operation (struct jobs_op) is one access to shared memory, or one system call on a futex, of ipc/channel/ring.c,
+ * bell.c, channel.c, channel-recovery.c, client/session.c, session-wait.c, plugins/host/job/serve-process.c or
+ * daemon/supervise/deaths/recovery.c, with all the private work up to the next one. jobs.c says what is left out and
+ * why that is sound. */
 #pragma once
 
 #include <stdbool.h>

@@ -1,7 +1,7 @@
-/* The model of bells that change places (ipc/PROTOCOL.md, 4.3): plugins/host/serve-process.c, orders.c, ipc/bell.c and
- * daemon/supervise/pool-places.c. Two workers, which wait on the broker's own bell and on one more; two clients, each
- * with a bell of its own, of which one has that place; the broker, which gives it to the other one whenever it likes,
- * or does not. A worker may be killed anywhere.
+/* The model of bells that change places (ipc/PROTOCOL.md, 4.3): plugins/host/job/serve-process.c, orders.c,
+ * ipc/channel/bell.c and daemon/supervise/channels/pool-places.c. Two workers, which wait on the broker's own bell and
+ * on one more; two clients, each with a bell of its own, of which one has that place; the broker, which gives it to the
+ * other one whenever it likes, or does not. A worker may be killed anywhere.
  *
  * A step is one access to a shared word, one futex call or one claim; a sequence and the call after it are one step
  * where the waker cannot be killed between them, and so is the broker's passing on, which only adds wake-ups. A ring is

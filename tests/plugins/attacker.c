@@ -25,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "ipc/packet.h"
+#include "ipc/memory/packet.h"
 #include "ipc/wire.h"
 
 #ifndef PR_SET_SYSCALL_USER_DISPATCH

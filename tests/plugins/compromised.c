@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "plugins/host/job.h"
+#include "plugins/host/job/job.h"
 
 enum { PAGE = 4096 };
 

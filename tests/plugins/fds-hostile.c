@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "ipc/packet.h"
+#include "ipc/memory/packet.h"
 #include "ipc/wire.h"
 
 static int say(drover_job *job, struct worker_report r, const int *fds, unsigned n_fds) {

@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "ipc/packet.h"
+#include "ipc/memory/packet.h"
 #include "ipc/wire.h"
 
 enum { PAGE = 4096 };

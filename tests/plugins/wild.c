@@ -13,10 +13,10 @@
 #include <string.h>
 #include <time.h>
 
-#include "plugins/host/job.h"
-#include "plugins/host/orders.h"
+#include "plugins/host/job/job.h"
+#include "plugins/host/job/orders.h"
 
-/* As struct serve of plugins/host/serve-process.c begins. */
+/* As struct serve of plugins/host/job/serve-process.c begins. */
 struct serve_head {
         struct host *host;
         struct layout_worker *line;

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "ipc/client/session.h"
-#include "ipc/event.h"
+#include "ipc/client/session/session.h"
+#include "ipc/memory/event.h"
 #include "tests/torture/part.h"
 
 enum { WINDOW = 6, PAYLOAD = 100, SLEEP_MS = 8 };

@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ipc/client/session-internal.h"
-#include "ipc/event.h"
+#include "ipc/client/session/session-internal.h"
+#include "ipc/memory/event.h"
 #include "tests/torture/job.h"
 #include "tests/torture/part.h"
 

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 #include "tests/torture/part.h"
 
 enum { CALLS_AN_OPENING = 50 };

@@ -8,8 +8,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "ipc/client/session.h"
-#include "ipc/event.h"
+#include "ipc/client/session/session.h"
+#include "ipc/memory/event.h"
 #include "tests/torture/part.h"
 
 enum { PAYLOAD = 200, SAMPLES = 1 << 20, PAUSE_NS = 200000 };

@@ -20,12 +20,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "ipc/bell.h"
-#include "ipc/channel.h"
-#include "ipc/client/session.h"
-#include "ipc/doorbell.h"
-#include "ipc/event.h"
-#include "ipc/schema.h"
+#include "ipc/channel/bell.h"
+#include "ipc/channel/channel.h"
+#include "ipc/client/session/session.h"
+#include "ipc/memory/doorbell.h"
+#include "ipc/memory/event.h"
+#include "ipc/values/schema.h"
 #include "tests/torture/part.h"
 
 enum { BURST = 48, STORM = 300, IN_FLIGHT = 8, PATIENCE_NS = 1000000000, SHARED_FD = 100 };

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 #include "tests/torture/part.h"
 
 enum {

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 #include "tests/torture/part.h"
 
 #define SHARER_ARENA "torture-objects"

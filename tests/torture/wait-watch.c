@@ -20,8 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ipc/memory/wait-watch.h"
 #include "ipc/sync/layout.h"
-#include "ipc/wait-watch.h"
 
 #define WATCH_SLICE_NS UINT64_C(20000000)
 #define WATCH_MOMENT_NS UINT64_C(15000000)

@@ -19,7 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "ipc/packet.h"
+#include "ipc/memory/packet.h"
 #include "ipc/wire.h"
 
 /* A crash is the same signal in a build with sanitizers: they look this up by name. */

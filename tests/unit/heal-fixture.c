@@ -1,5 +1,5 @@
 /* Owns the pool of the tests of healing, its two workers and its client. What the client does is what
- * ipc/client/session.c does. */
+ * ipc/client/session/session.c does. */
 #include "tests/unit/heal-fixture.h"
 
 #include <errno.h>
@@ -14,8 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "ipc/args.h"
-#include "ipc/bell.h"
+#include "ipc/channel/bell.h"
+#include "ipc/values/args.h"
 #include "tests/unit/host-fixture.h"
 
 enum { IDLE_MS = 200 };
@@ -136,8 +136,8 @@ void close_session(void) {
 
 static bool session_is_over(void) { return owner.first == NULL; }
 
-/* As ipc/client/session.c does it: a slot that is free by its books is taken, whatever stands there, and a hint that no
- * ring takes is owed. */
+/* As ipc/client/session/session.c does it: a slot that is free by its books is taken, whatever stands there, and a hint
+ * that no ring takes is owed. */
 void client_submit(void) {
         struct channel *c = &session->channel;
         if (channel_begin(c, client_slot) < 0) {

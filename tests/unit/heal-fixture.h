@@ -4,8 +4,8 @@
 
 #include "tests/unit/supervise-fixture.h"
 
-#include "daemon/supervise/job.h"
-#include "ipc/event.h"
+#include "daemon/supervise/jobs/job.h"
+#include "ipc/memory/event.h"
 
 enum { CLIENT_UID = 12345, RUN_MS = 3, AHEAD_MS = 6, PATIENCE_S = 20 };
 #define SECOND (1000 * MS)

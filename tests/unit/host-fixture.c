@@ -20,9 +20,9 @@
 #include <cmocka.h>
 
 #include "host-fixture.h"
-#include "ipc/event.h"
-#include "ipc/notified.h"
-#include "ipc/packet.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/notified.h"
+#include "ipc/memory/packet.h"
 
 enum { FIXTURE_SECONDS = 30 };
 

@@ -5,7 +5,7 @@
 #include <sys/types.h>
 
 #include "ipc/wire.h"
-#include "plugins/host/trial.h"
+#include "plugins/host/author/trial.h"
 
 /* Path of a plugin of the build tree, by name; static memory. */
 const char *host_fixture_plugin(const char *name);

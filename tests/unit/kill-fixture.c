@@ -9,10 +9,10 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
-#include "ipc/bell.h"
-#include "ipc/client/session-internal.h"
-#include "ipc/event.h"
-#include "ipc/kill-point.h"
+#include "ipc/channel/bell.h"
+#include "ipc/client/session/session-internal.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/kill-point.h"
 
 enum {
         WINDOW = 8,

@@ -12,8 +12,8 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-#include "ipc/channel.h"
-#include "ipc/doorbell.h"
+#include "ipc/channel/channel.h"
+#include "ipc/memory/doorbell.h"
 
 enum {
         WORKERS = 3,

@@ -1,8 +1,8 @@
 /* Starts a worker, gives it jobs and waits for what it does. */
 #include "tests/unit/serve-fixture.h"
 
-#include "ipc/args.h"
-#include "ipc/packet.h"
+#include "ipc/memory/packet.h"
+#include "ipc/values/args.h"
 #include "tests/unit/host-fixture.h"
 
 uint64_t serve_fixture_deadline(void) { return event_now_ns() + SECONDS * UINT64_C(1000000000); }

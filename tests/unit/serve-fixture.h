@@ -10,8 +10,8 @@
 #include <poll.h>
 #include <sys/types.h>
 
-#include "ipc/event.h"
-#include "plugins/host/trial.h"
+#include "ipc/memory/event.h"
+#include "plugins/host/author/trial.h"
 
 enum { SECONDS = 30 };
 

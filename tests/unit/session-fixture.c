@@ -8,9 +8,9 @@
 #include <systemd/sd-id128.h>
 #include <unistd.h>
 
-#include "ipc/bell.h"
-#include "ipc/event.h"
-#include "ipc/packet.h"
+#include "ipc/channel/bell.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/packet.h"
 
 /* By enum channel_part. */
 static const char *const memory_keys[] = {"channel", "jobs", "results", "verdicts"};

@@ -11,9 +11,9 @@
 #include <pthread.h>
 #include <systemd/sd-bus.h>
 
-#include "ipc/channel.h"
-#include "ipc/client/session.h"
-#include "ipc/doorbell.h"
+#include "ipc/channel/channel.h"
+#include "ipc/client/session/session.h"
+#include "ipc/memory/doorbell.h"
 
 enum { SLOTS = 4, BYTES = 64, WORKER = 2, INDEX = 7 };
 

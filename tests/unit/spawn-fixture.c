@@ -19,7 +19,7 @@
 
 #include <cmocka.h>
 
-#include "ipc/packet.h"
+#include "ipc/memory/packet.h"
 
 enum { PATIENCE_MS = 10000, END_MS = 1000 };
 

@@ -10,9 +10,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "daemon/log.h"
-#include "ipc/event.h"
-#include "ipc/packet.h"
+#include "daemon/log/log.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/packet.h"
 
 struct loop *loop;
 struct supervisor *supervisor;

@@ -19,7 +19,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 #include "ipc/sync/include/drover/sync.h"
 
 #define MS UINT64_C(1000000)

@@ -3,7 +3,7 @@
 
 #include <sys/wait.h>
 
-#include "ipc/kill-point.h"
+#include "ipc/memory/kill-point.h"
 
 enum { DEFAULT_SEEDS = 20 };
 

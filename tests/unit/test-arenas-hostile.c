@@ -14,9 +14,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "daemon/supervise/arenas.h"
-#include "ipc/event.h"
-#include "ipc/sync/arena.h"
+#include "daemon/supervise/arenas/arenas.h"
+#include "ipc/memory/event.h"
+#include "ipc/sync/arena/arena.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { SLOWER = 10 };

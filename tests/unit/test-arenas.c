@@ -15,8 +15,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "daemon/supervise/arenas.h"
-#include "ipc/event.h"
+#include "daemon/supervise/arenas/arenas.h"
+#include "ipc/memory/event.h"
 
 enum { MAX_FDS = 600 };
 

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ipc/args.h"
+#include "ipc/values/args.h"
 
 static struct schema_fields fields_of(const char *signature) {
         struct schema_fields f;

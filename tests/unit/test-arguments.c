@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/ctl/arguments.h"
-#include "ipc/args.h"
+#include "daemon/ctl/words/arguments.h"
+#include "ipc/values/args.h"
 
 static uint8_t buffer[256];
 

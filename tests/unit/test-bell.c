@@ -10,9 +10,9 @@
 #include <pthread.h>
 #include <unistd.h>
 
-#include "ipc/bell.h"
-#include "ipc/doorbell.h"
-#include "ipc/event.h"
+#include "ipc/channel/bell.h"
+#include "ipc/memory/doorbell.h"
+#include "ipc/memory/event.h"
 
 struct fixture {
         struct layout_bell *bell;

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "ipc/capsule.h"
+#include "ipc/values/capsule.h"
 
 static struct capsule example(void) {
         struct capsule c = {

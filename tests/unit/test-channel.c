@@ -13,8 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "ipc/channel.h"
-#include "ipc/doorbell.h"
+#include "ipc/channel/channel.h"
+#include "ipc/memory/doorbell.h"
 
 enum { SLOTS = 8, BYTES = 128, WORKER = 3, INDEX = 5 };
 

@@ -13,9 +13,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "daemon/closer.h"
-#include "daemon/loop.h"
-#include "ipc/event.h"
+#include "daemon/loop/closer.h"
+#include "daemon/loop/loop.h"
+#include "ipc/memory/event.h"
 
 enum { SLOW = 6, OF_USER = 4 };
 

@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "daemon/config-file.h"
+#include "daemon/config/config-file.h"
 
 static char directory[] = "/tmp/drover-config-file-XXXXXX";
 static char path[64];

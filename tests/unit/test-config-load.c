@@ -15,8 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "daemon/config.h"
-#include "daemon/log.h"
+#include "daemon/config/config.h"
+#include "daemon/log/log.h"
 
 static char directory[] = "/tmp/drover-config-load-XXXXXX";
 static char low[64], high[64];

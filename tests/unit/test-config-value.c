@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/config-value.h"
+#include "daemon/config/config-value.h"
 
 #define MS UINT64_C(1000000)
 #define S (1000 * MS)

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "daemon/config-verify.h"
+#include "daemon/config/config-verify.h"
 
 static char directory[] = "/tmp/drover-test-XXXXXX";
 static char told[2048];

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/config-keys.h"
+#include "daemon/config/config-keys.h"
 
 static int set(struct pool_config *c, const char *section, const char *key, const char *value, char error[static 400]) {
         error[0] = '\0';

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "ipc/packet.h"
+#include "ipc/memory/packet.h"
 #include "tests/unit/spawn-fixture.h"
 
 static void write_large_plugin(struct spawn_fixture *f) {

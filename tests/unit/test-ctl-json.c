@@ -14,7 +14,7 @@
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
-#include "daemon/ctl/json.h"
+#include "daemon/ctl/show/json.h"
 
 static sd_bus *bus;
 static int peer_fd;

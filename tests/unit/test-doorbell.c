@@ -17,7 +17,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "ipc/doorbell.h"
+#include "ipc/memory/doorbell.h"
 
 enum { RINGS = 5000, PATIENCE_S = 5 };
 

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <pthread.h>
 
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 
 static void test_returns_at_once_when_the_word_differs(void **state) {
         _Atomic uint32_t word = 1;

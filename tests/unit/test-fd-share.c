@@ -8,7 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "daemon/fd-share.h"
+#include "daemon/loop/fd-share.h"
 
 static void set_limit(rlim_t n) {
         struct rlimit limit;

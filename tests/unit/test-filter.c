@@ -18,7 +18,7 @@
 
 #include <cmocka.h>
 
-#include "plugins/host/filter.h"
+#include "plugins/host/sandbox/filter.h"
 
 enum { PID = 4711, N_CALLS = 1024, X32 = 0x40000000 };
 

@@ -14,8 +14,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "daemon/helper.h"
-#include "ipc/event.h"
+#include "daemon/loop/helper.h"
+#include "ipc/memory/event.h"
 
 struct heard {
         unsigned n;

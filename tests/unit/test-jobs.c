@@ -6,8 +6,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "daemon/supervise/job.h"
-#include "ipc/event.h"
+#include "daemon/supervise/jobs/job.h"
+#include "ipc/memory/event.h"
 
 static struct job *submit(struct pool *p, const struct job *after) {
         static const char nothing[] = {(char)0x80};

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ipc/json.h"
+#include "ipc/values/json.h"
 
 #define ASSERT_WRITES(expected, call)                                                                                  \
         do {                                                                                                           \

@@ -12,8 +12,8 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-#include "ipc/bell.h"
-#include "ipc/event.h"
+#include "ipc/channel/bell.h"
+#include "ipc/memory/event.h"
 #include "kill-fixture.h"
 
 enum {

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "ipc/latency.h"
+#include "ipc/memory/latency.h"
 
 static void test_buckets_cover_all_values_in_order(void **state) {
         uint64_t bottom_ns = 0;

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "daemon/ctl/lines.h"
+#include "daemon/ctl/words/lines.h"
 
 /* A reader over a pipe; what is written to *ret_fd comes out. */
 static void open_pipe(struct lines *l, int *ret_fd) {

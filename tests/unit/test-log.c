@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "daemon/log.h"
+#include "daemon/log/log.h"
 
 /* What one message looks like on stderr. */
 static void capture(const char *journal, const char *text, char ret[static 4096]) {

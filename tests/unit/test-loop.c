@@ -10,8 +10,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "daemon/loop.h"
-#include "ipc/event.h"
+#include "daemon/loop/loop.h"
+#include "ipc/memory/event.h"
 
 #define MS UINT64_C(1000000)
 

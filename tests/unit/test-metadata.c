@@ -16,7 +16,7 @@
 
 #include <drover/plugin.h>
 
-#include "plugins/host/metadata.h"
+#include "plugins/host/load/metadata.h"
 
 struct file {
         uint8_t *bytes;

@@ -17,8 +17,8 @@
 
 #include <cmocka.h>
 
-#include "ipc/notified.h"
-#include "ipc/packet.h"
+#include "ipc/memory/notified.h"
+#include "ipc/memory/packet.h"
 
 enum { CALL = SYS_getpriority, PATIENCE_MS = 20000, NUMBER = 77 };
 

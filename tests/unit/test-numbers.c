@@ -14,8 +14,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "daemon/log.h"
-#include "daemon/supervise/numbers.h"
+#include "daemon/log/log.h"
+#include "daemon/supervise/facts/numbers.h"
 
 static const uint64_t nothing[NUMBERS_N_KINDS];
 static char directory[64], file[96], log_file[96];

@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "ipc/packet.h"
+#include "ipc/memory/packet.h"
 
 static unsigned count_fds(void) {
         unsigned n = 0;

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/ctl/payload.h"
-#include "ipc/args.h"
+#include "daemon/ctl/words/payload.h"
+#include "ipc/values/args.h"
 
 static void assert_text(const void *data, size_t bytes, const char *expected) {
         struct schema_fields fields;

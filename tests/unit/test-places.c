@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/supervise/places.h"
+#include "daemon/supervise/facts/places.h"
 
 #define MS UINT64_C(1000000)
 

@@ -8,8 +8,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "ipc/bell.h"
-#include "ipc/event.h"
+#include "ipc/channel/bell.h"
+#include "ipc/memory/event.h"
 #include "tests/unit/skip.h"
 #include "tests/unit/supervise-fixture.h"
 

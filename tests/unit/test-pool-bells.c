@@ -8,9 +8,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "ipc/doorbell.h"
-#include "ipc/event.h"
-#include "ipc/packet.h"
+#include "ipc/memory/doorbell.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/packet.h"
 #include "tests/unit/skip.h"
 
 enum { UID = 12345 };

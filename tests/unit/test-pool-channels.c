@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "ipc/packet.h"
+#include "ipc/memory/packet.h"
 #include "tests/unit/supervise-fixture.h"
 
 static struct session_owner client;

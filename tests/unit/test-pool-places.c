@@ -4,9 +4,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "daemon/supervise/places.h"
-#include "ipc/bell.h"
-#include "ipc/event.h"
+#include "daemon/supervise/facts/places.h"
+#include "ipc/channel/bell.h"
+#include "ipc/memory/event.h"
 
 enum { UID = 12345, PLACES = LAYOUT_BELLS_PER_WORKER - 1 /* besides the broker's own */, MANY = PLACES + 4 };
 

@@ -1,5 +1,5 @@
 /* What root gives away, it cannot get back, not by a program either. */
-#include "plugins/host/privileges.h"
+#include "plugins/host/sandbox/privileges.h"
 #include "skip.h"
 
 #include <errno.h>

@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "daemon/supervise/jobs.h"
+#include "daemon/supervise/jobs/jobs.h"
 
 enum { UID = 12345, OTHER = 12346, N_SLOTS = 8 };
 

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/supervise/restart.h"
+#include "daemon/supervise/facts/restart.h"
 
 #define MS UINT64_C(1000000)
 

@@ -14,11 +14,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "ipc/bell.h"
-#include "ipc/channel.h"
-#include "ipc/sealed.h"
-#include "ipc/segment.h"
-#include "plugins/host/trial.h"
+#include "ipc/channel/bell.h"
+#include "ipc/channel/channel.h"
+#include "ipc/memory/sealed.h"
+#include "ipc/memory/segment.h"
+#include "plugins/host/author/trial.h"
 #include "tests/unit/rights-fixture.h"
 #include "tests/unit/skip.h"
 

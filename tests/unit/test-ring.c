@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ipc/ring.h"
+#include "ipc/channel/ring.h"
 
 enum { CELLS = 8 };
 

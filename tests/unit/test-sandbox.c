@@ -26,7 +26,7 @@
 
 #include <drover/plugin.h>
 
-#include "plugins/host/sandbox.h"
+#include "plugins/host/sandbox/sandbox.h"
 
 static atomic_int *breach; /* number + 1 of the call, told by the handler of the child */
 static atomic_uintptr_t *crash;

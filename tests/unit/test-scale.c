@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/supervise/scale.h"
+#include "daemon/supervise/facts/scale.h"
 
 #define MS UINT64_C(1000000)
 

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ipc/schema.h"
+#include "ipc/values/schema.h"
 
 enum { IS_PRIME = 0x17eb9db5, ECHO = 0x494d26ac };
 

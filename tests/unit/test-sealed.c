@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "ipc/sealed.h"
+#include "ipc/memory/sealed.h"
 
 static void test_a_copy_cannot_be_changed(void **state) {
         const char text[] = "sealed";

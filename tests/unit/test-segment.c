@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "ipc/layout.h"
-#include "ipc/segment.h"
+#include "ipc/memory/segment.h"
 
 enum { BYTES = 2 * LAYOUT_PAGE };
 

@@ -6,8 +6,8 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include "ipc/event.h"
-#include "ipc/packet.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/packet.h"
 #include "tests/unit/host-fixture.h"
 #include "tests/unit/skip.h"
 

@@ -9,9 +9,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "ipc/args.h"
-#include "ipc/event.h"
-#include "ipc/packet.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/packet.h"
+#include "ipc/values/args.h"
 #include "tests/unit/host-fixture.h"
 
 static const char *failure(struct trial *t, uint32_t slot) {

@@ -6,8 +6,8 @@
 #include <poll.h>
 #include <unistd.h>
 
-#include "ipc/event.h"
-#include "ipc/packet.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/packet.h"
 #include "ipc/wire.h"
 
 static void finish_with_fds(struct daemon *d) {

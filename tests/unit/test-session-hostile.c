@@ -16,9 +16,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "ipc/event.h"
-#include "ipc/packet.h"
-#include "ipc/sealed.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/packet.h"
+#include "ipc/memory/sealed.h"
 #include "ipc/wire.h"
 
 enum { DEFAULT_SEEDS = 150, STEPS = 300, MAX_JOBS = STEPS + 1, MAX_ANSWERS = 8, LARGE = 2 * BYTES };

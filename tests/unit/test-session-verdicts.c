@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "ipc/event.h"
+#include "ipc/memory/event.h"
 
 static void describe(const struct session_result *r, const char *expected) {
         char text[200];

@@ -8,11 +8,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "ipc/bell.h"
-#include "ipc/client/bus-call.h"
-#include "ipc/event.h"
-#include "ipc/packet.h"
-#include "ipc/sealed.h"
+#include "ipc/channel/bell.h"
+#include "ipc/client/bus/bus-call.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/packet.h"
+#include "ipc/memory/sealed.h"
 
 static void test_opens_and_runs_a_job(void **state) {
         struct daemon *d = *state;

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "ipc/packet.h"
+#include "ipc/memory/packet.h"
 #include "tests/unit/spawn-fixture.h"
 
 static pid_t template_of(const struct started *s) {

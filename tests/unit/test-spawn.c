@@ -18,7 +18,7 @@
 
 #include <cmocka.h>
 
-#include "ipc/packet.h"
+#include "ipc/memory/packet.h"
 #include "tests/unit/spawn-fixture.h"
 
 static void test_worker_gets_only_what_it_should(void **state) {

@@ -10,8 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "ipc/event.h"
-#include "ipc/spin.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/spin.h"
 #include "skip.h"
 
 enum { MANY = 2000, ONE_IN = 64 };

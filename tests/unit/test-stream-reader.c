@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/supervise/stream-reader.h"
+#include "daemon/supervise/streams/stream-reader.h"
 
 static struct stream_reader open_reader(void) {
         struct stream_reader r;

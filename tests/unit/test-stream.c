@@ -5,9 +5,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "daemon/supervise/job.h"
-#include "daemon/supervise/stream.h"
-#include "daemon/supervise/streams.h"
+#include "daemon/supervise/jobs/job.h"
+#include "daemon/supervise/streams/stream.h"
+#include "daemon/supervise/streams/streams.h"
 
 static const struct worker_item head = {.version = WIRE_VERSION, .attempt = 1};
 

@@ -14,12 +14,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "daemon/supervise/jobs.h"
-#include "daemon/supervise/limits.h"
-#include "ipc/bell.h"
-#include "ipc/doorbell.h"
-#include "ipc/event.h"
-#include "ipc/packet.h"
+#include "daemon/supervise/jobs/jobs.h"
+#include "daemon/supervise/pools/limits.h"
+#include "ipc/channel/bell.h"
+#include "ipc/memory/doorbell.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/packet.h"
 #include "tests/unit/supervise-fixture.h"
 
 /* ---- who frees what ---- */

@@ -3,8 +3,8 @@
 
 #include <fcntl.h>
 
-#include "ipc/segment.h"
-#include "ipc/sync/arena.h"
+#include "ipc/memory/segment.h"
+#include "ipc/sync/arena/arena.h"
 
 static void test_attach(void **state) {
         drover_arena *a, *b;

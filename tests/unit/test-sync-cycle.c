@@ -4,7 +4,7 @@
 
 #include <sched.h>
 
-#include "ipc/sync/cycle.h"
+#include "ipc/sync/wait/cycle.h"
 
 static drover_mutex *mutex_open(drover_arena *a, const char *name) {
         drover_mutex *m;

@@ -1,7 +1,7 @@
 /* Dictionaries in an arena, also when one is killed who changes them (FEATURES 28). */
 #include "tests/unit/sync-fixture.h"
 
-#include "ipc/sync/arena.h"
+#include "ipc/sync/arena/arena.h"
 
 static void update(drover_arena *a, void *user) {
         drover_dictionary *d;

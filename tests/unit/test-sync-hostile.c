@@ -3,7 +3,7 @@
 
 #include <sys/stat.h>
 
-#include "ipc/sync/arena.h"
+#include "ipc/sync/arena/arena.h"
 
 static void scribble(drover_arena *a, void *user) {
         struct stat st;

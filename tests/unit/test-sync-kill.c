@@ -9,7 +9,7 @@
 
 #include <sys/wait.h>
 
-#include "ipc/kill-point.h"
+#include "ipc/memory/kill-point.h"
 
 enum {
         WORKERS = 4,

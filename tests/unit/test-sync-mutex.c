@@ -1,7 +1,7 @@
 /* Mutexes, plain and recursive, conditions over them, guards (FEATURES 7, 8, 9, 26, 67, 68, 69). */
 #include "tests/unit/sync-fixture.h"
 
-#include "ipc/sync/owner.h"
+#include "ipc/sync/arena/owner.h"
 
 enum { DEPOSITORS = 4, DEPOSITS = 100 };
 

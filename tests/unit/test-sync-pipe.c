@@ -3,7 +3,7 @@
 
 #include <sched.h>
 
-#include "ipc/segment.h"
+#include "ipc/memory/segment.h"
 
 static void test_pipe(void **state) {
         drover_pipe *a, *b, *none;

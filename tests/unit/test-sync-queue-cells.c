@@ -4,7 +4,7 @@
 
 #include "tests/unit/sync-fixture.h"
 
-#include "ipc/kill-point.h"
+#include "ipc/memory/kill-point.h"
 #include "ipc/sync/queue.h"
 
 static struct {

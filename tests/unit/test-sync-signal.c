@@ -3,7 +3,7 @@
 
 #include "tests/unit/sync-fixture.h"
 
-#include "ipc/sync/arena.h"
+#include "ipc/sync/arena/arena.h"
 
 struct shared {
         _Atomic uint32_t n, peak, inside, n_told, indices, n_actions, turn;

@@ -3,8 +3,8 @@
 
 #include <sys/wait.h>
 
-#include "ipc/kill-point.h"
-#include "ipc/sync/arena.h"
+#include "ipc/memory/kill-point.h"
+#include "ipc/sync/arena/arena.h"
 #include "tests/unit/sync-kill-fixture.h"
 
 enum { CHURNERS = 4, CHURN_ROUNDS = 3000, CHURN_WORDS = 64 };

@@ -3,7 +3,7 @@
 
 #include <sched.h>
 
-#include "ipc/sync/arena.h"
+#include "ipc/sync/arena/arena.h"
 
 static void test_waiters_are_told(void **state) {
         for (size_t i = 0; i < UNLINK_N_KINDS; i++) {

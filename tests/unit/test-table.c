@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "daemon/ctl/table.h"
+#include "daemon/ctl/show/table.h"
 
 static const struct table_column columns[] = {{"NAME"}, {"N", true}, {"NOTE", .is_state = true, .rank = 1}};
 

@@ -12,8 +12,8 @@
 #include <cmocka.h>
 
 #include "host-fixture.h"
-#include "ipc/args.h"
-#include "ipc/words.h"
+#include "ipc/values/args.h"
+#include "ipc/values/words.h"
 
 /* The event after TEMPLATE_LOADED, which a template sends exactly when its plugin has a preload, just before calling
  * it. */

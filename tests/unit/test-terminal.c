@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/ctl/terminal.h"
+#include "daemon/ctl/show/terminal.h"
 
 static void assert_plain(const char *text, const char *expected) {
         char *plain = terminal_plain(text, strlen(text));

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "daemon/ctl/text.h"
+#include "daemon/ctl/show/text.h"
 
 static void test_durations(void **state) {
         static const struct {

@@ -14,10 +14,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "ipc/bell.h"
-#include "ipc/client/session-internal.h"
-#include "ipc/doorbell.h"
-#include "ipc/event.h"
+#include "ipc/channel/bell.h"
+#include "ipc/client/session/session-internal.h"
+#include "ipc/memory/doorbell.h"
+#include "ipc/memory/event.h"
 
 enum { CLIENTS = 2, WORKERS = 3, SLOTS = 16, JOBS = 200000, JOBS_MENDED = 20000, LATE = 5 };
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ipc/token.h"
+#include "ipc/values/token.h"
 
 static struct token take(const char *bytes, size_t n) {
         const uint8_t *p = (const uint8_t *)bytes, *end = p + n;

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ipc/utf8.h"
+#include "ipc/values/utf8.h"
 
 static void test_well_formed(void **state) {
         const char *good[] = {"a",

@@ -11,9 +11,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "ipc/channel.h"
-#include "ipc/event.h"
-#include "ipc/kill-point.h"
+#include "ipc/channel/channel.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/kill-point.h"
 
 #define DEADLINE_NS UINT64_C(1000000000)
 

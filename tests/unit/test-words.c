@@ -8,7 +8,7 @@
 #include <limits.h>
 #include <signal.h>
 
-#include "ipc/words.h"
+#include "ipc/values/words.h"
 
 static void test_words(void **state) {
         assert_string_equal(words_slot_state(SLOT_QUEUED), "queued");

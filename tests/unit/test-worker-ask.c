@@ -4,8 +4,8 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-#include "daemon/supervise/worker.h"
-#include "ipc/event.h"
+#include "daemon/supervise/workers/worker.h"
+#include "ipc/memory/event.h"
 
 enum { GRACE_MS = 100 };
 

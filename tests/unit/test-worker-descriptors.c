@@ -10,9 +10,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "ipc/event.h"
-#include "ipc/packet.h"
-#include "ipc/sealed.h"
+#include "ipc/memory/event.h"
+#include "ipc/memory/packet.h"
+#include "ipc/memory/sealed.h"
 
 /* ---- a kernel that refuses to carry descriptors ---- */
 

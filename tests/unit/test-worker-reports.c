@@ -8,8 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "daemon/log.h"
-#include "ipc/packet.h"
+#include "daemon/log/log.h"
+#include "ipc/memory/packet.h"
 
 static const char old_types[] = "fake\t1.0\nwork\t\t\t1\t0\t\n",
                   new_types[] = "fake\t2.0\nplay\t\t\t1\t0\t\nwork\t\t\t1\t0\t\n",

@@ -1,7 +1,7 @@
 /* Every kind opened as "x", waited in, held and freed by the same five calls. */
 #include "tests/unit/unlink-fixture.h"
 
-#include "ipc/sync/arena.h"
+#include "ipc/sync/arena/arena.h"
 
 static int open_mutex(drover_arena *a, union unlink_handle *h) { return drover_mutex_open(a, "x", 0, &h->mutex); }
 static void *free_mutex(union unlink_handle h) { return drover_mutex_free(h.mutex); }
