@@ -15,6 +15,8 @@ import test_floods  # noqa: E402
 
 
 def why_not():
+    if harness.IS_SANITIZED:
+        return "bus and floods have shown this build all of its own code"
     if not shutil.which("dbus-broker-launch"):
         return "dbus-broker is not installed"
     with tempfile.TemporaryDirectory() as directory:
