@@ -64,8 +64,18 @@ class Build(Test):
                 r = subprocess.run(["scdoc"], stdin=f, capture_output=True, text=True, check=False)
             self.assertEqual((r.returncode, r.stderr), (0, ""), name)
             self.assertIn(f'.TH "{name[:-2]}" "{name[-1]}"', r.stdout)
-            for heading in ("NAME", "DESCRIPTION", "SEE ALSO"):
+            for heading in ("NAME", "DESCRIPTION", "EXAMPLES", "SEE ALSO"):
                 self.assertIn(f".SH {heading}", r.stdout, name)
+
+    @unittest.skipUnless(shutil.which("scdoc") and shutil.which("mandoc"), "scdoc and mandoc are not both installed")
+    def test_mandoc_finds_no_fault(self):
+        """But for the empty paragraphs that scdoc itself writes."""
+        for path in glob.glob(f"{SOURCE}/docs/*.scd"):
+            with open(path, encoding="utf-8") as f:
+                page = subprocess.run(["scdoc"], stdin=f, capture_output=True, check=True).stdout
+            r = subprocess.run(["mandoc", "-Tlint", "-Wwarning"], input=page, capture_output=True, check=False)
+            lines = [line for line in r.stdout.decode().splitlines() if "skipping paragraph macro: PP" not in line]
+            self.assertEqual(lines, [], path)
 
 
 class Droverctl(Test):
