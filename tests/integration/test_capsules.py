@@ -8,7 +8,7 @@ import subprocess
 import unittest
 from unittest.mock import patch
 
-from harness import IS_SANITIZED, MANAGER, WORKER, Drover, Test, main, wait_for
+from harness import IS_SANITIZED, MANAGER, PATIENCE, WORKER, Drover, Test, main, wait_for
 from sdbus import Connection
 
 
@@ -45,7 +45,7 @@ class Capsules(Test):
             good.stdin.close()
             lines = good.stdout.read().splitlines()
             good.stdout.close()
-            self.assertEqual((good.wait(60), len(lines)), (0, 10000))
+            self.assertEqual((good.wait(60 * PATIENCE), len(lines)), (0, 10000))
             self.assertEqual(state, "poisoned")
             files = wait_capsules(d, 1)
             self.assertEqual(os.path.basename(files[0]), f"crash.{job_id}")

@@ -162,7 +162,7 @@ class Verbs(Test):
             why = json.loads(self.d.ctl("why", number, "--json=short").stdout)
             self.assertEqual((why["State"], why["Result"]), (state, None))
         feeder.terminate()
-        self.assertEqual(feeder.wait(20), 130)
+        self.assertEqual(feeder.wait(20 * PATIENCE), 130)
         wait_for(lambda: self.d.pool("second")["Running"] == 0, 10, "they are cancelled")
 
     def test_exit_codes(self):
@@ -216,7 +216,7 @@ class Verbs(Test):
         ctl = self.d.ctl_start("call", "second", "is_prime", "n=18446744073709551557", stderr=subprocess.PIPE)
         wait_for(lambda: self.d.pool("second")["Running"] == 1, 10, "it runs")
         ctl.send_signal(signal.SIGINT)
-        self.assertEqual(ctl.wait(10), 130)
+        self.assertEqual(ctl.wait(10 * PATIENCE), 130)
         ctl.stderr.close()
         wait_for(lambda: self.d.pool("second")["Running"] == 0, 10, "it is cancelled")
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import tempfile
 
-from harness import Drover, Test, main, wait_for
+from harness import PATIENCE, Drover, Test, main, wait_for
 
 # Takes seconds: a prime near 2^64.
 LONG = "n=18446744073709551557"
@@ -211,7 +211,7 @@ class Jobs(Test):
         self.assertEqual(len(self.d.ctl(*count, "-n", "1100").stdout.splitlines()), 1100)
         for feeder in feeders:
             feeder.terminate()
-            self.assertEqual(feeder.wait(20), 130)
+            self.assertEqual(feeder.wait(20 * PATIENCE), 130)
         self.assertEqual(self.d.ctl("resume", "typed").returncode, 0)
 
     def test_requeue(self):

@@ -6,7 +6,7 @@ import subprocess
 import time
 import unittest
 
-from harness import DROVERCTL, MANAGER, BusError, Drover, Test, is_alive, main, wait_for
+from harness import DROVERCTL, MANAGER, PATIENCE, BusError, Drover, Test, is_alive, main, wait_for
 from sdbus import Connection, u64
 
 NOBODY = 65534
@@ -138,7 +138,7 @@ class Jobs(Test):
         task = wait_for(tasks, 10, "the session's job runs")[0]
         self.assertEqual((task["job"] >> 40 > 0, task["type"]), (True, "work"))
         self.assertEqual([row["job"] for row in rows()], [task["job"], job_id], "what it runs is first")
-        self.assertEqual(client.wait(20), 0)
+        self.assertEqual(client.wait(20 * PATIENCE), 0)
         client.stdout.close()
         last, = wait_for(lambda: not tasks() and rows(), 10, "it is over")
         self.assertEqual((last["job"], last["type"], last["state"]), (task["job"], "work", "done"))

@@ -140,7 +140,7 @@ class Map(Test):
             wait_for(stands, 20, "no more is read")
             held = rss_kib(ctl.pid)
             self.assertEqual(self.d.ctl("resume", "primes").returncode, 0)
-            self.assertEqual(ctl.wait(20), 1)
+            self.assertEqual(ctl.wait(20 * PATIENCE), 1)
         if not IS_SANITIZED:
             self.assertLess(held, LIMIT_KIB)
 
@@ -167,7 +167,7 @@ class Map(Test):
             ctl.stdin.flush()
             self.assertEqual(ctl.stdout.readline(), f"{number}\tprime={answer}\n")
         ctl.stdin.close()
-        self.assertEqual(ctl.wait(10), 0)
+        self.assertEqual(ctl.wait(10 * PATIENCE), 0)
         ctl.stdout.close()
 
     def test_progress_bar_on_a_terminal(self):
@@ -187,7 +187,7 @@ class Map(Test):
                 if not piece:
                     break
                 shown += piece
-            self.assertEqual(ctl.wait(10), 0)
+            self.assertEqual(ctl.wait(10 * PATIENCE), 0)
         os.close(master)
         text = shown.decode()
         self.assertIn("/s", text)
@@ -202,7 +202,7 @@ class Map(Test):
         wait_for(lambda: self.d.pool("primes")["Running"] == 2, 10, "both workers run a job")
         before = self.d.pool("primes")
         ctl.send_signal(signal.SIGINT)
-        self.assertEqual(ctl.wait(10), 130)
+        self.assertEqual(ctl.wait(10 * PATIENCE), 130)
         ctl.stdin.close()
         ctl.stdout.close()
 
@@ -225,7 +225,7 @@ class Map(Test):
         wait_for(lambda: (p := self.d.pool("primes"))["Running"] + p["Queued"] == 6, 10, "six jobs are accepted")
         self.d.pool_call("primes", "Drain")
         ctl.stdin.write("97\n" * 3)
-        out, err = ctl.communicate(timeout=60)
+        out, err = ctl.communicate(timeout=60 * PATIENCE)
         self.assertEqual(ctl.returncode, 4, err)
         self.assertEqual([json.loads(row)["result"] for row in out.splitlines()], [{"prime": True}] * 6)
         self.assertIn("6 lines are answered", err)
@@ -246,7 +246,7 @@ class Map(Test):
         d.reload()
         with contextlib.suppress(BrokenPipeError):
             ctl.stdin.write("97\n" * 3)
-        out, err = ctl.communicate(timeout=60)
+        out, err = ctl.communicate(timeout=60 * PATIENCE)
         rows = [json.loads(row) for row in out.splitlines()]
         self.assertEqual(len(rows), 20, "every accepted job has its verdict")
         self.assertLessEqual({row["state"] for row in rows}, {"done", "cancelled"})

@@ -254,17 +254,28 @@ static bool memory_is_right(void) {
                atomic_load(&line->command) == WORKER_RUN && atomic_load(&line->max_claims) == 0;
 }
 
-void serves(void) {
-        visit();
-        struct job *j = submit(0, 0, 0);
-        uint64_t id = j->id;
-        WITHIN_A_SECOND(info_of(jobs_find(supervisor->jobs, id)).state == SLOT_DONE);
+static void client_submit_anew(void) {
         if (session_is_over()) {
                 close_session();
                 open_session();
         }
         client_submit();
-        WITHIN_A_SECOND(client_is_done());
+}
+
+/* A worker that looks at the channel before it is mended says that it makes no sense, and then its session is over. */
+static bool client_is_served(void) {
+        if (session_is_over())
+                client_submit_anew();
+        return client_is_done();
+}
+
+void serves(void) {
+        visit();
+        struct job *j = submit(0, 0, 0);
+        uint64_t id = j->id;
+        WITHIN_A_SECOND(info_of(jobs_find(supervisor->jobs, id)).state == SLOT_DONE);
+        client_submit_anew();
+        WITHIN_A_SECOND(client_is_served());
         EXPECT(channel_free(&session->channel, client_slot) == 0);
 }
 
