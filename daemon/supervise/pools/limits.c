@@ -115,7 +115,7 @@ static void limits_check(struct worker *w, struct limits_look *l) {
         }
         l->is_busy = l->is_running = true;
         if (w->asked_ns != 0)
-                w->asked_ns = l->now; /* between two jobs it lets go */
+                w->asked_ns = l->now;                                /* between two jobs it lets go */
         if (w->stamp_ns == 0 || !worker_job_is(&job, &w->stamp_job)) /* not by `claims`: it may lag behind the record */
                 limits_stamp(w, &job, l->now);
         uint64_t ran = l->now - w->stamp_ns;
